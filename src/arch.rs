@@ -1,0 +1,185 @@
+//! The contract between the portable code and a machine, and the only place that asks which machine this is.
+//!
+//! Each file of `arch/` implements [`Arch`] for its `Cpu`, in the order of the trait, so that a diff of two of them reads
+//! as the difference of the two ABIs. A missing member, a missing row of a table and a missing machine are compile errors.
+//! `arch/README.md` is the guide to a new port.
+//!
+//! Two doors lead from assembly into Rust: [`crate::start::rust_start`] and [`crate::thread::rust_thread`].
+
+use core::ffi::{c_int, c_long};
+
+core::cfg_select! {
+    all(target_arch = "x86_64", target_pointer_width = "64") => { #[path = "../arch/x86_64.rs"] mod imp; }
+    target_arch = "x86" => { #[path = "../arch/x86.rs"] mod imp; }
+    all(target_arch = "aarch64", target_pointer_width = "64") => { #[path = "../arch/aarch64.rs"] mod imp; }
+    target_arch = "arm" => { #[path = "../arch/arm.rs"] mod imp; }
+    any(target_arch = "riscv64", target_arch = "riscv32") => { #[path = "../arch/riscv.rs"] mod imp; }
+    target_arch = "loongarch64" => { #[path = "../arch/loongarch64.rs"] mod imp; }
+    target_arch = "s390x" => { #[path = "../arch/s390x.rs"] mod imp; }
+    target_arch = "mips" => { #[path = "../arch/mips.rs"] mod imp; }
+    target_arch = "mips64" => { #[path = "../arch/mips64.rs"] mod imp; }
+    target_arch = "powerpc64" => { #[path = "../arch/powerpc64.rs"] mod imp; }
+    target_arch = "powerpc" => { #[path = "../arch/powerpc.rs"] mod imp; }
+    _ => { compile_error!("rt0 has no port for this machine: arch/README.md says how to write one, step by step"); }
+}
+
+pub(crate) use imp::Cpu;
+
+/// What a machine must supply. The numbers, flags and structs of the kernel come from linux-raw-sys; here is what it does
+/// not have: instructions, registers, and the facts that no header states.
+pub(crate) trait Arch {
+    /// How the kernel maps memory here.
+    const MMAP: Mmap;
+    /// futex(2).
+    const FUTEX: Timed;
+    /// clock_gettime(2).
+    const CLOCK_GETTIME: Timed;
+    /// clock_nanosleep(2).
+    const CLOCK_NANOSLEEP: Timed;
+    /// ppoll(2).
+    const PPOLL: Timed;
+    /// Where the thread pointer points, relative to the thread's TLS block.
+    const TLS: Tls;
+
+    /// System calls with 0 to 6 arguments. A failure is -4095..=-1 on every machine.
+    ///
+    /// # Safety
+    ///
+    /// 1. The call, with these arguments, does nothing to memory or to this process that the caller may not do.
+    unsafe fn syscall0(nr: usize) -> isize;
+    /// See [`Arch::syscall0`].
+    unsafe fn syscall1(nr: usize, a: usize) -> isize;
+    /// See [`Arch::syscall0`].
+    unsafe fn syscall2(nr: usize, a: usize, b: usize) -> isize;
+    /// See [`Arch::syscall0`].
+    unsafe fn syscall3(nr: usize, a: usize, b: usize, c: usize) -> isize;
+    /// See [`Arch::syscall0`].
+    unsafe fn syscall4(nr: usize, a: usize, b: usize, c: usize, d: usize) -> isize;
+    /// See [`Arch::syscall0`].
+    unsafe fn syscall5(nr: usize, a: usize, b: usize, c: usize, d: usize, e: usize) -> isize;
+    /// See [`Arch::syscall0`].
+    unsafe fn syscall6(nr: usize, a: usize, b: usize, c: usize, d: usize, e: usize, f: usize) -> isize;
+
+    /// The program's first instruction. Naked; exported as `_start`. Ends the frame chain (frame pointer, return address
+    /// and back chain 0), sets up what the ABI expects of every function (a global pointer, a stack frame), and calls
+    /// [`crate::start::rust_start`] with the stack pointer as the kernel left it.
+    ///
+    /// # Safety
+    ///
+    /// 1. Only the kernel enters here, once.
+    unsafe extern "C" fn _start() -> !;
+
+    /// Makes `tp` this thread's thread pointer. The raw result of the call where it takes one, else 0.
+    ///
+    /// # Safety
+    ///
+    /// 1. `tp` lies as [`Arch::TLS`] says in a block that outlives the thread. In variant II the first word there holds
+    ///    its own address.
+    unsafe fn set_thread_pointer(tp: *mut u8) -> isize;
+
+    /// This thread's thread pointer, read in the cheapest way.
+    ///
+    /// # Safety
+    ///
+    /// 1. [`Arch::set_thread_pointer`] succeeded on this thread, or `clone_thread` started it.
+    unsafe fn thread_pointer() -> *mut u8;
+
+    /// clone(2) with the arguments in this machine's order. The parent gets the raw result. The child starts on
+    /// `args.stack` with the frame chain ended, and calls [`crate::thread::rust_thread`] with `args.start`, which it
+    /// reads from above its stack pointer, never from below.
+    ///
+    /// # Safety
+    ///
+    /// 1. `args.stack` is the high end, 16-aligned, of a stack that nobody else uses, with at least 256 bytes below it.
+    /// 2. `args.tls` and `args.tid` lie in memory that outlives the thread, `tls` as for `set_thread_pointer`.
+    /// 3. All signals are blocked.
+    unsafe fn clone_thread(args: &CloneArgs) -> isize;
+
+    /// munmap(2) of the memory that this thread's stack lies in, then exit(2) of the thread, with no use of a stack
+    /// between.
+    ///
+    /// # Safety
+    ///
+    /// 1. `base..base + len` is one mapping of this thread's own, and nobody touches it again.
+    /// 2. All signals are blocked: a handler would run on the stack that is gone.
+    /// 3. The kernel has no word in there to clear at the thread's end (set_tid_address(2)).
+    unsafe fn unmap_and_exit(base: *mut u8, len: usize) -> !;
+
+    /// struct sigaction as this machine's kernel lays it out.
+    type Sigaction: Copy;
+
+    /// The kernel's form of an action: adds the restorer (and `SA_RESTORER`) where the kernel wants one.
+    fn sigaction(action: RawAction) -> Self::Sigaction;
+
+    /// The reverse of [`Arch::sigaction`], without the restorer and its flag.
+    fn raw_action(kernel: Self::Sigaction) -> RawAction;
+}
+
+/// How mmap(2) takes its arguments.
+#[allow(dead_code)] // A machine uses one of the forms.
+pub(crate) enum Mmap {
+    /// Six arguments, the offset in bytes.
+    Bytes(u32),
+    /// Six arguments, the offset in units of 4096 bytes whatever the page size (`mmap2`).
+    Units4096(u32),
+    /// One argument: the address of the six.
+    Block(u32),
+}
+
+/// A call that takes a timespec, which may have a 32-bit and a 64-bit form.
+#[allow(dead_code)] // A machine uses one of the forms.
+pub(crate) enum Timed {
+    /// One call, and its timespec has 64-bit seconds.
+    Wide(u32),
+    /// The call with 64-bit seconds (since Linux 5.1) and the one with 32-bit seconds (missing where the kernel is
+    /// configured so).
+    Split {
+        /// The number of the call that takes `__kernel_timespec`.
+        wide: u32,
+        /// The number of the call that takes `__kernel_old_timespec`.
+        narrow: u32,
+    },
+}
+
+/// Where the thread pointer points (the psABI's "TLS variants"; Ulrich Drepper, *ELF Handling For Thread-Local Storage*).
+#[allow(dead_code)] // A machine uses one of the variants.
+pub(crate) enum Tls {
+    /// Variant I: the TLS block lies above. `thread pointer = start + bias`; the block follows `tcb` bytes after start.
+    Above {
+        /// Bytes between the start and the TLS block that belong to the ABI's thread control block.
+        tcb: usize,
+        /// What the ABI adds to the thread pointer so that 16-bit offsets reach further.
+        bias: usize,
+    },
+    /// Variant II: the TLS block lies below, ends at the thread pointer, and the word there holds its own address.
+    Below,
+}
+
+/// What `clone_thread` needs; read by assembly through `offset_of!`.
+#[repr(C)]
+pub(crate) struct CloneArgs {
+    /// The `CLONE_*` flags.
+    pub flags: usize,
+    /// The high end of the child's stack.
+    pub stack: *mut u8,
+    /// The word that the kernel sets to the tid now and clears at the thread's end.
+    pub tid: *mut u32,
+    /// The child's thread pointer.
+    pub tls: *mut u8,
+    /// What the child hands to `rust_thread`.
+    pub start: *mut u8,
+}
+
+/// struct sigaction in one order for all machines.
+#[derive(Clone, Copy)]
+pub(crate) struct RawAction {
+    /// The handler's address, or `SIG_DFL` (0) or `SIG_IGN` (1).
+    pub handler: usize,
+    /// The `SA_*` flags, without `SA_RESTORER`.
+    pub flags: usize,
+    /// Blocked while the handler runs.
+    pub mask: linux_raw_sys::general::kernel_sigset_t,
+}
+
+// What the seam assumes of every Linux: ILP32 or LP64, so that pointers, longs and argument registers are of one size.
+const _: () = assert!(size_of::<c_long>() == size_of::<usize>() && size_of::<c_int>() == 4, "neither ILP32 nor LP64");

@@ -1,0 +1,497 @@
+//! What the kernel put on the initial stack, as a safe view: arguments, environment and auxiliary vector.
+//!
+//! ```text
+//!     sp ─▶ argc │ argv[0] … argv[argc-1] │ 0 │ envp[0] … │ 0 │ (tag, value) … │ (AT_NULL, 0)
+//! ```
+//!
+//! Some loaders leave the auxiliary vector out. Then it is read from `/proc/self/auxv`, and where that fails too, the page
+//! size is found by asking mincore(2), and the process counts as one that must be careful ([`Auxv::secure`]).
+//!
+//! Sources: getauxval(3), proc_pid_auxv(5), the kernel's fs/binfmt_elf.c.
+
+use core::ffi::{CStr, c_char};
+use core::fmt;
+use core::ptr::null_mut;
+use core::slice;
+use core::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+
+use linux_raw_sys::general as k;
+use linux_raw_sys::{auxvec, elf};
+use static_assertions::{assert_eq_size, assert_impl_all};
+
+use crate::errno::Result;
+use crate::{io, sys};
+
+/// What the program was started with. It lies on the initial stack, which lives as long as the process.
+#[derive(Clone, Copy)]
+pub struct Env {
+    args: &'static [*const c_char],
+    vars: &'static [*const c_char],
+    auxv: Auxv,
+}
+
+// SAFETY: rt0 never writes to the initial stack, and the strings there are the program's to read from any thread.
+unsafe impl Send for Env {}
+// SAFETY: as above.
+unsafe impl Sync for Env {}
+
+assert_impl_all!(Env: Send, Sync, Copy);
+
+impl Env {
+    /// Reads the initial stack.
+    ///
+    /// # Safety
+    ///
+    /// 1. `sp` points at a stack as the kernel lays it out, down to the null after the environment.
+    /// 2. Behind that null lies an auxiliary vector that ends with `AT_NULL`, or a single `AT_NULL`.
+    /// 3. Nobody writes to it again, nor to its strings, and it lives as long as the process.
+    pub(crate) unsafe fn from_stack(sp: *const usize) -> Env {
+        // SAFETY: 1. argc is the first word; 2. what follows ends as the callee needs.
+        let argc = unsafe { *sp };
+        // SAFETY: 1. The words after argc, one per argument and the null, are there.
+        let argv = unsafe { sp.add(1) }.cast::<*const c_char>();
+        // SAFETY: as above.
+        let envp = unsafe { argv.add(argc + 1) };
+        let count = (0..).take_while(|&i| !unsafe_at(envp, i).is_null()).count();
+        // SAFETY: 1. The null that ended the count is there, and the vector follows it.
+        let auxv = unsafe { envp.add(count + 1) }.cast::<usize>();
+        let pairs = (0..).take_while(|&i| unsafe_at(auxv, 2 * i) != AT_NULL).count();
+        Env {
+            // SAFETY: 1. and 3.: argc pointers that stay.
+            args: unsafe { slice::from_raw_parts(argv, argc) },
+            // SAFETY: 1. and 3.: the pointers just counted.
+            vars: unsafe { slice::from_raw_parts(envp, count) },
+            // SAFETY: 2. and 3.: the pairs just counted.
+            auxv: Auxv { pairs: unsafe { slice::from_raw_parts(auxv.cast(), pairs) } },
+        }
+    }
+
+    /// The arguments; the first, if there is one, is the name that the program was called by.
+    pub fn args(&self) -> Args {
+        Args { left: self.args.iter() }
+    }
+
+    /// The environment's variables. As in std, an entry without `=` after its first byte is passed over.
+    pub fn vars(&self) -> Vars {
+        Vars { left: self.vars.iter() }
+    }
+
+    /// The value of the first variable of this name.
+    pub fn var(&self, name: &str) -> Option<&'static CStr> {
+        self.vars().find(|(key, _)| *key == name.as_bytes()).map(|(_, value)| value)
+    }
+
+    /// The auxiliary vector.
+    pub fn auxv(&self) -> Auxv {
+        self.auxv
+    }
+
+    /// This environment with another auxiliary vector.
+    pub(crate) fn with_auxv(self, auxv: Auxv) -> Env {
+        Env { auxv, ..self }
+    }
+}
+
+/// One word of the initial stack, for the counts of [`Env::from_stack`].
+fn unsafe_at<T: Copy>(base: *const T, index: usize) -> T {
+    // SAFETY: only called above, where 1. and 2. say that each count meets its end before the stack's.
+    unsafe { *base.add(index) }
+}
+
+impl fmt::Debug for Env {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Env").field("args", &self.args).field("vars", &self.vars.len()).field("auxv", &self.auxv).finish()
+    }
+}
+
+fn c_str(pointer: &'static *const c_char) -> &'static CStr {
+    // SAFETY: the kernel's strings end with NUL and stay; no null pointer is among the counted ones, for argc counts argv's
+    // and the environment's end at the first.
+    unsafe { CStr::from_ptr(*pointer) }
+}
+
+/// The arguments, see [`Env::args`].
+#[derive(Clone, Debug)]
+pub struct Args {
+    left: slice::Iter<'static, *const c_char>,
+}
+
+// SAFETY: as for Env.
+unsafe impl Send for Args {}
+// SAFETY: as for Env.
+unsafe impl Sync for Args {}
+
+impl Iterator for Args {
+    type Item = &'static CStr;
+
+    fn next(&mut self) -> Option<&'static CStr> {
+        self.left.next().map(c_str)
+    }
+
+    fn size_hint(&self) -> (usize, Option<usize>) {
+        self.left.size_hint()
+    }
+}
+
+impl DoubleEndedIterator for Args {
+    fn next_back(&mut self) -> Option<&'static CStr> {
+        self.left.next_back().map(c_str)
+    }
+}
+
+impl ExactSizeIterator for Args {}
+
+/// The environment's variables, name and value, see [`Env::vars`].
+#[derive(Clone, Debug)]
+pub struct Vars {
+    left: slice::Iter<'static, *const c_char>,
+}
+
+// SAFETY: as for Env.
+unsafe impl Send for Vars {}
+// SAFETY: as for Env.
+unsafe impl Sync for Vars {}
+
+impl Iterator for Vars {
+    type Item = (&'static [u8], &'static CStr);
+
+    fn next(&mut self) -> Option<Self::Item> {
+        self.left.find_map(|entry| split_var(c_str(entry)))
+    }
+}
+
+/// A name may begin with `=` but is not empty; the value is what follows the next one.
+fn split_var(entry: &'static CStr) -> Option<(&'static [u8], &'static CStr)> {
+    let bytes = entry.to_bytes_with_nul();
+    let equals = 1 + bytes.get(1..)?.iter().position(|&byte| byte == b'=')?;
+    Some((&bytes[..equals], CStr::from_bytes_with_nul(&bytes[equals + 1..]).ok()?))
+}
+
+/// The auxiliary vector: pairs of a tag and a value.
+#[derive(Clone, Copy)]
+pub struct Auxv {
+    pairs: &'static [[usize; 2]],
+}
+
+assert_eq_size!([usize; 2], elf::Elf_auxv_t);
+
+macro_rules! tags {
+    ($($(#[$doc:meta])* $tag:ident)*) => {
+        $($(#[$doc])* pub const $tag: usize = auxvec::$tag as usize;)*
+
+        fn tag_name(tag: usize) -> Option<&'static str> {
+            match tag {
+                $($tag => Some(stringify!($tag)),)*
+                _ => None,
+            }
+        }
+    };
+}
+
+const AT_NULL: usize = auxvec::AT_NULL as usize;
+
+tags! {
+    /// Address of the program headers.
+    AT_PHDR
+    /// Size of one program header.
+    AT_PHENT
+    /// Number of program headers.
+    AT_PHNUM
+    /// Bytes in a page.
+    AT_PAGESZ
+    /// Where the interpreter was loaded; 0 without one.
+    AT_BASE
+    /// Flags.
+    AT_FLAGS
+    /// The program's entry point.
+    AT_ENTRY
+    /// Real user id.
+    AT_UID
+    /// Effective user id.
+    AT_EUID
+    /// Real group id.
+    AT_GID
+    /// Effective group id.
+    AT_EGID
+    /// Address of the processor's name.
+    AT_PLATFORM
+    /// What the processor can do, by the machine's own bits.
+    AT_HWCAP
+    /// Ticks of times(2) per second.
+    AT_CLKTCK
+    /// Whether the program has rights that its user has not.
+    AT_SECURE
+    /// Address of 16 random bytes.
+    AT_RANDOM
+    /// More of what the processor can do.
+    AT_HWCAP2
+    /// Address of the path that was given to execve(2).
+    AT_EXECFN
+    /// Address of the vDSO's ELF header.
+    AT_SYSINFO_EHDR
+    /// The least size of a signal stack.
+    AT_MINSIGSTKSZ
+}
+
+impl Auxv {
+    /// The vector in `words`, up to `AT_NULL` or the last whole pair.
+    fn from_words(words: &'static [usize]) -> Auxv {
+        let (pairs, _) = words.as_chunks();
+        let end = pairs.iter().position(|&[tag, _]| tag == AT_NULL).unwrap_or(pairs.len());
+        Auxv { pairs: &pairs[..end] }
+    }
+
+    /// The value of the first entry with this tag (an `AT_*` of getauxval(3)).
+    pub fn get(&self, tag: usize) -> Option<usize> {
+        self.iter().find(|entry| entry.0 == tag).map(|entry| entry.1)
+    }
+
+    /// All entries: tag and value.
+    pub fn iter(&self) -> impl Iterator<Item = (usize, usize)> + use<> {
+        self.pairs.iter().map(|&[tag, value]| (tag, value))
+    }
+
+    /// Whether there is none: the loader left it out, and `/proc/self/auxv` could not be read.
+    pub fn is_empty(&self) -> bool {
+        self.pairs.is_empty()
+    }
+
+    /// Whether the program has rights that its user has not (set-user-ID, file capabilities), so that environment and
+    /// descriptors are not to be trusted. Any value but 0 counts, and so does not knowing.
+    pub fn secure(&self) -> bool {
+        self.get(AT_SECURE) != Some(0)
+    }
+
+    /// The page size it states, if that can be one: a power of two, at least 4 KiB, at most 512 KiB.
+    fn page_size(&self) -> Option<usize> {
+        self.get(AT_PAGESZ).filter(|size| size.is_power_of_two() && (4 << 10..=512 << 10).contains(size))
+    }
+}
+
+impl fmt::Debug for Auxv {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut map = f.debug_map();
+        for (tag, value) in self.iter() {
+            match tag_name(tag) {
+                Some(name) => map.entry(&format_args!("{name}"), &format_args!("{value:#x}")),
+                None => map.entry(&tag, &format_args!("{value:#x}")),
+            };
+        }
+        map.finish()
+    }
+}
+
+/// Bytes in a page; 0 until [`settle`] ran.
+static PAGE_SIZE: AtomicUsize = AtomicUsize::new(0);
+
+/// Bytes in a page.
+pub(crate) fn page_size() -> usize {
+    // Relaxed: written once, before any other thread.
+    PAGE_SIZE.load(Relaxed)
+}
+
+/// Completes what the stack did not say, and keeps the page size. Runs once, before any other thread.
+pub(crate) fn settle(env: Env) -> Env {
+    let (auxv, page_size) = ladder(env.auxv, &mut Kernel);
+    PAGE_SIZE.store(page_size, Relaxed);
+    env.with_auxv(auxv)
+}
+
+/// Where the ladder finds what the stack did not say.
+trait Source {
+    /// The words of `/proc/self/auxv`.
+    fn proc_auxv(&mut self) -> Result<&'static [usize]>;
+    /// Whether `offset` is the first byte of a page in a mapping of [`PROBED`] bytes; an error if there is none.
+    fn starts_page(&mut self, offset: usize) -> Result<bool>;
+}
+
+/// Page sizes up to this are told apart.
+const PROBED: usize = 256 << 10;
+
+/// Assumed when nothing tells: all our sizes and offsets are then multiples of every page size in use.
+const LARGEST_COMMON: usize = 64 << 10;
+
+fn ladder(stack: Auxv, source: &mut impl Source) -> (Auxv, usize) {
+    let auxv = match stack {
+        Auxv { pairs: [] } => source.proc_auxv().map_or(stack, Auxv::from_words),
+        _ => stack,
+    };
+    let page_size = auxv.page_size().unwrap_or_else(|| probe_page_size(source).unwrap_or(LARGEST_COMMON));
+    (auxv, page_size)
+}
+
+#[cold]
+fn probe_page_size(source: &mut impl Source) -> Result<usize> {
+    let mut size = 4 << 10;
+    while size < PROBED && !source.starts_page(size)? {
+        size *= 2;
+    }
+    Ok(size)
+}
+
+/// The ladder's source in a running program.
+struct Kernel;
+
+impl Source for Kernel {
+    fn proc_auxv(&mut self) -> Result<&'static [usize]> {
+        const WORDS: usize = 512; // A vector has some 20 to 40 pairs; what does not fit is cut off.
+        let file = sys::open(c"/proc/self/auxv", k::O_RDONLY | k::O_CLOEXEC, 0)?;
+        // Kept for the life of the process, as the stack's own would be.
+        let base = map(WORDS * size_of::<usize>())?;
+        // SAFETY: a fresh mapping of this size, of zeros, that nobody else has.
+        let bytes = unsafe { slice::from_raw_parts_mut(base, WORDS * size_of::<usize>()) };
+        let mut filled = 0;
+        loop {
+            match io::read(file.as_raw_fd(), &mut bytes[filled..])? {
+                0 => break,
+                count => filled += count,
+            }
+        }
+        // SAFETY: the same memory, aligned as a page is, and no longer written.
+        Ok(unsafe { slice::from_raw_parts(base.cast(), filled / size_of::<usize>()) })
+    }
+
+    fn starts_page(&mut self, offset: usize) -> Result<bool> {
+        let base = map(PROBED)?;
+        let found = sys::mincore(base.wrapping_add(offset));
+        // SAFETY: 1. The mapping is ours, and nobody else knows of it.
+        unsafe { sys::munmap(base, PROBED) }?;
+        Ok(found.is_ok())
+    }
+}
+
+fn map(len: usize) -> Result<*mut u8> {
+    // SAFETY: 1. Not MAP_FIXED.
+    unsafe { sys::mmap(null_mut(), len, k::PROT_READ | k::PROT_WRITE, k::MAP_PRIVATE | k::MAP_ANONYMOUS, -1, 0) }
+}
+
+#[cfg(test)]
+mod tests {
+    extern crate std;
+    use std::format;
+    use std::vec::Vec;
+
+    use super::*;
+    use crate::errno::Errno;
+
+    /// A source that answers from its fields.
+    struct Fake {
+        proc_auxv: Result<&'static [usize]>,
+        page_size: Result<usize>,
+    }
+
+    const NOTHING: Fake = Fake { proc_auxv: Err(Errno::ENOENT), page_size: Err(Errno::ENOMEM) };
+
+    impl Source for Fake {
+        fn proc_auxv(&mut self) -> Result<&'static [usize]> {
+            self.proc_auxv
+        }
+
+        fn starts_page(&mut self, offset: usize) -> Result<bool> {
+            self.page_size.map(|size| offset % size == 0)
+        }
+    }
+
+    fn address(text: &'static CStr) -> usize {
+        text.as_ptr().expose_provenance()
+    }
+
+    /// An initial stack of these words, for the life of the test.
+    fn env(words: &[usize]) -> Env {
+        // SAFETY: the tests' words are laid out as the kernel does; leaked, so they stay.
+        unsafe { Env::from_stack(Vec::leak(words.to_vec()).as_ptr()) }
+    }
+
+    #[test]
+    fn arguments_variables_and_vector_are_found() {
+        let words = [
+            2, address(c"prog"), address(c"arg"), 0, address(c"A=1"), address(c"B=x=y"), 0, AT_PAGESZ, 4096, AT_SECURE, 0,
+            AT_NULL, 7,
+        ];
+        let env = env(&words);
+        assert_eq!(env.args().collect::<Vec<_>>(), [c"prog", c"arg"]);
+        assert_eq!(env.args().len(), 2);
+        assert_eq!(env.args().next_back(), Some(c"arg"));
+        assert_eq!(env.vars().collect::<Vec<_>>(), [(&b"A"[..], c"1"), (&b"B"[..], c"x=y")]);
+        assert_eq!((env.var("B"), env.var("C")), (Some(c"x=y"), None));
+        assert_eq!(env.auxv().iter().collect::<Vec<_>>(), [(AT_PAGESZ, 4096), (AT_SECURE, 0)]);
+        assert!(!env.auxv().secure());
+        assert_eq!(format!("{:?}", env.auxv()), "{AT_PAGESZ: 0x1000, AT_SECURE: 0x0}");
+    }
+
+    #[test]
+    fn no_arguments_no_variables_and_no_vector_are_empty_views() {
+        let env = env(&[0, 0, 0, AT_NULL]);
+        assert_eq!((env.args().count(), env.vars().count()), (0, 0));
+        assert!(env.auxv().is_empty());
+    }
+
+    #[test]
+    fn variables_are_split_as_std_does() {
+        assert_eq!(split_var(c"A=1"), Some((&b"A"[..], c"1")));
+        assert_eq!(split_var(c"A="), Some((&b"A"[..], c"")));
+        assert_eq!(split_var(c"=C:=x"), Some((&b"=C:"[..], c"x")));
+        assert_eq!(split_var(c"=x"), None);
+        assert_eq!(split_var(c"name"), None);
+        assert_eq!(split_var(c""), None);
+    }
+
+    #[test]
+    fn any_doubt_about_at_secure_is_secure() {
+        assert!(Auxv::from_words(&[]).secure());
+        assert!(Auxv::from_words(&[AT_SECURE, 1]).secure());
+        assert!(Auxv::from_words(&[AT_SECURE, 2]).secure());
+        assert!(!Auxv::from_words(&[AT_SECURE, 0]).secure());
+    }
+
+    #[test]
+    fn a_cut_or_unended_vector_gives_its_whole_pairs() {
+        assert_eq!(Auxv::from_words(&[AT_PAGESZ]).iter().count(), 0);
+        assert_eq!(Auxv::from_words(&[AT_PAGESZ, 1, AT_HWCAP]).iter().count(), 1);
+        assert_eq!(Auxv::from_words(&[AT_NULL, 0, AT_PAGESZ, 4096]).get(AT_PAGESZ), None);
+    }
+
+    #[test]
+    fn the_stack_comes_before_proc() {
+        let mut source = Fake { proc_auxv: Ok(&[AT_PAGESZ, 65536]), ..NOTHING };
+        let (auxv, page_size) = ladder(Auxv::from_words(&[AT_PAGESZ, 8192]), &mut source);
+        assert_eq!((auxv.get(AT_PAGESZ), page_size), (Some(8192), 8192));
+    }
+
+    #[test]
+    fn without_a_vector_proc_is_read() {
+        let mut source = Fake { proc_auxv: Ok(&[AT_PAGESZ, 65536, AT_SECURE, 0, AT_NULL, 0]), ..NOTHING };
+        let (auxv, page_size) = ladder(Auxv::from_words(&[]), &mut source);
+        assert_eq!((auxv.secure(), page_size), (false, 65536));
+    }
+
+    #[test]
+    fn without_both_the_page_size_is_probed() {
+        for size in [4096, 8192, 16384, 65536, PROBED] {
+            let mut source = Fake { page_size: Ok(size), ..NOTHING };
+            let (auxv, found) = ladder(Auxv::from_words(&[]), &mut source);
+            assert_eq!((auxv.is_empty(), found), (true, size));
+        }
+    }
+
+    #[test]
+    fn with_nothing_at_all_the_largest_common_page_is_assumed() {
+        assert_eq!(ladder(Auxv::from_words(&[]), &mut { NOTHING }).1, 65536);
+    }
+
+    #[test]
+    fn a_page_size_that_cannot_be_is_not_believed() {
+        for wrong in [0, 1, 2048, 4095, 12288, 1 << 20, usize::MAX] {
+            let words = Vec::leak([AT_PAGESZ, wrong].to_vec());
+            let mut source = Fake { page_size: Ok(16384), ..NOTHING };
+            assert_eq!(ladder(Auxv::from_words(words), &mut source).1, 16384, "AT_PAGESZ {wrong}");
+        }
+    }
+
+    #[test]
+    fn the_kernel_answers_as_the_ladder_asks() {
+        let words = Kernel.proc_auxv().unwrap();
+        let stated = Auxv::from_words(words).page_size().unwrap();
+        assert_eq!(probe_page_size(&mut Kernel), Ok(stated));
+    }
+}

@@ -1,0 +1,88 @@
+//! A `no_std`, no-libc, raw-syscall runtime core for Linux.
+//!
+//! A program built on rt0 is a static file with nothing between it and the kernel:
+//!
+//! ```ignore
+#![doc = include_str!("../examples/hello.rs")]
+//! ```
+//!
+//! # Architecture
+//!
+//! ```text
+//!      programs, tests
+//!           │
+//!   L4   entry!   sync   panic                            safe, std's names and shapes
+//!           │
+//!   L3   thread                                           knows about threads
+//!           │
+//!   L2   futex   signal   auxv   tls   io   time   start* know one kernel facility each
+//!           │
+//!   L1   sys ── errno                                     typed, man-2 names
+//!           │
+//!   L0   arch.rs ── arch/<machine>.rs                     registers and numbers
+//! ```
+//!
+//! A module names only modules of its own layer and below; `start` (*) sequences everything once and may name any, and
+//! only assembly names it. Assembly stands in `arch/` alone, the machine's name in `src/arch.rs` alone. `cargo xtask
+//! check` holds both. What differs between machines is a member of the trait in `src/arch.rs`.
+//!
+//! # The flows
+//!
+//! 1. **Start**: `_start` ends the frame chain and hands over the stack pointer → `start::rust_start` → [`Env`], a view of
+//!    the initial stack → the main thread's TLS, block and thread pointer → the standard descriptors → main →
+//!    `exit_group`.
+//! 2. **Thread**: [`thread::spawn`] lays everything that a thread needs into one mapping, blocks signals and clones → the
+//!    child opens its signals, runs the closure, leaves the result, closes its signals and gives up its reference. The
+//!    numbered properties are in [`thread`].
+//! 3. **Signal**: [`signal::sigaction`] → the machine's kernel layout and restorer → the handler → back through the
+//!    restorer.
+//!
+//! # Features
+//!
+//! `panic-handler` (default): the `#[panic_handler]`, which prints and ends with 101. Without it, bring your own.
+
+#![cfg_attr(not(test), no_std)]
+// The one line on a machine that cannot stand in its arch file: MIPS assembly is not stable yet, and crate attributes
+// stand at the root.
+#![cfg_attr(any(target_arch = "mips", target_arch = "mips64"), feature(asm_experimental_arch))]
+
+mod arch;
+mod auxv;
+mod errno;
+pub mod futex;
+mod intrinsics;
+pub mod io;
+#[cfg(all(feature = "panic-handler", not(test)))]
+mod panic;
+pub mod signal;
+mod start;
+pub mod sync;
+pub mod sys;
+pub mod thread;
+pub mod time;
+mod tls;
+
+pub use auxv::{Args, Auxv, Env, Vars};
+pub use errno::{Errno, Result};
+
+/// Names the program's main: a `fn(Env) -> i32` whose value is the exit status.
+///
+/// ```ignore
+/// rt0::entry!(main);
+///
+/// fn main(env: rt0::Env) -> i32 {
+///     0
+/// }
+/// ```
+#[macro_export]
+macro_rules! entry {
+    ($main:path) => {
+        const _: () = {
+            #[unsafe(no_mangle)]
+            extern "Rust" fn __rt0_main(env: $crate::Env) -> i32 {
+                let main: fn($crate::Env) -> i32 = $main;
+                main(env)
+            }
+        };
+    };
+}

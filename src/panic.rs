@@ -1,0 +1,33 @@
+//! A panic: a message on stderr, and the process ends with status 101. Nothing unwinds.
+
+use core::fmt::Write as _;
+use core::panic::PanicInfo;
+use core::sync::atomic::{AtomicU32, Ordering::Relaxed};
+
+use crate::io::Line;
+use crate::{sys, thread};
+
+/// The exit status after a panic, as std's.
+const STATUS: i32 = 101;
+
+#[panic_handler]
+fn panic(info: &PanicInfo<'_>) -> ! {
+    // The thread that is writing its message. A panic within that (a Display that panics) must not write for ever; one of
+    // another thread meanwhile writes its own, and whoever is done first ends the process.
+    static WRITING: AtomicU32 = AtomicU32::new(0);
+    let tid = sys::gettid();
+    let again = WRITING.swap(tid, Relaxed) == tid;
+    let mut line = Line::new(2);
+    // Errors, here and below: there is nobody left to tell.
+    let _ = write!(line, "\nthread '{}' panicked at ", thread::name_for_messages());
+    let _ = match info.location() {
+        Some(location) => write!(line, "{location}:\n"),
+        None => write!(line, "an unknown place:\n"),
+    };
+    let _ = match again {
+        true => write!(line, "(while writing a panic's message)\n"),
+        false => write!(line, "{}\n", info.message()),
+    };
+    let _ = line.finish();
+    sys::exit_group(STATUS)
+}

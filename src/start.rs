@@ -1,0 +1,62 @@
+//! From the first Rust instruction to the user's main, and back to exit_group(2).
+//!
+//! Nothing runs before main that can wait: on x86_64 the thread pointer is set (one call) and the standard descriptors are
+//! looked at (one call). Until the thread pointer is set, nothing may lock, panic or ask for the current thread.
+
+use linux_raw_sys::general as k;
+
+use crate::auxv::{self, Env};
+use crate::errno::{Errno, Result};
+use crate::{sys, thread};
+
+unsafe extern "Rust" {
+    /// The user's main, defined by [`entry!`](crate::entry!).
+    safe fn __rt0_main(env: Env) -> i32;
+}
+
+/// The door from `_start`.
+///
+/// # Safety
+///
+/// 1. `sp` is the stack pointer as the kernel or a loader left it at the program's first instruction.
+/// 2. This is the first call of the process into Rust.
+pub(crate) unsafe extern "C" fn rust_start(sp: *const usize) -> ! {
+    // SAFETY: 1. The kernel lays the stack out so; a loader without a vector leaves AT_NULL. 3. The stack's top is never
+    // given back, and rt0 does not write there.
+    let env = unsafe { Env::from_stack(sp) };
+    let env = auxv::settle(env);
+    // SAFETY: 1. by 2. above.
+    unsafe { thread::adopt_main() };
+    open_standard_descriptors();
+    sys::exit_group(__rt0_main(env))
+}
+
+/// Sees to it that descriptors 0, 1 and 2 are open: else the next file that the program opens becomes its standard output.
+///
+/// What is closed is opened as `/dev/null`; where that cannot be (no /dev yet, as for the first process of a machine), as
+/// the root directory, which holds the number and refuses to be read or written.
+fn open_standard_descriptors() {
+    let entry = |fd| k::pollfd { fd, events: 0, revents: 0 };
+    let mut fds = [entry(0), entry(1), entry(2)];
+    let closed: [bool; 3] = match sys::poll_now(&mut fds) {
+        Ok(0) => return, // The common case: nothing to report, so all three are open.
+        Ok(_) => fds.map(|entry| entry.revents & k::POLLNVAL as i16 != 0),
+        Err(_) => [0, 1, 2].map(|fd| sys::dup(fd).err() == Some(Errno::EBADF)),
+    };
+    for (fd, _) in (0..).zip(closed).filter(|&(_, closed)| closed) {
+        hold(fd).unwrap_or_else(|errno| sys::die("opening a standard descriptor", errno));
+    }
+}
+
+/// Opens something harmless as `fd`, the lowest number that is free.
+#[cold]
+fn hold(fd: sys::RawFd) -> Result<()> {
+    let file = sys::open(c"/dev/null", k::O_RDWR, 0).or_else(|_| sys::open(c"/", k::O_RDONLY | k::O_DIRECTORY, 0))?;
+    match file.as_raw_fd() {
+        got if got == fd => {
+            file.into_raw_fd(); // Stays open for the life of the process.
+            Ok(())
+        }
+        _ => Err(Errno::EBADF), // Somebody shares our table and opened it first, or a filter lies to us.
+    }
+}

@@ -1,0 +1,499 @@
+//! One function per Linux call that rt0 uses, with the names and argument order of section 2 of the manual.
+//!
+//! This is the only caller of the machine's stubs. What differs by machine in the way a call is made (mmap's forms, the
+//! two widths of a timespec) ends here; everything above sees one call. For a call that is not here, there is [`syscall`].
+//!
+//! Every function returns the kernel's own [`Errno`]; the documentation names those that a correct caller can meet.
+
+use core::ffi::CStr;
+use core::ptr::{null, null_mut};
+use core::sync::atomic::{AtomicU8, AtomicU32, Ordering::Relaxed};
+
+use linux_raw_sys::general as k;
+use static_assertions::{assert_eq_align, assert_eq_size};
+
+use crate::arch::{Arch, CloneArgs, Cpu, Mmap, Timed};
+use crate::errno::{Errno, Result};
+
+/// A file descriptor's number.
+pub type RawFd = i32;
+
+/// A moment or a span, as the kernel takes it on every machine.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Timespec {
+    /// Seconds.
+    pub tv_sec: i64,
+    /// Nanoseconds, 0..=999,999,999.
+    pub tv_nsec: i64,
+}
+
+assert_eq_size!(Timespec, k::__kernel_timespec);
+assert_eq_align!(Timespec, k::__kernel_timespec);
+const _: () = assert!(memoffset::offset_of!(Timespec, tv_nsec) == memoffset::offset_of!(k::__kernel_timespec, tv_nsec));
+
+/// An open file, closed when dropped.
+#[derive(Debug)]
+pub struct OwnedFd(RawFd);
+
+impl OwnedFd {
+    /// Takes over an open descriptor.
+    ///
+    /// # Safety
+    ///
+    /// 1. `fd` is open, and nobody else will close it.
+    pub const unsafe fn from_raw_fd(fd: RawFd) -> OwnedFd {
+        OwnedFd(fd)
+    }
+
+    /// Its number, for a call; it stays open and owned.
+    pub const fn as_raw_fd(&self) -> RawFd {
+        self.0
+    }
+
+    /// Its number, no longer owned.
+    pub const fn into_raw_fd(self) -> RawFd {
+        let fd = self.0;
+        core::mem::forget(self);
+        fd
+    }
+}
+
+impl Drop for OwnedFd {
+    fn drop(&mut self) {
+        // The descriptor is gone whatever close(2) says; its errors report what an earlier write lost.
+        // SAFETY: 1. close touches no memory, and the number is ours.
+        let _ = unsafe { call!(__NR_close, self.0 as usize) };
+    }
+}
+
+/// `Errno::check` of a stub, chosen by the number of arguments.
+macro_rules! call {
+    ($nr:ident $(, $arg:expr)*) => { call!(@ k::$nr as usize $(, $arg)*) };
+    (@ $nr:expr) => { Errno::check(Cpu::syscall0($nr)) };
+    (@ $nr:expr, $a:expr) => { Errno::check(Cpu::syscall1($nr, $a)) };
+    (@ $nr:expr, $a:expr, $b:expr) => { Errno::check(Cpu::syscall2($nr, $a, $b)) };
+    (@ $nr:expr, $a:expr, $b:expr, $c:expr) => { Errno::check(Cpu::syscall3($nr, $a, $b, $c)) };
+    (@ $nr:expr, $a:expr, $b:expr, $c:expr, $d:expr) => { Errno::check(Cpu::syscall4($nr, $a, $b, $c, $d)) };
+    (@ $nr:expr, $a:expr, $b:expr, $c:expr, $d:expr, $e:expr) => {
+        Errno::check(Cpu::syscall5($nr, $a, $b, $c, $d, $e))
+    };
+    (@ $nr:expr, $a:expr, $b:expr, $c:expr, $d:expr, $e:expr, $f:expr) => {
+        Errno::check(Cpu::syscall6($nr, $a, $b, $c, $d, $e, $f))
+    };
+}
+use call;
+
+/// An address as the kernel takes it: the kernel reads or writes there, so its provenance is exposed.
+fn at<T: ?Sized>(pointer: *const T) -> usize {
+    pointer.expose_provenance()
+}
+
+/// syscall(2): any call, by its number on this machine.
+///
+/// # Safety
+///
+/// 1. The call, with these arguments, does nothing to memory or to this process that the caller may not do.
+pub unsafe fn syscall(nr: usize, args: [usize; 6]) -> Result<usize> {
+    let [a, b, c, d, e, f] = args;
+    // SAFETY: 1. is our caller's.
+    unsafe { call!(@ nr, a, b, c, d, e, f) }
+}
+
+// Files.
+
+/// read(2): the number of bytes read, 0 at the end. `EINTR`, `EAGAIN`, `EBADF`, `EIO`, `EISDIR`.
+pub fn read(fd: RawFd, buf: &mut [u8]) -> Result<usize> {
+    // SAFETY: 1. The kernel writes into `buf` only.
+    unsafe { call!(__NR_read, fd as usize, at(buf), buf.len()) }
+}
+
+/// write(2): the number of bytes written, which may be fewer. `EINTR`, `EAGAIN`, `EBADF`, `EIO`, `ENOSPC`, `EPIPE`.
+pub fn write(fd: RawFd, buf: &[u8]) -> Result<usize> {
+    // SAFETY: 1. The kernel only reads `buf`.
+    unsafe { call!(__NR_write, fd as usize, at(buf), buf.len()) }
+}
+
+/// openat(2) relative to the working directory. `ENOENT`, `EACCES`, `EMFILE`, `EINTR`, … Flags are the machine's `O_*`.
+pub fn open(path: &CStr, flags: u32, mode: u32) -> Result<OwnedFd> {
+    // SAFETY: 1. The kernel only reads the path.
+    let fd = unsafe { call!(__NR_openat, AT_FDCWD, at(path.as_ptr()), (flags | LARGE) as usize, mode as usize) }?;
+    Ok(OwnedFd(fd as RawFd))
+}
+
+const AT_FDCWD: usize = k::AT_FDCWD as isize as usize;
+
+/// Without it a 32-bit kernel refuses files of 2 GiB and more; a 64-bit one needs no flag.
+const LARGE: u32 = if usize::BITS == 32 { k::O_LARGEFILE } else { 0 };
+
+/// The `O_*` flags of openat(2) that differ by machine.
+pub mod flags {
+    use linux_raw_sys::general as k;
+
+    /// Open for reading.
+    pub const O_RDONLY: u32 = k::O_RDONLY;
+    /// Open for writing.
+    pub const O_WRONLY: u32 = k::O_WRONLY;
+    /// Open for both.
+    pub const O_RDWR: u32 = k::O_RDWR;
+    /// Make it if there is none.
+    pub const O_CREAT: u32 = k::O_CREAT;
+    /// Fail if there is one.
+    pub const O_EXCL: u32 = k::O_EXCL;
+    /// Cut it to nothing.
+    pub const O_TRUNC: u32 = k::O_TRUNC;
+    /// Every write goes to the end.
+    pub const O_APPEND: u32 = k::O_APPEND;
+    /// Close it on execve(2).
+    pub const O_CLOEXEC: u32 = k::O_CLOEXEC;
+}
+
+/// dup(2). `EBADF` if `fd` is not open, `EMFILE`.
+pub fn dup(fd: RawFd) -> Result<OwnedFd> {
+    // SAFETY: 1. It touches no memory.
+    let copy = unsafe { call!(__NR_dup, fd as usize) }?;
+    Ok(OwnedFd(copy as RawFd))
+}
+
+/// ppoll(2) that asks for nothing and does not wait: the kernel fills in `POLLNVAL` for what is not open, and errors.
+/// `EINVAL` if `fds` has more entries than `RLIMIT_NOFILE`, `ENOSYS` where a filter or the kernel lacks the call.
+pub(crate) fn poll_now(fds: &mut [k::pollfd]) -> Result<usize> {
+    let mut zero = [0u64; 2]; // A zero span in either width; the kernel writes back what is left of it.
+    let nr = match Cpu::PPOLL {
+        Timed::Wide(nr) | Timed::Split { narrow: nr, .. } => nr as usize,
+    };
+    // SAFETY: 1. The kernel writes the `revents` of `fds` and the span; no signal mask is given.
+    unsafe { call!(@ nr, at(fds), fds.len(), at(&raw mut zero), 0, 0) }
+}
+
+// Memory.
+
+/// mmap(2). `ENOMEM`, `EINVAL`, `EAGAIN`, `EPERM`; `EINVAL` also for an `offset` that is no multiple of 4096.
+///
+/// # Safety
+///
+/// 1. With `MAP_FIXED`, whatever lay at `addr..addr + len` may vanish.
+pub(crate) unsafe fn mmap(addr: *mut u8, len: usize, prot: u32, flags: u32, fd: RawFd, offset: u64) -> Result<*mut u8> {
+    let mut args = [at(addr), len, prot as usize, flags as usize, fd as usize, 0];
+    let unit = match Cpu::MMAP {
+        Mmap::Units4096(_) => 4096,
+        Mmap::Bytes(_) | Mmap::Block(_) => 1,
+    };
+    args[5] = usize::try_from(offset / unit).map_err(|_| Errno::EOVERFLOW)?;
+    if offset % unit != 0 {
+        return Err(Errno::EINVAL);
+    }
+    let base = match Cpu::MMAP {
+        Mmap::Bytes(nr) | Mmap::Units4096(nr) => {
+            // SAFETY: 1. is our caller's; without MAP_FIXED the kernel chooses memory that nobody has.
+            unsafe { syscall(nr as usize, args) }
+        }
+        Mmap::Block(nr) => {
+            // SAFETY: 1. As above; the kernel only reads the block.
+            unsafe { call!(@ nr as usize, at(&raw const args)) }
+        }
+    }?;
+    Ok(core::ptr::with_exposed_provenance_mut(base))
+}
+
+/// munmap(2). `EINVAL`; `ENOMEM` when a hole would need one mapping more than `vm.max_map_count`.
+///
+/// # Safety
+///
+/// 1. Nobody uses `addr..addr + len` again.
+pub(crate) unsafe fn munmap(addr: *mut u8, len: usize) -> Result<()> {
+    // SAFETY: 1. is our caller's.
+    unsafe { call!(__NR_munmap, at(addr), len) }.map(drop)
+}
+
+/// mprotect(2). `EINVAL`, `ENOMEM`, `EACCES`.
+///
+/// # Safety
+///
+/// 1. Nobody uses `addr..addr + len` in a way that `prot` forbids.
+pub(crate) unsafe fn mprotect(addr: *mut u8, len: usize, prot: u32) -> Result<()> {
+    // SAFETY: 1. is our caller's.
+    unsafe { call!(__NR_mprotect, at(addr), len, prot as usize) }.map(drop)
+}
+
+/// mincore(2) of one byte: `Ok` if `addr` is a page's first byte in a mapping, `EINVAL` if it is not a page's first,
+/// `ENOMEM` if nothing is mapped there.
+pub(crate) fn mincore(addr: *const u8) -> Result<()> {
+    let mut resident = 0u8;
+    // SAFETY: 1. The kernel writes one byte per page of the one-byte range.
+    unsafe { call!(__NR_mincore, at(addr), 1, at(&raw mut resident)) }.map(drop)
+}
+
+// Processes and threads.
+
+/// exit_group(2): ends the process with the low 8 bits of `status`.
+pub fn exit_group(status: i32) -> ! {
+    loop {
+        // SAFETY: 1. Ending the process is always allowed.
+        let _ = unsafe { call!(__NR_exit_group, status as usize) };
+    }
+}
+
+/// exit(2): ends this thread only.
+///
+/// # Safety
+///
+/// 1. Nothing on this thread's stack is borrowed by anyone.
+pub(crate) unsafe fn exit(status: i32) -> ! {
+    loop {
+        // SAFETY: 1. is our caller's.
+        let _ = unsafe { call!(__NR_exit, status as usize) };
+    }
+}
+
+/// clone(2) of a thread, see [`Arch::clone_thread`]: the new thread's id. `EAGAIN`, `ENOMEM`, `EPERM`, `EINVAL`.
+///
+/// # Safety
+///
+/// Those of [`Arch::clone_thread`].
+pub(crate) unsafe fn clone_thread(args: &CloneArgs) -> Result<u32> {
+    // SAFETY: they are our caller's.
+    Errno::check(unsafe { Cpu::clone_thread(args) }).map(|tid| tid as u32)
+}
+
+/// set_tid_address(2): the word that the kernel clears at this thread's end, or null for none.
+///
+/// # Safety
+///
+/// 1. The word outlives the thread.
+pub(crate) unsafe fn set_tid_address(word: *mut u32) {
+    // It cannot fail; the result is the tid.
+    // SAFETY: 1. is our caller's.
+    let _ = unsafe { call!(__NR_set_tid_address, at(word)) };
+}
+
+/// getpid(2).
+pub fn getpid() -> u32 {
+    // SAFETY: 1. It touches nothing, and it cannot fail.
+    unsafe { Cpu::syscall0(k::__NR_getpid as usize) as u32 }
+}
+
+/// gettid(2).
+pub fn gettid() -> u32 {
+    // SAFETY: 1. It touches nothing, and it cannot fail.
+    unsafe { Cpu::syscall0(k::__NR_gettid as usize) as u32 }
+}
+
+/// sched_yield(2).
+pub fn sched_yield() {
+    // On Linux it cannot fail.
+    // SAFETY: 1. It touches nothing.
+    let _ = unsafe { call!(__NR_sched_yield) };
+}
+
+/// prctl(2) with `PR_SET_NAME`: the calling thread's name; the kernel takes the first 15 bytes.
+pub(crate) fn prctl_set_name(name: &CStr) {
+    // It cannot fail with a readable name.
+    // SAFETY: 1. The kernel only reads the name.
+    let _ = unsafe { call!(__NR_prctl, linux_raw_sys::prctl::PR_SET_NAME as usize, at(name.as_ptr())) };
+}
+
+/// tgkill(2). `ESRCH`, `EINVAL`, `EPERM`, `EAGAIN` (a real-time signal over `RLIMIT_SIGPENDING`).
+pub fn tgkill(tgid: u32, tid: u32, sig: u32) -> Result<()> {
+    // SAFETY: 1. A signal to a thread of one's own or of another process is not a memory access; what its action does is
+    // the affair of whoever installed it.
+    unsafe { call!(__NR_tgkill, tgid as usize, tid as usize, sig as usize) }.map(drop)
+}
+
+// Signals: see `crate::signal` for the typed form.
+
+/// rt_sigaction(2). `EINVAL` for a number that does not exist or cannot be caught.
+///
+/// # Safety
+///
+/// 1. The handler in `new` may run at any instruction of any thread.
+pub(crate) unsafe fn rt_sigaction(
+    sig: u32,
+    new: Option<&<Cpu as Arch>::Sigaction>,
+    old: Option<&mut <Cpu as Arch>::Sigaction>,
+) -> Result<()> {
+    let new = new.map_or(null(), |new| new as *const _);
+    let old = old.map_or(null_mut(), |old| old as *mut _);
+    // SAFETY: 1. is our caller's; the structs are of this machine's layout.
+    unsafe { call!(__NR_rt_sigaction, sig as usize, at(new), at(old), size_of::<k::kernel_sigset_t>()) }.map(drop)
+}
+
+/// rt_sigprocmask(2): sets the calling thread's mask as `how` says and returns the mask before it. It fails only for a bad
+/// `how` or a set of the wrong size, which would be rt0's own mistake.
+///
+/// # Safety
+///
+/// 1. What the signals' handlers do is sound where a signal becomes deliverable.
+pub(crate) unsafe fn rt_sigprocmask(how: u32, new: &k::kernel_sigset_t) -> k::kernel_sigset_t {
+    let mut old = *new;
+    // SAFETY: 1. is our caller's; the sets are of this machine's size.
+    let done = unsafe {
+        call!(__NR_rt_sigprocmask, how as usize, at(new), at(&raw mut old), size_of::<k::kernel_sigset_t>())
+    };
+    done.unwrap_or_else(|errno| die("rt_sigprocmask", errno));
+    old
+}
+
+// Time, and calls that wait.
+
+/// clock_gettime(2). `EINVAL` for a clock that does not exist.
+pub(crate) fn clock_gettime(clock: u32) -> Result<Timespec> {
+    match timed(Cpu::CLOCK_GETTIME) {
+        Width::Wide(nr) => {
+            let mut now = Timespec { tv_sec: 0, tv_nsec: 0 };
+            // SAFETY: 1. The kernel writes `now` only.
+            unsafe { call!(@ nr, clock as usize, at(&raw mut now)) }?;
+            Ok(now)
+        }
+        Width::Narrow(nr) => {
+            let mut now = k::__kernel_old_timespec { tv_sec: 0, tv_nsec: 0 };
+            // SAFETY: 1. The kernel writes `now` only.
+            unsafe { call!(@ nr, clock as usize, at(&raw mut now)) }?;
+            // Read as unsigned, 32 bits of seconds last until 2106.
+            Ok(Timespec { tv_sec: now.tv_sec as u32 as i64, tv_nsec: now.tv_nsec as i64 })
+        }
+    }
+}
+
+/// clock_nanosleep(2) until `deadline` on `clock`. `EINTR` when a handler ran, `EINVAL`.
+///
+/// With 32 bits of seconds (kernels before 5.1 on 32-bit machines) a far deadline is cut to the last that fits, so it may
+/// return early: look at the clock and call again.
+pub(crate) fn clock_nanosleep_until(clock: u32, deadline: &Timespec) -> Result<()> {
+    let nr_and_time = |nr, time| {
+        // SAFETY: 1. The kernel only reads the deadline.
+        unsafe { call!(@ nr, clock as usize, k::TIMER_ABSTIME as usize, time, 0) }.map(drop)
+    };
+    match timed(Cpu::CLOCK_NANOSLEEP) {
+        Width::Wide(nr) => nr_and_time(nr, at(deadline)),
+        Width::Narrow(nr) => nr_and_time(nr, at(&raw const *&narrow(deadline))),
+    }
+}
+
+/// futex(2), the operations that wait, with an absolute deadline on CLOCK_MONOTONIC (`FUTEX_WAIT_BITSET` with all bits).
+/// `EAGAIN` if the word does not hold `expected`, `EINTR`, `ETIMEDOUT`; `Ok` may be spurious.
+pub(crate) fn futex_wait(word: &AtomicU32, shared: bool, expected: u32, deadline: Option<&Timespec>) -> Result<()> {
+    let op = k::FUTEX_WAIT_BITSET | private_flag(shared);
+    let nr_and_time = |nr, time| {
+        let any = k::FUTEX_BITSET_MATCH_ANY as usize;
+        // SAFETY: 1. The kernel reads the word and the deadline.
+        unsafe { call!(@ nr, at(word.as_ptr()), op as usize, expected as usize, time, 0, any) }.map(drop)
+    };
+    match (timed(Cpu::FUTEX), deadline) {
+        (Width::Wide(nr) | Width::Narrow(nr), None) => nr_and_time(nr, 0),
+        (Width::Wide(nr), Some(deadline)) => nr_and_time(nr, at(deadline)),
+        (Width::Narrow(nr), Some(deadline)) => nr_and_time(nr, at(&raw const *&narrow(deadline))),
+    }
+}
+
+/// futex(2), `FUTEX_WAKE`: how many waiters were woken. `EFAULT` if nothing is mapped there.
+///
+/// It takes a pointer, not a reference: a waiter that saw the new value may have freed the word meanwhile.
+pub(crate) fn futex_wake(word: *const AtomicU32, shared: bool, count: u32) -> Result<usize> {
+    let op = k::FUTEX_WAKE | private_flag(shared);
+    let (Width::Wide(nr) | Width::Narrow(nr)) = timed(Cpu::FUTEX);
+    // SAFETY: 1. The kernel takes the address as a name of a queue; it reads no memory through it that could be wrong.
+    unsafe { call!(@ nr, at(word), op as usize, count as usize) }
+}
+
+fn private_flag(shared: bool) -> u32 {
+    if shared { 0 } else { k::FUTEX_PRIVATE_FLAG }
+}
+
+/// Ends the process over a failure that can only be rt0's own mistake or a kernel without what every Linux has: a line
+/// on stderr and `SIGABRT`, without the formatting machinery and without a working thread pointer.
+#[cold]
+pub(crate) fn die(what: &str, errno: Errno) -> ! {
+    let mut number = [b' ', 0, 0, 0, 0, b'\n'];
+    let mut rest = errno.raw();
+    for digit in number[1..5].iter_mut().rev() {
+        *digit = b'0' + (rest % 10) as u8;
+        rest /= 10;
+    }
+    for part in [b"rt0: fatal: ", what.as_bytes(), b" failed with errno", &number] {
+        let _ = write(2, part); // Nobody is left to hear of a failure here.
+    }
+    let _ = tgkill(getpid(), gettid(), k::SIGABRT);
+    exit_group(128 + k::SIGABRT as i32) // Where the signal is blocked or caught.
+}
+
+/// A call's number, and the width of its timespec's seconds.
+enum Width {
+    Wide(usize),
+    Narrow(usize),
+}
+
+/// Which form of a call to use. Costs nothing on 64-bit machines.
+#[inline(always)]
+fn timed(call: Timed) -> Width {
+    match call {
+        Timed::Wide(nr) => Width::Wide(nr as usize),
+        Timed::Split { wide, .. } if kernel_has_wide_time() => Width::Wide(wide as usize),
+        Timed::Split { narrow, .. } => Width::Narrow(narrow as usize),
+    }
+}
+
+/// Whether the 64-bit-time calls of 32-bit machines exist, which came with Linux 5.1 all at once. Decided on first use.
+///
+/// By the version, not by trying: filters kill for unknown numbers, and some vendors' kernels gave the numbers to calls of
+/// their own. Only where the version cannot be read, a call that changes nothing is tried.
+#[cold]
+fn ask_for_wide_time() -> bool {
+    match kernel_release() {
+        Ok(version) => version >= (5, 1),
+        Err(_) => match Cpu::FUTEX {
+            Timed::Wide(_) => true,
+            Timed::Split { wide, .. } => {
+                let word = 0u32;
+                let op = (k::FUTEX_WAKE | k::FUTEX_PRIVATE_FLAG) as usize;
+                // SAFETY: 1. Wakes nobody on a word of our own.
+                let woken = unsafe { call!(@ wide as usize, at(&raw const word), op, 0) };
+                woken != Err(Errno::ENOSYS)
+            }
+        },
+    }
+}
+
+fn kernel_has_wide_time() -> bool {
+    const UNKNOWN: u8 = 0;
+    const NARROW: u8 = 1;
+    const WIDE: u8 = 2;
+    static FOUND: AtomicU8 = AtomicU8::new(UNKNOWN);
+    // Relaxed: the answer is all there is, and threads that ask at once find the same.
+    match FOUND.load(Relaxed) {
+        UNKNOWN => {
+            let wide = ask_for_wide_time();
+            FOUND.store(if wide { WIDE } else { NARROW }, Relaxed);
+            wide
+        }
+        found => found == WIDE,
+    }
+}
+
+fn narrow(time: &Timespec) -> k::__kernel_old_timespec {
+    k::__kernel_old_timespec {
+        tv_sec: time.tv_sec.clamp(0, i32::MAX as i64) as _, // Early is allowed to all our waits; never is not.
+        tv_nsec: time.tv_nsec as _,
+    }
+}
+
+/// uname(2): the running kernel's version. `EINVAL` if its release string has no `major.minor`.
+fn kernel_release() -> Result<(u32, u32)> {
+    // SAFETY: the struct is bytes, for which all zeros are valid.
+    let mut uts: linux_raw_sys::system::new_utsname = unsafe { core::mem::zeroed() };
+    // SAFETY: 1. The kernel writes `uts` only.
+    unsafe { call!(__NR_uname, at(&raw mut uts)) }?;
+    parse_release(&uts.release.map(|c| c as u8)).ok_or(Errno::EINVAL)
+}
+
+/// `5.15.0-91-generic` is (5, 15): digits, a dot, digits, and whatever comes after.
+fn parse_release(release: &[u8]) -> Option<(u32, u32)> {
+    fn number(text: &[u8]) -> Option<(u32, &[u8])> {
+        let digits = text.iter().take_while(|c| c.is_ascii_digit()).count();
+        let (number, rest) = text.split_at(digits);
+        Some((core::str::from_utf8(number).ok()?.parse().ok()?, rest))
+    }
+    let (major, rest) = number(release)?;
+    let (minor, _) = number(rest.strip_prefix(b".")?)?;
+    Some((major, minor))
+}

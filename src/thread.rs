@@ -1,0 +1,685 @@
+//! Threads: clone(2), with the stack, the closure and its result, the thread's TLS and its block in one mapping.
+//!
+//! ```text
+//!     low                                                                  high
+//!     │ guard │ stack ◄──────── grows down │ name │ Launch<F, T> │ TLS + block │
+//! ```
+//!
+//! No allocator is needed. What holds of every thread, and how:
+//!
+//! 1. *A thread with a handle is whole.* Everything is written before clone(2); the kernel writes the tid word before either
+//!    side runs (`CLONE_PARENT_SETTID`).
+//! 2. *No handler runs on half a thread.* The parent blocks all signals around clone(2), so the child starts deaf, and opens
+//!    its ears when its name and its block are in place; it closes them before it gives its memory away.
+//! 3. *The mapping lives as long as anyone can touch it.* `refs` counts the thread itself, its [`JoinHandle`] and each
+//!    [`Thread`]. Who takes it to 0 frees the mapping: the thread as its last act, without a stack
+//!    (`Arch::unmap_and_exit`); anybody else after (4).
+//! 4. *Nobody frees a stack that is in use.* The kernel clears the tid word after the thread's last instruction, with a
+//!    shared wake (`CLONE_CHILD_CLEARTID`). Joining and freeing loop on that word, never on a wait's result. A thread that
+//!    frees itself takes the word away first, else the kernel would write into whatever lies there by then.
+//! 5. *The result is dropped once.* `state` decides, by one compare-exchange on each side: the thread that finishes a
+//!    joinable thread leaves the result to the handle; on a detached one it drops it itself.
+//! 6. *A failed spawn leaves nothing.* The mapping and the closure are owned by values that undo themselves.
+//!
+//! The main thread's block is static, and its end is the process's.
+
+use core::cell::UnsafeCell;
+use core::fmt;
+use core::marker::PhantomData;
+use core::mem::{ManuallyDrop, MaybeUninit};
+use core::num::NonZeroUsize;
+use core::ptr::{NonNull, null_mut};
+use core::sync::atomic::{
+    AtomicPtr, AtomicU32, AtomicUsize,
+    Ordering::{Acquire, Relaxed, Release},
+    fence,
+};
+use core::time::Duration;
+
+use linux_raw_sys::general as k;
+use memoffset::offset_of;
+use static_assertions::{assert_impl_all, assert_not_impl_any};
+
+use crate::arch::CloneArgs;
+use crate::auxv::page_size;
+use crate::errno::{Errno, Result};
+use crate::futex;
+use crate::signal::{self, How, SigSet};
+use crate::sys;
+use crate::time::{self, Instant};
+use crate::tls::{self, Image, Layout};
+
+/// Starts a thread that calls `f`, with [`Builder`]'s defaults.
+///
+/// Errors: `EAGAIN` when a limit on processes or threads is reached (after some 200 ms of trying again), `ENOMEM` when
+/// there is no memory or address space for the stack. Nothing is left behind, and `f` was dropped.
+pub fn spawn<F, T>(f: F) -> Result<JoinHandle<T>>
+where
+    F: FnOnce() -> T + Send + 'static,
+    T: Send + 'static,
+{
+    Builder::new().spawn(f)
+}
+
+/// A thread's properties, before it starts.
+#[derive(Clone, Copy, Debug)]
+pub struct Builder<'a> {
+    name: Option<&'a str>,
+    stack_size: usize,
+}
+
+impl<'a> Builder<'a> {
+    /// No name, and a stack of 2 MiB, as std's.
+    pub const fn new() -> Builder<'a> {
+        Builder { name: None, stack_size: 2 << 20 }
+    }
+
+    /// Names the thread, for [`Thread::name`] and, cut to 15 bytes at a character's end, for the kernel (`ps`, `top`,
+    /// `/proc/self/task/*/comm`). A name with a NUL makes [`Builder::spawn`] fail with `EINVAL`.
+    pub const fn name(self, name: &'a str) -> Builder<'a> {
+        Builder { name: Some(name), ..self }
+    }
+
+    /// The least size of the stack in bytes, rounded up to whole pages and to 16 KiB. Only what is touched takes memory.
+    /// A size that no address space has makes [`Builder::spawn`] fail with `ENOMEM`.
+    pub const fn stack_size(self, bytes: usize) -> Builder<'a> {
+        Builder { stack_size: bytes, ..self }
+    }
+
+    /// Starts a thread that calls `f`; see [`spawn`].
+    pub fn spawn<F, T>(self, f: F) -> Result<JoinHandle<T>>
+    where
+        F: FnOnce() -> T + Send + 'static,
+        T: Send + 'static,
+    {
+        let name = self.name.unwrap_or_default();
+        if name.contains('\0') {
+            return Err(Errno::EINVAL);
+        }
+        let image = Image::of_program();
+        let tls = Layout::new::<Block>(&image);
+        let id = ThreadId::next()?;
+        let mut mapping = Mapping::new(self.stack_size, &[
+            (tls.size, tls.align),
+            (size_of::<Launch<F, T>>(), align_of::<Launch<F, T>>()),
+            (name.len(), 1),
+        ])?;
+        let area = mapping.carve(tls.size, tls.align);
+        let launch = mapping.carve(size_of::<Launch<F, T>>(), align_of::<Launch<F, T>>()).cast::<Launch<F, T>>();
+        let name_at = mapping.carve(name.len(), 1);
+        let stack = mapping.carve(0, STACK_ALIGN);
+
+        // SAFETY: carved from a fresh mapping, for this type.
+        unsafe { launch.write(Launch { closure: ManuallyDrop::new(f) }) };
+        // SAFETY: as above, of this length.
+        unsafe { name_at.copy_from_nonoverlapping(name.as_ptr(), name.len()) };
+        let block = Block {
+            name: self.name.map(|_| NonNull::slice_from_raw_parts(NonNull::new(name_at).unwrap_or(NonNull::dangling()), name.len())),
+            mapping: (mapping.base, mapping.len),
+            launch: launch.cast(),
+            run: run::<F, T>,
+            ..Block::new(id)
+        };
+        // SAFETY: 1. Carved with the layout's size and alignment, and fresh, so zero. 2. The layout is the image's.
+        let (block, thread_pointer) = unsafe { Block::place(area, &tls, &image, block) };
+        // SAFETY: 1. to 3. The stack and the block are this thread's, whole, and the mapping outlives it.
+        match unsafe { start(block, stack, thread_pointer) } {
+            Ok(()) => {
+                core::mem::forget(mapping); // The block's references own it now.
+                // SAFETY: the result lies where the closure was, in memory that the handle's reference keeps.
+                let result = unsafe { (&raw mut (*launch).result).cast::<T>() };
+                Ok(JoinHandle { block, result, owns: PhantomData })
+            }
+            Err(errno) => {
+                // SAFETY: no thread started, so the closure is still here and nobody else's.
+                unsafe { ManuallyDrop::drop(&mut (*launch).closure) };
+                Err(errno)
+            }
+        }
+    }
+}
+
+impl Default for Builder<'_> {
+    fn default() -> Self {
+        Builder::new()
+    }
+}
+
+/// Every machine's ABI is content with it.
+const STACK_ALIGN: usize = 16;
+
+/// Less could not hold what runs before and after the closure.
+const MIN_STACK_SIZE: usize = 16 << 10;
+
+/// The closure, and once it ran, its result.
+union Launch<F, T> {
+    closure: ManuallyDrop<F>,
+    result: ManuallyDrop<T>,
+}
+
+/// Clones the thread, with all signals blocked (2), and tries again while the kernel says `EAGAIN`: it does so also when a
+/// thread that just ended still counts. 20 times, 1 to 20 ms apart, then it is the caller's.
+///
+/// # Safety
+///
+/// 1. `stack` is as `Arch::clone_thread` wants it.
+/// 2. `block` is filled and nobody else's, and `thread_pointer` belongs to it.
+/// 3. If this succeeds, their mapping is owned by the block's references.
+unsafe fn start(block: NonNull<Block>, stack: *mut u8, thread_pointer: *mut u8) -> Result<()> {
+    const FLAGS: u32 = k::CLONE_VM
+        | k::CLONE_FS
+        | k::CLONE_FILES
+        | k::CLONE_SIGHAND
+        | k::CLONE_THREAD
+        | k::CLONE_SYSVSEM // qemu-user refuses threads without it.
+        | k::CLONE_SETTLS
+        | k::CLONE_PARENT_SETTID
+        | k::CLONE_CHILD_CLEARTID;
+    let mut tries = 0;
+    loop {
+        let before = signal::mask(How::Set, &SigSet::full());
+        // SAFETY: 2. Nobody else has the block until clone succeeds.
+        unsafe { (*block.as_ptr()).mask = before };
+        let args = CloneArgs {
+            flags: FLAGS as usize,
+            stack,
+            // SAFETY: 2. A field of a block that is there.
+            tid: unsafe { (*block.as_ptr()).tid.as_ptr() },
+            tls: thread_pointer,
+            start: block.as_ptr().cast(),
+        };
+        // SAFETY: 1. by 1.; 2. by 2. and 3.; 3. blocked above.
+        let cloned = unsafe { sys::clone_thread(&args) };
+        signal::mask(How::Set, &before);
+        match cloned {
+            Ok(_) => return Ok(()),
+            Err(Errno::EAGAIN) if tries < 20 => {
+                tries += 1;
+                sleep(Duration::from_millis(tries));
+            }
+            Err(errno) => return Err(errno),
+        }
+    }
+}
+
+/// The door from `clone_thread`: the thread's first Rust, on its own stack, with all signals blocked.
+///
+/// # Safety
+///
+/// 1. `block` is this thread's, and all of it was written before the clone.
+pub(crate) unsafe extern "C" fn rust_thread(block: *mut u8) -> ! {
+    let block = block.cast::<Block>();
+    // SAFETY: 1. Until `end`, this thread's own reference keeps it; others only touch its atomics.
+    let this = unsafe { &*block };
+    if let Some(name) = this.name() {
+        sys::prctl_set_name(kernel_name(name).as_c_str());
+    }
+    signal::mask(How::Set, &this.mask);
+    // SAFETY: `launch` is what `run` was made for, and it runs once.
+    unsafe { (this.run)(this) };
+    signal::mask(How::Set, &SigSet::full());
+    let (base, len) = this.mapping;
+    // Release: what this thread did with the memory comes before whoever frees it.
+    if this.refs.fetch_sub(1, Release) == 1 {
+        // SAFETY: 1. No word at all.
+        unsafe { sys::set_tid_address(null_mut()) };
+        // SAFETY: 1. The last reference is gone, so nobody else has a way here. 2. Blocked above. 3. Taken away above.
+        unsafe { <crate::arch::Cpu as crate::arch::Arch>::unmap_and_exit(base, len) }
+    }
+    // SAFETY: 1. What others had of this stack they got by joining, which waits for the end of it.
+    unsafe { sys::exit(0) }
+}
+
+/// Calls the closure and settles who drops its result (5).
+///
+/// # Safety
+///
+/// 1. `this.launch` holds a `Launch<F, T>` with a closure that nobody else will take.
+unsafe fn run<F: FnOnce() -> T, T>(this: &Block) {
+    let launch = this.launch.cast::<Launch<F, T>>();
+    // SAFETY: 1. It is read once.
+    let closure = unsafe { ManuallyDrop::take(&mut (*launch).closure) };
+    let result = ManuallyDrop::new(closure());
+    // SAFETY: 1. The closure is gone; the room is for either.
+    unsafe { (&raw mut (*launch).result).write(result) };
+    // Release: the result comes before the word that says it is there. The other side's exchange is in `JoinHandle::drop`.
+    if this.state.compare_exchange(JOINABLE, FINISHED, Release, Relaxed).is_err() {
+        // SAFETY: written above; a detached thread's result is nobody else's.
+        unsafe { ManuallyDrop::drop(&mut (*launch).result) };
+    }
+}
+
+/// What the kernel keeps of a name: 15 bytes, here cut at a character's end.
+fn kernel_name(name: &str) -> heapless::CString<16> {
+    let mut cut = heapless::CString::new();
+    // It fits, and a name has no NUL: `spawn` saw to it.
+    let _ = cut.extend_from_bytes(&name.as_bytes()[..name.floor_char_boundary(15)]);
+    cut
+}
+
+/// What rt0 knows of a thread. Lies at the thread pointer (variant II) or right below the ABI's part of it.
+#[repr(C, align(16))]
+struct Block {
+    /// Its own address, where variant II wants it.
+    this: *mut Block,
+    /// The kernel's: the thread's id from before it runs until after it ended, then 0.
+    tid: AtomicU32,
+    /// Who can still touch the mapping (3).
+    refs: AtomicU32,
+    /// ```text
+    /// JOINABLE ── closure returned ──▶ FINISHED   the handle takes or drops the result
+    ///     └────── handle dropped ────▶ DETACHED   the thread drops the result
+    /// ```
+    state: AtomicU32,
+    parker: Parker,
+    id: ThreadId,
+    name: Option<NonNull<[u8]>>,
+    /// The signals that were blocked on the thread that spawned this one.
+    mask: SigSet,
+    /// Base and length; null and 0 for the main thread's.
+    mapping: (*mut u8, usize),
+    launch: *mut u8,
+    run: unsafe fn(&Block),
+}
+
+const JOINABLE: u32 = 0;
+const FINISHED: u32 = 1;
+const DETACHED: u32 = 2;
+
+const _: () = assert!(offset_of!(Block, this) == 0, "variant II reads it at the thread pointer");
+const _: () = assert!(size_of::<Block>() % align_of::<Block>() == 0, "variant I finds it from its end");
+
+impl Block {
+    fn new(id: ThreadId) -> Block {
+        unsafe fn nothing(_: &Block) {}
+        Block {
+            this: null_mut(),
+            tid: AtomicU32::new(0),
+            refs: AtomicU32::new(2), // The thread's own, and the handle's (or, for the main thread, one that never goes).
+            state: AtomicU32::new(JOINABLE),
+            parker: Parker::new(),
+            id,
+            name: None,
+            mask: SigSet::empty(),
+            mapping: (null_mut(), 0),
+            launch: null_mut(),
+            run: nothing,
+        }
+    }
+
+    /// # Safety
+    ///
+    /// Those of [`Layout::fill`].
+    unsafe fn place(area: *mut u8, tls: &Layout, image: &Image, block: Block) -> (NonNull<Block>, *mut u8) {
+        // SAFETY: they are our caller's.
+        let (block, thread_pointer) = unsafe { tls.fill(area, image, block) };
+        // SAFETY: just written, and nobody else has it yet.
+        unsafe { (*block.as_ptr()).this = block.as_ptr() };
+        (block, thread_pointer)
+    }
+
+    fn name(&self) -> Option<&str> {
+        // SAFETY: copied from a str, into the mapping that this block lies in (or static, for the main thread).
+        self.name.map(|name| unsafe { core::str::from_utf8_unchecked(name.as_ref()) })
+    }
+
+    /// Waits until the kernel says that the thread ended (4).
+    fn wait_for_end(&self) {
+        loop {
+            // Acquire pairs with the kernel's clear, which is ordered after all that the thread did.
+            let tid = self.tid.load(Acquire);
+            if tid == 0 {
+                return;
+            }
+            // Shared, as the kernel's wake. EAGAIN, EINTR and a spurious Ok all mean: look again.
+            let _ = futex::shared::wait(&self.tid, tid);
+        }
+    }
+}
+
+/// Gives up one reference to a block, and frees its mapping if that was the last (3).
+///
+/// # Safety
+///
+/// 1. The caller owned a reference, and does not touch the block again.
+unsafe fn release(block: NonNull<Block>) {
+    // SAFETY: 1. The reference keeps it until the next line.
+    let this = unsafe { block.as_ref() };
+    // Release: what we did with the memory comes before whoever frees it.
+    if this.refs.fetch_sub(1, Release) == 1 {
+        fence(Acquire); // Pairs with every other release.
+        this.wait_for_end();
+        let (base, len) = this.mapping;
+        // SAFETY: 1. The last reference is gone, and the thread has ended.
+        unsafe { sys::munmap(base, len) }.unwrap_or_else(|errno| sys::die("munmap of a thread that ended", errno));
+    }
+}
+
+/// A thread's mapping while it is being laid out; unmapped when dropped.
+struct Mapping {
+    base: *mut u8,
+    len: usize,
+    /// Everything above is carved.
+    top: usize,
+}
+
+impl Mapping {
+    /// Room for a guard page, a stack and the parts, each a size and an alignment.
+    fn new(stack_size: usize, parts: &[(usize, usize)]) -> Result<Mapping> {
+        let page = page_size();
+        let parts = parts.iter().try_fold(0usize, |sum, (size, align)| sum.checked_add(*size)?.checked_add(*align));
+        let len = (|| {
+            let stack = stack_size.max(MIN_STACK_SIZE).checked_add(STACK_ALIGN)?;
+            page.checked_add(stack)?.checked_add(parts?)?.checked_next_multiple_of(page)
+        })();
+        let len = len.ok_or(Errno::ENOMEM)?;
+        let flags = k::MAP_PRIVATE | k::MAP_ANONYMOUS | k::MAP_NORESERVE | k::MAP_STACK;
+        // SAFETY: 1. Not MAP_FIXED.
+        let base = unsafe { sys::mmap(null_mut(), len, k::PROT_READ | k::PROT_WRITE, flags, -1, 0) }?;
+        let mapping = Mapping { base, len, top: len };
+        // SAFETY: 1. Fresh, and nobody uses it.
+        unsafe { sys::mprotect(base, page, k::PROT_NONE) }?;
+        Ok(mapping)
+    }
+
+    /// The next part down: `size` bytes at a multiple of `align`.
+    fn carve(&mut self, size: usize, align: usize) -> *mut u8 {
+        let address = (self.base.addr() + self.top - size) & !(align - 1);
+        self.top = address - self.base.addr();
+        self.base.wrapping_add(self.top)
+    }
+}
+
+impl Drop for Mapping {
+    fn drop(&mut self) {
+        // SAFETY: 1. No thread was started on it, and what was carved from it is not used again.
+        unsafe { sys::munmap(self.base, self.len) }.unwrap_or_else(|errno| sys::die("munmap of a thread never started", errno));
+    }
+}
+
+/// Room for the main thread's block and a small TLS image, so that starting needs no mapping.
+#[repr(align(64))]
+struct MainArea(UnsafeCell<MaybeUninit<[u8; 1024]>>);
+
+// SAFETY: `adopt_main` hands it out once, before there is a second thread.
+unsafe impl Sync for MainArea {}
+
+static MAIN_AREA: MainArea = MainArea(UnsafeCell::new(MaybeUninit::zeroed()));
+static MAIN: AtomicPtr<Block> = AtomicPtr::new(null_mut());
+
+/// Gives the main thread its TLS, its block and its thread pointer.
+///
+/// # Safety
+///
+/// 1. Called once, before any other thread exists and before anything asks for the current thread.
+pub(crate) unsafe fn adopt_main() {
+    let image = Image::of_program();
+    let tls = Layout::new::<Block>(&image);
+    let area = if tls.size <= size_of::<MainArea>() && tls.align <= align_of::<MainArea>() {
+        MAIN_AREA.0.get().cast()
+    } else {
+        main_area_of(&tls).unwrap_or_else(|errno| sys::die("mmap of the main thread's TLS", errno))
+    };
+    let block = Block { name: Some(NonNull::from_ref(b"main")), ..Block::new(ThreadId::MAIN) };
+    // SAFETY: 1. Large and aligned enough, static or fresh, so zero; and ours by 1. 2. The layout is the image's.
+    let (block, thread_pointer) = unsafe { Block::place(area, &tls, &image, block) };
+    // SAFETY: 1. As the layout says; it stays for the life of the process.
+    let done = unsafe { <crate::arch::Cpu as crate::arch::Arch>::set_thread_pointer(thread_pointer) };
+    Errno::check(done).unwrap_or_else(|errno| sys::die("setting the thread pointer", errno));
+    // Relaxed: threads that come later are cloned after this.
+    MAIN.store(block.as_ptr(), Relaxed);
+}
+
+#[cold]
+fn main_area_of(tls: &Layout) -> Result<*mut u8> {
+    let len = tls.size.checked_add(tls.align).ok_or(Errno::ENOMEM)?;
+    let flags = k::MAP_PRIVATE | k::MAP_ANONYMOUS;
+    // SAFETY: 1. Not MAP_FIXED.
+    let base = unsafe { sys::mmap(null_mut(), len, k::PROT_READ | k::PROT_WRITE, flags, -1, 0) }?;
+    Ok(base.wrapping_add(base.addr().wrapping_neg() & (tls.align - 1)))
+}
+
+/// The name to show for the current thread, also before it has a block (then the process is still starting).
+pub(crate) fn name_for_messages() -> &'static str {
+    if MAIN.load(Relaxed).is_null() {
+        return "starting";
+    }
+    let block = this_block();
+    // SAFETY: a running thread's block stays; the message is written before the thread ends.
+    unsafe { block.as_ref() }.name().unwrap_or("<unnamed>")
+}
+
+fn this_block() -> NonNull<Block> {
+    // SAFETY: 1. All safe code runs after `adopt_main` or in a thread that `start` made.
+    unsafe { tls::block_of_this_thread() }
+}
+
+/// A thread's identity, unique for the life of the process.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct ThreadId(NonZeroUsize);
+
+impl ThreadId {
+    const MAIN: ThreadId = ThreadId(NonZeroUsize::MIN);
+
+    /// `EAGAIN` when all numbers were used (on a 32-bit machine, after four billion threads): none is given twice.
+    fn next() -> Result<ThreadId> {
+        static LAST: AtomicUsize = AtomicUsize::new(ThreadId::MAIN.0.get());
+        // Relaxed: only the number counts.
+        let last = LAST.fetch_update(Relaxed, Relaxed, |last| last.checked_add(1)).map_err(|_| Errno::EAGAIN)?;
+        Ok(ThreadId(NonZeroUsize::MIN.saturating_add(last)))
+    }
+}
+
+/// Owns a running thread: [`join`](JoinHandle::join) it for its result, or drop it to let it run on its own.
+pub struct JoinHandle<T> {
+    block: NonNull<Block>,
+    result: *mut T,
+    owns: PhantomData<T>,
+}
+
+// SAFETY: the handle gives out the result only, which was made on another thread (spawn asks for Send), and atomics.
+unsafe impl<T> Send for JoinHandle<T> {}
+// SAFETY: as above; by reference it gives out nothing of T.
+unsafe impl<T> Sync for JoinHandle<T> {}
+
+assert_impl_all!(JoinHandle<*const u8>: Send, Sync);
+
+impl<T> JoinHandle<T> {
+    /// Waits for the thread to end and returns what its closure returned. What the thread did happens before this returns.
+    ///
+    /// A panic in the thread ends the process, so there is no error to return.
+    ///
+    /// # Panics
+    ///
+    /// When called by the thread itself, which would wait forever.
+    pub fn join(self) -> T {
+        assert!(self.block != this_block(), "a thread cannot join itself");
+        let this = ManuallyDrop::new(self);
+        // SAFETY: the handle's reference keeps the block.
+        let block = unsafe { this.block.as_ref() };
+        block.wait_for_end();
+        // SAFETY: the thread ended after it wrote the result, and left it to us: only dropping the handle detaches.
+        let result = unsafe { this.result.read() };
+        // SAFETY: 1. The handle's; forgotten above.
+        unsafe { release(this.block) };
+        result
+    }
+
+    /// Whether the closure has returned, so that [`join`](JoinHandle::join) will not wait long.
+    pub fn is_finished(&self) -> bool {
+        // Acquire: as after a join. SAFETY: the handle's reference keeps the block.
+        unsafe { self.block.as_ref() }.state.load(Acquire) == FINISHED
+    }
+
+    /// The thread.
+    pub fn thread(&self) -> Thread {
+        // SAFETY: 1. The handle's reference keeps the block while a new one is made.
+        unsafe { Thread::of(self.block) }
+    }
+}
+
+impl<T> Drop for JoinHandle<T> {
+    /// Detaches the thread.
+    fn drop(&mut self) {
+        // SAFETY: the handle's reference keeps the block.
+        let state = unsafe { &self.block.as_ref().state };
+        // Acquire pairs with the thread's exchange in `run`: then the result is there, and it is ours (5).
+        if state.compare_exchange(JOINABLE, DETACHED, Relaxed, Acquire).is_err() {
+            // SAFETY: written, and not taken, for join forgets the handle.
+            unsafe { self.result.drop_in_place() };
+        }
+        // SAFETY: 1. The handle's.
+        unsafe { release(self.block) };
+    }
+}
+
+impl<T> fmt::Debug for JoinHandle<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("JoinHandle").field("thread", &self.thread()).finish_non_exhaustive()
+    }
+}
+
+/// A thread, for as long as one likes: also after it ended. It keeps the thread's mapping, not the thread.
+pub struct Thread {
+    block: NonNull<Block>,
+}
+
+// SAFETY: of the block it uses only what never changes, and atomics.
+unsafe impl Send for Thread {}
+// SAFETY: as above.
+unsafe impl Sync for Thread {}
+
+assert_impl_all!(Thread: Send, Sync, Clone);
+assert_not_impl_any!(Thread: Copy);
+
+impl Thread {
+    /// # Safety
+    ///
+    /// 1. Somebody's reference keeps the block.
+    unsafe fn of(block: NonNull<Block>) -> Thread {
+        // SAFETY: 1. is our caller's.
+        let refs = unsafe { &block.as_ref().refs };
+        // Relaxed: the new reference comes from one that already orders.
+        if refs.fetch_add(1, Relaxed) > i32::MAX as u32 {
+            sys::die("counting a thread's handles", Errno::EOVERFLOW);
+        }
+        Thread { block }
+    }
+
+    fn block(&self) -> &Block {
+        // SAFETY: our reference keeps it.
+        unsafe { self.block.as_ref() }
+    }
+
+    /// Its identity.
+    pub fn id(&self) -> ThreadId {
+        self.block().id
+    }
+
+    /// Its name, if it was given one; `main` for the main thread.
+    pub fn name(&self) -> Option<&str> {
+        self.block().name()
+    }
+
+    /// Lets its next or present [`park`] return. Several calls before that count as one. What the caller did happens before
+    /// that park returns.
+    pub fn unpark(&self) {
+        self.block().parker.unpark();
+    }
+}
+
+impl Clone for Thread {
+    fn clone(&self) -> Thread {
+        // SAFETY: 1. Ours does.
+        unsafe { Thread::of(self.block) }
+    }
+}
+
+impl Drop for Thread {
+    fn drop(&mut self) {
+        // SAFETY: 1. Ours.
+        unsafe { release(self.block) };
+    }
+}
+
+impl fmt::Debug for Thread {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Thread").field("id", &self.id()).field("name", &self.name()).finish_non_exhaustive()
+    }
+}
+
+/// The calling thread.
+pub fn current() -> Thread {
+    // SAFETY: 1. The thread's own does.
+    unsafe { Thread::of(this_block()) }
+}
+
+/// Lets other threads run: sched_yield(2).
+pub fn yield_now() {
+    sys::sched_yield();
+}
+
+/// Sleeps for at least `duration`, by the monotonic clock; signal handlers that run meanwhile do not shorten it.
+pub fn sleep(duration: Duration) {
+    let deadline = Instant::now().checked_add(duration);
+    while deadline.is_none_or(|deadline| Instant::now() < deadline) {
+        let until = deadline.map_or(sys::Timespec { tv_sec: i64::MAX, tv_nsec: 0 }, Instant::deadline);
+        // EINTR: a handler ran. Anything else is a filter's; then this waits for the clock without sleeping.
+        let _ = sys::clock_nanosleep_until(time::MONOTONIC, &until);
+    }
+}
+
+/// Waits until somebody unparks this thread's [`Thread`]; returns at once if that happened since the last park.
+pub fn park() {
+    park_until(None);
+}
+
+/// [`park`], for at most `timeout`.
+pub fn park_timeout(timeout: Duration) {
+    park_until(Instant::now().checked_add(timeout));
+}
+
+fn park_until(deadline: Option<Instant>) {
+    // SAFETY: a running thread's block stays.
+    unsafe { this_block().as_ref() }.parker.park(deadline);
+}
+
+/// One token, and one thread that may wait for it.
+///
+/// ```text
+/// EMPTY ── park ──▶ PARKED ── unpark: wakes ──▶ TOKEN ── park returns ──▶ EMPTY
+///   └───────────── unpark ─────────────────────▶ ▲
+/// ```
+struct Parker(AtomicU32);
+
+const EMPTY: u32 = 0;
+const PARKED: u32 = 1;
+const TOKEN: u32 = 2;
+
+impl Parker {
+    const fn new() -> Parker {
+        Parker(AtomicU32::new(EMPTY))
+    }
+
+    /// Only the block's own thread parks.
+    fn park(&self, deadline: Option<Instant>) {
+        // Acquire, here and below, whenever a token is taken: pairs with the release in `unpark`.
+        let mut waiting = self.0.compare_exchange(EMPTY, PARKED, Relaxed, Relaxed).is_ok();
+        while waiting {
+            let waited = match deadline {
+                None => futex::wait(&self.0, PARKED),
+                Some(deadline) => futex::wait_until(&self.0, PARKED, deadline),
+            };
+            // On a timeout leave in any case; a token that came meanwhile is taken below.
+            waiting = waited != Err(Errno::ETIMEDOUT) && self.0.load(Relaxed) == PARKED;
+        }
+        self.0.swap(EMPTY, Acquire);
+    }
+
+    fn unpark(&self) {
+        // Release: what came before is seen by whom the token lets go on.
+        if self.0.swap(TOKEN, Release) == PARKED {
+            futex::wake(&self.0, 1);
+        }
+    }
+}

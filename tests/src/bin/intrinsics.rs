@@ -1,0 +1,135 @@
+//! memcpy and its kin on this machine: every short length, alignment and overlap, and some long ones, against a model.
+#![no_std]
+#![no_main]
+
+use core::ffi::{c_char, c_int, c_void};
+use core::hint::black_box;
+
+use rt0_tests::tests;
+
+unsafe extern "C" {
+    fn memcpy(to: *mut c_void, from: *const c_void, len: usize) -> *mut c_void;
+    fn memmove(to: *mut c_void, from: *const c_void, len: usize) -> *mut c_void;
+    fn memset(to: *mut c_void, byte: c_int, len: usize) -> *mut c_void;
+    fn memcmp(a: *const c_void, b: *const c_void, len: usize) -> c_int;
+    fn bcmp(a: *const c_void, b: *const c_void, len: usize) -> c_int;
+    fn strlen(text: *const c_char) -> usize;
+}
+
+const ROOM: usize = 512;
+const LENGTHS: core::ops::RangeInclusive<usize> = 0..=80;
+const OFFSETS: core::ops::Range<usize> = 0..16;
+
+/// Bytes that differ from their neighbours.
+fn pattern() -> [u8; ROOM] {
+    core::array::from_fn(|i| (i * 7 + i / 256) as u8)
+}
+
+fn at(buf: &mut [u8; ROOM], offset: usize) -> *mut c_void {
+    black_box(buf.as_mut_ptr().wrapping_add(offset)).cast()
+}
+
+tests! {
+    fn memcpy_copies_exactly_its_range() {
+        for len in LENGTHS {
+            for to in OFFSETS {
+                for from in OFFSETS {
+                    let mut source = pattern();
+                    let mut target = [0xEE; ROOM];
+                    let start = at(&mut target, 64 + to);
+                    // SAFETY: both ranges lie in their arrays, which do not overlap.
+                    assert_eq!(unsafe { memcpy(start, at(&mut source, 64 + from), len) }, start);
+                    assert!((0..ROOM).all(|i| {
+                        let inside = (64 + to..64 + to + len).contains(&i);
+                        target[i] == if inside { source[i - to + from] } else { 0xEE }
+                    }), "len {len}, to {to}, from {from}");
+                }
+            }
+        }
+    }
+
+    fn memmove_is_right_for_every_overlap() {
+        for len in (0..=80).chain([127, 128, 129, 200]) {
+            for shift in -100isize..=100 {
+                for base in [128, 129, 135] {
+                    let mut buf = pattern();
+                    let before = buf;
+                    let to = (base as isize + shift) as usize;
+                    let start = at(&mut buf, to);
+                    // SAFETY: both ranges lie in the array.
+                    assert_eq!(unsafe { memmove(start, at(&mut buf, base), len) }, start);
+                    assert!((0..ROOM).all(|i| {
+                        let inside = (to..to + len).contains(&i);
+                        buf[i] == if inside { before[i - to + base] } else { before[i] }
+                    }), "len {len}, shift {shift}, base {base}");
+                }
+            }
+        }
+    }
+
+    fn memset_sets_exactly_its_range_to_the_low_byte() {
+        for len in LENGTHS.chain([200, 255, 256, 300]) {
+            for offset in OFFSETS {
+                let mut buf = [0xEE; ROOM];
+                let start = at(&mut buf, 64 + offset);
+                // SAFETY: the range lies in the array.
+                assert_eq!(unsafe { memset(start, 0x1_5A, len) }, start);
+                let range = 64 + offset..64 + offset + len;
+                assert!((0..ROOM).all(|i| buf[i] == if range.contains(&i) { 0x5A } else { 0xEE }), "{len} {offset}");
+            }
+        }
+    }
+
+    fn memcmp_orders_by_the_first_byte_that_differs_as_unsigned() {
+        let mut a = pattern();
+        for len in LENGTHS {
+            for offset in OFFSETS {
+                let same: [u8; ROOM] = core::array::from_fn(|i| a[i.wrapping_sub(offset) % ROOM]);
+                let mut b = same;
+                let (left, right) = (at(&mut a, 64), at(&mut b, 64 + offset));
+                // SAFETY: here and below, the ranges lie in the arrays.
+                assert_eq!(unsafe { memcmp(left, right, len) }, 0);
+                for differs in 0..len {
+                    b[64 + offset + differs] ^= 0x80;
+                    // What follows must not matter.
+                    b[64 + offset + differs + 1] ^= 0xFF;
+                    let less = a[64 + differs] < b[64 + offset + differs];
+                    let (left, right) = (at(&mut a, 64), at(&mut b, 64 + offset));
+                    // SAFETY: as above.
+                    let order = unsafe { memcmp(left, right, len) };
+                    assert_eq!(order.signum(), if less { -1 } else { 1 }, "len {len}, offset {offset}, byte {differs}");
+                    // SAFETY: as above.
+                    assert_ne!(unsafe { bcmp(left, right, len) }, 0);
+                    b = same;
+                }
+            }
+        }
+    }
+
+    fn strlen_finds_the_first_nul() {
+        for len in 0..=100 {
+            for offset in OFFSETS {
+                let mut buf = [0xFF; ROOM];
+                buf[64 + offset + len] = 0;
+                // SAFETY: the NUL is in the array.
+                assert_eq!(unsafe { strlen(at(&mut buf, 64 + offset).cast()) }, len);
+            }
+        }
+    }
+
+    fn large_blocks_move_whole() {
+        static BIG: rt0::sync::Mutex<[u8; 3 << 20]> = rt0::sync::Mutex::new([0; 3 << 20]);
+        let mut big = BIG.lock();
+        let byte = |i: usize| (i % 251) as u8;
+        for (to, from, len) in [(1 << 20, 0, 1 << 20), (1, 0, 2 << 20), (0, 1, 2 << 20), (4099, 4096, 1 << 20), (7, 1 << 20, (1 << 20) + 5)] {
+            big.iter_mut().enumerate().for_each(|(i, slot)| *slot = byte(i));
+            let start = big.as_mut_ptr();
+            // SAFETY: both ranges lie in the array.
+            unsafe { memmove(start.wrapping_add(to).cast(), start.wrapping_add(from).cast(), len) };
+            for i in 0..big.len() {
+                let want = if (to..to + len).contains(&i) { byte(i - to + from) } else { byte(i) };
+                assert_eq!(big[i], want, "byte {i} of {to} {from} {len}");
+            }
+        }
+    }
+}

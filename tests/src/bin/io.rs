@@ -1,0 +1,184 @@
+//! Output and death: what is printed, what happens when it cannot be, and what a panic leaves.
+#![no_std]
+#![no_main]
+
+use core::fmt;
+
+use linux_raw_sys::general as k;
+use rt0::io::{stderr, stdin, stdout};
+use rt0::signal::{Action, Handler, SigSet, Signal};
+use rt0::{Errno, eprintln, print, println, signal, sys};
+use rt0_tests::tests;
+
+/// Panics when it is printed.
+struct Bomb;
+
+impl fmt::Display for Bomb {
+    fn fmt(&self, _: &mut fmt::Formatter<'_>) -> fmt::Result {
+        panic!("a bomb")
+    }
+}
+
+/// Refuses to be printed.
+struct Refuses;
+
+impl fmt::Display for Refuses {
+    fn fmt(&self, _: &mut fmt::Formatter<'_>) -> fmt::Result {
+        Err(fmt::Error)
+    }
+}
+
+tests! {
+    #[keys("stdout=one 2 three\\nfour\\n", "stderr=five\\n")]
+    fn print_and_its_family_write_what_they_are_given() {
+        print!("one {} ", 2);
+        println!("three");
+        print!("four");
+        println!();
+        eprintln!("five");
+    }
+
+    fn a_line_longer_than_the_buffer_is_written_whole_and_in_order() {
+        // To a pipe of our own, so that the text can be compared.
+        let (read, write) = pipe();
+        replace(1, write);
+        let text = [b'a'; 1300];
+        let text = core::str::from_utf8(&text).unwrap();
+        println!("<{text}|{}|{text}>", 42);
+        let mut buf = [0; 4096];
+        let mut filled = 0;
+        while filled < 2 * 1300 + 7 {
+            filled += rt0::io::read(read, &mut buf[filled..]).unwrap();
+        }
+        let got = core::str::from_utf8(&buf[..filled]).unwrap();
+        let inner = got.strip_prefix('<').and_then(|rest| rest.strip_suffix(">\n")).unwrap();
+        assert!(inner.split('|').eq([text, "42", text]));
+    }
+
+    fn write_all_goes_on_after_short_writes() {
+        let (read, write) = pipe();
+        let writer = rt0::thread::spawn(move || rt0::io::write_all(write, &[7; 300_000])).unwrap();
+        let mut total = 0;
+        let mut buf = [0; 4096];
+        while total < 300_000 {
+            let count = rt0::io::read(read, &mut buf).unwrap();
+            assert!(buf[..count].iter().all(|byte| *byte == 7));
+            total += count;
+        }
+        assert_eq!(writer.join(), Ok(()));
+    }
+
+    fn reads_and_writes_go_on_after_a_signal() {
+        extern "C" fn nothing(_: i32) {}
+        // SAFETY: 1. The handler does nothing. Without restart, the kernel says EINTR.
+        unsafe { signal::sigaction(Signal::SIGUSR1, Action { restart: false, ..Action::call(nothing) }) }.unwrap();
+        let (read, write) = pipe();
+        let (pid, tid) = (sys::getpid(), sys::gettid());
+        let other = rt0::thread::spawn(move || {
+            for _ in 0..20 {
+                rt0::thread::sleep(core::time::Duration::from_millis(2));
+                sys::tgkill(pid, tid, Signal::SIGUSR1.raw()).unwrap();
+            }
+            sys::write(write, b"x")
+        })
+        .unwrap();
+        assert_eq!(rt0::io::read(read, &mut [0; 8]), Ok(1));
+        assert_eq!(other.join(), Ok(1));
+    }
+
+    fn stdin_at_its_end_reads_nothing() {
+        assert_eq!(stdin().read(&mut [0; 8]), Ok(0));
+    }
+
+    fn errors_of_write_are_returned() {
+        let (read, write) = pipe();
+        ignore(Signal::SIGPIPE);
+        close(read);
+        assert_eq!(rt0::io::write_all(write, b"x"), Err(Errno::EPIPE));
+        assert_eq!(rt0::io::write_all(-1, b"x"), Err(Errno::EBADF));
+        assert_eq!(rt0::io::write_all(-1, b""), Ok(()));
+    }
+
+    #[keys("exit=101", "stderr=failed printing to stdout: EPIPE (32)")]
+    fn printing_into_a_closed_pipe_panics() {
+        let (read, write) = pipe();
+        ignore(Signal::SIGPIPE);
+        close(read);
+        replace(1, write);
+        println!("lost");
+    }
+
+    fn printing_to_a_closed_descriptor_is_swallowed() {
+        close(1);
+        println!("lost");
+        assert_eq!(stdout().write_all(b"lost"), Err(Errno::EBADF));
+    }
+
+    #[keys("exit=101", "stderr=a formatting trait implementation returned an error")]
+    fn a_display_that_fails_panics() {
+        println!("{Refuses}");
+    }
+
+    #[keys("exit=101", "stderr=thread 'main' panicked at tests/src/bin/io.rs:")]
+    fn a_panic_names_thread_and_place_and_ends_with_101() {
+        panic!("with {} arguments", 2)
+    }
+
+    #[keys("exit=101", "stderr=:\\nwith 2 arguments\\n")]
+    fn a_panic_prints_its_message() {
+        panic!("with {} arguments", 2)
+    }
+
+    #[keys("exit=101", "stderr=(while writing a panic's message)\\n")]
+    fn a_panic_while_panicking_ends_all_the_same() {
+        panic!("{Bomb}")
+    }
+
+    #[keys("exit=101")]
+    fn a_panic_without_a_stderr_ends_with_101() {
+        close(2);
+        panic!("unheard")
+    }
+
+    #[keys("exit=101", "stderr=index out of bounds")]
+    fn an_index_out_of_bounds_is_a_panic() {
+        let empty: &[u8] = core::hint::black_box(&[]);
+        core::hint::black_box(empty[3]);
+    }
+
+    fn fmt_write_reaches_the_descriptor() {
+        use fmt::Write as _;
+        let (read, write) = pipe();
+        replace(2, write);
+        stderr().write_str("text").unwrap();
+        let mut buf = [0; 8];
+        assert_eq!(rt0::io::read(read, &mut buf), Ok(4));
+        assert_eq!(&buf[..4], b"text");
+    }
+}
+
+fn call(nr: u32, args: [usize; 6]) -> usize {
+    // SAFETY: 1. Only pipe2, close and dup3, on descriptors of this test.
+    unsafe { sys::syscall(nr as usize, args) }.unwrap()
+}
+
+fn pipe() -> (i32, i32) {
+    let mut fds = [0i32; 2];
+    call(k::__NR_pipe2, [(&raw mut fds).expose_provenance(), 0, 0, 0, 0, 0]);
+    (fds[0], fds[1])
+}
+
+fn close(fd: i32) {
+    call(k::__NR_close, [fd as usize, 0, 0, 0, 0, 0]);
+}
+
+/// Makes `fd` mean what `by` does.
+fn replace(fd: i32, by: i32) {
+    call(k::__NR_dup3, [by as usize, fd as usize, 0, 0, 0, 0]);
+}
+
+fn ignore(signal: Signal) {
+    let action = Action { handler: Handler::Ignore, mask: SigSet::empty(), restart: false };
+    // SAFETY: 1. No handler.
+    unsafe { signal::sigaction(signal, action) }.unwrap();
+}

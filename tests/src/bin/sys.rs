@@ -1,0 +1,155 @@
+//! The seam: calls reach the kernel with their arguments, and failures come back as errors, on every machine.
+#![no_std]
+#![no_main]
+
+use core::ptr::null;
+
+use linux_raw_sys::general as k;
+use rt0::Errno;
+use rt0::sys::{self, syscall};
+use rt0_tests::tests;
+
+/// A descriptor that is never open.
+const BAD: usize = -1isize as usize;
+
+/// A call by number.
+fn call(nr: u32, args: [usize; 6]) -> Result<usize, Errno> {
+    // SAFETY: 1. Each test's call is refused, or touches only what it is given.
+    unsafe { syscall(nr as usize, args) }
+}
+
+tests! {
+    fn an_unknown_number_is_enosys() {
+        assert_eq!(call(0x7fff, [0; 6]), Err(Errno::ENOSYS));
+    }
+
+    fn enosys_has_this_machines_number() {
+        assert_eq!(Errno::ENOSYS.raw() as u32, linux_raw_sys::errno::ENOSYS);
+    }
+
+    fn read_and_write_of_a_bad_descriptor_are_ebadf() {
+        assert_eq!(sys::read(-1, &mut [0; 1]), Err(Errno::EBADF));
+        assert_eq!(sys::write(-1, &[0; 1]), Err(Errno::EBADF));
+        assert_eq!(sys::dup(-1).err(), Some(Errno::EBADF));
+    }
+
+    fn write_from_nowhere_is_efault() {
+        let (read, write) = pipe();
+        assert_eq!(call(k::__NR_write, [write as usize, 8, 16, 0, 0, 0]), Err(Errno::EFAULT));
+        assert_eq!(call(k::__NR_read, [BAD, 8, 16, 0, 0, 0]), Err(Errno::EBADF));
+        close(read);
+        close(write);
+    }
+
+    fn opening_what_is_not_there_is_enoent() {
+        assert_eq!(sys::open(c"/nowhere/at/all", sys::flags::O_RDONLY, 0).err(), Some(Errno::ENOENT));
+    }
+
+    fn memory_calls_refuse_bad_arguments() {
+        let page = 4096;
+        assert_eq!(call(k::__NR_munmap, [1, page, 0, 0, 0, 0]), Err(Errno::EINVAL));
+        assert_eq!(call(k::__NR_mprotect, [1, page, 0, 0, 0, 0]), Err(Errno::EINVAL));
+        let mut resident = [0u8; 16];
+        let out = resident.as_mut_ptr().expose_provenance();
+        assert_eq!(call(k::__NR_mincore, [1, 1, out, 0, 0, 0]), Err(Errno::EINVAL));
+        assert_eq!(call(k::__NR_madvise, [1, page, 0, 0, 0, 0]), Err(Errno::EINVAL));
+    }
+
+    fn signal_calls_refuse_bad_arguments() {
+        assert_eq!(sys::tgkill(sys::getpid(), sys::gettid(), 1000), Err(Errno::EINVAL));
+        assert_eq!(sys::tgkill(sys::getpid(), i32::MAX as u32, 0), Err(Errno::ESRCH));
+        let size = size_of::<k::kernel_sigset_t>();
+        assert_eq!(call(k::__NR_rt_sigaction, [0, 0, 0, size, 0, 0]), Err(Errno::EINVAL));
+        assert_eq!(call(k::__NR_rt_sigprocmask, [0, 0, 0, size + 4, 0, 0]), Err(Errno::EINVAL));
+    }
+
+    fn process_calls_refuse_bad_arguments() {
+        assert_eq!(call(k::__NR_prctl, [0x7fff_0000, 0, 0, 0, 0, 0]), Err(Errno::EINVAL));
+        assert_eq!(call(k::__NR_pipe2, [0, BAD, 0, 0, 0, 0]).err().map(|e| e == Errno::EINVAL || e == Errno::EFAULT), Some(true));
+        assert_eq!(call(k::__NR_timer_delete, [BAD, 0, 0, 0, 0, 0]), Err(Errno::EINVAL));
+        assert_eq!(call(k::__NR_epoll_ctl, [BAD, 1, BAD, 0, 0, 0]).is_err(), true);
+    }
+
+    fn six_arguments_reach_the_kernel_each_in_its_place() {
+        // splice(2) moves `len` bytes from one pipe to another; its offsets must be null for pipes, its flags known.
+        let (a_read, a_write) = pipe();
+        let (b_read, b_write) = pipe();
+        assert_eq!(sys::write(a_write, b"0123456789"), Ok(10));
+        let moved = call(k::__NR_splice, [a_read as usize, 0, b_write as usize, 0, 7, k::SPLICE_F_NONBLOCK as usize]);
+        assert_eq!(moved, Ok(7));
+        let mut buf = [0; 16];
+        assert_eq!(sys::read(b_read, &mut buf), Ok(7));
+        assert_eq!(&buf[..7], b"0123456");
+        // The second and the fourth: an offset for a pipe is refused.
+        let offset = 0u64;
+        let at = (&raw const offset).expose_provenance();
+        assert_eq!(call(k::__NR_splice, [a_read as usize, at, b_write as usize, 0, 1, 0]), Err(Errno::ESPIPE));
+        assert_eq!(call(k::__NR_splice, [a_read as usize, 0, b_write as usize, at, 1, 0]), Err(Errno::ESPIPE));
+        // The sixth: unknown flags are refused.
+        assert_eq!(call(k::__NR_splice, [a_read as usize, 0, b_write as usize, 0, 1, 0x1000]), Err(Errno::EINVAL));
+        [a_read, a_write, b_read, b_write].into_iter().for_each(close);
+    }
+
+    fn pointers_results_survive_the_error_check() {
+        // mmap's results lie high on some machines; an error is only what is above -4096.
+        for _ in 0..64 {
+            rt0::thread::spawn(|| ()).unwrap().join();
+        }
+        assert_eq!(call(k::__NR_getpid, [0; 6]), Ok(sys::getpid() as usize));
+    }
+
+    fn a_null_path_is_efault() {
+        assert_eq!(call(k::__NR_openat, [k::AT_FDCWD as isize as usize, null::<u8>().addr(), 0, 0, 0, 0]), Err(Errno::EFAULT));
+    }
+
+    fn sc_agrees_on_numbers_and_results() {
+        second_opinion();
+    }
+}
+
+/// Both ends of a pipe: pipe2(2), whose plain form MIPS answers in registers.
+fn pipe() -> (i32, i32) {
+    let mut fds = [0i32; 2];
+    call(k::__NR_pipe2, [(&raw mut fds).expose_provenance(), k::O_CLOEXEC as usize, 0, 0, 0, 0]).unwrap();
+    (fds[0], fds[1])
+}
+
+fn close(fd: i32) {
+    call(k::__NR_close, [fd as usize, 0, 0, 0, 0, 0]).unwrap();
+}
+
+/// sc's stubs and numbers against ours, where sc compiles.
+#[cfg(any(target_arch = "x86_64", target_arch = "aarch64", target_arch = "riscv64"))]
+fn second_opinion() {
+    macro_rules! same_numbers {
+        ($($theirs:ident $ours:ident)*) => {
+            $(assert_eq!(sc::nr::$theirs, k::$ours as usize, stringify!($ours));)*
+        };
+    }
+    same_numbers! {
+        CLONE __NR_clone CLOCK_GETTIME __NR_clock_gettime CLOCK_NANOSLEEP __NR_clock_nanosleep CLOSE __NR_close DUP __NR_dup
+        EXIT __NR_exit EXIT_GROUP __NR_exit_group FUTEX __NR_futex GETPID __NR_getpid GETTID __NR_gettid
+        MINCORE __NR_mincore MMAP __NR_mmap MPROTECT __NR_mprotect MUNMAP __NR_munmap OPENAT __NR_openat PPOLL __NR_ppoll
+        PRCTL __NR_prctl READ __NR_read RT_SIGACTION __NR_rt_sigaction RT_SIGPROCMASK __NR_rt_sigprocmask
+        RT_SIGRETURN __NR_rt_sigreturn SCHED_YIELD __NR_sched_yield SET_TID_ADDRESS __NR_set_tid_address
+        TGKILL __NR_tgkill UNAME __NR_uname WRITE __NR_write
+    }
+    fn same(nr: u32, args: [usize; 6]) {
+        let [a, b, c, d, e, f] = args;
+        // SAFETY: 1. As in `call`.
+        let theirs = unsafe { sc::platform::syscall6(nr as usize, a, b, c, d, e, f) } as isize;
+        let ours = call(nr, args);
+        assert_eq!(ours.map_or_else(|errno| -(errno.raw() as isize), |value| value as isize), theirs, "{nr}");
+    }
+    same(k::__NR_getpid, [0; 6]);
+    same(k::__NR_gettid, [0; 6]);
+    same(k::__NR_read, [BAD, 0, 0, 0, 0, 0]);
+    same(k::__NR_openat, [BAD, 8, 0, 0, 0, 0]);
+    same(k::__NR_munmap, [1, 1, 0, 0, 0, 0]);
+    same(0x7fff, [1, 2, 3, 4, 5, 6]);
+}
+
+#[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64", target_arch = "riscv64")))]
+fn second_opinion() {
+    rt0_tests::skip("sc does not compile for this machine");
+}

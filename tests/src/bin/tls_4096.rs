@@ -1,0 +1,6 @@
+//! PT_TLS with an alignment of 4096; see `rt0_tests::tls_tests`.
+#![feature(thread_local)]
+#![no_std]
+#![no_main]
+
+rt0_tests::tls_tests!(4096);

@@ -1,0 +1,656 @@
+//! `cargo xtask check`: the rules of this repository that a command can hold.
+//!
+//! Formats, lints and docs are cargo's. The rest is read off the text: every source file is split into code and comments
+//! (strings belong to neither), and each rule looks at the one it is about, so that a comment may speak of `asm!`.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitCode};
+
+use anyhow::{Context, Result};
+
+use crate::setup::{Setup, pinned};
+use crate::targets::TARGETS;
+use crate::{Options, process, root, say};
+
+/// The layer of each module of the library, as in the picture of src/lib.rs: a module names only modules of its own layer
+/// and below.
+const LAYERS: &[(&str, u8)] = &[
+    ("arch", 0),
+    ("intrinsics", 0),
+    ("errno", 1),
+    ("sys", 1),
+    ("auxv", 2),
+    ("futex", 2),
+    ("io", 2),
+    ("signal", 2),
+    ("time", 2),
+    ("tls", 2),
+    ("thread", 3),
+    ("panic", 4),
+    ("sync", 4),
+];
+
+/// Modules that may name less than their layer allows: the locks stand on the futex alone, so that they can be tested
+/// on a fake one.
+const NARROWER: &[(&str, &[&str])] = &[("sync", &["futex", "sync", "time"])];
+
+/// It puts everything in sequence once: it may name any module, and only assembly names it.
+const SEQUENCER: &str = "start";
+
+/// The two doors from assembly into Rust; beside these an arch file names the contract only.
+const DOORS: [&str; 2] = ["crate::start::rust_start", "crate::thread::rust_thread"];
+
+/// Lines of source may be this long, in characters; comments too, which rustfmt leaves alone.
+const LINE_CHARS: usize = 120;
+
+/// A place where a rule is broken.
+#[derive(Debug, PartialEq, Eq)]
+struct Finding {
+    file: String,
+    line: usize,
+    what: String,
+}
+
+/// A source file, split.
+struct Source {
+    /// Relative to the repository.
+    path: String,
+    text: String,
+    /// The text with comments and strings blanked; lines stay where they are.
+    code: String,
+    /// The text with all but comments blanked.
+    comments: String,
+}
+
+/// Checks everything; the exit status says whether all rules hold.
+pub fn run(options: Options) -> Result<ExitCode> {
+    let sources = read_sources()?;
+    let findings = rules(&sources);
+    for Finding { file, line, what } in &findings {
+        println!("{file}:{line}: {what}");
+    }
+    let mut broken = findings.len();
+    for (what, command) in commands(&Setup::new(options)?, &sources) {
+        let mut command = command;
+        say!("{what}: {}", process::shell_line(&command));
+        if !command
+            .status()
+            .with_context(|| format!("cannot start {:?}", command.get_program()))?
+            .success()
+        {
+            println!("{what}: the messages above say what is wrong");
+            broken += 1;
+        }
+    }
+    println!(
+        "{}",
+        if broken == 0 {
+            "all rules hold".to_string()
+        } else {
+            format!("{broken} rules broken")
+        }
+    );
+    Ok(if broken == 0 {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    })
+}
+
+/// What cargo and its friends check.
+fn commands(setup: &Setup, sources: &[Source]) -> Vec<(String, Command)> {
+    let cargo = |words: &str| {
+        let mut command = pinned("cargo");
+        command.args(words.split(' '));
+        command
+    };
+    // rustfmt does not find what cfg_select! chooses, nor crates outside the workspace.
+    let mut rustfmt = pinned("rustfmt");
+    rustfmt.args(["--check", "--edition", "2024"]);
+    let hidden = |s: &&Source| s.path.starts_with("arch/") || s.path.starts_with("examples/standalone/");
+    rustfmt.args(sources.iter().filter(hidden).map(|s| s.path.as_str()));
+
+    let lints = "-- -D warnings";
+    let mut docs = cargo("doc --package rt0 --no-deps");
+    docs.env("RUSTDOCFLAGS", "-Dwarnings");
+    let mut private_docs = cargo("doc --package rt0 --no-deps --document-private-items");
+    private_docs.env("RUSTDOCFLAGS", "-Dwarnings");
+    let mut commands = vec![
+        ("format".to_string(), cargo("fmt --all --check")),
+        ("format of arch/".to_string(), rustfmt),
+        (
+            "lints".to_string(),
+            cargo(&format!("clippy --workspace --lib --bins --examples {lints}")),
+        ),
+        (
+            "lints of the unit tests".to_string(),
+            cargo(&format!("clippy --package rt0 --package xtask --tests {lints}")),
+        ),
+        ("docs".to_string(), docs),
+        ("docs of private items".to_string(), private_docs),
+    ];
+    // The library for the other machines, as far as their core is there already: nothing is set up for a check.
+    let mut foreign: BTreeMap<bool, Vec<&str>> = BTreeMap::new();
+    for target in TARGETS.iter().filter(|t| t.triple != setup.rust.host) {
+        if setup.has_prebuilt(target) || setup.has_rust_src() {
+            foreign
+                .entry(setup.has_prebuilt(target))
+                .or_default()
+                .push(target.triple);
+        } else {
+            say!(
+                "lints for {}: left out, its core is not set up (cargo xtask test does that)",
+                target.name
+            );
+        }
+    }
+    for (prebuilt, triples) in foreign {
+        let mut command = cargo("clippy --package rt0 --lib");
+        if !prebuilt {
+            command
+                .arg("-Zbuild-std=core,compiler_builtins")
+                .env("RUSTC_BOOTSTRAP", "1");
+        }
+        command.args(triples.iter().flat_map(|triple| ["--target", triple]));
+        command.args(lints.split(' '));
+        commands.push((format!("lints for {}", triples.join(", ")), command));
+    }
+    commands
+}
+
+/// Every rule that is read off the text.
+fn rules(sources: &[Source]) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    for source in sources {
+        findings.extend(places(source));
+        findings.extend(unfinished(source));
+        findings.extend(layers(source, sources));
+        for (line, text) in (1..).zip(source.text.lines()) {
+            let chars = text.chars().count();
+            if chars > LINE_CHARS {
+                findings.push(finding(
+                    source,
+                    line,
+                    format!("{chars} characters in a line, {LINE_CHARS} are the limit"),
+                ));
+            }
+        }
+    }
+    let named = |path: &str| {
+        sources
+            .iter()
+            .any(|s| s.path == path || s.path.starts_with(&format!("src/{path}/")))
+    };
+    for (module, _) in LAYERS
+        .iter()
+        .filter(|(m, _)| !named(&format!("src/{m}.rs")) && !named(m))
+    {
+        let what = format!("the table of layers names the module {module}, which is gone");
+        findings.push(Finding {
+            file: "xtask/src/check.rs".to_string(),
+            line: 1,
+            what,
+        });
+    }
+    if let Some(contract) = sources.iter().find(|s| s.path == "src/arch.rs") {
+        let order: Vec<String> = members(&contract.code, "trait Arch", &[])
+            .into_iter()
+            .map(|m| m.1)
+            .collect();
+        for source in sources.iter().filter(|s| s.path.starts_with("arch/")) {
+            findings.extend(member_order(source, &order));
+        }
+    }
+    findings
+}
+
+/// What may stand only in certain places.
+fn places(source: &Source) -> Vec<Finding> {
+    let path = source.path.as_str();
+    let arch = path.starts_with("arch/");
+    let library = path.starts_with("src/");
+    let tool = path.starts_with("xtask/");
+    let mut findings = Vec::new();
+    for (line, code) in (1..).zip(source.code.lines()) {
+        let mut broken = |holds: bool, what: &str| {
+            if !holds {
+                findings.push(finding(source, line, what.to_string()));
+            }
+        };
+        let assembly = ["asm", "naked_asm", "global_asm"]
+            .iter()
+            .any(|m| has_word(code, m) && code.contains(&format!("{m}!")));
+        broken(
+            !assembly || arch || path == "src/intrinsics.rs",
+            "assembly belongs in arch/",
+        );
+        let asks = has_word(code, "target_arch");
+        let attribute = path == "src/lib.rs" && code.contains("asm_experimental_arch");
+        broken(
+            !asks || arch || tool || path == "src/arch.rs" || attribute,
+            "target_arch: only src/arch.rs asks which machine this is; give the trait there a member with the difference",
+        );
+        let stub = (0..=6).any(|n| has_word(code, &format!("syscall{n}")));
+        let may_call =
+            arch || ["src/arch.rs", "src/sys.rs"].contains(&path) || !(library || path.starts_with("examples/"));
+        broken(
+            !stub || may_call,
+            "raw system calls are made by src/sys.rs only; add a function with the man page's name",
+        );
+        broken(
+            !arch || !has_word(code, "feature"),
+            "an arch file has no features: it is the machine, whoever uses it",
+        );
+    }
+    let name = path.rsplit('/').next().unwrap_or(path);
+    if ["util.rs", "utils.rs", "helpers.rs", "misc.rs"].contains(&name) {
+        findings.push(finding(source, 1, format!("{name}: name the file after what is in it")));
+    }
+    findings
+}
+
+/// Marks of unfinished work.
+fn unfinished(source: &Source) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    for (line, (code, comment)) in (1..).zip(source.code.lines().zip(source.comments.lines())) {
+        for mark in ["TODO", "FIXME", "XXX"].iter().filter(|mark| has_word(comment, mark)) {
+            findings.push(finding(
+                source,
+                line,
+                format!("{mark}: finish it, or write what holds today"),
+            ));
+        }
+        for mark in ["todo", "unimplemented", "dbg"]
+            .iter()
+            .filter(|m| has_word(code, m) && code.contains(&format!("{m}!")))
+        {
+            findings.push(finding(source, line, format!("{mark}! is for work in progress")));
+        }
+    }
+    findings
+}
+
+/// Who names whom.
+fn layers(source: &Source, sources: &[Source]) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    let layer = |module: &str| LAYERS.iter().find(|(name, _)| *name == module).map(|(_, layer)| *layer);
+    let names = named_modules(&source.code);
+    if source.path.starts_with("arch/") {
+        for (line, name) in names {
+            let text = source.code.lines().nth(line - 1).unwrap_or_default();
+            if name != "arch" && !DOORS.iter().any(|door| text.contains(door)) {
+                let what = format!(
+                    "an arch file names crate::arch and the doors {}, not crate::{name}",
+                    DOORS.join(", ")
+                );
+                findings.push(finding(source, line, what));
+            }
+        }
+        return findings;
+    }
+    let Some(module) = source
+        .path
+        .strip_prefix("src/")
+        .and_then(|p| p.split(['/', '.']).next())
+    else {
+        return findings;
+    };
+    if module == "lib" || module == SEQUENCER {
+        return findings;
+    }
+    let Some(own) = layer(module) else {
+        let what = format!("module {module} has no layer: give it one in xtask/src/check.rs");
+        return vec![finding(source, 1, what)];
+    };
+    for (line, name) in names {
+        // A macro is named at the crate's root; it belongs where it is defined.
+        let defines = |s: &&Source| s.path.starts_with("src/") && s.code.contains(&format!("macro_rules! {name} "));
+        let home = sources
+            .iter()
+            .find(defines)
+            .and_then(|s| s.path["src/".len()..].split(['/', '.']).next());
+        let named = home.unwrap_or(name.as_str());
+        let narrower = NARROWER.iter().find(|(m, _)| *m == module).map(|(_, list)| *list);
+        let what = match layer(named) {
+            _ if named == "lib" || named == module => continue,
+            _ if named == SEQUENCER => format!("nothing names {SEQUENCER} but assembly"),
+            None => format!("crate::{named} is no module with a layer; name the module that defines it"),
+            Some(other) if other > own => format!("{module} (layer {own}) names {named} (layer {other}) above it"),
+            Some(_) => match narrower {
+                Some(list) if !list.contains(&named) => format!("{module} may name only {}", list.join(", ")),
+                _ => continue,
+            },
+        };
+        findings.push(finding(source, line, what));
+    }
+    findings
+}
+
+/// The first name after each `crate::` of the code, with its line.
+fn named_modules(code: &str) -> Vec<(usize, String)> {
+    let mut names = Vec::new();
+    for (at, _) in code.match_indices("crate::") {
+        if code[..at].ends_with(['$', '_']) || code[..at].ends_with(char::is_alphanumeric) {
+            continue; // `$crate` in a macro is the user's view.
+        }
+        let rest = &code[at + "crate::".len()..];
+        let Some(list) = rest.strip_prefix('{') else {
+            names.push((line_of(code, at), word_at(rest).to_string()));
+            continue;
+        };
+        let (mut depth, mut expect) = (1, true);
+        for (offset, c) in list.char_indices() {
+            match c {
+                '{' => depth += 1,
+                '}' => depth -= 1,
+                ',' if depth == 1 => expect = true,
+                _ if expect && depth == 1 && !c.is_whitespace() => {
+                    expect = false;
+                    let at = at + "crate::{".len() + offset;
+                    names.push((line_of(code, at), word_at(&code[at..]).to_string()));
+                }
+                _ => {}
+            }
+            if depth == 0 {
+                break;
+            }
+        }
+    }
+    names
+}
+
+/// The members of the block that follows `head`, with their lines: fn, const and type, and what a macro call that stands
+/// for a member mentions of `known`.
+fn members(code: &str, head: &str, known: &[String]) -> Vec<(usize, String)> {
+    let mut members: Vec<(usize, String)> = Vec::new();
+    let Some(start) = code.find(head).and_then(|at| Some(at + code[at..].find('{')? + 1)) else {
+        return members;
+    };
+    let (mut depth, mut in_macro, mut before) = (1, false, "");
+    let mut at = start;
+    while at < code.len() && depth > 0 {
+        let c = code[at..].chars().next().unwrap_or(' ');
+        if c.is_alphanumeric() || c == '_' {
+            let word = word_at(&code[at..]);
+            let defined = depth == 1 && ["fn", "const", "type"].contains(&before) && word != "fn";
+            let mentioned = in_macro && known.iter().any(|k| k == word);
+            if defined || (mentioned && members.iter().all(|m| m.1 != word)) {
+                members.push((line_of(code, at), word.to_string()));
+            }
+            before = word;
+            at += word.len();
+            continue;
+        }
+        match c {
+            '{' | '(' | '[' => {
+                in_macro |= depth == 1 && code[..at].trim_end().ends_with('!');
+                depth += 1;
+            }
+            '}' | ')' | ']' => {
+                depth -= 1;
+                in_macro &= depth > 1;
+            }
+            _ => {}
+        }
+        if !c.is_whitespace() {
+            before = "";
+        }
+        at += c.len_utf8();
+    }
+    members
+}
+
+/// An arch file has the members in the order of the trait: then a diff of two files reads as the difference of two ABIs.
+fn member_order(source: &Source, order: &[String]) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    let mut last: Option<(usize, String)> = None;
+    for (line, member) in members(&source.code, "impl Arch for Cpu", order) {
+        let Some(index) = order.iter().position(|m| *m == member) else {
+            continue;
+        };
+        if let Some((before, name)) = last.as_ref().filter(|(before, _)| *before > index) {
+            let what = format!("`{member}` stands after `{name}`; the order is that of the trait in src/arch.rs");
+            findings.push(finding(source, line, what));
+            last = Some((*before, name.clone()));
+        } else {
+            last = Some((index, member));
+        }
+    }
+    findings
+}
+
+fn finding(source: &Source, line: usize, what: String) -> Finding {
+    Finding {
+        file: source.path.clone(),
+        line,
+        what,
+    }
+}
+
+fn line_of(text: &str, at: usize) -> usize {
+    text[..at].matches('\n').count() + 1
+}
+
+/// The identifier that `text` begins with.
+fn word_at(text: &str) -> &str {
+    let end = text
+        .find(|c: char| !c.is_alphanumeric() && c != '_')
+        .unwrap_or(text.len());
+    &text[..end]
+}
+
+fn has_word(text: &str, word: &str) -> bool {
+    let part_of_word = |c: char| c.is_alphanumeric() || c == '_';
+    text.match_indices(word)
+        .any(|(at, _)| !text[..at].ends_with(part_of_word) && !text[at + word.len()..].starts_with(part_of_word))
+}
+
+/// All Rust files of the repository, split.
+fn read_sources() -> Result<Vec<Source>> {
+    let mut folders: Vec<PathBuf> = ["src", "arch", "tests", "examples", "xtask"]
+        .map(|f| root().join(f))
+        .to_vec();
+    let mut files = vec![root().join("build.rs")];
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(&folder).into_iter().flatten() {
+            let path = entry?.path();
+            if path.is_dir() && !path.ends_with("target") {
+                folders.push(path);
+            } else if path.extension().is_some_and(|e| e == "rs") {
+                files.push(path);
+            }
+        }
+    }
+    files.sort();
+    let read = |file: PathBuf| {
+        let text = fs::read_to_string(&file).with_context(|| format!("cannot read {}", file.display()))?;
+        let path = file
+            .strip_prefix(root())
+            .unwrap_or(Path::new(&file))
+            .display()
+            .to_string();
+        Ok(split(path, text))
+    };
+    files.into_iter().map(read).collect()
+}
+
+/// Splits a file into code and comments.
+fn split(path: String, text: String) -> Source {
+    #[derive(Clone, Copy, PartialEq)]
+    enum State {
+        Code,
+        Line,
+        Block(u32),
+        Str,
+        Raw(usize),
+    }
+    let (mut code, mut comments) = (String::with_capacity(text.len()), String::with_capacity(text.len()));
+    let mut state = State::Code;
+    let mut rest = text.as_str();
+    // How many characters go where; a quote or a comment's mark counts as what it begins or ends.
+    while let Some(c) = rest.chars().next() {
+        let mut len = c.len_utf8();
+        let mut part = state;
+        match state {
+            State::Code if rest.starts_with("//") => (state, part) = (State::Line, State::Line),
+            State::Code if rest.starts_with("/*") => (state, part, len) = (State::Block(1), State::Block(1), 2),
+            State::Code if c == '"' => (state, part) = (State::Str, State::Str),
+            State::Code
+                if c == 'r' && !code.ends_with(|c: char| c.is_alphanumeric() && c != 'b' && c != 'c' || c == '_') =>
+            {
+                let hashes = rest[1..].bytes().take_while(|b| *b == b'#').count();
+                if rest[1 + hashes..].starts_with('"') {
+                    (state, part, len) = (State::Raw(hashes), State::Str, hashes + 2);
+                }
+            }
+            State::Code if c == '\'' => {
+                // 'x' and '\…' are characters; 'x without the second quote is a lifetime.
+                let mut inner = rest[1..].chars();
+                let first = inner.next().unwrap_or(' ');
+                if first == '\\' {
+                    len = 3 + rest[3..].find('\'').unwrap_or(0);
+                    part = State::Str;
+                } else if inner.next() == Some('\'') {
+                    len = 2 + first.len_utf8();
+                    part = State::Str;
+                }
+            }
+            State::Line if c == '\n' => state = State::Code,
+            State::Block(depth) if rest.starts_with("/*") => (state, len) = (State::Block(depth + 1), 2),
+            State::Block(depth) if rest.starts_with("*/") => {
+                (state, len) = (
+                    if depth == 1 {
+                        State::Code
+                    } else {
+                        State::Block(depth - 1)
+                    },
+                    2,
+                );
+            }
+            State::Str if c == '\\' => len += rest[1..].chars().next().map_or(0, char::len_utf8),
+            State::Str if c == '"' => state = State::Code,
+            State::Raw(hashes) if c == '"' && rest[1..].bytes().take_while(|b| *b == b'#').count() >= hashes => {
+                (state, len) = (State::Code, 1 + hashes);
+            }
+            _ => {}
+        }
+        for c in rest[..len].chars() {
+            let blank = if c == '\n' { '\n' } else { ' ' };
+            code.push(if part == State::Code { c } else { blank });
+            comments.push(if matches!(part, State::Line | State::Block(_)) {
+                c
+            } else {
+                blank
+            });
+        }
+        rest = &rest[len..];
+    }
+    Source {
+        path,
+        text,
+        code,
+        comments,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn source(path: &str, text: &str) -> Source {
+        split(path.to_string(), text.to_string())
+    }
+
+    fn said(findings: Vec<Finding>) -> Vec<String> {
+        findings
+            .into_iter()
+            .map(|f| format!("{}:{}: {}", f.file, f.line, f.what))
+            .collect()
+    }
+
+    #[test]
+    fn strings_and_comments_are_told_from_code() {
+        let text = "let a = \"asm! // \\\" no\"; // asm! here\nlet b = r#\"\"todo!\"#; /* x /* y */ z */ c('\"', '\\'', 'l: &'a);";
+        let source = source("src/x.rs", text);
+        assert_eq!(source.code.lines().count(), 2);
+        assert!(!source.code.contains("asm!") && !source.code.contains("todo") && !source.code.contains('z'));
+        assert!(
+            source.code.contains("let b =") && source.code.contains("'l: &'a);"),
+            "{}",
+            source.code
+        );
+        assert!(source.comments.contains("// asm! here") && source.comments.contains("/* x /* y */ z */"));
+    }
+
+    #[test]
+    fn assembly_machines_and_raw_calls_have_their_places() {
+        let text = "//! asm! and target_arch\nasm!(\"nop\");\n#[cfg(target_arch = \"mips\")]\nCpu::syscall3(1);\n";
+        let found = said(places(&source("src/thread.rs", text)));
+        assert_eq!(found.len(), 3, "{found:?}");
+        assert!(found[0].starts_with("src/thread.rs:2: assembly"), "{found:?}");
+        assert!(found[1].starts_with("src/thread.rs:3: target_arch"), "{found:?}");
+        assert!(found[2].starts_with("src/thread.rs:4: raw"), "{found:?}");
+        assert!(places(&source("arch/mips.rs", text)).is_empty());
+        let attribute = "#![cfg_attr(target_arch = \"mips\", feature(asm_experimental_arch))]\n";
+        assert!(places(&source("src/lib.rs", attribute)).is_empty());
+        assert_eq!(places(&source("arch/mips.rs", "#[cfg(feature = \"x\")]\n")).len(), 1);
+        assert_eq!(places(&source("src/util.rs", "")).len(), 1);
+    }
+
+    #[test]
+    fn unfinished_work_is_found_in_comments_and_code() {
+        let text = ["// TO", "DO later\nto", "do!();\nlet s = \"FIXME\"; // fixmeup\n"].concat();
+        assert_eq!(unfinished(&source("src/x.rs", &text)).len(), 2);
+    }
+
+    #[test]
+    fn modules_are_read_from_paths_and_lists() {
+        let code =
+            "use crate::{io::{self, Line}, sys};\nuse crate::errno::Errno;\n$crate::print!();\ncrate::futex::wake();";
+        let names: Vec<_> = named_modules(code);
+        let expected = [(1, "io"), (1, "sys"), (2, "errno"), (4, "futex")].map(|(l, n)| (l, n.to_string()));
+        assert_eq!(names, expected);
+    }
+
+    #[test]
+    fn a_module_names_only_its_own_layer_and_below() {
+        let check = |path: &str, text: &str| said(layers(&source(path, text), &[]));
+        assert!(check("src/futex.rs", "use crate::{errno::Errno, sys, time};").is_empty());
+        assert!(
+            check("src/futex.rs", "\nuse crate::thread;")[0]
+                .starts_with("src/futex.rs:2: futex (layer 2) names thread")
+        );
+        assert!(check("src/sync.rs", "use crate::sys;")[0].contains("sync may name only futex"));
+        assert!(check("src/thread.rs", "crate::start::x()")[0].contains("nothing names start"));
+        assert!(check("src/start.rs", "use crate::{thread, panic};").is_empty());
+        assert!(check("src/novel.rs", "")[0].contains("has no layer"));
+        assert!(check("arch/mips.rs", "use crate::arch::Arch;\nsym crate::start::rust_start").is_empty());
+        assert_eq!(check("arch/mips.rs", "use crate::sys;").len(), 1);
+    }
+
+    #[test]
+    fn a_macro_belongs_to_the_module_that_defines_it() {
+        let io = [source("src/io.rs", "macro_rules! print {\n}")];
+        assert!(layers(&source("src/thread.rs", "crate::print!()"), &io).is_empty());
+        assert_eq!(layers(&source("src/errno.rs", "crate::print!()"), &io).len(), 1);
+    }
+
+    #[test]
+    fn arch_files_keep_the_order_of_the_trait() {
+        let contract =
+            "trait Arch {\n const A: u32;\n unsafe fn call0(n: fn(u8)) -> isize;\n type T: Copy;\n fn last();\n}";
+        let order: Vec<String> = members(contract, "trait Arch", &[]).into_iter().map(|m| m.1).collect();
+        assert_eq!(order, ["A", "call0", "T", "last"]);
+        let good = "impl Arch for Cpu {\n const A: u32 = 1;\n call!(call0(a in x));\n type T = u8;\n fn last() { fn A() {} }\n}";
+        assert!(member_order(&source("arch/x.rs", good), &order).is_empty());
+        let bad = "impl Arch for Cpu {\n const A: u32 = 1;\n fn last() {}\n call!(call0());\n type T = u8;\n}";
+        let found = said(member_order(&source("arch/x.rs", bad), &order));
+        assert_eq!(found.len(), 2, "{found:?}");
+        assert!(
+            found[0].starts_with("arch/x.rs:4: `call0` stands after `last`"),
+            "{found:?}"
+        );
+    }
+}

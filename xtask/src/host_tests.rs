@@ -1,0 +1,237 @@
+//! Tests that look at whole programs from outside: what the kernel is asked, what a user sees.
+//!
+//! They are the same for every machine as far as they can be: a program that is right on the host must say the same
+//! under every emulator.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail, ensure};
+
+use crate::build::Built;
+use crate::setup::{Machine, Setup, pinned};
+use crate::test::{Test, Verdict, scratch, seen};
+use crate::{process, root};
+
+/// The system calls of a program that does nothing, on x86_64: the price of rt0 before `main`, and the end.
+const CALLS_OF_NOTHING: [&str; 3] = [
+    "arch_prctl", // The thread pointer.
+    "ppoll",      // Are descriptors 0, 1 and 2 open?
+    "exit_group",
+];
+
+/// Whole programs may take this long.
+const LIMIT: Duration = Duration::from_secs(180);
+
+/// Tests of what lies in the repository.
+pub fn of_the_repository() -> Vec<Test<'static>> {
+    let mut tests = Vec::new();
+    if root().join("README.md").exists() && root().join("examples/hello.rs").exists() {
+        let name = "repository::the_program_in_the_readme_is_examples_hello";
+        tests.push(Test::new("host", name, || verdict(readme_shows_hello())));
+    }
+    if root().join("examples/standalone/Cargo.toml").exists() {
+        let name = "repository::a_crate_outside_the_workspace_builds_with_plain_cargo_and_runs";
+        tests.push(Test::new("host", name, || verdict(standalone())));
+    }
+    tests
+}
+
+/// Tests of the examples built for one machine.
+pub fn of_programs<'a>(setup: &Setup, machine: &'a Machine, built: &'a Built) -> Vec<Test<'a>> {
+    let row = machine.target.name;
+    let mut tests = Vec::new();
+    for example in built.programs.iter().filter(|p| p.example && p.machine == row) {
+        tests.push(Test::new(row, format!("examples::{}", example.name), || {
+            let mut command = machine.command(&example.path);
+            verdict(
+                process::run(command.current_dir(root()), LIMIT)
+                    .map_err(Into::into)
+                    .and_then(|outcome| {
+                        ensure!(
+                            outcome.status.success() && !outcome.timed_out,
+                            seen(&outcome, &process::shell_line(&command))
+                        );
+                        Ok(())
+                    }),
+            )
+        }));
+    }
+    if let Some(wc) = built.program(machine, "wc") {
+        let name = "examples::wc_prints_what_coreutils_prints";
+        tests.push(Test::new(row, name, || verdict(wc_like_coreutils(machine, wc))));
+    }
+    if let (Some(nothing), "x86_64") = (built.program(machine, "nothing"), row) {
+        let strace = setup.strace().map_err(|e| format!("{e:#}"));
+        let name = "examples::nothing_makes_exactly_the_pinned_system_calls";
+        tests.push(Test::new(row, name, move || match &strace {
+            Ok(strace) => calls_of_nothing(strace, nothing),
+            Err(error) => Verdict::Failed(format!("no strace: {error}")),
+        }));
+    }
+    tests
+}
+
+fn verdict(result: Result<()>) -> Verdict {
+    result.map_or_else(|error| Verdict::Failed(format!("{error:#}")), |()| Verdict::Passed)
+}
+
+/// Lets strace write down the calls and compares them with the list above.
+fn calls_of_nothing(strace: &Command, nothing: &Path) -> Verdict {
+    let attempt = || -> Result<Verdict> {
+        let log = scratch("nothing")?.join("calls");
+        let mut command = Command::new(strace.get_program());
+        command.envs(strace.get_envs().filter_map(|(name, value)| Some((name, value?))));
+        command.args(["-f", "-o"]).arg(&log).arg(nothing);
+        let outcome = process::run(&mut command, LIMIT)?;
+        if outcome.stderr.contains("PTRACE") || outcome.stderr.contains("ptrace") {
+            return Ok(Verdict::Skipped("this machine lets nobody trace a process".to_string()));
+        }
+        ensure!(outcome.status.success(), seen(&outcome, &process::shell_line(&command)));
+        let log = fs::read_to_string(&log)?;
+        let calls = calls(&log);
+        ensure!(
+            calls == CALLS_OF_NOTHING,
+            "calls are {calls:?}, expected {CALLS_OF_NOTHING:?}"
+        );
+        Ok(Verdict::Passed)
+    };
+    attempt().unwrap_or_else(|error| Verdict::Failed(format!("{error:#}")))
+}
+
+/// The names of the calls in strace's log, without the execve that started the program.
+fn calls(log: &str) -> Vec<&str> {
+    let call = |line: &'_ str| -> Option<usize> { line.find('(') };
+    let names = log.lines().filter(|l| !l.contains("+++ exited")).filter_map(|line| {
+        let name = &line[..call(line)?];
+        Some(name.rsplit(' ').next().unwrap_or(name)) // `-f` puts the thread's id in front.
+    });
+    names.skip_while(|name| *name == "execve").collect()
+}
+
+/// Runs our wc and coreutils' on the same files.
+fn wc_like_coreutils(machine: &Machine, wc: &Path) -> Result<()> {
+    let folder = scratch(&format!("wc-{}", machine.target.name))?;
+    fs::write(folder.join("two lines"), "one two\n three\tfour  \n")?;
+    fs::write(folder.join("no-newline"), "the end")?;
+    fs::write(folder.join("empty"), "")?;
+    fs::write(folder.join("invalid"), b"caf\xe9 \xff\xfe \x80\x00 x\n\xc3(\n")?;
+    fs::write(folder.join("large"), large_text(6_000_000))?;
+    let cases: [&[&str]; 6] = [
+        &["two lines"],
+        &["empty"],
+        &["two lines", "no-newline", "empty", "large"],
+        &["no-newline", "missing", "two lines"],
+        &["invalid"],
+        &["large", "large", "large", "two lines", "large"],
+    ];
+    for files in cases {
+        let run = |mut command: Command| {
+            command.args(files).current_dir(&folder).env("LC_ALL", "C");
+            let outcome = process::run(&mut command, LIMIT)?;
+            Ok::<_, anyhow::Error>((process::shell_line(&command), outcome))
+        };
+        let (line, ours) = run(machine.command(wc))?;
+        let (_, theirs) = run(Command::new("wc"))?;
+        if ours.stdout != theirs.stdout || ours.status.code() != theirs.status.code() {
+            bail!(
+                "coreutils' wc: {}, {:?}\nours: {}\n(in {}) {line}",
+                theirs.status,
+                theirs.stdout,
+                seen(&ours, &ours.status.to_string()),
+                folder.display()
+            );
+        }
+        let missing = files
+            .iter()
+            .filter(|f| **f == "missing")
+            .all(|f| ours.stderr.contains(f));
+        ensure!(missing, "no message names the missing file: {:?}", ours.stderr);
+    }
+    Ok(())
+}
+
+/// Text with words and lines of many lengths, the same each time.
+fn large_text(bytes: usize) -> Vec<u8> {
+    let mut state = 1u32;
+    let mut next = || {
+        state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+        state >> 16
+    };
+    let letter = |random: u32| match random % 40 {
+        0 => b'\n',
+        1..=6 => b' ',
+        7 => b'\t',
+        other => b'a' + (other % 26) as u8,
+    };
+    (0..bytes).map(|_| letter(next())).collect()
+}
+
+/// The first Rust program in the README is examples/hello.rs, to the letter.
+fn readme_shows_hello() -> Result<()> {
+    let readme = fs::read_to_string(root().join("README.md"))?;
+    let hello = fs::read_to_string(root().join("examples/hello.rs"))?;
+    let shown = first_program(&readme).context("README.md has no ```rust block with entry!")?;
+    ensure!(
+        shown.trim() == hello.trim(),
+        "README.md shows:\n{shown}\nexamples/hello.rs is:\n{hello}"
+    );
+    Ok(())
+}
+
+fn first_program(markdown: &str) -> Option<&str> {
+    let blocks = markdown.split("```rust").skip(1);
+    blocks
+        .filter_map(|rest| rest.split_once('\n')?.1.split("```").next())
+        .find(|block| block.contains("entry!"))
+}
+
+/// Builds examples/standalone as a user would, without our flags, and starts what comes out.
+fn standalone() -> Result<()> {
+    let folder = root().join("examples/standalone");
+    let mut command = pinned("cargo");
+    command.current_dir(&folder).args(["build", "--message-format=json"]);
+    let outcome = process::run(&mut command, LIMIT)?;
+    let line = format!("(in {}) {}", folder.display(), process::shell_line(&command));
+    ensure!(outcome.status.success(), seen(&outcome, &line));
+    let messages = outcome
+        .stdout
+        .lines()
+        .filter_map(|l| serde_json::from_str::<serde_json::Value>(l).ok());
+    let program = messages
+        .filter_map(|m| Some(PathBuf::from(m["executable"].as_str()?)))
+        .next_back();
+    let program = program.context("cargo build made no program")?;
+    let outcome = process::run(Command::new(&program).stdin(Stdio::null()), LIMIT)?;
+    ensure!(outcome.status.success(), seen(&outcome, &program.display().to_string()));
+    ensure!(!outcome.stdout.is_empty(), "{} prints nothing", program.display());
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_calls_are_read_from_straces_log() {
+        let log = "12 execve(\"x\", [\"x\"], 0x7ffe /* 1 var */) = 0\n12 arch_prctl(ARCH_SET_FS, 0x1) = 0\n\
+                   12 exit_group(0)     = ?\n12 +++ exited with 0 +++\n";
+        assert_eq!(calls(log), ["arch_prctl", "exit_group"]);
+    }
+
+    #[test]
+    fn the_readmes_program_is_the_first_with_an_entry() {
+        let text = "```rust\nlet x;\n```\n```rust,no_run\nentry!(main);\n```\n";
+        assert_eq!(first_program(text), Some("entry!(main);\n"));
+        assert_eq!(first_program("none"), None);
+    }
+
+    #[test]
+    fn the_large_text_has_words_and_lines() {
+        let text = large_text(10_000);
+        assert!(text.iter().filter(|b| **b == b'\n').count() > 100);
+        assert!(text.is_ascii());
+    }
+}

@@ -1,0 +1,396 @@
+//! Debian's packages without root and without touching the system: an apt of our own, and `dpkg -x`.
+//!
+//! "Of our own" means own package lists, own cache and own sources, all under target/setup/apt. The sources are the
+//! machine's (so its mirror and its keys are used, whatever they are), reduced to the distribution itself, plus the
+//! backports suite of the same mirror. The machine's list of installed packages stays in force: apt then fetches what
+//! is missing and nothing that is there.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use anyhow::{Context, Result, anyhow, bail};
+use nix::sys::statvfs::statvfs;
+
+use crate::{process, say};
+
+/// Bumped when the way of unpacking changes, so that caches of older days are made anew.
+const FORMAT: u32 = 1;
+
+/// Downloads are quick or they hang; nobody waits longer than this for one.
+const LIMIT: Duration = Duration::from_secs(15 * 60);
+
+/// An apt with its own lists and cache.
+pub struct Apt {
+    folder: PathBuf,
+    config: PathBuf,
+}
+
+impl Apt {
+    /// Writes the configuration and fetches the package lists.
+    pub fn open(setup: &Path) -> Result<Apt> {
+        let release = fs::read_to_string("/etc/os-release").unwrap_or_default();
+        let codename = os_field(&release, "VERSION_CODENAME").context("/etc/os-release has no VERSION_CODENAME")?;
+        let sources = private_sources(&machine_sources()?, &codename);
+        if sources.is_empty() {
+            bail!("the sources in /etc/apt name no suite of {codename}; add one, or install the packages by hand");
+        }
+        let folder = setup.join("apt");
+        for part in ["lists/partial", "cache/archives/partial", "sources", "empty"] {
+            fs::create_dir_all(folder.join(part)).with_context(|| no_room(&folder))?;
+        }
+        let config = folder.join("apt.conf");
+        fs::write(folder.join("sources/rt0.sources"), sources)?;
+        fs::write(folder.join("sources.list"), "")?;
+        fs::write(&config, configuration(&folder))?;
+        let apt = Apt { folder, config };
+        say!(
+            "package lists for {codename}: by apt, into {}",
+            apt.folder.join("lists").display()
+        );
+        // A source without backports, or one that is down, is an error for apt; what counts is what can be had then.
+        if let Err(error) = apt.run("apt-get", &["update", "-q"]) {
+            say!("going on without some package lists: {error:#}");
+        }
+        Ok(apt)
+    }
+
+    /// The versions of a package that can be had, newest first.
+    pub fn versions(&self, package: &str) -> Result<Vec<String>> {
+        let table = self.run("apt-cache", &["madison", package])?;
+        let mut versions: Vec<_> = table
+            .lines()
+            .filter_map(|l| l.split('|').nth(1))
+            .map(|v| v.trim().to_string())
+            .collect();
+        versions.sort_by_key(|v| std::cmp::Reverse(upstream(v)));
+        versions.dedup();
+        if versions.is_empty() {
+            bail!("apt knows no package {package}; is there a network?");
+        }
+        Ok(versions)
+    }
+
+    /// Whether the package needs no other: the mark of Debian's static emulators among those of the same name.
+    pub fn stands_alone(&self, package: &str, version: &str) -> Result<bool> {
+        let record = self.run("apt-cache", &["show", &format!("{package}={version}")])?;
+        Ok(!record.lines().any(|line| line.starts_with("Depends:")))
+    }
+
+    /// Downloads the packages with everything that they need and this machine lacks, and unpacks it all to `target`.
+    ///
+    /// The folder appears at the end and complete, or not at all. `stamp` says what is in it.
+    pub fn unpack(&self, packages: &[String], target: &Path, megabytes: u64, stamp: &Stamp) -> Result<()> {
+        let parent = target.parent().context("a folder in the cache")?;
+        let room = statvfs(parent)
+            .map(|fs| (fs.blocks_available() * fs.fragment_size()) >> 20)
+            .unwrap_or(u64::MAX);
+        if room < megabytes {
+            bail!(
+                "{} has {room} MB left, {megabytes} are needed; make room or set CARGO_TARGET_DIR",
+                parent.display()
+            );
+        }
+        let archives = self.folder.join("cache/archives");
+        let _ = fs::remove_dir_all(&archives); // What an earlier, interrupted run left is not what we are asking for.
+        fs::create_dir_all(archives.join("partial"))?;
+        let mut words = vec!["install", "--download-only", "--reinstall", "-y", "-q"];
+        words.extend(packages.iter().map(String::as_str));
+        self.run("apt-get", &words)?;
+
+        let partial = target.with_extension("partial");
+        if partial.exists() {
+            fs::remove_dir_all(&partial).context("removing what an interrupted run left")?;
+        }
+        fs::create_dir_all(&partial)?;
+        let mut count = 0;
+        for entry in fs::read_dir(&archives)? {
+            let archive = entry?.path();
+            if archive.extension().is_some_and(|e| e == "deb") {
+                count += 1;
+                checked(Command::new("dpkg").arg("-x").arg(&archive).arg(&partial)).with_context(|| no_room(target))?;
+                fs::remove_file(&archive)?;
+            }
+        }
+        if count == 0 {
+            bail!("apt downloaded nothing for {}", packages.join(" "));
+        }
+        fs::write(partial.join(STAMP), stamp.text())?;
+        if target.exists() {
+            fs::remove_dir_all(target)?;
+        }
+        fs::rename(&partial, target)?;
+        Ok(())
+    }
+
+    fn run(&self, program: &str, words: &[&str]) -> Result<String> {
+        checked(
+            Command::new(program)
+                .arg("-c")
+                .arg(&self.config)
+                .args(words)
+                .env("LC_ALL", "C"),
+        )
+    }
+}
+
+/// What a folder in the cache was made from; a folder with another stamp is not used.
+pub struct Stamp(String);
+
+/// The file in the folder that holds it.
+const STAMP: &str = ".rt0-stamp";
+
+impl Stamp {
+    /// For `packages` (with versions) on this machine's release: libraries of another release would not fit.
+    pub fn new(packages: &str) -> Stamp {
+        let release = fs::read_to_string("/etc/os-release").unwrap_or_default();
+        let field = |name| os_field(&release, name).unwrap_or_default();
+        Stamp(format!(
+            "format {FORMAT}\nsystem {} {}\n{packages}\n",
+            field("ID"),
+            field("VERSION_ID")
+        ))
+    }
+
+    fn text(&self) -> &str {
+        &self.0
+    }
+
+    /// Whether `folder` was unpacked on this release in this format; `Some` is what it holds.
+    pub fn contents(folder: &Path) -> Option<String> {
+        let text = fs::read_to_string(folder.join(STAMP)).ok()?;
+        let ours = Stamp::new("");
+        text.strip_prefix(ours.text().trim_end())
+            .map(|rest| rest.trim().to_string())
+    }
+}
+
+/// Runs a command with a generous limit; an error carries what it said.
+pub fn checked(command: &mut Command) -> Result<String> {
+    let line = process::shell_line(command);
+    let outcome = process::run(command, LIMIT).map_err(|e| match e.kind() {
+        std::io::ErrorKind::NotFound => anyhow!("{} is not on this machine", command.get_program().to_string_lossy()),
+        _ => anyhow!("cannot start `{line}`: {e}"),
+    })?;
+    if !outcome.status.success() || outcome.timed_out {
+        // The lines that carry the reason; rustup adds a backtrace, apt its progress.
+        let reasons = ["error", "E:", "W:", "dpkg", "Err:"];
+        let said: Vec<_> = outcome
+            .stderr
+            .lines()
+            .filter(|l| reasons.iter().any(|r| l.starts_with(r)))
+            .take(4)
+            .collect();
+        let said = if said.is_empty() {
+            outcome.stderr.lines().take(4).collect()
+        } else {
+            said
+        };
+        let ended = if outcome.timed_out {
+            "took too long".to_string()
+        } else {
+            outcome.status.to_string()
+        };
+        bail!("`{line}`: {ended}: {}", said.join("; "));
+    }
+    Ok(outcome.stdout)
+}
+
+fn no_room(folder: &Path) -> String {
+    format!(
+        "cannot write to {} (is the disk full, or the folder another user's?)",
+        folder.display()
+    )
+}
+
+/// Everything that our apt does differently from the machine's.
+fn configuration(folder: &Path) -> String {
+    let at = folder.display();
+    format!(
+        r#"// Written by `cargo xtask`. The hooks of the machine's own apt are not for us: they need root.
+#clear APT::Update::Post-Invoke;
+#clear APT::Update::Post-Invoke-Success;
+#clear DPkg::Post-Invoke;
+#clear Acquire::IndexTargets::deb::DEP-11;
+Dir::State::lists "{at}/lists";
+Dir::Cache "{at}/cache";
+Dir::Cache::archives "archives";
+Dir::Etc::sourcelist "{at}/sources.list";
+Dir::Etc::sourceparts "{at}/sources";
+Dir::Etc::preferencesparts "{at}/empty";
+APT::Sandbox::User "root";
+APT::Install-Recommends "false";
+APT::Get::List-Cleanup "false";
+APT::Keep-Downloaded-Packages "true";
+Acquire::Languages "none";
+Acquire::Retries "2";
+Debug::NoLocking "true";
+"#
+    )
+}
+
+/// A value of /etc/os-release.
+fn os_field(text: &str, name: &str) -> Option<String> {
+    let value = text
+        .lines()
+        .find_map(|line| line.strip_prefix(name)?.strip_prefix('='))?;
+    Some(value.trim_matches('"').to_string())
+}
+
+/// The machine's own sources, in apt's newer form (stanzas of `Field: value`).
+fn machine_sources() -> Result<String> {
+    let mut files = vec![PathBuf::from("/etc/apt/sources.list")];
+    let parts = fs::read_dir("/etc/apt/sources.list.d").map(|d| d.flatten().map(|e| e.path()).collect::<Vec<_>>());
+    files.extend(parts.unwrap_or_default());
+    let mut stanzas = String::new();
+    for file in files {
+        let Ok(text) = fs::read_to_string(&file) else { continue };
+        match file.extension().and_then(|e| e.to_str()) {
+            Some("sources") => stanzas.push_str(&text),
+            Some("list") => text
+                .lines()
+                .filter_map(stanza_of_line)
+                .for_each(|s| stanzas.push_str(&s)),
+            _ => {}
+        }
+        stanzas.push_str("\n\n");
+    }
+    if stanzas.trim().is_empty() {
+        bail!("there are no package sources in /etc/apt: this is no Debian, or a bare one");
+    }
+    Ok(stanzas)
+}
+
+/// `deb [signed-by=K] URI SUITE COMPONENT…` as a stanza.
+fn stanza_of_line(line: &str) -> Option<String> {
+    let mut rest = line.trim().strip_prefix("deb ")?.trim();
+    let mut fields = String::new();
+    if let Some(bracket) = rest.strip_prefix('[') {
+        let (options, after) = bracket.split_once(']')?;
+        for (name, value) in options.split_whitespace().filter_map(|o| o.split_once('=')) {
+            match name {
+                "signed-by" => fields += &format!("Signed-By: {value}\n"),
+                "trusted" => fields += &format!("Trusted: {value}\n"),
+                _ => {}
+            }
+        }
+        rest = after.trim();
+    }
+    let mut words = rest.split_whitespace();
+    let (uri, suite) = (words.next()?, words.next()?);
+    let components: Vec<_> = words.collect();
+    Some(format!(
+        "\nTypes: deb\nURIs: {uri}\nSuites: {suite}\nComponents: {}\n{fields}\n",
+        components.join(" ")
+    ))
+}
+
+/// Of the machine's stanzas, those of the distribution itself, with the backports suite beside the main one.
+fn private_sources(stanzas: &str, codename: &str) -> String {
+    let kinds = ["", "-updates", "-security", "-backports"];
+    let ours = |suite: &&str| suite.strip_prefix(codename).is_some_and(|kind| kinds.contains(&kind));
+    let mut out = String::new();
+    let lines: Vec<&str> = stanzas.lines().filter(|line| !line.starts_with('#')).collect();
+    for stanza in lines.split(|line| line.trim().is_empty()) {
+        let field = |name: &str| {
+            stanza
+                .iter()
+                .find_map(|l| l.strip_prefix(name)?.strip_prefix(':'))
+                .unwrap_or("")
+                .trim()
+        };
+        let mut suites: Vec<_> = field("Suites")
+            .split_whitespace()
+            .filter(ours)
+            .map(str::to_string)
+            .collect();
+        let has = |name: &str, word: &str| field(name).split_whitespace().any(|w| w == word);
+        // Others use the distribution's suite names for their own archives, but not its component.
+        if suites.is_empty() || !has("Types", "deb") || !has("Components", "main") || has("Enabled", "no") {
+            continue;
+        }
+        let backports = format!("{codename}-backports");
+        if suites.iter().any(|s| s == codename) && !suites.contains(&backports) {
+            suites.push(backports);
+        }
+        for line in stanza {
+            match line.split_once(':') {
+                Some(("Types", _)) => out.push_str("Types: deb"),
+                Some(("Suites", _)) => out += &format!("Suites: {}", suites.join(" ")),
+                _ => out.push_str(line), // Signed-By may hold a whole key, over many lines.
+            }
+            out.push('\n');
+        }
+        out.push('\n');
+    }
+    out
+}
+
+/// The upstream part of a Debian version as numbers: `1:10.0.2+ds-2` is 10, 0, 2.
+pub fn upstream(version: &str) -> (u32, u32, u32) {
+    let version = version.split_once(':').map_or(version, |(_, rest)| rest);
+    numbers(version)
+}
+
+/// The first three numbers of a dotted version; what is missing is 0.
+pub fn numbers(version: &str) -> (u32, u32, u32) {
+    let dotted = version
+        .split(|c: char| !c.is_ascii_digit() && c != '.')
+        .next()
+        .unwrap_or("");
+    let mut parts = dotted.split('.').map(|part| part.parse().unwrap_or(0));
+    let mut next = || parts.next().unwrap_or(0);
+    (next(), next(), next())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn versions_are_compared_by_their_upstream_numbers() {
+        assert_eq!(upstream("1:10.0.2+ds-2+deb13u1~bpo12+1"), (10, 0, 2));
+        assert_eq!(upstream("1.96.0+dfsg1-1~deb12u2"), (1, 96, 0));
+        assert_eq!(upstream("1:7.2+dfsg-7+deb12u18"), (7, 2, 0));
+        assert_eq!(numbers(""), (0, 0, 0));
+    }
+
+    #[test]
+    fn sources_of_others_are_left_out_and_backports_come_in() {
+        let stanzas = "# a comment\nTypes: deb deb-src\nURIs: http://mirror/debian\nSuites: bookworm bookworm-updates\n\
+                       Components: main\nSigned-By:\n -----BEGIN\n .\n\nTypes: deb\nURIs: http://other\nSuites: stable\n";
+        let ours = private_sources(stanzas, "bookworm");
+        assert!(ours.contains("Types: deb\nURIs: http://mirror/debian\n"), "{ours}");
+        assert!(
+            ours.contains("Suites: bookworm bookworm-updates bookworm-backports\n"),
+            "{ours}"
+        );
+        assert!(ours.contains("Signed-By:\n -----BEGIN\n .\n"), "{ours}");
+        assert!(!ours.contains("other"), "{ours}");
+    }
+
+    #[test]
+    fn one_line_sources_become_stanzas() {
+        let line = "deb [arch=amd64 signed-by=/k.gpg] http://mirror/debian trixie main contrib";
+        let ours = private_sources(&stanza_of_line(line).expect("a source"), "trixie");
+        for part in [
+            "Suites: trixie trixie-backports\n",
+            "Components: main contrib\n",
+            "Signed-By: /k.gpg\n",
+        ] {
+            assert!(ours.contains(part), "{ours}");
+        }
+        assert!(stanza_of_line("# deb http://mirror/debian trixie main").is_none());
+        assert!(stanza_of_line("deb-src http://mirror/debian trixie main").is_none());
+    }
+
+    #[test]
+    fn fields_of_os_release_may_be_quoted() {
+        assert_eq!(
+            os_field("ID=debian\nVERSION_ID=\"12\"\n", "VERSION_ID").as_deref(),
+            Some("12")
+        );
+        assert_eq!(os_field("ID=debian\n", "VERSION_CODENAME"), None);
+    }
+}

@@ -1,0 +1,189 @@
+//! Child processes with a time limit and captured streams.
+//!
+//! Each child leads a process group of its own, so that on expiry everything it started goes with it, and nothing else
+//! does. Ctrl-C on the terminal does not reach those groups; `prepare` sees to it.
+
+use std::io::{self, Read};
+use std::os::unix::process::CommandExt;
+use std::process::{Command, ExitStatus, Stdio};
+use std::sync::{Mutex, MutexGuard, PoisonError, mpsc};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use nix::sys::resource::{Resource, setrlimit};
+use nix::sys::signal::{Signal, killpg};
+use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid};
+use nix::unistd::Pid;
+
+/// More than this is read and dropped, so that a program gone mad fills no memory.
+const CAPTURE_BYTES: u64 = 1 << 20;
+
+/// What became of a child.
+pub struct Outcome {
+    /// How it ended; after an expired limit, by the signal that we sent.
+    pub status: ExitStatus,
+    /// Whether the limit expired.
+    pub timed_out: bool,
+    /// The first megabyte of its standard output.
+    pub stdout: String,
+    /// The first megabyte of its standard error.
+    pub stderr: String,
+    /// From start to end.
+    pub time: Duration,
+}
+
+/// Runs the command with nothing on stdin, and kills its process group when `limit` expires.
+pub fn run(command: &mut Command, limit: Duration) -> io::Result<Outcome> {
+    let started = Instant::now();
+    command
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .process_group(0);
+    let mut child = {
+        // Held over the spawn: an interrupt either finds the new group in the list or comes before it exists.
+        let mut groups = groups();
+        let child = command.spawn()?;
+        groups.push(child.id());
+        child
+    };
+    let stdout = capture(child.stdout.take());
+    let stderr = capture(child.stderr.take());
+    let leader = Pid::from_raw(child.id() as i32);
+    let ended = wait_unreaped(leader, started + limit);
+    // Also when the leader has ended: something that it started may still hold the pipes. The leader is not reaped yet,
+    // so its number can be nobody else's.
+    let _ = killpg(leader, Signal::SIGKILL);
+    groups().retain(|&id| id != child.id());
+    let status = child.wait()?;
+    let timed_out = !ended?;
+    let time = started.elapsed();
+    Ok(Outcome {
+        status,
+        timed_out,
+        stdout: collect(stdout),
+        stderr: collect(stderr),
+        time,
+    })
+}
+
+/// Waits until the child has ended, without reaping it; false if the deadline came first.
+fn wait_unreaped(child: Pid, deadline: Instant) -> io::Result<bool> {
+    let flags = WaitPidFlag::WEXITED | WaitPidFlag::WNOWAIT | WaitPidFlag::WNOHANG;
+    let mut pause = Duration::from_micros(500);
+    while waitid(Id::Pid(child), flags)? == WaitStatus::StillAlive {
+        if Instant::now() >= deadline {
+            return Ok(false);
+        }
+        thread::sleep(pause);
+        pause = (pause * 2).min(Duration::from_millis(10)); // Most tests end at once; for the others 10 ms is nothing.
+    }
+    Ok(true)
+}
+
+/// Makes Ctrl-C and SIGTERM end the running children before us, and children write no core files.
+pub fn prepare() {
+    let _ = setrlimit(Resource::RLIMIT_CORE, 0, 0); // Only tidiness: a test that dies by a signal is no surprise.
+    let installed = ctrlc::set_handler(|| {
+        for &id in groups().iter() {
+            let _ = killpg(Pid::from_raw(id as i32), Signal::SIGKILL);
+        }
+        std::process::exit(130);
+    });
+    installed.expect("no other handler for SIGINT");
+}
+
+/// The process groups that run now.
+fn groups() -> MutexGuard<'static, Vec<u32>> {
+    static GROUPS: Mutex<Vec<u32>> = Mutex::new(Vec::new());
+    GROUPS.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Reads a stream to its end in a thread of its own, so that a full pipe never blocks the child.
+fn capture(stream: Option<impl Read + Send + 'static>) -> mpsc::Receiver<Vec<u8>> {
+    let (sender, receiver) = mpsc::channel();
+    thread::spawn(move || {
+        let mut bytes = Vec::new();
+        if let Some(mut stream) = stream {
+            let _ = stream.by_ref().take(CAPTURE_BYTES).read_to_end(&mut bytes);
+            let _ = io::copy(&mut stream, &mut io::sink());
+        }
+        let _ = sender.send(bytes);
+    });
+    receiver
+}
+
+/// Waits for the reader; not for ever, since a process that left the group may keep the pipe open.
+fn collect(receiver: mpsc::Receiver<Vec<u8>>) -> String {
+    match receiver.recv_timeout(Duration::from_secs(5)) {
+        Ok(bytes) => String::from_utf8_lossy(&bytes).into_owned(),
+        Err(_) => "[a process outside the test's group keeps this stream open]".to_string(),
+    }
+}
+
+/// The command as one would type it, with the variables set for it.
+pub fn shell_line(command: &Command) -> String {
+    let variables = command.get_envs().filter_map(|(name, value)| {
+        let value = value?.to_string_lossy();
+        Some(format!("{}={}", name.to_string_lossy(), quote(&value)))
+    });
+    let words = std::iter::once(command.get_program()).chain(command.get_args());
+    let words = words.map(|word| quote(&word.to_string_lossy()));
+    variables.chain(words).collect::<Vec<_>>().join(" ")
+}
+
+/// Quotes a word for the shell, if it needs that.
+fn quote(word: &str) -> String {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "-_./=:,+@%".contains(c);
+    if !word.is_empty() && word.chars().all(plain) {
+        word.to_string()
+    } else {
+        format!("'{}'", word.replace('\'', r"'\''"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn sh(script: &str, limit: Duration) -> Outcome {
+        run(Command::new("sh").args(["-c", script]), limit).expect("sh exists")
+    }
+
+    #[test]
+    fn streams_and_status_are_captured() {
+        let outcome = sh("echo out; echo err >&2; exit 3", Duration::from_secs(10));
+        assert_eq!((outcome.stdout.as_str(), outcome.stderr.as_str()), ("out\n", "err\n"));
+        assert_eq!((outcome.status.code(), outcome.timed_out), (Some(3), false));
+    }
+
+    #[test]
+    fn an_expired_limit_ends_the_whole_group() {
+        let outcome = sh("echo before; sleep 60 & sleep 60", Duration::from_millis(200));
+        assert!(outcome.timed_out && outcome.time < Duration::from_secs(5));
+        assert_eq!(outcome.stdout, "before\n");
+    }
+
+    #[test]
+    fn a_child_left_behind_does_not_hold_us_up() {
+        let outcome = sh("sleep 60 & echo done", Duration::from_secs(10));
+        assert_eq!(outcome.stdout, "done\n");
+        assert!(!outcome.timed_out && outcome.time < Duration::from_secs(5));
+    }
+
+    #[test]
+    fn endless_output_is_cut_off() {
+        let outcome = sh("head -c 3000000 /dev/zero", Duration::from_secs(10));
+        assert_eq!(
+            (outcome.stdout.len() as u64, outcome.status.code()),
+            (CAPTURE_BYTES, Some(0))
+        );
+    }
+
+    #[test]
+    fn shell_lines_can_be_typed() {
+        let mut command = Command::new("/a b/c");
+        command.args(["it's", "x=1", ""]).env("K", "v w");
+        assert_eq!(shell_line(&command), r#"K='v w' '/a b/c' 'it'\''s' x=1 ''"#);
+    }
+}

@@ -1,0 +1,645 @@
+//! Where `core` and the emulator for a machine come from.
+//!
+//! `core`, in this order, until one works:
+//! 1. the prebuilt one of the pinned toolchain, if it is installed;
+//! 2. the same, fetched by `rustup target add`;
+//! 3. compiled from the pinned toolchain's rust-src, which `rustup component add` fetches if need be;
+//! 4. compiled by Debian's rustc-web from rust-web-src, unpacked into target/setup (see packages.rs).
+//!
+//! The emulator: the newest qemu-user among those on PATH, in target/setup, and (if these are older than 10, which is the
+//! first with a vDSO) in Debian's packages. The linker is always the rust-lld of the pinned toolchain.
+
+use std::cell::OnceCell;
+use std::fmt;
+use std::fs::{self, File};
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitCode};
+use std::time::Duration;
+
+use anyhow::{Context, Result, anyhow, bail};
+
+use crate::packages::{Apt, Stamp, checked, numbers, upstream};
+use crate::targets::{Profile, TARGETS, Target};
+use crate::{Options, Place, elf, process, root, say};
+
+/// The oldest qemu that the tests are known to pass under, and the first that emulates enough to be the default.
+const QEMU_OLDEST: Version = Version((7, 2, 0));
+const QEMU_GOOD: Version = Version((10, 0, 0));
+
+/// The oldest rustc that rt0 compiles with.
+const RUSTC_OLDEST: (u32, u32, u32) = (1, 95, 0);
+
+/// A machine that is ready: its `core` can be linked and its programs can be started.
+#[derive(Debug)]
+pub struct Machine {
+    /// Its row in the table.
+    pub target: &'static Target,
+    /// Where its `core` comes from.
+    pub core: Core,
+    /// What starts its programs.
+    pub runner: Runner,
+}
+
+/// Where a machine's `core` comes from.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Core {
+    /// The pinned toolchain has it.
+    Prebuilt,
+    /// It is compiled by the pinned toolchain.
+    Source,
+    /// It is compiled by the unpacked packages' rustc, started through this script.
+    Debian(PathBuf),
+}
+
+/// What starts a machine's programs.
+#[derive(Clone, Debug)]
+pub enum Runner {
+    /// The kernel.
+    Native,
+    /// qemu-user.
+    Qemu(PathBuf, Version),
+}
+
+/// A dotted version.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Version(pub (u32, u32, u32));
+
+impl fmt::Display for Version {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (major, minor, patch) = self.0;
+        write!(f, "{major}.{minor}.{patch}")
+    }
+}
+
+impl fmt::Display for Core {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Core::Prebuilt => "prebuilt",
+            Core::Source => "from rust-src",
+            Core::Debian(_) => "from Debian's rust-web-src",
+        })
+    }
+}
+
+impl fmt::Display for Runner {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Runner::Native => f.write_str("native"),
+            Runner::Qemu(_, version) => write!(f, "qemu {version}"),
+        }
+    }
+}
+
+impl Machine {
+    /// The command that starts `program` on this machine; arguments for the program may follow.
+    pub fn command(&self, program: &Path) -> Command {
+        match &self.runner {
+            Runner::Native => Command::new(program),
+            Runner::Qemu(qemu, _) => {
+                let mut command = Command::new(qemu);
+                command.args(self.target.qemu_args).arg(program);
+                command
+            }
+        }
+    }
+
+    /// The emulator's version, if there is an emulator.
+    pub fn qemu(&self) -> Option<Version> {
+        match self.runner {
+            Runner::Native => None,
+            Runner::Qemu(_, version) => Some(version),
+        }
+    }
+}
+
+/// The pinned toolchain, as found.
+pub struct Rust {
+    /// The host's triple.
+    pub host: String,
+    /// `1.95.0`.
+    pub release: String,
+    /// Where it lives.
+    pub sysroot: PathBuf,
+}
+
+/// What was found and fetched so far; each way is tried once per run.
+pub struct Setup {
+    options: Options,
+    /// The pinned toolchain.
+    pub rust: Rust,
+    /// target/setup
+    folder: PathBuf,
+    rust_src: OnceCell<Result<(), String>>,
+    debian: OnceCell<Result<PathBuf, String>>,
+    apt: OnceCell<Result<Apt, String>>,
+    qemu_package: OnceCell<Result<PathBuf, String>>,
+    runs_x86: OnceCell<bool>,
+}
+
+/// A command for the pinned toolchain, free of what `cargo run` and the user's environment would add to it.
+pub fn pinned(program: &str) -> Command {
+    let mut command = Command::new(program);
+    command.current_dir(root());
+    for (name, _) in std::env::vars_os() {
+        let name = name.to_string_lossy();
+        let flags = name.ends_with("RUSTFLAGS") || name.ends_with("RUSTDOCFLAGS");
+        let cargos = ["CARGO_BUILD_", "CARGO_TARGET_", "CARGO_PKG_", "CARGO_MANIFEST_"]
+            .iter()
+            .any(|p| name.starts_with(p));
+        if flags || cargos || ["CARGO", "LD_LIBRARY_PATH", "RUSTUP_TOOLCHAIN", "RUSTC_BOOTSTRAP"].contains(&&*name) {
+            command.env_remove(&*name);
+        }
+    }
+    command
+}
+
+impl Setup {
+    /// Looks at the pinned toolchain.
+    pub fn new(options: Options) -> Result<Setup> {
+        let mend = "install rustup; its rustc in this folder is the pinned one";
+        let version = checked(pinned("rustc").arg("-vV")).context(mend)?;
+        let field = |name: &str| version.lines().find_map(|l| l.strip_prefix(name)).map(str::to_string);
+        let sysroot = checked(pinned("rustc").args(["--print", "sysroot"]))?;
+        let rust = Rust {
+            host: field("host: ").context("rustc -vV names no host")?,
+            release: field("release: ").context("rustc -vV names no release")?,
+            sysroot: PathBuf::from(sysroot.trim()),
+        };
+        if numbers(&rust.release) < RUSTC_OLDEST {
+            bail!("rustc is {}, rt0 needs 1.95: {mend}", rust.release);
+        }
+        for name in ["RUSTFLAGS", "CARGO_ENCODED_RUSTFLAGS"]
+            .iter()
+            .filter(|name| std::env::var_os(name).is_some())
+        {
+            say!(
+                "{name} is set and not used: each machine has its own flags, and one for all would rebuild every core"
+            );
+        }
+        let folder = root().join("target/setup");
+        fs::create_dir_all(&folder).with_context(|| format!("cannot write to {}", folder.display()))?;
+        Ok(Setup {
+            options,
+            rust,
+            folder,
+            rust_src: OnceCell::new(),
+            debian: OnceCell::new(),
+            apt: OnceCell::new(),
+            qemu_package: OnceCell::new(),
+            runs_x86: OnceCell::new(),
+        })
+    }
+
+    /// The pinned toolchain's linker, the only one that is used.
+    pub fn linker(&self) -> Result<PathBuf> {
+        let linker = self
+            .rust
+            .sysroot
+            .join("lib/rustlib")
+            .join(&self.rust.host)
+            .join("bin/rust-lld");
+        if !linker.exists() {
+            bail!(
+                "there is no {}: the toolchain is not rustup's; install that one",
+                linker.display()
+            );
+        }
+        Ok(linker)
+    }
+
+    /// Gets the machines ready. One that cannot be is an error of its own and does not keep the others back.
+    pub fn machines(&self, targets: &[&'static Target]) -> Vec<(&'static Target, Result<Machine>)> {
+        // Two runs at once would unpack into each other's folders.
+        let lock = File::create(self.folder.join("lock")).and_then(|file| file.lock().map(|()| file));
+        if let Err(error) = &lock {
+            say!("going on without a lock on {}: {error}", self.folder.display());
+        }
+        self.rustup_targets(targets);
+        let ready = |target: &'static Target| {
+            let core = self.core(target)?;
+            let runner = self.runner(target)?;
+            Ok(Machine { target, core, runner })
+        };
+        targets.iter().map(|&target| (target, ready(target))).collect()
+    }
+
+    fn allowed(&self, place: Place) -> bool {
+        self.options.core.is_none_or(|only| only == place)
+    }
+
+    // ---- core ----
+
+    /// Whether the pinned toolchain has the target's core now.
+    pub fn has_prebuilt(&self, target: &Target) -> bool {
+        target.prebuilt
+            && self
+                .rust
+                .sysroot
+                .join("lib/rustlib")
+                .join(target.triple)
+                .join("lib")
+                .exists()
+    }
+
+    /// Whether the pinned toolchain has the source of core now.
+    pub fn has_rust_src(&self) -> bool {
+        self.rust
+            .sysroot
+            .join("lib/rustlib/src/rust/library/core/Cargo.toml")
+            .exists()
+    }
+
+    /// Ways 2: one rustup call for all that lack a prebuilt core, since each call asks the server anew.
+    fn rustup_targets(&self, targets: &[&'static Target]) {
+        let missing: Vec<_> = targets
+            .iter()
+            .filter(|t| t.prebuilt && !self.has_prebuilt(t))
+            .map(|t| t.triple)
+            .collect();
+        if missing.is_empty() || !self.allowed(Place::Rustup) {
+            return;
+        }
+        say!("prebuilt core: rustup target add {}", missing.join(" "));
+        if let Err(error) = checked(pinned("rustup").args(["target", "add"]).args(&missing)) {
+            say!("rustup cannot ({error:#}); going on to the source of core");
+        }
+    }
+
+    fn core(&self, target: &Target) -> Result<Core> {
+        let mut failed = Vec::new();
+        if self.allowed(Place::Rustup) {
+            if self.has_prebuilt(target) {
+                return Ok(Core::Prebuilt);
+            }
+            failed.push(match target.prebuilt {
+                true => format!("rustup target add {}", target.triple),
+                false => "rustup has no prebuilt core for it".to_string(),
+            });
+        }
+        if self.allowed(Place::Source) {
+            match self
+                .rust_src
+                .get_or_init(|| self.add_rust_src().map_err(|e| format!("{e:#}")))
+            {
+                Ok(()) => return Ok(Core::Source),
+                Err(error) => failed.push(error.clone()),
+            }
+        }
+        if self.allowed(Place::Debian) {
+            match self
+                .debian
+                .get_or_init(|| self.debian_rustc().map_err(|e| format!("{e:#}")))
+            {
+                Ok(rustc) => return Ok(Core::Debian(rustc.clone())),
+                Err(error) => failed.push(error.clone()),
+            }
+        }
+        let mend = "with a network, `rustup component add rust-src` in this folder mends it";
+        Err(anyhow!("no core for {}: {}; {mend}", target.triple, failed.join("; ")))
+    }
+
+    fn add_rust_src(&self) -> Result<()> {
+        if !self.has_rust_src() {
+            say!("source of core: rustup component add rust-src");
+            if let Err(error) = checked(pinned("rustup").args(["component", "add", "rust-src"])) {
+                say!("rustup cannot ({error:#}); going on to Debian's packages");
+                return Err(error);
+            }
+        }
+        Ok(())
+    }
+
+    /// Debian's rustc in the cache, unpacked now if it is not there; the result is the script that starts it.
+    fn debian_rustc(&self) -> Result<PathBuf> {
+        let folder = self.folder.join("rustc-web");
+        let script = folder.join("rustc");
+        if folder.exists() {
+            let stamped = Stamp::contents(&folder);
+            let runs = checked(Command::new(&script).arg("-V"));
+            match (stamped, runs) {
+                (Some(_), Ok(_)) => return Ok(script),
+                (None, _) => say!("{} is from another release or tool: made anew", folder.display()),
+                (_, Err(error)) => say!("{} does not run here ({error:#}): made anew", folder.display()),
+            }
+        }
+        let apt = self.apt()?;
+        let versions = apt.versions("rustc-web")?;
+        let version = versions.first().context("versions() returns at least one")?;
+        if upstream(version) < RUSTC_OLDEST {
+            bail!("Debian's rustc-web is {version}, rt0 needs 1.95");
+        }
+        say!("compiler: Debian's rustc-web {version}, into {}", folder.display());
+        let packages = ["rustc-web", "libstd-rust-web-dev", "rust-web-src"].map(|name| format!("{name}={version}"));
+        apt.unpack(&packages, &folder, 1300, &Stamp::new(&packages.join("\n")))?;
+        fs::write(&script, RUSTC_SCRIPT)?;
+        fs::set_permissions(&script, fs::Permissions::from_mode(0o755))?;
+        checked(Command::new(&script).arg("-V")).context("the unpacked compiler does not run")?;
+        Ok(script)
+    }
+
+    fn apt(&self) -> Result<&Apt> {
+        let apt = self
+            .apt
+            .get_or_init(|| Apt::open(&self.folder).map_err(|e| format!("{e:#}")));
+        apt.as_ref().map_err(|error| anyhow!("{error}"))
+    }
+
+    // ---- runners ----
+
+    fn runner(&self, target: &Target) -> Result<Runner> {
+        if self.runs_natively(target) {
+            return Ok(Runner::Native);
+        }
+        self.qemu(target)
+            .with_context(|| format!("no emulator for {}", target.name))
+    }
+
+    fn runs_natively(&self, target: &Target) -> bool {
+        let host = std::env::consts::ARCH;
+        // A 64-bit x86 kernel may be built without support for 32-bit programs: ask it.
+        let asked = || target.name != "x86" || host == "x86" || *self.runs_x86.get_or_init(|| self.probe_x86());
+        target.native_on.contains(&host) && asked()
+    }
+
+    /// Starts a 32-bit program of a few bytes, which exits with 42.
+    fn probe_x86(&self) -> bool {
+        let row = TARGETS.iter().find(|t| t.name == "x86").expect("a row for x86");
+        // mov eax, 1 (exit); mov ebx, 42; int 0x80
+        let code = [0xb8, 1, 0, 0, 0, 0xbb, 42, 0, 0, 0, 0xcd, 0x80];
+        let segments = [(object::elf::PT_LOAD, object::elf::PF_R | object::elf::PF_X, 0x0804_8000)];
+        let program = elf::Image {
+            elf: &row.elf,
+            kind: object::elf::ET_EXEC,
+            segments: &segments,
+            code: &code,
+        };
+        let path = self.folder.join(format!("probe-x86-{}", std::process::id()));
+        let written = fs::write(&path, program.bytes());
+        let written = written.and_then(|()| fs::set_permissions(&path, fs::Permissions::from_mode(0o755)));
+        let outcome = written.and_then(|()| process::run(&mut Command::new(&path), Duration::from_secs(10)));
+        let _ = fs::remove_file(&path);
+        let runs = outcome.is_ok_and(|o| o.status.code() == Some(42));
+        if !runs {
+            say!("this kernel runs no 32-bit x86 programs: x86 goes to the emulator");
+        }
+        runs
+    }
+
+    /// The emulator: the one asked for, or the newest that can be had.
+    fn qemu(&self, target: &Target) -> Result<Runner> {
+        let wish = self.options.qemu.as_deref();
+        if let Some(folder) = wish.filter(|w| w.contains('/')) {
+            let found = qemus_in(Path::new(folder), target.qemu);
+            return found
+                .into_iter()
+                .next()
+                .with_context(|| format!("no {} runs in {folder}", target.qemu));
+        }
+        let mut found = self.local_qemus(target);
+        let fits = |runner: &Runner| matches!(runner, Runner::Qemu(_, v) if wish.is_none_or(|w| is_version(w, *v)));
+        found.retain(fits);
+        let newest = |found: &[Runner]| found.iter().max_by_key(|r| runner_version(r)).cloned();
+        let enough = |r: &Runner| wish.is_some() || runner_version(r) >= QEMU_GOOD;
+        if !newest(&found).is_some_and(|r| enough(&r)) {
+            match self
+                .qemu_package
+                .get_or_init(|| self.unpack_qemu().map_err(|e| format!("{e:#}")))
+            {
+                Ok(folder) => found.extend(qemus_in(&folder.join("usr/bin"), target.qemu)),
+                Err(error) if found.is_empty() => bail!("{error}; `apt-get install qemu-user` as root mends it"),
+                Err(_) => {} // Said once, by unpack_qemu's caller below; an older one is there.
+            }
+        }
+        let best = newest(&found).with_context(|| format!("no {} in the package", target.qemu))?;
+        if runner_version(&best) < QEMU_OLDEST {
+            bail!("{best} is too old, {QEMU_OLDEST} is needed: install a newer qemu-user, or give `--qemu PATH`");
+        }
+        Ok(best)
+    }
+
+    /// The emulators on PATH and in the cache.
+    fn local_qemus(&self, target: &Target) -> Vec<Runner> {
+        let path = std::env::var_os("PATH").unwrap_or_default();
+        let on_path = std::env::split_paths(&path).flat_map(|folder| qemus_in(&folder, target.qemu));
+        let cached = fs::read_dir(&self.folder)
+            .into_iter()
+            .flatten()
+            .flatten()
+            .map(|entry| entry.path());
+        let cached = cached.filter(|p| p.file_name().is_some_and(|n| n.to_string_lossy().starts_with("qemu-")));
+        let cached = cached.filter(|p| Stamp::contents(p).is_some());
+        on_path
+            .chain(cached.flat_map(|p| qemus_in(&p.join("usr/bin"), target.qemu)))
+            .collect()
+    }
+
+    /// Unpacks the newest static qemu-user (that fits the wish) from Debian's packages.
+    fn unpack_qemu(&self) -> Result<PathBuf> {
+        let attempt = || {
+            let apt = self.apt()?;
+            let wish = self.options.qemu.as_deref();
+            let mut offers = Vec::new();
+            for package in ["qemu-user", "qemu-user-static"] {
+                offers.extend(
+                    apt.versions(package)
+                        .unwrap_or_default()
+                        .into_iter()
+                        .map(|version| (package, version)),
+                );
+            }
+            offers.retain(|(_, version)| wish.is_none_or(|w| is_version(w, Version(upstream(version)))));
+            offers.sort_by_key(|(_, version)| std::cmp::Reverse(upstream(version)));
+            for (package, version) in offers {
+                if apt.stands_alone(package, &version)? {
+                    let folder = self.folder.join(format!("qemu-{}", Version(upstream(&version))));
+                    say!("emulator: Debian's {package} {version}, into {}", folder.display());
+                    let wanted = format!("{package}={version}");
+                    apt.unpack(std::slice::from_ref(&wanted), &folder, 600, &Stamp::new(&wanted))?;
+                    return Ok(folder);
+                }
+            }
+            bail!(
+                "apt has no static qemu-user{}",
+                wish.map_or(String::new(), |w| format!(" of version {w}"))
+            )
+        };
+        attempt().inspect_err(|error| say!("no newer emulator: {error:#}"))
+    }
+
+    /// A command for strace: the one on PATH, else the package's.
+    pub fn strace(&self) -> Result<Command> {
+        if on_path("strace").is_some() {
+            return Ok(Command::new("strace"));
+        }
+        let folder = self.folder.join("strace");
+        if Stamp::contents(&folder).is_none() {
+            say!("strace: Debian's package, into {}", folder.display());
+            self.apt()?
+                .unpack(&["strace".to_string()], &folder, 50, &Stamp::new("strace"))?;
+        }
+        let mut command = Command::new(folder.join("usr/bin/strace"));
+        command.env(
+            "LD_LIBRARY_PATH",
+            folder.join("usr/lib").join(self.rust.host.replace("-unknown", "")),
+        );
+        Ok(command)
+    }
+}
+
+/// Starts Debian's rustc with its libraries, which nothing else may see.
+const RUSTC_SCRIPT: &str = r#"#!/bin/sh
+# Written by `cargo xtask`.
+here=${0%/*}
+for lib in "$here"/usr/lib/*-linux-gnu*; do
+    LD_LIBRARY_PATH=$lib exec "$here/usr/bin/rustc" "$@"
+done
+"#;
+
+/// The emulators of this name in a folder that say which version they are.
+fn qemus_in(folder: &Path, name: &str) -> Vec<Runner> {
+    let files = [folder.join(name), folder.join(format!("{name}-static"))];
+    let runner = |file: PathBuf| {
+        let said = file
+            .exists()
+            .then(|| checked(Command::new(&file).arg("--version")).ok())??;
+        // qemu-mips version 10.0.2 (Debian 1:10.0.2+ds-2)
+        let version = numbers(said.split_once("version ")?.1);
+        Some(Runner::Qemu(file, Version(version)))
+    };
+    files.into_iter().filter_map(runner).collect()
+}
+
+fn runner_version(runner: &Runner) -> Version {
+    match runner {
+        Runner::Native => Version((0, 0, 0)),
+        Runner::Qemu(_, version) => *version,
+    }
+}
+
+/// Whether `7.2.22` is what was meant by `7.2`.
+fn is_version(wish: &str, version: Version) -> bool {
+    let full = version.to_string();
+    full.strip_prefix(wish)
+        .is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
+}
+
+fn on_path(program: &str) -> Option<PathBuf> {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    std::env::split_paths(&path)
+        .map(|folder| folder.join(program))
+        .find(|file| file.is_file())
+}
+
+/// `cargo xtask doctor`: what is there, and what the other commands would fetch.
+pub fn doctor(options: Options) -> Result<ExitCode> {
+    let setup = Setup::new(options)?;
+    let state = |there: bool, otherwise: &str| {
+        if there {
+            "there".to_string()
+        } else {
+            otherwise.to_string()
+        }
+    };
+    let tool = |name: &str, otherwise: &str| match on_path(name) {
+        Some(path) => path.display().to_string(),
+        None => otherwise.to_string(),
+    };
+    println!(
+        "toolchain   {} for {}, in {}",
+        setup.rust.release,
+        setup.rust.host,
+        setup.rust.sysroot.display()
+    );
+    println!(
+        "linker      {}",
+        setup
+            .linker()
+            .map_or_else(|e| format!("{e:#}"), |path| path.display().to_string())
+    );
+    println!(
+        "cc          {}",
+        tool(
+            "cc",
+            "missing: build scripts need it; `apt-get install gcc libc6-dev` as root"
+        )
+    );
+    println!(
+        "rustup      {}",
+        tool("rustup", "missing: no prebuilt core can be fetched")
+    );
+    println!(
+        "rust-src    {}",
+        state(setup.has_rust_src(), "would be fetched: rustup component add rust-src")
+    );
+    println!(
+        "apt-get     {}",
+        tool("apt-get", "missing: nothing can come from Debian's packages")
+    );
+    let web = Stamp::contents(&setup.folder.join("rustc-web"));
+    println!(
+        "rustc-web   {}",
+        state(web.is_some(), "not unpacked; only needed when rustup cannot help")
+    );
+    println!(
+        "strace      {}",
+        tool("strace", "would be unpacked from Debian's package, for one test")
+    );
+    println!("cache       {} (may be deleted at any time)", setup.folder.display());
+    println!();
+    let mut all_there = true;
+    for target in TARGETS {
+        let core = match (setup.has_prebuilt(target), target.prebuilt, setup.has_rust_src()) {
+            (true, ..) => "core prebuilt".to_string(),
+            (false, true, _) => format!("core would be fetched: rustup target add {}", target.triple),
+            (false, false, true) => "core is compiled from rust-src".to_string(),
+            (false, false, false) => "core would be compiled, from rust-src or Debian's rust-web-src".to_string(),
+        };
+        let best = setup.local_qemus(target).into_iter().max_by_key(runner_version);
+        let runner = match best {
+            _ if setup.runs_natively(target) => "runs natively".to_string(),
+            Some(Runner::Qemu(path, version)) if version >= QEMU_GOOD => format!("qemu {version}: {}", path.display()),
+            Some(Runner::Qemu(path, version)) => {
+                format!(
+                    "qemu {version}: {}, unless Debian's packages have a newer one",
+                    path.display()
+                )
+            }
+            _ => "qemu would be unpacked from Debian's packages".to_string(),
+        };
+        all_there &= !core.contains("would") && !runner.contains("would");
+        let profile = if target.profile == Profile::Dev {
+            " (dev profile)"
+        } else {
+            ""
+        };
+        println!("{:<12} {}{profile}: {core}; {runner}", target.name, target.triple);
+    }
+    println!(
+        "\n{}",
+        if all_there {
+            "Nothing would be fetched."
+        } else {
+            "`cargo xtask test` fetches what is missing."
+        }
+    );
+    Ok(ExitCode::SUCCESS)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_wished_version_may_be_a_prefix_but_not_of_a_number() {
+        assert!(is_version("7.2", Version((7, 2, 22))));
+        assert!(is_version("10", Version((10, 0, 2))));
+        assert!(!is_version("1", Version((10, 0, 2))));
+        assert!(!is_version("7.2", Version((7, 20, 0))));
+    }
+
+    #[test]
+    fn an_emulator_that_is_not_there_is_not_found() {
+        assert!(qemus_in(Path::new("/nonexistent"), "qemu-mips").is_empty());
+    }
+}

@@ -1,0 +1,295 @@
+//! The table of machines: one row each, and everything about a machine that the tool must know is in its row.
+//!
+//! To add a machine, add its row here (and `arch/README.md` says what else it needs). The facts of the ELF column are
+//! checked on every binary before it is started, so a wrong row shows at once.
+
+use anyhow::{Result, bail};
+use object::elf;
+
+/// One machine that rt0 is built for and started on.
+#[derive(Debug)]
+pub struct Target {
+    /// The short name: what the user types, and the first part of every test's name.
+    pub name: &'static str,
+    /// The name that rustc knows.
+    pub triple: &'static str,
+    /// The profile that its programs are built in.
+    pub profile: Profile,
+    /// Whether rustup serves a `core` that fits; else `core` is built from its source.
+    pub prebuilt: bool,
+    /// Flags for rustc beside those that all machines get.
+    pub rustflags: &'static [&'static str],
+    /// The processors (in the words of `std::env::consts::ARCH`) on which it may run without an emulator.
+    pub native_on: &'static [&'static str],
+    /// The emulator's name, without the `-static` that Debian 12 appends.
+    pub qemu: &'static str,
+    /// Arguments for the emulator, before the program's name.
+    pub qemu_args: &'static [&'static str],
+    /// What the ELF header of its programs says.
+    pub elf: Elf,
+    /// What the emulator is known to do wrong. A test listed here may fail there; if it passes, the summary says so.
+    pub gaps: &'static [Gap],
+}
+
+/// The two profiles of the root Cargo.toml; dev has debug assertions and overflow checks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Profile {
+    /// `--release`.
+    Release,
+    /// The default of cargo.
+    Dev,
+}
+
+/// What the ELF header of a machine's programs says.
+#[derive(Debug)]
+pub struct Elf {
+    /// `EM_…`.
+    pub machine: u16,
+    /// 32 or 64.
+    pub bits: u8,
+    /// Byte order.
+    pub big_endian: bool,
+    /// The bits of `e_flags` that tell ABIs apart, and what they must be.
+    pub flags: (u32, u32),
+    /// The largest page size that a kernel for this machine uses; LOAD segments must be aligned to it.
+    pub page: u64,
+}
+
+/// A known gap of the emulator.
+#[derive(Debug)]
+pub struct Gap {
+    /// A part of the test's `bin::name`.
+    pub test: &'static str,
+    /// Why it fails there; shown in the summary.
+    pub reason: &'static str,
+    /// The first version of qemu without this gap, where there is one.
+    pub fixed_in: Option<(u32, u32)>,
+}
+
+const K4: u64 = 0x1000;
+const K64: u64 = 0x1_0000;
+
+/// What most rows have in common; not a machine.
+const ROW: Target = Target {
+    name: "",
+    triple: "",
+    profile: Profile::Release,
+    prebuilt: true,
+    rustflags: &[],
+    native_on: &[],
+    qemu: "",
+    qemu_args: &[],
+    elf: Elf {
+        machine: elf::EM_NONE,
+        bits: 64,
+        big_endian: false,
+        flags: (0, 0),
+        page: K4,
+    },
+    gaps: &[],
+};
+
+/// All machines, in the order in which they are tested and listed.
+pub const TARGETS: &[Target] = &[
+    Target {
+        name: "x86_64",
+        triple: "x86_64-unknown-linux-gnu",
+        native_on: &["x86_64"],
+        qemu: "qemu-x86_64",
+        elf: Elf {
+            machine: elf::EM_X86_64,
+            bits: 64,
+            big_endian: false,
+            flags: (0, 0),
+            page: K4,
+        },
+        ..ROW
+    },
+    // The same machine again with debug assertions and overflow checks on.
+    Target {
+        name: "x86_64-dev",
+        triple: "x86_64-unknown-linux-gnu",
+        profile: Profile::Dev,
+        native_on: &["x86_64"],
+        qemu: "qemu-x86_64",
+        elf: Elf {
+            machine: elf::EM_X86_64,
+            bits: 64,
+            big_endian: false,
+            flags: (0, 0),
+            page: K4,
+        },
+        ..ROW
+    },
+    Target {
+        name: "x86",
+        triple: "i686-unknown-linux-gnu",
+        native_on: &["x86_64", "x86"],
+        qemu: "qemu-i386",
+        elf: Elf {
+            machine: elf::EM_386,
+            bits: 32,
+            big_endian: false,
+            flags: (0, 0),
+            page: K4,
+        },
+        ..ROW
+    },
+    Target {
+        name: "aarch64",
+        triple: "aarch64-unknown-linux-gnu",
+        native_on: &["aarch64"],
+        qemu: "qemu-aarch64",
+        elf: Elf {
+            machine: elf::EM_AARCH64,
+            bits: 64,
+            big_endian: false,
+            flags: (0, 0),
+            page: K64,
+        },
+        ..ROW
+    },
+    Target {
+        name: "mips",
+        triple: "mips-unknown-linux-gnu",
+        prebuilt: false,
+        qemu: "qemu-mips",
+        // ABI o32, instruction set mips32r2.
+        elf: Elf {
+            machine: elf::EM_MIPS,
+            bits: 32,
+            big_endian: true,
+            flags: (0xf000_f000, 0x7000_1000),
+            page: K64,
+        },
+        ..ROW
+    },
+    Target {
+        name: "powerpc64le",
+        triple: "powerpc64le-unknown-linux-gnu",
+        qemu: "qemu-ppc64le",
+        // The low two bits are the ABI's version; rt0 is ELFv2 throughout.
+        elf: Elf {
+            machine: elf::EM_PPC64,
+            bits: 64,
+            big_endian: false,
+            flags: (3, 2),
+            page: K64,
+        },
+        ..ROW
+    },
+];
+
+impl Target {
+    /// The known gap that covers test `name` (`bin::name`) under this version of qemu.
+    pub fn gap(&self, name: &str, qemu: (u32, u32)) -> Option<&'static Gap> {
+        self.gaps
+            .iter()
+            .find(|gap| name.contains(gap.test) && gap.fixed_in.is_none_or(|fixed| qemu < fixed))
+    }
+}
+
+/// The machines that `words` name: short names, triples, `native` (the host's) or `all`; each once, in table order.
+pub fn select(words: &[String], host_triple: &str) -> Result<Vec<&'static Target>> {
+    let mut wanted = Vec::new();
+    for word in words {
+        let before = wanted.len();
+        match word.as_str() {
+            "all" => wanted.extend(TARGETS),
+            "native" => wanted.extend(native(host_triple)),
+            word => {
+                let by_name = TARGETS.iter().find(|t| t.name == word);
+                wanted.extend(by_name.or_else(|| TARGETS.iter().find(|t| t.triple == word)));
+            }
+        }
+        if wanted.len() == before {
+            let rows: Vec<_> = TARGETS
+                .iter()
+                .map(|t| format!("  {:<12} {}", t.name, t.triple))
+                .collect();
+            bail!(
+                "no machine is called `{word}`; these are:\n{}\n  native       the host's\n  all",
+                rows.join("\n")
+            );
+        }
+    }
+    Ok(TARGETS
+        .iter()
+        .filter(|t| wanted.iter().any(|w| w.name == t.name))
+        .collect())
+}
+
+/// The first row with the host's own triple (rt0 is Linux without libc: gnu or musl makes no difference).
+fn native(host_triple: &str) -> Option<&'static Target> {
+    let processor = host_triple.split('-').next();
+    TARGETS.iter().find(|t| t.triple.split('-').next() == processor)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const HOST: &str = "x86_64-unknown-linux-gnu";
+
+    fn names(words: &[&str]) -> Vec<&'static str> {
+        let words: Vec<String> = words.iter().map(|w| w.to_string()).collect();
+        select(&words, HOST)
+            .expect("known names")
+            .iter()
+            .map(|t| t.name)
+            .collect()
+    }
+
+    #[test]
+    fn a_target_is_a_short_name_a_triple_native_or_all() {
+        assert_eq!(names(&["mips"]), ["mips"]);
+        assert_eq!(names(&["i686-unknown-linux-gnu"]), ["x86"]);
+        assert_eq!(names(&["native"]), ["x86_64"]);
+        assert_eq!(names(&["all"]).len(), TARGETS.len());
+    }
+
+    #[test]
+    fn targets_named_twice_are_taken_once_and_in_table_order() {
+        assert_eq!(names(&["mips", "x86", "mips-unknown-linux-gnu"]), ["x86", "mips"]);
+    }
+
+    #[test]
+    fn a_wrong_target_gets_the_list() {
+        let error = select(&["vax".to_string()], HOST)
+            .expect_err("no such machine")
+            .to_string();
+        assert!(
+            error.contains("`vax`") && error.contains("powerpc64le-unknown-linux-gnu"),
+            "{error}"
+        );
+    }
+
+    #[test]
+    fn names_are_unique_and_every_row_is_complete() {
+        for (index, row) in TARGETS.iter().enumerate() {
+            assert!(
+                TARGETS[..index].iter().all(|other| other.name != row.name),
+                "{} twice",
+                row.name
+            );
+            assert!(
+                row.qemu.starts_with("qemu-") && row.elf.machine != elf::EM_NONE,
+                "{}",
+                row.name
+            );
+        }
+    }
+
+    #[test]
+    fn a_gap_ends_with_the_version_that_fixes_it() {
+        let gaps = &[Gap {
+            test: "futex::pi_",
+            reason: "host byte order",
+            fixed_in: Some((10, 0)),
+        }];
+        let row = Target { gaps, ..ROW };
+        assert!(row.gap("futex::pi_lock", (7, 2)).is_some());
+        assert!(row.gap("futex::pi_lock", (10, 0)).is_none());
+        assert!(row.gap("futex::wait", (7, 2)).is_none());
+    }
+}

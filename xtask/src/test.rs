@@ -1,0 +1,666 @@
+//! `cargo xtask test`: one process per test, on every machine, and one account of it all.
+//!
+//! A test program says with `--list` which tests it has and what each expects; `PROGRAM NAME` runs one. All tests of all
+//! machines go into one queue, from which as many workers take as there are processors; tests marked `alone` come
+//! after that, one at a time.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::io::{IsTerminal, Write};
+use std::os::unix::process::ExitStatusExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitCode};
+use std::sync::Mutex;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::Result;
+use indicatif::{ProgressBar, ProgressStyle};
+
+use crate::setup::{Machine, Setup};
+use crate::{Options, build, elf, host_tests, process, root, say, targets};
+
+/// Exit status of a test program that says `skipped: <reason>`.
+const SKIPPED: i32 = 77;
+
+/// How long a test may take if it does not say otherwise.
+const LIMIT_NATIVE: Duration = Duration::from_secs(60);
+const LIMIT_QEMU: Duration = Duration::from_secs(180);
+
+/// How a test ended.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// As it should.
+    Passed,
+    /// Otherwise; what was seen, and how to repeat it.
+    Failed(String),
+    /// It was not run, or could not prove anything here.
+    Skipped(String),
+}
+
+/// A test, ready to run.
+pub struct Test<'a> {
+    /// The machine's short name, or `host`.
+    pub machine: &'static str,
+    /// `bin::name`.
+    pub name: String,
+    /// Whether it must have the machine for itself.
+    pub alone: bool,
+    /// Runs it.
+    pub run: Box<dyn Fn() -> Verdict + Send + Sync + 'a>,
+}
+
+impl<'a> Test<'a> {
+    /// A test that may run beside others.
+    pub fn new(machine: &'static str, name: impl Into<String>, run: impl Fn() -> Verdict + Send + Sync + 'a) -> Self {
+        Test {
+            machine,
+            name: name.into(),
+            alone: false,
+            run: Box::new(run),
+        }
+    }
+
+    fn full_name(&self) -> String {
+        format!("{}::{}", self.machine, self.name)
+    }
+}
+
+/// Runs the tests and reports; the exit status says whether all is well.
+pub fn run(options: Options, words: &[String], filter: Option<&str>) -> Result<ExitCode> {
+    process::prepare();
+    let started = Instant::now();
+    let setup = Setup::new(options)?;
+    let all = ["all".to_string()];
+    let targets = targets::select(if words.is_empty() { &all } else { words }, &setup.rust.host)?;
+    // A filter that begins with a machine's name needs nothing set up for the others.
+    let first = filter.and_then(|f| f.split_once("::")).map(|(first, _)| first);
+    let only = first.filter(|f| *f == "host" || targets::TARGETS.iter().any(|t| t.name == *f));
+    let targets: Vec<_> = targets
+        .into_iter()
+        .filter(|t| only.is_none_or(|name| t.name.ends_with(name)))
+        .collect();
+    // Naming machines other than the host's narrows the run to them.
+    let native = targets::select(&["native".to_string()], &setup.rust.host).unwrap_or_default();
+    let with_host = only.is_none_or(|name| name == "host")
+        && (words.is_empty() || targets.iter().any(|t| native.iter().any(|n| n.name == t.name)));
+
+    let mut report = Report::new(filter);
+    let mut machines = Vec::new();
+    for (target, ready) in setup.machines(&targets) {
+        match ready {
+            Ok(machine) => {
+                say!("{}: core {}, {}", target.name, machine.core, machine.runner);
+                report.runners.insert(target.name, machine.runner.to_string());
+                machines.push(machine);
+            }
+            Err(error) => report.add(
+                &format!("{}::setup", target.name),
+                Verdict::Failed(format!("{error:#}")),
+                None,
+            ),
+        }
+    }
+    let set_up = started.elapsed();
+
+    let built = build::build(&setup, &machines, build::What::Everything)?;
+    for (name, error) in &built.failed {
+        report.add(&format!("{name}::build"), Verdict::Failed(error.clone()), None);
+    }
+    let unit_started = Instant::now();
+    let units = if with_host {
+        build::unit_tests()?
+    } else {
+        build::Units::default()
+    };
+    if let Some(line) = &units.failed {
+        report.add(
+            "host::build",
+            Verdict::Failed(format!("cargo's messages above say why\n{line}")),
+            None,
+        );
+    }
+    let unit_build = unit_started.elapsed();
+
+    let run_started = Instant::now();
+    let mut tests = Vec::new();
+    if with_host {
+        report.runners.insert("host", "native".to_string());
+        for (name, path) in &units.binaries {
+            tests.extend(unit_tests(name, path).unwrap_or_else(|failed| vec![failed]));
+        }
+        tests.extend(host_tests::of_the_repository());
+    }
+    for machine in &machines {
+        for program in built.programs.iter().filter(|p| p.machine == machine.target.name) {
+            if let Err(error) = elf::check(&program.path, machine.target) {
+                let name = format!("{}::{}::elf_facts", machine.target.name, program.name);
+                report.add(&name, Verdict::Failed(format!("{error:#}")), None);
+            } else if !program.example {
+                tests.extend(guest_tests(machine, &program.name, &program.path));
+            }
+        }
+        tests.extend(host_tests::of_programs(&setup, machine, &built));
+    }
+    let matches = |test: &Test| filter.is_none_or(|part| test.full_name().contains(part));
+    tests.retain(matches);
+    run_all(tests, &mut report);
+
+    let times = [
+        ("set-up", set_up),
+        ("core", built.core),
+        ("build", built.rest + unit_build),
+        ("run", run_started.elapsed()),
+        ("in all", started.elapsed()),
+    ];
+    Ok(report.print(&times))
+}
+
+/// Takes the tests from a queue with as many workers as there are processors; then those that must be alone.
+fn run_all(tests: Vec<Test>, report: &mut Report) {
+    let workers = thread::available_parallelism().map_or(1, usize::from);
+    let total = tests.len();
+    report.start(total);
+    let (alone, together): (VecDeque<_>, VecDeque<_>) = tests.into_iter().partition(|test| test.alone);
+    let report = Mutex::new(report);
+    for (tests, workers) in [(together, workers), (alone, 1)] {
+        let queue = Mutex::new(tests);
+        let take = || queue.lock().expect("no worker panics with the queue").pop_front();
+        thread::scope(|scope| {
+            for _ in 0..workers {
+                scope.spawn(|| {
+                    while let Some(test) = take() {
+                        let started = Instant::now();
+                        let verdict = (test.run)();
+                        let mut report = report.lock().expect("no worker panics with the report");
+                        report.add(&test.full_name(), verdict, Some(started.elapsed()));
+                    }
+                });
+            }
+        });
+    }
+}
+
+// ---- the tests of a guest program ----
+
+/// What a line of `--list` says about a test.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Expectation {
+    name: String,
+    /// The exit status that means success.
+    exit: i32,
+    /// The signal that it must die by.
+    signal: Option<i32>,
+    stdout: Option<String>,
+    stderr: Option<String>,
+    args: Vec<String>,
+    env: Vec<(String, String)>,
+    /// The soft limit of its stack: bytes, or `unlimited`.
+    stack: Option<String>,
+    /// Descriptors that are closed at its start.
+    close: Vec<u32>,
+    /// Why it proves nothing under an emulator.
+    native: Option<String>,
+    alone: bool,
+    limit: Option<Duration>,
+}
+
+/// Reads `NAME[\tKEY=VALUE]…`; the error says what is wrong with the line.
+fn expectation(line: &str) -> Result<Expectation, String> {
+    let mut fields = line.split('\t');
+    let mut test = Expectation {
+        name: fields.next().unwrap_or_default().to_string(),
+        ..Default::default()
+    };
+    if test.name.is_empty() || test.name.contains(char::is_whitespace) {
+        return Err(format!("no test name in `{line}`"));
+    }
+    for field in fields {
+        let (key, value) = field.split_once('=').unwrap_or((field, ""));
+        let value = unescape(value);
+        let number = || {
+            value
+                .parse::<u32>()
+                .map_err(|_| format!("`{field}` of {} is no number", test.name))
+        };
+        match key {
+            "exit" => test.exit = number()? as i32,
+            "signal" => test.signal = Some(number()? as i32),
+            "stdout" => test.stdout = Some(value),
+            "stderr" => test.stderr = Some(value),
+            "args" => test.args = value.split(' ').map(str::to_string).collect(),
+            "env" => match value.split_once('=') {
+                Some((name, value)) => test.env.push((name.to_string(), value.to_string())),
+                None => return Err(format!("`{field}` of {} is not env=NAME=VALUE", test.name)),
+            },
+            "stack" if value == "unlimited" => test.stack = Some(value),
+            "stack" => test.stack = Some(number()?.to_string()),
+            "close" => {
+                let list: Result<_, _> = value.split(',').map(str::parse).collect();
+                test.close = list.map_err(|_| format!("`{field}` of {} is no list of descriptors", test.name))?;
+            }
+            "native" => test.native = Some(value),
+            "alone" => test.alone = true,
+            "limit" => test.limit = Some(Duration::from_secs(number()?.into())),
+            _ => return Err(format!("{} has the unknown key `{key}`", test.name)),
+        }
+    }
+    Ok(test)
+}
+
+fn unescape(value: &str) -> String {
+    let mut out = String::new();
+    let mut chars = value.chars();
+    while let Some(c) = chars.next() {
+        match (c, c == '\\') {
+            (_, true) => match chars.next() {
+                Some('n') => out.push('\n'),
+                Some('t') => out.push('\t'),
+                Some(other) => out.push(other),
+                None => out.push('\\'),
+            },
+            (c, false) => out.push(c),
+        }
+    }
+    out
+}
+
+/// The command for a test, with nothing of our environment but PATH: what it sees is the same everywhere.
+fn guest_command(machine: &Machine, program: &Path, test: &Expectation) -> Command {
+    let mut inner = machine.command(program);
+    inner.arg(&test.name).args(&test.args);
+    let mut command = if test.stack.is_none() && test.close.is_empty() {
+        inner
+    } else {
+        // The shell sets the limit and closes the descriptors, so that the line can be typed as it is.
+        let stack = test.stack.as_ref().map(|bytes| match bytes.parse::<u64>() {
+            Ok(bytes) => format!("ulimit -S -s {}; ", bytes.div_ceil(1024)),
+            Err(_) => format!("ulimit -S -s {bytes}; "),
+        });
+        let close: String = test.close.iter().map(|fd| format!(" {fd}>&-")).collect();
+        let script = format!("{}exec \"$0\" \"$@\"{close}", stack.unwrap_or_default());
+        let mut shell = Command::new("sh");
+        shell
+            .args(["-c", &script])
+            .arg(inner.get_program())
+            .args(inner.get_args());
+        shell
+    };
+    command
+        .env_clear()
+        .env("PATH", std::env::var_os("PATH").unwrap_or_default());
+    command
+        .envs(test.env.iter().map(|(name, value)| (name, value)))
+        .current_dir(root());
+    command
+}
+
+/// All tests of one program; a program that cannot list them is one failed test.
+fn guest_tests<'a>(machine: &'a Machine, bin: &str, program: &'a Path) -> Vec<Test<'a>> {
+    let limit = if machine.qemu().is_some() {
+        LIMIT_QEMU
+    } else {
+        LIMIT_NATIVE
+    };
+    let mut command = machine.command(program);
+    let line = process::shell_line(command.arg("--list"));
+    let failed = |why: String| {
+        let why = format!("{why}\n{line}");
+        vec![Test::new(machine.target.name, format!("{bin}::list"), move || {
+            Verdict::Failed(why.clone())
+        })]
+    };
+    let listed = match process::run(&mut command, limit) {
+        Ok(outcome) if outcome.status.success() => outcome,
+        Ok(outcome) => return failed(seen(&outcome, "--list failed")),
+        Err(error) => return failed(format!("cannot start: {error}")),
+    };
+    let mut tests = Vec::new();
+    for line in listed.stdout.lines() {
+        let test = match expectation(line) {
+            Ok(test) => test,
+            Err(error) => return failed(error),
+        };
+        let (name, alone) = (format!("{bin}::{}", test.name), test.alone);
+        let gap_name = name.clone();
+        let run = move || {
+            if let (Some(reason), Some(_)) = (&test.native, machine.qemu()) {
+                return Verdict::Skipped(format!("under qemu: {reason}"));
+            }
+            let mut command = guest_command(machine, program, &test);
+            let verdict = match process::run(&mut command, test.limit.unwrap_or(limit)) {
+                Ok(outcome) => judge(&outcome, &test),
+                Err(error) => Verdict::Failed(format!("cannot start: {error}")),
+            };
+            let gap = machine
+                .qemu()
+                .and_then(|v| machine.target.gap(&gap_name, (v.0.0, v.0.1)));
+            match (verdict, gap) {
+                (Verdict::Failed(_), Some(gap)) => Verdict::Skipped(format!("qemu: {}", gap.reason)),
+                (Verdict::Passed, Some(gap)) => {
+                    say!(
+                        "{}::{gap_name} passes although the table lists a gap: {}",
+                        machine.target.name,
+                        gap.reason
+                    );
+                    Verdict::Passed
+                }
+                (Verdict::Failed(why), None) => Verdict::Failed(format!("{why}\n{}", process::shell_line(&command))),
+                (verdict, _) => verdict,
+            }
+        };
+        tests.push(Test {
+            machine: machine.target.name,
+            name,
+            alone,
+            run: Box::new(run),
+        });
+    }
+    tests
+}
+
+/// Compares what was seen with what was expected.
+fn judge(outcome: &process::Outcome, test: &Expectation) -> Verdict {
+    if outcome.timed_out {
+        return Verdict::Failed(seen(
+            outcome,
+            &format!("no end after {:.0} s", outcome.time.as_secs_f64()),
+        ));
+    }
+    if outcome.status.code() == Some(SKIPPED) && test.exit != SKIPPED {
+        let reason = outcome
+            .stdout
+            .lines()
+            .rev()
+            .find_map(|line| line.strip_prefix("skipped: "));
+        return Verdict::Skipped(reason.unwrap_or("it gave no reason").to_string());
+    }
+    let ended_well = match test.signal {
+        Some(signal) => outcome.status.signal() == Some(signal),
+        None => outcome.status.code() == Some(test.exit),
+    };
+    if !ended_well {
+        let expected = test.signal.map_or(format!("exit status {}", test.exit), |signal| {
+            format!("signal {signal}")
+        });
+        return Verdict::Failed(seen(outcome, &format!("{}, expected {expected}", outcome.status)));
+    }
+    for (stream, text, part) in [
+        ("stdout", &outcome.stdout, &test.stdout),
+        ("stderr", &outcome.stderr, &test.stderr),
+    ] {
+        if part.as_ref().is_some_and(|part| !text.contains(part.as_str())) {
+            let part = part.as_deref().unwrap_or_default();
+            return Verdict::Failed(seen(outcome, &format!("{stream} does not contain {part:?}")));
+        }
+    }
+    Verdict::Passed
+}
+
+/// What happened and what was printed.
+pub fn seen(outcome: &process::Outcome, what: &str) -> String {
+    let mut text = what.to_string();
+    for (stream, said) in [("stdout", &outcome.stdout), ("stderr", &outcome.stderr)] {
+        if !said.trim().is_empty() {
+            let lines: Vec<_> = said.lines().collect();
+            let shown = &lines[lines.len().saturating_sub(40)..];
+            text += &format!("\n--- {stream}, last lines ---\n{}", shown.join("\n"));
+        }
+    }
+    text
+}
+
+// ---- unit tests of the host ----
+
+/// The tests of a binary made by `cargo test`, each as a process of its own like all others.
+fn unit_tests<'a>(name: &str, binary: &'a Path) -> Result<Vec<Test<'a>>, Test<'a>> {
+    let list = |more: &[&str]| {
+        let mut command = Command::new(binary);
+        command.args(["--list", "--format", "terse"]).args(more);
+        let outcome = process::run(&mut command, LIMIT_NATIVE).map_err(|e| e.to_string())?;
+        if !outcome.status.success() {
+            return Err(seen(&outcome, "--list failed"));
+        }
+        Ok(outcome
+            .stdout
+            .lines()
+            .filter_map(|l| Some(l.strip_suffix(": test")?.to_string()))
+            .collect::<Vec<_>>())
+    };
+    let failed = |why: String| Test::new("host", format!("{name}::list"), move || Verdict::Failed(why.clone()));
+    let ignored = list(&["--ignored"]).map_err(failed)?;
+    let all = list(&[]).map_err(failed)?;
+    let test = |test: String| {
+        let skipped = ignored.contains(&test);
+        Test::new("host", format!("{name}::{test}"), move || {
+            if skipped {
+                return Verdict::Skipped("marked #[ignore]".to_string());
+            }
+            let mut command = Command::new(binary);
+            command.args(["--exact", &test]).current_dir(root());
+            match process::run(&mut command, LIMIT_NATIVE) {
+                Ok(outcome) if outcome.status.success() && !outcome.timed_out => Verdict::Passed,
+                Ok(outcome) => Verdict::Failed(seen(&outcome, &process::shell_line(&command))),
+                Err(error) => Verdict::Failed(format!("cannot start: {error}")),
+            }
+        })
+    };
+    Ok(all.into_iter().map(test).collect())
+}
+
+// ---- the account ----
+
+/// Collects verdicts, prints each as it comes, and all of them at the end.
+struct Report {
+    counts: BTreeMap<String, Count>,
+    runners: BTreeMap<&'static str, String>,
+    failures: Vec<(String, String)>,
+    skips: BTreeMap<String, Vec<String>>,
+    filter: Option<String>,
+    bar: ProgressBar,
+}
+
+/// The sums of one machine.
+#[derive(Default)]
+struct Count {
+    passed: usize,
+    failed: usize,
+    skipped: usize,
+    time: Duration,
+}
+
+impl Report {
+    fn new(filter: Option<&str>) -> Report {
+        Report {
+            counts: BTreeMap::new(),
+            runners: BTreeMap::new(),
+            failures: Vec::new(),
+            skips: BTreeMap::new(),
+            filter: filter.map(str::to_string),
+            bar: ProgressBar::hidden(),
+        }
+    }
+
+    /// Shows progress, on a terminal only.
+    fn start(&mut self, total: usize) {
+        if std::io::stdout().is_terminal() && std::io::stderr().is_terminal() {
+            self.bar = ProgressBar::new(total as u64);
+            if let Ok(style) = ProgressStyle::with_template("{bar:40} {pos} of {len} tests, {elapsed}") {
+                self.bar.set_style(style);
+            }
+        }
+    }
+
+    fn add(&mut self, name: &str, verdict: Verdict, time: Option<Duration>) {
+        let machine = name.split("::").next().unwrap_or(name);
+        let count = self.counts.entry(machine.to_string()).or_default();
+        count.time += time.unwrap_or_default();
+        let mut line = format!("test {name} ... ");
+        match verdict {
+            Verdict::Passed => {
+                count.passed += 1;
+                line.push_str("ok");
+            }
+            Verdict::Failed(why) => {
+                count.failed += 1;
+                line.push_str("FAILED");
+                self.failures.push((name.to_string(), why));
+            }
+            Verdict::Skipped(reason) => {
+                count.skipped += 1;
+                line += &format!("skipped, {reason}");
+                self.skips.entry(reason).or_default().push(name.to_string());
+            }
+        }
+        if let Some(time) = time.filter(|t| t.as_secs() >= 5) {
+            line += &format!(" ({:.1} s)", time.as_secs_f64());
+        }
+        self.bar.inc(1);
+        self.bar.suspend(|| println!("{line}"));
+    }
+
+    fn print(&self, times: &[(&str, Duration)]) -> ExitCode {
+        self.bar.finish_and_clear();
+        let again = |name: &str| format!("cargo xtask test {name}");
+        if !self.failures.is_empty() {
+            println!("\nfailures:");
+        }
+        for (name, why) in &self.failures {
+            println!("\n---- {name} ----\n{why}\nagain: {}", again(name));
+        }
+        if !self.skips.is_empty() {
+            println!("\nskipped:");
+        }
+        for (reason, names) in &self.skips {
+            println!("  {reason}");
+            names.iter().for_each(|name| println!("    {name}"));
+        }
+        println!();
+        let (mut passed, mut failed, mut skipped) = (0, 0, 0);
+        for (machine, count) in &self.counts {
+            let runner = self.runners.get(machine.as_str()).map_or("not set up", String::as_str);
+            let sums = format!(
+                "{} passed, {} failed, {} skipped",
+                count.passed, count.failed, count.skipped
+            );
+            println!("{machine:<12} {sums}, {:.1} s ({runner})", count.time.as_secs_f64());
+            (passed, failed, skipped) = (passed + count.passed, failed + count.failed, skipped + count.skipped);
+        }
+        let times: Vec<_> = times
+            .iter()
+            .map(|(what, time)| format!("{what} {:.1} s", time.as_secs_f64()))
+            .collect();
+        println!("time: {}", times.join(", "));
+        if passed + failed == 0 {
+            println!(
+                "no test ran{}",
+                self.filter
+                    .as_ref()
+                    .map_or(String::new(), |f| format!(": none contains `{f}`"))
+            );
+        }
+        println!("{passed} passed, {failed} failed, {skipped} skipped");
+        let _ = std::io::stdout().flush();
+        if failed == 0 && passed > 0 {
+            ExitCode::SUCCESS
+        } else {
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// A folder for the files of one test, empty and its own.
+pub fn scratch(name: &str) -> std::io::Result<PathBuf> {
+    let folder = root().join("target/test-tmp").join(name);
+    if folder.exists() {
+        std::fs::remove_dir_all(&folder)?;
+    }
+    std::fs::create_dir_all(&folder)?;
+    Ok(folder)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn outcome(script: &str) -> process::Outcome {
+        process::run(Command::new("sh").args(["-c", script]), Duration::from_secs(10)).expect("sh exists")
+    }
+
+    fn judged(script: &str, line: &str) -> Verdict {
+        judge(&outcome(script), &expectation(line).expect("a good line"))
+    }
+
+    #[test]
+    fn a_list_line_is_a_name_and_keys() {
+        let line =
+            "panics\texit=101\tstderr=at \\\\ line\\n2\targs=a b\tenv=K=v=w\tenv=L=\tstack=65536\tclose=0,2\talone";
+        let test = expectation(line).expect("a good line");
+        let env = [("K", "v=w"), ("L", "")].map(|(k, v)| (k.to_string(), v.to_string()));
+        assert_eq!((test.name.as_str(), test.exit, test.alone), ("panics", 101, true));
+        assert_eq!(test.stderr.as_deref(), Some("at \\ line\n2"));
+        assert_eq!(
+            (test.args, test.env),
+            (vec!["a".to_string(), "b".to_string()], env.to_vec())
+        );
+        assert_eq!((test.stack.as_deref(), test.close), (Some("65536"), vec![0, 2]));
+        assert_eq!(
+            expectation("x\tlimit=5").expect("good").limit,
+            Some(Duration::from_secs(5))
+        );
+    }
+
+    #[test]
+    fn a_list_line_that_is_wrong_is_refused() {
+        for line in [
+            "",
+            "\texit=1",
+            "two words",
+            "x\texit=one",
+            "x\tenv=K",
+            "x\tclose=0,b",
+            "x\tcolour=red",
+            "x\tstack=1k",
+        ] {
+            assert!(expectation(line).is_err(), "{line}");
+        }
+    }
+
+    #[test]
+    fn exit_status_signal_and_streams_decide() {
+        assert_eq!(judged("exit 0", "t"), Verdict::Passed);
+        assert_eq!(judged("echo abc; exit 7", "t\texit=7\tstdout=b"), Verdict::Passed);
+        assert_eq!(judged("kill -ABRT $$", "t\tsignal=6"), Verdict::Passed);
+        for (script, line) in [
+            ("exit 1", "t"),
+            ("kill -ABRT $$", "t"),
+            ("exit 6", "t\tsignal=6"),
+            ("echo abc >&2", "t\tstdout=b"),
+            ("exit 0", "t\texit=101"),
+        ] {
+            assert!(matches!(judged(script, line), Verdict::Failed(_)), "{script} {line}");
+        }
+    }
+
+    #[test]
+    fn a_skip_gives_its_last_reason() {
+        let verdict = judged("echo skipped: first; echo skipped: no such call; exit 77", "t");
+        assert_eq!(verdict, Verdict::Skipped("no such call".to_string()));
+    }
+
+    #[test]
+    fn limits_and_descriptors_are_set_by_a_line_that_can_be_typed() {
+        let row = &targets::TARGETS[0];
+        let machine = Machine {
+            target: row,
+            core: crate::setup::Core::Prebuilt,
+            runner: crate::setup::Runner::Native,
+        };
+        let test = expectation("-c\targs=ulimit -s\tstack=100000\tclose=1").expect("a good line");
+        let command = guest_command(&machine, Path::new("/bin/echo"), &test);
+        let line = process::shell_line(&command);
+        assert!(
+            line.ends_with(r#"sh -c 'ulimit -S -s 98; exec "$0" "$@" 1>&-' /bin/echo -c ulimit -s"#),
+            "{line}"
+        );
+    }
+}
