@@ -100,7 +100,11 @@ fn unsafe_at<T: Copy>(base: *const T, index: usize) -> T {
 
 impl fmt::Debug for Env {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Env").field("args", &self.args).field("vars", &self.vars.len()).field("auxv", &self.auxv).finish()
+        f.debug_struct("Env")
+            .field("args", &self.args)
+            .field("vars", &self.vars.len())
+            .field("auxv", &self.auxv)
+            .finish()
     }
 }
 
@@ -405,8 +409,19 @@ mod tests {
     #[test]
     fn arguments_variables_and_vector_are_found() {
         let words = [
-            2, address(c"prog"), address(c"arg"), 0, address(c"A=1"), address(c"B=x=y"), 0, AT_PAGESZ, 4096, AT_SECURE, 0,
-            AT_NULL, 7,
+            2,
+            address(c"prog"),
+            address(c"arg"),
+            0,
+            address(c"A=1"),
+            address(c"B=x=y"),
+            0,
+            AT_PAGESZ,
+            4096,
+            AT_SECURE,
+            0,
+            AT_NULL,
+            7,
         ];
         let env = env(&words);
         assert_eq!(env.args().collect::<Vec<_>>(), [c"prog", c"arg"]);

@@ -163,11 +163,7 @@ unsafe fn copy(mut dest: *mut u8, mut src: *const u8, mut n: usize) {
         } else {
             // The same from the end, with the end aligned.
             let end = dest.addr().wrapping_add(n);
-            let clip = if ahead.wrapping_neg() >= BLOCK {
-                end.wrapping_neg() % PAIR
-            } else {
-                0
-            };
+            let clip = if ahead.wrapping_neg() >= BLOCK { end.wrapping_neg() % PAIR } else { 0 };
             let mut step = BLOCK - clip;
             loop {
                 let at = n - BLOCK;
@@ -669,11 +665,7 @@ mod tests {
         let start = memory.as_mut_ptr();
         copy(start.wrapping_add(to), start.wrapping_add(from), n);
         for (at, &byte) in memory.iter().enumerate() {
-            let expected = if at >= to && at < to + n {
-                pattern(at - to + from)
-            } else {
-                pattern(at)
-            };
+            let expected = if at >= to && at < to + n { pattern(at - to + from) } else { pattern(at) };
             assert_eq!(byte, expected, "byte {at} after {n} bytes from {from} to {to}");
         }
     }
@@ -692,20 +684,8 @@ mod tests {
         for _ in 0..1000 {
             let (to, from) = (next(&mut seed, 4000), next(&mut seed, 4000));
             check_copy(&mut large.0, to, from, next(&mut seed, 5000), &copy);
-            check_copy(
-                &mut large.0,
-                to,
-                to + next(&mut seed, 150),
-                next(&mut seed, 4800),
-                &copy,
-            );
-            check_copy(
-                &mut large.0,
-                from + next(&mut seed, 150),
-                from,
-                next(&mut seed, 4800),
-                &copy,
-            );
+            check_copy(&mut large.0, to, to + next(&mut seed, 150), next(&mut seed, 4800), &copy);
+            check_copy(&mut large.0, from + next(&mut seed, 150), from, next(&mut seed, 4800), &copy);
         }
     }
 
@@ -759,17 +739,13 @@ mod tests {
     #[test]
     fn sets_at_any_address() {
         // SAFETY: 1. Up to 32 + 600 of 700 bytes.
-        check_sets(600, |to, value, n| unsafe {
-            set(to, usize::from(value) * (usize::MAX / 0xFF), n)
-        });
+        check_sets(600, |to, value, n| unsafe { set(to, usize::from(value) * (usize::MAX / 0xFF), n) });
     }
 
     #[test]
     fn sets_by_aligned_words() {
         // SAFETY: 1. Up to 32 + 200 of 700 bytes.
-        check_sets(200, |to, value, n| unsafe {
-            set_aligned(to, usize::from(value) * (usize::MAX / 0xFF), n)
-        });
+        check_sets(200, |to, value, n| unsafe { set_aligned(to, usize::from(value) * (usize::MAX / 0xFF), n) });
     }
 
     #[test]

@@ -327,9 +327,8 @@ pub(crate) unsafe fn rt_sigaction(
 pub(crate) unsafe fn rt_sigprocmask(how: u32, new: &k::kernel_sigset_t) -> k::kernel_sigset_t {
     let mut old = *new;
     // SAFETY: 1. is our caller's; the sets are of this machine's size.
-    let done = unsafe {
-        call!(__NR_rt_sigprocmask, how as usize, at(new), at(&raw mut old), size_of::<k::kernel_sigset_t>())
-    };
+    let done =
+        unsafe { call!(__NR_rt_sigprocmask, how as usize, at(new), at(&raw mut old), size_of::<k::kernel_sigset_t>()) };
     done.unwrap_or_else(|errno| die("rt_sigprocmask", errno));
     old
 }

@@ -99,11 +99,10 @@ impl<'a> Builder<'a> {
         let image = Image::of_program();
         let tls = Layout::new::<Block>(&image);
         let id = ThreadId::next()?;
-        let mut mapping = Mapping::new(self.stack_size, &[
-            (tls.size, tls.align),
-            (size_of::<Launch<F, T>>(), align_of::<Launch<F, T>>()),
-            (name.len(), 1),
-        ])?;
+        let mut mapping = Mapping::new(
+            self.stack_size,
+            &[(tls.size, tls.align), (size_of::<Launch<F, T>>(), align_of::<Launch<F, T>>()), (name.len(), 1)],
+        )?;
         let area = mapping.carve(tls.size, tls.align);
         let launch = mapping.carve(size_of::<Launch<F, T>>(), align_of::<Launch<F, T>>()).cast::<Launch<F, T>>();
         let name_at = mapping.carve(name.len(), 1);
@@ -114,7 +113,9 @@ impl<'a> Builder<'a> {
         // SAFETY: as above, of this length.
         unsafe { name_at.copy_from_nonoverlapping(name.as_ptr(), name.len()) };
         let block = Block {
-            name: self.name.map(|_| NonNull::slice_from_raw_parts(NonNull::new(name_at).unwrap_or(NonNull::dangling()), name.len())),
+            name: self.name.map(|_| {
+                NonNull::slice_from_raw_parts(NonNull::new(name_at).unwrap_or(NonNull::dangling()), name.len())
+            }),
             mapping: (mapping.base, mapping.len),
             launch: launch.cast(),
             run: run::<F, T>,
@@ -393,7 +394,8 @@ impl Mapping {
 impl Drop for Mapping {
     fn drop(&mut self) {
         // SAFETY: 1. No thread was started on it, and what was carved from it is not used again.
-        unsafe { sys::munmap(self.base, self.len) }.unwrap_or_else(|errno| sys::die("munmap of a thread never started", errno));
+        unsafe { sys::munmap(self.base, self.len) }
+            .unwrap_or_else(|errno| sys::die("munmap of a thread never started", errno));
     }
 }
 

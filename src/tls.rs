@@ -98,13 +98,7 @@ impl Layout {
                 // The image ends so far below that its start is as skewed as in the program.
                 let below = image.size + (0usize.wrapping_sub(image.skew).wrapping_sub(image.size) & modulus);
                 let start = below.next_multiple_of(align);
-                Layout {
-                    block: start,
-                    image: start - below,
-                    thread_pointer: start,
-                    size: start + block_size,
-                    align,
-                }
+                Layout { block: start, image: start - below, thread_pointer: start, size: start + block_size, align }
             }
         }
     }
