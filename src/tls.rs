@@ -43,7 +43,8 @@ impl Image {
         let headers = header.cast::<u8>().wrapping_add(ehdr.e_phoff).cast();
         // SAFETY: as above, `e_phnum` headers lie at `e_phoff`.
         let headers: &[elf::Elf_Phdr] = unsafe { slice::from_raw_parts(headers, ehdr.e_phnum.into()) };
-        match headers.iter().find(|header| header.p_type == elf::PT_TLS) {
+        // The script asks for the header also where there is nothing to describe: then it is all zero.
+        match headers.iter().find(|header| header.p_type == elf::PT_TLS && header.p_memsz != 0) {
             None => Image { bytes: &[], size: 0, align: 1, skew: 0 },
             Some(tls) => {
                 let align = tls.p_align.max(1);

@@ -201,8 +201,8 @@ tests! {
             let frame = core::hint::black_box([1u8; 1024]);
             if kib == 0 { 0 } else { use_stack(kib - 1) + frame[kib % 1024] as usize }
         }
-        // Half of it, for debug frames hold more than their array.
-        assert_eq!(Builder::new().stack_size(8 << 20).spawn(|| use_stack(4 << 10)).unwrap().join(), 4 << 10);
+        // An eighth of it, for debug frames hold more than their array.
+        assert_eq!(Builder::new().stack_size(32 << 20).spawn(|| use_stack(4 << 10)).unwrap().join(), 4 << 10);
     }
 
     #[keys("signal=11")]
