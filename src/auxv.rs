@@ -95,7 +95,7 @@ impl Env {
 /// One word of the initial stack, for the counts of [`Env::from_stack`].
 fn unsafe_at<T: Copy>(base: *const T, index: usize) -> T {
     // SAFETY: only called above, where 1. and 2. say that each count meets its end before the stack's.
-    unsafe { *base.add(index) }
+    unsafe { base.wrapping_add(index).read() }
 }
 
 impl fmt::Debug for Env {

@@ -79,7 +79,7 @@ macro_rules! entry {
     ($main:path) => {
         const _: () = {
             #[unsafe(no_mangle)]
-            extern "Rust" fn __rt0_main(env: $crate::Env) -> i32 {
+            extern "Rust" fn __rt0_entry_is_missing(env: $crate::Env) -> i32 {
                 let main: fn($crate::Env) -> i32 = $main;
                 main(env)
             }

@@ -21,12 +21,12 @@ fn panic(info: &PanicInfo<'_>) -> ! {
     // Errors, here and below: there is nobody left to tell.
     let _ = write!(line, "\nthread '{}' panicked at ", thread::name_for_messages());
     let _ = match info.location() {
-        Some(location) => write!(line, "{location}:\n"),
-        None => write!(line, "an unknown place:\n"),
+        Some(location) => writeln!(line, "{location}:"),
+        None => writeln!(line, "an unknown place:"),
     };
     let _ = match again {
-        true => write!(line, "(while writing a panic's message)\n"),
-        false => write!(line, "{}\n", info.message()),
+        true => writeln!(line, "(while writing a panic's message)"),
+        false => writeln!(line, "{}", info.message()),
     };
     let _ = line.finish();
     sys::exit_group(STATUS)

@@ -10,8 +10,8 @@ use crate::errno::{Errno, Result};
 use crate::{sys, thread};
 
 unsafe extern "Rust" {
-    /// The user's main, defined by [`entry!`](crate::entry!).
-    safe fn __rt0_main(env: Env) -> i32;
+    /// The user's main, defined by [`entry!`](crate::entry!). Where that is missing the linker shows the name.
+    safe fn __rt0_entry_is_missing(env: Env) -> i32;
 }
 
 /// The door from `_start`.
@@ -28,7 +28,14 @@ pub(crate) unsafe extern "C" fn rust_start(sp: *const usize) -> ! {
     // SAFETY: 1. by 2. above.
     unsafe { thread::adopt_main() };
     open_standard_descriptors();
-    sys::exit_group(__rt0_main(env))
+    run(env)
+}
+
+/// Not inlined: a compiler may compute the address of a thread's own variable anywhere in a function, and at first in
+/// [`rust_start`] there is no thread pointer yet.
+#[inline(never)]
+fn run(env: Env) -> ! {
+    sys::exit_group(__rt0_entry_is_missing(env))
 }
 
 /// Sees to it that descriptors 0, 1 and 2 are open: else the next file that the program opens becomes its standard output.

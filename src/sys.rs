@@ -180,7 +180,7 @@ pub(crate) unsafe fn mmap(addr: *mut u8, len: usize, prot: u32, flags: u32, fd: 
         Mmap::Bytes(_) | Mmap::Block(_) => 1,
     };
     args[5] = usize::try_from(offset / unit).map_err(|_| Errno::EOVERFLOW)?;
-    if offset % unit != 0 {
+    if !offset.is_multiple_of(unit) {
         return Err(Errno::EINVAL);
     }
     let base = match Cpu::MMAP {
@@ -336,6 +336,7 @@ pub(crate) unsafe fn rt_sigprocmask(how: u32, new: &k::kernel_sigset_t) -> k::ke
 // Time, and calls that wait.
 
 /// clock_gettime(2). `EINVAL` for a clock that does not exist.
+#[allow(clippy::unnecessary_cast)] // The narrow form's fields are longs.
 pub(crate) fn clock_gettime(clock: u32) -> Result<Timespec> {
     match timed(Cpu::CLOCK_GETTIME) {
         Width::Wide(nr) => {
@@ -365,7 +366,7 @@ pub(crate) fn clock_nanosleep_until(clock: u32, deadline: &Timespec) -> Result<(
     };
     match timed(Cpu::CLOCK_NANOSLEEP) {
         Width::Wide(nr) => nr_and_time(nr, at(deadline)),
-        Width::Narrow(nr) => nr_and_time(nr, at(&raw const *&narrow(deadline))),
+        Width::Narrow(nr) => nr_and_time(nr, at(&narrow(deadline))),
     }
 }
 
@@ -381,7 +382,7 @@ pub(crate) fn futex_wait(word: &AtomicU32, shared: bool, expected: u32, deadline
     match (timed(Cpu::FUTEX), deadline) {
         (Width::Wide(nr) | Width::Narrow(nr), None) => nr_and_time(nr, 0),
         (Width::Wide(nr), Some(deadline)) => nr_and_time(nr, at(deadline)),
-        (Width::Narrow(nr), Some(deadline)) => nr_and_time(nr, at(&raw const *&narrow(deadline))),
+        (Width::Narrow(nr), Some(deadline)) => nr_and_time(nr, at(&narrow(deadline))),
     }
 }
 

@@ -104,20 +104,22 @@ impl<'a> Builder<'a> {
             &[(tls.size, tls.align), (size_of::<Launch<F, T>>(), align_of::<Launch<F, T>>()), (name.len(), 1)],
         )?;
         let area = mapping.carve(tls.size, tls.align);
-        let launch = mapping.carve(size_of::<Launch<F, T>>(), align_of::<Launch<F, T>>()).cast::<Launch<F, T>>();
+        let launch = mapping.carve(size_of::<Launch<F, T>>(), align_of::<Launch<F, T>>());
         let name_at = mapping.carve(name.len(), 1);
         let stack = mapping.carve(0, STACK_ALIGN);
 
-        // SAFETY: carved from a fresh mapping, for this type.
-        unsafe { launch.write(Launch { closure: ManuallyDrop::new(f) }) };
+        // SAFETY: carved from a fresh mapping, for this type among others.
+        unsafe { launch.cast::<F>().write(f) };
         // SAFETY: as above, of this length.
         unsafe { name_at.copy_from_nonoverlapping(name.as_ptr(), name.len()) };
+        // SAFETY: just written, from a str; the mapping keeps it as long as the block, and nobody writes to it again.
+        let name_there = unsafe { &*core::ptr::slice_from_raw_parts(name_at, name.len()) };
+        // SAFETY: as above.
+        let name_there = unsafe { core::str::from_utf8_unchecked(name_there) };
         let block = Block {
-            name: self.name.map(|_| {
-                NonNull::slice_from_raw_parts(NonNull::new(name_at).unwrap_or(NonNull::dangling()), name.len())
-            }),
+            name: self.name.map(|_| NonNull::from_ref(name_there)),
             mapping: (mapping.base, mapping.len),
-            launch: launch.cast(),
+            launch,
             run: run::<F, T>,
             ..Block::new(id)
         };
@@ -127,13 +129,11 @@ impl<'a> Builder<'a> {
         match unsafe { start(block, stack, thread_pointer) } {
             Ok(()) => {
                 core::mem::forget(mapping); // The block's references own it now.
-                // SAFETY: the result lies where the closure was, in memory that the handle's reference keeps.
-                let result = unsafe { (&raw mut (*launch).result).cast::<T>() };
-                Ok(JoinHandle { block, result, owns: PhantomData })
+                Ok(JoinHandle { block, result: launch.cast(), owns: PhantomData })
             }
             Err(errno) => {
                 // SAFETY: no thread started, so the closure is still here and nobody else's.
-                unsafe { ManuallyDrop::drop(&mut (*launch).closure) };
+                unsafe { launch.cast::<F>().drop_in_place() };
                 Err(errno)
             }
         }
@@ -152,10 +152,11 @@ const STACK_ALIGN: usize = 16;
 /// Less could not hold what runs before and after the closure.
 const MIN_STACK_SIZE: usize = 16 << 10;
 
-/// The closure, and once it ran, its result.
+/// Room for the closure, and once it ran, for its result; either starts where the room does.
+#[repr(C)]
 union Launch<F, T> {
-    closure: ManuallyDrop<F>,
-    result: ManuallyDrop<T>,
+    _closure: ManuallyDrop<F>,
+    _result: ManuallyDrop<T>,
 }
 
 /// Clones the thread, with all signals blocked (2), and tries again while the kernel says `EAGAIN`: it does so also when a
@@ -222,6 +223,7 @@ pub(crate) unsafe extern "C" fn rust_thread(block: *mut u8) -> ! {
     let (base, len) = this.mapping;
     // Release: what this thread did with the memory comes before whoever frees it.
     if this.refs.fetch_sub(1, Release) == 1 {
+        fence(Acquire); // Pairs with every other release.
         // SAFETY: 1. No word at all.
         unsafe { sys::set_tid_address(null_mut()) };
         // SAFETY: 1. The last reference is gone, so nobody else has a way here. 2. Blocked above. 3. Taken away above.
@@ -237,16 +239,16 @@ pub(crate) unsafe extern "C" fn rust_thread(block: *mut u8) -> ! {
 ///
 /// 1. `this.launch` holds a `Launch<F, T>` with a closure that nobody else will take.
 unsafe fn run<F: FnOnce() -> T, T>(this: &Block) {
-    let launch = this.launch.cast::<Launch<F, T>>();
     // SAFETY: 1. It is read once.
-    let closure = unsafe { ManuallyDrop::take(&mut (*launch).closure) };
-    let result = ManuallyDrop::new(closure());
+    let closure = unsafe { this.launch.cast::<F>().read() };
+    let result = closure();
+    let room = this.launch.cast::<T>();
     // SAFETY: 1. The closure is gone; the room is for either.
-    unsafe { (&raw mut (*launch).result).write(result) };
+    unsafe { room.write(result) };
     // Release: the result comes before the word that says it is there. The other side's exchange is in `JoinHandle::drop`.
     if this.state.compare_exchange(JOINABLE, FINISHED, Release, Relaxed).is_err() {
         // SAFETY: written above; a detached thread's result is nobody else's.
-        unsafe { ManuallyDrop::drop(&mut (*launch).result) };
+        unsafe { room.drop_in_place() };
     }
 }
 
@@ -274,7 +276,7 @@ struct Block {
     state: AtomicU32,
     parker: Parker,
     id: ThreadId,
-    name: Option<NonNull<[u8]>>,
+    name: Option<NonNull<str>>,
     /// The signals that were blocked on the thread that spawned this one.
     mask: SigSet,
     /// Base and length; null and 0 for the main thread's.
@@ -288,7 +290,7 @@ const FINISHED: u32 = 1;
 const DETACHED: u32 = 2;
 
 const _: () = assert!(offset_of!(Block, this) == 0, "variant II reads it at the thread pointer");
-const _: () = assert!(size_of::<Block>() % align_of::<Block>() == 0, "variant I finds it from its end");
+const _: () = assert!(size_of::<Block>().is_multiple_of(align_of::<Block>()), "variant I finds it from its end");
 
 impl Block {
     fn new(id: ThreadId) -> Block {
@@ -321,7 +323,7 @@ impl Block {
 
     fn name(&self) -> Option<&str> {
         // SAFETY: copied from a str, into the mapping that this block lies in (or static, for the main thread).
-        self.name.map(|name| unsafe { core::str::from_utf8_unchecked(name.as_ref()) })
+        self.name.map(|name| unsafe { name.as_ref() })
     }
 
     /// Waits until the kernel says that the thread ended (4).
@@ -422,7 +424,7 @@ pub(crate) unsafe fn adopt_main() {
     } else {
         main_area_of(&tls).unwrap_or_else(|errno| sys::die("mmap of the main thread's TLS", errno))
     };
-    let block = Block { name: Some(NonNull::from_ref(b"main")), ..Block::new(ThreadId::MAIN) };
+    let block = Block { name: Some(NonNull::from_ref("main")), ..Block::new(ThreadId::MAIN) };
     // SAFETY: 1. Large and aligned enough, static or fresh, so zero; and ours by 1. 2. The layout is the image's.
     let (block, thread_pointer) = unsafe { Block::place(area, &tls, &image, block) };
     // SAFETY: 1. As the layout says; it stays for the life of the process.

@@ -70,11 +70,11 @@ tests! {
     }
 
     fn one_wake_lets_one_go_and_wake_all_the_rest() {
-        wakes(|word, expected| futex::wait(word, expected), futex::wake, futex::wake_all);
+        wakes(futex::wait, futex::wake, futex::wake_all);
     }
 
     fn shared_wakes_do_the_same() {
-        wakes(|word, expected| futex::shared::wait(word, expected), futex::shared::wake, futex::shared::wake_all);
+        wakes(futex::shared::wait, futex::shared::wake, futex::shared::wake_all);
     }
 
     fn no_wake_is_lost_between_two_threads() {

@@ -55,7 +55,7 @@ tests! {
             #[repr(align(16))]
             struct Aligned(#[allow(dead_code)] [u8; 16]);
             let local = Aligned([0; 16]);
-            core::hint::black_box(&raw const local).addr() % 16 == 0
+            core::hint::black_box(&raw const local).addr().is_multiple_of(16)
         }
         assert!(aligned());
         assert!(thread::spawn(aligned).unwrap().join());

@@ -223,7 +223,7 @@ tests! {
         #[repr(align(65536))]
         struct Huge(u8);
         fn is_aligned<T>(value: &T) -> bool {
-            core::hint::black_box(&raw const *value).addr() % align_of::<T>() == 0
+            core::hint::black_box(&raw const *value).addr().is_multiple_of(align_of::<T>())
         }
         let (aligned, huge) = (Aligned(1), Huge(2));
         let result = Builder::new().stack_size(1 << 20).spawn(move || {

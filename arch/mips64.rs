@@ -1,0 +1,218 @@
+//! MIPS64 with the n64 ABI, both byte orders, EM 8.
+//!
+//! - System call: `syscall`; number in $v0; arguments in $a0-$a5, which are $4-$9; result in $v0. After a failure $a3
+//!   is not 0, and $v0 is the positive error number. The kernel destroys $at, $10-$15, $24, hi and lo; whether $8 and
+//!   $9 survive differs by kernel. Source: arch/mips/kernel/scall64-n64.S, asm/stackframe.h.
+//! - Delay slots: the instruction after a branch or jump runs before the branch takes effect. Under `.set noreorder` we
+//!   fill them ourselves.
+//! - Functions: position-independent ones expect their own address in $t9 and make their $gp of it, so every call from
+//!   here goes through $t9. Eight arguments go in $a0-$a7, and have no room on the stack. Source: *MIPSpro N32 ABI
+//!   Handbook*.
+//! - Entry: $sp is aligned and points at argc; the other registers are 0, $gp and $t9 among them.
+//! - Thread pointer: the UserLocal register, set by set_thread_area(2), read by `rdhwr`; TLS variant I, 0x7000 beyond.
+//! - clone(2): flags, stack, ptid, tls, ctid.
+//! - Signals: flags come first in struct sigaction; there are 128; no restorer, the kernel returns through its vDSO.
+//! - Stack: 16-aligned, nothing below $sp is safe.
+
+use core::arch::{asm, naked_asm};
+use core::mem::offset_of;
+
+use linux_raw_sys::general as k;
+
+use crate::arch::{Arch, CloneArgs, Mmap, RawAction, Timed, Tls};
+
+pub(crate) struct Cpu;
+
+/// A stub is a function, not inline: rustc cannot be told that an `asm!` destroys $at, hi and lo, and the compiler may
+/// keep values there (half of a product that it fetches later). A call lets it know all of that, by the ABI.
+///
+/// It costs a jump there and one back; what a call makes the caller save, the kernel destroys anyway. Nothing is moved:
+/// with the number last, the C arguments are where the kernel wants its own.
+macro_rules! syscall {
+    ($name:ident($($arg:ident),*), $number:literal) => {
+        #[inline(always)]
+        unsafe fn $name(nr: usize $(, $arg: usize)*) -> isize {
+            #[unsafe(naked)]
+            unsafe extern "C" fn call($($arg: usize, )* nr: usize) -> isize {
+                naked_asm!(
+                    ".set push",
+                    ".set noreorder",
+                    $number, // Into $v0, from where `nr` lies.
+                    "syscall",
+                    "dnegu $v1, $v0",
+                    "jr $ra",
+                    "movn $v0, $v1, $a3", // Delay slot: a failure becomes negative.
+                    ".set pop",
+                )
+            }
+            // SAFETY: 1. is our caller's; the stub keeps to the C ABI.
+            unsafe { call($($arg, )* nr) }
+        }
+    };
+}
+
+impl Arch for Cpu {
+    const MMAP: Mmap = Mmap::Bytes(k::__NR_mmap);
+    const FUTEX: Timed = Timed::Wide(k::__NR_futex);
+    const CLOCK_GETTIME: Timed = Timed::Wide(k::__NR_clock_gettime);
+    const CLOCK_NANOSLEEP: Timed = Timed::Wide(k::__NR_clock_nanosleep);
+    const PPOLL: Timed = Timed::Wide(k::__NR_ppoll);
+    const TLS: Tls = Tls::Above { tcb: 0, bias: 0x7000 };
+
+    syscall!(syscall0(), "move $v0, $a0");
+    syscall!(syscall1(a), "move $v0, $a1");
+    syscall!(syscall2(a, b), "move $v0, $a2");
+    syscall!(syscall3(a, b, c), "move $v0, $a3");
+    syscall!(syscall4(a, b, c, d), "move $v0, $a4");
+    syscall!(syscall5(a, b, c, d, e), "move $v0, $a5");
+    syscall!(syscall6(a, b, c, d, e, f), "move $v0, $a6");
+
+    #[unsafe(naked)]
+    #[cfg_attr(not(test), unsafe(no_mangle))]
+    unsafe extern "C" fn _start() -> ! {
+        naked_asm!(
+            ".cfi_startproc",
+            ".cfi_undefined $ra", // Nobody called us: unwinders stop here.
+            ".set push",
+            ".set noreorder",
+            ".balign 8",     // So that the two doublewords are aligned; it adds a nop or nothing.
+            "bal 3f",        // We do not know where we are; $ra will say where the two doublewords are.
+            "move $a0, $sp", // Delay slot: where argc, argv, envp and auxv lie.
+            "2:",
+            ".gpdword 2b", // Where we are and where we go, relative to _gp: right before any relocation is done.
+            ".gpdword {start}",
+            "3:",
+            "ld $v0, 0($ra)",
+            "ld $t9, 8($ra)",
+            "dsubu $gp, $ra, $v0",
+            "daddu $t9, $gp, $t9",
+            "li $v0, -16",
+            "and $sp, $sp, $v0", // The kernel aligns it; a loader may not.
+            "move $fp, $zero",   // End of the frame chain,
+            "jr $t9",
+            "move $ra, $zero", // Delay slot: and of the return addresses.
+            ".set pop",
+            ".cfi_endproc",
+            start = sym crate::start::rust_start,
+        )
+    }
+
+    unsafe fn set_thread_pointer(tp: *mut u8) -> isize {
+        // SAFETY: 1. It only sets the thread pointer, to what our caller vouches for.
+        unsafe { Self::syscall1(k::__NR_set_thread_area as usize, tp.expose_provenance()) }
+    }
+
+    #[inline(always)]
+    unsafe fn thread_pointer() -> *mut u8 {
+        let tp;
+        // The instruction came with release 2; on older machines the kernel does it for us, and it does so quickly, and
+        // destroying nothing, for exactly this one: with $v1. Source: arch/mips/kernel/genex.S, handle_ri_rdhwr.
+        // SAFETY: 1. It reads a register, which our caller says is set.
+        unsafe {
+            asm!(
+                ".set push",
+                ".set mips64r2",
+                "rdhwr $3, $29",
+                ".set pop",
+                out("$3") tp,
+                options(nostack, pure, readonly, preserves_flags),
+            )
+        };
+        tp
+    }
+
+    unsafe fn clone_thread(args: &CloneArgs) -> isize {
+        type Entry = unsafe extern "C" fn(*mut u8) -> !;
+
+        /// `entry` is an argument so that the compiler finds its address, by whichever means the code model has.
+        #[unsafe(naked)]
+        unsafe extern "C" fn clone(args: *const CloneArgs, entry: Entry) -> isize {
+            //   C: clone(args, entry)    kernel: clone(flags, stack, ptid, tls, ctid)
+            //            $a0   $a1                     $a0    $a1    $a2   $a3  $a4
+            naked_asm!(
+                ".cfi_startproc",
+                ".set push",
+                ".set noreorder",
+                "ld $v0, {stack}($a0)",
+                "ld $v1, {start}($a0)",
+                "daddiu $v0, $v0, -16", // The child's two words, above its stack pointer; still 16-aligned.
+                "sd $v1, 0($v0)",
+                "sd $a1, 8($v0)",
+                "move $a1, $v0",
+                "ld $a2, {tid}($a0)",
+                "ld $a3, {tls}($a0)",
+                "move $a4, $a2",
+                "ld $a0, {flags}($a0)",
+                "li $v0, {nr}",
+                "syscall",
+                "beqz $v0, 2f",   // The child: a failure's number is not 0.
+                "dnegu $v1, $v0", // Delay slot, and of no use to the child.
+                "jr $ra",
+                "movn $v0, $v1, $a3", // Delay slot: a failure becomes negative.
+                "2:",
+                ".cfi_undefined $ra",
+                "ld $a0, 0($sp)", // What the parent left above the stack pointer.
+                "ld $t9, 8($sp)",
+                "move $fp, $zero", // End of the frame chain,
+                "jr $t9",
+                "move $ra, $zero", // Delay slot: and of the return addresses.
+                ".set pop",
+                ".cfi_endproc",
+                stack = const offset_of!(CloneArgs, stack),
+                start = const offset_of!(CloneArgs, start),
+                tid = const offset_of!(CloneArgs, tid),
+                tls = const offset_of!(CloneArgs, tls),
+                flags = const offset_of!(CloneArgs, flags),
+                nr = const k::__NR_clone,
+            )
+        }
+        // SAFETY: 1. to 3. are our caller's.
+        unsafe { clone(args, crate::thread::rust_thread) }
+    }
+
+    unsafe fn unmap_and_exit(base: *mut u8, len: usize) -> ! {
+        // SAFETY: 1. to 3. are our caller's: the mapping may go, and nothing runs on it after; the second call needs no
+        // memory (n64 has no arguments on the stack that the kernel would look for) and does not return.
+        unsafe {
+            asm!(
+                "syscall", // munmap(base, len)
+                "move $a0, $zero",
+                "li $v0, {exit}",
+                "syscall",
+                "break",
+                exit = const k::__NR_exit,
+                in("$2") k::__NR_munmap as usize,
+                in("$4") base,
+                in("$5") len,
+                options(noreturn, nostack),
+            )
+        }
+    }
+
+    type Sigaction = Sigaction;
+
+    fn sigaction(action: RawAction) -> Sigaction {
+        Sigaction { flags: action.flags as u32, handler: action.handler, mask: action.mask, beyond: 0 }
+    }
+
+    fn raw_action(kernel: Sigaction) -> RawAction {
+        RawAction { handler: kernel.handler, flags: kernel.flags as usize, mask: kernel.mask }
+    }
+}
+
+/// struct sigaction of include/linux/signal_types.h under `__ARCH_HAS_IRIX_SIGACTION`. linux-raw-sys 0.12 has the
+/// fields of `kernel_sigaction` in the order of the other machines, which is wrong here.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub(crate) struct Sigaction {
+    flags: u32,
+    handler: usize,
+    mask: k::kernel_sigset_t,
+    /// No kernel reads or writes it. qemu-user does (its struct still has the restorer that Linux gave up in 2.5), and
+    /// when this was not here it wrote to whatever followed: the flags of the new action, before it read them.
+    beyond: usize,
+}
+
+const _: () = assert!(offset_of!(Sigaction, flags) == 0 && offset_of!(Sigaction, handler) == 8);
+const _: () = assert!(offset_of!(Sigaction, mask) == 16 && offset_of!(Sigaction, beyond) == 32);
+const _: () = assert!(size_of::<Sigaction>() == 40);

@@ -1,0 +1,189 @@
+//! powerpc (ppc, 32-bit), EM 20, big-endian.
+//!
+//! - System call: `sc`; number in r0; arguments in r3 to r8; result in r3. A failure sets the summary overflow bit of
+//!   cr0 and leaves the error number, positive, in r3. The kernel may destroy r0, r4 to r12, cr0, ctr and xer; it keeps
+//!   lr, the other condition fields and all floating-point and vector registers. Source: the kernel's
+//!   Documentation/arch/powerpc/syscall64-abi.rst, which holds for `sc` here too; arch/powerpc/kernel/entry_32.S.
+//! - 64-bit arguments are two registers, the high half first, in an odd-even pair (r3:r4, r5:r6, r7:r8).
+//! - Entry: r1 is 16-aligned and points at argc. Source: `start_thread` in arch/powerpc/kernel/process.c.
+//! - Thread pointer: r2, which the compiler leaves alone; TLS variant I, biased by 0x7000. Source: Power Architecture
+//!   32-bit ABI Supplement, "Thread Local Storage".
+//! - clone(2): flags, stack, ptid, tls, ctid.
+//! - Signals: a restorer is ignored: the return goes through the vDSO, or a trampoline of the kernel's on the stack.
+//!   Source: arch/powerpc/kernel/signal_32.c.
+//! - Stack: 16-aligned at any time. A frame begins with the back chain and the callee's room for lr. No red zone.
+//!   Source: System V ABI, PowerPC Processor Supplement, "The Stack Frame".
+
+use core::arch::{asm, naked_asm};
+use core::mem::offset_of;
+
+use linux_raw_sys::general as k;
+
+use crate::arch::{Arch, CloneArgs, Mmap, RawAction, Timed, Tls};
+
+pub(crate) struct Cpu;
+
+/// What every frame begins with, rounded up to the alignment.
+const FRAME: usize = 16;
+
+macro_rules! syscall {
+    ($name:ident($($arg:ident in $reg:tt),*)) => {
+        #[inline(always)]
+        unsafe fn $name(nr: usize $(, $arg: usize)*) -> isize {
+            let ret;
+            // SAFETY: 1. The caller vouches for the call; the kernel destroys only what is listed.
+            unsafe {
+                asm!(
+                    "sc",
+                    "bns+ 2f",  // cr0.SO clear: r3 is a value.
+                    "neg 3, 3", // Set: r3 is an error number, which the seam wants negative.
+                    "2:",
+                    in("r0") nr,
+                    $(in($reg) $arg,)*
+                    lateout("r3") ret,
+                    lateout("r0") _, lateout("r4") _, lateout("r5") _, lateout("r6") _, lateout("r7") _,
+                    lateout("r8") _, lateout("r9") _, lateout("r10") _, lateout("r11") _, lateout("r12") _,
+                    lateout("cr0") _, lateout("ctr") _, lateout("xer") _,
+                    options(nostack),
+                );
+            }
+            ret
+        }
+    };
+}
+
+impl Arch for Cpu {
+    const MMAP: Mmap = Mmap::Units4096(k::__NR_mmap2);
+    const FUTEX: Timed = Timed::Split { wide: k::__NR_futex_time64, narrow: k::__NR_futex };
+    const CLOCK_GETTIME: Timed = Timed::Split { wide: k::__NR_clock_gettime64, narrow: k::__NR_clock_gettime };
+    const CLOCK_NANOSLEEP: Timed =
+        Timed::Split { wide: k::__NR_clock_nanosleep_time64, narrow: k::__NR_clock_nanosleep };
+    const PPOLL: Timed = Timed::Split { wide: k::__NR_ppoll_time64, narrow: k::__NR_ppoll };
+    const TLS: Tls = Tls::Above { tcb: 0, bias: 0x7000 };
+
+    syscall!(syscall0());
+    syscall!(syscall1(a in "r3"));
+    syscall!(syscall2(a in "r3", b in "r4"));
+    syscall!(syscall3(a in "r3", b in "r4", c in "r5"));
+    syscall!(syscall4(a in "r3", b in "r4", c in "r5", d in "r6"));
+    syscall!(syscall5(a in "r3", b in "r4", c in "r5", d in "r6", e in "r7"));
+    syscall!(syscall6(a in "r3", b in "r4", c in "r5", d in "r6", e in "r7", f in "r8"));
+
+    #[unsafe(naked)]
+    #[cfg_attr(not(test), unsafe(no_mangle))]
+    unsafe extern "C" fn _start() -> ! {
+        naked_asm!(
+            ".cfi_startproc",
+            ".cfi_undefined lr", // Nobody called us: unwinders stop here.
+            "mr 3, 1",           // Where argc, argv, envp and auxv lie.
+            "clrrwi 1, 1, 4",    // The kernel aligns it to 16; a loader may not.
+            "li 0, 0",
+            "stwu 0, -{frame}(1)", // End of the frame chain: a frame whose back chain is 0.
+            "bl {start}",
+            "trap", // Never returns.
+            ".cfi_endproc",
+            frame = const FRAME,
+            start = sym crate::start::rust_start,
+        )
+    }
+
+    unsafe fn set_thread_pointer(tp: *mut u8) -> isize {
+        // SAFETY: the register is the program's own, and our caller vouches for the value. It counts as writing memory,
+        // so that no `thread_pointer` moves across.
+        unsafe { asm!("mr 2, {}", in(reg) tp, options(nostack, preserves_flags)) };
+        0
+    }
+
+    #[inline(always)]
+    unsafe fn thread_pointer() -> *mut u8 {
+        let tp;
+        // SAFETY: reading it is always allowed. `readonly` rather than `nomem` keeps it behind `set_thread_pointer`.
+        unsafe { asm!("mr {}, 2", out(reg) tp, options(nostack, pure, readonly, preserves_flags)) };
+        tp
+    }
+
+    #[inline(never)]
+    unsafe fn clone_thread(args: &CloneArgs) -> isize {
+        #[unsafe(naked)]
+        unsafe extern "C" fn clone(args: *const CloneArgs) -> isize {
+            //   C: clone(args)    kernel: clone(flags, stack, ptid, tls, ctid)
+            //            r3                       r3     r4    r5   r6    r7
+            naked_asm!(
+                ".cfi_startproc",
+                "lwz 4, {stack}(3)",
+                "lwz 8, {start}(3)",
+                "lwz 5, {tid}(3)",
+                "lwz 6, {tls}(3)",
+                "lwz 3, {flags}(3)",
+                "mr 7, 5",
+                "li 0, 0",
+                "stwu 0, -({frame} + 16)(4)", // The child's frame; its back chain, 0, ends the frame chain.
+                "stw 8, {frame}(4)",          // The child's first word, above its frame's head.
+                "li 0, {nr}",
+                "sc",
+                "bns+ 2f",
+                "neg 3, 3", // Failure, as in the stubs.
+                "blr",
+                "2:",
+                "cmpwi 3, 0",
+                "bnelr+", // Parent: the result is in r3.
+                ".cfi_undefined lr",
+                "lwz 3, {frame}(1)", // Child: what the parent left above the frame's head.
+                "bl {thread}",
+                "trap", // Never returns.
+                ".cfi_endproc",
+                stack = const offset_of!(CloneArgs, stack),
+                start = const offset_of!(CloneArgs, start),
+                tid = const offset_of!(CloneArgs, tid),
+                tls = const offset_of!(CloneArgs, tls),
+                flags = const offset_of!(CloneArgs, flags),
+                frame = const FRAME,
+                nr = const k::__NR_clone,
+                thread = sym crate::thread::rust_thread,
+            )
+        }
+        // SAFETY: 1. to 3. are our caller's.
+        unsafe { clone(args) }
+    }
+
+    unsafe fn unmap_and_exit(base: *mut u8, len: usize) -> ! {
+        // SAFETY: 1. to 3. are our caller's: the mapping may go, and nothing runs on it after; the second call needs no
+        // memory and does not return.
+        unsafe {
+            asm!(
+                "sc", // munmap(base, len)
+                "li 3, 0",
+                "li 0, {exit}",
+                "sc",
+                "trap",
+                exit = const k::__NR_exit,
+                in("r0") k::__NR_munmap as usize,
+                in("r3") base,
+                in("r4") len,
+                options(noreturn, nostack),
+            )
+        }
+    }
+
+    type Sigaction = k::kernel_sigaction;
+
+    fn sigaction(action: RawAction) -> k::kernel_sigaction {
+        // SAFETY: a pointer that the kernel only stores; its type for it is an optional function pointer, whose None is
+        // SIG_DFL.
+        let sa_handler_kernel = unsafe { core::mem::transmute::<usize, k::__kernel_sighandler_t>(action.handler) };
+        k::kernel_sigaction {
+            sa_handler_kernel,
+            sa_flags: action.flags as u32,
+            sa_restorer: None, // The field is there, and the kernel does not look at it.
+            sa_mask: action.mask,
+        }
+    }
+
+    fn raw_action(kernel: k::kernel_sigaction) -> RawAction {
+        RawAction {
+            handler: kernel.sa_handler_kernel.map_or(0, |f| f as usize),
+            flags: kernel.sa_flags as usize,
+            mask: kernel.sa_mask,
+        }
+    }
+}

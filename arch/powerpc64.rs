@@ -1,0 +1,196 @@
+//! powerpc64 and powerpc64le (ppc64, ppc64le), EM 21, with the ELFv2 ABI in both byte orders.
+//!
+//! - System call: `sc`; number in r0; arguments in r3 to r8; result in r3. A failure sets the summary overflow bit of
+//!   cr0 and leaves the error number, positive, in r3. The kernel may destroy r0, r4 to r12, cr0, ctr and xer; it keeps
+//!   lr, the other condition fields and all floating-point and vector registers. Source: the kernel's
+//!   Documentation/arch/powerpc/syscall64-abi.rst. (`scv 0` would spare us the bit, but wants a POWER9 and AT_HWCAP2.)
+//! - Entry: r1 is 16-aligned and points at argc; r12 holds the entry's own address. Source: `start_thread` in
+//!   arch/powerpc/kernel/process.c.
+//! - Calls: code finds its data through r2, the TOC pointer. A function's global entry computes it from r12, its local
+//!   entry expects it. `bl` reaches the local one, and the `nop` behind it is the linker's, to put r2 back where the
+//!   callee does not keep it (POWER10 code); without it such a link fails. Source: ELFv2 ABI, "Function Calls".
+//! - Thread pointer: r13, which the compiler leaves alone; TLS variant I, biased by 0x7000. Source: ELFv2 ABI, "Thread
+//!   Local Storage ABI".
+//! - clone(2): flags, stack, ptid, tls, ctid.
+//! - Signals: a handler is entered at its global entry, with r12. A restorer is ignored: the return goes through the
+//!   vDSO, or a trampoline of the kernel's on the stack. Source: arch/powerpc/kernel/signal_64.c.
+//! - Stack: 16-aligned at any time. A frame begins with 32 bytes: the back chain, the callee's room for cr and lr, and
+//!   r2's. 288 bytes below r1 are a red zone. Source: ELFv2 ABI, "The Stack Frame".
+
+use core::arch::{asm, naked_asm};
+use core::mem::offset_of;
+
+use linux_raw_sys::general as k;
+
+use crate::arch::{Arch, CloneArgs, Mmap, RawAction, Timed, Tls};
+
+pub(crate) struct Cpu;
+
+/// What every frame begins with, and all that an outermost one needs.
+const FRAME: usize = 32;
+
+macro_rules! syscall {
+    ($name:ident($($arg:ident in $reg:tt),*)) => {
+        #[inline(always)]
+        unsafe fn $name(nr: usize $(, $arg: usize)*) -> isize {
+            let ret;
+            // SAFETY: 1. The caller vouches for the call; the kernel destroys only what is listed.
+            unsafe {
+                asm!(
+                    "sc",
+                    "bns+ 2f",  // cr0.SO clear: r3 is a value.
+                    "neg 3, 3", // Set: r3 is an error number, which the seam wants negative.
+                    "2:",
+                    in("r0") nr,
+                    $(in($reg) $arg,)*
+                    lateout("r3") ret,
+                    lateout("r0") _, lateout("r4") _, lateout("r5") _, lateout("r6") _, lateout("r7") _,
+                    lateout("r8") _, lateout("r9") _, lateout("r10") _, lateout("r11") _, lateout("r12") _,
+                    lateout("cr0") _, lateout("ctr") _, lateout("xer") _,
+                    options(nostack),
+                );
+            }
+            ret
+        }
+    };
+}
+
+impl Arch for Cpu {
+    const MMAP: Mmap = Mmap::Bytes(k::__NR_mmap);
+    const FUTEX: Timed = Timed::Wide(k::__NR_futex);
+    const CLOCK_GETTIME: Timed = Timed::Wide(k::__NR_clock_gettime);
+    const CLOCK_NANOSLEEP: Timed = Timed::Wide(k::__NR_clock_nanosleep);
+    const PPOLL: Timed = Timed::Wide(k::__NR_ppoll);
+    const TLS: Tls = Tls::Above { tcb: 0, bias: 0x7000 };
+
+    syscall!(syscall0());
+    syscall!(syscall1(a in "r3"));
+    syscall!(syscall2(a in "r3", b in "r4"));
+    syscall!(syscall3(a in "r3", b in "r4", c in "r5"));
+    syscall!(syscall4(a in "r3", b in "r4", c in "r5", d in "r6"));
+    syscall!(syscall5(a in "r3", b in "r4", c in "r5", d in "r6", e in "r7"));
+    syscall!(syscall6(a in "r3", b in "r4", c in "r5", d in "r6", e in "r7", f in "r8"));
+
+    #[unsafe(naked)]
+    #[cfg_attr(not(test), unsafe(no_mangle))]
+    unsafe extern "C" fn _start() -> ! {
+        naked_asm!(
+            ".cfi_startproc",
+            ".cfi_undefined lr", // Nobody called us: unwinders stop here.
+            "2:",
+            "addis 2, 12, .TOC.-2b@ha", // The TOC pointer, from our own address in r12.
+            "addi 2, 2, .TOC.-2b@l",
+            "mr 3, 1",        // Where argc, argv, envp and auxv lie.
+            "clrrdi 1, 1, 4", // The kernel aligns it to 16; a loader may not.
+            "li 0, 0",
+            "stdu 0, -{frame}(1)", // End of the frame chain: a frame whose back chain is 0.
+            "bl {start}",
+            "nop",  // The linker's.
+            "trap", // Never returns.
+            ".cfi_endproc",
+            frame = const FRAME,
+            start = sym crate::start::rust_start,
+        )
+    }
+
+    unsafe fn set_thread_pointer(tp: *mut u8) -> isize {
+        // SAFETY: the register is the program's own, and our caller vouches for the value. It counts as writing memory,
+        // so that no `thread_pointer` moves across.
+        unsafe { asm!("mr 13, {}", in(reg) tp, options(nostack, preserves_flags)) };
+        0
+    }
+
+    #[inline(always)]
+    unsafe fn thread_pointer() -> *mut u8 {
+        let tp;
+        // SAFETY: reading it is always allowed. `readonly` rather than `nomem` keeps it behind `set_thread_pointer`.
+        unsafe { asm!("mr {}, 13", out(reg) tp, options(nostack, pure, readonly, preserves_flags)) };
+        tp
+    }
+
+    #[inline(never)]
+    unsafe fn clone_thread(args: &CloneArgs) -> isize {
+        #[unsafe(naked)]
+        unsafe extern "C" fn clone(args: *const CloneArgs) -> isize {
+            //   C: clone(args)    kernel: clone(flags, stack, ptid, tls, ctid)
+            //            r3                       r3     r4    r5   r6    r7
+            naked_asm!(
+                ".cfi_startproc",
+                "ld 4, {stack}(3)",
+                "ld 8, {start}(3)",
+                "ld 5, {tid}(3)",
+                "ld 6, {tls}(3)",
+                "ld 3, {flags}(3)",
+                "mr 7, 5",
+                "li 0, 0",
+                "stdu 0, -({frame} + 16)(4)", // The child's frame; its back chain, 0, ends the frame chain.
+                "std 8, {frame}(4)",          // The child's first word, above its frame's head.
+                "li 0, {nr}",
+                "sc",
+                "bns+ 2f",
+                "neg 3, 3", // Failure, as in the stubs.
+                "blr",
+                "2:",
+                "cmpdi 3, 0",
+                "bnelr+", // Parent: the result is in r3.
+                ".cfi_undefined lr",
+                "ld 3, {frame}(1)", // Child, with the parent's r2: what the parent left above the frame's head.
+                "bl {thread}",
+                "nop",  // The linker's.
+                "trap", // Never returns.
+                ".cfi_endproc",
+                stack = const offset_of!(CloneArgs, stack),
+                start = const offset_of!(CloneArgs, start),
+                tid = const offset_of!(CloneArgs, tid),
+                tls = const offset_of!(CloneArgs, tls),
+                flags = const offset_of!(CloneArgs, flags),
+                frame = const FRAME,
+                nr = const k::__NR_clone,
+                thread = sym crate::thread::rust_thread,
+            )
+        }
+        // SAFETY: 1. to 3. are our caller's.
+        unsafe { clone(args) }
+    }
+
+    unsafe fn unmap_and_exit(base: *mut u8, len: usize) -> ! {
+        // SAFETY: 1. to 3. are our caller's: the mapping may go, and nothing runs on it after; the second call needs no
+        // memory and does not return.
+        unsafe {
+            asm!(
+                "sc", // munmap(base, len)
+                "li 3, 0",
+                "li 0, {exit}",
+                "sc",
+                "trap",
+                exit = const k::__NR_exit,
+                in("r0") k::__NR_munmap as usize,
+                in("r3") base,
+                in("r4") len,
+                options(noreturn, nostack),
+            )
+        }
+    }
+
+    type Sigaction = k::kernel_sigaction;
+
+    fn sigaction(action: RawAction) -> k::kernel_sigaction {
+        // SAFETY: a pointer that the kernel only stores; its type for it is an optional function pointer, whose None is
+        // SIG_DFL.
+        let sa_handler_kernel = unsafe { core::mem::transmute::<usize, k::__kernel_sighandler_t>(action.handler) };
+        k::kernel_sigaction {
+            sa_handler_kernel,
+            sa_flags: action.flags as u64,
+            sa_restorer: None, // The field is there, and the kernel does not look at it.
+            sa_mask: action.mask,
+        }
+    }
+
+    fn raw_action(kernel: k::kernel_sigaction) -> RawAction {
+        RawAction {
+            handler: kernel.sa_handler_kernel.map_or(0, |f| f as usize),
+            flags: kernel.sa_flags as usize,
+            mask: kernel.sa_mask,
+        }
+    }
+}

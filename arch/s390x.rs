@@ -1,0 +1,209 @@
+//! s390x (IBM Z), EM 22, big-endian.
+//!
+//! - System call: `svc 0`; number in r1; arguments in r2 to r7; result in r2, a failure is -4095..=-1. Nothing else is
+//!   destroyed. (`svc n` would carry a number below 256 by itself.) Source: arch/s390/kernel/entry.S, syscall.c.
+//! - mmap(2) takes one argument, the address of its six. Source: `sys_old_mmap`, arch/s390/kernel/syscall.c.
+//! - Entry: r15 is 8-aligned at least and points at argc. Source: ELF ABI s390x Supplement, "Process Initialization".
+//! - Thread pointer: access registers a0 (its high half) and a1 (its low half); TLS variant II.
+//! - clone(2): stack, flags, ptid, ctid, tls.
+//! - Signals: a restorer is optional, else the vDSO has one, or an older kernel puts one on the stack; debuggers know
+//!   it by its instruction. Two forms of frame, with and without `SA_SIGINFO`, and each has its own call to return.
+//!   Source: arch/s390/kernel/signal.c.
+//! - Stack: 8-aligned. Whoever calls owns 160 bytes at r15 for the callee to save in: the back chain at 0, r6 at 48. A
+//!   function keeps r6 to r13 and r15. No red zone. Source: ELF ABI s390x Supplement, "The Stack Frame".
+
+use core::arch::{asm, naked_asm};
+use core::mem::offset_of;
+
+use linux_raw_sys::general as k;
+
+use crate::arch::{Arch, CloneArgs, Mmap, RawAction, Timed, Tls};
+
+pub(crate) struct Cpu;
+
+/// What lies at the stack pointer of everybody who calls.
+const FRAME: usize = 160;
+
+macro_rules! syscall {
+    ($name:ident($($arg:ident in $reg:tt),*)) => {
+        #[inline(always)]
+        unsafe fn $name(nr: usize $(, $arg: usize)*) -> isize {
+            let ret;
+            // SAFETY: 1. The caller vouches for the call; the instruction itself destroys nothing.
+            unsafe {
+                asm!(
+                    "svc 0",
+                    in("r1") nr,
+                    $(in($reg) $arg,)*
+                    lateout("r2") ret,
+                    options(nostack, preserves_flags),
+                );
+            }
+            ret
+        }
+    };
+}
+
+impl Arch for Cpu {
+    const MMAP: Mmap = Mmap::Block(k::__NR_mmap);
+    const FUTEX: Timed = Timed::Wide(k::__NR_futex);
+    const CLOCK_GETTIME: Timed = Timed::Wide(k::__NR_clock_gettime);
+    const CLOCK_NANOSLEEP: Timed = Timed::Wide(k::__NR_clock_nanosleep);
+    const PPOLL: Timed = Timed::Wide(k::__NR_ppoll);
+    const TLS: Tls = Tls::Below;
+
+    syscall!(syscall0());
+    syscall!(syscall1(a in "r2"));
+    syscall!(syscall2(a in "r2", b in "r3"));
+    syscall!(syscall3(a in "r2", b in "r3", c in "r4"));
+    syscall!(syscall4(a in "r2", b in "r3", c in "r4", d in "r5"));
+    syscall!(syscall5(a in "r2", b in "r3", c in "r4", d in "r5", e in "r6"));
+    syscall!(syscall6(a in "r2", b in "r3", c in "r4", d in "r5", e in "r6", f in "r7"));
+
+    #[unsafe(naked)]
+    #[cfg_attr(not(test), unsafe(no_mangle))]
+    unsafe extern "C" fn _start() -> ! {
+        naked_asm!(
+            ".cfi_startproc",
+            ".cfi_undefined %r14",   // Nobody called us: unwinders stop here.
+            "lgr %r2, %r15",         // Where argc, argv, envp and auxv lie.
+            "nill %r15, 0xfff8",     // The kernel aligns it; a loader may not.
+            "aghi %r15, -{frame}",   // What rust_start expects of its caller.
+            "xc 0(8,%r15), 0(%r15)", // End of the frame chain: back chain 0.
+            "brasl %r14, {start}",
+            ".short 0", // Never returns; 0 is no instruction.
+            ".cfi_endproc",
+            frame = const FRAME,
+            start = sym crate::start::rust_start,
+        )
+    }
+
+    unsafe fn set_thread_pointer(tp: *mut u8) -> isize {
+        // SAFETY: the registers are the program's own, and our caller vouches for the value. It counts as writing
+        // memory, so that no `thread_pointer` moves across.
+        unsafe {
+            asm!(
+                "sar %a1, {tp}", // Takes the low half of its operand.
+                "srlg {tp}, {tp}, 32",
+                "sar %a0, {tp}",
+                tp = inout(reg) tp => _,
+                options(nostack, preserves_flags),
+            )
+        };
+        0
+    }
+
+    #[inline(always)]
+    unsafe fn thread_pointer() -> *mut u8 {
+        let tp;
+        // SAFETY: reading them is always allowed. `readonly`, not `nomem`, keeps this behind `set_thread_pointer`.
+        unsafe {
+            asm!(
+                "ear {tp}, %a0",
+                "sllg {tp}, {tp}, 32",
+                "ear {tp}, %a1", // The low half only.
+                tp = out(reg) tp,
+                options(nostack, pure, readonly, preserves_flags),
+            )
+        };
+        tp
+    }
+
+    #[inline(never)]
+    unsafe fn clone_thread(args: &CloneArgs) -> isize {
+        #[unsafe(naked)]
+        unsafe extern "C" fn clone(args: *const CloneArgs) -> isize {
+            //   C: clone(args)    kernel: clone(stack, flags, ptid, ctid, tls)
+            //            r2                     r2     r3     r4    r5    r6
+            naked_asm!(
+                ".cfi_startproc",
+                "stg %r6, 48(%r15)", // The caller's, in the place that it gives for that.
+                ".cfi_offset %r6, -112",
+                "lg %r3, {flags}(%r2)",
+                "lg %r4, {tid}(%r2)",
+                "lgr %r5, %r4",
+                "lg %r6, {tls}(%r2)",
+                "lg %r0, {start}(%r2)",
+                "lg %r2, {stack}(%r2)",
+                "aghi %r2, -({frame} + 16)", // The child's frame, and its first word above.
+                "xc 0(8,%r2), 0(%r2)",       // End of the frame chain.
+                "stg %r0, {frame}(%r2)",
+                "lghi %r1, {nr}",
+                "svc 0",
+                "lg %r6, 48(%r15)",
+                "ltgr %r2, %r2",
+                "bnzr %r14", // Parent, or failure: the result is in r2.
+                ".cfi_undefined %r14",
+                "lg %r2, {frame}(%r15)", // Child: what the parent left above the frame.
+                "brasl %r14, {thread}",
+                ".short 0", // Never returns.
+                ".cfi_endproc",
+                stack = const offset_of!(CloneArgs, stack),
+                start = const offset_of!(CloneArgs, start),
+                tid = const offset_of!(CloneArgs, tid),
+                tls = const offset_of!(CloneArgs, tls),
+                flags = const offset_of!(CloneArgs, flags),
+                frame = const FRAME,
+                nr = const k::__NR_clone,
+                thread = sym crate::thread::rust_thread,
+            )
+        }
+        // SAFETY: 1. to 3. are our caller's.
+        unsafe { clone(args) }
+    }
+
+    unsafe fn unmap_and_exit(base: *mut u8, len: usize) -> ! {
+        // SAFETY: 1. to 3. are our caller's: the mapping may go, and nothing runs on it after; the second call needs no
+        // memory and does not return.
+        unsafe {
+            asm!(
+                "svc 0", // munmap(base, len)
+                "lghi %r2, 0",
+                "lghi %r1, {exit}",
+                "svc 0",
+                ".short 0", // 0 is no instruction.
+                exit = const k::__NR_exit,
+                in("r1") k::__NR_munmap as usize,
+                in("r2") base,
+                in("r3") len,
+                options(noreturn, nostack),
+            )
+        }
+    }
+
+    type Sigaction = k::kernel_sigaction;
+
+    fn sigaction(action: RawAction) -> k::kernel_sigaction {
+        // SAFETY: a pointer that the kernel only stores; its type for it is an optional function pointer, whose None is
+        // SIG_DFL.
+        let sa_handler_kernel = unsafe { core::mem::transmute::<usize, k::__kernel_sighandler_t>(action.handler) };
+        let with_info = action.flags & k::SA_SIGINFO as usize != 0;
+        k::kernel_sigaction {
+            sa_handler_kernel,
+            sa_flags: action.flags as u64 | k::SA_RESTORER as u64,
+            sa_restorer: Some(if with_info { rt_sigaction_return } else { sigaction_return }),
+            sa_mask: action.mask,
+        }
+    }
+
+    fn raw_action(kernel: k::kernel_sigaction) -> RawAction {
+        RawAction {
+            handler: kernel.sa_handler_kernel.map_or(0, |f| f as usize),
+            flags: (kernel.sa_flags & !(k::SA_RESTORER as u64)) as usize,
+            mask: kernel.sa_mask,
+        }
+    }
+}
+
+/// Where a handler returns to that was installed with `SA_SIGINFO`. libgcc knows the frame by this one instruction,
+/// which carries the number.
+#[unsafe(naked)]
+unsafe extern "C" fn rt_sigaction_return() {
+    naked_asm!("svc {nr}", nr = const k::__NR_rt_sigreturn)
+}
+
+/// Where a handler returns to that was installed without it; known by its instruction too.
+#[unsafe(naked)]
+unsafe extern "C" fn sigaction_return() {
+    naked_asm!("svc {nr}", nr = const k::__NR_sigreturn)
+}
