@@ -60,6 +60,7 @@ impl Arch for Cpu {
         Timed::Split { wide: k::__NR_clock_nanosleep_time64, narrow: k::__NR_clock_nanosleep };
     const PPOLL: Timed = Timed::Split { wide: k::__NR_ppoll_time64, narrow: k::__NR_ppoll };
     const TLS: Tls = Tls::Above { tcb: 0, bias: 0x7000 };
+    const UNALIGNED_WORDS: bool = true;
 
     syscall!(syscall0());
     syscall!(syscall1(a in "r3"));

@@ -51,6 +51,7 @@ impl Arch for Cpu {
     const CLOCK_NANOSLEEP: Timed = Timed::Wide(k::__NR_clock_nanosleep);
     const PPOLL: Timed = Timed::Wide(k::__NR_ppoll);
     const TLS: Tls = Tls::Below;
+    const UNALIGNED_WORDS: bool = true;
 
     syscall!(syscall0());
     syscall!(syscall1(a in "r2"));

@@ -47,6 +47,7 @@ impl Arch for Cpu {
     const CLOCK_NANOSLEEP: Timed = Timed::Wide(k::__NR_clock_nanosleep);
     const PPOLL: Timed = Timed::Wide(k::__NR_ppoll);
     const TLS: Tls = Tls::Below;
+    const UNALIGNED_WORDS: bool = true;
 
     syscall!(syscall0());
     syscall!(syscall1(a in "rdi"));
@@ -148,13 +149,13 @@ impl Arch for Cpu {
     type Sigaction = k::kernel_sigaction;
 
     fn sigaction(action: RawAction) -> k::kernel_sigaction {
-        // SAFETY: both are pointers that the kernel only stores; its type for them is an optional function pointer, whose
-        // None is SIG_DFL.
+        // SAFETY: both are pointers that the kernel only stores; its type for them is an optional function pointer,
+        // whose None is SIG_DFL.
         let sa_handler_kernel = unsafe { core::mem::transmute::<usize, k::__kernel_sighandler_t>(action.handler) };
         k::kernel_sigaction {
             sa_handler_kernel,
             sa_flags: action.flags as u64 | k::SA_RESTORER as u64,
-            sa_restorer: Some(restorer),
+            sa_restorer: Some(sigaction_return),
             sa_mask: action.mask,
         }
     }
@@ -168,10 +169,10 @@ impl Arch for Cpu {
     }
 }
 
-/// Where a signal handler returns to. gdb and libgcc know the frame by exactly these nine bytes, so the move is the
-/// seven-byte form, which the assembler would not choose.
+/// Where a signal handler returns to. libgcc knows the frame by exactly these nine bytes, so the move is the seven-byte
+/// form, which the assembler would not choose; gdb asks besides that the function's name contains `sigaction`.
 #[unsafe(naked)]
-unsafe extern "C" fn restorer() {
+unsafe extern "C" fn sigaction_return() {
     naked_asm!(
         ".byte 0x48, 0xc7, 0xc0", // mov rax, sign-extended imm32
         ".long {nr}",

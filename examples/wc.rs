@@ -1,7 +1,7 @@
 //! Counts lines, words and bytes of files, several at a time, and prints what `LC_ALL=C wc` prints.
 //!
-//! A file that cannot be read gets a message, the rest goes on, and the status is 1. Without files, or for `-`, standard
-//! input is read.
+//! A file that cannot be read gets a message, the rest goes on, and the status is 1. Without files, or for `-`,
+//! standard input is read.
 #![no_std]
 #![no_main]
 

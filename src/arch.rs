@@ -1,7 +1,8 @@
 //! The contract between the portable code and a machine, and the only place that asks which machine this is.
 //!
-//! Each file of `arch/` implements [`Arch`] for its `Cpu`, in the order of the trait, so that a diff of two of them reads
-//! as the difference of the two ABIs. A missing member, a missing row of a table and a missing machine are compile errors.
+//! Each file of `arch/` implements [`Arch`] for its `Cpu`, in the order of the trait, so that a diff of two of them
+//! reads as the difference of the two ABIs. A missing member, a missing row of a table and a missing machine are
+//! compile errors.
 //! `arch/README.md` is the guide to a new port.
 //!
 //! Two doors lead from assembly into Rust: [`crate::start::rust_start`] and [`crate::thread::rust_thread`].
@@ -25,8 +26,8 @@ core::cfg_select! {
 
 pub(crate) use imp::Cpu;
 
-/// What a machine must supply. The numbers, flags and structs of the kernel come from linux-raw-sys; here is what it does
-/// not have: instructions, registers, and the facts that no header states.
+/// What a machine must supply. The numbers, flags and structs of the kernel come from linux-raw-sys; here is what it
+/// does not have: instructions, registers, and the facts that no header states.
 pub(crate) trait Arch {
     /// How the kernel maps memory here.
     const MMAP: Mmap;
@@ -40,6 +41,9 @@ pub(crate) trait Arch {
     const PPOLL: Timed;
     /// Where the thread pointer points, relative to the thread's TLS block.
     const TLS: Tls;
+    /// Whether loads and stores of words at any address are as good as aligned ones: then memcpy and its kin use them. A
+    /// matter of speed and size only.
+    const UNALIGNED_WORDS: bool;
 
     /// System calls with 0 to 6 arguments. A failure is -4095..=-1 on every machine.
     ///
@@ -60,9 +64,9 @@ pub(crate) trait Arch {
     /// See [`Arch::syscall0`].
     unsafe fn syscall6(nr: usize, a: usize, b: usize, c: usize, d: usize, e: usize, f: usize) -> isize;
 
-    /// The program's first instruction. Naked; exported as `_start`. Ends the frame chain (frame pointer, return address
-    /// and back chain 0), sets up what the ABI expects of every function (a global pointer, a stack frame), and calls
-    /// [`crate::start::rust_start`] with the stack pointer as the kernel left it.
+    /// The program's first instruction. Naked; exported as `_start`. Ends the frame chain (frame pointer, return
+    /// address and back chain 0), sets up what the ABI expects of every function (a global pointer, a stack frame), and
+    /// calls [`crate::start::rust_start`] with the stack pointer as the kernel left it.
     ///
     /// # Safety
     ///
@@ -141,7 +145,8 @@ pub(crate) enum Timed {
     },
 }
 
-/// Where the thread pointer points (the psABI's "TLS variants"; Ulrich Drepper, *ELF Handling For Thread-Local Storage*).
+/// Where the thread pointer points (the psABI's "TLS variants"; Ulrich Drepper, *ELF Handling For Thread-Local
+/// Storage*).
 #[allow(dead_code)] // A machine uses one of the variants.
 pub(crate) enum Tls {
     /// Variant I: the TLS block lies above. `thread pointer = start + bias`; the block follows `tcb` bytes after start.

@@ -4,8 +4,8 @@
 //!     sp ─▶ argc │ argv[0] … argv[argc-1] │ 0 │ envp[0] … │ 0 │ (tag, value) … │ (AT_NULL, 0)
 //! ```
 //!
-//! Some loaders leave the auxiliary vector out. Then it is read from `/proc/self/auxv`, and where that fails too, the page
-//! size is found by asking mincore(2), and the process counts as one that must be careful ([`Auxv::secure`]).
+//! Some loaders leave the auxiliary vector out. Then it is read from `/proc/self/auxv`, and where that fails too, the
+//! page size is found by asking mincore(2), and the process counts as one that must be careful ([`Auxv::secure`]).
 //!
 //! Sources: getauxval(3), proc_pid_auxv(5), the kernel's fs/binfmt_elf.c.
 
@@ -109,8 +109,8 @@ impl fmt::Debug for Env {
 }
 
 fn c_str(pointer: &'static *const c_char) -> &'static CStr {
-    // SAFETY: the kernel's strings end with NUL and stay; no null pointer is among the counted ones, for argc counts argv's
-    // and the environment's end at the first.
+    // SAFETY: the kernel's strings end with NUL and stay; no null pointer is among the counted ones, for argc counts
+    // argv's and the environment's end at the first.
     unsafe { CStr::from_ptr(*pointer) }
 }
 

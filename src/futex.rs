@@ -1,7 +1,8 @@
 //! Waiting for a word to change: futex(2).
 //!
-//! A wait may return at any time, also when nobody woke it and with `Ok`: loop on the word, never on the result. The word
-//! is compared with `expected` by the kernel, under its own lock, so a change made before the wake is never missed.
+//! A wait may return at any time, also when nobody woke it and with `Ok`: loop on the word, never on the result. The
+//! word is compared with `expected` by the kernel, under its own lock, so a change made before the wake is never
+//! missed.
 //!
 //! The functions here are for words of one process. [`shared`] has the same for words in memory that several processes
 //! map, and for those that the kernel wakes (it always wakes as shared).
@@ -15,8 +16,8 @@ use crate::time::Instant;
 
 macro_rules! operations {
     ($shared:literal) => {
-        /// Sleeps while `word` holds `expected`, until woken. Errors: `EAGAIN`, the word held something else; `EINTR`, a
-        /// signal handler ran. `ENOSYS` and `EPERM` mean a filter forbids futex(2): a caller's loop then spins, which
+        /// Sleeps while `word` holds `expected`, until woken. Errors: `EAGAIN`, the word held something else; `EINTR`,
+        /// a signal handler ran. `ENOSYS` and `EPERM` mean a filter forbids futex(2): a caller's loop then spins, which
         /// is slow and not a hang.
         #[inline]
         pub fn wait(word: &AtomicU32, expected: u32) -> Result<()> {
@@ -32,8 +33,8 @@ macro_rules! operations {
             }
         }
 
-        /// [`wait`], until `deadline` at the latest; then, and when it lies in the past, `ETIMEDOUT`. The word is looked
-        /// at first: `EAGAIN` comes before `ETIMEDOUT`.
+        /// [`wait`], until `deadline` at the latest; then, and when it lies in the past, `ETIMEDOUT`. The word is
+        /// looked at first: `EAGAIN` comes before `ETIMEDOUT`.
         pub fn wait_until(word: &AtomicU32, expected: u32, deadline: Instant) -> Result<()> {
             sys::futex_wait(word, $shared, expected, Some(&deadline.deadline()))
         }

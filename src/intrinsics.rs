@@ -26,9 +26,10 @@ use core::arch::asm;
 use core::ffi::{c_char, c_int};
 use core::mem::MaybeUninit;
 
-/// Whether this machine loads and stores words at any address. A matter of speed and size only: where it does not, the
-/// compiler puts an unaligned word together from bytes.
-const ANY_ADDRESS: bool = true;
+use crate::arch::{Arch, Cpu};
+
+/// Which of the two forms this machine gets. The compiler puts an unaligned word together from bytes where it must.
+const ANY_ADDRESS: bool = Cpu::UNALIGNED_WORDS;
 
 /// Copies `n` bytes from `src` to `dest`, and returns `dest`.
 ///

@@ -36,8 +36,8 @@ pub const fn stderr() -> Stderr {
 }
 
 impl Stdin {
-    /// Reads what is there, at most `buf.len()` bytes; 0 at the end. `EINTR` is tried again; other errors of read(2) are
-    /// returned.
+    /// Reads what is there, at most `buf.len()` bytes; 0 at the end. `EINTR` is tried again; other errors of read(2)
+    /// are returned.
     pub fn read(&self, buf: &mut [u8]) -> Result<usize> {
         read(0, buf)
     }

@@ -28,12 +28,12 @@
 //!
 //! # The flows
 //!
-//! 1. **Start**: `_start` ends the frame chain and hands over the stack pointer → `start::rust_start` → [`Env`], a view of
-//!    the initial stack → the main thread's TLS, block and thread pointer → the standard descriptors → main →
+//! 1. **Start**: `_start` ends the frame chain and hands over the stack pointer → `start::rust_start` → [`Env`], a view
+//!    of the initial stack → the main thread's TLS, block and thread pointer → the standard descriptors → main →
 //!    `exit_group`.
-//! 2. **Thread**: [`thread::spawn`] lays everything that a thread needs into one mapping, blocks signals and clones → the
-//!    child opens its signals, runs the closure, leaves the result, closes its signals and gives up its reference. The
-//!    numbered properties are in [`thread`].
+//! 2. **Thread**: [`thread::spawn`] lays everything that a thread needs into one mapping, blocks signals and clones →
+//!    the child opens its signals, runs the closure, leaves the result, closes its signals and gives up its reference.
+//!    The numbered properties are in [`thread`].
 //! 3. **Signal**: [`signal::sigaction`] → the machine's kernel layout and restorer → the handler → back through the
 //!    restorer.
 //!

@@ -158,7 +158,8 @@ impl Action {
         let handler = match raw.handler {
             SIG_DFL => Handler::Default,
             SIG_IGN => Handler::Ignore,
-            // SAFETY: neither of the two special values, so a handler that was installed: a function that takes the number.
+            // SAFETY: neither of the two special values, so a handler that was installed: a function that takes the
+            // number.
             f => Handler::Call(unsafe { core::mem::transmute::<usize, extern "C" fn(i32)>(f) }),
         };
         Action { handler, mask: SigSet(raw.mask), restart: raw.flags & k::SA_RESTART as usize != 0 }
@@ -172,7 +173,8 @@ const SIG_IGN: usize = 1;
 ///
 /// # Safety
 ///
-/// 1. A handler only does what is sound at any instruction of any thread: no locks, no panics, only async-signal-safe calls.
+/// 1. A handler only does what is sound at any instruction of any thread: no locks, no panics, only async-signal-safe
+///    calls.
 pub unsafe fn sigaction(signal: Signal, action: Action) -> Result<Action> {
     let mut old = Action { handler: Handler::Default, mask: SigSet::empty(), restart: false }.to_kernel();
     // SAFETY: 1. is our caller's.

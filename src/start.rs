@@ -1,7 +1,7 @@
 //! From the first Rust instruction to the user's main, and back to exit_group(2).
 //!
-//! Nothing runs before main that can wait: on x86_64 the thread pointer is set (one call) and the standard descriptors are
-//! looked at (one call). Until the thread pointer is set, nothing may lock, panic or ask for the current thread.
+//! Nothing runs before main that can wait: on x86_64 the thread pointer is set (one call) and the standard descriptors
+//! are looked at (one call). Until the thread pointer is set, nothing may lock, panic or ask for the current thread.
 
 use linux_raw_sys::general as k;
 
@@ -21,8 +21,8 @@ unsafe extern "Rust" {
 /// 1. `sp` is the stack pointer as the kernel or a loader left it at the program's first instruction.
 /// 2. This is the first call of the process into Rust.
 pub(crate) unsafe extern "C" fn rust_start(sp: *const usize) -> ! {
-    // SAFETY: 1. The kernel lays the stack out so; a loader without a vector leaves AT_NULL. 3. The stack's top is never
-    // given back, and rt0 does not write there.
+    // SAFETY: 1. The kernel lays the stack out so; a loader without a vector leaves AT_NULL. 3. The stack's top is
+    // never given back, and rt0 does not write there.
     let env = unsafe { Env::from_stack(sp) };
     let env = auxv::settle(env);
     // SAFETY: 1. by 2. above.
@@ -38,10 +38,11 @@ fn run(env: Env) -> ! {
     sys::exit_group(__rt0_entry_is_missing(env))
 }
 
-/// Sees to it that descriptors 0, 1 and 2 are open: else the next file that the program opens becomes its standard output.
+/// Sees to it that descriptors 0, 1 and 2 are open: else the next file that the program opens becomes its standard
+/// output.
 ///
-/// What is closed is opened as `/dev/null`; where that cannot be (no /dev yet, as for the first process of a machine), as
-/// the root directory, which holds the number and refuses to be read or written.
+/// What is closed is opened as `/dev/null`; where that cannot be (no /dev yet, as for the first process of a machine),
+/// as the root directory, which holds the number and refuses to be read or written.
 fn open_standard_descriptors() {
     let entry = |fd| k::pollfd { fd, events: 0, revents: 0 };
     let mut fds = [entry(0), entry(1), entry(2)];

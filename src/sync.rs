@@ -65,7 +65,8 @@ impl<T: ?Sized> Mutex<T> {
 
     #[cold]
     fn lock_contended(&self) {
-        // Who has waited cannot know whether others still do, so it locks as CONTENDED; at worst that is one wake too many.
+        // Who has waited cannot know whether others still do, so it locks as CONTENDED; at worst that is one wake too
+        // many.
         while self.state.swap(CONTENDED, Acquire) != UNLOCKED {
             // EAGAIN, EINTR and a spurious Ok all mean: look again.
             let _ = futex::wait(&self.state, CONTENDED);

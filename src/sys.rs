@@ -1,7 +1,8 @@
 //! One function per Linux call that rt0 uses, with the names and argument order of section 2 of the manual.
 //!
 //! This is the only caller of the machine's stubs. What differs by machine in the way a call is made (mmap's forms, the
-//! two widths of a timespec) ends here; everything above sees one call. For a call that is not here, there is [`syscall`].
+//! two widths of a timespec) ends here; everything above sees one call. For a call that is not here, there is
+//! [`syscall`].
 //!
 //! Every function returns the kernel's own [`Errno`]; the documentation names those that a correct caller can meet.
 
@@ -295,8 +296,8 @@ pub(crate) fn prctl_set_name(name: &CStr) {
 
 /// tgkill(2). `ESRCH`, `EINVAL`, `EPERM`, `EAGAIN` (a real-time signal over `RLIMIT_SIGPENDING`).
 pub fn tgkill(tgid: u32, tid: u32, sig: u32) -> Result<()> {
-    // SAFETY: 1. A signal to a thread of one's own or of another process is not a memory access; what its action does is
-    // the affair of whoever installed it.
+    // SAFETY: 1. A signal to a thread of one's own or of another process is not a memory access; what its action does
+    // is the affair of whoever installed it.
     unsafe { call!(__NR_tgkill, tgid as usize, tid as usize, sig as usize) }.map(drop)
 }
 
@@ -318,7 +319,8 @@ pub(crate) unsafe fn rt_sigaction(
     unsafe { call!(__NR_rt_sigaction, sig as usize, at(new), at(old), size_of::<k::kernel_sigset_t>()) }.map(drop)
 }
 
-/// rt_sigprocmask(2): sets the calling thread's mask as `how` says and returns the mask before it. It fails only for a bad
+/// rt_sigprocmask(2): sets the calling thread's mask as `how` says and returns the mask before it. It fails only for a
+/// bad
 /// `how` or a set of the wrong size, which would be rt0's own mistake.
 ///
 /// # Safety
@@ -357,8 +359,8 @@ pub(crate) fn clock_gettime(clock: u32) -> Result<Timespec> {
 
 /// clock_nanosleep(2) until `deadline` on `clock`. `EINTR` when a handler ran, `EINVAL`.
 ///
-/// With 32 bits of seconds (kernels before 5.1 on 32-bit machines) a far deadline is cut to the last that fits, so it may
-/// return early: look at the clock and call again.
+/// With 32 bits of seconds (kernels before 5.1 on 32-bit machines) a far deadline is cut to the last that fits, so it
+/// may return early: look at the clock and call again.
 pub(crate) fn clock_nanosleep_until(clock: u32, deadline: &Timespec) -> Result<()> {
     let nr_and_time = |nr, time| {
         // SAFETY: 1. The kernel only reads the deadline.
@@ -370,7 +372,8 @@ pub(crate) fn clock_nanosleep_until(clock: u32, deadline: &Timespec) -> Result<(
     }
 }
 
-/// futex(2), the operations that wait, with an absolute deadline on CLOCK_MONOTONIC (`FUTEX_WAIT_BITSET` with all bits).
+/// futex(2), the operations that wait, with an absolute deadline on CLOCK_MONOTONIC (`FUTEX_WAIT_BITSET` with all
+/// bits).
 /// `EAGAIN` if the word does not hold `expected`, `EINTR`, `ETIMEDOUT`; `Ok` may be spurious.
 pub(crate) fn futex_wait(word: &AtomicU32, shared: bool, expected: u32, deadline: Option<&Timespec>) -> Result<()> {
     let op = k::FUTEX_WAIT_BITSET | private_flag(shared);
@@ -435,8 +438,8 @@ fn timed(call: Timed) -> Width {
 
 /// Whether the 64-bit-time calls of 32-bit machines exist, which came with Linux 5.1 all at once. Decided on first use.
 ///
-/// By the version, not by trying: filters kill for unknown numbers, and some vendors' kernels gave the numbers to calls of
-/// their own. Only where the version cannot be read, a call that changes nothing is tried.
+/// By the version, not by trying: filters kill for unknown numbers, and some vendors' kernels gave the numbers to calls
+/// of their own. Only where the version cannot be read, a call that changes nothing is tried.
 #[cold]
 fn ask_for_wide_time() -> bool {
     match kernel_release() {

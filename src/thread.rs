@@ -7,16 +7,16 @@
 //!
 //! No allocator is needed. What holds of every thread, and how:
 //!
-//! 1. *A thread with a handle is whole.* Everything is written before clone(2); the kernel writes the tid word before either
-//!    side runs (`CLONE_PARENT_SETTID`).
-//! 2. *No handler runs on half a thread.* The parent blocks all signals around clone(2), so the child starts deaf, and opens
-//!    its ears when its name and its block are in place; it closes them before it gives its memory away.
+//! 1. *A thread with a handle is whole.* Everything is written before clone(2); the kernel writes the tid word before
+//!    either side runs (`CLONE_PARENT_SETTID`).
+//! 2. *No handler runs on half a thread.* The parent blocks all signals around clone(2), so the child starts deaf, and
+//!    opens its ears when its name and its block are in place; it closes them before it gives its memory away.
 //! 3. *The mapping lives as long as anyone can touch it.* `refs` counts the thread itself, its [`JoinHandle`] and each
 //!    [`Thread`]. Who takes it to 0 frees the mapping: the thread as its last act, without a stack
 //!    (`Arch::unmap_and_exit`); anybody else after (4).
 //! 4. *Nobody frees a stack that is in use.* The kernel clears the tid word after the thread's last instruction, with a
-//!    shared wake (`CLONE_CHILD_CLEARTID`). Joining and freeing loop on that word, never on a wait's result. A thread that
-//!    frees itself takes the word away first, else the kernel would write into whatever lies there by then.
+//!    shared wake (`CLONE_CHILD_CLEARTID`). Joining and freeing loop on that word, never on a wait's result. A thread
+//!    that frees itself takes the word away first, else the kernel would write into whatever lies there by then.
 //! 5. *The result is dropped once.* `state` decides, by one compare-exchange on each side: the thread that finishes a
 //!    joinable thread leaves the result to the handle; on a detached one it drops it itself.
 //! 6. *A failed spawn leaves nothing.* The mapping and the closure are owned by values that undo themselves.
@@ -80,8 +80,8 @@ impl<'a> Builder<'a> {
         Builder { name: Some(name), ..self }
     }
 
-    /// The least size of the stack in bytes, rounded up to whole pages and to 16 KiB. Only what is touched takes memory.
-    /// A size that no address space has makes [`Builder::spawn`] fail with `ENOMEM`.
+    /// The least size of the stack in bytes, rounded up to whole pages and to 16 KiB. Only what is touched takes
+    /// memory. A size that no address space has makes [`Builder::spawn`] fail with `ENOMEM`.
     pub const fn stack_size(self, bytes: usize) -> Builder<'a> {
         Builder { stack_size: bytes, ..self }
     }
@@ -159,8 +159,8 @@ union Launch<F, T> {
     _result: ManuallyDrop<T>,
 }
 
-/// Clones the thread, with all signals blocked (2), and tries again while the kernel says `EAGAIN`: it does so also when a
-/// thread that just ended still counts. 20 times, 1 to 20 ms apart, then it is the caller's.
+/// Clones the thread, with all signals blocked (2), and tries again while the kernel says `EAGAIN`: it does so also
+/// when a thread that just ended still counts. 20 times, 1 to 20 ms apart, then it is the caller's.
 ///
 /// # Safety
 ///
@@ -245,7 +245,8 @@ unsafe fn run<F: FnOnce() -> T, T>(this: &Block) {
     let room = this.launch.cast::<T>();
     // SAFETY: 1. The closure is gone; the room is for either.
     unsafe { room.write(result) };
-    // Release: the result comes before the word that says it is there. The other side's exchange is in `JoinHandle::drop`.
+    // Release: the result comes before the word that says it is there. The other side's exchange is in
+    // `JoinHandle::drop`.
     if this.state.compare_exchange(JOINABLE, FINISHED, Release, Relaxed).is_err() {
         // SAFETY: written above; a detached thread's result is nobody else's.
         unsafe { room.drop_in_place() };
@@ -298,7 +299,8 @@ impl Block {
         Block {
             this: null_mut(),
             tid: AtomicU32::new(0),
-            refs: AtomicU32::new(2), // The thread's own, and the handle's (or, for the main thread, one that never goes).
+            // The thread's own, and the handle's (or, for the main thread, one that never goes).
+            refs: AtomicU32::new(2),
             state: AtomicU32::new(JOINABLE),
             parker: Parker::new(),
             id,
@@ -489,7 +491,8 @@ unsafe impl<T> Sync for JoinHandle<T> {}
 assert_impl_all!(JoinHandle<*const u8>: Send, Sync);
 
 impl<T> JoinHandle<T> {
-    /// Waits for the thread to end and returns what its closure returned. What the thread did happens before this returns.
+    /// Waits for the thread to end and returns what its closure returned. What the thread did happens before this
+    /// returns.
     ///
     /// A panic in the thread ends the process, so there is no error to return.
     ///
@@ -585,8 +588,8 @@ impl Thread {
         self.block().name()
     }
 
-    /// Lets its next or present [`park`] return. Several calls before that count as one. What the caller did happens before
-    /// that park returns.
+    /// Lets its next or present [`park`] return. Several calls before that count as one. What the caller did happens
+    /// before that park returns.
     pub fn unpark(&self) {
         self.block().parker.unpark();
     }

@@ -6,7 +6,8 @@
 //! ```
 //!
 //! The linker has put each variable at a fixed distance from the thread pointer, computed from the image's address and
-//! alignment; [`Layout`] must agree with it to the byte, also where the image's address is no multiple of its alignment.
+//! alignment; [`Layout`] must agree with it to the byte, also where the image's address is no multiple of its
+//! alignment.
 //!
 //! Source: Ulrich Drepper, *ELF Handling For Thread-Local Storage*; the machines' psABIs.
 
@@ -151,7 +152,8 @@ mod tests {
         Image { bytes: &[], size, align, skew }
     }
 
-    /// What LLD subtracts from or adds to the thread pointer for the image's first byte (`getTlsTpOffset`, in our words).
+    /// What LLD subtracts from or adds to the thread pointer for the image's first byte (`getTlsTpOffset`, in our
+    /// words).
     fn linker_offset(tls: &Tls, image: &Image) -> isize {
         let modulus = image.align as isize - 1;
         let (size, skew) = (image.size as isize, image.skew as isize);

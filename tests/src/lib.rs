@@ -7,6 +7,7 @@
 
 use core::ffi::CStr;
 
+use linux_raw_sys::general as k;
 use rt0::{Env, Errno, println, sys, thread};
 
 /// One test.
@@ -94,7 +95,7 @@ pub fn mappings() -> usize {
     }
 }
 
-/// This process's address space in KiB: VmSize. (Under an emulator, the emulator's, which the guest's is part of.)
+/// This process's address space in KiB: VmSize. Under an emulator that is the emulator's, and says nothing of ours.
 pub fn vm_size_kib() -> usize {
     let mut buf = [0; 4096];
     let status = read_file(c"/proc/self/status", &mut buf).expect("/proc/self/status");
@@ -114,10 +115,17 @@ pub fn wait_until(what: &str, mut done: impl FnMut() -> bool) {
     panic!("waited ten seconds in vain: {what}");
 }
 
-/// Whether this process runs under qemu-user: its address space then shows the emulator's file, or the kernel's machine is
-/// another than ours. Only for tests whose subject an emulator keeps to itself.
-pub fn emulated(env: Env) -> bool {
-    env.var("RT0_EMULATED").is_some()
+/// Whether this process runs under an emulator, which shows its own file where it does not pretend.
+pub fn emulated() -> bool {
+    let link = |path: &CStr, buf: &mut [u8]| {
+        let [path, out] = [path.as_ptr().expose_provenance(), buf.as_mut_ptr().expose_provenance()];
+        let args = [k::AT_FDCWD as isize as usize, path, out, buf.len(), 0, 0];
+        // SAFETY: 1. The kernel reads the path and writes the buffer.
+        unsafe { sys::syscall(k::__NR_readlinkat as usize, args) }.expect("/proc")
+    };
+    let (mut told, mut true_one) = ([0; 4096], [0; 4096]);
+    let lengths = (link(c"/proc/self/exe", &mut told), link(c"/proc/thread-self/exe", &mut true_one));
+    lengths.0 != lengths.1 || told != true_one
 }
 
 /// A program whose TLS image is aligned to `$align`: a program has one image, so each alignment needs its own.

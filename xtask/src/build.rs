@@ -68,22 +68,16 @@ pub fn build(setup: &Setup, machines: &[Machine], what: What) -> Result<Built> {
     let linker = setup.linker()?;
     let mut calls: BTreeMap<(&Core, Profile), Vec<&Machine>> = BTreeMap::new();
     for machine in machines {
-        calls
-            .entry((&machine.core, machine.target.profile))
-            .or_default()
-            .push(machine);
+        calls.entry((&machine.core, machine.target.profile)).or_default().push(machine);
     }
     let mut built = Built::default();
     for ((core, profile), machines) in calls {
         let command = cargo(&linker, core, profile, &machines, what);
         let names: Vec<_> = machines.iter().map(|m| m.target.name).collect();
-        let origin = if *core == Core::Prebuilt {
-            "core prebuilt".to_string()
-        } else {
-            format!("core {core}")
-        };
+        let origin = if *core == Core::Prebuilt { "core prebuilt".to_string() } else { format!("core {core}") };
         say!("building for {} ({origin})", names.join(", "));
-        call(command, &machines, what, &mut built)?;
+        let alone = |machine| process::shell_line(&cargo(&linker, core, profile, &[machine], what));
+        call(command, &machines, what, &alone, &mut built)?;
     }
     Ok(built)
 }
@@ -91,32 +85,21 @@ pub fn build(setup: &Setup, machines: &[Machine], what: What) -> Result<Built> {
 /// The cargo command for machines that share the place of `core` and the profile.
 fn cargo(linker: &Path, core: &Core, profile: Profile, machines: &[&Machine], what: What) -> Command {
     let mut command = pinned("cargo");
-    command.args([
-        "build",
-        "--target-dir",
-        "target/boot",
-        "--message-format=json-render-diagnostics",
-    ]);
+    command.args(["build", "--target-dir", "target/boot", "--message-format=json-render-diagnostics"]);
     if profile == Profile::Release {
         command.arg("--release");
     }
     match what {
         What::Example(name) => command.args(["--package", "rt0", "--example", name]),
-        What::Everything => command.args([
-            "--keep-going",
-            "--package",
-            "rt0",
-            "--package",
-            "rt0-tests",
-            "--bins",
-            "--examples",
-        ]),
+        What::Everything => {
+            command.args(["--keep-going", "--package", "rt0", "--package", "rt0-tests", "--bins", "--examples"])
+        }
     };
-    if *core != Core::Prebuilt {
+    if *core == Core::Prebuilt {
+        command.env("RUSTC_BOOTSTRAP", unstable_programs());
+    } else {
         // MIPS also needs the variable for `feature(asm_experimental_arch)`; it has no prebuilt core anyway.
-        command
-            .arg("-Zbuild-std=core,compiler_builtins")
-            .env("RUSTC_BOOTSTRAP", "1");
+        command.arg("-Zbuild-std=core,compiler_builtins").env("RUSTC_BOOTSTRAP", "1");
     }
     if let Core::Debian(rustc) = core {
         command.env("RUSTC", rustc);
@@ -125,14 +108,8 @@ fn cargo(linker: &Path, core: &Core, profile: Profile, machines: &[&Machine], wh
         let triple = machine.target.triple;
         command.args(["--target", triple]);
         let mut flags = vec![format!("-Clinker={}", linker.display())];
-        flags.extend(
-            [
-                "-Clinker-flavor=ld.lld",
-                "-Crelocation-model=static",
-                "-Clink-arg=-Trt0.ld",
-            ]
-            .map(str::to_string),
-        );
+        flags
+            .extend(["-Clinker-flavor=ld.lld", "-Crelocation-model=static", "-Clink-arg=-Trt0.ld"].map(str::to_string));
         flags.extend(machine.target.rustflags.iter().map(|f| f.to_string()));
         // Debug formatting of a list of strings is a TOML array. As an array, a flag may hold spaces.
         command.args(["--config", &format!("target.{triple}.rustflags={flags:?}")]);
@@ -140,8 +117,29 @@ fn cargo(linker: &Path, core: &Core, profile: Profile, machines: &[&Machine], wh
     command
 }
 
-/// Runs cargo, which writes its progress to our stderr, and notes what it made.
-fn call(mut command: Command, machines: &[&Machine], what: What, built: &mut Built) -> Result<()> {
+/// The test programs that use a feature of the nightly compiler, as RUSTC_BOOTSTRAP wants them. Named one by one: the
+/// library and all else must do without, where its machine allows that.
+pub fn unstable_programs() -> String {
+    let folder = root().join("tests/src/bin");
+    let unstable = |name: &String| {
+        let text = std::fs::read_to_string(folder.join(format!("{name}.rs")));
+        text.is_ok_and(|text| text.contains("#![feature("))
+    };
+    // An empty value would be read as "all".
+    std::iter::once("none".to_string())
+        .chain(sources(&folder).into_iter().filter(unstable))
+        .collect::<Vec<_>>()
+        .join(",")
+}
+
+/// Runs cargo, which writes its progress to our stderr, and notes what it made. `alone` is the command for one machine.
+fn call<'a>(
+    mut command: Command,
+    machines: &[&'a Machine],
+    what: What,
+    alone: &dyn Fn(&'a Machine) -> String,
+    built: &mut Built,
+) -> Result<()> {
     let started = Instant::now();
     let mut core_ready = Duration::ZERO;
     command.stdin(Stdio::null()).stdout(Stdio::piped());
@@ -158,12 +156,7 @@ fn call(mut command: Command, machines: &[&Machine], what: What, built: &mut Bui
         let name = message["target"]["name"].as_str().unwrap_or_default();
         if let (Some(machine), true) = (machine, name == "compiler_builtins" && message["fresh"] == false) {
             core_ready = started.elapsed();
-            say!(
-                "core for {}: {}, {:.0} s",
-                machine.target.name,
-                machine.core,
-                core_ready.as_secs_f64()
-            );
+            say!("core for {}: {}, {:.0} s", machine.target.name, machine.core, core_ready.as_secs_f64());
         }
         if let (Some(machine), Some(path)) = (machine, message["executable"].as_str()) {
             let example = message["target"]["kind"][0] == "example";
@@ -187,11 +180,8 @@ fn call(mut command: Command, machines: &[&Machine], what: What, built: &mut Bui
                     hint.push_str("; if crates.io cannot be reached: the source of core needs crates from there");
                 }
                 let why = format!("cargo's messages above say why{hint}");
-                let line = process::shell_line(&command);
-                built.failed.insert(
-                    machine.target.name,
-                    format!("not built: {}; {why}\n{line}", missing.join(", ")),
-                );
+                let line = alone(machine);
+                built.failed.insert(machine.target.name, format!("not built: {}; {why}\n{line}", missing.join(", ")));
             }
         }
     }
@@ -207,9 +197,7 @@ fn is_of(message: &Value, triple: &str) -> bool {
 /// The programs that should be there and are not.
 fn missing(programs: &[Program], machine: &str, what: What) -> Vec<String> {
     let there = |name: &String, example: bool| {
-        programs
-            .iter()
-            .any(|p| p.machine == machine && p.example == example && p.name == *name)
+        programs.iter().any(|p| p.machine == machine && p.example == example && p.name == *name)
     };
     let examples = match what {
         What::Example(name) => vec![name.to_string()],
@@ -220,22 +208,14 @@ fn missing(programs: &[Program], machine: &str, what: What) -> Vec<String> {
         What::Everything => sources(&root().join("tests/src/bin")),
     };
     let examples = examples.into_iter().filter(|name| !there(name, true));
-    examples
-        .chain(tests.into_iter().filter(|name| !there(name, false)))
-        .collect()
+    examples.chain(tests.into_iter().filter(|name| !there(name, false))).collect()
 }
 
 /// The names of the programs whose source is a file of this folder, in order.
 pub fn sources(folder: &Path) -> Vec<String> {
-    let files = std::fs::read_dir(folder)
-        .into_iter()
-        .flatten()
-        .flatten()
-        .map(|entry| entry.path());
+    let files = std::fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.path());
     let rust = files.filter(|path| path.extension().is_some_and(|e| e == "rs"));
-    let mut names: Vec<_> = rust
-        .filter_map(|path| Some(path.file_stem()?.to_str()?.to_string()))
-        .collect();
+    let mut names: Vec<_> = rust.filter_map(|path| Some(path.file_stem()?.to_str()?.to_string())).collect();
     names.sort();
     names
 }
@@ -252,20 +232,8 @@ pub struct Units {
 /// Builds the unit tests of rt0 and of this tool.
 pub fn unit_tests() -> Result<Units> {
     let mut command = pinned("cargo");
-    command.args([
-        "test",
-        "--no-run",
-        "--package",
-        "rt0",
-        "--package",
-        "xtask",
-        "--lib",
-        "--bins",
-    ]);
-    command
-        .arg("--message-format=json-render-diagnostics")
-        .stdin(Stdio::null())
-        .stderr(Stdio::inherit());
+    command.args(["test", "--no-run", "--package", "rt0", "--package", "xtask", "--lib", "--bins"]);
+    command.arg("--message-format=json-render-diagnostics").stdin(Stdio::null()).stderr(Stdio::inherit());
     // This time the user's own flags are welcome: it is an ordinary program of the host.
     for name in ["RUSTFLAGS", "CARGO_ENCODED_RUSTFLAGS"] {
         if let Some(flags) = std::env::var_os(name) {
@@ -286,8 +254,5 @@ pub fn unit_tests() -> Result<Units> {
             binaries.push((name.to_string(), PathBuf::from(path)));
         }
     }
-    Ok(Units {
-        binaries,
-        failed: (!output.status.success()).then_some(line),
-    })
+    Ok(Units { binaries, failed: (!output.status.success()).then_some(line) })
 }

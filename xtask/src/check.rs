@@ -1,7 +1,7 @@
 //! `cargo xtask check`: the rules of this repository that a command can hold.
 //!
-//! Formats, lints and docs are cargo's. The rest is read off the text: every source file is split into code and comments
-//! (strings belong to neither), and each rule looks at the one it is about, so that a comment may speak of `asm!`.
+//! Formats, lints and docs are cargo's. The rest is read off the text: every source file is split into code and
+//! comments (strings belong to neither), and each rule looks at the one it is about: a comment may speak of `asm!`.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -12,10 +12,10 @@ use anyhow::{Context, Result};
 
 use crate::setup::{Setup, pinned};
 use crate::targets::TARGETS;
-use crate::{Options, process, root, say};
+use crate::{Options, build, process, root, say};
 
-/// The layer of each module of the library, as in the picture of src/lib.rs: a module names only modules of its own layer
-/// and below.
+/// The layer of each module of the library, as in the picture of src/lib.rs: a module names only modules of its own
+/// layer and below.
 const LAYERS: &[(&str, u8)] = &[
     ("arch", 0),
     ("intrinsics", 0),
@@ -42,9 +42,6 @@ const SEQUENCER: &str = "start";
 /// The two doors from assembly into Rust; beside these an arch file names the contract only.
 const DOORS: [&str; 2] = ["crate::start::rust_start", "crate::thread::rust_thread"];
 
-/// Lines of source may be this long, in characters; comments too, which rustfmt leaves alone.
-const LINE_CHARS: usize = 120;
-
 /// A place where a rule is broken.
 #[derive(Debug, PartialEq, Eq)]
 struct Finding {
@@ -57,7 +54,6 @@ struct Finding {
 struct Source {
     /// Relative to the repository.
     path: String,
-    text: String,
     /// The text with comments and strings blanked; lines stay where they are.
     code: String,
     /// The text with all but comments blanked.
@@ -75,28 +71,13 @@ pub fn run(options: Options) -> Result<ExitCode> {
     for (what, command) in commands(&Setup::new(options)?, &sources) {
         let mut command = command;
         say!("{what}: {}", process::shell_line(&command));
-        if !command
-            .status()
-            .with_context(|| format!("cannot start {:?}", command.get_program()))?
-            .success()
-        {
+        if !command.status().with_context(|| format!("cannot start {:?}", command.get_program()))?.success() {
             println!("{what}: the messages above say what is wrong");
             broken += 1;
         }
     }
-    println!(
-        "{}",
-        if broken == 0 {
-            "all rules hold".to_string()
-        } else {
-            format!("{broken} rules broken")
-        }
-    );
-    Ok(if broken == 0 {
-        ExitCode::SUCCESS
-    } else {
-        ExitCode::FAILURE
-    })
+    println!("{}", if broken == 0 { "all rules hold".to_string() } else { format!("{broken} rules broken") });
+    Ok(if broken == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
 /// What cargo and its friends check.
@@ -113,6 +94,8 @@ fn commands(setup: &Setup, sources: &[Source]) -> Vec<(String, Command)> {
     rustfmt.args(sources.iter().filter(hidden).map(|s| s.path.as_str()));
 
     let lints = "-- -D warnings";
+    let mut programs = cargo(&format!("clippy --workspace --lib --bins --examples {lints}"));
+    programs.env("RUSTC_BOOTSTRAP", build::unstable_programs());
     let mut docs = cargo("doc --package rt0 --no-deps");
     docs.env("RUSTDOCFLAGS", "-Dwarnings");
     let mut private_docs = cargo("doc --package rt0 --no-deps --document-private-items");
@@ -120,10 +103,7 @@ fn commands(setup: &Setup, sources: &[Source]) -> Vec<(String, Command)> {
     let mut commands = vec![
         ("format".to_string(), cargo("fmt --all --check")),
         ("format of arch/".to_string(), rustfmt),
-        (
-            "lints".to_string(),
-            cargo(&format!("clippy --workspace --lib --bins --examples {lints}")),
-        ),
+        ("lints".to_string(), programs),
         (
             "lints of the unit tests".to_string(),
             cargo(&format!("clippy --package rt0 --package xtask --tests {lints}")),
@@ -135,23 +115,15 @@ fn commands(setup: &Setup, sources: &[Source]) -> Vec<(String, Command)> {
     let mut foreign: BTreeMap<bool, Vec<&str>> = BTreeMap::new();
     for target in TARGETS.iter().filter(|t| t.triple != setup.rust.host) {
         if setup.has_prebuilt(target) || setup.has_rust_src() {
-            foreign
-                .entry(setup.has_prebuilt(target))
-                .or_default()
-                .push(target.triple);
+            foreign.entry(setup.has_prebuilt(target)).or_default().push(target.triple);
         } else {
-            say!(
-                "lints for {}: left out, its core is not set up (cargo xtask test does that)",
-                target.name
-            );
+            say!("lints for {}: left out, its core is not set up (cargo xtask test does that)", target.name);
         }
     }
     for (prebuilt, triples) in foreign {
         let mut command = cargo("clippy --package rt0 --lib");
         if !prebuilt {
-            command
-                .arg("-Zbuild-std=core,compiler_builtins")
-                .env("RUSTC_BOOTSTRAP", "1");
+            command.arg("-Zbuild-std=core,compiler_builtins").env("RUSTC_BOOTSTRAP", "1");
         }
         command.args(triples.iter().flat_map(|triple| ["--target", triple]));
         command.args(lints.split(' '));
@@ -167,38 +139,14 @@ fn rules(sources: &[Source]) -> Vec<Finding> {
         findings.extend(places(source));
         findings.extend(unfinished(source));
         findings.extend(layers(source, sources));
-        for (line, text) in (1..).zip(source.text.lines()) {
-            let chars = text.chars().count();
-            if chars > LINE_CHARS {
-                findings.push(finding(
-                    source,
-                    line,
-                    format!("{chars} characters in a line, {LINE_CHARS} are the limit"),
-                ));
-            }
-        }
     }
-    let named = |path: &str| {
-        sources
-            .iter()
-            .any(|s| s.path == path || s.path.starts_with(&format!("src/{path}/")))
-    };
-    for (module, _) in LAYERS
-        .iter()
-        .filter(|(m, _)| !named(&format!("src/{m}.rs")) && !named(m))
-    {
+    let named = |path: &str| sources.iter().any(|s| s.path == path || s.path.starts_with(&format!("src/{path}/")));
+    for (module, _) in LAYERS.iter().filter(|(m, _)| !named(&format!("src/{m}.rs")) && !named(m)) {
         let what = format!("the table of layers names the module {module}, which is gone");
-        findings.push(Finding {
-            file: "xtask/src/check.rs".to_string(),
-            line: 1,
-            what,
-        });
+        findings.push(Finding { file: "xtask/src/check.rs".to_string(), line: 1, what });
     }
     if let Some(contract) = sources.iter().find(|s| s.path == "src/arch.rs") {
-        let order: Vec<String> = members(&contract.code, "trait Arch", &[])
-            .into_iter()
-            .map(|m| m.1)
-            .collect();
+        let order: Vec<String> = members(&contract.code, "trait Arch", &[]).into_iter().map(|m| m.1).collect();
         for source in sources.iter().filter(|s| s.path.starts_with("arch/")) {
             findings.extend(member_order(source, &order));
         }
@@ -219,18 +167,14 @@ fn places(source: &Source) -> Vec<Finding> {
                 findings.push(finding(source, line, what.to_string()));
             }
         };
-        let assembly = ["asm", "naked_asm", "global_asm"]
-            .iter()
-            .any(|m| has_word(code, m) && code.contains(&format!("{m}!")));
-        broken(
-            !assembly || arch || path == "src/intrinsics.rs",
-            "assembly belongs in arch/",
-        );
+        let assembly =
+            ["asm", "naked_asm", "global_asm"].iter().any(|m| has_word(code, m) && code.contains(&format!("{m}!")));
+        broken(!assembly || arch || path == "src/intrinsics.rs", "assembly belongs in arch/");
         let asks = has_word(code, "target_arch");
         let attribute = path == "src/lib.rs" && code.contains("asm_experimental_arch");
         broken(
             !asks || arch || tool || path == "src/arch.rs" || attribute,
-            "target_arch: only src/arch.rs asks which machine this is; give the trait there a member with the difference",
+            "target_arch: only src/arch.rs asks which machine this is; give the trait there a member",
         );
         let stub = (0..=6).any(|n| has_word(code, &format!("syscall{n}")));
         let may_call =
@@ -239,10 +183,7 @@ fn places(source: &Source) -> Vec<Finding> {
             !stub || may_call,
             "raw system calls are made by src/sys.rs only; add a function with the man page's name",
         );
-        broken(
-            !arch || !has_word(code, "feature"),
-            "an arch file has no features: it is the machine, whoever uses it",
-        );
+        broken(!arch || !has_word(code, "feature"), "an arch file has no features: it is the machine, whoever uses it");
     }
     let name = path.rsplit('/').next().unwrap_or(path);
     if ["util.rs", "utils.rs", "helpers.rs", "misc.rs"].contains(&name) {
@@ -256,15 +197,10 @@ fn unfinished(source: &Source) -> Vec<Finding> {
     let mut findings = Vec::new();
     for (line, (code, comment)) in (1..).zip(source.code.lines().zip(source.comments.lines())) {
         for mark in ["TODO", "FIXME", "XXX"].iter().filter(|mark| has_word(comment, mark)) {
-            findings.push(finding(
-                source,
-                line,
-                format!("{mark}: finish it, or write what holds today"),
-            ));
+            findings.push(finding(source, line, format!("{mark}: finish it, or write what holds today")));
         }
-        for mark in ["todo", "unimplemented", "dbg"]
-            .iter()
-            .filter(|m| has_word(code, m) && code.contains(&format!("{m}!")))
+        for mark in
+            ["todo", "unimplemented", "dbg"].iter().filter(|m| has_word(code, m) && code.contains(&format!("{m}!")))
         {
             findings.push(finding(source, line, format!("{mark}! is for work in progress")));
         }
@@ -281,20 +217,14 @@ fn layers(source: &Source, sources: &[Source]) -> Vec<Finding> {
         for (line, name) in names {
             let text = source.code.lines().nth(line - 1).unwrap_or_default();
             if name != "arch" && !DOORS.iter().any(|door| text.contains(door)) {
-                let what = format!(
-                    "an arch file names crate::arch and the doors {}, not crate::{name}",
-                    DOORS.join(", ")
-                );
+                let what =
+                    format!("an arch file names crate::arch and the doors {}, not crate::{name}", DOORS.join(", "));
                 findings.push(finding(source, line, what));
             }
         }
         return findings;
     }
-    let Some(module) = source
-        .path
-        .strip_prefix("src/")
-        .and_then(|p| p.split(['/', '.']).next())
-    else {
+    let Some(module) = source.path.strip_prefix("src/").and_then(|p| p.split(['/', '.']).next()) else {
         return findings;
     };
     if module == "lib" || module == SEQUENCER {
@@ -307,10 +237,7 @@ fn layers(source: &Source, sources: &[Source]) -> Vec<Finding> {
     for (line, name) in names {
         // A macro is named at the crate's root; it belongs where it is defined.
         let defines = |s: &&Source| s.path.starts_with("src/") && s.code.contains(&format!("macro_rules! {name} "));
-        let home = sources
-            .iter()
-            .find(defines)
-            .and_then(|s| s.path["src/".len()..].split(['/', '.']).next());
+        let home = sources.iter().find(defines).and_then(|s| s.path["src/".len()..].split(['/', '.']).next());
         let named = home.unwrap_or(name.as_str());
         let narrower = NARROWER.iter().find(|(m, _)| *m == module).map(|(_, list)| *list);
         let what = match layer(named) {
@@ -361,8 +288,8 @@ fn named_modules(code: &str) -> Vec<(usize, String)> {
     names
 }
 
-/// The members of the block that follows `head`, with their lines: fn, const and type, and what a macro call that stands
-/// for a member mentions of `known`.
+/// The members of the block that follows `head`, with their lines: fn, const and type, and what a macro call that
+/// stands for a member mentions of `known`.
 fn members(code: &str, head: &str, known: &[String]) -> Vec<(usize, String)> {
     let mut members: Vec<(usize, String)> = Vec::new();
     let Some(start) = code.find(head).and_then(|at| Some(at + code[at..].find('{')? + 1)) else {
@@ -402,7 +329,7 @@ fn members(code: &str, head: &str, known: &[String]) -> Vec<(usize, String)> {
     members
 }
 
-/// An arch file has the members in the order of the trait: then a diff of two files reads as the difference of two ABIs.
+/// An arch file has the members in the order of the trait: then a diff of two files reads as that of two ABIs.
 fn member_order(source: &Source, order: &[String]) -> Vec<Finding> {
     let mut findings = Vec::new();
     let mut last: Option<(usize, String)> = None;
@@ -422,11 +349,7 @@ fn member_order(source: &Source, order: &[String]) -> Vec<Finding> {
 }
 
 fn finding(source: &Source, line: usize, what: String) -> Finding {
-    Finding {
-        file: source.path.clone(),
-        line,
-        what,
-    }
+    Finding { file: source.path.clone(), line, what }
 }
 
 fn line_of(text: &str, at: usize) -> usize {
@@ -435,9 +358,7 @@ fn line_of(text: &str, at: usize) -> usize {
 
 /// The identifier that `text` begins with.
 fn word_at(text: &str) -> &str {
-    let end = text
-        .find(|c: char| !c.is_alphanumeric() && c != '_')
-        .unwrap_or(text.len());
+    let end = text.find(|c: char| !c.is_alphanumeric() && c != '_').unwrap_or(text.len());
     &text[..end]
 }
 
@@ -449,9 +370,7 @@ fn has_word(text: &str, word: &str) -> bool {
 
 /// All Rust files of the repository, split.
 fn read_sources() -> Result<Vec<Source>> {
-    let mut folders: Vec<PathBuf> = ["src", "arch", "tests", "examples", "xtask"]
-        .map(|f| root().join(f))
-        .to_vec();
+    let mut folders: Vec<PathBuf> = ["src", "arch", "tests", "examples", "xtask"].map(|f| root().join(f)).to_vec();
     let mut files = vec![root().join("build.rs")];
     while let Some(folder) = folders.pop() {
         for entry in fs::read_dir(&folder).into_iter().flatten() {
@@ -466,11 +385,7 @@ fn read_sources() -> Result<Vec<Source>> {
     files.sort();
     let read = |file: PathBuf| {
         let text = fs::read_to_string(&file).with_context(|| format!("cannot read {}", file.display()))?;
-        let path = file
-            .strip_prefix(root())
-            .unwrap_or(Path::new(&file))
-            .display()
-            .to_string();
+        let path = file.strip_prefix(root()).unwrap_or(Path::new(&file)).display().to_string();
         Ok(split(path, text))
     };
     files.into_iter().map(read).collect()
@@ -520,14 +435,7 @@ fn split(path: String, text: String) -> Source {
             State::Line if c == '\n' => state = State::Code,
             State::Block(depth) if rest.starts_with("/*") => (state, len) = (State::Block(depth + 1), 2),
             State::Block(depth) if rest.starts_with("*/") => {
-                (state, len) = (
-                    if depth == 1 {
-                        State::Code
-                    } else {
-                        State::Block(depth - 1)
-                    },
-                    2,
-                );
+                (state, len) = (if depth == 1 { State::Code } else { State::Block(depth - 1) }, 2);
             }
             State::Str if c == '\\' => len += rest[1..].chars().next().map_or(0, char::len_utf8),
             State::Str if c == '"' => state = State::Code,
@@ -539,20 +447,11 @@ fn split(path: String, text: String) -> Source {
         for c in rest[..len].chars() {
             let blank = if c == '\n' { '\n' } else { ' ' };
             code.push(if part == State::Code { c } else { blank });
-            comments.push(if matches!(part, State::Line | State::Block(_)) {
-                c
-            } else {
-                blank
-            });
+            comments.push(if matches!(part, State::Line | State::Block(_)) { c } else { blank });
         }
         rest = &rest[len..];
     }
-    Source {
-        path,
-        text,
-        code,
-        comments,
-    }
+    Source { path, code, comments }
 }
 
 #[cfg(test)]
@@ -564,23 +463,17 @@ mod tests {
     }
 
     fn said(findings: Vec<Finding>) -> Vec<String> {
-        findings
-            .into_iter()
-            .map(|f| format!("{}:{}: {}", f.file, f.line, f.what))
-            .collect()
+        findings.into_iter().map(|f| format!("{}:{}: {}", f.file, f.line, f.what)).collect()
     }
 
     #[test]
     fn strings_and_comments_are_told_from_code() {
-        let text = "let a = \"asm! // \\\" no\"; // asm! here\nlet b = r#\"\"todo!\"#; /* x /* y */ z */ c('\"', '\\'', 'l: &'a);";
+        let text = "let a = \"asm! // \\\" no\"; // asm! here\n\
+                    let b = r#\"\"todo!\"#; /* x /* y */ z */ c('\"', '\\'', 'l: &'a);";
         let source = source("src/x.rs", text);
         assert_eq!(source.code.lines().count(), 2);
         assert!(!source.code.contains("asm!") && !source.code.contains("todo") && !source.code.contains('z'));
-        assert!(
-            source.code.contains("let b =") && source.code.contains("'l: &'a);"),
-            "{}",
-            source.code
-        );
+        assert!(source.code.contains("let b =") && source.code.contains("'l: &'a);"), "{}", source.code);
         assert!(source.comments.contains("// asm! here") && source.comments.contains("/* x /* y */ z */"));
     }
 
@@ -643,14 +536,12 @@ mod tests {
             "trait Arch {\n const A: u32;\n unsafe fn call0(n: fn(u8)) -> isize;\n type T: Copy;\n fn last();\n}";
         let order: Vec<String> = members(contract, "trait Arch", &[]).into_iter().map(|m| m.1).collect();
         assert_eq!(order, ["A", "call0", "T", "last"]);
-        let good = "impl Arch for Cpu {\n const A: u32 = 1;\n call!(call0(a in x));\n type T = u8;\n fn last() { fn A() {} }\n}";
+        let good = "impl Arch for Cpu {\n const A: u32 = 1;\n\
+                     call!(call0(a in x));\n type T = u8;\n fn last() { fn A() {} }\n}";
         assert!(member_order(&source("arch/x.rs", good), &order).is_empty());
         let bad = "impl Arch for Cpu {\n const A: u32 = 1;\n fn last() {}\n call!(call0());\n type T = u8;\n}";
         let found = said(member_order(&source("arch/x.rs", bad), &order));
         assert_eq!(found.len(), 2, "{found:?}");
-        assert!(
-            found[0].starts_with("arch/x.rs:4: `call0` stands after `last`"),
-            "{found:?}"
-        );
+        assert!(found[0].starts_with("arch/x.rs:4: `call0` stands after `last`"), "{found:?}");
     }
 }

@@ -1,4 +1,4 @@
-//! The facts that must hold for every program before it is started: they are what "static, no libc, no surprises" means.
+//! The facts that must hold for every program before it is started: what "static, no libc, no surprises" means.
 //!
 //! They also catch a mix-up: a program for one machine is never handed to the emulator of another.
 
@@ -45,24 +45,12 @@ fn violations_of<H: FileHeader<Endian = Endianness>>(
     };
 
     let (machine, flags) = (header.e_machine(endian), header.e_flags(endian));
-    fact(
-        machine == expected.machine,
-        format!("machine is {machine}, not {}", expected.machine),
-    );
-    fact(
-        bits == expected.bits,
-        format!("class is {bits} bits, not {}", expected.bits),
-    );
+    fact(machine == expected.machine, format!("machine is {machine}, not {}", expected.machine));
+    fact(bits == expected.bits, format!("class is {bits} bits, not {}", expected.bits));
     let big = endian == Endianness::Big;
-    fact(
-        big == expected.big_endian,
-        format!("byte order is {endian:?}, the other one is expected"),
-    );
+    fact(big == expected.big_endian, format!("byte order is {endian:?}, the other one is expected"));
     let (mask, value) = expected.flags;
-    fact(
-        flags & mask == value,
-        format!("e_flags are {flags:#x}, of which {mask:#x} must be {value:#x}"),
-    );
+    fact(flags & mask == value, format!("e_flags are {flags:#x}, of which {mask:#x} must be {value:#x}"));
     let kind = header.e_type(endian);
     fact(
         kind == elf::ET_EXEC,
@@ -79,10 +67,7 @@ fn violations_of<H: FileHeader<Endian = Endianness>>(
             elf::PT_DYNAMIC => fact(false, "PT_DYNAMIC: it is dynamically linked".to_string()),
             elf::PT_GNU_STACK => {
                 stack = true;
-                fact(
-                    flags & elf::PF_X == 0,
-                    "PT_GNU_STACK: the stack is executable".to_string(),
-                );
+                fact(flags & elf::PF_X == 0, "PT_GNU_STACK: the stack is executable".to_string());
             }
             elf::PT_LOAD => {
                 let align: u64 = segment.p_align(endian).into();
@@ -92,10 +77,7 @@ fn violations_of<H: FileHeader<Endian = Endianness>>(
                     flags & (elf::PF_W | elf::PF_X) != elf::PF_W | elf::PF_X,
                     format!("{at}: writable and executable"),
                 );
-                fact(
-                    align >= expected.page,
-                    format!("{at}: aligned to {align:#x}, not to {:#x}", expected.page),
-                );
+                fact(align >= expected.page, format!("{at}: aligned to {align:#x}, not to {:#x}", expected.page));
                 let page = align.max(1);
                 fact(
                     address % page == offset % page,
@@ -104,35 +86,23 @@ fn violations_of<H: FileHeader<Endian = Endianness>>(
                 // Two segments on one page would both get the second one's protection.
                 let (first, last) = (address / expected.page, (address + size.max(1) - 1) / expected.page);
                 let shared = pages.iter().any(|&(a, b, f)| f != flags && first <= b && a <= last);
-                fact(
-                    !shared,
-                    format!("{at}: shares a page with a segment of another protection"),
-                );
+                fact(!shared, format!("{at}: shares a page with a segment of another protection"));
                 pages.push((first, last, flags));
             }
             _ => {}
         }
     }
-    fact(
-        stack,
-        "no PT_GNU_STACK: an old kernel would make the stack executable".to_string(),
-    );
+    fact(stack, "no PT_GNU_STACK: an old kernel would make the stack executable".to_string());
     fact(!pages.is_empty(), "no LOAD segment".to_string());
 
     let sections = header.sections(endian, data)?;
     let symbols = sections.symbols(endian, data, elf::SHT_SYMTAB)?;
     for symbol in symbols.iter().skip(1).filter(|s| s.is_undefined(endian)) {
         let name = symbols.symbol_name(endian, symbol)?;
-        fact(
-            name.is_empty(),
-            format!("undefined symbol {}", String::from_utf8_lossy(name)),
-        );
+        fact(name.is_empty(), format!("undefined symbol {}", String::from_utf8_lossy(name)));
     }
     for section in sections.iter().filter(|s| s.sh_type(endian) == elf::SHT_DYNAMIC) {
-        fact(
-            false,
-            format!("a dynamic section at {:#x}", Into::<u64>::into(section.sh_addr(endian))),
-        );
+        fact(false, format!("a dynamic section at {:#x}", Into::<u64>::into(section.sh_addr(endian))));
     }
     Ok(broken)
 }
@@ -161,11 +131,7 @@ impl Image<'_> {
         let mut out = vec![0x7f, b'E', b'L', b'F', 1 + wide as u8, 1 + self.elf.big_endian as u8, 1];
         out.resize(16, 0);
         let mut put = |value: u64, len: usize| {
-            let bytes = if self.elf.big_endian {
-                (value << (64 - 8 * len)).to_be_bytes()
-            } else {
-                value.to_le_bytes()
-            };
+            let bytes = if self.elf.big_endian { (value << (64 - 8 * len)).to_be_bytes() } else { value.to_le_bytes() };
             out.extend_from_slice(&bytes[..len]);
         };
         let word = if wide { 8 } else { 4 };
@@ -216,37 +182,15 @@ mod tests {
     const STACK: (u32, u32, u64) = (elf::PT_GNU_STACK, R | W, 0);
 
     fn mips() -> Elf {
-        Elf {
-            machine: elf::EM_MIPS,
-            bits: 32,
-            big_endian: true,
-            flags: (0xf000, 0x1000),
-            page: 0x1_0000,
-        }
+        Elf { machine: elf::EM_MIPS, bits: 32, big_endian: true, flags: (0xf000, 0x1000), page: 0x1_0000 }
     }
 
     fn x86_64() -> Elf {
-        Elf {
-            machine: elf::EM_X86_64,
-            bits: 64,
-            big_endian: false,
-            flags: (0, 0),
-            page: 0x1000,
-        }
+        Elf { machine: elf::EM_X86_64, bits: 64, big_endian: false, flags: (0, 0), page: 0x1000 }
     }
 
     fn found(elf: Elf, kind: u16, segments: &[(u32, u32, u64)], expected: &Elf) -> String {
-        violations(
-            &Image {
-                elf: &elf,
-                kind,
-                segments,
-                code: &[0; 8],
-            }
-            .bytes(),
-            expected,
-        )
-        .join("; ")
+        violations(&Image { elf: &elf, kind, segments, code: &[0; 8] }.bytes(), expected).join("; ")
     }
 
     #[test]
@@ -258,13 +202,7 @@ mod tests {
     #[test]
     fn a_program_for_another_machine_is_refused() {
         let said = found(x86_64(), elf::ET_EXEC, &[CODE, STACK], &mips());
-        for part in [
-            "machine is 62, not 8",
-            "class is 64 bits",
-            "byte order",
-            "e_flags",
-            "aligned to 0x1000",
-        ] {
+        for part in ["machine is 62, not 8", "class is 64 bits", "byte order", "e_flags", "aligned to 0x1000"] {
             assert!(said.contains(part), "{part}: {said}");
         }
     }
@@ -290,13 +228,7 @@ mod tests {
     #[test]
     fn bytes_that_are_no_elf_file_are_an_error_not_a_panic() {
         assert_eq!(violations(b"#!/bin/sh\n", &mips()), ["not an ELF file"]);
-        let whole = Image {
-            elf: &mips(),
-            kind: elf::ET_EXEC,
-            segments: &[CODE, STACK],
-            code: &[],
-        }
-        .bytes();
+        let whole = Image { elf: &mips(), kind: elf::ET_EXEC, segments: &[CODE, STACK], code: &[] }.bytes();
         for len in 0..whole.len() {
             assert!(!violations(&whole[..len], &mips()).is_empty(), "cut at {len}");
         }

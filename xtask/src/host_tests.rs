@@ -46,17 +46,10 @@ pub fn of_programs<'a>(setup: &Setup, machine: &'a Machine, built: &'a Built) ->
     for example in built.programs.iter().filter(|p| p.example && p.machine == row) {
         tests.push(Test::new(row, format!("examples::{}", example.name), || {
             let mut command = machine.command(&example.path);
-            verdict(
-                process::run(command.current_dir(root()), LIMIT)
-                    .map_err(Into::into)
-                    .and_then(|outcome| {
-                        ensure!(
-                            outcome.status.success() && !outcome.timed_out,
-                            seen(&outcome, &process::shell_line(&command))
-                        );
-                        Ok(())
-                    }),
-            )
+            verdict(process::run(command.current_dir(root()), LIMIT).map_err(Into::into).and_then(|outcome| {
+                ensure!(outcome.status.success() && !outcome.timed_out, seen(&outcome, &process::shell_line(&command)));
+                Ok(())
+            }))
         }));
     }
     if let Some(wc) = built.program(machine, "wc") {
@@ -92,10 +85,7 @@ fn calls_of_nothing(strace: &Command, nothing: &Path) -> Verdict {
         ensure!(outcome.status.success(), seen(&outcome, &process::shell_line(&command)));
         let log = fs::read_to_string(&log)?;
         let calls = calls(&log);
-        ensure!(
-            calls == CALLS_OF_NOTHING,
-            "calls are {calls:?}, expected {CALLS_OF_NOTHING:?}"
-        );
+        ensure!(calls == CALLS_OF_NOTHING, "calls are {calls:?}, expected {CALLS_OF_NOTHING:?}");
         Ok(Verdict::Passed)
     };
     attempt().unwrap_or_else(|error| Verdict::Failed(format!("{error:#}")))
@@ -117,7 +107,8 @@ fn wc_like_coreutils(machine: &Machine, wc: &Path) -> Result<()> {
     fs::write(folder.join("two lines"), "one two\n three\tfour  \n")?;
     fs::write(folder.join("no-newline"), "the end")?;
     fs::write(folder.join("empty"), "")?;
-    fs::write(folder.join("invalid"), b"caf\xe9 \xff\xfe \x80\x00 x\n\xc3(\n")?;
+    // Each word has a letter: coreutils before 9.5 does not count a word of invalid bytes alone, later ones do.
+    fs::write(folder.join("invalid"), b"caf\xe9 a\xff\xfeb \x80\x00c x\n\xc3(\n")?;
     fs::write(folder.join("large"), large_text(6_000_000))?;
     let cases: [&[&str]; 6] = [
         &["two lines"],
@@ -144,10 +135,7 @@ fn wc_like_coreutils(machine: &Machine, wc: &Path) -> Result<()> {
                 folder.display()
             );
         }
-        let missing = files
-            .iter()
-            .filter(|f| **f == "missing")
-            .all(|f| ours.stderr.contains(f));
+        let missing = files.iter().filter(|f| **f == "missing").all(|f| ours.stderr.contains(f));
         ensure!(missing, "no message names the missing file: {:?}", ours.stderr);
     }
     Ok(())
@@ -174,18 +162,13 @@ fn readme_shows_hello() -> Result<()> {
     let readme = fs::read_to_string(root().join("README.md"))?;
     let hello = fs::read_to_string(root().join("examples/hello.rs"))?;
     let shown = first_program(&readme).context("README.md has no ```rust block with entry!")?;
-    ensure!(
-        shown.trim() == hello.trim(),
-        "README.md shows:\n{shown}\nexamples/hello.rs is:\n{hello}"
-    );
+    ensure!(shown.trim() == hello.trim(), "README.md shows:\n{shown}\nexamples/hello.rs is:\n{hello}");
     Ok(())
 }
 
 fn first_program(markdown: &str) -> Option<&str> {
     let blocks = markdown.split("```rust").skip(1);
-    blocks
-        .filter_map(|rest| rest.split_once('\n')?.1.split("```").next())
-        .find(|block| block.contains("entry!"))
+    blocks.filter_map(|rest| rest.split_once('\n')?.1.split("```").next()).find(|block| block.contains("entry!"))
 }
 
 /// Builds examples/standalone as a user would, without our flags, and starts what comes out.
@@ -196,13 +179,8 @@ fn standalone() -> Result<()> {
     let outcome = process::run(&mut command, LIMIT)?;
     let line = format!("(in {}) {}", folder.display(), process::shell_line(&command));
     ensure!(outcome.status.success(), seen(&outcome, &line));
-    let messages = outcome
-        .stdout
-        .lines()
-        .filter_map(|l| serde_json::from_str::<serde_json::Value>(l).ok());
-    let program = messages
-        .filter_map(|m| Some(PathBuf::from(m["executable"].as_str()?)))
-        .next_back();
+    let messages = outcome.stdout.lines().filter_map(|l| serde_json::from_str::<serde_json::Value>(l).ok());
+    let program = messages.filter_map(|m| Some(PathBuf::from(m["executable"].as_str()?))).next_back();
     let program = program.context("cargo build made no program")?;
     let outcome = process::run(Command::new(&program).stdin(Stdio::null()), LIMIT)?;
     ensure!(outcome.status.success(), seen(&outcome, &program.display().to_string()));

@@ -144,14 +144,10 @@ fn build_example(options: Options, example: &str, target: &str) -> Result<(Machi
     }
     let setup = Setup::new(options)?;
     let targets = targets::select(&[target.to_string()], &setup.rust.host)?;
-    let [target] = targets[..] else {
-        bail!("`{target}` names several machines; one is needed here")
-    };
+    let [target] = targets[..] else { bail!("`{target}` names several machines; one is needed here") };
     let machine = setup.machines(&[target]).pop().context("one machine in, one out")?.1?;
     let built = build::build(&setup, std::slice::from_ref(&machine), build::What::Example(example))?;
-    let program = built
-        .program(&machine, example)
-        .context("the build failed; cargo's messages above say why")?;
+    let program = built.program(&machine, example).context("the build failed; cargo's messages above say why")?;
     elf::check(program, target)?;
     Ok((machine, program.to_path_buf()))
 }
@@ -159,7 +155,5 @@ fn build_example(options: Options, example: &str, target: &str) -> Result<(Machi
 /// The repository's folder.
 pub fn root() -> &'static Path {
     // What cargo was told when it built this program, which it does again when the repository moves.
-    Path::new(env!("CARGO_MANIFEST_DIR"))
-        .parent()
-        .expect("xtask/ lies in the repository")
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("xtask/ lies in the repository")
 }

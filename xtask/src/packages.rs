@@ -45,10 +45,7 @@ impl Apt {
         fs::write(folder.join("sources.list"), "")?;
         fs::write(&config, configuration(&folder))?;
         let apt = Apt { folder, config };
-        say!(
-            "package lists for {codename}: by apt, into {}",
-            apt.folder.join("lists").display()
-        );
+        say!("package lists for {codename}: by apt, into {}", apt.folder.join("lists").display());
         // A source without backports, or one that is down, is an error for apt; what counts is what can be had then.
         if let Err(error) = apt.run("apt-get", &["update", "-q"]) {
             say!("going on without some package lists: {error:#}");
@@ -59,11 +56,8 @@ impl Apt {
     /// The versions of a package that can be had, newest first.
     pub fn versions(&self, package: &str) -> Result<Vec<String>> {
         let table = self.run("apt-cache", &["madison", package])?;
-        let mut versions: Vec<_> = table
-            .lines()
-            .filter_map(|l| l.split('|').nth(1))
-            .map(|v| v.trim().to_string())
-            .collect();
+        let mut versions: Vec<_> =
+            table.lines().filter_map(|l| l.split('|').nth(1)).map(|v| v.trim().to_string()).collect();
         versions.sort_by_key(|v| std::cmp::Reverse(upstream(v)));
         versions.dedup();
         if versions.is_empty() {
@@ -83,14 +77,9 @@ impl Apt {
     /// The folder appears at the end and complete, or not at all. `stamp` says what is in it.
     pub fn unpack(&self, packages: &[String], target: &Path, megabytes: u64, stamp: &Stamp) -> Result<()> {
         let parent = target.parent().context("a folder in the cache")?;
-        let room = statvfs(parent)
-            .map(|fs| (fs.blocks_available() * fs.fragment_size()) >> 20)
-            .unwrap_or(u64::MAX);
+        let room = statvfs(parent).map(|fs| (fs.blocks_available() * fs.fragment_size()) >> 20).unwrap_or(u64::MAX);
         if room < megabytes {
-            bail!(
-                "{} has {room} MB left, {megabytes} are needed; make room or set CARGO_TARGET_DIR",
-                parent.display()
-            );
+            bail!("{} has {room} MB left, {megabytes} are needed; make room or set CARGO_TARGET_DIR", parent.display());
         }
         let archives = self.folder.join("cache/archives");
         let _ = fs::remove_dir_all(&archives); // What an earlier, interrupted run left is not what we are asking for.
@@ -99,7 +88,7 @@ impl Apt {
         words.extend(packages.iter().map(String::as_str));
         self.run("apt-get", &words)?;
 
-        let partial = target.with_extension("partial");
+        let partial = target.with_file_name(format!("{}.partial", target.file_name().unwrap_or_default().display()));
         if partial.exists() {
             fs::remove_dir_all(&partial).context("removing what an interrupted run left")?;
         }
@@ -125,13 +114,7 @@ impl Apt {
     }
 
     fn run(&self, program: &str, words: &[&str]) -> Result<String> {
-        checked(
-            Command::new(program)
-                .arg("-c")
-                .arg(&self.config)
-                .args(words)
-                .env("LC_ALL", "C"),
-        )
+        checked(Command::new(program).arg("-c").arg(&self.config).args(words).env("LC_ALL", "C"))
     }
 }
 
@@ -146,11 +129,7 @@ impl Stamp {
     pub fn new(packages: &str) -> Stamp {
         let release = fs::read_to_string("/etc/os-release").unwrap_or_default();
         let field = |name| os_field(&release, name).unwrap_or_default();
-        Stamp(format!(
-            "format {FORMAT}\nsystem {} {}\n{packages}\n",
-            field("ID"),
-            field("VERSION_ID")
-        ))
+        Stamp(format!("format {FORMAT}\nsystem {} {}\n{packages}\n", field("ID"), field("VERSION_ID")))
     }
 
     fn text(&self) -> &str {
@@ -161,8 +140,7 @@ impl Stamp {
     pub fn contents(folder: &Path) -> Option<String> {
         let text = fs::read_to_string(folder.join(STAMP)).ok()?;
         let ours = Stamp::new("");
-        text.strip_prefix(ours.text().trim_end())
-            .map(|rest| rest.trim().to_string())
+        text.strip_prefix(ours.text().trim_end()).map(|rest| rest.trim().to_string())
     }
 }
 
@@ -174,34 +152,28 @@ pub fn checked(command: &mut Command) -> Result<String> {
         _ => anyhow!("cannot start `{line}`: {e}"),
     })?;
     if !outcome.status.success() || outcome.timed_out {
-        // The lines that carry the reason; rustup adds a backtrace, apt its progress.
-        let reasons = ["error", "E:", "W:", "dpkg", "Err:"];
-        let said: Vec<_> = outcome
-            .stderr
-            .lines()
-            .filter(|l| reasons.iter().any(|r| l.starts_with(r)))
-            .take(4)
-            .collect();
-        let said = if said.is_empty() {
-            outcome.stderr.lines().take(4).collect()
-        } else {
-            said
-        };
-        let ended = if outcome.timed_out {
-            "took too long".to_string()
-        } else {
-            outcome.status.to_string()
-        };
+        // The lines that carry the reason, shortened: rustup adds a backtrace, apt its progress.
+        let marks = ["error", "E:", "W:", "dpkg", "Err:"];
+        let marked: Vec<_> = outcome.stderr.lines().filter(|l| marks.iter().any(|mark| l.starts_with(mark))).collect();
+        let lines = if marked.is_empty() { outcome.stderr.lines().collect() } else { marked };
+        let said: Vec<_> = lines.into_iter().take(2).map(shortened).collect();
+        let ended = if outcome.timed_out { "took too long".to_string() } else { outcome.status.to_string() };
         bail!("`{line}`: {ended}: {}", said.join("; "));
     }
     Ok(outcome.stdout)
 }
 
+/// As much of a line as one wants to read in a message.
+fn shortened(line: &str) -> String {
+    let (mut line, more) = (line.to_string(), line.chars().count() > 160);
+    if more {
+        line = line.chars().take(160).chain(['…']).collect();
+    }
+    line
+}
+
 fn no_room(folder: &Path) -> String {
-    format!(
-        "cannot write to {} (is the disk full, or the folder another user's?)",
-        folder.display()
-    )
+    format!("cannot write to {} (is the disk full, or the folder another user's?)", folder.display())
 }
 
 /// Everything that our apt does differently from the machine's.
@@ -232,9 +204,7 @@ Debug::NoLocking "true";
 
 /// A value of /etc/os-release.
 fn os_field(text: &str, name: &str) -> Option<String> {
-    let value = text
-        .lines()
-        .find_map(|line| line.strip_prefix(name)?.strip_prefix('='))?;
+    let value = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix('='))?;
     Some(value.trim_matches('"').to_string())
 }
 
@@ -248,10 +218,7 @@ fn machine_sources() -> Result<String> {
         let Ok(text) = fs::read_to_string(&file) else { continue };
         match file.extension().and_then(|e| e.to_str()) {
             Some("sources") => stanzas.push_str(&text),
-            Some("list") => text
-                .lines()
-                .filter_map(stanza_of_line)
-                .for_each(|s| stanzas.push_str(&s)),
+            Some("list") => text.lines().filter_map(stanza_of_line).for_each(|s| stanzas.push_str(&s)),
             _ => {}
         }
         stanzas.push_str("\n\n");
@@ -280,10 +247,7 @@ fn stanza_of_line(line: &str) -> Option<String> {
     let mut words = rest.split_whitespace();
     let (uri, suite) = (words.next()?, words.next()?);
     let components: Vec<_> = words.collect();
-    Some(format!(
-        "\nTypes: deb\nURIs: {uri}\nSuites: {suite}\nComponents: {}\n{fields}\n",
-        components.join(" ")
-    ))
+    Some(format!("\nTypes: deb\nURIs: {uri}\nSuites: {suite}\nComponents: {}\n{fields}\n", components.join(" ")))
 }
 
 /// Of the machine's stanzas, those of the distribution itself, with the backports suite beside the main one.
@@ -293,18 +257,9 @@ fn private_sources(stanzas: &str, codename: &str) -> String {
     let mut out = String::new();
     let lines: Vec<&str> = stanzas.lines().filter(|line| !line.starts_with('#')).collect();
     for stanza in lines.split(|line| line.trim().is_empty()) {
-        let field = |name: &str| {
-            stanza
-                .iter()
-                .find_map(|l| l.strip_prefix(name)?.strip_prefix(':'))
-                .unwrap_or("")
-                .trim()
-        };
-        let mut suites: Vec<_> = field("Suites")
-            .split_whitespace()
-            .filter(ours)
-            .map(str::to_string)
-            .collect();
+        let field =
+            |name: &str| stanza.iter().find_map(|l| l.strip_prefix(name)?.strip_prefix(':')).unwrap_or("").trim();
+        let mut suites: Vec<_> = field("Suites").split_whitespace().filter(ours).map(str::to_string).collect();
         let has = |name: &str, word: &str| field(name).split_whitespace().any(|w| w == word);
         // Others use the distribution's suite names for their own archives, but not its component.
         if suites.is_empty() || !has("Types", "deb") || !has("Components", "main") || has("Enabled", "no") {
@@ -335,10 +290,7 @@ pub fn upstream(version: &str) -> (u32, u32, u32) {
 
 /// The first three numbers of a dotted version; what is missing is 0.
 pub fn numbers(version: &str) -> (u32, u32, u32) {
-    let dotted = version
-        .split(|c: char| !c.is_ascii_digit() && c != '.')
-        .next()
-        .unwrap_or("");
+    let dotted = version.split(|c: char| !c.is_ascii_digit() && c != '.').next().unwrap_or("");
     let mut parts = dotted.split('.').map(|part| part.parse().unwrap_or(0));
     let mut next = || parts.next().unwrap_or(0);
     (next(), next(), next())
@@ -359,13 +311,11 @@ mod tests {
     #[test]
     fn sources_of_others_are_left_out_and_backports_come_in() {
         let stanzas = "# a comment\nTypes: deb deb-src\nURIs: http://mirror/debian\nSuites: bookworm bookworm-updates\n\
-                       Components: main\nSigned-By:\n -----BEGIN\n .\n\nTypes: deb\nURIs: http://other\nSuites: stable\n";
+                       Components: main\nSigned-By:\n -----BEGIN\n .\n\n\
+                       Types: deb\nURIs: http://other\nSuites: stable\n";
         let ours = private_sources(stanzas, "bookworm");
         assert!(ours.contains("Types: deb\nURIs: http://mirror/debian\n"), "{ours}");
-        assert!(
-            ours.contains("Suites: bookworm bookworm-updates bookworm-backports\n"),
-            "{ours}"
-        );
+        assert!(ours.contains("Suites: bookworm bookworm-updates bookworm-backports\n"), "{ours}");
         assert!(ours.contains("Signed-By:\n -----BEGIN\n .\n"), "{ours}");
         assert!(!ours.contains("other"), "{ours}");
     }
@@ -374,11 +324,7 @@ mod tests {
     fn one_line_sources_become_stanzas() {
         let line = "deb [arch=amd64 signed-by=/k.gpg] http://mirror/debian trixie main contrib";
         let ours = private_sources(&stanza_of_line(line).expect("a source"), "trixie");
-        for part in [
-            "Suites: trixie trixie-backports\n",
-            "Components: main contrib\n",
-            "Signed-By: /k.gpg\n",
-        ] {
+        for part in ["Suites: trixie trixie-backports\n", "Components: main contrib\n", "Signed-By: /k.gpg\n"] {
             assert!(ours.contains(part), "{ours}");
         }
         assert!(stanza_of_line("# deb http://mirror/debian trixie main").is_none());
@@ -387,10 +333,7 @@ mod tests {
 
     #[test]
     fn fields_of_os_release_may_be_quoted() {
-        assert_eq!(
-            os_field("ID=debian\nVERSION_ID=\"12\"\n", "VERSION_ID").as_deref(),
-            Some("12")
-        );
+        assert_eq!(os_field("ID=debian\nVERSION_ID=\"12\"\n", "VERSION_ID").as_deref(), Some("12"));
         assert_eq!(os_field("ID=debian\n", "VERSION_CODENAME"), None);
     }
 }

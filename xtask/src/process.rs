@@ -35,11 +35,7 @@ pub struct Outcome {
 /// Runs the command with nothing on stdin, and kills its process group when `limit` expires.
 pub fn run(command: &mut Command, limit: Duration) -> io::Result<Outcome> {
     let started = Instant::now();
-    command
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .process_group(0);
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).process_group(0);
     let mut child = {
         // Held over the spawn: an interrupt either finds the new group in the list or comes before it exists.
         let mut groups = groups();
@@ -58,13 +54,7 @@ pub fn run(command: &mut Command, limit: Duration) -> io::Result<Outcome> {
     let status = child.wait()?;
     let timed_out = !ended?;
     let time = started.elapsed();
-    Ok(Outcome {
-        status,
-        timed_out,
-        stdout: collect(stdout),
-        stderr: collect(stderr),
-        time,
-    })
+    Ok(Outcome { status, timed_out, stdout: collect(stdout), stderr: collect(stderr), time })
 }
 
 /// Waits until the child has ended, without reaping it; false if the deadline came first.
@@ -121,10 +111,10 @@ fn collect(receiver: mpsc::Receiver<Vec<u8>>) -> String {
     }
 }
 
-/// The command as one would type it, with the variables set for it.
+/// The command as one would type it, with the variables set for it; PATH is the typist's own.
 pub fn shell_line(command: &Command) -> String {
     let variables = command.get_envs().filter_map(|(name, value)| {
-        let value = value?.to_string_lossy();
+        let value = value.filter(|_| name != "PATH")?.to_string_lossy();
         Some(format!("{}={}", name.to_string_lossy(), quote(&value)))
     });
     let words = std::iter::once(command.get_program()).chain(command.get_args());
@@ -174,16 +164,13 @@ mod tests {
     #[test]
     fn endless_output_is_cut_off() {
         let outcome = sh("head -c 3000000 /dev/zero", Duration::from_secs(10));
-        assert_eq!(
-            (outcome.stdout.len() as u64, outcome.status.code()),
-            (CAPTURE_BYTES, Some(0))
-        );
+        assert_eq!((outcome.stdout.len() as u64, outcome.status.code()), (CAPTURE_BYTES, Some(0)));
     }
 
     #[test]
     fn shell_lines_can_be_typed() {
         let mut command = Command::new("/a b/c");
-        command.args(["it's", "x=1", ""]).env("K", "v w");
+        command.args(["it's", "x=1", ""]).env("K", "v w").env("PATH", "/bin");
         assert_eq!(shell_line(&command), r#"K='v w' '/a b/c' 'it'\''s' x=1 ''"#);
     }
 }

@@ -6,8 +6,8 @@
 //! 3. compiled from the pinned toolchain's rust-src, which `rustup component add` fetches if need be;
 //! 4. compiled by Debian's rustc-web from rust-web-src, unpacked into target/setup (see packages.rs).
 //!
-//! The emulator: the newest qemu-user among those on PATH, in target/setup, and (if these are older than 10, which is the
-//! first with a vDSO) in Debian's packages. The linker is always the rust-lld of the pinned toolchain.
+//! The emulator: the newest qemu-user among those on PATH, in target/setup, and (if these are older than 10, which is
+//! the first with a vDSO) in Debian's packages. The linker is always the rust-lld of the pinned toolchain.
 
 use std::cell::OnceCell;
 use std::fmt;
@@ -144,9 +144,8 @@ pub fn pinned(program: &str) -> Command {
     for (name, _) in std::env::vars_os() {
         let name = name.to_string_lossy();
         let flags = name.ends_with("RUSTFLAGS") || name.ends_with("RUSTDOCFLAGS");
-        let cargos = ["CARGO_BUILD_", "CARGO_TARGET_", "CARGO_PKG_", "CARGO_MANIFEST_"]
-            .iter()
-            .any(|p| name.starts_with(p));
+        let cargos =
+            ["CARGO_BUILD_", "CARGO_TARGET_", "CARGO_PKG_", "CARGO_MANIFEST_"].iter().any(|p| name.starts_with(p));
         if flags || cargos || ["CARGO", "LD_LIBRARY_PATH", "RUSTUP_TOOLCHAIN", "RUSTC_BOOTSTRAP"].contains(&&*name) {
             command.env_remove(&*name);
         }
@@ -169,10 +168,7 @@ impl Setup {
         if numbers(&rust.release) < RUSTC_OLDEST {
             bail!("rustc is {}, rt0 needs 1.95: {mend}", rust.release);
         }
-        for name in ["RUSTFLAGS", "CARGO_ENCODED_RUSTFLAGS"]
-            .iter()
-            .filter(|name| std::env::var_os(name).is_some())
-        {
+        for name in ["RUSTFLAGS", "CARGO_ENCODED_RUSTFLAGS"].iter().filter(|name| std::env::var_os(name).is_some()) {
             say!(
                 "{name} is set and not used: each machine has its own flags, and one for all would rebuild every core"
             );
@@ -193,17 +189,9 @@ impl Setup {
 
     /// The pinned toolchain's linker, the only one that is used.
     pub fn linker(&self) -> Result<PathBuf> {
-        let linker = self
-            .rust
-            .sysroot
-            .join("lib/rustlib")
-            .join(&self.rust.host)
-            .join("bin/rust-lld");
+        let linker = self.rust.sysroot.join("lib/rustlib").join(&self.rust.host).join("bin/rust-lld");
         if !linker.exists() {
-            bail!(
-                "there is no {}: the toolchain is not rustup's; install that one",
-                linker.display()
-            );
+            bail!("there is no {}: the toolchain is not rustup's; install that one", linker.display());
         }
         Ok(linker)
     }
@@ -232,31 +220,18 @@ impl Setup {
 
     /// Whether the pinned toolchain has the target's core now.
     pub fn has_prebuilt(&self, target: &Target) -> bool {
-        target.prebuilt
-            && self
-                .rust
-                .sysroot
-                .join("lib/rustlib")
-                .join(target.triple)
-                .join("lib")
-                .exists()
+        target.prebuilt && self.rust.sysroot.join("lib/rustlib").join(target.triple).join("lib").exists()
     }
 
     /// Whether the pinned toolchain has the source of core now.
     pub fn has_rust_src(&self) -> bool {
-        self.rust
-            .sysroot
-            .join("lib/rustlib/src/rust/library/core/Cargo.toml")
-            .exists()
+        self.rust.sysroot.join("lib/rustlib/src/rust/library/core/Cargo.toml").exists()
     }
 
-    /// Ways 2: one rustup call for all that lack a prebuilt core, since each call asks the server anew.
+    /// Way 2: one rustup call for all that lack a prebuilt core, since each call asks the server anew.
     fn rustup_targets(&self, targets: &[&'static Target]) {
-        let missing: Vec<_> = targets
-            .iter()
-            .filter(|t| t.prebuilt && !self.has_prebuilt(t))
-            .map(|t| t.triple)
-            .collect();
+        let missing: Vec<_> =
+            targets.iter().filter(|t| t.prebuilt && !self.has_prebuilt(t)).map(|t| t.triple).collect();
         if missing.is_empty() || !self.allowed(Place::Rustup) {
             return;
         }
@@ -273,30 +248,24 @@ impl Setup {
                 return Ok(Core::Prebuilt);
             }
             failed.push(match target.prebuilt {
-                true => format!("rustup target add {}", target.triple),
+                true => format!("`rustup target add {}` failed, see above", target.triple),
                 false => "rustup has no prebuilt core for it".to_string(),
             });
         }
         if self.allowed(Place::Source) {
-            match self
-                .rust_src
-                .get_or_init(|| self.add_rust_src().map_err(|e| format!("{e:#}")))
-            {
+            match self.rust_src.get_or_init(|| self.add_rust_src().map_err(|e| format!("{e:#}"))) {
                 Ok(()) => return Ok(Core::Source),
                 Err(error) => failed.push(error.clone()),
             }
         }
         if self.allowed(Place::Debian) {
-            match self
-                .debian
-                .get_or_init(|| self.debian_rustc().map_err(|e| format!("{e:#}")))
-            {
+            match self.debian.get_or_init(|| self.debian_rustc().map_err(|e| format!("{e:#}"))) {
                 Ok(rustc) => return Ok(Core::Debian(rustc.clone())),
                 Err(error) => failed.push(error.clone()),
             }
         }
         let mend = "with a network, `rustup component add rust-src` in this folder mends it";
-        Err(anyhow!("no core for {}: {}; {mend}", target.triple, failed.join("; ")))
+        Err(anyhow!("no core for {}; tried were:\n- {}\n{mend}", target.triple, failed.join("\n- ")))
     }
 
     fn add_rust_src(&self) -> Result<()> {
@@ -324,13 +293,17 @@ impl Setup {
             }
         }
         let apt = self.apt()?;
-        let versions = apt.versions("rustc-web")?;
-        let version = versions.first().context("versions() returns at least one")?;
-        if upstream(version) < RUSTC_OLDEST {
+        // Rebuilt packages have a suffix that the source package lacks, so each is asked for its own newest version.
+        let newest = |name: &str| Ok::<_, anyhow::Error>(apt.versions(name)?.swap_remove(0));
+        let version = newest("rustc-web")?;
+        if upstream(&version) < RUSTC_OLDEST {
             bail!("Debian's rustc-web is {version}, rt0 needs 1.95");
         }
         say!("compiler: Debian's rustc-web {version}, into {}", folder.display());
-        let packages = ["rustc-web", "libstd-rust-web-dev", "rust-web-src"].map(|name| format!("{name}={version}"));
+        let mut packages = Vec::new();
+        for name in ["rustc-web", "libstd-rust-web-dev", "rust-web-src"] {
+            packages.push(format!("{name}={}", newest(name)?));
+        }
         apt.unpack(&packages, &folder, 1300, &Stamp::new(&packages.join("\n")))?;
         fs::write(&script, RUSTC_SCRIPT)?;
         fs::set_permissions(&script, fs::Permissions::from_mode(0o755))?;
@@ -339,9 +312,7 @@ impl Setup {
     }
 
     fn apt(&self) -> Result<&Apt> {
-        let apt = self
-            .apt
-            .get_or_init(|| Apt::open(&self.folder).map_err(|e| format!("{e:#}")));
+        let apt = self.apt.get_or_init(|| Apt::open(&self.folder).map_err(|e| format!("{e:#}")));
         apt.as_ref().map_err(|error| anyhow!("{error}"))
     }
 
@@ -351,8 +322,7 @@ impl Setup {
         if self.runs_natively(target) {
             return Ok(Runner::Native);
         }
-        self.qemu(target)
-            .with_context(|| format!("no emulator for {}", target.name))
+        self.qemu(target).with_context(|| format!("no emulator for {}", target.name))
     }
 
     fn runs_natively(&self, target: &Target) -> bool {
@@ -368,12 +338,7 @@ impl Setup {
         // mov eax, 1 (exit); mov ebx, 42; int 0x80
         let code = [0xb8, 1, 0, 0, 0, 0xbb, 42, 0, 0, 0, 0xcd, 0x80];
         let segments = [(object::elf::PT_LOAD, object::elf::PF_R | object::elf::PF_X, 0x0804_8000)];
-        let program = elf::Image {
-            elf: &row.elf,
-            kind: object::elf::ET_EXEC,
-            segments: &segments,
-            code: &code,
-        };
+        let program = elf::Image { elf: &row.elf, kind: object::elf::ET_EXEC, segments: &segments, code: &code };
         let path = self.folder.join(format!("probe-x86-{}", std::process::id()));
         let written = fs::write(&path, program.bytes());
         let written = written.and_then(|()| fs::set_permissions(&path, fs::Permissions::from_mode(0o755)));
@@ -391,10 +356,7 @@ impl Setup {
         let wish = self.options.qemu.as_deref();
         if let Some(folder) = wish.filter(|w| w.contains('/')) {
             let found = qemus_in(Path::new(folder), target.qemu);
-            return found
-                .into_iter()
-                .next()
-                .with_context(|| format!("no {} runs in {folder}", target.qemu));
+            return found.into_iter().next().with_context(|| format!("no {} runs in {folder}", target.qemu));
         }
         let mut found = self.local_qemus(target);
         let fits = |runner: &Runner| matches!(runner, Runner::Qemu(_, v) if wish.is_none_or(|w| is_version(w, *v)));
@@ -402,10 +364,7 @@ impl Setup {
         let newest = |found: &[Runner]| found.iter().max_by_key(|r| runner_version(r)).cloned();
         let enough = |r: &Runner| wish.is_some() || runner_version(r) >= QEMU_GOOD;
         if !newest(&found).is_some_and(|r| enough(&r)) {
-            match self
-                .qemu_package
-                .get_or_init(|| self.unpack_qemu().map_err(|e| format!("{e:#}")))
-            {
+            match self.qemu_package.get_or_init(|| self.unpack_qemu().map_err(|e| format!("{e:#}"))) {
                 Ok(folder) => found.extend(qemus_in(&folder.join("usr/bin"), target.qemu)),
                 Err(error) if found.is_empty() => bail!("{error}; `apt-get install qemu-user` as root mends it"),
                 Err(_) => {} // Said once, by unpack_qemu's caller below; an older one is there.
@@ -422,16 +381,10 @@ impl Setup {
     fn local_qemus(&self, target: &Target) -> Vec<Runner> {
         let path = std::env::var_os("PATH").unwrap_or_default();
         let on_path = std::env::split_paths(&path).flat_map(|folder| qemus_in(&folder, target.qemu));
-        let cached = fs::read_dir(&self.folder)
-            .into_iter()
-            .flatten()
-            .flatten()
-            .map(|entry| entry.path());
+        let cached = fs::read_dir(&self.folder).into_iter().flatten().flatten().map(|entry| entry.path());
         let cached = cached.filter(|p| p.file_name().is_some_and(|n| n.to_string_lossy().starts_with("qemu-")));
         let cached = cached.filter(|p| Stamp::contents(p).is_some());
-        on_path
-            .chain(cached.flat_map(|p| qemus_in(&p.join("usr/bin"), target.qemu)))
-            .collect()
+        on_path.chain(cached.flat_map(|p| qemus_in(&p.join("usr/bin"), target.qemu))).collect()
     }
 
     /// Unpacks the newest static qemu-user (that fits the wish) from Debian's packages.
@@ -441,12 +394,7 @@ impl Setup {
             let wish = self.options.qemu.as_deref();
             let mut offers = Vec::new();
             for package in ["qemu-user", "qemu-user-static"] {
-                offers.extend(
-                    apt.versions(package)
-                        .unwrap_or_default()
-                        .into_iter()
-                        .map(|version| (package, version)),
-                );
+                offers.extend(apt.versions(package).unwrap_or_default().into_iter().map(|version| (package, version)));
             }
             offers.retain(|(_, version)| wish.is_none_or(|w| is_version(w, Version(upstream(version)))));
             offers.sort_by_key(|(_, version)| std::cmp::Reverse(upstream(version)));
@@ -459,10 +407,7 @@ impl Setup {
                     return Ok(folder);
                 }
             }
-            bail!(
-                "apt has no static qemu-user{}",
-                wish.map_or(String::new(), |w| format!(" of version {w}"))
-            )
+            bail!("apt has no static qemu-user{}", wish.map_or(String::new(), |w| format!(" of version {w}")))
         };
         attempt().inspect_err(|error| say!("no newer emulator: {error:#}"))
     }
@@ -475,14 +420,10 @@ impl Setup {
         let folder = self.folder.join("strace");
         if Stamp::contents(&folder).is_none() {
             say!("strace: Debian's package, into {}", folder.display());
-            self.apt()?
-                .unpack(&["strace".to_string()], &folder, 50, &Stamp::new("strace"))?;
+            self.apt()?.unpack(&["strace".to_string()], &folder, 50, &Stamp::new("strace"))?;
         }
         let mut command = Command::new(folder.join("usr/bin/strace"));
-        command.env(
-            "LD_LIBRARY_PATH",
-            folder.join("usr/lib").join(self.rust.host.replace("-unknown", "")),
-        );
+        command.env("LD_LIBRARY_PATH", folder.join("usr/lib").join(self.rust.host.replace("-unknown", "")));
         Ok(command)
     }
 }
@@ -500,9 +441,7 @@ done
 fn qemus_in(folder: &Path, name: &str) -> Vec<Runner> {
     let files = [folder.join(name), folder.join(format!("{name}-static"))];
     let runner = |file: PathBuf| {
-        let said = file
-            .exists()
-            .then(|| checked(Command::new(&file).arg("--version")).ok())??;
+        let said = file.exists().then(|| checked(Command::new(&file).arg("--version")).ok())??;
         // qemu-mips version 10.0.2 (Debian 1:10.0.2+ds-2)
         let version = numbers(said.split_once("version ")?.1);
         Some(Runner::Qemu(file, Version(version)))
@@ -520,71 +459,33 @@ fn runner_version(runner: &Runner) -> Version {
 /// Whether `7.2.22` is what was meant by `7.2`.
 fn is_version(wish: &str, version: Version) -> bool {
     let full = version.to_string();
-    full.strip_prefix(wish)
-        .is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
+    full.strip_prefix(wish).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
 }
 
 fn on_path(program: &str) -> Option<PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_default();
-    std::env::split_paths(&path)
-        .map(|folder| folder.join(program))
-        .find(|file| file.is_file())
+    std::env::split_paths(&path).map(|folder| folder.join(program)).find(|file| file.is_file())
 }
 
 /// `cargo xtask doctor`: what is there, and what the other commands would fetch.
 pub fn doctor(options: Options) -> Result<ExitCode> {
     let setup = Setup::new(options)?;
     let state = |there: bool, otherwise: &str| {
-        if there {
-            "there".to_string()
-        } else {
-            otherwise.to_string()
-        }
+        if there { "there".to_string() } else { otherwise.to_string() }
     };
     let tool = |name: &str, otherwise: &str| match on_path(name) {
         Some(path) => path.display().to_string(),
         None => otherwise.to_string(),
     };
-    println!(
-        "toolchain   {} for {}, in {}",
-        setup.rust.release,
-        setup.rust.host,
-        setup.rust.sysroot.display()
-    );
-    println!(
-        "linker      {}",
-        setup
-            .linker()
-            .map_or_else(|e| format!("{e:#}"), |path| path.display().to_string())
-    );
-    println!(
-        "cc          {}",
-        tool(
-            "cc",
-            "missing: build scripts need it; `apt-get install gcc libc6-dev` as root"
-        )
-    );
-    println!(
-        "rustup      {}",
-        tool("rustup", "missing: no prebuilt core can be fetched")
-    );
-    println!(
-        "rust-src    {}",
-        state(setup.has_rust_src(), "would be fetched: rustup component add rust-src")
-    );
-    println!(
-        "apt-get     {}",
-        tool("apt-get", "missing: nothing can come from Debian's packages")
-    );
+    println!("toolchain   {} for {}, in {}", setup.rust.release, setup.rust.host, setup.rust.sysroot.display());
+    println!("linker      {}", setup.linker().map_or_else(|e| format!("{e:#}"), |path| path.display().to_string()));
+    println!("cc          {}", tool("cc", "missing: build scripts need it; `apt-get install gcc libc6-dev` as root"));
+    println!("rustup      {}", tool("rustup", "missing: no prebuilt core can be fetched"));
+    println!("rust-src    {}", state(setup.has_rust_src(), "would be fetched: rustup component add rust-src"));
+    println!("apt-get     {}", tool("apt-get", "missing: nothing can come from Debian's packages"));
     let web = Stamp::contents(&setup.folder.join("rustc-web"));
-    println!(
-        "rustc-web   {}",
-        state(web.is_some(), "not unpacked; only needed when rustup cannot help")
-    );
-    println!(
-        "strace      {}",
-        tool("strace", "would be unpacked from Debian's package, for one test")
-    );
+    println!("rustc-web   {}", state(web.is_some(), "not unpacked; only needed when rustup cannot help"));
+    println!("strace      {}", tool("strace", "would be unpacked from Debian's package, for one test"));
     println!("cache       {} (may be deleted at any time)", setup.folder.display());
     println!();
     let mut all_there = true;
@@ -600,28 +501,17 @@ pub fn doctor(options: Options) -> Result<ExitCode> {
             _ if setup.runs_natively(target) => "runs natively".to_string(),
             Some(Runner::Qemu(path, version)) if version >= QEMU_GOOD => format!("qemu {version}: {}", path.display()),
             Some(Runner::Qemu(path, version)) => {
-                format!(
-                    "qemu {version}: {}, unless Debian's packages have a newer one",
-                    path.display()
-                )
+                format!("qemu {version}: {}, unless Debian's packages have a newer one", path.display())
             }
             _ => "qemu would be unpacked from Debian's packages".to_string(),
         };
         all_there &= !core.contains("would") && !runner.contains("would");
-        let profile = if target.profile == Profile::Dev {
-            " (dev profile)"
-        } else {
-            ""
-        };
+        let profile = if target.profile == Profile::Dev { " (dev profile)" } else { "" };
         println!("{:<12} {}{profile}: {core}; {runner}", target.name, target.triple);
     }
     println!(
         "\n{}",
-        if all_there {
-            "Nothing would be fetched."
-        } else {
-            "`cargo xtask test` fetches what is missing."
-        }
+        if all_there { "Nothing would be fetched." } else { "`cargo xtask test` fetches what is missing." }
     );
     Ok(ExitCode::SUCCESS)
 }

@@ -79,13 +79,7 @@ const ROW: Target = Target {
     native_on: &[],
     qemu: "",
     qemu_args: &[],
-    elf: Elf {
-        machine: elf::EM_NONE,
-        bits: 64,
-        big_endian: false,
-        flags: (0, 0),
-        page: K4,
-    },
+    elf: Elf { machine: elf::EM_NONE, bits: 64, big_endian: false, flags: (0, 0), page: K4 },
     gaps: &[],
 };
 
@@ -96,13 +90,7 @@ pub const TARGETS: &[Target] = &[
         triple: "x86_64-unknown-linux-gnu",
         native_on: &["x86_64"],
         qemu: "qemu-x86_64",
-        elf: Elf {
-            machine: elf::EM_X86_64,
-            bits: 64,
-            big_endian: false,
-            flags: (0, 0),
-            page: K4,
-        },
+        elf: Elf { machine: elf::EM_X86_64, bits: 64, big_endian: false, flags: (0, 0), page: K4 },
         ..ROW
     },
     // The same machine again with debug assertions and overflow checks on.
@@ -112,13 +100,7 @@ pub const TARGETS: &[Target] = &[
         profile: Profile::Dev,
         native_on: &["x86_64"],
         qemu: "qemu-x86_64",
-        elf: Elf {
-            machine: elf::EM_X86_64,
-            bits: 64,
-            big_endian: false,
-            flags: (0, 0),
-            page: K4,
-        },
+        elf: Elf { machine: elf::EM_X86_64, bits: 64, big_endian: false, flags: (0, 0), page: K4 },
         ..ROW
     },
     Target {
@@ -126,13 +108,7 @@ pub const TARGETS: &[Target] = &[
         triple: "i686-unknown-linux-gnu",
         native_on: &["x86_64", "x86"],
         qemu: "qemu-i386",
-        elf: Elf {
-            machine: elf::EM_386,
-            bits: 32,
-            big_endian: false,
-            flags: (0, 0),
-            page: K4,
-        },
+        elf: Elf { machine: elf::EM_386, bits: 32, big_endian: false, flags: (0, 0), page: K4 },
         ..ROW
     },
     Target {
@@ -140,13 +116,7 @@ pub const TARGETS: &[Target] = &[
         triple: "aarch64-unknown-linux-gnu",
         native_on: &["aarch64"],
         qemu: "qemu-aarch64",
-        elf: Elf {
-            machine: elf::EM_AARCH64,
-            bits: 64,
-            big_endian: false,
-            flags: (0, 0),
-            page: K64,
-        },
+        elf: Elf { machine: elf::EM_AARCH64, bits: 64, big_endian: false, flags: (0, 0), page: K64 },
         ..ROW
     },
     Target {
@@ -155,13 +125,7 @@ pub const TARGETS: &[Target] = &[
         prebuilt: false,
         qemu: "qemu-mips",
         // ABI o32, instruction set mips32r2.
-        elf: Elf {
-            machine: elf::EM_MIPS,
-            bits: 32,
-            big_endian: true,
-            flags: (0xf000_f000, 0x7000_1000),
-            page: K64,
-        },
+        elf: Elf { machine: elf::EM_MIPS, bits: 32, big_endian: true, flags: (0xf000_f000, 0x7000_1000), page: K64 },
         ..ROW
     },
     Target {
@@ -169,13 +133,7 @@ pub const TARGETS: &[Target] = &[
         triple: "powerpc64le-unknown-linux-gnu",
         qemu: "qemu-ppc64le",
         // The low two bits are the ABI's version; rt0 is ELFv2 throughout.
-        elf: Elf {
-            machine: elf::EM_PPC64,
-            bits: 64,
-            big_endian: false,
-            flags: (3, 2),
-            page: K64,
-        },
+        elf: Elf { machine: elf::EM_PPC64, bits: 64, big_endian: false, flags: (3, 2), page: K64 },
         ..ROW
     },
 ];
@@ -183,9 +141,7 @@ pub const TARGETS: &[Target] = &[
 impl Target {
     /// The known gap that covers test `name` (`bin::name`) under this version of qemu.
     pub fn gap(&self, name: &str, qemu: (u32, u32)) -> Option<&'static Gap> {
-        self.gaps
-            .iter()
-            .find(|gap| name.contains(gap.test) && gap.fixed_in.is_none_or(|fixed| qemu < fixed))
+        self.gaps.iter().find(|gap| name.contains(gap.test) && gap.fixed_in.is_none_or(|fixed| qemu < fixed))
     }
 }
 
@@ -203,20 +159,11 @@ pub fn select(words: &[String], host_triple: &str) -> Result<Vec<&'static Target
             }
         }
         if wanted.len() == before {
-            let rows: Vec<_> = TARGETS
-                .iter()
-                .map(|t| format!("  {:<12} {}", t.name, t.triple))
-                .collect();
-            bail!(
-                "no machine is called `{word}`; these are:\n{}\n  native       the host's\n  all",
-                rows.join("\n")
-            );
+            let rows: Vec<_> = TARGETS.iter().map(|t| format!("  {:<12} {}", t.name, t.triple)).collect();
+            bail!("no machine is called `{word}`; these are:\n{}\n  native       the host's\n  all", rows.join("\n"));
         }
     }
-    Ok(TARGETS
-        .iter()
-        .filter(|t| wanted.iter().any(|w| w.name == t.name))
-        .collect())
+    Ok(TARGETS.iter().filter(|t| wanted.iter().any(|w| w.name == t.name)).collect())
 }
 
 /// The first row with the host's own triple (rt0 is Linux without libc: gnu or musl makes no difference).
@@ -233,11 +180,7 @@ mod tests {
 
     fn names(words: &[&str]) -> Vec<&'static str> {
         let words: Vec<String> = words.iter().map(|w| w.to_string()).collect();
-        select(&words, HOST)
-            .expect("known names")
-            .iter()
-            .map(|t| t.name)
-            .collect()
+        select(&words, HOST).expect("known names").iter().map(|t| t.name).collect()
     }
 
     #[test]
@@ -255,38 +198,21 @@ mod tests {
 
     #[test]
     fn a_wrong_target_gets_the_list() {
-        let error = select(&["vax".to_string()], HOST)
-            .expect_err("no such machine")
-            .to_string();
-        assert!(
-            error.contains("`vax`") && error.contains("powerpc64le-unknown-linux-gnu"),
-            "{error}"
-        );
+        let error = select(&["vax".to_string()], HOST).expect_err("no such machine").to_string();
+        assert!(error.contains("`vax`") && error.contains("powerpc64le-unknown-linux-gnu"), "{error}");
     }
 
     #[test]
     fn names_are_unique_and_every_row_is_complete() {
         for (index, row) in TARGETS.iter().enumerate() {
-            assert!(
-                TARGETS[..index].iter().all(|other| other.name != row.name),
-                "{} twice",
-                row.name
-            );
-            assert!(
-                row.qemu.starts_with("qemu-") && row.elf.machine != elf::EM_NONE,
-                "{}",
-                row.name
-            );
+            assert!(TARGETS[..index].iter().all(|other| other.name != row.name), "{} twice", row.name);
+            assert!(row.qemu.starts_with("qemu-") && row.elf.machine != elf::EM_NONE, "{}", row.name);
         }
     }
 
     #[test]
     fn a_gap_ends_with_the_version_that_fixes_it() {
-        let gaps = &[Gap {
-            test: "futex::pi_",
-            reason: "host byte order",
-            fixed_in: Some((10, 0)),
-        }];
+        let gaps = &[Gap { test: "futex::pi_", reason: "host byte order", fixed_in: Some((10, 0)) }];
         let row = Target { gaps, ..ROW };
         assert!(row.gap("futex::pi_lock", (7, 2)).is_some());
         assert!(row.gap("futex::pi_lock", (10, 0)).is_none());

@@ -1,7 +1,7 @@
 //! `cargo xtask test`: one process per test, on every machine, and one account of it all.
 //!
-//! A test program says with `--list` which tests it has and what each expects; `PROGRAM NAME` runs one. All tests of all
-//! machines go into one queue, from which as many workers take as there are processors; tests marked `alone` come
+//! A test program says with `--list` which tests it has and what each expects; `PROGRAM NAME` runs one. All tests of
+//! all machines go into one queue, from which as many workers take as there are processors; tests marked `alone` come
 //! after that, one at a time.
 
 use std::collections::{BTreeMap, VecDeque};
@@ -52,12 +52,7 @@ pub struct Test<'a> {
 impl<'a> Test<'a> {
     /// A test that may run beside others.
     pub fn new(machine: &'static str, name: impl Into<String>, run: impl Fn() -> Verdict + Send + Sync + 'a) -> Self {
-        Test {
-            machine,
-            name: name.into(),
-            alone: false,
-            run: Box::new(run),
-        }
+        Test { machine, name: name.into(), alone: false, run: Box::new(run) }
     }
 
     fn full_name(&self) -> String {
@@ -75,10 +70,7 @@ pub fn run(options: Options, words: &[String], filter: Option<&str>) -> Result<E
     // A filter that begins with a machine's name needs nothing set up for the others.
     let first = filter.and_then(|f| f.split_once("::")).map(|(first, _)| first);
     let only = first.filter(|f| *f == "host" || targets::TARGETS.iter().any(|t| t.name == *f));
-    let targets: Vec<_> = targets
-        .into_iter()
-        .filter(|t| only.is_none_or(|name| t.name.ends_with(name)))
-        .collect();
+    let targets: Vec<_> = targets.into_iter().filter(|t| only.is_none_or(|name| t.name.ends_with(name))).collect();
     // Naming machines other than the host's narrows the run to them.
     let native = targets::select(&["native".to_string()], &setup.rust.host).unwrap_or_default();
     let with_host = only.is_none_or(|name| name == "host")
@@ -93,11 +85,7 @@ pub fn run(options: Options, words: &[String], filter: Option<&str>) -> Result<E
                 report.runners.insert(target.name, machine.runner.to_string());
                 machines.push(machine);
             }
-            Err(error) => report.add(
-                &format!("{}::setup", target.name),
-                Verdict::Failed(format!("{error:#}")),
-                None,
-            ),
+            Err(error) => report.add(&format!("{}::setup", target.name), Verdict::Failed(format!("{error:#}")), None),
         }
     }
     let set_up = started.elapsed();
@@ -107,17 +95,9 @@ pub fn run(options: Options, words: &[String], filter: Option<&str>) -> Result<E
         report.add(&format!("{name}::build"), Verdict::Failed(error.clone()), None);
     }
     let unit_started = Instant::now();
-    let units = if with_host {
-        build::unit_tests()?
-    } else {
-        build::Units::default()
-    };
+    let units = if with_host { build::unit_tests()? } else { build::Units::default() };
     if let Some(line) = &units.failed {
-        report.add(
-            "host::build",
-            Verdict::Failed(format!("cargo's messages above say why\n{line}")),
-            None,
-        );
+        report.add("host::build", Verdict::Failed(format!("cargo's messages above say why\n{line}")), None);
     }
     let unit_build = unit_started.elapsed();
 
@@ -207,21 +187,14 @@ struct Expectation {
 /// Reads `NAME[\tKEY=VALUE]…`; the error says what is wrong with the line.
 fn expectation(line: &str) -> Result<Expectation, String> {
     let mut fields = line.split('\t');
-    let mut test = Expectation {
-        name: fields.next().unwrap_or_default().to_string(),
-        ..Default::default()
-    };
+    let mut test = Expectation { name: fields.next().unwrap_or_default().to_string(), ..Default::default() };
     if test.name.is_empty() || test.name.contains(char::is_whitespace) {
         return Err(format!("no test name in `{line}`"));
     }
     for field in fields {
         let (key, value) = field.split_once('=').unwrap_or((field, ""));
         let value = unescape(value);
-        let number = || {
-            value
-                .parse::<u32>()
-                .map_err(|_| format!("`{field}` of {} is no number", test.name))
-        };
+        let number = || value.parse::<u32>().map_err(|_| format!("`{field}` of {} is no number", test.name));
         match key {
             "exit" => test.exit = number()? as i32,
             "signal" => test.signal = Some(number()? as i32),
@@ -279,35 +252,22 @@ fn guest_command(machine: &Machine, program: &Path, test: &Expectation) -> Comma
         let close: String = test.close.iter().map(|fd| format!(" {fd}>&-")).collect();
         let script = format!("{}exec \"$0\" \"$@\"{close}", stack.unwrap_or_default());
         let mut shell = Command::new("sh");
-        shell
-            .args(["-c", &script])
-            .arg(inner.get_program())
-            .args(inner.get_args());
+        shell.args(["-c", &script]).arg(inner.get_program()).args(inner.get_args());
         shell
     };
-    command
-        .env_clear()
-        .env("PATH", std::env::var_os("PATH").unwrap_or_default());
-    command
-        .envs(test.env.iter().map(|(name, value)| (name, value)))
-        .current_dir(root());
+    command.env_clear().env("PATH", std::env::var_os("PATH").unwrap_or_default());
+    command.envs(test.env.iter().map(|(name, value)| (name, value))).current_dir(root());
     command
 }
 
 /// All tests of one program; a program that cannot list them is one failed test.
 fn guest_tests<'a>(machine: &'a Machine, bin: &str, program: &'a Path) -> Vec<Test<'a>> {
-    let limit = if machine.qemu().is_some() {
-        LIMIT_QEMU
-    } else {
-        LIMIT_NATIVE
-    };
+    let limit = if machine.qemu().is_some() { LIMIT_QEMU } else { LIMIT_NATIVE };
     let mut command = machine.command(program);
     let line = process::shell_line(command.arg("--list"));
     let failed = |why: String| {
         let why = format!("{why}\n{line}");
-        vec![Test::new(machine.target.name, format!("{bin}::list"), move || {
-            Verdict::Failed(why.clone())
-        })]
+        vec![Test::new(machine.target.name, format!("{bin}::list"), move || Verdict::Failed(why.clone()))]
     };
     let listed = match process::run(&mut command, limit) {
         Ok(outcome) if outcome.status.success() => outcome,
@@ -331,29 +291,18 @@ fn guest_tests<'a>(machine: &'a Machine, bin: &str, program: &'a Path) -> Vec<Te
                 Ok(outcome) => judge(&outcome, &test),
                 Err(error) => Verdict::Failed(format!("cannot start: {error}")),
             };
-            let gap = machine
-                .qemu()
-                .and_then(|v| machine.target.gap(&gap_name, (v.0.0, v.0.1)));
+            let gap = machine.qemu().and_then(|v| machine.target.gap(&gap_name, (v.0.0, v.0.1)));
             match (verdict, gap) {
                 (Verdict::Failed(_), Some(gap)) => Verdict::Skipped(format!("qemu: {}", gap.reason)),
                 (Verdict::Passed, Some(gap)) => {
-                    say!(
-                        "{}::{gap_name} passes although the table lists a gap: {}",
-                        machine.target.name,
-                        gap.reason
-                    );
+                    say!("{}::{gap_name} passes although the table lists a gap: {}", machine.target.name, gap.reason);
                     Verdict::Passed
                 }
                 (Verdict::Failed(why), None) => Verdict::Failed(format!("{why}\n{}", process::shell_line(&command))),
                 (verdict, _) => verdict,
             }
         };
-        tests.push(Test {
-            machine: machine.target.name,
-            name,
-            alone,
-            run: Box::new(run),
-        });
+        tests.push(Test { machine: machine.target.name, name, alone, run: Box::new(run) });
     }
     tests
 }
@@ -361,17 +310,10 @@ fn guest_tests<'a>(machine: &'a Machine, bin: &str, program: &'a Path) -> Vec<Te
 /// Compares what was seen with what was expected.
 fn judge(outcome: &process::Outcome, test: &Expectation) -> Verdict {
     if outcome.timed_out {
-        return Verdict::Failed(seen(
-            outcome,
-            &format!("no end after {:.0} s", outcome.time.as_secs_f64()),
-        ));
+        return Verdict::Failed(seen(outcome, &format!("no end after {:.0} s", outcome.time.as_secs_f64())));
     }
     if outcome.status.code() == Some(SKIPPED) && test.exit != SKIPPED {
-        let reason = outcome
-            .stdout
-            .lines()
-            .rev()
-            .find_map(|line| line.strip_prefix("skipped: "));
+        let reason = outcome.stdout.lines().rev().find_map(|line| line.strip_prefix("skipped: "));
         return Verdict::Skipped(reason.unwrap_or("it gave no reason").to_string());
     }
     let ended_well = match test.signal {
@@ -379,15 +321,10 @@ fn judge(outcome: &process::Outcome, test: &Expectation) -> Verdict {
         None => outcome.status.code() == Some(test.exit),
     };
     if !ended_well {
-        let expected = test.signal.map_or(format!("exit status {}", test.exit), |signal| {
-            format!("signal {signal}")
-        });
+        let expected = test.signal.map_or(format!("exit status {}", test.exit), |signal| format!("signal {signal}"));
         return Verdict::Failed(seen(outcome, &format!("{}, expected {expected}", outcome.status)));
     }
-    for (stream, text, part) in [
-        ("stdout", &outcome.stdout, &test.stdout),
-        ("stderr", &outcome.stderr, &test.stderr),
-    ] {
+    for (stream, text, part) in [("stdout", &outcome.stdout, &test.stdout), ("stderr", &outcome.stderr, &test.stderr)] {
         if part.as_ref().is_some_and(|part| !text.contains(part.as_str())) {
             let part = part.as_deref().unwrap_or_default();
             return Verdict::Failed(seen(outcome, &format!("{stream} does not contain {part:?}")));
@@ -420,11 +357,7 @@ fn unit_tests<'a>(name: &str, binary: &'a Path) -> Result<Vec<Test<'a>>, Test<'a
         if !outcome.status.success() {
             return Err(seen(&outcome, "--list failed"));
         }
-        Ok(outcome
-            .stdout
-            .lines()
-            .filter_map(|l| Some(l.strip_suffix(": test")?.to_string()))
-            .collect::<Vec<_>>())
+        Ok(outcome.stdout.lines().filter_map(|l| Some(l.strip_suffix(": test")?.to_string())).collect::<Vec<_>>())
     };
     let failed = |why: String| Test::new("host", format!("{name}::list"), move || Verdict::Failed(why.clone()));
     let ignored = list(&["--ignored"]).map_err(failed)?;
@@ -538,33 +471,18 @@ impl Report {
         let (mut passed, mut failed, mut skipped) = (0, 0, 0);
         for (machine, count) in &self.counts {
             let runner = self.runners.get(machine.as_str()).map_or("not set up", String::as_str);
-            let sums = format!(
-                "{} passed, {} failed, {} skipped",
-                count.passed, count.failed, count.skipped
-            );
+            let sums = format!("{} passed, {} failed, {} skipped", count.passed, count.failed, count.skipped);
             println!("{machine:<12} {sums}, {:.1} s ({runner})", count.time.as_secs_f64());
             (passed, failed, skipped) = (passed + count.passed, failed + count.failed, skipped + count.skipped);
         }
-        let times: Vec<_> = times
-            .iter()
-            .map(|(what, time)| format!("{what} {:.1} s", time.as_secs_f64()))
-            .collect();
+        let times: Vec<_> = times.iter().map(|(what, time)| format!("{what} {:.1} s", time.as_secs_f64())).collect();
         println!("time: {}", times.join(", "));
         if passed + failed == 0 {
-            println!(
-                "no test ran{}",
-                self.filter
-                    .as_ref()
-                    .map_or(String::new(), |f| format!(": none contains `{f}`"))
-            );
+            println!("no test ran{}", self.filter.as_ref().map_or(String::new(), |f| format!(": none contains `{f}`")));
         }
         println!("{passed} passed, {failed} failed, {skipped} skipped");
         let _ = std::io::stdout().flush();
-        if failed == 0 && passed > 0 {
-            ExitCode::SUCCESS
-        } else {
-            ExitCode::FAILURE
-        }
+        if failed == 0 && passed > 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
     }
 }
 
@@ -598,29 +516,16 @@ mod tests {
         let env = [("K", "v=w"), ("L", "")].map(|(k, v)| (k.to_string(), v.to_string()));
         assert_eq!((test.name.as_str(), test.exit, test.alone), ("panics", 101, true));
         assert_eq!(test.stderr.as_deref(), Some("at \\ line\n2"));
-        assert_eq!(
-            (test.args, test.env),
-            (vec!["a".to_string(), "b".to_string()], env.to_vec())
-        );
+        assert_eq!((test.args, test.env), (vec!["a".to_string(), "b".to_string()], env.to_vec()));
         assert_eq!((test.stack.as_deref(), test.close), (Some("65536"), vec![0, 2]));
-        assert_eq!(
-            expectation("x\tlimit=5").expect("good").limit,
-            Some(Duration::from_secs(5))
-        );
+        assert_eq!(expectation("x\tlimit=5").expect("good").limit, Some(Duration::from_secs(5)));
     }
 
     #[test]
     fn a_list_line_that_is_wrong_is_refused() {
-        for line in [
-            "",
-            "\texit=1",
-            "two words",
-            "x\texit=one",
-            "x\tenv=K",
-            "x\tclose=0,b",
-            "x\tcolour=red",
-            "x\tstack=1k",
-        ] {
+        for line in
+            ["", "\texit=1", "two words", "x\texit=one", "x\tenv=K", "x\tclose=0,b", "x\tcolour=red", "x\tstack=1k"]
+        {
             assert!(expectation(line).is_err(), "{line}");
         }
     }
@@ -650,17 +555,10 @@ mod tests {
     #[test]
     fn limits_and_descriptors_are_set_by_a_line_that_can_be_typed() {
         let row = &targets::TARGETS[0];
-        let machine = Machine {
-            target: row,
-            core: crate::setup::Core::Prebuilt,
-            runner: crate::setup::Runner::Native,
-        };
+        let machine = Machine { target: row, core: crate::setup::Core::Prebuilt, runner: crate::setup::Runner::Native };
         let test = expectation("-c\targs=ulimit -s\tstack=100000\tclose=1").expect("a good line");
         let command = guest_command(&machine, Path::new("/bin/echo"), &test);
         let line = process::shell_line(&command);
-        assert!(
-            line.ends_with(r#"sh -c 'ulimit -S -s 98; exec "$0" "$@" 1>&-' /bin/echo -c ulimit -s"#),
-            "{line}"
-        );
+        assert!(line.ends_with(r#"sh -c 'ulimit -S -s 98; exec "$0" "$@" 1>&-' /bin/echo -c ulimit -s"#), "{line}");
     }
 }

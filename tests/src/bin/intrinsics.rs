@@ -121,7 +121,10 @@ tests! {
         static BIG: rt0::sync::Mutex<[u8; 3 << 20]> = rt0::sync::Mutex::new([0; 3 << 20]);
         let mut big = BIG.lock();
         let byte = |i: usize| (i % 251) as u8;
-        for (to, from, len) in [(1 << 20, 0, 1 << 20), (1, 0, 2 << 20), (0, 1, 2 << 20), (4099, 4096, 1 << 20), (7, 1 << 20, (1 << 20) + 5)] {
+        const MIB: usize = 1 << 20;
+        for (to, from, len) in
+            [(MIB, 0, MIB), (1, 0, 2 * MIB), (0, 1, 2 * MIB), (4099, 4096, MIB), (7, MIB, MIB + 5)]
+        {
             big.iter_mut().enumerate().for_each(|(i, slot)| *slot = byte(i));
             let start = big.as_mut_ptr();
             // SAFETY: both ranges lie in the array.

@@ -103,8 +103,9 @@ tests! {
         for restart in [true, false] {
             install(Signal::SIGUSR1, Action { restart, ..Action::call(note) });
             let mut fds = [0i32; 2];
+            let at = (&raw mut fds).expose_provenance();
             // SAFETY: 1. The kernel writes the two numbers.
-            unsafe { sys::syscall(k::__NR_pipe2 as usize, [(&raw mut fds).expose_provenance(), 0, 0, 0, 0, 0]) }.unwrap();
+            unsafe { sys::syscall(k::__NR_pipe2 as usize, [at, 0, 0, 0, 0, 0]) }.unwrap();
             let (read, write) = (fds[0], fds[1]);
             let (pid, tid) = (sys::getpid(), sys::gettid());
             let other = thread::spawn(move || {

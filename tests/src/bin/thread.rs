@@ -13,7 +13,7 @@ use rt0::signal::{Action, Signal};
 use rt0::thread::{Builder, Thread, spawn};
 use rt0::time::Instant;
 use rt0::{Errno, signal, sys, thread};
-use rt0_tests::{mappings, read_file, tests, vm_size_kib, wait_until};
+use rt0_tests::{emulated, mappings, read_file, tests, vm_size_kib, wait_until};
 
 const TICK: Duration = Duration::from_millis(20);
 
@@ -184,16 +184,17 @@ tests! {
     fn a_limit_on_memory_makes_spawn_fail_with_enomem() {
         static CLOSURES: AtomicUsize = AtomicUsize::new(0);
         let before = mappings();
-        for size in [usize::MAX, usize::MAX - 100_000, isize::MAX as usize, usize::MAX / 2 + 1] {
+        for size in [usize::MAX, usize::MAX - 100_000, usize::MAX - (64 << 20)] {
             let captured = Dropped(&CLOSURES);
             assert_eq!(Builder::new().stack_size(size).spawn(move || drop(captured)).err(), Some(Errno::ENOMEM));
         }
-        assert_eq!(CLOSURES.load(Relaxed), 4);
+        assert_eq!(CLOSURES.load(Relaxed), 3);
         assert_eq!(mappings(), before);
     }
 
     fn a_stack_of_no_size_is_large_enough_to_run() {
-        assert_eq!(Builder::new().stack_size(0).spawn(|| [1u8; 1000].iter().map(|n| *n as u32).sum::<u32>()).unwrap().join(), 1000);
+        let work = || [1u8; 1000].iter().map(|n| *n as u32).sum::<u32>();
+        assert_eq!(Builder::new().stack_size(0).spawn(work).unwrap().join(), 1000);
     }
 
     fn a_stack_has_the_size_that_was_asked_for() {
@@ -220,7 +221,8 @@ tests! {
     fn overaligned_closures_and_results_are_aligned() {
         #[repr(align(256))]
         struct Aligned(u8);
-        #[repr(align(65536))]
+        // More than a page. (Not 64 KiB: for locals so aligned, LLVM clears the stack pointer on MIPS.)
+        #[repr(align(16384))]
         struct Huge(u8);
         fn is_aligned<T>(value: &T) -> bool {
             core::hint::black_box(&raw const *value).addr().is_multiple_of(align_of::<T>())
@@ -353,8 +355,9 @@ tests! {
         let storm = spawn(move || {
             while !STOP.load(Relaxed) {
                 // To the process: any thread that is ready for it takes it.
+                let args = [pid as usize, Signal::SIGUSR1.raw() as usize, 0, 0, 0, 0];
                 // SAFETY: 1. Its handler is above.
-                unsafe { sys::syscall(k::__NR_kill as usize, [pid as usize, Signal::SIGUSR1.raw() as usize, 0, 0, 0, 0]) }.unwrap();
+                unsafe { sys::syscall(k::__NR_kill as usize, args) }.unwrap();
                 thread::yield_now();
             }
         })
@@ -429,8 +432,9 @@ fn flat(work: fn()) {
     let (maps, size) = (mappings(), vm_size_kib());
     work();
     wait_until("every mapping to be gone", || mappings() <= maps + 2);
-    // One leaked mapping in 300 would show; an emulator's own memory may grow a little.
-    wait_until("VmSize to be flat", || vm_size_kib() <= size + 64 * 1024);
+    if !emulated() {
+        wait_until("VmSize to be flat", || vm_size_kib() <= size + 2 * 2052); // The room of two threads.
+    }
 }
 
 /// RLIMIT_NPROC's soft limit.

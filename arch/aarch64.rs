@@ -1,0 +1,188 @@
+//! aarch64 (arm64), EM 183, both endians.
+//!
+//! - System call: `svc 0`; number in x8; arguments in x0 to x5; result in x0, a failure is -4095..=-1. The kernel keeps
+//!   all other registers, but of SVE's only the low 128 bits of each vector: the rest of them, the predicates and FFR
+//!   are lost. Source: syscall(2), Documentation/arch/arm64/sve.rst.
+//! - Entry: sp is 16-aligned and points at argc; all other registers are 0. Source: arch/arm64/include/asm/processor.h.
+//! - Thread pointer: tpidr_el0, which the program writes itself; TLS variant I, a control block of 16 bytes. Source:
+//!   AAELF64 (ELF for the Arm 64-bit Architecture).
+//! - clone(2): flags, stack, ptid, tls, ctid.
+//! - Signals: a restorer is optional, else the vDSO has one; one form of frame. Debuggers know both by their
+//!   instructions.
+//! - Stack: sp must be 16-aligned whenever memory is accessed through it; no red zone. Source: AAPCS64, 6.4.5.
+
+use core::arch::{asm, naked_asm};
+use core::mem::offset_of;
+
+use linux_raw_sys::general as k;
+
+use crate::arch::{Arch, CloneArgs, Mmap, RawAction, Timed, Tls};
+
+pub(crate) struct Cpu;
+
+macro_rules! syscall {
+    ($name:ident($($arg:ident in $reg:tt),*)) => {
+        syscall!($name($($arg in $reg),*) loses
+            "v0" "v1" "v2" "v3" "v4" "v5" "v6" "v7" "v8" "v9" "v10" "v11" "v12" "v13" "v14" "v15"
+            "v16" "v17" "v18" "v19" "v20" "v21" "v22" "v23" "v24" "v25" "v26" "v27" "v28" "v29" "v30" "v31"
+            "p0" "p1" "p2" "p3" "p4" "p5" "p6" "p7" "p8" "p9" "p10" "p11" "p12" "p13" "p14" "p15");
+    };
+    ($name:ident($($arg:ident in $reg:tt),*) loses $($sve:tt)*) => {
+        #[inline(always)]
+        unsafe fn $name(nr: usize $(, $arg: usize)*) -> isize {
+            let ret;
+            // SAFETY: 1. The caller vouches for the call; the instruction itself destroys only x0, and what a program
+            // compiled for SVE keeps in vectors and predicates (FFR the compiler never keeps).
+            unsafe {
+                asm!(
+                    "svc 0",
+                    in("x8") nr,
+                    $(in($reg) $arg,)*
+                    lateout("x0") ret,
+                    $(#[cfg(target_feature = "sve")] lateout($sve) _,)*
+                    options(nostack, preserves_flags),
+                );
+            }
+            ret
+        }
+    };
+}
+
+impl Arch for Cpu {
+    const MMAP: Mmap = Mmap::Bytes(k::__NR_mmap);
+    const FUTEX: Timed = Timed::Wide(k::__NR_futex);
+    const CLOCK_GETTIME: Timed = Timed::Wide(k::__NR_clock_gettime);
+    const CLOCK_NANOSLEEP: Timed = Timed::Wide(k::__NR_clock_nanosleep);
+    const PPOLL: Timed = Timed::Wide(k::__NR_ppoll);
+    const TLS: Tls = Tls::Above { tcb: 16, bias: 0 };
+    const UNALIGNED_WORDS: bool = true;
+
+    syscall!(syscall0());
+    syscall!(syscall1(a in "x0"));
+    syscall!(syscall2(a in "x0", b in "x1"));
+    syscall!(syscall3(a in "x0", b in "x1", c in "x2"));
+    syscall!(syscall4(a in "x0", b in "x1", c in "x2", d in "x3"));
+    syscall!(syscall5(a in "x0", b in "x1", c in "x2", d in "x3", e in "x4"));
+    syscall!(syscall6(a in "x0", b in "x1", c in "x2", d in "x3", e in "x4", f in "x5"));
+
+    #[unsafe(naked)]
+    #[cfg_attr(not(test), unsafe(no_mangle))]
+    unsafe extern "C" fn _start() -> ! {
+        naked_asm!(
+            ".cfi_startproc",
+            ".cfi_undefined x30", // Nobody called us: unwinders stop here.
+            "mov x29, 0",         // End of the frame chain.
+            "mov x0, sp",         // Where argc, argv, envp and auxv lie.
+            "and sp, x0, -16",    // The kernel aligns it; a loader may not.
+            "bl {start}",
+            "udf 0", // Never returns.
+            ".cfi_endproc",
+            start = sym crate::start::rust_start,
+        )
+    }
+
+    unsafe fn set_thread_pointer(tp: *mut u8) -> isize {
+        // SAFETY: the register is the program's own, and our caller vouches for the value. It counts as writing memory,
+        // so that no `thread_pointer` moves across.
+        unsafe { asm!("msr tpidr_el0, {}", in(reg) tp, options(nostack, preserves_flags)) };
+        0
+    }
+
+    #[inline(always)]
+    unsafe fn thread_pointer() -> *mut u8 {
+        let tp;
+        // SAFETY: reading it is always allowed. `readonly` rather than `nomem` keeps it behind `set_thread_pointer`.
+        unsafe { asm!("mrs {}, tpidr_el0", out(reg) tp, options(nostack, pure, readonly, preserves_flags)) };
+        tp
+    }
+
+    #[inline(never)]
+    unsafe fn clone_thread(args: &CloneArgs) -> isize {
+        #[unsafe(naked)]
+        unsafe extern "C" fn clone(args: *const CloneArgs) -> isize {
+            //   C: clone(args)    kernel: clone(flags, stack, ptid, tls, ctid)
+            //             x0                       x0     x1    x2   x3    x4
+            naked_asm!(
+                ".cfi_startproc",
+                "ldr x1, [x0, {stack}]",
+                "ldr x5, [x0, {start}]",
+                "str x5, [x1, -16]!", // The child's first words, above its stack pointer; still 16-aligned.
+                "ldr x2, [x0, {tid}]",
+                "mov x4, x2",
+                "ldr x3, [x0, {tls}]",
+                "ldr x0, [x0, {flags}]",
+                "mov x8, {nr}",
+                "svc 0",
+                "cbz x0, 2f",
+                "ret", // Parent, or failure: the result is in x0.
+                "2:",
+                ".cfi_undefined x30",
+                "mov x29, 0",   // Child: end of the frame chain.
+                "ldr x0, [sp]", // What the parent left above the stack pointer.
+                "bl {thread}",
+                "udf 0", // Never returns.
+                ".cfi_endproc",
+                stack = const offset_of!(CloneArgs, stack),
+                start = const offset_of!(CloneArgs, start),
+                tid = const offset_of!(CloneArgs, tid),
+                tls = const offset_of!(CloneArgs, tls),
+                flags = const offset_of!(CloneArgs, flags),
+                nr = const k::__NR_clone,
+                thread = sym crate::thread::rust_thread,
+            )
+        }
+        // SAFETY: 1. to 3. are our caller's.
+        unsafe { clone(args) }
+    }
+
+    unsafe fn unmap_and_exit(base: *mut u8, len: usize) -> ! {
+        // SAFETY: 1. to 3. are our caller's: the mapping may go, and nothing runs on it after; the second call needs no
+        // memory and does not return.
+        unsafe {
+            asm!(
+                "svc 0", // munmap(base, len)
+                "mov x0, 0",
+                "mov x8, {exit}",
+                "svc 0",
+                "udf 0",
+                exit = const k::__NR_exit,
+                in("x8") k::__NR_munmap as usize,
+                in("x0") base,
+                in("x1") len,
+                options(noreturn, nostack),
+            )
+        }
+    }
+
+    type Sigaction = k::kernel_sigaction;
+
+    fn sigaction(action: RawAction) -> k::kernel_sigaction {
+        // SAFETY: both are pointers that the kernel only stores; its type for them is an optional function pointer,
+        // whose None is SIG_DFL.
+        let sa_handler_kernel = unsafe { core::mem::transmute::<usize, k::__kernel_sighandler_t>(action.handler) };
+        k::kernel_sigaction {
+            sa_handler_kernel,
+            sa_flags: action.flags as u64 | k::SA_RESTORER as u64,
+            sa_restorer: Some(restorer), // So that handlers return also where the vDSO is not mapped.
+            sa_mask: action.mask,
+        }
+    }
+
+    fn raw_action(kernel: k::kernel_sigaction) -> RawAction {
+        RawAction {
+            handler: kernel.sa_handler_kernel.map_or(0, |f| f as usize),
+            flags: (kernel.sa_flags & !(k::SA_RESTORER as u64)) as usize,
+            mask: kernel.sa_mask,
+        }
+    }
+}
+
+/// Where a signal handler returns to. gdb and libgcc know the frame by exactly these two instructions.
+#[unsafe(naked)]
+unsafe extern "C" fn restorer() {
+    naked_asm!(
+        "mov x8, {nr}",
+        "svc 0",
+        nr = const k::__NR_rt_sigreturn,
+    )
+}

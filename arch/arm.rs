@@ -1,0 +1,311 @@
+//! arm (32 bits, EABI), EM 40, from v5TE on, both endians; all code here is A32, not Thumb.
+//!
+//! - System call: `svc 0`; number in r7; arguments in r0 to r5; result in r0, a failure is -4095..=-1. The kernel keeps
+//!   all other registers. Source: syscall(2), arch/arm/kernel/entry-common.S.
+//! - Entry: sp is 16-aligned and points at argc; all other registers are 0. Source: arch/arm/include/asm/processor.h.
+//! - Thread pointer: set by a call of this machine's own, `set_tls`; read from the register TPIDRURO, which v7 and v6K
+//!   have. Where it is missing the kernel has a function that reads it at a fixed address, and where it is there, that
+//!   function may be missing. TLS variant I, a control block of 8 bytes. Source:
+//!   Documentation/arch/arm/kernel_user_helpers.rst, arch/arm/include/asm/tls.h; AAELF32.
+//! - clone(2): flags, stack, ptid, tls, ctid.
+//! - Signals: a restorer is optional, else the kernel has a page of them; debuggers know both by their instructions.
+//!   Two forms of frame, with and without `SA_SIGINFO`, and each has its own call to return. Source:
+//!   arch/arm/kernel/signal.c.
+//! - Stack: 8-aligned at every call; no red zone. Source: AAPCS32, 6.2.1.
+
+use core::arch::{asm, naked_asm};
+use core::mem::offset_of;
+
+use linux_raw_sys::general as k;
+
+use crate::arch::{Arch, CloneArgs, Mmap, RawAction, Timed, Tls};
+
+pub(crate) struct Cpu;
+
+// The naked functions keep to instructions of v4: link-time optimisation parses them without the target's features, and
+// refuses even `bx` then.
+
+macro_rules! syscall {
+    ($name:ident($($arg:ident in $reg:tt),*)) => {
+        #[inline(always)]
+        unsafe fn $name(nr: usize $(, $arg: usize)*) -> isize {
+            let ret;
+            // SAFETY: 1. The caller vouches for the call; the instruction itself destroys only r0.
+            unsafe {
+                asm!(
+                    "svc #0",
+                    in("r7") nr,
+                    $(in($reg) $arg,)*
+                    lateout("r0") ret,
+                    options(nostack, preserves_flags),
+                );
+            }
+            ret
+        }
+    };
+}
+
+impl Arch for Cpu {
+    const MMAP: Mmap = Mmap::Units4096(k::__NR_mmap2);
+    const FUTEX: Timed = Timed::Split { wide: k::__NR_futex_time64, narrow: k::__NR_futex };
+    const CLOCK_GETTIME: Timed = Timed::Split { wide: k::__NR_clock_gettime64, narrow: k::__NR_clock_gettime };
+    const CLOCK_NANOSLEEP: Timed =
+        Timed::Split { wide: k::__NR_clock_nanosleep_time64, narrow: k::__NR_clock_nanosleep };
+    const PPOLL: Timed = Timed::Split { wide: k::__NR_ppoll_time64, narrow: k::__NR_ppoll };
+    const TLS: Tls = Tls::Above { tcb: 8, bias: 0 };
+    const UNALIGNED_WORDS: bool = false;
+
+    syscall!(syscall0());
+    syscall!(syscall1(a in "r0"));
+    syscall!(syscall2(a in "r0", b in "r1"));
+    syscall!(syscall3(a in "r0", b in "r1", c in "r2"));
+    syscall!(syscall4(a in "r0", b in "r1", c in "r2", d in "r3"));
+    syscall!(syscall5(a in "r0", b in "r1", c in "r2", d in "r3", e in "r4"));
+    syscall!(syscall6(a in "r0", b in "r1", c in "r2", d in "r3", e in "r4", f in "r5"));
+
+    #[unsafe(naked)]
+    #[cfg_attr(not(test), unsafe(no_mangle))]
+    unsafe extern "C" fn _start() -> ! {
+        naked_asm!(
+            ".cfi_startproc",
+            ".cfi_undefined lr", // Nobody called us: unwinders stop here.
+            "mov fp, #0",        // End of the frame chain.
+            "mov r0, sp",        // Where argc, argv, envp and auxv lie.
+            "bic sp, r0, #15",   // The kernel aligns it; a loader may not.
+            "bl {start}",
+            "udf #0", // Never returns.
+            ".cfi_endproc",
+            start = sym tls_register::start,
+        )
+    }
+
+    unsafe fn set_thread_pointer(tp: *mut u8) -> isize {
+        // SAFETY: 1. set_tls only sets the thread pointer, to what our caller vouches for.
+        unsafe { Self::syscall1(k::__ARM_NR_set_tls as usize, tp.expose_provenance()) }
+    }
+
+    #[inline(always)]
+    unsafe fn thread_pointer() -> *mut u8 {
+        tls_register::read()
+    }
+
+    #[inline(never)]
+    unsafe fn clone_thread(args: &CloneArgs) -> isize {
+        #[unsafe(naked)]
+        unsafe extern "C" fn clone(args: *const CloneArgs) -> isize {
+            //   C: clone(args)    kernel: clone(flags, stack, ptid, tls, ctid)
+            //             r0                       r0     r1    r2   r3    r4
+            naked_asm!(
+                ".cfi_startproc",
+                "push {{r4, r7, lr}}",
+                ".cfi_def_cfa_offset 12",
+                ".cfi_offset r4, -12",
+                ".cfi_offset r7, -8",
+                ".cfi_offset lr, -4",
+                "ldr r1, [r0, #{stack}]",
+                "ldr r3, [r0, #{start}]",
+                "str r3, [r1, #-16]!", // The child's first words, above its stack pointer; still 16-aligned.
+                "ldr r2, [r0, #{tid}]",
+                "mov r4, r2",
+                "ldr r3, [r0, #{tls}]",
+                "ldr r0, [r0, #{flags}]",
+                "mov r7, #{nr}",
+                "svc #0",
+                "cmp r0, #0",
+                "beq 2f",
+                "pop {{r4, r7, pc}}", // Parent, or failure: the result is in r0.
+                "2:",
+                ".cfi_undefined lr",
+                "mov fp, #0",   // Child: end of the frame chain.
+                "ldr r0, [sp]", // What the parent left above the stack pointer.
+                "bl {thread}",
+                "udf #0", // Never returns.
+                ".cfi_endproc",
+                stack = const offset_of!(CloneArgs, stack),
+                start = const offset_of!(CloneArgs, start),
+                tid = const offset_of!(CloneArgs, tid),
+                tls = const offset_of!(CloneArgs, tls),
+                flags = const offset_of!(CloneArgs, flags),
+                nr = const k::__NR_clone,
+                thread = sym crate::thread::rust_thread,
+            )
+        }
+        // SAFETY: 1. to 3. are our caller's.
+        unsafe { clone(args) }
+    }
+
+    unsafe fn unmap_and_exit(base: *mut u8, len: usize) -> ! {
+        // SAFETY: 1. to 3. are our caller's: the mapping may go, and nothing runs on it after; the second call needs no
+        // memory and does not return.
+        unsafe {
+            asm!(
+                "svc #0", // munmap(base, len)
+                "mov r0, #0",
+                "mov r7, #{exit}",
+                "svc #0",
+                "udf #0",
+                exit = const k::__NR_exit,
+                in("r7") k::__NR_munmap,
+                in("r0") base,
+                in("r1") len,
+                options(noreturn, nostack),
+            )
+        }
+    }
+
+    type Sigaction = k::kernel_sigaction;
+
+    fn sigaction(action: RawAction) -> k::kernel_sigaction {
+        // SAFETY: both are pointers that the kernel only stores; its type for them is an optional function pointer,
+        // whose None is SIG_DFL.
+        let sa_handler_kernel = unsafe { core::mem::transmute::<usize, k::__kernel_sighandler_t>(action.handler) };
+        let with_info = action.flags & k::SA_SIGINFO as usize != 0;
+        k::kernel_sigaction {
+            sa_handler_kernel,
+            sa_flags: action.flags as u32 | k::SA_RESTORER,
+            sa_restorer: Some(if with_info { rt_sigaction_return } else { sigaction_return }),
+            sa_mask: action.mask,
+        }
+    }
+
+    fn raw_action(kernel: k::kernel_sigaction) -> RawAction {
+        RawAction {
+            handler: kernel.sa_handler_kernel.map_or(0, |f| f as usize),
+            flags: (kernel.sa_flags & !k::SA_RESTORER) as usize,
+            mask: kernel.sa_mask,
+        }
+    }
+}
+
+/// Where a handler returns to that was installed with `SA_SIGINFO`. gdb knows the frame by exactly these two
+/// instructions.
+#[unsafe(naked)]
+unsafe extern "C" fn rt_sigaction_return() {
+    naked_asm!(
+        "mov r7, #{nr}",
+        "svc #0",
+        nr = const k::__NR_rt_sigreturn,
+    )
+}
+
+/// Where the other handlers return to: the kernel built the older frame for them. Known likewise.
+#[unsafe(naked)]
+unsafe extern "C" fn sigaction_return() {
+    naked_asm!(
+        "mov r7, #{nr}",
+        "svc #0",
+        nr = const k::__NR_sigreturn,
+    )
+}
+
+/// The thread pointer where the program is compiled for processors that all have the register.
+#[cfg(target_feature = "v6k")]
+mod tls_register {
+    use core::arch::{asm, naked_asm};
+
+    pub(super) use crate::start::rust_start as start;
+
+    #[inline(always)]
+    pub(super) fn read() -> *mut u8 {
+        let tp;
+        // SAFETY: reading it is always allowed. `readonly` rather than `nomem` keeps it behind `set_thread_pointer`.
+        unsafe { asm!("mrc p15, 0, {}, c13, c0, 3", out(reg) tp, options(nostack, pure, readonly, preserves_flags)) };
+        tp
+    }
+
+    /// What compiled code calls to find its thread-local variables; RTABI32, 4.3.5.
+    #[unsafe(naked)]
+    #[cfg_attr(not(test), unsafe(no_mangle))]
+    unsafe extern "C" fn __aeabi_read_tp() -> *mut u8 {
+        naked_asm!("mrc p15, 0, r0, c13, c0, 3", "mov pc, lr")
+    }
+}
+
+/// The thread pointer where the program may meet processors with the register and without. The register is the safer
+/// way where it is there: kernels for v7 and v8 may be without the function.
+#[cfg(not(target_feature = "v6k"))]
+mod tls_register {
+    use core::arch::{asm, naked_asm};
+    use core::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+
+    use linux_raw_sys::auxvec;
+
+    /// The function that reads the thread pointer: the kernel's at its fixed address, or `read_register`. Both change
+    /// no other register than r0.
+    static READ: AtomicUsize = AtomicUsize::new(0xffff_0fe0);
+
+    /// The bit of `AT_HWCAP` that tells of the register; asm/hwcap.h.
+    const HWCAP_TLS: usize = 1 << 15;
+
+    /// Looks for the register's bit in the auxiliary vector, before Rust starts and asks for the thread pointer.
+    #[unsafe(naked)]
+    pub(super) unsafe extern "C" fn start(sp: *const usize) -> ! {
+        naked_asm!(
+            ".cfi_startproc",
+            ".cfi_undefined lr",
+            "ldr r1, [r0]", // Over argc, argv and its null,
+            "add r1, r0, r1, lsl #2",
+            "add r1, r1, #8",
+            "2:",
+            "ldr r2, [r1], #4", // over envp and its null,
+            "cmp r2, #0",
+            "bne 2b",
+            "3:",
+            "ldr r2, [r1], #8", // along the pairs of auxv.
+            "cmp r2, #{at_null}",
+            "beq 4f", // It does not say: then the kernel's function it is.
+            "cmp r2, #{at_hwcap}",
+            "bne 3b",
+            "ldr r2, [r1, #-4]",
+            "tst r2, #{hwcap_tls}",
+            "ldrne r2, ={read_register}",
+            "ldrne r3, ={read}",
+            "strne r2, [r3]",
+            "4:",
+            "b {start}",
+            ".ltorg",
+            ".cfi_endproc",
+            at_null = const auxvec::AT_NULL,
+            at_hwcap = const auxvec::AT_HWCAP,
+            hwcap_tls = const HWCAP_TLS,
+            read_register = sym read_register,
+            read = sym READ,
+            start = sym crate::start::rust_start,
+        )
+    }
+
+    #[unsafe(naked)]
+    unsafe extern "C" fn read_register() -> *mut u8 {
+        naked_asm!("mrc p15, 0, r0, c13, c0, 3", "mov pc, lr")
+    }
+
+    #[inline(always)]
+    pub(super) fn read() -> *mut u8 {
+        let tp;
+        // Relaxed: only `start` writes it, before there is a second thread.
+        let read = READ.load(Relaxed);
+        // SAFETY: reading it is always allowed, and the function is one of the two. `readonly` rather than `nomem`
+        // keeps it behind `set_thread_pointer`.
+        unsafe {
+            asm!(
+                "blx r0",
+                inlateout("r0") read => tp,
+                out("lr") _,
+                options(nostack, pure, readonly, preserves_flags),
+            );
+        }
+        tp
+    }
+
+    /// What compiled code calls to find its thread-local variables; it may change ip besides r0; RTABI32, 4.3.5.
+    #[unsafe(naked)]
+    #[cfg_attr(not(test), unsafe(no_mangle))]
+    unsafe extern "C" fn __aeabi_read_tp() -> *mut u8 {
+        naked_asm!(
+            "ldr ip, ={read}",
+            "ldr pc, [ip]",
+            ".ltorg",
+            read = sym READ,
+        )
+    }
+}

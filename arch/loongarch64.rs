@@ -1,0 +1,185 @@
+//! loongarch64 (LP64D), EM 258.
+//!
+//! - System call: `syscall 0`; number in $a7; arguments in $a0 to $a5; result in $a0, a failure is -4095..=-1. The
+//!   kernel destroys $t0 to $t8 (it saves them for exceptions only) and keeps everything else, $fcc0 to $fcc7 included.
+//!   Source: handle_syscall in arch/loongarch/kernel/entry.S.
+//! - Entry: $sp is 16-aligned and points at argc; no other register is promised. Source: start_thread in
+//!   arch/loongarch/kernel/process.c.
+//! - Thread pointer: $tp ($r2), a register like any other to the kernel; TLS variant I, $tp at the image itself (no
+//!   TCB, no bias). Source: LoongArch ELF psABI.
+//! - clone(2): flags, stack, ptid, ctid, tls (no CONFIG_CLONE_BACKWARDS, unlike riscv).
+//! - Signals: no restorer; the handler returns through the vDSO. Source: arch/loongarch/kernel/signal.c.
+//! - Frame chain: $fp points above the return address and the caller's $fp.
+//! - Stack: always 16-aligned, no red zone. Source: LoongArch procedure call standard.
+
+use core::arch::{asm, naked_asm};
+use core::ffi::c_ulong;
+use core::mem::offset_of;
+
+use linux_raw_sys::general as k;
+
+use crate::arch::{Arch, CloneArgs, Mmap, RawAction, Timed, Tls};
+
+pub(crate) struct Cpu;
+
+macro_rules! syscall {
+    ($name:ident($($arg:ident in $reg:tt),*)) => {
+        #[inline(always)]
+        unsafe fn $name(nr: usize $(, $arg: usize)*) -> isize {
+            let ret;
+            // SAFETY: 1. The caller vouches for the call; the kernel destroys only $a0 and $t0 to $t8.
+            unsafe {
+                asm!(
+                    "syscall 0",
+                    in("$a7") nr,
+                    $(in($reg) $arg,)*
+                    lateout("$a0") ret,
+                    lateout("$t0") _, lateout("$t1") _, lateout("$t2") _, lateout("$t3") _, lateout("$t4") _,
+                    lateout("$t5") _, lateout("$t6") _, lateout("$t7") _, lateout("$t8") _,
+                    options(nostack, preserves_flags),
+                );
+            }
+            ret
+        }
+    };
+}
+
+impl Arch for Cpu {
+    const MMAP: Mmap = Mmap::Bytes(k::__NR_mmap);
+    const FUTEX: Timed = Timed::Wide(k::__NR_futex);
+    const CLOCK_GETTIME: Timed = Timed::Wide(k::__NR_clock_gettime);
+    const CLOCK_NANOSLEEP: Timed = Timed::Wide(k::__NR_clock_nanosleep);
+    const PPOLL: Timed = Timed::Wide(k::__NR_ppoll);
+    const TLS: Tls = Tls::Above { tcb: 0, bias: 0 };
+    const UNALIGNED_WORDS: bool = true;
+
+    syscall!(syscall0());
+    syscall!(syscall1(a in "$a0"));
+    syscall!(syscall2(a in "$a0", b in "$a1"));
+    syscall!(syscall3(a in "$a0", b in "$a1", c in "$a2"));
+    syscall!(syscall4(a in "$a0", b in "$a1", c in "$a2", d in "$a3"));
+    syscall!(syscall5(a in "$a0", b in "$a1", c in "$a2", d in "$a3", e in "$a4"));
+    syscall!(syscall6(a in "$a0", b in "$a1", c in "$a2", d in "$a3", e in "$a4", f in "$a5"));
+
+    #[unsafe(naked)]
+    #[cfg_attr(not(test), unsafe(no_mangle))]
+    unsafe extern "C" fn _start() -> ! {
+        naked_asm!(
+            ".cfi_startproc",
+            ".cfi_undefined $ra",         // Nobody called us: unwinders stop here.
+            "move $fp, $zero",            // End of the frame chain,
+            "move $ra, $zero",            // and nothing to return to.
+            "move $a0, $sp",              // Where argc, argv, envp and auxv lie.
+            "bstrins.d $sp, $zero, 3, 0", // The kernel aligns it to 16; a loader may not.
+            "tail36 $t0, {start}",        // Never returns. Reaches all of the text, where `b` ends at 128 MiB.
+            ".cfi_endproc",
+            start = sym crate::start::rust_start,
+        )
+    }
+
+    unsafe fn set_thread_pointer(tp: *mut u8) -> isize {
+        // SAFETY: compiled code only reads $tp, and what it will find there our caller vouches for by 1.
+        unsafe { asm!("move $tp, {}", in(reg) tp, options(nostack, preserves_flags)) };
+        0
+    }
+
+    #[inline(always)]
+    unsafe fn thread_pointer() -> *mut u8 {
+        let tp;
+        // Not `nomem`, though it reads no memory: then it could be moved to before the thread pointer is set.
+        // SAFETY: 1. The thread pointer is set.
+        unsafe { asm!("move {}, $tp", out(reg) tp, options(nostack, pure, readonly, preserves_flags)) };
+        tp
+    }
+
+    #[inline(never)]
+    unsafe fn clone_thread(args: &CloneArgs) -> isize {
+        #[unsafe(naked)]
+        unsafe extern "C" fn clone(args: *const CloneArgs) -> isize {
+            //   C: clone(args)    kernel: clone(flags, stack, ptid, ctid, tls)
+            //            $a0                     $a0    $a1    $a2   $a3   $a4
+            naked_asm!(
+                ".cfi_startproc",
+                "ld.d $a1, $a0, {stack}",
+                "ld.d $t0, $a0, {start}",
+                "addi.d $a1, $a1, -16", // The child's first words, above its stack pointer; still 16-aligned.
+                "st.d $t0, $a1, 0",
+                "ld.d $a2, $a0, {tid}",
+                "move $a3, $a2",
+                "ld.d $a4, $a0, {tls}",
+                "ld.d $a0, $a0, {flags}",
+                "li.w $a7, {nr}",
+                "syscall 0",
+                "beqz $a0, 2f",
+                "ret", // Parent, or failure: the result is in $a0.
+                "2:",
+                ".cfi_undefined $ra",
+                "move $fp, $zero",      // Child: end of the frame chain,
+                "move $ra, $zero",      // and nothing to return to.
+                "ld.d $a0, $sp, 0",     // What the parent left above the stack pointer.
+                "tail36 $t0, {thread}", // Never returns.
+                ".cfi_endproc",
+                stack = const offset_of!(CloneArgs, stack),
+                start = const offset_of!(CloneArgs, start),
+                tid = const offset_of!(CloneArgs, tid),
+                tls = const offset_of!(CloneArgs, tls),
+                flags = const offset_of!(CloneArgs, flags),
+                nr = const k::__NR_clone,
+                thread = sym crate::thread::rust_thread,
+            )
+        }
+        // SAFETY: 1. to 3. are our caller's.
+        unsafe { clone(args) }
+    }
+
+    unsafe fn unmap_and_exit(base: *mut u8, len: usize) -> ! {
+        // SAFETY: 1. to 3. are our caller's: the mapping may go, and nothing runs on it after; the second call needs no
+        // memory and does not return.
+        unsafe {
+            asm!(
+                "syscall 0", // munmap(base, len)
+                "move $a0, $zero",
+                "li.w $a7, {exit}",
+                "syscall 0",
+                "break 0",
+                exit = const k::__NR_exit,
+                in("$a7") k::__NR_munmap as usize,
+                in("$a0") base,
+                in("$a1") len,
+                options(noreturn, nostack),
+            )
+        }
+    }
+
+    type Sigaction = Sigaction;
+
+    fn sigaction(action: RawAction) -> Sigaction {
+        // SAFETY: both are pointers that the kernel only stores; its type for them is an optional function pointer,
+        // whose None is SIG_DFL.
+        let sa_handler_kernel = unsafe { core::mem::transmute::<usize, k::__kernel_sighandler_t>(action.handler) };
+        let sa_mask = action.mask;
+        Sigaction {
+            kernel: k::kernel_sigaction { sa_handler_kernel, sa_flags: action.flags as c_ulong, sa_mask },
+            spare: sa_mask,
+        }
+    }
+
+    fn raw_action(Sigaction { kernel, .. }: Sigaction) -> RawAction {
+        RawAction {
+            handler: kernel.sa_handler_kernel.map_or(0, |f| f as usize),
+            flags: kernel.sa_flags as usize,
+            mask: kernel.sa_mask,
+        }
+    }
+}
+
+/// struct sigaction, and room behind it that the kernel does not look at.
+///
+/// qemu-user 7.2 believes in a restorer before the mask, as on other machines: it reads and writes one word more.
+/// Without the room, an old action overwrites what lies behind it; with it, and the mask there too, all is well.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub(crate) struct Sigaction {
+    kernel: k::kernel_sigaction,
+    spare: k::kernel_sigset_t,
+}

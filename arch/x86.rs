@@ -1,0 +1,306 @@
+//! x86 (i386), EM 3.
+//!
+//! - System call: `int 0x80`; number in eax; arguments in ebx ecx edx esi edi ebp; result in eax, a failure is
+//!   -4095..=-1. The kernel keeps all other registers. Source: syscall(2), arch/x86/entry/entry_32.S and
+//!   entry_64_compat.S. The compiler does not give esi and ebp away: it may address the stack by them.
+//! - Entry: esp is 16-aligned and points at argc. Source: System V psABI for the Intel386, 2.3.
+//! - Thread pointer: gs base, through a descriptor that set_thread_area(2) puts into the thread's part of the GDT; TLS
+//!   variant II; the word at gs:0 holds its own address.
+//! - clone(2): flags, stack, ptid, tls, ctid; tls is the address of a `struct user_desc`.
+//! - Signals: a restorer is optional, else the vDSO has one; debuggers know both by their bytes. Two forms of frame,
+//!   with and without `SA_SIGINFO`, and each has its own call to return. Source: arch/x86/kernel/signal_32.c.
+//! - Stack: 16-aligned before a call, arguments on the stack; no red zone.
+
+use core::arch::{asm, naked_asm};
+use core::mem::offset_of;
+
+use linux_raw_sys::general as k;
+
+use crate::arch::{Arch, CloneArgs, Mmap, RawAction, Timed, Tls};
+
+pub(crate) struct Cpu;
+
+macro_rules! syscall {
+    ($name:ident($($arg:ident in $reg:tt),*)) => {
+        #[inline(always)]
+        unsafe fn $name(nr: usize $(, $arg: usize)*) -> isize {
+            let ret;
+            // SAFETY: 1. The caller vouches for the call; the instruction itself destroys only eax.
+            unsafe {
+                asm!(
+                    "int 0x80",
+                    inlateout("eax") nr => ret,
+                    $(in($reg) $arg,)*
+                    options(nostack, preserves_flags),
+                );
+            }
+            ret
+        }
+    };
+}
+
+impl Arch for Cpu {
+    const MMAP: Mmap = Mmap::Units4096(k::__NR_mmap2);
+    const FUTEX: Timed = Timed::Split { wide: k::__NR_futex_time64, narrow: k::__NR_futex };
+    const CLOCK_GETTIME: Timed = Timed::Split { wide: k::__NR_clock_gettime64, narrow: k::__NR_clock_gettime };
+    const CLOCK_NANOSLEEP: Timed =
+        Timed::Split { wide: k::__NR_clock_nanosleep_time64, narrow: k::__NR_clock_nanosleep };
+    const PPOLL: Timed = Timed::Split { wide: k::__NR_ppoll_time64, narrow: k::__NR_ppoll };
+    const TLS: Tls = Tls::Below;
+    const UNALIGNED_WORDS: bool = true;
+
+    syscall!(syscall0());
+    syscall!(syscall1(a in "ebx"));
+    syscall!(syscall2(a in "ebx", b in "ecx"));
+    syscall!(syscall3(a in "ebx", b in "ecx", c in "edx"));
+
+    #[inline(always)]
+    unsafe fn syscall4(nr: usize, a: usize, b: usize, c: usize, d: usize) -> isize {
+        let ret;
+        // SAFETY: 1. The caller vouches for the call; esi and edi change places for its time.
+        unsafe {
+            asm!(
+                "xchg esi, edi", // The fourth argument belongs in esi.
+                "int 0x80",
+                "xchg esi, edi",
+                inlateout("eax") nr => ret,
+                in("ebx") a,
+                in("ecx") b,
+                in("edx") c,
+                in("edi") d,
+                options(nostack, preserves_flags),
+            );
+        }
+        ret
+    }
+
+    #[inline(always)]
+    unsafe fn syscall5(nr: usize, a: usize, b: usize, c: usize, d: usize, e: usize) -> isize {
+        let block = [nr, d];
+        let ret;
+        // SAFETY: 1. The caller vouches for the call; esi is back after it, and the block is only read.
+        unsafe {
+            asm!(
+                "push esi",
+                "mov esi, [eax + 4]", // d
+                "mov eax, [eax]",     // nr
+                "int 0x80",
+                "pop esi",
+                inlateout("eax") &block => ret,
+                in("ebx") a,
+                in("ecx") b,
+                in("edx") c,
+                in("edi") e,
+                options(preserves_flags),
+            );
+        }
+        ret
+    }
+
+    #[inline(always)]
+    unsafe fn syscall6(nr: usize, a: usize, b: usize, c: usize, d: usize, e: usize, f: usize) -> isize {
+        let block = [nr, d, f];
+        let ret;
+        // SAFETY: 1. The caller vouches for the call; esi and ebp are back after it, and the block is only read.
+        unsafe {
+            asm!(
+                "push esi",
+                "push ebp",
+                "mov esi, [eax + 4]", // d
+                "mov ebp, [eax + 8]", // f
+                "mov eax, [eax]",     // nr
+                "int 0x80",
+                "pop ebp",
+                "pop esi",
+                inlateout("eax") &block => ret,
+                in("ebx") a,
+                in("ecx") b,
+                in("edx") c,
+                in("edi") e,
+                options(preserves_flags),
+            );
+        }
+        ret
+    }
+
+    #[unsafe(naked)]
+    #[cfg_attr(not(test), unsafe(no_mangle))]
+    unsafe extern "C" fn _start() -> ! {
+        naked_asm!(
+            ".cfi_startproc",
+            ".cfi_undefined eip", // Nobody called us: unwinders stop here.
+            "xor ebp, ebp",       // End of the frame chain.
+            "mov eax, esp",       // Where argc, argv, envp and auxv lie.
+            "and esp, -16",       // The kernel aligns it; a loader may not.
+            "sub esp, 12",        // So that it is aligned again with the argument below.
+            "push eax",
+            "call {start}",
+            "ud2", // Never returns.
+            ".cfi_endproc",
+            start = sym crate::start::rust_start,
+        )
+    }
+
+    unsafe fn set_thread_pointer(tp: *mut u8) -> isize {
+        let mut descriptor = descriptor(ANY_ENTRY, tp);
+        let at = (&raw mut descriptor).expose_provenance();
+        // SAFETY: 1. It fills one free entry of this thread's part of the GDT and writes that entry's number to
+        // `descriptor`.
+        let done = unsafe { Self::syscall1(k::__NR_set_thread_area as usize, at) };
+        if done == 0 {
+            let selector = descriptor.entry_number << 3 | 3; // In the GDT, for privilege level 3.
+            // SAFETY: the entry is filled, with what our caller vouches for.
+            unsafe { asm!("mov gs, {:x}", in(reg) selector, options(nostack, preserves_flags)) };
+        }
+        done
+    }
+
+    #[inline(always)]
+    unsafe fn thread_pointer() -> *mut u8 {
+        let tp;
+        // SAFETY: 1. The thread pointer is set, and the word there holds its own address.
+        unsafe { asm!("mov {}, gs:[0]", out(reg) tp, options(nostack, pure, readonly, preserves_flags)) };
+        tp
+    }
+
+    #[inline(never)]
+    unsafe fn clone_thread(args: &CloneArgs) -> isize {
+        #[unsafe(naked)]
+        unsafe extern "C" fn clone(args: *const CloneArgs, tls: *const k::user_desc) -> isize {
+            //   C: clone(args, tls)    kernel: clone(flags, stack, ptid, tls, ctid)
+            //         esp + 4, + 8                     ebx    ecx   edx  esi   edi
+            naked_asm!(
+                ".cfi_startproc",
+                "push ebx",
+                ".cfi_def_cfa_offset 8",
+                ".cfi_offset ebx, -8",
+                "push esi",
+                ".cfi_def_cfa_offset 12",
+                ".cfi_offset esi, -12",
+                "push edi",
+                ".cfi_def_cfa_offset 16",
+                ".cfi_offset edi, -16",
+                "mov eax, [esp + 16]",
+                "mov esi, [esp + 20]",
+                "mov ecx, [eax + {stack}]",
+                "mov edx, [eax + {start}]",
+                "sub ecx, 16", // The child's first words, above its stack pointer; still 16-aligned.
+                "mov [ecx], edx",
+                "mov edx, [eax + {tid}]",
+                "mov edi, edx",
+                "mov ebx, [eax + {flags}]",
+                "mov eax, {nr}",
+                "int 0x80",
+                "test eax, eax",
+                "jz 2f",
+                "pop edi", // Parent, or failure: the result is in eax.
+                ".cfi_def_cfa_offset 12",
+                "pop esi",
+                ".cfi_def_cfa_offset 8",
+                "pop ebx",
+                ".cfi_def_cfa_offset 4",
+                "ret",
+                "2:",
+                ".cfi_undefined eip",
+                "xor ebp, ebp",  // Child: end of the frame chain.
+                "call {thread}", // The argument is what the parent left above the stack pointer.
+                "ud2",           // Never returns.
+                ".cfi_endproc",
+                stack = const offset_of!(CloneArgs, stack),
+                start = const offset_of!(CloneArgs, start),
+                tid = const offset_of!(CloneArgs, tid),
+                flags = const offset_of!(CloneArgs, flags),
+                nr = const k::__NR_clone,
+                thread = sym crate::thread::rust_thread,
+            )
+        }
+        let selector: u16;
+        // SAFETY: reading a selector has no effect.
+        unsafe { asm!("mov {:x}, gs", out(reg) selector, options(nomem, nostack, preserves_flags)) };
+        // The child inherits our selector, so its descriptor goes into the same entry, of its own part of the GDT.
+        let tls = descriptor(u32::from(selector >> 3), args.tls);
+        // SAFETY: 1. to 3. are our caller's; the kernel reads `tls` before it returns here.
+        unsafe { clone(args, &tls) }
+    }
+
+    unsafe fn unmap_and_exit(base: *mut u8, len: usize) -> ! {
+        // SAFETY: 1. to 3. are our caller's: the mapping may go, and nothing runs on it after; the second call needs no
+        // memory and does not return.
+        unsafe {
+            asm!(
+                "int 0x80", // munmap(base, len)
+                "xor ebx, ebx",
+                "mov eax, {exit}",
+                "int 0x80",
+                "ud2",
+                exit = const k::__NR_exit,
+                in("eax") k::__NR_munmap,
+                in("ebx") base,
+                in("ecx") len,
+                options(noreturn, nostack),
+            )
+        }
+    }
+
+    type Sigaction = k::kernel_sigaction;
+
+    fn sigaction(action: RawAction) -> k::kernel_sigaction {
+        // SAFETY: both are pointers that the kernel only stores; its type for them is an optional function pointer,
+        // whose None is SIG_DFL.
+        let sa_handler_kernel = unsafe { core::mem::transmute::<usize, k::__kernel_sighandler_t>(action.handler) };
+        let with_info = action.flags & k::SA_SIGINFO as usize != 0;
+        k::kernel_sigaction {
+            sa_handler_kernel,
+            sa_flags: action.flags as u32 | k::SA_RESTORER,
+            sa_restorer: Some(if with_info { rt_sigaction_return } else { sigaction_return }),
+            sa_mask: action.mask,
+        }
+    }
+
+    fn raw_action(kernel: k::kernel_sigaction) -> RawAction {
+        RawAction {
+            handler: kernel.sa_handler_kernel.map_or(0, |f| f as usize),
+            flags: (kernel.sa_flags & !k::SA_RESTORER) as usize,
+            mask: kernel.sa_mask,
+        }
+    }
+}
+
+/// Where a handler returns to that was installed with `SA_SIGINFO`. libgcc knows the frame by exactly these seven
+/// bytes; gdb asks besides that the function's name contains `sigaction`.
+#[unsafe(naked)]
+unsafe extern "C" fn rt_sigaction_return() {
+    naked_asm!(
+        "mov eax, {nr}",
+        "int 0x80",
+        nr = const k::__NR_rt_sigreturn,
+    )
+}
+
+/// Where the other handlers return to: the kernel built the older frame for them, whose number is still on the stack.
+/// Known as above, by these eight bytes.
+#[unsafe(naked)]
+unsafe extern "C" fn sigaction_return() {
+    naked_asm!(
+        "pop eax",
+        "mov eax, {nr}",
+        "int 0x80",
+        nr = const k::__NR_sigreturn,
+    )
+}
+
+/// Lets set_thread_area(2) choose.
+const ANY_ENTRY: u32 = !0;
+
+/// A flat data segment of 4 GiB that starts at `base`; set_thread_area(2). Variables at negative offsets wrap around.
+fn descriptor(entry_number: u32, base: *mut u8) -> k::user_desc {
+    k::user_desc {
+        entry_number,
+        base_addr: base.expose_provenance() as u32,
+        limit: 0xf_ffff, // In pages.
+        _bitfield_align_1: [],
+        //                                           seg_32bit, contents, read_exec_only, in_pages, not_present, useable
+        _bitfield_1: k::user_desc::new_bitfield_1(1, 0, 0, 1, 0, 1),
+        __bindgen_padding_0: [0; 3],
+    }
+}
