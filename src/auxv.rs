@@ -392,7 +392,7 @@ mod tests {
         }
 
         fn starts_page(&mut self, offset: usize) -> Result<bool> {
-            self.page_size.map(|size| offset % size == 0)
+            self.page_size.map(|size| offset.is_multiple_of(size))
         }
     }
 

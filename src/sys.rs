@@ -338,7 +338,6 @@ pub(crate) unsafe fn rt_sigprocmask(how: u32, new: &k::kernel_sigset_t) -> k::ke
 // Time, and calls that wait.
 
 /// clock_gettime(2). `EINVAL` for a clock that does not exist.
-#[allow(clippy::unnecessary_cast)] // The narrow form's fields are longs.
 pub(crate) fn clock_gettime(clock: u32) -> Result<Timespec> {
     match timed(Cpu::CLOCK_GETTIME) {
         Width::Wide(nr) => {

@@ -120,6 +120,84 @@ pub const TARGETS: &[Target] = &[
         ..ROW
     },
     Target {
+        name: "aarch64_be",
+        triple: "aarch64_be-unknown-linux-gnu",
+        prebuilt: false,
+        qemu: "qemu-aarch64_be",
+        elf: Elf { machine: elf::EM_AARCH64, bits: 64, big_endian: true, flags: (0, 0), page: K64 },
+        ..ROW
+    },
+    Target {
+        name: "armv7",
+        triple: "armv7-unknown-linux-gnueabihf",
+        native_on: &["arm"],
+        qemu: "qemu-arm",
+        qemu_args: &["-cpu", "cortex-a8"],
+        // EABI version 5, floats in registers.
+        elf: Elf { machine: elf::EM_ARM, bits: 32, big_endian: false, flags: (0xff00_0600, 0x0500_0400), page: K4 },
+        ..ROW
+    },
+    // On a processor without a register for the thread pointer.
+    Target {
+        name: "armv6",
+        triple: "arm-unknown-linux-gnueabi",
+        qemu: "qemu-arm",
+        qemu_args: &["-cpu", "arm1136-r2"],
+        // EABI version 5, soft floats.
+        elf: Elf { machine: elf::EM_ARM, bits: 32, big_endian: false, flags: (0xff00_0600, 0x0500_0200), page: K4 },
+        ..ROW
+    },
+    Target {
+        name: "armv5",
+        triple: "armv5te-unknown-linux-gnueabi",
+        qemu: "qemu-arm",
+        qemu_args: &["-cpu", "arm926"],
+        elf: Elf { machine: elf::EM_ARM, bits: 32, big_endian: false, flags: (0xff00_0600, 0x0500_0200), page: K4 },
+        ..ROW
+    },
+    Target {
+        name: "riscv64",
+        triple: "riscv64gc-unknown-linux-gnu",
+        native_on: &["riscv64"],
+        qemu: "qemu-riscv64",
+        // Doubles in registers.
+        elf: Elf { machine: elf::EM_RISCV, bits: 64, big_endian: false, flags: (6, 4), page: K4 },
+        ..ROW
+    },
+    Target {
+        name: "riscv32",
+        triple: "riscv32gc-unknown-linux-gnu",
+        prebuilt: false,
+        qemu: "qemu-riscv32",
+        elf: Elf { machine: elf::EM_RISCV, bits: 32, big_endian: false, flags: (6, 4), page: K4 },
+        gaps: &[Gap {
+            test: "signal::the_mask_of_an_action_holds_while_its_handler_runs",
+            reason: "qemu expects a restorer in sigaction, which riscv has not, and takes half of the mask for it",
+            fixed_in: Some((10, 0)),
+        }],
+        ..ROW
+    },
+    // Without vectors, which qemu 7.2 does not have; so not with the prebuilt core, which uses them.
+    Target {
+        name: "loongarch64",
+        triple: "loongarch64-unknown-linux-gnu",
+        prebuilt: false,
+        rustflags: &["-Ctarget-feature=-lsx"],
+        native_on: &["loongarch64"],
+        qemu: "qemu-loongarch64",
+        // Doubles in registers.
+        elf: Elf { machine: elf::EM_LOONGARCH, bits: 64, big_endian: false, flags: (7, 3), page: K64 },
+        ..ROW
+    },
+    Target {
+        name: "s390x",
+        triple: "s390x-unknown-linux-gnu",
+        native_on: &["s390x"],
+        qemu: "qemu-s390x",
+        elf: Elf { machine: elf::EM_S390, bits: 64, big_endian: true, flags: (0, 0), page: K4 },
+        ..ROW
+    },
+    Target {
         name: "mips",
         triple: "mips-unknown-linux-gnu",
         prebuilt: false,
@@ -129,11 +207,52 @@ pub const TARGETS: &[Target] = &[
         ..ROW
     },
     Target {
+        name: "mipsel",
+        triple: "mipsel-unknown-linux-gnu",
+        prebuilt: false,
+        qemu: "qemu-mipsel",
+        elf: Elf { machine: elf::EM_MIPS, bits: 32, big_endian: false, flags: (0xf000_f000, 0x7000_1000), page: K64 },
+        ..ROW
+    },
+    Target {
+        name: "mips64",
+        triple: "mips64-unknown-linux-gnuabi64",
+        prebuilt: false,
+        qemu: "qemu-mips64",
+        // ABI n64, instruction set mips64r2.
+        elf: Elf { machine: elf::EM_MIPS, bits: 64, big_endian: true, flags: (0xf000_f020, 0x8000_0000), page: K64 },
+        ..ROW
+    },
+    Target {
+        name: "mips64el",
+        triple: "mips64el-unknown-linux-gnuabi64",
+        prebuilt: false,
+        qemu: "qemu-mips64el",
+        elf: Elf { machine: elf::EM_MIPS, bits: 64, big_endian: false, flags: (0xf000_f020, 0x8000_0000), page: K64 },
+        ..ROW
+    },
+    // The triple for glibc has ELFv1, which rust-lld cannot link.
+    Target {
+        name: "powerpc64",
+        triple: "powerpc64-unknown-linux-musl",
+        qemu: "qemu-ppc64",
+        // The low two bits are the ABI's version; rt0 is ELFv2 throughout.
+        elf: Elf { machine: elf::EM_PPC64, bits: 64, big_endian: true, flags: (3, 2), page: K64 },
+        ..ROW
+    },
+    Target {
         name: "powerpc64le",
         triple: "powerpc64le-unknown-linux-gnu",
+        native_on: &["powerpc64"],
         qemu: "qemu-ppc64le",
-        // The low two bits are the ABI's version; rt0 is ELFv2 throughout.
         elf: Elf { machine: elf::EM_PPC64, bits: 64, big_endian: false, flags: (3, 2), page: K64 },
+        ..ROW
+    },
+    Target {
+        name: "powerpc",
+        triple: "powerpc-unknown-linux-gnu",
+        qemu: "qemu-ppc",
+        elf: Elf { machine: elf::EM_PPC, bits: 32, big_endian: true, flags: (0, 0), page: K64 },
         ..ROW
     },
 ];
