@@ -5,7 +5,7 @@
 //! again only when the toolchain changes. The flags are given per target and not in RUSTFLAGS: build scripts are
 //! programs of the host and must not get the linker script.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::{BufRead, BufReader};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
@@ -104,8 +104,13 @@ fn cargo(linker: &Path, core: &Core, profile: Profile, machines: &[&Machine], wh
     if let Core::Debian(rustc) = core {
         command.env("RUSTC", rustc);
     }
+    // Rows of one triple differ only in how they run; a flag given twice would reach the linker twice.
+    let mut triples = BTreeSet::new();
     for machine in machines {
         let triple = machine.target.triple;
+        if !triples.insert(triple) {
+            continue;
+        }
         command.args(["--target", triple]);
         let mut flags = vec![format!("-Clinker={}", linker.display())];
         flags
@@ -152,20 +157,20 @@ fn call<'a>(
         if message["reason"] != "compiler-artifact" {
             continue;
         }
-        let machine = machines.iter().find(|m| is_of(&message, m.target.triple));
         let name = message["target"]["name"].as_str().unwrap_or_default();
-        if let (Some(machine), true) = (machine, name == "compiler_builtins" && message["fresh"] == false) {
-            core_ready = started.elapsed();
-            say!("core for {}: {}, {:.0} s", machine.target.name, machine.core, core_ready.as_secs_f64());
-        }
-        if let (Some(machine), Some(path)) = (machine, message["executable"].as_str()) {
-            let example = message["target"]["kind"][0] == "example";
-            built.programs.push(Program {
-                machine: machine.target.name,
-                name: name.to_string(),
-                example,
-                path: PathBuf::from(path),
-            });
+        for machine in machines.iter().filter(|m| is_of(&message, m.target.triple)) {
+            if name == "compiler_builtins" && message["fresh"] == false {
+                core_ready = started.elapsed();
+                say!("core for {}: {}, {:.0} s", machine.target.name, machine.core, core_ready.as_secs_f64());
+            }
+            if let Some(path) = message["executable"].as_str() {
+                built.programs.push(Program {
+                    machine: machine.target.name,
+                    name: name.to_string(),
+                    example: message["target"]["kind"][0] == "example",
+                    path: PathBuf::from(path),
+                });
+            }
         }
     }
     let status = child.wait()?;

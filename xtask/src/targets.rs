@@ -111,6 +111,21 @@ pub const TARGETS: &[Target] = &[
         elf: Elf { machine: elf::EM_386, bits: 32, big_endian: false, flags: (0, 0), page: K4 },
         ..ROW
     },
+    // The native machines once more under the emulator, which has ways of its own.
+    Target {
+        name: "x86_64-qemu",
+        triple: "x86_64-unknown-linux-gnu",
+        qemu: "qemu-x86_64",
+        elf: Elf { machine: elf::EM_X86_64, bits: 64, big_endian: false, flags: (0, 0), page: K4 },
+        ..ROW
+    },
+    Target {
+        name: "x86-qemu",
+        triple: "i686-unknown-linux-gnu",
+        qemu: "qemu-i386",
+        elf: Elf { machine: elf::EM_386, bits: 32, big_endian: false, flags: (0, 0), page: K4 },
+        ..ROW
+    },
     Target {
         name: "aarch64",
         triple: "aarch64-unknown-linux-gnu",
@@ -326,6 +341,8 @@ mod tests {
         for (index, row) in TARGETS.iter().enumerate() {
             assert!(TARGETS[..index].iter().all(|other| other.name != row.name), "{} twice", row.name);
             assert!(row.qemu.starts_with("qemu-") && row.elf.machine != elf::EM_NONE, "{}", row.name);
+            let mut same = TARGETS.iter().filter(|other| other.triple == row.triple);
+            assert!(same.all(|other| other.rustflags == row.rustflags), "{} is built in two ways", row.triple);
         }
     }
 

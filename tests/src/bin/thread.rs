@@ -176,7 +176,8 @@ tests! {
             assert!(start.elapsed() >= Duration::from_millis(200), "it tried again for {:?}", start.elapsed());
         }
         assert_eq!(CLOSURES.load(Relaxed), 3);
-        assert_eq!(mappings(), before);
+        // Three that leak would be six more. An emulator shows a stack or two of its own among ours.
+        assert!(mappings() <= before + if emulated() { 2 } else { 0 });
         set_process_limit(1000);
         spawn(|| ()).unwrap().join();
     }
