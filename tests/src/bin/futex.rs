@@ -8,6 +8,7 @@ use core::sync::atomic::{
 };
 use core::time::Duration;
 
+use linux_raw_sys::general as k;
 use rt0::time::Instant;
 use rt0::{Errno, futex, thread};
 use rt0_tests::{tests, wait_until};
@@ -61,6 +62,24 @@ tests! {
             futex::wake_all(&WORD);
             waiter.join();
         }
+    }
+
+    fn times_are_right_also_where_the_kernel_has_32_bit_time_only() {
+        // Says 2.6 to this process; asked for before anything took a time. (Machines with one width of time do not mind.)
+        const UNAME26: usize = 0x0020000;
+        // SAFETY: 1. Changes what uname(2) says, and nothing else.
+        unsafe { rt0::sys::syscall(k::__NR_personality as usize, [UNAME26, 0, 0, 0, 0, 0]) }.unwrap();
+        let word = AtomicU32::new(0);
+        let start = Instant::now();
+        assert_eq!(futex::wait_timeout(&word, 0, TICK), Err(Errno::ETIMEDOUT));
+        assert!(start.elapsed() >= TICK);
+        thread::sleep(TICK);
+        assert!(start.elapsed() >= 2 * TICK && start.elapsed() < Duration::from_secs(100));
+        let far = thread::spawn(|| thread::park_timeout(Duration::from_secs(1 << 33))).unwrap();
+        thread::sleep(TICK);
+        assert!(!far.is_finished(), "a timeout beyond 2038 is cut short, not past");
+        far.thread().unpark();
+        far.join();
     }
 
     fn waking_nobody_is_0() {
