@@ -12,11 +12,12 @@
 //! - Stack: sp must be 16-aligned whenever memory is accessed through it; no red zone. Source: AAPCS64, 6.4.5.
 
 use core::arch::{asm, naked_asm};
+use core::ffi::{c_int, c_void};
 use core::mem::offset_of;
 
 use linux_raw_sys::general as k;
 
-use crate::arch::{Arch, CloneArgs, Mmap, RawAction, Timed, Tls};
+use crate::arch::{Arch, CloneArgs, Mmap, RawAction, Timed, Tls, Vdso};
 
 pub(crate) struct Cpu;
 
@@ -56,6 +57,13 @@ impl Arch for Cpu {
     const PPOLL: Timed = Timed::Wide(k::__NR_ppoll);
     const TLS: Tls = Tls::Above { tcb: 16, bias: 0 };
     const UNALIGNED_WORDS: bool = true;
+    const VDSO: Vdso = Vdso {
+        versions: &["LINUX_2.6.39"],
+        clock_gettime: "__kernel_clock_gettime",
+        clock_gettime_narrow: None,
+        narrow_vouches_for_wide: false,
+        getrandom: "__kernel_getrandom",
+    };
 
     syscall!(syscall0());
     syscall!(syscall1(a in "x0"));
@@ -153,6 +161,8 @@ impl Arch for Cpu {
             )
         }
     }
+
+    vdso_in_c!(vdso_clock_gettime, vdso_getrandom);
 
     type Sigaction = k::kernel_sigaction;
 

@@ -14,11 +14,12 @@
 //! - Stack: 8-aligned at every call; no red zone. Source: AAPCS32, 6.2.1.
 
 use core::arch::{asm, naked_asm};
+use core::ffi::{c_int, c_void};
 use core::mem::offset_of;
 
 use linux_raw_sys::general as k;
 
-use crate::arch::{Arch, CloneArgs, Mmap, RawAction, Timed, Tls};
+use crate::arch::{Arch, CloneArgs, Mmap, RawAction, Timed, Tls, Vdso};
 
 pub(crate) struct Cpu;
 
@@ -54,6 +55,13 @@ impl Arch for Cpu {
     const PPOLL: Timed = Timed::Split { wide: k::__NR_ppoll_time64, narrow: k::__NR_ppoll };
     const TLS: Tls = Tls::Above { tcb: 8, bias: 0 };
     const UNALIGNED_WORDS: bool = false;
+    const VDSO: Vdso = Vdso {
+        versions: &["LINUX_2.6"],
+        clock_gettime: "__vdso_clock_gettime64",
+        clock_gettime_narrow: Some("__vdso_clock_gettime"),
+        narrow_vouches_for_wide: true,
+        getrandom: "__vdso_getrandom",
+    };
 
     syscall!(syscall0());
     syscall!(syscall1(a in "r0"));
@@ -152,6 +160,8 @@ impl Arch for Cpu {
             )
         }
     }
+
+    vdso_in_c!(vdso_clock_gettime, vdso_getrandom);
 
     type Sigaction = k::kernel_sigaction;
 

@@ -13,12 +13,12 @@
 //! - Stack: always 16-aligned, no red zone. Source: LoongArch procedure call standard.
 
 use core::arch::{asm, naked_asm};
-use core::ffi::c_ulong;
+use core::ffi::{c_int, c_ulong, c_void};
 use core::mem::offset_of;
 
 use linux_raw_sys::general as k;
 
-use crate::arch::{Arch, CloneArgs, Mmap, RawAction, Timed, Tls};
+use crate::arch::{Arch, CloneArgs, Mmap, RawAction, Timed, Tls, Vdso};
 
 pub(crate) struct Cpu;
 
@@ -52,6 +52,13 @@ impl Arch for Cpu {
     const PPOLL: Timed = Timed::Wide(k::__NR_ppoll);
     const TLS: Tls = Tls::Above { tcb: 0, bias: 0 };
     const UNALIGNED_WORDS: bool = true;
+    const VDSO: Vdso = Vdso {
+        versions: &["LINUX_5.10"],
+        clock_gettime: "__vdso_clock_gettime",
+        clock_gettime_narrow: None,
+        narrow_vouches_for_wide: false,
+        getrandom: "__vdso_getrandom",
+    };
 
     syscall!(syscall0());
     syscall!(syscall1(a in "$a0"));
@@ -150,6 +157,8 @@ impl Arch for Cpu {
             )
         }
     }
+
+    vdso_in_c!(vdso_clock_gettime, vdso_getrandom);
 
     type Sigaction = Sigaction;
 

@@ -15,11 +15,12 @@
 //! - Stack: 16-aligned, nothing below $sp is safe.
 
 use core::arch::{asm, naked_asm};
+use core::ffi::{c_int, c_void};
 use core::mem::offset_of;
 
 use linux_raw_sys::general as k;
 
-use crate::arch::{Arch, CloneArgs, Mmap, RawAction, Timed, Tls};
+use crate::arch::{Arch, CloneArgs, Mmap, RawAction, Timed, Tls, Vdso};
 
 pub(crate) struct Cpu;
 
@@ -59,6 +60,13 @@ impl Arch for Cpu {
     const PPOLL: Timed = Timed::Wide(k::__NR_ppoll);
     const TLS: Tls = Tls::Above { tcb: 0, bias: 0x7000 };
     const UNALIGNED_WORDS: bool = false;
+    const VDSO: Vdso = Vdso {
+        versions: &["LINUX_2.6"],
+        clock_gettime: "__vdso_clock_gettime",
+        clock_gettime_narrow: None,
+        narrow_vouches_for_wide: false,
+        getrandom: "__vdso_getrandom",
+    };
 
     syscall!(syscall0(), "move $v0, $a0");
     syscall!(syscall1(a), "move $v0, $a1");
@@ -189,6 +197,8 @@ impl Arch for Cpu {
             )
         }
     }
+
+    vdso_in_c!(vdso_clock_gettime, vdso_getrandom);
 
     type Sigaction = Sigaction;
 

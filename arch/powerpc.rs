@@ -11,15 +11,18 @@
 //! - clone(2): flags, stack, ptid, tls, ctid.
 //! - Signals: a restorer is ignored: the return goes through the vDSO, or a trampoline of the kernel's on the stack.
 //!   Source: arch/powerpc/kernel/signal_32.c.
+//! - vDSO: as a system call, a failure sets cr0.SO, with the error number positive. Source: `cvdso_call` in
+//!   arch/powerpc/include/asm/vdso/gettimeofday.h.
 //! - Stack: 16-aligned at any time. A frame begins with the back chain and the callee's room for lr. No red zone.
 //!   Source: System V ABI, PowerPC Processor Supplement, "The Stack Frame".
 
 use core::arch::{asm, naked_asm};
+use core::ffi::{c_int, c_void};
 use core::mem::offset_of;
 
 use linux_raw_sys::general as k;
 
-use crate::arch::{Arch, CloneArgs, Mmap, RawAction, Timed, Tls};
+use crate::arch::{Arch, CloneArgs, Mmap, RawAction, Timed, Tls, Vdso};
 
 pub(crate) struct Cpu;
 
@@ -61,6 +64,13 @@ impl Arch for Cpu {
     const PPOLL: Timed = Timed::Split { wide: k::__NR_ppoll_time64, narrow: k::__NR_ppoll };
     const TLS: Tls = Tls::Above { tcb: 0, bias: 0x7000 };
     const UNALIGNED_WORDS: bool = true;
+    const VDSO: Vdso = Vdso {
+        versions: &["LINUX_2.6.15", "LINUX_5.11"],
+        clock_gettime: "__kernel_clock_gettime64",
+        clock_gettime_narrow: Some("__kernel_clock_gettime"),
+        narrow_vouches_for_wide: false,
+        getrandom: "__kernel_getrandom",
+    };
 
     syscall!(syscall0());
     syscall!(syscall1(a in "r3"));
@@ -166,6 +176,26 @@ impl Arch for Cpu {
         }
     }
 
+    #[inline(always)]
+    unsafe fn vdso_clock_gettime(function: *const c_void, clock: c_int, time: *mut c_void) -> isize {
+        // SAFETY: 1. and 2. are our caller's.
+        unsafe { call_vdso(function, clock as usize, time.expose_provenance(), 0, 0, 0) }
+    }
+
+    #[inline(always)]
+    unsafe fn vdso_getrandom(
+        function: *const c_void,
+        buf: *mut u8,
+        len: usize,
+        flags: u32,
+        state: *mut c_void,
+        state_len: usize,
+    ) -> isize {
+        let (buf, state) = (buf.expose_provenance(), state.expose_provenance());
+        // SAFETY: 1. to 3. are our caller's.
+        unsafe { call_vdso(function, buf, len, flags as usize, state, state_len) }
+    }
+
     type Sigaction = k::kernel_sigaction;
 
     fn sigaction(action: RawAction) -> k::kernel_sigaction {
@@ -187,4 +217,40 @@ impl Arch for Cpu {
             mask: kernel.sa_mask,
         }
     }
+}
+
+/// Calls a function of the vDSO. It says whether it failed as a system call does, by cr0.SO, which no C function can; and
+/// it stores lr in its caller's frame, so there must be one.
+///
+/// # Safety
+///
+/// 1. `function` is code of the vDSO, and does nothing with these arguments that the caller may not do.
+#[unsafe(naked)]
+unsafe extern "C" fn call_vdso(function: *const c_void, a: usize, b: usize, c: usize, d: usize, e: usize) -> isize {
+    naked_asm!(
+        ".cfi_startproc",
+        "mflr 0",
+        "stw 0, 4(1)", // Where the ABI has room for it.
+        "stwu 1, -{frame}(1)",
+        ".cfi_def_cfa_offset {frame}",
+        ".cfi_offset lr, 4",
+        "mtctr 3",
+        "mr 3, 4",
+        "mr 4, 5",
+        "mr 5, 6",
+        "mr 6, 7",
+        "mr 7, 8",
+        "bctrl",
+        "bns+ 2f",
+        "neg 3, 3", // Failure, as in the stubs.
+        "2:",
+        "addi 1, 1, {frame}",
+        ".cfi_def_cfa_offset 0",
+        "lwz 0, 4(1)",
+        "mtlr 0",
+        ".cfi_restore lr",
+        "blr",
+        ".cfi_endproc",
+        frame = const FRAME,
+    )
 }

@@ -15,7 +15,7 @@
 //! - Stack: always 16-aligned, no red zone. Source: RISC-V ELF psABI, "Integer Calling Convention".
 
 use core::arch::{asm, naked_asm};
-use core::ffi::c_ulong;
+use core::ffi::{c_int, c_ulong, c_void};
 use core::mem::offset_of;
 
 use linux_raw_sys::general as k;
@@ -27,7 +27,7 @@ use linux_raw_sys::general::{
     __NR_futex_time64 as __NR_futex, __NR_ppoll_time64 as __NR_ppoll,
 };
 
-use crate::arch::{Arch, CloneArgs, Mmap, RawAction, Timed, Tls};
+use crate::arch::{Arch, CloneArgs, Mmap, RawAction, Timed, Tls, Vdso};
 
 pub(crate) struct Cpu;
 
@@ -88,6 +88,13 @@ impl Arch for Cpu {
     const PPOLL: Timed = Timed::Wide(__NR_ppoll);
     const TLS: Tls = Tls::Above { tcb: 0, bias: 0 };
     const UNALIGNED_WORDS: bool = false;
+    const VDSO: Vdso = Vdso {
+        versions: &["LINUX_4.15"],
+        clock_gettime: if usize::BITS == 64 { "__vdso_clock_gettime" } else { "__vdso_clock_gettime64" },
+        clock_gettime_narrow: None,
+        narrow_vouches_for_wide: false,
+        getrandom: "__vdso_getrandom",
+    };
 
     syscall!(syscall0());
     syscall!(syscall1(a in "a0"));
@@ -190,6 +197,8 @@ impl Arch for Cpu {
             )
         }
     }
+
+    vdso_in_c!(vdso_clock_gettime, vdso_getrandom);
 
     type Sigaction = Sigaction;
 

@@ -13,11 +13,12 @@
 //!   function keeps r6 to r13 and r15. No red zone. Source: ELF ABI s390x Supplement, "The Stack Frame".
 
 use core::arch::{asm, naked_asm};
+use core::ffi::{c_int, c_void};
 use core::mem::offset_of;
 
 use linux_raw_sys::general as k;
 
-use crate::arch::{Arch, CloneArgs, Mmap, RawAction, Timed, Tls};
+use crate::arch::{Arch, CloneArgs, Mmap, RawAction, Timed, Tls, Vdso};
 
 pub(crate) struct Cpu;
 
@@ -52,6 +53,13 @@ impl Arch for Cpu {
     const PPOLL: Timed = Timed::Wide(k::__NR_ppoll);
     const TLS: Tls = Tls::Below;
     const UNALIGNED_WORDS: bool = true;
+    const VDSO: Vdso = Vdso {
+        versions: &["LINUX_2.6.29"],
+        clock_gettime: "__kernel_clock_gettime",
+        clock_gettime_narrow: None,
+        narrow_vouches_for_wide: false,
+        getrandom: "__kernel_getrandom",
+    };
 
     syscall!(syscall0());
     syscall!(syscall1(a in "r2"));
@@ -171,6 +179,8 @@ impl Arch for Cpu {
             )
         }
     }
+
+    vdso_in_c!(vdso_clock_gettime, vdso_getrandom);
 
     type Sigaction = k::kernel_sigaction;
 

@@ -9,11 +9,12 @@
 //! - Stack: 16-aligned before a call, a red zone of 128 bytes below rsp.
 
 use core::arch::{asm, naked_asm};
+use core::ffi::{c_int, c_void};
 use core::mem::offset_of;
 
 use linux_raw_sys::general as k;
 
-use crate::arch::{Arch, CloneArgs, Mmap, RawAction, Timed, Tls};
+use crate::arch::{Arch, CloneArgs, Mmap, RawAction, Timed, Tls, Vdso};
 
 pub(crate) struct Cpu;
 
@@ -48,6 +49,13 @@ impl Arch for Cpu {
     const PPOLL: Timed = Timed::Wide(k::__NR_ppoll);
     const TLS: Tls = Tls::Below;
     const UNALIGNED_WORDS: bool = true;
+    const VDSO: Vdso = Vdso {
+        versions: &["LINUX_2.6"],
+        clock_gettime: "__vdso_clock_gettime",
+        clock_gettime_narrow: None,
+        narrow_vouches_for_wide: false,
+        getrandom: "__vdso_getrandom",
+    };
 
     syscall!(syscall0());
     syscall!(syscall1(a in "rdi"));
@@ -145,6 +153,8 @@ impl Arch for Cpu {
             )
         }
     }
+
+    vdso_in_c!(vdso_clock_gettime, vdso_getrandom);
 
     type Sigaction = k::kernel_sigaction;
 

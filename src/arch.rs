@@ -7,7 +7,39 @@
 //!
 //! Two doors lead from assembly into Rust: [`crate::start::rust_start`] and [`crate::thread::rust_thread`].
 
-use core::ffi::{c_int, c_long};
+use core::ffi::{c_int, c_long, c_void};
+
+/// Defines [`Arch::vdso_clock_gettime`] and [`Arch::vdso_getrandom`] for a machine whose vDSO keeps to C's convention, and
+/// says `-errno` by it.
+#[allow(unused_macros)] // PowerPC's does not.
+macro_rules! vdso_in_c {
+    (vdso_clock_gettime, vdso_getrandom) => {
+        #[inline(always)]
+        unsafe fn vdso_clock_gettime(function: *const c_void, clock: c_int, time: *mut c_void) -> isize {
+            type ClockGettime = unsafe extern "C" fn(c_int, *mut c_void) -> c_int;
+            // SAFETY: 1. by our 1., the function has this type.
+            let function = unsafe { core::mem::transmute::<*const c_void, ClockGettime>(function) };
+            // SAFETY: 1. by our 2.
+            unsafe { function(clock, time) as isize }
+        }
+
+        #[inline(always)]
+        unsafe fn vdso_getrandom(
+            function: *const c_void,
+            buf: *mut u8,
+            len: usize,
+            flags: u32,
+            state: *mut c_void,
+            state_len: usize,
+        ) -> isize {
+            type Getrandom = unsafe extern "C" fn(*mut u8, usize, u32, *mut c_void, usize) -> isize;
+            // SAFETY: 1. by our 1., the function has this type.
+            let function = unsafe { core::mem::transmute::<*const c_void, Getrandom>(function) };
+            // SAFETY: 1. by our 2. and 3.
+            unsafe { function(buf, len, flags, state, state_len) }
+        }
+    };
+}
 
 core::cfg_select! {
     all(target_arch = "x86_64", target_pointer_width = "64") => { #[path = "../arch/x86_64.rs"] mod imp; }
@@ -44,6 +76,8 @@ pub(crate) trait Arch {
     /// Whether loads and stores of words at any address are as good as aligned ones: then memcpy and its kin use them. A
     /// matter of speed and size only.
     const UNALIGNED_WORDS: bool;
+    /// The vDSO's symbols.
+    const VDSO: Vdso;
 
     /// System calls with 0 to 6 arguments. A failure is -4095..=-1 on every machine.
     ///
@@ -109,6 +143,31 @@ pub(crate) trait Arch {
     /// 3. The kernel has no word in there to clear at the thread's end (set_tid_address(2)).
     unsafe fn unmap_and_exit(base: *mut u8, len: usize) -> !;
 
+    /// Calls the vDSO's clock_gettime, in the width that `function` has. A failure is -4095..=-1 on every machine.
+    ///
+    /// # Safety
+    ///
+    /// 1. `function` is what the vDSO has under one of the names that [`Arch::VDSO`] gives for it.
+    /// 2. `time` points to memory of this thread for a timespec of that width.
+    unsafe fn vdso_clock_gettime(function: *const c_void, clock: c_int, time: *mut c_void) -> isize;
+
+    /// Calls the vDSO's getrandom. A failure is -4095..=-1 on every machine.
+    ///
+    /// # Safety
+    ///
+    /// 1. `function` is what the vDSO has under the name in [`Arch::VDSO`].
+    /// 2. `buf..buf + len` is memory of this thread to write to.
+    /// 3. `state..state + state_len` is a state as the vDSO asks for, which no other thread uses meanwhile; or, with a
+    ///    `state_len` of `!0`, a `vgetrandom_opaque_params` to write to.
+    unsafe fn vdso_getrandom(
+        function: *const c_void,
+        buf: *mut u8,
+        len: usize,
+        flags: u32,
+        state: *mut c_void,
+        state_len: usize,
+    ) -> isize;
+
     /// struct sigaction as this machine's kernel lays it out.
     type Sigaction: Copy;
 
@@ -158,6 +217,21 @@ pub(crate) enum Tls {
     },
     /// Variant II: the TLS block lies below, ends at the thread pointer, and the word there holds its own address.
     Below,
+}
+
+/// What the vDSO offers (vdso(7)). A symbol that the running kernel lacks is not found, and the system call does.
+pub(crate) struct Vdso {
+    /// The versions that its symbols may have.
+    pub versions: &'static [&'static str],
+    /// clock_gettime with 64-bit seconds.
+    pub clock_gettime: &'static str,
+    /// clock_gettime with 32-bit seconds, of kernels older than the wide one.
+    pub clock_gettime_narrow: Option<&'static str>,
+    /// Whether the wide clock_gettime is to be believed only if the narrow one is there. On Arm without a usable counter
+    /// the kernel takes the narrow name away, but until Linux 5.8 left the wide one, which then tells nonsense.
+    pub narrow_vouches_for_wide: bool,
+    /// getrandom.
+    pub getrandom: &'static str,
 }
 
 /// What `clone_thread` needs; read by assembly through `offset_of!`.
