@@ -11,9 +11,9 @@
 
 use core::ffi::{CStr, c_char};
 use core::fmt;
-use core::ptr::null_mut;
+use core::ptr::{NonNull, null_mut};
 use core::slice;
-use core::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use core::sync::atomic::{AtomicPtr, AtomicUsize, Ordering::Relaxed};
 
 use linux_raw_sys::general as k;
 use linux_raw_sys::{auxvec, elf};
@@ -239,7 +239,7 @@ tags! {
 
 impl Auxv {
     /// The vector in `words`, up to `AT_NULL` or the last whole pair.
-    fn from_words(words: &'static [usize]) -> Auxv {
+    pub(crate) fn from_words(words: &'static [usize]) -> Auxv {
         let (pairs, _) = words.as_chunks();
         let end = pairs.iter().position(|&[tag, _]| tag == AT_NULL).unwrap_or(pairs.len());
         Auxv { pairs: &pairs[..end] }
@@ -294,10 +294,24 @@ pub(crate) fn page_size() -> usize {
     PAGE_SIZE.load(Relaxed)
 }
 
-/// Completes what the stack did not say, and keeps the page size. Runs once, before any other thread.
+/// The process's vector, for what is looked up in it later: its address and its length. Empty until [`settle`] ran.
+static PAIRS: AtomicPtr<[usize; 2]> = AtomicPtr::new(NonNull::dangling().as_ptr());
+static PAIRS_LEN: AtomicUsize = AtomicUsize::new(0);
+
+/// The auxiliary vector of this process.
+pub(crate) fn of_process() -> Auxv {
+    // Relaxed: written once, before any other thread.
+    let (pairs, len) = (PAIRS.load(Relaxed), PAIRS_LEN.load(Relaxed));
+    // SAFETY: the vector lives as long as the process, and nobody writes to it.
+    Auxv { pairs: unsafe { slice::from_raw_parts(pairs, len) } }
+}
+
+/// Completes what the stack did not say, and keeps the vector and the page size. Runs once, before any other thread.
 pub(crate) fn settle(env: Env) -> Env {
     let (auxv, page_size) = ladder(env.auxv, &mut Kernel);
     PAGE_SIZE.store(page_size, Relaxed);
+    PAIRS.store(auxv.pairs.as_ptr().cast_mut(), Relaxed);
+    PAIRS_LEN.store(auxv.pairs.len(), Relaxed);
     env.with_auxv(auxv)
 }
 

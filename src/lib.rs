@@ -11,11 +11,11 @@
 //! ```text
 //!      programs, tests
 //!           │
-//!   L4   entry!   sync   panic                            safe, std's names and shapes
+//!   L4   entry!   sync   random   panic                   safe, std's names and shapes
 //!           │
 //!   L3   thread                                           knows about threads
 //!           │
-//!   L2   futex   signal   auxv   tls   io   time   start* know one kernel facility each
+//!   L2   futex  signal  auxv  tls  io  time vdso  start*  know one kernel facility each
 //!           │
 //!   L1   sys ── errno                                     typed, man-2 names
 //!           │
@@ -36,6 +36,8 @@
 //!    The numbered properties are in [`thread`].
 //! 3. **Signal**: [`signal::sigaction`] → the machine's kernel layout and restorer → the handler → back through the
 //!    restorer.
+//! 4. **A clock's time, random bytes**: [`time`], [`random`] → [`vdso`], which looked the function up in the kernel's
+//!    image when it was first needed → the function, without a system call; where there is none, the call.
 //!
 //! # Features
 //!
@@ -56,6 +58,7 @@ mod intrinsics;
 pub mod io;
 #[cfg(all(feature = "panic-handler", not(test)))]
 mod panic;
+pub mod random;
 pub mod signal;
 mod start;
 pub mod sync;
@@ -63,6 +66,7 @@ pub mod sys;
 pub mod thread;
 pub mod time;
 mod tls;
+pub mod vdso;
 
 pub use auxv::{Args, Auxv, Env, Vars};
 pub use errno::{Errno, Result};

@@ -21,7 +21,7 @@ pub type RawFd = i32;
 
 /// A moment or a span, as the kernel takes it on every machine.
 #[repr(C)]
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Timespec {
     /// Seconds.
     pub tv_sec: i64,
@@ -32,6 +32,14 @@ pub struct Timespec {
 assert_eq_size!(Timespec, k::__kernel_timespec);
 assert_eq_align!(Timespec, k::__kernel_timespec);
 const _: () = assert!(memoffset::offset_of!(Timespec, tv_nsec) == memoffset::offset_of!(k::__kernel_timespec, tv_nsec));
+
+impl Timespec {
+    /// A moment from a kernel that has 32 bits for the seconds. Read as unsigned, they last until 2106; no clock of the
+    /// kernel shows a time before its zero.
+    pub(crate) fn from_narrow(narrow: k::__kernel_old_timespec) -> Timespec {
+        Timespec { tv_sec: narrow.tv_sec as u32 as i64, tv_nsec: narrow.tv_nsec as i64 }
+    }
+}
 
 /// An open file, closed when dropped.
 #[derive(Debug)]
@@ -287,6 +295,14 @@ pub fn sched_yield() {
     let _ = unsafe { call!(__NR_sched_yield) };
 }
 
+/// getrandom(2): random bytes into the start of `buf`, and how many; all of up to 256, unless interrupted while it waits
+/// for the generator to be seeded, once after boot. `EINTR`; `EAGAIN` with `GRND_NONBLOCK` if it would wait; `ENOSYS`
+/// before Linux 3.17; `EINVAL` for unknown flags.
+pub(crate) fn getrandom(buf: &mut [u8], flags: u32) -> Result<usize> {
+    // SAFETY: 1. The kernel writes into `buf` only.
+    unsafe { call!(__NR_getrandom, at(buf), buf.len(), flags as usize) }
+}
+
 /// prctl(2) with `PR_SET_NAME`: the calling thread's name; the kernel takes the first 15 bytes.
 pub(crate) fn prctl_set_name(name: &CStr) {
     // It cannot fail with a readable name.
@@ -338,7 +354,7 @@ pub(crate) unsafe fn rt_sigprocmask(how: u32, new: &k::kernel_sigset_t) -> k::ke
 // Time, and calls that wait.
 
 /// clock_gettime(2). `EINVAL` for a clock that does not exist.
-pub(crate) fn clock_gettime(clock: u32) -> Result<Timespec> {
+pub(crate) fn clock_gettime(clock: i32) -> Result<Timespec> {
     match timed(Cpu::CLOCK_GETTIME) {
         Width::Wide(nr) => {
             let mut now = Timespec { tv_sec: 0, tv_nsec: 0 };
@@ -350,24 +366,32 @@ pub(crate) fn clock_gettime(clock: u32) -> Result<Timespec> {
             let mut now = k::__kernel_old_timespec { tv_sec: 0, tv_nsec: 0 };
             // SAFETY: 1. The kernel writes `now` only.
             unsafe { call!(@ nr, clock as usize, at(&raw mut now)) }?;
-            // Read as unsigned, 32 bits of seconds last until 2106.
-            Ok(Timespec { tv_sec: now.tv_sec as u32 as i64, tv_nsec: now.tv_nsec as i64 })
+            Ok(Timespec::from_narrow(now))
         }
     }
 }
 
 /// clock_nanosleep(2) until `deadline` on `clock`. `EINTR` when a handler ran, `EINVAL`.
 ///
-/// With 32 bits of seconds (kernels before 5.1 on 32-bit machines) a far deadline is cut to the last that fits, so it
-/// may return early: look at the clock and call again.
-pub(crate) fn clock_nanosleep_until(clock: u32, deadline: &Timespec) -> Result<()> {
+/// With 32 bits of seconds (kernels before 5.1 on 32-bit machines) a far deadline is cut to the last that fits, so it may
+/// return early: look at the clock and call again.
+pub(crate) fn clock_nanosleep_until(clock: i32, deadline: &Timespec) -> Result<()> {
+    clock_nanosleep(clock, k::TIMER_ABSTIME, deadline)
+}
+
+/// clock_nanosleep(2) for a span of the monotonic clock; less if a handler runs (`EINTR`), and nothing says how much.
+pub(crate) fn nanosleep(span: &Timespec) -> Result<()> {
+    clock_nanosleep(k::CLOCK_MONOTONIC as i32, 0, span)
+}
+
+fn clock_nanosleep(clock: i32, flags: u32, time: &Timespec) -> Result<()> {
     let nr_and_time = |nr, time| {
-        // SAFETY: 1. The kernel only reads the deadline.
-        unsafe { call!(@ nr, clock as usize, k::TIMER_ABSTIME as usize, time, 0) }.map(drop)
+        // SAFETY: 1. The kernel only reads the time.
+        unsafe { call!(@ nr, clock as usize, flags as usize, time, 0) }.map(drop)
     };
     match timed(Cpu::CLOCK_NANOSLEEP) {
-        Width::Wide(nr) => nr_and_time(nr, at(deadline)),
-        Width::Narrow(nr) => nr_and_time(nr, at(&narrow(deadline))),
+        Width::Wide(nr) => nr_and_time(nr, at(time)),
+        Width::Narrow(nr) => nr_and_time(nr, at(&narrow(time))),
     }
 }
 

@@ -46,8 +46,9 @@ use crate::errno::{Errno, Result};
 use crate::futex;
 use crate::signal::{self, How, SigSet};
 use crate::sys;
-use crate::time::{self, Instant};
+use crate::time::{ClockId, Instant};
 use crate::tls::{self, Image, Layout};
+use crate::vdso;
 
 /// Starts a thread that calls `f`, with [`Builder`]'s defaults.
 ///
@@ -197,7 +198,8 @@ unsafe fn start(block: NonNull<Block>, stack: *mut u8, thread_pointer: *mut u8) 
             Ok(_) => return Ok(()),
             Err(Errno::EAGAIN) if tries < 20 => {
                 tries += 1;
-                sleep(Duration::from_millis(tries));
+                // Not `sleep`: a thread's start would bring the clocks into every program. A handler may cut it short.
+                let _ = sys::nanosleep(&sys::Timespec { tv_sec: 0, tv_nsec: tries * 1_000_000 });
             }
             Err(errno) => return Err(errno),
         }
@@ -220,6 +222,8 @@ pub(crate) unsafe extern "C" fn rust_thread(block: *mut u8) -> ! {
     // SAFETY: `launch` is what `run` was made for, and it runs once.
     unsafe { (this.run)(this) };
     signal::mask(How::Set, &SigSet::full());
+    // No handler asks for random bytes any more, so no state is taken after this.
+    this.random.give_back();
     let (base, len) = this.mapping;
     // Release: what this thread did with the memory comes before whoever frees it.
     if this.refs.fetch_sub(1, Release) == 1 {
@@ -276,6 +280,8 @@ struct Block {
     /// ```
     state: AtomicU32,
     parker: Parker,
+    /// What the vDSO makes this thread's random bytes with.
+    random: vdso::StateSlot,
     id: ThreadId,
     name: Option<NonNull<str>>,
     /// The signals that were blocked on the thread that spawned this one.
@@ -303,6 +309,7 @@ impl Block {
             refs: AtomicU32::new(2),
             state: AtomicU32::new(JOINABLE),
             parker: Parker::new(),
+            random: vdso::StateSlot::new(),
             id,
             name: None,
             mask: SigSet::empty(),
@@ -458,6 +465,13 @@ pub(crate) fn name_for_messages() -> &'static str {
 fn this_block() -> NonNull<Block> {
     // SAFETY: 1. All safe code runs after `adopt_main` or in a thread that `start` made.
     unsafe { tls::block_of_this_thread() }
+}
+
+/// Hands out the place for the state of the calling thread's random bytes.
+#[inline(always)]
+pub(crate) fn with_random_slot<R>(f: impl FnOnce(&vdso::StateSlot) -> R) -> R {
+    // SAFETY: a running thread's block stays.
+    f(unsafe { &this_block().as_ref().random })
 }
 
 /// A thread's identity, unique for the life of the process.
@@ -628,11 +642,20 @@ pub fn yield_now() {
 
 /// Sleeps for at least `duration`, by the monotonic clock; signal handlers that run meanwhile do not shorten it.
 pub fn sleep(duration: Duration) {
-    let deadline = Instant::now().checked_add(duration);
-    while deadline.is_none_or(|deadline| Instant::now() < deadline) {
-        let until = deadline.map_or(sys::Timespec { tv_sec: i64::MAX, tv_nsec: 0 }, Instant::deadline);
+    match Instant::now().checked_add(duration) {
+        Some(deadline) => sleep_until(deadline),
+        None => loop {
+            sleep(Duration::from_secs(u32::MAX.into())); // Past the clock's end: for ever.
+        },
+    }
+}
+
+/// Sleeps until `deadline` at least, by the monotonic clock; at once back if it is past. Signal handlers that run meanwhile
+/// do not shorten it.
+pub fn sleep_until(deadline: Instant) {
+    while Instant::now() < deadline {
         // EINTR: a handler ran. Anything else is a filter's; then this waits for the clock without sleeping.
-        let _ = sys::clock_nanosleep_until(time::MONOTONIC, &until);
+        let _ = sys::clock_nanosleep_until(ClockId::CLOCK_MONOTONIC.raw(), &deadline.deadline());
     }
 }
 

@@ -1,24 +1,35 @@
-//! The monotonic clock: clock_gettime(2) of CLOCK_MONOTONIC.
+//! Clocks: std's `Instant` and `SystemTime`, and every clock of the kernel by its id; clock_gettime(2).
+//!
+//! A clock is read through the vDSO where there is one, so without a system call; see [`vdso`]. Times
+//! are 64-bit seconds on every machine: where the kernel has a form of a call for them, it is used. What is left of 32-bit
+//! seconds (kernels before 5.1 on 32-bit machines) is read as unsigned, and lasts until 2106.
 
 use core::fmt;
 use core::ops::{Add, AddAssign, Sub, SubAssign};
 use core::time::Duration;
 
 use linux_raw_sys::general as k;
+use static_assertions::{assert_eq_size, assert_impl_all};
 
+use crate::errno::{Errno, Result};
 use crate::sys::{self, Timespec};
+use crate::vdso;
 
-pub(crate) const MONOTONIC: u32 = k::CLOCK_MONOTONIC;
 const NANOS_PER_SEC: i64 = 1_000_000_000;
+const ZERO: Timespec = Timespec { tv_sec: 0, tv_nsec: 0 };
 
-/// A moment of the monotonic clock, as std's.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+/// A moment of the monotonic clock (`CLOCK_MONOTONIC`), as std's.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Instant(Timespec);
+
+assert_impl_all!(Instant: Send, Sync, Copy);
+assert_eq_size!(Instant, Timespec);
 
 impl Instant {
     /// Now.
+    #[inline]
     pub fn now() -> Instant {
-        Instant(sys::clock_gettime(MONOTONIC).unwrap_or_else(|errno| sys::die("clock_gettime", errno)))
+        Instant(ClockId::CLOCK_MONOTONIC.must_read())
     }
 
     /// The time since `earlier`; zero if that is later.
@@ -28,15 +39,7 @@ impl Instant {
 
     /// The time since `earlier`; `None` if that is later.
     pub fn checked_duration_since(&self, earlier: Instant) -> Option<Duration> {
-        if *self < earlier {
-            return None;
-        }
-        let secs = self.0.tv_sec.abs_diff(earlier.0.tv_sec);
-        Some(if self.0.tv_nsec >= earlier.0.tv_nsec {
-            Duration::new(secs, (self.0.tv_nsec - earlier.0.tv_nsec) as u32)
-        } else {
-            Duration::new(secs - 1, (self.0.tv_nsec + NANOS_PER_SEC - earlier.0.tv_nsec) as u32)
-        })
+        self.0.since(earlier.0).ok()
     }
 
     /// The time since `earlier`; zero if that is later.
@@ -51,63 +54,17 @@ impl Instant {
 
     /// This moment and `duration`; `None` past the clock's end.
     pub fn checked_add(&self, duration: Duration) -> Option<Instant> {
-        let tv_sec = self.0.tv_sec.checked_add_unsigned(duration.as_secs())?;
-        let tv_nsec = self.0.tv_nsec + i64::from(duration.subsec_nanos());
-        Some(Instant(if tv_nsec < NANOS_PER_SEC {
-            Timespec { tv_sec, tv_nsec }
-        } else {
-            Timespec { tv_sec: tv_sec.checked_add(1)?, tv_nsec: tv_nsec - NANOS_PER_SEC }
-        }))
+        self.0.after(duration).map(Instant)
     }
 
     /// This moment less `duration`; `None` before the clock's range.
     pub fn checked_sub(&self, duration: Duration) -> Option<Instant> {
-        let tv_sec = self.0.tv_sec.checked_sub_unsigned(duration.as_secs())?;
-        let tv_nsec = self.0.tv_nsec - i64::from(duration.subsec_nanos());
-        Some(Instant(if tv_nsec >= 0 {
-            Timespec { tv_sec, tv_nsec }
-        } else {
-            Timespec { tv_sec: tv_sec.checked_sub(1)?, tv_nsec: tv_nsec + NANOS_PER_SEC }
-        }))
+        self.0.before(duration).map(Instant)
     }
 
     /// As a deadline for the kernel, which refuses what lies before the clock's zero: that is past in any case.
     pub(crate) fn deadline(self) -> Timespec {
-        self.0.max(Timespec { tv_sec: 0, tv_nsec: 0 })
-    }
-}
-
-impl Add<Duration> for Instant {
-    type Output = Instant;
-
-    /// # Panics
-    ///
-    /// Past the clock's end; see [`Instant::checked_add`].
-    fn add(self, duration: Duration) -> Instant {
-        self.checked_add(duration).expect("overflow when adding duration to instant")
-    }
-}
-
-impl AddAssign<Duration> for Instant {
-    fn add_assign(&mut self, duration: Duration) {
-        *self = *self + duration;
-    }
-}
-
-impl Sub<Duration> for Instant {
-    type Output = Instant;
-
-    /// # Panics
-    ///
-    /// Before the clock's range; see [`Instant::checked_sub`].
-    fn sub(self, duration: Duration) -> Instant {
-        self.checked_sub(duration).expect("overflow when subtracting duration from instant")
-    }
-}
-
-impl SubAssign<Duration> for Instant {
-    fn sub_assign(&mut self, duration: Duration) {
-        *self = *self - duration;
+        self.0.max(ZERO)
     }
 }
 
@@ -120,18 +77,263 @@ impl Sub<Instant> for Instant {
     }
 }
 
-impl fmt::Debug for Instant {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Instant").field("tv_sec", &self.0.tv_sec).field("tv_nsec", &self.0.tv_nsec).finish()
+/// A moment of the clock on the wall (`CLOCK_REALTIME`), as std's. It may be set, forward and back.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct SystemTime(Timespec);
+
+assert_impl_all!(SystemTime: Send, Sync, Copy);
+
+/// 1970-01-01 00:00:00 UTC.
+pub const UNIX_EPOCH: SystemTime = SystemTime::UNIX_EPOCH;
+
+impl SystemTime {
+    /// 1970-01-01 00:00:00 UTC.
+    pub const UNIX_EPOCH: SystemTime = SystemTime(ZERO);
+
+    /// Now.
+    #[inline]
+    pub fn now() -> SystemTime {
+        SystemTime(ClockId::CLOCK_REALTIME.must_read())
+    }
+
+    /// The time since `earlier`; an error that has the time to it if that is later.
+    pub fn duration_since(&self, earlier: SystemTime) -> core::result::Result<Duration, SystemTimeError> {
+        self.0.since(earlier.0).map_err(SystemTimeError)
+    }
+
+    /// The time from this moment until now; an error if it lies in the future, as it may when the clock was set back.
+    pub fn elapsed(&self) -> core::result::Result<Duration, SystemTimeError> {
+        SystemTime::now().duration_since(*self)
+    }
+
+    /// This moment and `duration`; `None` past the clock's end.
+    pub fn checked_add(&self, duration: Duration) -> Option<SystemTime> {
+        self.0.after(duration).map(SystemTime)
+    }
+
+    /// This moment less `duration`; `None` before the clock's range.
+    pub fn checked_sub(&self, duration: Duration) -> Option<SystemTime> {
+        self.0.before(duration).map(SystemTime)
     }
 }
 
+/// What [`SystemTime::duration_since`] says of a later moment.
+#[derive(Clone, Debug)]
+pub struct SystemTimeError(Duration);
+
+impl SystemTimeError {
+    /// How much later it is.
+    pub fn duration(&self) -> Duration {
+        self.0
+    }
+}
+
+impl fmt::Display for SystemTimeError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("second time provided was later than self")
+    }
+}
+
+impl core::error::Error for SystemTimeError {}
+
+/// A clock of the kernel, as clock_gettime(2) lists them.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub struct ClockId(i32);
+
+macro_rules! clocks {
+    ($($name:ident)*) => {
+        /// The clocks of clock_gettime(2).
+        #[allow(missing_docs)] // Each is its own name; clock_gettime(2) says what it shows.
+        impl ClockId {
+            $(pub const $name: ClockId = ClockId(k::$name as i32);)*
+
+            fn name(self) -> Option<&'static str> {
+                match self {
+                    $(ClockId::$name => Some(stringify!($name)),)*
+                    _ => None,
+                }
+            }
+        }
+    };
+}
+
+clocks! {
+    CLOCK_REALTIME CLOCK_MONOTONIC CLOCK_PROCESS_CPUTIME_ID CLOCK_THREAD_CPUTIME_ID CLOCK_MONOTONIC_RAW
+    CLOCK_REALTIME_COARSE CLOCK_MONOTONIC_COARSE CLOCK_BOOTTIME CLOCK_REALTIME_ALARM CLOCK_BOOTTIME_ALARM CLOCK_TAI
+}
+
+impl ClockId {
+    /// The clock of this number, there or not: of those that have no name here, such as another process's
+    /// (clock_getcpuclockid(3)) or a device's, which are negative.
+    pub const fn from_raw(number: i32) -> ClockId {
+        ClockId(number)
+    }
+
+    /// Its number.
+    pub const fn raw(self) -> i32 {
+        self.0
+    }
+
+    /// What it shows: through the vDSO, else by clock_gettime(2). Errors: `EINVAL`, there is no such clock; those of a
+    /// device's clock.
+    #[inline]
+    pub fn now(self) -> Result<Timespec> {
+        let mut now = ZERO;
+        self.read(&mut now)?;
+        Ok(now)
+    }
+
+    #[inline(always)]
+    fn read(self, now: &mut Timespec) -> Result<()> {
+        vdso::clock_gettime(self.0, now).or_else(|refused| self.ask_kernel(now, refused))
+    }
+
+    /// [`ClockId::read`] without the vDSO, which has no function or `refused`. The kernel knows best whether that is so.
+    #[cold]
+    fn ask_kernel(self, now: &mut Timespec, refused: Errno) -> Result<()> {
+        *now = sys::clock_gettime(self.0)?;
+        // A filter's ENOSYS, which the vDSO hands on from a clock that it cannot read itself, is not among these.
+        if refused == Errno::ENOSYS {
+            vdso::give_clocks_up();
+        }
+        Ok(())
+    }
+
+    /// [`ClockId::read`] of a clock that every kernel has.
+    #[inline(always)]
+    fn must_read(self) -> Timespec {
+        let mut now = ZERO;
+        self.read(&mut now).unwrap_or_else(|errno| sys::die("clock_gettime", errno));
+        now
+    }
+
+    /// Sleeps until it shows `deadline` or more, by clock_nanosleep(2); signal handlers that run meanwhile do not shorten
+    /// it, and a clock that is set meanwhile counts as set.
+    ///
+    /// Errors, none of them for a deadline that is past: `EINVAL`, there is no such clock, or the nanoseconds are not
+    /// 0..=999,999,999; `EOPNOTSUPP` (on some kernels `EINVAL`) for a clock that cannot wake anybody, such as the calling
+    /// thread's own time; `EPERM` for an alarm without `CAP_WAKE_ALARM`.
+    pub fn sleep_until(self, deadline: Timespec) -> Result<()> {
+        while self.now()? < deadline {
+            match sys::clock_nanosleep_until(self.0, &deadline) {
+                Ok(()) | Err(Errno::EINTR) => {} // Early is possible in any case: see there.
+                Err(errno) => return Err(errno),
+            }
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Debug for ClockId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.name() {
+            Some(name) => write!(f, "{name} ({})", self.0),
+            None => write!(f, "clock {}", self.0),
+        }
+    }
+}
+
+/// The arithmetic of moments, whose nanoseconds are 0..=999,999,999.
+impl Timespec {
+    fn after(self, duration: Duration) -> Option<Timespec> {
+        let tv_sec = self.tv_sec.checked_add_unsigned(duration.as_secs())?;
+        let tv_nsec = self.tv_nsec + i64::from(duration.subsec_nanos());
+        Some(if tv_nsec < NANOS_PER_SEC {
+            Timespec { tv_sec, tv_nsec }
+        } else {
+            Timespec { tv_sec: tv_sec.checked_add(1)?, tv_nsec: tv_nsec - NANOS_PER_SEC }
+        })
+    }
+
+    fn before(self, duration: Duration) -> Option<Timespec> {
+        let tv_sec = self.tv_sec.checked_sub_unsigned(duration.as_secs())?;
+        let tv_nsec = self.tv_nsec - i64::from(duration.subsec_nanos());
+        Some(if tv_nsec >= 0 {
+            Timespec { tv_sec, tv_nsec }
+        } else {
+            Timespec { tv_sec: tv_sec.checked_sub(1)?, tv_nsec: tv_nsec + NANOS_PER_SEC }
+        })
+    }
+
+    /// The time since `earlier`; if that is later, the time until then as the error.
+    fn since(self, earlier: Timespec) -> core::result::Result<Duration, Duration> {
+        if self < earlier {
+            return Err(earlier.since(self).unwrap_or_default());
+        }
+        let secs = self.tv_sec.abs_diff(earlier.tv_sec);
+        Ok(if self.tv_nsec >= earlier.tv_nsec {
+            Duration::new(secs, (self.tv_nsec - earlier.tv_nsec) as u32)
+        } else {
+            Duration::new(secs - 1, (self.tv_nsec + NANOS_PER_SEC - earlier.tv_nsec) as u32)
+        })
+    }
+}
+
+macro_rules! moment {
+    ($type:ident, $add:literal, $sub:literal) => {
+        impl Add<Duration> for $type {
+            type Output = $type;
+
+            /// # Panics
+            ///
+            /// Past the clock's end; see `checked_add`.
+            fn add(self, duration: Duration) -> $type {
+                self.checked_add(duration).expect($add)
+            }
+        }
+
+        impl AddAssign<Duration> for $type {
+            fn add_assign(&mut self, duration: Duration) {
+                *self = *self + duration;
+            }
+        }
+
+        impl Sub<Duration> for $type {
+            type Output = $type;
+
+            /// # Panics
+            ///
+            /// Before the clock's range; see `checked_sub`.
+            fn sub(self, duration: Duration) -> $type {
+                self.checked_sub(duration).expect($sub)
+            }
+        }
+
+        impl SubAssign<Duration> for $type {
+            fn sub_assign(&mut self, duration: Duration) {
+                *self = *self - duration;
+            }
+        }
+
+        impl fmt::Debug for $type {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                let Timespec { tv_sec, tv_nsec } = self.0;
+                f.debug_struct(stringify!($type)).field("tv_sec", &tv_sec).field("tv_nsec", &tv_nsec).finish()
+            }
+        }
+    };
+}
+
+moment!(Instant, "overflow when adding duration to instant", "overflow when subtracting duration from instant");
+moment!(
+    SystemTime,
+    "overflow when adding duration to SystemTime",
+    "overflow when subtracting duration from SystemTime"
+);
+
 #[cfg(test)]
 mod tests {
+    extern crate std;
+    use std::format;
+
     use super::*;
 
     fn instant(tv_sec: i64, tv_nsec: i64) -> Instant {
         Instant(Timespec { tv_sec, tv_nsec })
+    }
+
+    fn system(tv_sec: i64, tv_nsec: i64) -> SystemTime {
+        SystemTime(Timespec { tv_sec, tv_nsec })
     }
 
     #[test]
@@ -152,5 +354,47 @@ mod tests {
         assert_eq!(instant(i64::MIN, 0).checked_sub(Duration::from_nanos(1)), None);
         let (first, last) = (instant(i64::MIN, 0), instant(i64::MAX, 999_999_999));
         assert_eq!(last.duration_since(first), Duration::new(u64::MAX, 999_999_999));
+        assert_eq!(system(i64::MAX, 0).checked_add(Duration::from_secs(1)), None);
+        assert_eq!(system(i64::MIN, 0).checked_sub(Duration::from_secs(1)), None);
+    }
+
+    #[test]
+    fn moments_before_and_long_after_the_epoch_are_moments() {
+        let moonlanding = UNIX_EPOCH - Duration::from_millis(14_182_939_500);
+        assert_eq!(moonlanding, system(-14_182_940, 500_000_000));
+        assert_eq!(UNIX_EPOCH.duration_since(moonlanding).unwrap().as_millis(), 14_182_939_500);
+        let late = system(1 << 40, 0); // The year 36812.
+        assert_eq!(late.duration_since(UNIX_EPOCH).unwrap().as_secs(), 1 << 40);
+        assert!(UNIX_EPOCH < late && moonlanding < UNIX_EPOCH);
+    }
+
+    #[test]
+    fn a_later_moment_is_an_error_that_says_how_much_later() {
+        let error = system(7, 900_000_000).duration_since(system(9, 100_000_000)).unwrap_err();
+        assert_eq!(error.duration(), Duration::from_millis(1200));
+        assert_eq!(format!("{error}"), "second time provided was later than self");
+    }
+
+    #[test]
+    fn seconds_of_32_bits_last_until_2106() {
+        for (bits, tv_sec) in [(0, 0), (i32::MAX, i32::MAX as i64), (i32::MIN, 1 << 31), (-1, u32::MAX as i64)] {
+            let narrow = k::__kernel_old_timespec { tv_sec: bits as _, tv_nsec: 999_999_999 };
+            assert_eq!(Timespec::from_narrow(narrow), Timespec { tv_sec, tv_nsec: 999_999_999 });
+        }
+    }
+
+    #[test]
+    fn clocks_are_shown_by_name_and_number() {
+        assert_eq!(format!("{:?}", ClockId::CLOCK_BOOTTIME), "CLOCK_BOOTTIME (7)");
+        assert_eq!(format!("{:?}", ClockId::from_raw(-6)), "clock -6");
+        assert_eq!(format!("{:?}", instant(1, 2)), "Instant { tv_sec: 1, tv_nsec: 2 }");
+        assert_eq!(format!("{:?}", system(1, 2)), "SystemTime { tv_sec: 1, tv_nsec: 2 }");
+    }
+
+    #[test]
+    fn a_clock_that_does_not_exist_is_einval() {
+        for number in [16, 1000, i32::MAX] {
+            assert_eq!(ClockId::from_raw(number).now(), Err(Errno::EINVAL), "clock {number}");
+        }
     }
 }

@@ -27,8 +27,10 @@ const LAYERS: &[(&str, u8)] = &[
     ("signal", 2),
     ("time", 2),
     ("tls", 2),
+    ("vdso", 2),
     ("thread", 3),
     ("panic", 4),
+    ("random", 4),
     ("sync", 4),
 ];
 

@@ -1,0 +1,337 @@
+//! Functions that the kernel lends to programs, to be called without a system call: vdso(7).
+//!
+//! What is lent is found in an ELF image that the kernel maps into every process. A function is looked up when it is first
+//! needed; until then, and in a program that never needs one, nothing is read. All that is kept is one word per function,
+//! so any thread and any signal handler may come first, together with others, and no lock is held. A machine, a kernel or
+//! an emulator without the function costs one look: the system call does the work.
+//!
+//! rt0 uses it by itself for the clocks ([`time`](crate::time)) and for random bytes ([`random`](crate::random)). Here it
+//! is [turned off](turn_off), which valgrind, recorders and some emulators need: they see system calls only.
+//!
+//! A call takes up to a page of stack: kernels hardened with `-fstack-check` probe it.
+
+mod image;
+mod state;
+
+use core::ffi::{c_int, c_void};
+use core::mem::MaybeUninit;
+use core::ptr;
+use core::slice;
+use core::sync::atomic::{AtomicPtr, Ordering::Relaxed};
+
+use linux_raw_sys::general as k;
+
+use crate::arch::{Arch, Cpu, Vdso};
+use crate::auxv::{self, Auxv, Env};
+use crate::errno::{Errno, Result};
+use crate::sys::Timespec;
+use image::Native;
+
+pub(crate) use state::StateSlot;
+
+/// Makes this process do without the vDSO from now on, for good. Calls that are under way still finish by it.
+pub fn turn_off() {
+    for function in [&CLOCK_GETTIME, &CLOCK_GETTIME_NARROW, &GETRANDOM] {
+        function.forget();
+    }
+}
+
+/// [`turn_off`], if the environment has `RT0_VDSO=0`; returns whether it has. For a program that lets its users decide:
+/// call it first in main. Nothing else in rt0 looks at the variable.
+pub fn turn_off_if_asked(env: Env) -> bool {
+    let asked = env.var("RT0_VDSO") == Some(c"0");
+    if asked {
+        turn_off();
+    }
+    asked
+}
+
+/// What a process takes from the vDSO; see [`in_use`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct InUse {
+    /// The clocks.
+    pub clock_gettime: bool,
+    /// Random bytes: x86_64 since Linux 6.11, other 64-bit machines and PowerPC since 6.12, RISC-V since 6.16.
+    pub getrandom: bool,
+}
+
+/// What this process takes from the vDSO: what is there, and not turned off, nor given up because it failed.
+pub fn in_use() -> InUse {
+    InUse { clock_gettime: clock_function().is_some(), getrandom: GETRANDOM.get().is_some() }
+}
+
+static CLOCK_GETTIME: Function = Function::new(VDSO.clock_gettime);
+static CLOCK_GETTIME_NARROW: Function = Function::new(match VDSO.clock_gettime_narrow {
+    Some(name) => name,
+    None => "", // Never asked for.
+});
+static GETRANDOM: Function = Function::new(VDSO.getrandom);
+
+const VDSO: Vdso = Cpu::VDSO;
+
+/// A function of the vDSO: its address, once it was looked for.
+struct Function {
+    name: &'static str,
+    /// One word for all there is to know, so that no reader can see half of it.
+    address: AtomicPtr<c_void>,
+}
+
+/// Not looked for yet.
+const UNKNOWN: *mut c_void = ptr::null_mut();
+
+/// Not there, or not to be used. (Its lowest bits may be set in a real address too: Arm's Thumb.)
+const NONE: *mut c_void = ptr::without_provenance_mut(1);
+
+impl Function {
+    const fn new(name: &'static str) -> Function {
+        Function { name, address: AtomicPtr::new(UNKNOWN) }
+    }
+
+    #[inline(always)]
+    fn get(&self) -> Option<*const c_void> {
+        // Relaxed: the word is all there is, and what it points to was there before the process.
+        let address = self.address.load(Relaxed);
+        if address.addr() > NONE.addr() {
+            Some(address)
+        } else if address == UNKNOWN {
+            self.look_up()
+        } else {
+            None
+        }
+    }
+
+    #[cold]
+    fn look_up(&self) -> Option<*const c_void> {
+        let found = find(auxv::of_process(), self.name);
+        // Only instead of `UNKNOWN`: it may have been turned off meanwhile.
+        let _ = self.address.compare_exchange(UNKNOWN, found.unwrap_or(NONE), Relaxed, Relaxed);
+        Some(self.address.load(Relaxed)).filter(|address| *address != NONE).map(|address| address.cast_const())
+    }
+
+    fn forget(&self) {
+        self.address.store(NONE, Relaxed);
+    }
+}
+
+/// Where the function of this name begins.
+fn find(vector: Auxv, name: &str) -> Option<*mut c_void> {
+    /// The kernel maps the image from a page's start, and no page is smaller than this.
+    const START: usize = 4096;
+    /// The largest is some 64 KiB, on machines with pages of that size.
+    const MOST: usize = 1 << 20;
+    let base = vector.get(auxv::AT_SYSINFO_EHDR).filter(|base| *base != 0 && base.is_multiple_of(START))?;
+    let base = ptr::with_exposed_provenance_mut::<u8>(base);
+    // SAFETY: the kernel says that an image lies there, which fills a page at least; it stays and does not change.
+    let start = unsafe { slice::from_raw_parts(base, START) };
+    let len = Native::len(start).filter(|len| *len <= MOST)?;
+    // SAFETY: as above; that many bytes it maps, by its own header.
+    let image = unsafe { slice::from_raw_parts(base, len) };
+    let place = Native::parse(image)?.function(name, VDSO.versions)?;
+    Some(base.wrapping_add(place).cast())
+}
+
+/// clock_gettime in the width that the vDSO has.
+#[derive(Clone, Copy)]
+enum ClockFunction {
+    Wide(*const c_void),
+    Narrow(*const c_void),
+}
+
+#[inline(always)]
+fn clock_function() -> Option<ClockFunction> {
+    match VDSO.clock_gettime_narrow {
+        None => CLOCK_GETTIME.get().map(ClockFunction::Wide),
+        Some(_) => match (CLOCK_GETTIME.get(), CLOCK_GETTIME_NARROW.get()) {
+            (Some(_), None) if VDSO.narrow_vouches_for_wide => None,
+            (Some(wide), _) => Some(ClockFunction::Wide(wide)),
+            (None, narrow) => narrow.map(ClockFunction::Narrow),
+        },
+    }
+}
+
+/// Writes the time of a clock to `now`. `ENOSYS` if the vDSO has no clock_gettime; what its errors mean is best asked of the
+/// system call, and should that succeed where this said `ENOSYS`, [`give_clocks_up`].
+///
+/// Not a `Result<Timespec>`: that would be built in memory and taken apart again, in a call that takes 20 ns.
+#[inline(always)]
+pub(crate) fn clock_gettime(clock: c_int, now: &mut Timespec) -> Result<()> {
+    match clock_function() {
+        Some(ClockFunction::Wide(function)) => {
+            // SAFETY: 1. found under the wide name. 2. Of the wide form.
+            let done = unsafe { Cpu::vdso_clock_gettime(function, clock, (&raw mut *now).cast()) };
+            Errno::check(done).map(drop)
+        }
+        Some(ClockFunction::Narrow(function)) => {
+            let mut narrow = k::__kernel_old_timespec { tv_sec: 0, tv_nsec: 0 };
+            // SAFETY: 1. found under the narrow name. 2. Of the narrow form.
+            let done = unsafe { Cpu::vdso_clock_gettime(function, clock, (&raw mut narrow).cast()) };
+            Errno::check(done)?;
+            *now = Timespec::from_narrow(narrow);
+            Ok(())
+        }
+        None => Err(Errno::ENOSYS),
+    }
+}
+
+/// Uses system calls for the clocks from now on: the vDSO has a function only to say that it has none, as MIPS' does on a
+/// machine whose clock it cannot read.
+#[cold]
+pub(crate) fn give_clocks_up() {
+    CLOCK_GETTIME.forget();
+    CLOCK_GETTIME_NARROW.forget();
+}
+
+/// Random bytes into the start of `buf`, and how many; they come from the state in `slot`, the calling thread's. `None` if
+/// the vDSO has no getrandom, or no memory for a state is to be had; on an error, ask the system call.
+///
+/// It may be called in a signal handler that interrupted it on the same thread: the vDSO sees that the state is in use and
+/// makes the system call. After a fork the child's states are zero, which makes it take a new key.
+#[inline(always)]
+pub(crate) fn getrandom(buf: &mut [u8], slot: &StateSlot) -> Option<Result<usize>> {
+    let function = GETRANDOM.get()?;
+    let state = slot.state(|| state_params(function))?;
+    // SAFETY: 1. found under its name. 2. A slice. 3. The slot's state is its thread's alone.
+    let done =
+        unsafe { Cpu::vdso_getrandom(function, buf.as_mut_ptr(), buf.len(), 0, state.address().cast(), state.size()) };
+    let done = Errno::check(done);
+    if done == Err(Errno::ENOSYS) {
+        GETRANDOM.forget();
+    }
+    Some(done)
+}
+
+/// What memory the vDSO wants for the states of its getrandom; on an error it is not to be used, so it is forgotten.
+#[cold]
+fn state_params(function: *const c_void) -> Option<k::vgetrandom_opaque_params> {
+    let mut params = MaybeUninit::<k::vgetrandom_opaque_params>::zeroed();
+    // SAFETY: 1. found under its name. 2. Nothing. 3. The parameters are asked for.
+    let done = unsafe { Cpu::vdso_getrandom(function, ptr::null_mut(), 0, 0, params.as_mut_ptr().cast(), !0) };
+    // SAFETY: all zeros are valid numbers.
+    let params = unsafe { params.assume_init() };
+    if done != 0 {
+        GETRANDOM.forget();
+        return None;
+    }
+    Some(params)
+}
+
+#[cfg(test)]
+mod tests {
+    extern crate std;
+    use std::vec::Vec;
+
+    use super::*;
+
+    unsafe extern "C" {
+        /// The host's libc's.
+        safe fn getauxval(tag: usize) -> usize;
+    }
+
+    /// A vector with the host's image, or one that lies elsewhere.
+    fn vector(base: usize) -> Auxv {
+        Auxv::from_words(Vec::leak([auxv::AT_SYSINFO_EHDR, base].to_vec()))
+    }
+
+    #[test]
+    fn the_clock_of_the_hosts_image_tells_the_kernels_time() {
+        let base = getauxval(auxv::AT_SYSINFO_EHDR);
+        if base == 0 {
+            return; // A host without a vDSO.
+        }
+        let function = find(vector(base), VDSO.clock_gettime).unwrap();
+        let clock = k::CLOCK_MONOTONIC as c_int;
+        for _ in 0..1000 {
+            let before = crate::sys::clock_gettime(clock).unwrap();
+            let mut now = Timespec { tv_sec: 0, tv_nsec: 0 };
+            // SAFETY: 1. found under its name. 2. A timespec of that width, on a host with 64 bits.
+            assert_eq!(unsafe { Cpu::vdso_clock_gettime(function, clock, (&raw mut now).cast()) }, 0);
+            let after = crate::sys::clock_gettime(clock).unwrap();
+            assert!(before <= now && now <= after, "{before:?} {now:?} {after:?}");
+        }
+        assert_eq!(find(vector(base), "no such function"), None);
+        assert_eq!(find(vector(base), "LINUX_2.6"), None);
+    }
+
+    #[test]
+    fn an_address_that_cannot_be_an_images_is_not_read() {
+        for base in [0, 1, 8, 4095, 4097, usize::MAX] {
+            assert_eq!(find(vector(base), VDSO.clock_gettime), None, "{base:#x}");
+        }
+        assert_eq!(find(Auxv::from_words(&[]), VDSO.clock_gettime), None);
+    }
+
+    #[test]
+    fn memory_that_is_no_image_has_no_functions() {
+        #[repr(align(4096))]
+        struct Page(#[allow(dead_code)] [u8; 4096]);
+        static ZERO: Page = Page([0; 4096]);
+        assert_eq!(find(vector((&raw const ZERO).expose_provenance()), VDSO.clock_gettime), None);
+        // The host's own program: an image by its header, with another's symbols.
+        let me = getauxval(auxv::AT_PHDR) & !4095;
+        assert_eq!(find(vector(me), VDSO.clock_gettime), None);
+    }
+
+    #[test]
+    fn threads_get_random_bytes_of_their_own_from_the_hosts_image() {
+        let base = getauxval(auxv::AT_SYSINFO_EHDR);
+        let Some(function) = find(vector(base), VDSO.getrandom) else { return };
+        let function = function.expose_provenance();
+        let thread = || {
+            let function = ptr::with_exposed_provenance(function);
+            let slot = StateSlot::new();
+            let mut all = Vec::new();
+            for _ in 0..100 {
+                let state = slot.state(|| state_params(function)).unwrap();
+                assert_eq!(state.address().addr() / 4096, (state.address().addr() + state.size() - 1) / 4096);
+                let (address, size) = (state.address().cast(), state.size());
+                let mut bytes = [0; 16];
+                // SAFETY: 1. found under its name. 2. An array. 3. The slot's, which is this thread's.
+                let done = unsafe { Cpu::vdso_getrandom(function, bytes.as_mut_ptr(), 16, 0, address, size) };
+                assert_eq!(done, 16);
+                all.push(bytes);
+            }
+            slot.give_back();
+            all
+        };
+        let mut all: Vec<[u8; 16]> = std::thread::scope(|scope| {
+            let threads: Vec<_> = (0..200).map(|_| scope.spawn(thread)).collect();
+            threads.into_iter().flat_map(|thread| thread.join().unwrap()).collect()
+        });
+        all.sort();
+        assert!(all.windows(2).all(|pair| pair[0] != pair[1]));
+    }
+
+    #[test]
+    fn what_was_turned_off_is_not_looked_up_again() {
+        let function = Function::new(VDSO.clock_gettime);
+        function.forget();
+        assert_eq!(function.get(), None);
+        // Turned off while it is looked up.
+        assert_eq!(function.look_up(), None);
+        assert_eq!(function.get(), None);
+    }
+
+    #[test]
+    fn a_function_that_only_says_enosys_is_given_up_for_good() {
+        extern "C" fn stub(_: c_int, _: *mut c_void) -> c_int {
+            -(Errno::ENOSYS.raw() as c_int)
+        }
+        CLOCK_GETTIME.address.store(stub as *mut c_void, Relaxed);
+        let by_call = crate::sys::clock_gettime(k::CLOCK_MONOTONIC as i32).unwrap();
+        // The time comes from the kernel all the same.
+        assert!(crate::time::ClockId::CLOCK_MONOTONIC.now().unwrap() >= by_call);
+        assert!(!in_use().clock_gettime);
+        assert!(crate::time::ClockId::CLOCK_MONOTONIC.now().unwrap() >= by_call);
+    }
+
+    #[test]
+    fn an_error_is_the_kernels_to_explain() {
+        extern "C" fn refuses(_: c_int, _: *mut c_void) -> c_int {
+            -(Errno::EINVAL.raw() as c_int)
+        }
+        let mut now = Timespec { tv_sec: 0, tv_nsec: 0 };
+        // SAFETY: 1. A function of that type. 2. A timespec.
+        let done = unsafe { Cpu::vdso_clock_gettime(refuses as *const c_void, 0, (&raw mut now).cast()) };
+        assert_eq!(Errno::check(done), Err(Errno::EINVAL));
+    }
+}
