@@ -5,6 +5,8 @@
 //! who calls them.
 #![no_std]
 
+pub mod seccomp;
+
 use core::ffi::CStr;
 
 use linux_raw_sys::general as k;

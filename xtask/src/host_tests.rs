@@ -9,6 +9,7 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
+use object::{Object, ObjectSymbol};
 
 use crate::build::Built;
 use crate::setup::{Machine, Setup, pinned};
@@ -56,6 +57,10 @@ pub fn of_programs<'a>(setup: &Setup, machine: &'a Machine, built: &'a Built) ->
         let name = "examples::wc_prints_what_coreutils_prints";
         tests.push(Test::new(row, name, || verdict(wc_like_coreutils(machine, wc))));
     }
+    if let (Some(hello), false) = (built.program(machine, "hello"), row.ends_with("-dev")) {
+        let name = "examples::hello_has_nothing_of_what_it_does_not_use";
+        tests.push(Test::new(row, name, || verdict(nothing_unused(hello))));
+    }
     if let (Some(nothing), "x86_64") = (built.program(machine, "nothing"), row) {
         let strace = setup.strace().map_err(|e| format!("{e:#}"));
         let name = "examples::nothing_makes_exactly_the_pinned_system_calls";
@@ -65,6 +70,19 @@ pub fn of_programs<'a>(setup: &Setup, machine: &'a Machine, built: &'a Built) ->
         }));
     }
     tests
+}
+
+/// A program that starts a thread and prints has no clocks, no random bytes and nothing that looks for them.
+fn nothing_unused(program: &Path) -> Result<()> {
+    let data = fs::read(program)?;
+    let file = object::File::parse(&*data)?;
+    let names: Vec<_> = file.symbols().filter_map(|symbol| symbol.name().ok()).collect();
+    ensure!(names.iter().any(|name| name.contains("rust_thread")), "{} has no symbols", program.display());
+    // In either mangling, a path's names stand behind their lengths.
+    let unused = ["3rt04time", "3rt06random", "3rt04vdso"];
+    let found: Vec<_> = names.iter().filter(|name| unused.iter().any(|part| name.contains(part))).collect();
+    ensure!(found.is_empty(), "{} has {found:?}", program.display());
+    Ok(())
 }
 
 fn verdict(result: Result<()>) -> Verdict {
