@@ -17,7 +17,7 @@ use core::mem::offset_of;
 
 use linux_raw_sys::general as k;
 
-use crate::arch::{Arch, CloneArgs, Mmap, RawAction, Timed, Tls, Vdso};
+use crate::arch::{Arch, CloneArgs, Context, Credentials, Mmap, RawAction, Timed, Tls, Vdso};
 
 pub(crate) struct Cpu;
 
@@ -63,6 +63,18 @@ impl Arch for Cpu {
         clock_gettime_narrow: None,
         narrow_vouches_for_wide: false,
         getrandom: "__kernel_getrandom",
+    };
+    const CONTEXT: Context = Context {
+        pc: offset_of!(Ucontext, context.pc),
+        sp: offset_of!(Ucontext, context.sp),
+        fp: offset_of!(Ucontext, context.x29),
+    };
+    const CREDENTIALS: Credentials = Credentials {
+        setuid: k::__NR_setuid,
+        setgid: k::__NR_setgid,
+        setgroups: k::__NR_setgroups,
+        setresuid: k::__NR_setresuid,
+        setresgid: k::__NR_setresgid,
     };
 
     syscall!(syscall0());
@@ -185,6 +197,29 @@ impl Arch for Cpu {
             mask: kernel.sa_mask,
         }
     }
+}
+
+/// What a handler gets, as far as [`Arch::CONTEXT`] needs it: asm/ucontext.h.
+#[repr(C)]
+#[allow(dead_code)] // Only its offsets are used.
+struct Ucontext {
+    flags_and_link: [usize; 2],
+    stack: k::sigaltstack,
+    sigmask: k::kernel_sigset_t,
+    reserved: [u8; 1024 / 8 - size_of::<k::kernel_sigset_t>()],
+    context: Sigcontext,
+}
+
+/// asm/sigcontext.h; aligned by what follows.
+#[repr(C, align(16))]
+#[allow(dead_code)]
+struct Sigcontext {
+    fault_address: u64,
+    x0_to_x28: [u64; 29],
+    x29: u64,
+    x30: u64,
+    sp: u64,
+    pc: u64,
 }
 
 /// Where a signal handler returns to. gdb and libgcc know the frame by exactly these two instructions.

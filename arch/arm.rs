@@ -19,7 +19,7 @@ use core::mem::offset_of;
 
 use linux_raw_sys::general as k;
 
-use crate::arch::{Arch, CloneArgs, Mmap, RawAction, Timed, Tls, Vdso};
+use crate::arch::{Arch, CloneArgs, Context, Credentials, Mmap, RawAction, Timed, Tls, Vdso};
 
 pub(crate) struct Cpu;
 
@@ -61,6 +61,15 @@ impl Arch for Cpu {
         clock_gettime_narrow: Some("__vdso_clock_gettime"),
         narrow_vouches_for_wide: true,
         getrandom: "__vdso_getrandom",
+    };
+    const CONTEXT: Context =
+        Context { pc: offset_of!(Ucontext, pc), sp: offset_of!(Ucontext, sp), fp: offset_of!(Ucontext, fp) };
+    const CREDENTIALS: Credentials = Credentials {
+        setuid: k::__NR_setuid32,
+        setgid: k::__NR_setgid32,
+        setgroups: k::__NR_setgroups32,
+        setresuid: k::__NR_setresuid32,
+        setresgid: k::__NR_setresgid32,
     };
 
     syscall!(syscall0());
@@ -185,6 +194,22 @@ impl Arch for Cpu {
             mask: kernel.sa_mask,
         }
     }
+}
+
+/// What a handler gets, as far as [`Arch::CONTEXT`] needs it: asm/ucontext.h, then `struct sigcontext` of
+/// asm/sigcontext.h.
+#[repr(C)]
+#[allow(dead_code)] // Only its offsets are used.
+struct Ucontext {
+    flags_and_link: [usize; 2],
+    stack: k::sigaltstack,
+    trap_no_error_code_oldmask: [u32; 3],
+    r0_to_r10: [u32; 11],
+    fp: u32,
+    ip: u32,
+    sp: u32,
+    lr: u32,
+    pc: u32,
 }
 
 /// Where a handler returns to that was installed with `SA_SIGINFO`. gdb knows the frame by exactly these two

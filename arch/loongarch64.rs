@@ -18,7 +18,7 @@ use core::mem::offset_of;
 
 use linux_raw_sys::general as k;
 
-use crate::arch::{Arch, CloneArgs, Mmap, RawAction, Timed, Tls, Vdso};
+use crate::arch::{Arch, CloneArgs, Context, Credentials, Mmap, RawAction, Timed, Tls, Vdso};
 
 pub(crate) struct Cpu;
 
@@ -58,6 +58,18 @@ impl Arch for Cpu {
         clock_gettime_narrow: None,
         narrow_vouches_for_wide: false,
         getrandom: "__vdso_getrandom",
+    };
+    const CONTEXT: Context = Context {
+        pc: offset_of!(Ucontext, context.pc),
+        sp: offset_of!(Ucontext, context.sp),
+        fp: offset_of!(Ucontext, context.fp),
+    };
+    const CREDENTIALS: Credentials = Credentials {
+        setuid: k::__NR_setuid,
+        setgid: k::__NR_setgid,
+        setgroups: k::__NR_setgroups,
+        setresuid: k::__NR_setresuid,
+        setresgid: k::__NR_setresgid,
     };
 
     syscall!(syscall0());
@@ -180,6 +192,28 @@ impl Arch for Cpu {
             mask: kernel.sa_mask,
         }
     }
+}
+
+/// What a handler gets, as far as [`Arch::CONTEXT`] needs it: asm/ucontext.h.
+#[repr(C)]
+#[allow(dead_code)] // Only its offsets are used.
+struct Ucontext {
+    flags_and_link: [usize; 2],
+    stack: k::sigaltstack,
+    sigmask: k::kernel_sigset_t,
+    reserved: [u8; 1024 / 8 - size_of::<k::kernel_sigset_t>()],
+    context: Sigcontext,
+}
+
+/// asm/sigcontext.h; aligned by what follows.
+#[repr(C, align(16))]
+#[allow(dead_code)]
+struct Sigcontext {
+    pc: u64,
+    zero_ra_tp: [u64; 3],
+    sp: u64,
+    r4_to_r21: [u64; 18],
+    fp: u64,
 }
 
 /// struct sigaction, and room behind it that the kernel does not look at.

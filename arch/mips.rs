@@ -20,7 +20,7 @@ use core::mem::offset_of;
 
 use linux_raw_sys::general as k;
 
-use crate::arch::{Arch, CloneArgs, Mmap, RawAction, Timed, Tls, Vdso};
+use crate::arch::{Arch, CloneArgs, Context, Credentials, Mmap, RawAction, Timed, Tls, Vdso};
 
 pub(crate) struct Cpu;
 
@@ -68,6 +68,18 @@ impl Arch for Cpu {
         clock_gettime_narrow: Some("__vdso_clock_gettime"),
         narrow_vouches_for_wide: false,
         getrandom: "__vdso_getrandom",
+    };
+    const CONTEXT: Context = Context {
+        pc: offset_of!(Ucontext, pc) + LOW_HALF,
+        sp: offset_of!(Ucontext, r29) + LOW_HALF,
+        fp: offset_of!(Ucontext, r30) + LOW_HALF,
+    };
+    const CREDENTIALS: Credentials = Credentials {
+        setuid: k::__NR_setuid,
+        setgid: k::__NR_setgid,
+        setgroups: k::__NR_setgroups,
+        setresuid: k::__NR_setresuid,
+        setresgid: k::__NR_setresgid,
     };
 
     syscall!(syscall0(), "move $v0, $a0");
@@ -226,6 +238,28 @@ impl Arch for Cpu {
         RawAction { handler: kernel.handler, flags: kernel.flags as usize, mask: kernel.mask }
     }
 }
+
+/// What a handler gets, as far as [`Arch::CONTEXT`] needs it: asm/ucontext.h, then `struct sigcontext` of
+/// asm/sigcontext.h, which has room for registers of 64 bits.
+#[repr(C)]
+#[allow(dead_code)] // Only its offsets are used.
+struct Ucontext {
+    flags_and_link: [usize; 2],
+    stack: k::sigaltstack,
+    regmask_status: Halves,
+    pc: u64,
+    r0_to_r28: [u64; 29],
+    r29: u64,
+    r30: u64,
+}
+
+/// Two words, aligned as the long ones after them.
+#[repr(C, align(8))]
+#[allow(dead_code)]
+struct Halves([u32; 2]);
+
+/// Where the 32 bits that there are lie in a register's 64.
+const LOW_HALF: usize = if cfg!(target_endian = "big") { 4 } else { 0 };
 
 /// struct sigaction of include/linux/signal_types.h under `__ARCH_HAS_IRIX_SIGACTION`. linux-raw-sys 0.12 has the
 /// fields of `kernel_sigaction` in the order of the other machines, which is wrong here.

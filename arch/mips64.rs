@@ -20,7 +20,7 @@ use core::mem::offset_of;
 
 use linux_raw_sys::general as k;
 
-use crate::arch::{Arch, CloneArgs, Mmap, RawAction, Timed, Tls, Vdso};
+use crate::arch::{Arch, CloneArgs, Context, Credentials, Mmap, RawAction, Timed, Tls, Vdso};
 
 pub(crate) struct Cpu;
 
@@ -66,6 +66,15 @@ impl Arch for Cpu {
         clock_gettime_narrow: None,
         narrow_vouches_for_wide: false,
         getrandom: "__vdso_getrandom",
+    };
+    const CONTEXT: Context =
+        Context { pc: offset_of!(Ucontext, pc), sp: offset_of!(Ucontext, r29), fp: offset_of!(Ucontext, r30) };
+    const CREDENTIALS: Credentials = Credentials {
+        setuid: k::__NR_setuid,
+        setgid: k::__NR_setgid,
+        setgroups: k::__NR_setgroups,
+        setresuid: k::__NR_setresuid,
+        setresgid: k::__NR_setresgid,
     };
 
     syscall!(syscall0(), "move $v0, $a0");
@@ -209,6 +218,23 @@ impl Arch for Cpu {
     fn raw_action(kernel: Sigaction) -> RawAction {
         RawAction { handler: kernel.handler, flags: kernel.flags as usize, mask: kernel.mask }
     }
+}
+
+/// What a handler gets, as far as [`Arch::CONTEXT`] needs it: asm/ucontext.h, then `struct sigcontext` of
+/// asm/sigcontext.h.
+#[repr(C)]
+#[allow(dead_code)] // Only its offsets are used.
+struct Ucontext {
+    flags_and_link: [usize; 2],
+    stack: k::sigaltstack,
+    r0_to_r28: [u64; 29],
+    r29: u64,
+    r30: u64,
+    r31: u64,
+    f0_to_f31: [u64; 32],
+    hi: [u64; 4],
+    lo: [u64; 4],
+    pc: u64,
 }
 
 /// struct sigaction of include/linux/signal_types.h under `__ARCH_HAS_IRIX_SIGACTION`. linux-raw-sys 0.12 has the

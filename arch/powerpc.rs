@@ -22,7 +22,7 @@ use core::mem::offset_of;
 
 use linux_raw_sys::general as k;
 
-use crate::arch::{Arch, CloneArgs, Mmap, RawAction, Timed, Tls, Vdso};
+use crate::arch::{Arch, CloneArgs, Context, Credentials, Mmap, RawAction, Timed, Tls, Vdso};
 
 pub(crate) struct Cpu;
 
@@ -70,6 +70,16 @@ impl Arch for Cpu {
         clock_gettime_narrow: Some("__kernel_clock_gettime"),
         narrow_vouches_for_wide: false,
         getrandom: "__kernel_getrandom",
+    };
+    // The ABI chains frames by the stack pointer.
+    const CONTEXT: Context =
+        Context { pc: offset_of!(Ucontext, nip), sp: offset_of!(Ucontext, r1), fp: offset_of!(Ucontext, r1) };
+    const CREDENTIALS: Credentials = Credentials {
+        setuid: k::__NR_setuid,
+        setgid: k::__NR_setgid,
+        setgroups: k::__NR_setgroups,
+        setresuid: k::__NR_setresuid,
+        setresgid: k::__NR_setresgid,
     };
 
     syscall!(syscall0());
@@ -218,6 +228,25 @@ impl Arch for Cpu {
         }
     }
 }
+
+/// What a handler gets, as far as [`Arch::CONTEXT`] needs it: asm/ucontext.h. `regs` holds the address of `r0`.
+#[repr(C)]
+#[allow(dead_code)] // Only its offsets are used.
+struct Ucontext {
+    flags_and_link: [usize; 2],
+    stack: k::sigaltstack,
+    pad: [i32; 7],
+    regs: *const u8,
+    sigmask: k::kernel_sigset_t,
+    maskext: [i32; 30],
+    pad2: [i32; 3],
+    r0: u32,
+    r1: u32,
+    r2_to_r31: [u32; 30],
+    nip: u32,
+}
+
+const _: () = assert!(offset_of!(Ucontext, r0) % 16 == 0, "struct mcontext is 16-aligned, for its vector registers");
 
 /// Calls a function of the vDSO. It says whether it failed as a system call does, by cr0.SO, which no C function can; and
 /// it stores lr in its caller's frame, so there must be one.

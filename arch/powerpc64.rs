@@ -25,7 +25,7 @@ use core::mem::offset_of;
 
 use linux_raw_sys::general as k;
 
-use crate::arch::{Arch, CloneArgs, Mmap, RawAction, Timed, Tls, Vdso};
+use crate::arch::{Arch, CloneArgs, Context, Credentials, Mmap, RawAction, Timed, Tls, Vdso};
 
 pub(crate) struct Cpu;
 
@@ -72,6 +72,16 @@ impl Arch for Cpu {
         clock_gettime_narrow: None,
         narrow_vouches_for_wide: false,
         getrandom: "__kernel_getrandom",
+    };
+    // The ABI chains frames by the stack pointer.
+    const CONTEXT: Context =
+        Context { pc: offset_of!(Ucontext, nip), sp: offset_of!(Ucontext, r1), fp: offset_of!(Ucontext, r1) };
+    const CREDENTIALS: Credentials = Credentials {
+        setuid: k::__NR_setuid,
+        setgid: k::__NR_setgid,
+        setgroups: k::__NR_setgroups,
+        setresuid: k::__NR_setresuid,
+        setresgid: k::__NR_setresgid,
     };
 
     syscall!(syscall0());
@@ -224,6 +234,24 @@ impl Arch for Cpu {
             mask: kernel.sa_mask,
         }
     }
+}
+
+/// What a handler gets, as far as [`Arch::CONTEXT`] needs it: asm/ucontext.h, then `struct sigcontext` of
+/// asm/sigcontext.h.
+#[repr(C)]
+#[allow(dead_code)] // Only its offsets are used.
+struct Ucontext {
+    flags_and_link: [usize; 2],
+    stack: k::sigaltstack,
+    sigmask: k::kernel_sigset_t,
+    reserved: [k::kernel_sigset_t; 15],
+    unused: [u64; 4],
+    signal_and_pad: [i32; 2],
+    handler_oldmask_regs: [u64; 3],
+    r0: u64,
+    r1: u64,
+    r2_to_r31: [u64; 30],
+    nip: u64,
 }
 
 /// Calls a function of the vDSO. It says whether it failed as a system call does, by cr0.SO, which no C function can; and

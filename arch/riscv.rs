@@ -27,7 +27,7 @@ use linux_raw_sys::general::{
     __NR_futex_time64 as __NR_futex, __NR_ppoll_time64 as __NR_ppoll,
 };
 
-use crate::arch::{Arch, CloneArgs, Mmap, RawAction, Timed, Tls, Vdso};
+use crate::arch::{Arch, CloneArgs, Context, Credentials, Mmap, RawAction, Timed, Tls, Vdso};
 
 pub(crate) struct Cpu;
 
@@ -94,6 +94,18 @@ impl Arch for Cpu {
         clock_gettime_narrow: None,
         narrow_vouches_for_wide: false,
         getrandom: "__vdso_getrandom",
+    };
+    const CONTEXT: Context = Context {
+        pc: offset_of!(Ucontext, context.pc),
+        sp: offset_of!(Ucontext, context.sp),
+        fp: offset_of!(Ucontext, context.s0),
+    };
+    const CREDENTIALS: Credentials = Credentials {
+        setuid: k::__NR_setuid,
+        setgid: k::__NR_setgid,
+        setgroups: k::__NR_setgroups,
+        setresuid: k::__NR_setresuid,
+        setresgid: k::__NR_setresgid,
     };
 
     syscall!(syscall0());
@@ -221,6 +233,28 @@ impl Arch for Cpu {
             mask: kernel.sa_mask,
         }
     }
+}
+
+/// What a handler gets, as far as [`Arch::CONTEXT`] needs it: asm/ucontext.h.
+#[repr(C)]
+#[allow(dead_code)] // Only its offsets are used.
+struct Ucontext {
+    flags_and_link: [usize; 2],
+    stack: k::sigaltstack,
+    sigmask: k::kernel_sigset_t,
+    reserved: [u8; 1024 / 8 - size_of::<k::kernel_sigset_t>()],
+    context: Sigcontext,
+}
+
+/// `struct user_regs_struct` of asm/ptrace.h, aligned by the floating point registers after it.
+#[repr(C, align(16))]
+#[allow(dead_code)]
+struct Sigcontext {
+    pc: usize,
+    ra: usize,
+    sp: usize,
+    gp_tp_t0_t1_t2: [usize; 5],
+    s0: usize,
 }
 
 /// struct sigaction, and room behind it that the kernel does not look at.

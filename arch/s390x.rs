@@ -18,7 +18,7 @@ use core::mem::offset_of;
 
 use linux_raw_sys::general as k;
 
-use crate::arch::{Arch, CloneArgs, Mmap, RawAction, Timed, Tls, Vdso};
+use crate::arch::{Arch, CloneArgs, Context, Credentials, Mmap, RawAction, Timed, Tls, Vdso};
 
 pub(crate) struct Cpu;
 
@@ -59,6 +59,15 @@ impl Arch for Cpu {
         clock_gettime_narrow: None,
         narrow_vouches_for_wide: false,
         getrandom: "__kernel_getrandom",
+    };
+    const CONTEXT: Context =
+        Context { pc: offset_of!(Ucontext, psw_address), sp: offset_of!(Ucontext, r15), fp: offset_of!(Ucontext, r11) };
+    const CREDENTIALS: Credentials = Credentials {
+        setuid: k::__NR_setuid,
+        setgid: k::__NR_setgid,
+        setgroups: k::__NR_setgroups,
+        setresuid: k::__NR_setresuid,
+        setresgid: k::__NR_setresgid,
     };
 
     syscall!(syscall0());
@@ -204,6 +213,20 @@ impl Arch for Cpu {
             mask: kernel.sa_mask,
         }
     }
+}
+
+/// What a handler gets, as far as [`Arch::CONTEXT`] needs it: asm/ucontext.h, then `_sigregs` of asm/sigcontext.h.
+#[repr(C)]
+#[allow(dead_code)] // Only its offsets are used.
+struct Ucontext {
+    flags_and_link: [usize; 2],
+    stack: k::sigaltstack,
+    psw_mask: u64,
+    psw_address: u64,
+    r0_to_r10: [u64; 11],
+    r11: u64,
+    r12_to_r14: [u64; 3],
+    r15: u64,
 }
 
 /// Where a handler returns to that was installed with `SA_SIGINFO`. libgcc knows the frame by this one instruction,

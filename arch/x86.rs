@@ -17,7 +17,7 @@ use core::mem::offset_of;
 
 use linux_raw_sys::general as k;
 
-use crate::arch::{Arch, CloneArgs, Mmap, RawAction, Timed, Tls, Vdso};
+use crate::arch::{Arch, CloneArgs, Context, Credentials, Mmap, RawAction, Timed, Tls, Vdso};
 
 pub(crate) struct Cpu;
 
@@ -55,6 +55,15 @@ impl Arch for Cpu {
         clock_gettime_narrow: Some("__vdso_clock_gettime"),
         narrow_vouches_for_wide: false,
         getrandom: "__vdso_getrandom",
+    };
+    const CONTEXT: Context =
+        Context { pc: offset_of!(Ucontext, eip), sp: offset_of!(Ucontext, esp), fp: offset_of!(Ucontext, ebp) };
+    const CREDENTIALS: Credentials = Credentials {
+        setuid: k::__NR_setuid32,
+        setgid: k::__NR_setgid32,
+        setgroups: k::__NR_setgroups32,
+        setresuid: k::__NR_setresuid32,
+        setresgid: k::__NR_setresgid32,
     };
 
     syscall!(syscall0());
@@ -274,6 +283,22 @@ impl Arch for Cpu {
             mask: kernel.sa_mask,
         }
     }
+}
+
+/// What a handler gets, as far as [`Arch::CONTEXT`] needs it: asm-generic/ucontext.h, then `struct sigcontext` of
+/// asm/sigcontext.h.
+#[repr(C)]
+#[allow(dead_code)] // Only its offsets are used.
+struct Ucontext {
+    flags_and_link: [usize; 2],
+    stack: k::sigaltstack,
+    gs_fs_es_ds: [u32; 4],
+    edi_esi: [u32; 2],
+    ebp: u32,
+    esp: u32,
+    ebx_edx_ecx_eax: [u32; 4],
+    trapno_err: [u32; 2],
+    eip: u32,
 }
 
 /// Where a handler returns to that was installed with `SA_SIGINFO`. libgcc knows the frame by exactly these seven

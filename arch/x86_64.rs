@@ -14,7 +14,7 @@ use core::mem::offset_of;
 
 use linux_raw_sys::general as k;
 
-use crate::arch::{Arch, CloneArgs, Mmap, RawAction, Timed, Tls, Vdso};
+use crate::arch::{Arch, CloneArgs, Context, Credentials, Mmap, RawAction, Timed, Tls, Vdso};
 
 pub(crate) struct Cpu;
 
@@ -55,6 +55,15 @@ impl Arch for Cpu {
         clock_gettime_narrow: None,
         narrow_vouches_for_wide: false,
         getrandom: "__vdso_getrandom",
+    };
+    const CONTEXT: Context =
+        Context { pc: offset_of!(Ucontext, rip), sp: offset_of!(Ucontext, rsp), fp: offset_of!(Ucontext, rbp) };
+    const CREDENTIALS: Credentials = Credentials {
+        setuid: k::__NR_setuid,
+        setgid: k::__NR_setgid,
+        setgroups: k::__NR_setgroups,
+        setresuid: k::__NR_setresuid,
+        setresgid: k::__NR_setresgid,
     };
 
     syscall!(syscall0());
@@ -179,6 +188,21 @@ impl Arch for Cpu {
     }
 }
 
+/// What a handler gets, as far as [`Arch::CONTEXT`] needs it: asm-generic/ucontext.h, then `struct sigcontext` of
+/// asm/sigcontext.h.
+#[repr(C)]
+#[allow(dead_code)] // Only its offsets are used.
+struct Ucontext {
+    flags_and_link: [usize; 2],
+    stack: k::sigaltstack,
+    r8_to_r15: [u64; 8],
+    rdi_rsi: [u64; 2],
+    rbp: u64,
+    rbx_rdx_rax_rcx: [u64; 4],
+    rsp: u64,
+    rip: u64,
+}
+
 /// Where a signal handler returns to. libgcc knows the frame by exactly these nine bytes, so the move is the seven-byte
 /// form, which the assembler would not choose; gdb asks besides that the function's name contains `sigaction`.
 #[unsafe(naked)]
@@ -189,4 +213,14 @@ unsafe extern "C" fn sigaction_return() {
         "syscall",
         nr = const k::__NR_rt_sigreturn,
     )
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn the_restorer_is_the_nine_bytes_that_debuggers_know() {
+        // SAFETY: code can be read, and this much of it there is.
+        let code = unsafe { core::slice::from_raw_parts(super::sigaction_return as *const u8, 9) };
+        assert_eq!(code, [0x48, 0xc7, 0xc0, 0x0f, 0x00, 0x00, 0x00, 0x0f, 0x05]);
+    }
 }

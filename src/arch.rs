@@ -78,6 +78,10 @@ pub(crate) trait Arch {
     const UNALIGNED_WORDS: bool;
     /// The vDSO's symbols.
     const VDSO: Vdso;
+    /// Where a handler finds the registers of what it interrupted.
+    const CONTEXT: Context;
+    /// The calls that set who a thread is.
+    const CREDENTIALS: Credentials;
 
     /// System calls with 0 to 6 arguments. A failure is -4095..=-1 on every machine.
     ///
@@ -232,6 +236,27 @@ pub(crate) struct Vdso {
     pub narrow_vouches_for_wide: bool,
     /// getrandom.
     pub getrandom: &'static str,
+}
+
+/// Offsets into the `ucontext` that a handler gets, each of a register as wide as a pointer. (linux-raw-sys has no
+/// `ucontext`; the kernel's headers asm/ucontext.h and asm/sigcontext.h have it.)
+pub(crate) struct Context {
+    /// Of the address of the instruction that comes next, or that faulted.
+    pub pc: usize,
+    /// Of the stack pointer.
+    pub sp: usize,
+    /// Of the register by which frames are chained; where none are, of the one that functions use for their frame.
+    pub fp: usize,
+}
+
+/// The numbers of the calls that take user and group ids of 32 bits: setuid(2), setgid(2), setgroups(2), setresuid(2),
+/// setresgid(2). On the oldest machines the plain names cut them to 16.
+pub(crate) struct Credentials {
+    pub setuid: u32,
+    pub setgid: u32,
+    pub setgroups: u32,
+    pub setresuid: u32,
+    pub setresgid: u32,
 }
 
 /// What `clone_thread` needs; read by assembly through `offset_of!`.

@@ -1,4 +1,19 @@
 //! Signals: sets, masks and actions; signal(7).
+//!
+//! Two of them are rt0's own, and nothing here names, blocks or catches them: number 33, by which
+//! `all_threads` reaches every thread, and number 32, by which [`Thread::interrupt`] does one. glibc keeps the same two for
+//! itself, for the same uses, so debuggers let them pass. They are two because an action belongs to a signal: what the
+//! first interrupts goes on (`SA_RESTART`), and what the second interrupts must not.
+//!
+//! Handlers run on a signal stack: every thread that [`thread::spawn`] makes has one, and the main thread gets its own with
+//! the first [`sigaction`] or the first spawn, whichever comes first. A signal stack has room for what the processor's
+//! registers take twice, and 16 KiB; at least 32 KiB in all. What runs over meets a guard page.
+//!
+//! [`Thread::interrupt`]: crate::thread::Thread::interrupt
+//! [`thread::spawn`]: crate::thread::spawn
+
+mod info;
+mod stack;
 
 use core::fmt;
 
@@ -8,6 +23,20 @@ use static_assertions::assert_eq_size;
 use crate::arch::{Arch, Cpu, RawAction};
 use crate::errno::Result;
 use crate::sys;
+
+pub use info::{Info, Sender};
+pub use stack::{SignalStack, sigaltstack, signal_stack};
+pub(crate) use stack::{ensure_main_has_stack, stack_size};
+
+/// Interrupts one thread: `SIGRTMIN`, glibc's for cancelling.
+pub(crate) const INTERRUPT: u32 = k::SIGRTMIN;
+
+/// Makes a thread do its part of a call on all threads: glibc's for setuid(2) and its kin.
+pub(crate) const ALL_THREADS: u32 = k::SIGRTMIN + 1;
+
+const fn is_reserved(number: u32) -> bool {
+    matches!(number, INTERRUPT | ALL_THREADS)
+}
 
 /// The highest signal number of this machine: 64, and 128 on MIPS.
 const MAX: u32 = (size_of::<k::kernel_sigset_t>() * 8) as u32;
@@ -41,9 +70,9 @@ signals! {
 }
 
 impl Signal {
-    /// The signal of this number; `None` for 0 and for numbers above the machine's last.
+    /// The signal of this number; `None` for 0, for numbers above the machine's last, and for 32 and 33, which are rt0's.
     pub const fn from_raw(number: u32) -> Option<Signal> {
-        if number >= 1 && number <= MAX { Some(Signal(number as u8)) } else { None }
+        if number >= 1 && number <= MAX && !is_reserved(number) { Some(Signal(number as u8)) } else { None }
     }
 
     /// Its number.
@@ -61,7 +90,8 @@ impl fmt::Debug for Signal {
     }
 }
 
-/// A set of signals, of the size that this machine's kernel takes.
+/// A set of signals, of the size that this machine's kernel takes. It never holds 32 or 33: a thread that blocked them
+/// could not be reached.
 #[derive(Clone, Copy)]
 pub struct SigSet(k::kernel_sigset_t);
 
@@ -70,15 +100,24 @@ assert_eq_size!(SigSet, k::kernel_sigset_t);
 /// Bits in one word of a set.
 const WORD: u32 = usize::BITS;
 
+const EVERYTHING: k::kernel_sigset_t = k::kernel_sigset_t { sig: [!0; _] };
+
 impl SigSet {
     /// No signal.
     pub const fn empty() -> SigSet {
         SigSet(k::kernel_sigset_t { sig: [0; _] })
     }
 
-    /// Every signal.
+    /// Every signal but rt0's two.
     pub const fn full() -> SigSet {
-        SigSet(k::kernel_sigset_t { sig: [!0; _] })
+        SigSet::from_kernel(EVERYTHING)
+    }
+
+    const fn from_kernel(mut set: k::kernel_sigset_t) -> SigSet {
+        let reserved = [INTERRUPT - 1, ALL_THREADS - 1];
+        set.sig[(reserved[0] / WORD) as usize] &= !(1 << (reserved[0] % WORD));
+        set.sig[(reserved[1] / WORD) as usize] &= !(1 << (reserved[1] % WORD));
+        SigSet(set)
     }
 
     /// Puts `signal` in.
@@ -122,8 +161,35 @@ pub enum Handler {
     Default,
     /// Nothing.
     Ignore,
-    /// Calls this function, on the thread that took the signal.
+    /// Calls the function with the signal's number.
     Call(extern "C" fn(signal: i32)),
+    /// Calls a function with what the kernel says about the signal: see [`Action::info`].
+    Info(InfoHandler),
+}
+
+/// A function that takes an [`Info`], as [`Action::info`] prepared it for the kernel.
+#[derive(Clone, Copy)]
+pub struct InfoHandler(unsafe extern "C" fn(i32, *const k::siginfo_t, *const u8));
+
+impl InfoHandler {
+    /// The form of `F` that the kernel calls. It finds `F` by its type, for it has no room to keep a value in.
+    const fn of<F: Fn(&Info) + Copy + 'static>() -> InfoHandler {
+        const { assert!(size_of::<F>() == 0, "a handler is a function or a closure that captures nothing") };
+        unsafe extern "C" fn enter<F: Fn(&Info) + Copy>(_: i32, siginfo: *const k::siginfo_t, context: *const u8) {
+            // SAFETY: F has no bytes, is Copy, and a value of it was there when the handler was made.
+            let handler = unsafe { core::mem::MaybeUninit::<F>::uninit().assume_init() };
+            // SAFETY: 1. The kernel passes both, and they stay until this returns.
+            let info = unsafe { Info::new(siginfo, context) };
+            handler(&info);
+        }
+        InfoHandler(enter::<F>)
+    }
+}
+
+impl fmt::Debug for InfoHandler {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:p}", self.0 as *const ())
+    }
 }
 
 /// What a signal does, and how: sigaction(2).
@@ -133,24 +199,39 @@ pub struct Action {
     pub handler: Handler,
     /// Blocked while the handler runs, besides the signal itself.
     pub mask: SigSet,
-    /// Whether calls that the handler interrupts go on where they can (`SA_RESTART`).
+    /// Whether calls that the handler interrupts go on where they can (`SA_RESTART`; signal(7) lists those that never do).
     pub restart: bool,
 }
 
 impl Action {
+    /// What signal(7) lists as the signal's default.
+    pub const DEFAULT: Action = Action { handler: Handler::Default, mask: SigSet::empty(), restart: false };
+
     /// The action that calls `handler` with every other signal blocked, and lets interrupted calls go on.
     pub const fn call(handler: extern "C" fn(signal: i32)) -> Action {
         Action { handler: Handler::Call(handler), mask: SigSet::full(), restart: true }
     }
 
+    /// As [`Action::call`], for a function that wants to know more than the number: where the signal comes from, which
+    /// address faulted, what was interrupted. A closure will do if it captures nothing; else it does not compile.
+    ///
+    /// ```ignore
+    /// let action = Action::info(|info| if info.from_user() { … });
+    /// ```
+    pub const fn info<F: Fn(&Info) + Copy + 'static>(handler: F) -> Action {
+        let _ = handler;
+        Action { handler: Handler::Info(InfoHandler::of::<F>()), mask: SigSet::full(), restart: true }
+    }
+
     fn to_kernel(self) -> <Cpu as Arch>::Sigaction {
-        let handler = match self.handler {
-            Handler::Default => SIG_DFL,
-            Handler::Ignore => SIG_IGN,
-            Handler::Call(f) => f as usize,
+        let (handler, siginfo) = match self.handler {
+            Handler::Default => (SIG_DFL, 0),
+            Handler::Ignore => (SIG_IGN, 0),
+            Handler::Call(f) => (f as usize, 0),
+            Handler::Info(f) => (f.0 as usize, k::SA_SIGINFO),
         };
-        let flags = if self.restart { k::SA_RESTART as usize } else { 0 };
-        Cpu::sigaction(RawAction { handler, flags, mask: self.mask.0 })
+        let restart = if self.restart { k::SA_RESTART } else { 0 };
+        Cpu::sigaction(RawAction { handler, flags: (siginfo | restart | k::SA_ONSTACK) as usize, mask: self.mask.0 })
     }
 
     fn from_kernel(kernel: <Cpu as Arch>::Sigaction) -> Action {
@@ -158,28 +239,59 @@ impl Action {
         let handler = match raw.handler {
             SIG_DFL => Handler::Default,
             SIG_IGN => Handler::Ignore,
-            // SAFETY: neither of the two special values, so a handler that was installed: a function that takes the
-            // number.
+            f if raw.flags & k::SA_SIGINFO as usize != 0 => {
+                type F = unsafe extern "C" fn(i32, *const k::siginfo_t, *const u8);
+                // SAFETY: neither of the two special values, so a handler that was installed, of the type the flag says.
+                Handler::Info(InfoHandler(unsafe { core::mem::transmute::<usize, F>(f) }))
+            }
+            // SAFETY: as above.
             f => Handler::Call(unsafe { core::mem::transmute::<usize, extern "C" fn(i32)>(f) }),
         };
-        Action { handler, mask: SigSet(raw.mask), restart: raw.flags & k::SA_RESTART as usize != 0 }
+        Action { handler, mask: SigSet::from_kernel(raw.mask), restart: raw.flags & k::SA_RESTART as usize != 0 }
     }
 }
 
 const SIG_DFL: usize = 0;
 const SIG_IGN: usize = 1;
 
-/// sigaction(2): sets what `signal` does in this process, and returns what it did. `EINVAL` for SIGKILL and SIGSTOP.
+/// sigaction(2): sets what `signal` does in this process, and returns what it did. `EINVAL` for SIGKILL and SIGSTOP. With
+/// the program's first handler the main thread gets its signal stack; `ENOMEM` if there is no memory for it.
 ///
 /// # Safety
 ///
-/// 1. A handler only does what is sound at any instruction of any thread: no locks, no panics, only async-signal-safe
-///    calls.
+/// 1. A handler only does what is sound at any instruction of any thread: no locks, only async-signal-safe calls. (A panic
+///    ends the process, as everywhere.)
 pub unsafe fn sigaction(signal: Signal, action: Action) -> Result<Action> {
-    let mut old = Action { handler: Handler::Default, mask: SigSet::empty(), restart: false }.to_kernel();
+    if let Handler::Call(_) | Handler::Info(_) = action.handler {
+        ensure_main_has_stack()?;
+    }
+    let mut old = Action::DEFAULT.to_kernel();
     // SAFETY: 1. is our caller's.
     unsafe { sys::rt_sigaction(signal.raw(), Some(&action.to_kernel()), Some(&mut old)) }?;
     Ok(Action::from_kernel(old))
+}
+
+/// What `signal` does in this process.
+pub fn action_of(signal: Signal) -> Result<Action> {
+    let mut now = Action::DEFAULT.to_kernel();
+    // SAFETY: 1. Nothing is installed.
+    unsafe { sys::rt_sigaction(signal.raw(), None, Some(&mut now)) }?;
+    Ok(Action::from_kernel(now))
+}
+
+/// Installs rt0's own handler for one of the reserved signals, with everything blocked while it runs.
+///
+/// Some emulators know fewer signals than the kernel, and say so with `EINVAL`.
+///
+/// # Safety
+///
+/// 1. As for [`sigaction`].
+pub(crate) unsafe fn catch_reserved(number: u32, handler: extern "C" fn(i32), restart: bool) -> Result<()> {
+    ensure_main_has_stack()?;
+    let flags = if restart { k::SA_ONSTACK | k::SA_RESTART } else { k::SA_ONSTACK } as usize;
+    let action = Cpu::sigaction(RawAction { handler: handler as usize, flags, mask: EVERYTHING });
+    // SAFETY: 1. is our caller's.
+    unsafe { sys::rt_sigaction(number, Some(&action), None) }
 }
 
 /// How [`mask`] changes the calling thread's set of blocked signals.
@@ -201,7 +313,32 @@ pub fn mask(how: How, set: &SigSet) -> SigSet {
         How::Set => k::SIG_SETMASK,
     };
     // SAFETY: 1. Whoever installed a handler vouched for it at any instruction.
-    SigSet(unsafe { sys::rt_sigprocmask(how, &set.0) })
+    SigSet::from_kernel(unsafe { sys::rt_sigprocmask(how, &set.0) })
+}
+
+/// What was blocked on a thread, the reserved signals among it.
+#[derive(Clone, Copy)]
+pub(crate) struct Blocked(k::kernel_sigset_t);
+
+impl Blocked {
+    /// Blocks this and no more.
+    pub(crate) fn restore(&self) {
+        // SAFETY: 1. As in `mask`.
+        unsafe { sys::rt_sigprocmask(k::SIG_SETMASK, &self.0) };
+    }
+}
+
+impl From<SigSet> for Blocked {
+    fn from(set: SigSet) -> Blocked {
+        Blocked(set.0)
+    }
+}
+
+/// Blocks every signal there is, rt0's own too. For stretches of a few instructions that never wait for another thread:
+/// meanwhile whoever makes a call on all threads waits for this one.
+pub(crate) fn block_everything() -> Blocked {
+    // SAFETY: 1. No signal becomes deliverable.
+    Blocked(unsafe { sys::rt_sigprocmask(k::SIG_SETMASK, &EVERYTHING) })
 }
 
 /// Sends `signal` to the calling thread; it was handled when this returns, unless it is blocked. Errors of tgkill(2).
@@ -210,13 +347,29 @@ pub fn raise(signal: Signal) -> Result<()> {
     sys::tgkill(sys::getpid(), sys::gettid(), signal.raw())
 }
 
+/// Ends the process by `signal`, as if nobody had caught it: whoever waits for the process sees that it died of it, with a
+/// core if that is the signal's default.
+///
+/// The first process of a PID namespace cannot die of a signal it does not catch; there, and for a signal that by default
+/// does not end a process, the exit status is 128 and the signal's number, as a shell reports it.
+pub fn die_from(signal: Signal) -> ! {
+    // SAFETY: 1. The default is no handler. Refused for SIGKILL and SIGSTOP, which have no other.
+    let _ = unsafe { sys::rt_sigaction(signal.raw(), Some(&Action::DEFAULT.to_kernel()), None) };
+    mask(How::Unblock, &SigSet::from_iter([signal]));
+    let _ = raise(signal);
+    for _ in 0..3 {
+        sys::sched_yield(); // Where another thread was chosen to die.
+    }
+    sys::exit_group(128 + signal.raw() as i32)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
     fn numbers_that_are_no_signals_are_refused() {
-        for number in [0, MAX + 1, 200, u32::MAX] {
+        for number in [0, INTERRUPT, ALL_THREADS, MAX + 1, 200, u32::MAX] {
             assert_eq!(Signal::from_raw(number), None);
         }
         assert_eq!(Signal::from_raw(MAX).map(Signal::raw), Some(MAX));
@@ -224,8 +377,7 @@ mod tests {
 
     #[test]
     fn a_set_holds_what_was_put_in_and_nothing_else() {
-        for number in 1..=MAX {
-            let signal = Signal::from_raw(number).unwrap();
+        for signal in (1..=MAX).filter_map(Signal::from_raw) {
             let mut set = SigSet::empty();
             set.insert(signal);
             let others = (1..=MAX).filter_map(Signal::from_raw).filter(|other| set.contains(*other));
@@ -234,5 +386,24 @@ mod tests {
             assert!((1..=MAX).filter_map(Signal::from_raw).all(|other| !set.contains(other)));
             assert!(SigSet::full().contains(signal));
         }
+    }
+
+    #[test]
+    fn no_set_holds_the_reserved_signals() {
+        let raw = |number: u32| Signal(number as u8);
+        for set in [SigSet::full(), SigSet::from_kernel(EVERYTHING)] {
+            assert!(!set.contains(raw(INTERRUPT)) && !set.contains(raw(ALL_THREADS)));
+            assert_eq!(set.0.sig.iter().map(|word| word.count_ones()).sum::<u32>(), MAX - 2);
+        }
+    }
+
+    #[test]
+    fn an_info_handler_comes_back_as_it_went() {
+        fn handler(_: &Info) {}
+        let action = Action { restart: false, ..Action::info(handler) };
+        let back = Action::from_kernel(action.to_kernel());
+        let (Handler::Info(one), Handler::Info(two)) = (action.handler, back.handler) else { panic!("{back:?}") };
+        assert_eq!(one.0 as usize, two.0 as usize);
+        assert!(!back.restart);
     }
 }

@@ -317,6 +317,14 @@ pub fn tgkill(tgid: u32, tid: u32, sig: u32) -> Result<()> {
     unsafe { call!(__NR_tgkill, tgid as usize, tid as usize, sig as usize) }.map(drop)
 }
 
+/// prlimit(2) of this process: the soft limit, `None` for unlimited. `ENOSYS` where a filter forbids the call.
+pub(crate) fn getrlimit(resource: u32) -> Result<Option<u64>> {
+    let mut limits = [0u64; 2]; // Soft and hard, as struct rlimit64.
+    // SAFETY: 1. The kernel writes `limits` only.
+    unsafe { call!(__NR_prlimit64, 0, resource as usize, 0, at(&raw mut limits)) }?;
+    Ok(Some(limits[0]).filter(|soft| *soft != k::RLIM64_INFINITY as u64))
+}
+
 // Signals: see `crate::signal` for the typed form.
 
 /// rt_sigaction(2). `EINVAL` for a number that does not exist or cannot be caught.
@@ -349,6 +357,20 @@ pub(crate) unsafe fn rt_sigprocmask(how: u32, new: &k::kernel_sigset_t) -> k::ke
         unsafe { call!(__NR_rt_sigprocmask, how as usize, at(new), at(&raw mut old), size_of::<k::kernel_sigset_t>()) };
     done.unwrap_or_else(|errno| die("rt_sigprocmask", errno));
     old
+}
+
+/// sigaltstack(2): sets the calling thread's signal stack, if `new` is given, and returns the one before. `ENOMEM` if it is
+/// smaller than the kernel's least, `EPERM` on the stack itself.
+///
+/// # Safety
+///
+/// 1. `new` is memory for nothing else, as long as it is this thread's signal stack.
+pub(crate) unsafe fn sigaltstack(new: Option<&k::sigaltstack>) -> Result<k::sigaltstack> {
+    let mut old = k::sigaltstack { ss_sp: null_mut(), ss_flags: 0, ss_size: 0 };
+    let new = new.map_or(null(), |new| new as *const k::sigaltstack);
+    // SAFETY: 1. is our caller's; the kernel writes `old`.
+    unsafe { call!(__NR_sigaltstack, at(new), at(&raw mut old)) }?;
+    Ok(old)
 }
 
 // Time, and calls that wait.

@@ -1,16 +1,17 @@
-//! Threads: clone(2), with the stack, the closure and its result, the thread's TLS and its block in one mapping.
+//! Threads: clone(2), with the stacks, the closure and its result, the thread's TLS and its block in one mapping.
 //!
 //! ```text
-//!     low                                                                  high
-//!     │ guard │ stack ◄──────── grows down │ name │ Launch<F, T> │ TLS + block │
+//!     low                                                                                           high
+//!     │ guard │ signal stack │ guard │ stack ◄──────── grows down │ name │ Launch<F, T> │ TLS + block │
 //! ```
 //!
 //! No allocator is needed. What holds of every thread, and how:
 //!
-//! 1. *A thread with a handle is whole.* Everything is written before clone(2); the kernel writes the tid word before
-//!    either side runs (`CLONE_PARENT_SETTID`).
-//! 2. *No handler runs on half a thread.* The parent blocks all signals around clone(2), so the child starts deaf, and
-//!    opens its ears when its name and its block are in place; it closes them before it gives its memory away.
+//! 1. *A thread with a handle is whole.* Everything is written before clone(2); the kernel writes the tid word before either
+//!    side runs (`CLONE_PARENT_SETTID`).
+//! 2. *No handler runs on half a thread.* The parent blocks all signals around clone(2), so the child starts deaf, and opens
+//!    its ears when its block, its signal stack and its name are in place; it closes them before it gives its memory away.
+//!    (The kernel is not told that the signal stack goes with it: it uses one only to run a handler, and none runs again.)
 //! 3. *The mapping lives as long as anyone can touch it.* `refs` counts the thread itself, its [`JoinHandle`] and each
 //!    [`Thread`]. Who takes it to 0 frees the mapping: the thread as its last act, without a stack
 //!    (`Arch::unmap_and_exit`); anybody else after (4).
@@ -22,12 +23,18 @@
 //! 6. *A failed spawn leaves nothing.* The mapping and the closure are owned by values that undo themselves.
 //!
 //! The main thread's block is static, and its end is the process's.
+//!
+//! A stack that runs over meets its guard page, and the process ends by SIGSEGV with a line that says so. The reporter and
+//! the main thread's signal stack are installed by the first [`spawn`], or by [`report_overflows`] before.
+
+mod overflow;
 
 use core::cell::UnsafeCell;
 use core::fmt;
 use core::marker::PhantomData;
 use core::mem::{ManuallyDrop, MaybeUninit};
 use core::num::NonZeroUsize;
+use core::ops::Range;
 use core::ptr::{NonNull, null_mut};
 use core::sync::atomic::{
     AtomicPtr, AtomicU32, AtomicUsize,
@@ -44,11 +51,13 @@ use crate::arch::CloneArgs;
 use crate::auxv::page_size;
 use crate::errno::{Errno, Result};
 use crate::futex;
-use crate::signal::{self, How, SigSet};
+use crate::signal::{self, Blocked, SignalStack};
 use crate::sys;
 use crate::time::{ClockId, Instant};
 use crate::tls::{self, Image, Layout};
 use crate::vdso;
+
+pub use overflow::report_overflows;
 
 /// Starts a thread that calls `f`, with [`Builder`]'s defaults.
 ///
@@ -97,6 +106,8 @@ impl<'a> Builder<'a> {
         if name.contains('\0') {
             return Err(Errno::EINVAL);
         }
+        // What it could not set up costs no more than the line about an overflow.
+        let _ = report_overflows();
         let image = Image::of_program();
         let tls = Layout::new::<Block>(&image);
         let id = ThreadId::next()?;
@@ -120,6 +131,8 @@ impl<'a> Builder<'a> {
         let block = Block {
             name: self.name.map(|_| NonNull::from_ref(name_there)),
             mapping: (mapping.base, mapping.len),
+            signal_stack: mapping.signal_stack,
+            stack: mapping.stack_base.addr()..stack.addr(),
             launch,
             run: run::<F, T>,
             ..Block::new(id)
@@ -180,7 +193,7 @@ unsafe fn start(block: NonNull<Block>, stack: *mut u8, thread_pointer: *mut u8) 
         | k::CLONE_CHILD_CLEARTID;
     let mut tries = 0;
     loop {
-        let before = signal::mask(How::Set, &SigSet::full());
+        let before = signal::block_everything();
         // SAFETY: 2. Nobody else has the block until clone succeeds.
         unsafe { (*block.as_ptr()).mask = before };
         let args = CloneArgs {
@@ -193,7 +206,7 @@ unsafe fn start(block: NonNull<Block>, stack: *mut u8, thread_pointer: *mut u8) 
         };
         // SAFETY: 1. by 1.; 2. by 2. and 3.; 3. blocked above.
         let cloned = unsafe { sys::clone_thread(&args) };
-        signal::mask(How::Set, &before);
+        before.restore();
         match cloned {
             Ok(_) => return Ok(()),
             Err(Errno::EAGAIN) if tries < 20 => {
@@ -215,13 +228,16 @@ pub(crate) unsafe extern "C" fn rust_thread(block: *mut u8) -> ! {
     let block = block.cast::<Block>();
     // SAFETY: 1. Until `end`, this thread's own reference keeps it; others only touch its atomics.
     let this = unsafe { &*block };
+    // SAFETY: 1. It lies in the thread's own mapping, for this alone.
+    // Only a filter can refuse it; then handlers run on the thread's stack, and an overflow ends without its line.
+    let _ = unsafe { signal::sigaltstack(Some(this.signal_stack)) };
     if let Some(name) = this.name() {
         sys::prctl_set_name(kernel_name(name).as_c_str());
     }
-    signal::mask(How::Set, &this.mask);
+    this.mask.restore();
     // SAFETY: `launch` is what `run` was made for, and it runs once.
     unsafe { (this.run)(this) };
-    signal::mask(How::Set, &SigSet::full());
+    signal::block_everything();
     // No handler asks for random bytes any more, so no state is taken after this.
     this.random.give_back();
     let (base, len) = this.mapping;
@@ -285,9 +301,13 @@ struct Block {
     id: ThreadId,
     name: Option<NonNull<str>>,
     /// The signals that were blocked on the thread that spawned this one.
-    mask: SigSet,
+    mask: Blocked,
     /// Base and length; null and 0 for the main thread's.
     mapping: (*mut u8, usize),
+    /// Parts of the mapping; for the main thread, nothing.
+    signal_stack: SignalStack,
+    /// The addresses of the stack; its guard page lies right below.
+    stack: Range<usize>,
     launch: *mut u8,
     run: unsafe fn(&Block),
 }
@@ -312,8 +332,10 @@ impl Block {
             random: vdso::StateSlot::new(),
             id,
             name: None,
-            mask: SigSet::empty(),
+            mask: signal::SigSet::empty().into(),
             mapping: (null_mut(), 0),
+            signal_stack: SignalStack { base: null_mut(), size: 0 },
+            stack: 0..0,
             launch: null_mut(),
             run: nothing,
         }
@@ -371,26 +393,33 @@ unsafe fn release(block: NonNull<Block>) {
 struct Mapping {
     base: *mut u8,
     len: usize,
+    signal_stack: SignalStack,
+    stack_base: *mut u8,
     /// Everything above is carved.
     top: usize,
 }
 
 impl Mapping {
-    /// Room for a guard page, a stack and the parts, each a size and an alignment.
+    /// Room for two guard pages, a signal stack, a stack and the parts, each a size and an alignment.
     fn new(stack_size: usize, parts: &[(usize, usize)]) -> Result<Mapping> {
         let page = page_size();
         let parts = parts.iter().try_fold(0usize, |sum, (size, align)| sum.checked_add(*size)?.checked_add(*align));
+        let signal_size = signal::stack_size();
+        let below = page + signal_size + page;
         let len = (|| {
             let stack = stack_size.max(MIN_STACK_SIZE).checked_add(STACK_ALIGN)?;
-            page.checked_add(stack)?.checked_add(parts?)?.checked_next_multiple_of(page)
+            below.checked_add(stack)?.checked_add(parts?)?.checked_next_multiple_of(page)
         })();
         let len = len.ok_or(Errno::ENOMEM)?;
         let flags = k::MAP_PRIVATE | k::MAP_ANONYMOUS | k::MAP_NORESERVE | k::MAP_STACK;
         // SAFETY: 1. Not MAP_FIXED.
         let base = unsafe { sys::mmap(null_mut(), len, k::PROT_READ | k::PROT_WRITE, flags, -1, 0) }?;
-        let mapping = Mapping { base, len, top: len };
-        // SAFETY: 1. Fresh, and nobody uses it.
-        unsafe { sys::mprotect(base, page, k::PROT_NONE) }?;
+        let signal_stack = SignalStack { base: base.wrapping_add(page), size: signal_size };
+        let mapping = Mapping { base, len, signal_stack, stack_base: base.wrapping_add(below), top: len };
+        for guard in [base, base.wrapping_add(page + signal_size)] {
+            // SAFETY: 1. Fresh, and nobody uses it.
+            unsafe { sys::mprotect(guard, page, k::PROT_NONE) }?;
+        }
         Ok(mapping)
     }
 

@@ -10,6 +10,7 @@ pub mod seccomp;
 use core::ffi::CStr;
 
 use linux_raw_sys::general as k;
+use linux_raw_sys::prctl::{PR_SET_NO_NEW_PRIVS, PR_SET_SECCOMP};
 use rt0::{Env, Errno, println, sys, thread};
 
 /// One test.
@@ -116,6 +117,101 @@ pub fn wait_until(what: &str, mut done: impl FnMut() -> bool) {
     }
     panic!("waited ten seconds in vain: {what}");
 }
+
+/// fork(2), where only this thread is: 0 in the child, which must not return from the test.
+pub fn fork() -> Result<u32, Errno> {
+    // clone(2) is everywhere, but on s390x its first two arguments change places.
+    let mut names = [[0u8; 65]; 6]; // struct new_utsname
+    let at = (&raw mut names).expose_provenance();
+    // SAFETY: 1. The kernel writes the six names.
+    unsafe { sys::syscall(k::__NR_uname as usize, [at, 0, 0, 0, 0, 0]) }.expect("uname");
+    let [mut flags, mut stack] = [k::SIGCHLD as usize, 0];
+    if names[4].starts_with(b"s390x\0") {
+        core::mem::swap(&mut flags, &mut stack);
+    }
+    // SAFETY: 1. The child has a copy of everything.
+    unsafe { sys::syscall(k::__NR_clone as usize, [flags, stack, 0, 0, 0, 0]) }.map(|pid| pid as u32)
+}
+
+/// How a child ended.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Ended {
+    /// By exit_group(2), with this status.
+    Exit(u32),
+    /// By this signal.
+    Signal(u32),
+}
+
+/// waitid(2) for a child to end.
+pub fn wait_for(pid: u32) -> Ended {
+    // SAFETY: the struct is numbers, for which all zeros are valid.
+    let mut info: k::siginfo_t = unsafe { core::mem::zeroed() };
+    let at = (&raw mut info).expose_provenance();
+    let wait = [k::P_PID as usize, pid as usize, at, k::WEXITED as usize, 0, 0];
+    // SAFETY: 1. The kernel writes `info`.
+    while let Err(errno) = unsafe { sys::syscall(k::__NR_waitid as usize, wait) } {
+        assert_eq!(errno, Errno::EINTR);
+    }
+    // SAFETY: waitid filled it in.
+    let head = unsafe { info.__bindgen_anon_1.__bindgen_anon_1 };
+    // SAFETY: as above; this is its part for SIGCHLD.
+    let status = unsafe { head._sifields._sigchld }._status as u32;
+    if head.si_code == k::CLD_EXITED as i32 { Ended::Exit(status) } else { Ended::Signal(status) }
+}
+
+/// What `child`, run in a process of its own, writes to standard error, as much as fits in `buf`; and how it ended.
+pub fn stderr_of(child: impl FnOnce(), buf: &mut [u8]) -> (&str, Ended) {
+    let mut fds = [0i32; 2];
+    // SAFETY: 1. The kernel writes the two numbers.
+    unsafe { sys::syscall(k::__NR_pipe2 as usize, [(&raw mut fds).expose_provenance(), 0, 0, 0, 0, 0]) }
+        .expect("pipe2");
+    let pid = fork().expect("fork");
+    if pid == 0 {
+        // SAFETY: 1. Descriptor 2 is the child's own.
+        unsafe { sys::syscall(k::__NR_dup3 as usize, [fds[1] as usize, 2, 0, 0, 0, 0]) }.expect("dup3");
+        child();
+        sys::exit_group(0);
+    }
+    // SAFETY: 1. It is ours, and nobody uses it again.
+    unsafe { sys::syscall(k::__NR_close as usize, [fds[1] as usize, 0, 0, 0, 0, 0]) }.expect("close");
+    let mut filled = 0;
+    while filled < buf.len() {
+        match rt0::io::read(fds[0], &mut buf[filled..]).expect("the pipe") {
+            0 => break,
+            count => filled += count,
+        }
+    }
+    (core::str::from_utf8(&buf[..filled]).expect("text"), wait_for(pid))
+}
+
+/// Lets a seccomp filter on the calling thread alone answer the call `nr` with `action` (a `SECCOMP_RET_*`), for good.
+pub fn filter_calls(nr: u32, action: u32) -> Result<(), Errno> {
+    #[repr(C)]
+    struct Step {
+        code: u16,
+        jump_true: u8,
+        jump_false: u8,
+        k: u32,
+    }
+    #[repr(C)]
+    struct Program(u16, *const Step); // struct sock_fprog
+    const LOAD_WORD: u16 = 0x20; // At 0 lies the call's number.
+    const IF_EQUAL: u16 = 0x15;
+    const RETURN: u16 = 0x06;
+    const ALLOW: u32 = 0x7fff_0000;
+    let step = |code, jump_false, k| Step { code, jump_true: 0, jump_false, k };
+    let steps = [step(LOAD_WORD, 0, 0), step(IF_EQUAL, 1, nr), step(RETURN, 0, action), step(RETURN, 0, ALLOW)];
+    steps.as_ptr().expose_provenance();
+    let program = Program(steps.len() as u16, steps.as_ptr());
+    let prctl = |option: u32, a, b| {
+        // SAFETY: 1. The kernel reads the program; which calls this thread may make is the caller's wish.
+        unsafe { sys::syscall(k::__NR_prctl as usize, [option as usize, a, b, 0, 0, 0]) }.map(drop)
+    };
+    prctl(PR_SET_NO_NEW_PRIVS, 1, 0)?;
+    prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, (&raw const program).expose_provenance())
+}
+
+const SECCOMP_MODE_FILTER: usize = 2;
 
 /// Whether this process runs under an emulator, which shows its own file where it does not pretend.
 pub fn emulated() -> bool {

@@ -2,12 +2,15 @@
 #![no_std]
 #![no_main]
 
-use core::sync::atomic::{AtomicU32, AtomicUsize, Ordering::Relaxed};
+use core::hint::black_box;
+use core::sync::atomic::{AtomicBool, AtomicI32, AtomicU8, AtomicU32, AtomicUsize, Ordering::Relaxed};
 
 use linux_raw_sys::general as k;
-use rt0::signal::{Action, Handler, How, SigSet, Signal, mask, raise, sigaction};
-use rt0::{Errno, sys, thread};
-use rt0_tests::tests;
+use rt0::signal::{
+    Action, Handler, How, Info, SigSet, Signal, SignalStack, mask, raise, sigaction, sigaltstack, signal_stack,
+};
+use rt0::{Errno, signal, sys, thread};
+use rt0_tests::{Ended, filter_calls, fork, read_file, skip, tests, wait_for, wait_until};
 
 static LAST: AtomicU32 = AtomicU32::new(0);
 static COUNT: AtomicUsize = AtomicUsize::new(0);
@@ -134,9 +137,405 @@ tests! {
         }
     }
 
+    fn a_number_that_no_program_may_use_is_no_signal() {
+        for number in [0, 32, 33, 129, 200, u32::MAX] {
+            assert_eq!(Signal::from_raw(number), None);
+        }
+        let all: SigSet = (0..=200).filter_map(Signal::from_raw).collect();
+        mask(How::Set, &all);
+        let blocked = mask(How::Set, &SigSet::empty());
+        assert!(blocked.contains(Signal::SIGTERM) && !blocked.contains(Signal::SIGKILL));
+        mask(How::Set, &SigSet::full());
+        assert_eq!(status_line("SigBlk:") & 0x1_8000_0000, 0, "32 and 33 stay open");
+        assert_ne!(status_line("SigBlk:"), 0);
+    }
+
+    fn a_handler_is_told_who_sent_the_signal() {
+        install(Signal::SIGUSR1, Action::info(note_info));
+        // SAFETY: 1. It changes nothing.
+        let uid = unsafe { sys::syscall(k::__NR_getuid as usize, [0; 6]) }.unwrap();
+        let sent = |code: i32| {
+            assert_eq!(LAST.load(Relaxed), Signal::SIGUSR1.raw());
+            assert_eq!(CODE.load(Relaxed), code);
+            assert_eq!((SENDER.load(Relaxed), SENDER_UID.load(Relaxed)), (sys::getpid(), uid as u32));
+            assert!(FROM_USER.load(Relaxed) && ADDRESS.load(Relaxed) == 0);
+        };
+        raise(Signal::SIGUSR1).unwrap();
+        sent(k::SI_TKILL);
+        // SAFETY: 1. A signal to this process, with a handler.
+        unsafe { sys::syscall(k::__NR_kill as usize, [sys::getpid() as usize, Signal::SIGUSR1.raw() as usize, 0, 0, 0, 0]) }
+            .unwrap();
+        sent(k::SI_USER as i32);
+    }
+
+    fn a_closure_that_captures_nothing_will_do() {
+        install(Signal::SIGUSR1, Action::info(|info| {
+            LAST.store(info.number() as u32, Relaxed);
+        }));
+        raise(Signal::SIGUSR1).unwrap();
+        assert_eq!(LAST.load(Relaxed), Signal::SIGUSR1.raw());
+    }
+
+    fn a_fault_has_its_address_and_is_not_from_a_user() {
+        static PAGE: AtomicUsize = AtomicUsize::new(0);
+        fn allow(info: &Info) {
+            note_info(info);
+            let writable = (k::PROT_READ | k::PROT_WRITE) as usize;
+            // SAFETY: 1. The page is this test's.
+            let _ = unsafe { sys::syscall(k::__NR_mprotect as usize, [PAGE.load(Relaxed), 1, writable, 0, 0, 0]) };
+        }
+        install(Signal::SIGSEGV, Action::info(allow));
+        let page = map_page(k::PROT_READ);
+        PAGE.store(page.addr(), Relaxed);
+        let word = page.wrapping_add(24).cast::<u32>();
+        // SAFETY: the page is ours, and the handler makes it writable.
+        unsafe { word.write_volatile(7) };
+        // SAFETY: as above.
+        assert_eq!(unsafe { word.read_volatile() }, 7);
+        let address = ADDRESS.load(Relaxed);
+        // s390x says which page, and no more.
+        assert!(address == word.addr() || address == page.addr(), "{address:#x} for {word:?}");
+        assert_eq!(CODE.load(Relaxed), k::SEGV_ACCERR as i32);
+        assert!(!FROM_USER.load(Relaxed) && SENDER.load(Relaxed) == 0);
+    }
+
+    fn a_sent_sigsegv_is_no_fault() {
+        install(Signal::SIGSEGV, Action::info(note_info));
+        raise(Signal::SIGSEGV).unwrap();
+        assert!(FROM_USER.load(Relaxed));
+        assert_eq!((LAST.load(Relaxed), ADDRESS.load(Relaxed)), (Signal::SIGSEGV.raw(), 0));
+    }
+
+    fn a_filter_that_traps_says_so() {
+        install(Signal::SIGSYS, Action::info(note_info));
+        let returns = filter_calls(k::__NR_getppid, 0x0003_0000); // SECCOMP_RET_TRAP
+        if let Err(errno) = returns {
+            skip_because(errno, "seccomp filters");
+        }
+        // SAFETY: 1. It changes nothing.
+        let _ = unsafe { sys::syscall(k::__NR_getppid as usize, [0; 6]) };
+        assert_eq!(LAST.load(Relaxed), Signal::SIGSYS.raw());
+        assert!(FROM_SECCOMP.load(Relaxed) && !FROM_USER.load(Relaxed));
+    }
+
+    fn a_handler_sees_where_it_interrupted() {
+        static STOP: AtomicBool = AtomicBool::new(false);
+        static TID: AtomicU32 = AtomicU32::new(0);
+        static INSIDE: AtomicU32 = AtomicU32::new(0);
+        #[inline(never)]
+        fn spin() {
+            while !STOP.load(Relaxed) {}
+        }
+        fn look(info: &Info) {
+            let start = spin as fn() as usize;
+            // The loop is a handful of instructions.
+            INSIDE.fetch_add((start..start + 256).contains(&info.pc()) as u32, Relaxed);
+        }
+        install(Signal::SIGUSR1, Action::info(look));
+        let spinning = thread::spawn(|| {
+            TID.store(sys::gettid(), Relaxed);
+            spin();
+        });
+        wait_until("the thread", || TID.load(Relaxed) != 0);
+        wait_until("the loop to be interrupted", || {
+            sys::tgkill(sys::getpid(), TID.load(Relaxed), Signal::SIGUSR1.raw()).unwrap();
+            INSIDE.load(Relaxed) >= 10
+        });
+        STOP.store(true, Relaxed);
+        spinning.unwrap().join();
+    }
+
+    fn a_handler_sees_the_stack_and_the_frame_that_it_interrupted() {
+        static STOP: AtomicBool = AtomicBool::new(false);
+        static TID: AtomicU32 = AtomicU32::new(0);
+        static LOW: AtomicUsize = AtomicUsize::new(0);
+        static HIGH: AtomicUsize = AtomicUsize::new(0);
+        static INSIDE: AtomicU32 = AtomicU32::new(0);
+        static FRAMED: AtomicU32 = AtomicU32::new(0);
+        /// What is aligned more than the stack makes a function use its frame pointer.
+        #[repr(align(256))]
+        struct Aligned([u8; 256]);
+        #[inline(never)]
+        fn spin() {
+            let local = Aligned([1; 256]);
+            LOW.store(black_box(&local).0.as_ptr().addr(), Relaxed);
+            while !STOP.load(Relaxed) {}
+            black_box(&local);
+        }
+        #[inline(never)]
+        fn caller() {
+            let local = [2u8; 64];
+            HIGH.store(black_box(&local).as_ptr().addr() + 64, Relaxed);
+            spin();
+            black_box(&local);
+        }
+        fn look(info: &Info) {
+            let (low, high) = (LOW.load(Relaxed), HIGH.load(Relaxed));
+            if low == 0 {
+                return;
+            }
+            INSIDE.fetch_add((low.saturating_sub(1024)..=high).contains(&info.sp()) as u32, Relaxed);
+            FRAMED.fetch_add((low.saturating_sub(1024)..=high).contains(&info.fp()) as u32, Relaxed);
+        }
+        install(Signal::SIGUSR1, Action::info(look));
+        let spinning = thread::spawn(|| {
+            TID.store(sys::gettid(), Relaxed);
+            caller();
+        });
+        wait_until("the thread", || TID.load(Relaxed) != 0);
+        wait_until("the loop to be interrupted", || {
+            sys::tgkill(sys::getpid(), TID.load(Relaxed), Signal::SIGUSR1.raw()).unwrap();
+            INSIDE.load(Relaxed) >= 10 && FRAMED.load(Relaxed) >= 10
+        });
+        STOP.store(true, Relaxed);
+        spinning.unwrap().join();
+    }
+
+    fn handlers_run_on_the_signal_stack_of_their_thread() {
+        static WHERE: AtomicUsize = AtomicUsize::new(0);
+        extern "C" fn look(_: i32) {
+            let local = 0u8;
+            WHERE.store(black_box(&raw const local).addr(), Relaxed);
+        }
+        fn check() -> SignalStack {
+            let stack = signal_stack().expect("a signal stack");
+            raise(Signal::SIGUSR1).unwrap();
+            let low = stack.base.addr();
+            assert!((low..low + stack.size).contains(&WHERE.load(Relaxed)), "{stack:?}");
+            assert!(stack.size >= 32 << 10);
+            assert!(has_guard_below(low), "{stack:?}");
+            stack
+        }
+        install(Signal::SIGUSR1, Action::call(look));
+        let mains = check();
+        for _ in 0..3 {
+            assert_ne!(thread::spawn(|| check().base.addr()).unwrap().join(), mains.base.addr());
+        }
+    }
+
+    fn a_signal_stack_takes_no_memory_until_it_is_used() {
+        fn resident() -> usize {
+            let stack = signal_stack().expect("a signal stack");
+            let mut pages = [0u8; 1024];
+            let at = (&raw mut pages).expose_provenance();
+            // SAFETY: 1. The kernel writes a byte for each page of the stack, which is a few dozen.
+            unsafe { sys::syscall(k::__NR_mincore as usize, [stack.base.addr(), stack.size, at, 0, 0, 0]) }.unwrap();
+            pages.iter().filter(|page| **page & 1 != 0).count()
+        }
+        let (before, after) = thread::spawn(|| {
+            let before = resident();
+            install(Signal::SIGUSR1, Action::call(note));
+            raise(Signal::SIGUSR1).unwrap();
+            (before, resident())
+        })
+        .unwrap()
+        .join();
+        assert_eq!(before, 0);
+        assert!((1..=4).contains(&after), "{after}");
+    }
+
+    fn handlers_of_different_signals_nest() {
+        static DEPTH: AtomicU32 = AtomicU32::new(0);
+        extern "C" fn inner(_: i32) {
+            DEPTH.fetch_add(10, Relaxed);
+        }
+        extern "C" fn outer(_: i32) {
+            raise(Signal::SIGUSR2).unwrap();
+            DEPTH.fetch_add(1, Relaxed);
+        }
+        install(Signal::SIGUSR2, Action::call(inner));
+        install(Signal::SIGUSR1, Action { mask: SigSet::empty(), ..Action::call(outer) });
+        raise(Signal::SIGUSR1).unwrap();
+        assert_eq!(DEPTH.load(Relaxed), 11);
+    }
+
+    fn a_signal_stack_that_is_too_small_is_refused() {
+        let mut small = [0u8; 512];
+        // SAFETY: 1. Refused.
+        let set = unsafe { sigaltstack(Some(SignalStack { base: small.as_mut_ptr(), size: small.len() })) };
+        assert_eq!(set, Err(Errno::ENOMEM));
+    }
+
+    fn a_signal_stack_in_use_cannot_be_changed() {
+        static GOT: AtomicBool = AtomicBool::new(false);
+        extern "C" fn change(_: i32) {
+            // SAFETY: 1. Refused.
+            GOT.store(unsafe { sigaltstack(None) } == Err(Errno::EPERM), Relaxed);
+        }
+        install(Signal::SIGUSR1, Action::call(change));
+        raise(Signal::SIGUSR1).unwrap();
+        assert!(GOT.load(Relaxed));
+        // SAFETY: 1. Nothing runs on it.
+        let before = unsafe { sigaltstack(None) }.unwrap();
+        assert!(before.is_some() && signal_stack().is_none());
+    }
+
+    fn a_thread_that_is_signalled_handles_it_itself() {
+        static TIDS: [AtomicU32; 8] = [const { AtomicU32::new(0) }; 8];
+        static WRONG: AtomicU32 = AtomicU32::new(0);
+        static WANTED: AtomicU32 = AtomicU32::new(0);
+        static STOP: AtomicBool = AtomicBool::new(false);
+        extern "C" fn check(_: i32) {
+            WRONG.fetch_add((sys::gettid() != WANTED.load(Relaxed)) as u32, Relaxed);
+            COUNT.fetch_add(1, Relaxed);
+        }
+        install(Signal::SIGUSR1, Action::call(check));
+        let threads = TIDS.each_ref().map(|slot| {
+            thread::spawn(move || {
+                slot.store(sys::gettid(), Relaxed);
+                while !STOP.load(Relaxed) {
+                    thread::sleep(core::time::Duration::from_millis(5));
+                }
+            })
+            .unwrap()
+        });
+        wait_until("all to run", || TIDS.iter().all(|tid| tid.load(Relaxed) != 0));
+        for round in 0..50 {
+            let tid = TIDS[round % TIDS.len()].load(Relaxed);
+            WANTED.store(tid, Relaxed);
+            sys::tgkill(sys::getpid(), tid, Signal::SIGUSR1.raw()).unwrap();
+            wait_until("its handler", || COUNT.load(Relaxed) == round + 1);
+        }
+        assert_eq!(WRONG.load(Relaxed), 0);
+        STOP.store(true, Relaxed);
+        threads.into_iter().for_each(|thread| thread.join());
+    }
+
     #[keys("signal=15")]
     fn an_unhandled_signal_ends_the_process_by_it() {
         raise(Signal::SIGTERM).unwrap();
         thread::park();
     }
+
+    #[keys("signal=15")]
+    fn dying_from_a_signal_that_is_caught_and_blocked_is_dying_by_it() {
+        install(Signal::SIGTERM, Action::call(note));
+        mask(How::Set, &SigSet::full());
+        let _others = [(); 3].map(|()| thread::spawn(thread::park).unwrap());
+        thread::spawn(|| signal::die_from(Signal::SIGTERM)).unwrap().join()
+    }
+
+    fn a_signal_that_does_not_end_a_process_becomes_its_status() {
+        let pid = fork().unwrap();
+        if pid == 0 {
+            signal::die_from(Signal::SIGURG);
+        }
+        assert_eq!(wait_for(pid), Ended::Exit(128 + k::SIGURG));
+    }
+
+    fn the_first_process_of_a_namespace_dies_with_128_and_the_number() {
+        let namespaces = (k::CLONE_NEWUSER | k::CLONE_NEWPID) as usize;
+        // SAFETY: 1. This process is alone, and its children get a namespace of their own.
+        if let Err(errno) = unsafe { sys::syscall(k::__NR_unshare as usize, [namespaces, 0, 0, 0, 0, 0]) } {
+            skip_because(errno, "namespaces");
+        }
+        let pid = match fork() {
+            Ok(pid) => pid,
+            Err(errno) => skip_because(errno, "namespaces"),
+        };
+        if pid == 0 {
+            assert_eq!(sys::getpid(), 1);
+            install(Signal::SIGTERM, Action::call(die));
+            extern "C" fn die(_: i32) {
+                signal::die_from(Signal::SIGTERM)
+            }
+            raise(Signal::SIGTERM).unwrap();
+            sys::exit_group(1);
+        }
+        assert_eq!(wait_for(pid), Ended::Exit(128 + k::SIGTERM));
+    }
+
+    #[keys("exit=101", "stderr=thread 'main' panicked at ")]
+    fn a_handler_that_panics_ends_the_process_with_101() {
+        extern "C" fn boom(_: i32) {
+            panic!("in a handler");
+        }
+        install(Signal::SIGUSR1, Action::call(boom));
+        raise(Signal::SIGUSR1).unwrap();
+    }
+
+    fn handle_or_die_and_nothing_between() {
+        // Turning a handler on and off while signals come: the process dies or handles, whatever the moment.
+        let (mut handled, mut died) = (0, 0);
+        for round in 0..40 {
+            let pid = fork().unwrap();
+            if pid == 0 {
+                for _ in 0..round * 5 {
+                    install(Signal::SIGINT, Action::call(note));
+                    install(Signal::SIGINT, Action::DEFAULT);
+                }
+                install(Signal::SIGINT, Action::call(note));
+                raise(Signal::SIGINT).unwrap();
+                sys::exit_group(if COUNT.load(Relaxed) > 0 { 7 } else { 8 });
+            }
+            let target = [pid as usize, Signal::SIGINT.raw() as usize, 0, 0, 0, 0];
+            // SAFETY: 1. A signal to our own child.
+            let _ = unsafe { sys::syscall(k::__NR_kill as usize, target) };
+            match wait_for(pid) {
+                Ended::Exit(7) => handled += 1,
+                Ended::Signal(k::SIGINT) => died += 1,
+                other => panic!("{other:?}"),
+            }
+        }
+        assert_eq!(handled + died, 40);
+    }
+}
+
+static CODE: AtomicI32 = AtomicI32::new(0);
+static SENDER: AtomicU32 = AtomicU32::new(0);
+static SENDER_UID: AtomicU32 = AtomicU32::new(0);
+static ADDRESS: AtomicUsize = AtomicUsize::new(0);
+static FROM_USER: AtomicBool = AtomicBool::new(false);
+static FROM_SECCOMP: AtomicBool = AtomicBool::new(false);
+
+/// Keeps what a handler was told.
+fn note_info(info: &Info) {
+    LAST.store(info.number() as u32, Relaxed);
+    CODE.store(info.code(), Relaxed);
+    SENDER.store(info.sender().map_or(0, |sender| sender.pid), Relaxed);
+    SENDER_UID.store(info.sender().map_or(0, |sender| sender.uid), Relaxed);
+    ADDRESS.store(info.address().map_or(0, |address| address.addr()), Relaxed);
+    FROM_USER.store(info.from_user(), Relaxed);
+    FROM_SECCOMP.store(info.from_seccomp(), Relaxed);
+}
+
+fn skip_because(errno: Errno, what: &str) -> ! {
+    match errno {
+        Errno::ENOSYS | Errno::EINVAL => skip(match what {
+            "namespaces" => "no namespaces here",
+            _ => "no seccomp filters here",
+        }),
+        Errno::EPERM | Errno::ENOSPC => skip("not allowed here"),
+        _ => panic!("{what}: {errno}"),
+    }
+}
+
+/// The hexadecimal number after `name` in /proc/thread-self/status.
+fn status_line(name: &str) -> u64 {
+    let mut buf = [0; 4096];
+    let status = read_file(c"/proc/thread-self/status", &mut buf).unwrap();
+    let text = core::str::from_utf8(status).unwrap();
+    let line = text.lines().find_map(|line| line.strip_prefix(name)).unwrap();
+    u64::from_str_radix(line.trim(), 16).unwrap()
+}
+
+fn map_page(prot: u32) -> *mut u8 {
+    #[repr(align(65536))] // As large as pages are.
+    struct Page([AtomicU8; 64 << 10]);
+    static PAGE: Page = Page([const { AtomicU8::new(0) }; _]);
+    let at = PAGE.0[0].as_ptr().expose_provenance();
+    // SAFETY: 1. Whole pages that nobody else uses.
+    unsafe { sys::syscall(k::__NR_mprotect as usize, [at, 64 << 10, prot as usize, 0, 0, 0]) }.unwrap();
+    core::ptr::with_exposed_provenance_mut(at)
+}
+
+/// Whether the mapping that ends at `address` cannot be touched.
+fn has_guard_below(address: usize) -> bool {
+    let mut buf = [0; 32 << 10];
+    let maps = core::str::from_utf8(read_file(c"/proc/self/maps", &mut buf).unwrap()).unwrap();
+    maps.lines().any(|line| {
+        let Some((range, rest)) = line.split_once(' ') else { return false };
+        let Some((_, end)) = range.split_once('-') else { return false };
+        usize::from_str_radix(end, 16) == Ok(address) && rest.starts_with("---")
+    })
 }

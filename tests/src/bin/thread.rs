@@ -167,6 +167,7 @@ tests! {
         const NOBODY: usize = 54321; // Root has no such limit; elsewhere this is refused and the limit holds as it is.
         // SAFETY: 1. Changes who this process is, and nothing else; so does the limit.
         let _ = unsafe { sys::syscall(k::__NR_setresuid as usize, [NOBODY, NOBODY, NOBODY, 0, 0, 0]) };
+        spawn(|| ()).unwrap().join(); // What the first one sets up stays.
         set_process_limit(0);
         let before = mappings();
         for _ in 0..3 {
@@ -184,6 +185,7 @@ tests! {
 
     fn a_limit_on_memory_makes_spawn_fail_with_enomem() {
         static CLOSURES: AtomicUsize = AtomicUsize::new(0);
+        spawn(|| ()).unwrap().join(); // What the first one sets up stays.
         let before = mappings();
         for size in [usize::MAX, usize::MAX - 100_000, usize::MAX - (64 << 20)] {
             let captured = Dropped(&CLOSURES);
@@ -271,6 +273,7 @@ tests! {
     }
 
     fn a_thread_value_outlives_its_thread() {
+        spawn(|| ()).unwrap().join(); // What the first one sets up stays.
         let before = mappings();
         let handle = Builder::new().name("gone").spawn(|| ()).unwrap();
         let kept: Thread = handle.thread();

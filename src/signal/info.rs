@@ -1,0 +1,123 @@
+//! What a handler is told: siginfo_t and the interrupted thread's registers; sigaction(2).
+
+use core::fmt;
+use core::marker::PhantomData;
+
+use linux_raw_sys::general as k;
+use static_assertions::{assert_eq_size, assert_not_impl_any};
+
+use super::Signal;
+use crate::arch::{Arch, Cpu};
+
+/// What the kernel says about a signal, while its handler runs.
+pub struct Info<'a> {
+    siginfo: &'a k::siginfo_t,
+    /// The `ucontext`, which linux-raw-sys has no type for.
+    context: *const u8,
+    frame: PhantomData<&'a ()>,
+}
+
+assert_eq_size!(k::siginfo_t, [u8; 128]); // The kernel's SI_MAX_SIZE: never less, whatever the signal.
+assert_not_impl_any!(Info: Send, Sync); // It lies in the handler's frame.
+
+/// Who sent a signal.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Sender {
+    /// The process, as seen from here; 0 if it is not seen from here.
+    pub pid: u32,
+    /// Its real user.
+    pub uid: u32,
+}
+
+/// The part that all signals have; linux-raw-sys knows in which order this machine has it.
+type Head = k::siginfo__bindgen_ty_1__bindgen_ty_1;
+
+impl<'a> Info<'a> {
+    /// # Safety
+    ///
+    /// 1. Both are what the kernel passed to a handler with `SA_SIGINFO`, and that handler still runs.
+    pub(super) unsafe fn new(siginfo: *const k::siginfo_t, context: *const u8) -> Info<'a> {
+        // SAFETY: 1. The kernel wrote all of it.
+        Info { siginfo: unsafe { &*siginfo }, context, frame: PhantomData }
+    }
+
+    fn head(&self) -> &Head {
+        // SAFETY: all signals have this part, and it is numbers.
+        unsafe { &self.siginfo.__bindgen_anon_1.__bindgen_anon_1 }
+    }
+
+    /// The signal's number.
+    pub fn number(&self) -> i32 {
+        self.head().si_signo
+    }
+
+    /// Why the signal came: `SI_USER` (0) and less when a program or a timer sent it, above 0 when the kernel did; the
+    /// meaning depends on the signal (sigaction(2)).
+    pub fn code(&self) -> i32 {
+        self.head().si_code
+    }
+
+    /// Whether a program sent it: kill(2), tgkill(2), sigqueue(3). A SIGSEGV of that kind is no memory fault. (The kernel
+    /// says the same of the SIGPIPE that a write raises.)
+    pub fn from_user(&self) -> bool {
+        [k::SI_USER as i32, k::SI_TKILL, k::SI_QUEUE].contains(&self.code())
+    }
+
+    /// Whether a seccomp filter sent it, in place of a system call: `SIGSYS` with `SYS_SECCOMP`.
+    pub fn from_seccomp(&self) -> bool {
+        self.number() == k::SIGSYS as i32 && self.code() == k::SYS_SECCOMP as i32
+    }
+
+    /// Who sent it, if a program did.
+    pub fn sender(&self) -> Option<Sender> {
+        // SAFETY: with these codes the kernel writes this part.
+        let kill = self.from_user().then(|| unsafe { self.head()._sifields._kill })?;
+        Some(Sender { pid: kill._pid as u32, uid: kill._uid })
+    }
+
+    /// The address that faulted, if the kernel sent SIGSEGV, SIGBUS, SIGILL, SIGFPE or SIGTRAP for one. (s390x says only
+    /// which page for the first two.)
+    pub fn address(&self) -> Option<*const u8> {
+        const WITH_ADDRESS: [u32; 5] = [k::SIGSEGV, k::SIGBUS, k::SIGILL, k::SIGFPE, k::SIGTRAP];
+        let has =
+            self.code() > 0 && self.code() != k::SI_KERNEL as i32 && WITH_ADDRESS.contains(&(self.number() as u32));
+        // SAFETY: for these the kernel writes this part.
+        has.then(|| unsafe { self.head()._sifields._sigfault }._addr.cast_const().cast())
+    }
+
+    /// The address of the instruction that was about to run, or that faulted.
+    pub fn pc(&self) -> usize {
+        self.register(Cpu::CONTEXT.pc)
+    }
+
+    /// The interrupted stack pointer.
+    pub fn sp(&self) -> usize {
+        self.register(Cpu::CONTEXT.sp)
+    }
+
+    /// The interrupted frame pointer: where this machine's chain of frames starts, if the program was compiled to have one
+    /// (`-Cforce-frame-pointers`). On PowerPC that is the stack pointer; on MIPS and s390x there is the register and no
+    /// chain.
+    pub fn fp(&self) -> usize {
+        self.register(Cpu::CONTEXT.fp)
+    }
+
+    fn register(&self, offset: usize) -> usize {
+        // SAFETY: the context is this machine's `ucontext`, and the offset is of a register in it.
+        let register = unsafe { self.context.byte_add(offset) }.cast::<usize>();
+        // SAFETY: as above; unaligned, for a stack pointer that a program broke may have put the frame anywhere.
+        unsafe { register.read_unaligned() }
+    }
+}
+
+impl fmt::Debug for Info<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Info")
+            .field("signal", &Signal::from_raw(self.number() as u32))
+            .field("code", &self.code())
+            .field("sender", &self.sender())
+            .field("address", &self.address())
+            .field("pc", &format_args!("{:#x}", self.pc()))
+            .finish_non_exhaustive()
+    }
+}

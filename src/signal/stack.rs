@@ -1,0 +1,89 @@
+//! Signal stacks: sigaltstack(2).
+
+use core::ptr::null_mut;
+use core::sync::atomic::{AtomicBool, Ordering::Relaxed};
+
+use linux_raw_sys::{auxvec, general as k};
+
+use crate::auxv::{self, page_size};
+use crate::errno::Result;
+use crate::sys;
+
+/// Memory for the calling thread's handlers to run on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SignalStack {
+    /// Its low end.
+    pub base: *mut u8,
+    /// Its size in bytes.
+    pub size: usize,
+}
+
+/// The calling thread's signal stack, if it has one.
+pub fn signal_stack() -> Option<SignalStack> {
+    // It cannot fail; a filter that forbids it is no stack.
+    // SAFETY: 1. Nothing changes.
+    unsafe { sys::sigaltstack(None) }.ok().and_then(from_kernel)
+}
+
+/// sigaltstack(2): sets the calling thread's signal stack, `None` for none, and returns the one before. `ENOMEM` for less
+/// than the kernel's least (`AT_MINSIGSTKSZ`), `EPERM` in a handler that runs on the present one.
+///
+/// # Safety
+///
+/// 1. `new` is memory that is used for nothing else as long as it is this thread's signal stack, and it is large enough for
+///    the handlers that run on it; nothing guards its end.
+pub unsafe fn sigaltstack(new: Option<SignalStack>) -> Result<Option<SignalStack>> {
+    let new = match new {
+        Some(SignalStack { base, size }) => k::sigaltstack { ss_sp: base.cast(), ss_flags: 0, ss_size: size as _ },
+        None => k::sigaltstack { ss_sp: null_mut(), ss_flags: k::SS_DISABLE as i32, ss_size: 0 },
+    };
+    // SAFETY: 1. is our caller's.
+    unsafe { sys::sigaltstack(Some(&new)) }.map(from_kernel)
+}
+
+fn from_kernel(old: k::sigaltstack) -> Option<SignalStack> {
+    let disabled = old.ss_flags as u32 & k::SS_DISABLE != 0;
+    (!disabled).then_some(SignalStack { base: old.ss_sp.cast(), size: old.ss_size as usize })
+}
+
+/// The size of a thread's signal stack in bytes, whole pages.
+///
+/// Twice what the kernel needs for the registers of this processor: one of rt0's own handlers, which block everything, may
+/// come while one of the program's runs, which block all but rt0's.
+pub(crate) fn stack_size() -> usize {
+    const LEAST: usize = 32 << 10;
+    const HANDLERS: usize = 16 << 10;
+    const MOST_BELIEVED: usize = 1 << 20; // Some 16 times what the largest registers of today take.
+    let frame = auxv::of_process().get(auxvec::AT_MINSIGSTKSZ as usize).unwrap_or(0).min(MOST_BELIEVED);
+    (2 * frame + HANDLERS).max(LEAST).next_multiple_of(page_size())
+}
+
+/// Gives the main thread its signal stack, below it a guard page. Who asks first does so before a second thread exists, so
+/// is the main thread. A stack that it was given before stays. `ENOMEM`; a filter that forbids sigaltstack(2) leaves its
+/// handlers on its own stack.
+pub(crate) fn ensure_main_has_stack() -> Result<()> {
+    static ASKED: AtomicBool = AtomicBool::new(false);
+    // Relaxed: later threads are cloned after this.
+    if ASKED.load(Relaxed) {
+        return Ok(());
+    }
+    if signal_stack().is_none() {
+        let (guard, size) = (page_size(), stack_size());
+        let flags = k::MAP_PRIVATE | k::MAP_ANONYMOUS | k::MAP_NORESERVE | k::MAP_STACK;
+        // SAFETY: 1. Not MAP_FIXED.
+        let map = unsafe { sys::mmap(null_mut(), guard + size, k::PROT_READ | k::PROT_WRITE, flags, -1, 0) }?;
+        // SAFETY: 1. Fresh, and nobody uses it.
+        let guarded = unsafe { sys::mprotect(map, guard, k::PROT_NONE) };
+        // SAFETY: 1. Fresh memory that stays for the life of the process.
+        let set =
+            guarded.and_then(|()| unsafe { sigaltstack(Some(SignalStack { base: map.wrapping_add(guard), size })) });
+        if set.is_err() {
+            // SAFETY: 1. Nobody uses it.
+            unsafe { sys::munmap(map, guard + size) }
+                .unwrap_or_else(|errno| sys::die("munmap of a signal stack", errno));
+        }
+        guarded?;
+    }
+    ASKED.store(true, Relaxed);
+    Ok(())
+}

@@ -1,0 +1,198 @@
+//! Stacks that run over: the line, the death, and what is no overflow.
+#![no_std]
+#![no_main]
+
+use core::hint::black_box;
+use core::ptr;
+use core::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
+
+use linux_raw_sys::general as k;
+use rt0::signal::{Action, Handler, How, Info, SigSet, Signal, action_of, mask, raise, sigaction, signal_stack};
+use rt0::thread::{Builder, report_overflows, spawn};
+use rt0::{sys, thread};
+use rt0_tests::{Ended, stderr_of, tests};
+
+#[allow(unconditional_recursion)]
+fn forever(n: usize) -> usize {
+    let frame = black_box([n as u8; 256]);
+    forever(black_box(n + 1)) + frame[n % 256] as usize
+}
+
+/// Reads from an address where nothing is.
+fn fault_at(address: usize) {
+    // SAFETY: none; the tests want the fault.
+    black_box(unsafe { ptr::with_exposed_provenance::<u8>(address).read_volatile() });
+}
+
+/// The child's stack overflows; the line says which thread it was.
+fn says(child: impl FnOnce(), start: &str) {
+    let mut buf = [0; 512];
+    let (text, ended) = stderr_of(child, &mut buf);
+    assert_eq!(ended, Ended::Signal(k::SIGSEGV), "{text}");
+    let line = text.strip_prefix('\n').expect("an empty line first").strip_suffix('\n').expect("a whole line");
+    assert!(line.starts_with(start), "{line}");
+    // `thread 'x' (tid 1) has overflowed its stack: it touched 0x1, below 0x2..0x3 (4 KiB)`
+    let numbers = line.split("it touched ").nth(1).expect("an address");
+    let mut numbers = numbers.split([',', ' ', '.']).filter_map(|word| word.strip_prefix("0x"));
+    let mut number = || usize::from_str_radix(numbers.next().expect("three numbers"), 16).expect("a number");
+    let (address, low, high) = (number(), number(), number());
+    assert!(address < low + (64 << 10) && low < high, "{line}");
+}
+
+tests! {
+    fn a_thread_with_a_name_says_it() {
+        says(|| Builder::new().name("deep diver").spawn(|| forever(0)).map(|_| thread::park()).unwrap(), "thread 'deep diver' (tid ");
+    }
+
+    fn a_thread_without_a_name_says_so() {
+        says(|| drop(spawn(|| forever(0)).unwrap().join()), "thread '<unnamed>' (tid ");
+    }
+
+    fn the_main_thread_says_so_when_it_was_asked_to() {
+        says(|| {
+            report_overflows().unwrap();
+            forever(0);
+        }, "thread 'main' (tid ");
+    }
+
+    fn the_main_thread_says_so_once_there_was_another() {
+        says(|| {
+            spawn(|| ()).unwrap().join();
+            forever(0);
+        }, "thread 'main' (tid ");
+    }
+
+    fn the_stack_that_is_named_is_the_one_that_was_asked_for() {
+        let mut buf = [0; 512];
+        let (text, _) = stderr_of(|| drop(Builder::new().stack_size(1 << 20).spawn(|| forever(0)).unwrap().join()), &mut buf);
+        let kib = text.strip_suffix(" KiB)\n").and_then(|text| text.rsplit_once('(')).and_then(|(_, kib)| kib.parse::<u32>().ok());
+        assert!(kib.is_some_and(|kib| (1024..=1024 + 64).contains(&kib)), "{text}");
+    }
+
+    fn one_of_many_threads_ends_them_all() {
+        says(|| {
+            let _others = [(); 20].map(|()| spawn(thread::park).unwrap());
+            Builder::new().name("one").spawn(|| forever(0)).unwrap().join();
+        }, "thread 'one' (tid ");
+    }
+
+    #[keys("stack=65536")]
+    fn a_tiny_stack_of_main_starts_and_says_so() {
+        says(|| {
+            report_overflows().unwrap();
+            forever(0);
+        }, "thread 'main' (tid ");
+    }
+
+    /// Where a peer of ours dies at the start.
+    #[keys("stack=unlimited")]
+    fn a_stack_without_limit_is_none_to_stumble_over() {
+        says(|| drop(spawn(|| forever(0)).unwrap().join()), "thread '<unnamed>' (tid ");
+        let mut buf = [0; 512];
+        let (text, ended) = stderr_of(|| {
+            report_overflows().unwrap();
+            fault_at(8);
+        }, &mut buf);
+        assert_eq!((text, ended), ("", Ended::Signal(k::SIGSEGV)));
+    }
+
+    fn other_faults_die_without_a_line() {
+        let mut buf = [0; 512];
+        for address in [0, 8, usize::MAX - 100] {
+            let (text, ended) = stderr_of(|| {
+                report_overflows().unwrap();
+                fault_at(address);
+            }, &mut buf);
+            assert_eq!((text, ended), ("", Ended::Signal(k::SIGSEGV)));
+            let (text, ended) = stderr_of(|| spawn(move || fault_at(address)).unwrap().join(), &mut buf);
+            assert_eq!((text, ended), ("", Ended::Signal(k::SIGSEGV)));
+        }
+    }
+
+    fn a_signal_that_was_sent_still_kills() {
+        let mut buf = [0; 512];
+        for signal in [Signal::SIGSEGV, Signal::SIGBUS] {
+            let (text, ended) = stderr_of(|| {
+                report_overflows().unwrap();
+                raise(signal).unwrap();
+            }, &mut buf);
+            assert_eq!((text, ended), ("", Ended::Signal(signal.raw())));
+        }
+    }
+
+    fn an_overflow_with_the_signal_blocked_dies_by_it() {
+        let mut buf = [0; 512];
+        let (text, ended) = stderr_of(|| {
+            report_overflows().unwrap();
+            mask(How::Set, &SigSet::full());
+            drop(spawn(|| forever(0)).unwrap().join());
+        }, &mut buf);
+        assert_eq!((text, ended), ("", Ended::Signal(k::SIGSEGV)));
+    }
+
+    /// The second fault comes where no handler can run any more.
+    fn a_handler_that_overflows_its_signal_stack_dies_by_sigsegv() {
+        extern "C" fn deep(_: i32) {
+            forever(0);
+        }
+        let mut buf = [0; 512];
+        let (_, ended) = stderr_of(|| {
+            // SAFETY: 1. It runs until it dies.
+            unsafe { sigaction(Signal::SIGUSR1, Action { mask: SigSet::empty(), ..Action::call(deep) }) }.unwrap();
+            spawn(|| raise(Signal::SIGUSR1).unwrap()).unwrap().join();
+        }, &mut buf);
+        assert_eq!(ended, Ended::Signal(k::SIGSEGV));
+    }
+
+    fn a_handler_of_the_programs_own_replaces_the_reporter() {
+        fn own(info: &Info) {
+            let here = black_box(&raw const info).addr();
+            let stack = signal_stack().unwrap();
+            sys::exit_group(if (stack.base.addr()..stack.base.addr() + stack.size).contains(&here) { 42 } else { 1 });
+        }
+        let mut buf = [0; 512];
+        for before in [true, false] {
+            let (text, ended) = stderr_of(|| {
+                if !before {
+                    report_overflows().unwrap();
+                }
+                // SAFETY: 1. It ends the process.
+                unsafe { sigaction(Signal::SIGSEGV, Action::info(own)) }.unwrap();
+                report_overflows().unwrap();
+                drop(spawn(|| forever(0)).unwrap().join());
+            }, &mut buf);
+            assert_eq!((text, ended), ("", Ended::Exit(42)));
+            let (text, ended) = stderr_of(|| {
+                // SAFETY: 1. It ends the process.
+                unsafe { sigaction(Signal::SIGSEGV, Action::info(own)) }.unwrap();
+                forever(0);
+            }, &mut buf);
+            assert_eq!((text, ended), ("", Ended::Exit(42)));
+        }
+    }
+
+    fn nothing_is_installed_until_it_is_asked_for() {
+        let is_default = |signal| matches!(action_of(signal).unwrap().handler, Handler::Default);
+        assert!(is_default(Signal::SIGSEGV) && is_default(Signal::SIGBUS) && signal_stack().is_none());
+        spawn(|| ()).unwrap().join();
+        assert!(!is_default(Signal::SIGSEGV) && !is_default(Signal::SIGBUS) && signal_stack().is_some());
+    }
+
+    fn large_frames_are_reported_too() {
+        static STOP: AtomicBool = AtomicBool::new(false);
+        static SUM: AtomicUsize = AtomicUsize::new(0);
+        /// A frame of several pages, touched from its low end up where the compiler does not probe.
+        #[inline(never)]
+        fn large(n: usize) -> usize {
+            let mut frame = [0u8; 3000];
+            frame[black_box(n) % 3000] = 1;
+            SUM.fetch_add(black_box(&frame)[n % 3000] as usize, Relaxed);
+            if STOP.load(Relaxed) { 0 } else { large(black_box(n + 1)) + frame[0] as usize }
+        }
+        says(|| drop(spawn(|| large(0)).unwrap().join()), "thread '<unnamed>' (tid ");
+        says(|| {
+            report_overflows().unwrap();
+            large(0);
+        }, "thread 'main' (tid ");
+    }
+}
