@@ -50,6 +50,7 @@
 // stand at the root.
 #![cfg_attr(any(target_arch = "mips", target_arch = "mips64"), feature(asm_experimental_arch))]
 
+pub mod all_threads;
 mod arch;
 mod auxv;
 mod errno;

@@ -157,6 +157,30 @@ pub mod flags {
     pub const O_CLOEXEC: u32 = k::O_CLOEXEC;
 }
 
+/// getdents64(2): entries of a folder, for [`dirents`]; 0 bytes at the end. `EINVAL` if not one fits.
+pub(crate) fn getdents64(fd: RawFd, buf: &mut [u8]) -> Result<usize> {
+    // SAFETY: 1. The kernel writes into `buf` only.
+    unsafe { call!(__NR_getdents64, fd as usize, at(buf), buf.len()) }
+}
+
+/// The names of the entries that [`getdents64`] filled in.
+pub(crate) fn dirents(mut filled: &[u8]) -> impl Iterator<Item = &CStr> {
+    const NAME: usize = memoffset::offset_of!(k::linux_dirent64, d_name);
+    const LEN: usize = memoffset::offset_of!(k::linux_dirent64, d_reclen);
+    core::iter::from_fn(move || {
+        let len = u16::from_ne_bytes([*filled.get(LEN)?, *filled.get(LEN + 1)?]);
+        let (entry, rest) = filled.split_at_checked(len.into())?;
+        filled = rest;
+        CStr::from_bytes_until_nul(entry.get(NAME..)?).ok()
+    })
+}
+
+/// readlinkat(2) relative to the working directory: the bytes of the link's text, cut to `buf`. `ENOENT`, `EACCES`, …
+pub(crate) fn readlink(path: &CStr, buf: &mut [u8]) -> Result<usize> {
+    // SAFETY: 1. The kernel reads the path and writes into `buf`.
+    unsafe { call!(__NR_readlinkat, AT_FDCWD, at(path.as_ptr()), at(buf), buf.len()) }
+}
+
 /// dup(2). `EBADF` if `fd` is not open, `EMFILE`.
 pub fn dup(fd: RawFd) -> Result<OwnedFd> {
     // SAFETY: 1. It touches no memory.

@@ -27,6 +27,8 @@
 //! A stack that runs over meets its guard page, and the process ends by SIGSEGV with a line that says so. The reporter and
 //! the main thread's signal stack are installed by the first [`spawn`], or by [`report_overflows`] before.
 
+mod interrupt;
+mod list;
 mod overflow;
 
 use core::cell::UnsafeCell;
@@ -47,6 +49,7 @@ use linux_raw_sys::general as k;
 use memoffset::offset_of;
 use static_assertions::{assert_impl_all, assert_not_impl_any};
 
+use crate::all_threads::Mailbox;
 use crate::arch::CloneArgs;
 use crate::auxv::page_size;
 use crate::errno::{Errno, Result};
@@ -57,6 +60,8 @@ use crate::time::{ClockId, Instant};
 use crate::tls::{self, Image, Layout};
 use crate::vdso;
 
+pub use interrupt::Generation;
+pub(crate) use list::List;
 pub use overflow::report_overflows;
 
 /// Starts a thread that calls `f`, with [`Builder`]'s defaults.
@@ -194,8 +199,14 @@ unsafe fn start(block: NonNull<Block>, stack: *mut u8, thread_pointer: *mut u8) 
     let mut tries = 0;
     loop {
         let before = signal::block_everything();
-        // SAFETY: 2. Nobody else has the block until clone succeeds.
+        // SAFETY: 2. Nobody else has the block until it is linked.
         unsafe { (*block.as_ptr()).mask = before };
+        let list = List::lock_in_silence();
+        if list.is_empty() {
+            // Only the main thread can be here first, and it stays in the list.
+            list.link(this_block());
+        }
+        list.link(block);
         let args = CloneArgs {
             flags: FLAGS as usize,
             stack,
@@ -206,6 +217,10 @@ unsafe fn start(block: NonNull<Block>, stack: *mut u8, thread_pointer: *mut u8) 
         };
         // SAFETY: 1. by 1.; 2. by 2. and 3.; 3. blocked above.
         let cloned = unsafe { sys::clone_thread(&args) };
+        if cloned.is_err() {
+            list.unlink(block);
+        }
+        drop(list);
         before.restore();
         match cloned {
             Ok(_) => return Ok(()),
@@ -238,6 +253,8 @@ pub(crate) unsafe extern "C" fn rust_thread(block: *mut u8) -> ! {
     // SAFETY: `launch` is what `run` was made for, and it runs once.
     unsafe { (this.run)(this) };
     signal::block_everything();
+    List::lock_in_silence().unlink(NonNull::from_ref(this));
+    this.interrupts.end();
     // No handler asks for random bytes any more, so no state is taken after this.
     this.random.give_back();
     let (base, len) = this.mapping;
@@ -283,7 +300,7 @@ fn kernel_name(name: &str) -> heapless::CString<16> {
 
 /// What rt0 knows of a thread. Lies at the thread pointer (variant II) or right below the ABI's part of it.
 #[repr(C, align(16))]
-struct Block {
+pub(crate) struct Block {
     /// Its own address, where variant II wants it.
     this: *mut Block,
     /// The kernel's: the thread's id from before it runs until after it ended, then 0.
@@ -296,6 +313,9 @@ struct Block {
     /// ```
     state: AtomicU32,
     parker: Parker,
+    interrupts: interrupt::Interrupts,
+    links: list::Links,
+    pub(crate) mailbox: Mailbox,
     /// What the vDSO makes this thread's random bytes with.
     random: vdso::StateSlot,
     id: ThreadId,
@@ -329,6 +349,9 @@ impl Block {
             refs: AtomicU32::new(2),
             state: AtomicU32::new(JOINABLE),
             parker: Parker::new(),
+            interrupts: interrupt::Interrupts::new(),
+            links: list::Links::new(),
+            mailbox: Mailbox::new(),
             random: vdso::StateSlot::new(),
             id,
             name: None,
@@ -350,6 +373,12 @@ impl Block {
         // SAFETY: just written, and nobody else has it yet.
         unsafe { (*block.as_ptr()).this = block.as_ptr() };
         (block, thread_pointer)
+    }
+
+    /// The kernel's number for it; 0 once it has ended. The main thread's is the process's, which a fork changes.
+    pub(crate) fn tid(&self) -> u32 {
+        // Acquire pairs with the kernel's clear.
+        if self.mapping.0.is_null() { sys::getpid() } else { self.tid.load(Acquire) }
     }
 
     fn name(&self) -> Option<&str> {
@@ -491,7 +520,7 @@ pub(crate) fn name_for_messages() -> &'static str {
     unsafe { block.as_ref() }.name().unwrap_or("<unnamed>")
 }
 
-fn this_block() -> NonNull<Block> {
+pub(crate) fn this_block() -> NonNull<Block> {
     // SAFETY: 1. All safe code runs after `adopt_main` or in a thread that `start` made.
     unsafe { tls::block_of_this_thread() }
 }
@@ -548,6 +577,10 @@ impl<T> JoinHandle<T> {
         // SAFETY: the handle's reference keeps the block.
         let block = unsafe { this.block.as_ref() };
         block.wait_for_end();
+        if block.state.load(Relaxed) != FINISHED {
+            // By exit(2) in a call of the program's own, or by a filter: there is no result.
+            sys::die("joining a thread that ended without a result", Errno::ECANCELED);
+        }
         // SAFETY: the thread ended after it wrote the result, and left it to us: only dropping the handle detaches.
         let result = unsafe { this.result.read() };
         // SAFETY: 1. The handle's; forgotten above.

@@ -111,9 +111,11 @@ fn main_stack(end: usize, limit: Option<u64>, address: usize) -> Range<usize> {
 /// another mapping is too close. But all that lies between the stack pointer and the stack's end is mapped, so what faults
 /// there is where the stack pointer has gone already, and the stack has not.
 fn ran_over_main(stack: &Range<usize>, address: usize, sp: usize, page: usize) -> bool {
-    /// Frames of this size are believed to be frames; the kernel keeps as much free below a stack.
+    /// Frames of this size are believed to be frames.
     const LARGEST_FRAME: usize = 1 << 20;
-    let on_this_stack = stack.start.saturating_sub(LARGEST_FRAME)..stack.end;
+    /// Nothing else lies so close below: the kernel leaves 128 MiB at least. An emulator's stack reaches beyond a small limit.
+    const STILL_THIS_STACK: usize = 16 << 20;
+    let on_this_stack = stack.start.saturating_sub(STILL_THIS_STACK)..stack.end;
     let frame = sp.saturating_sub(page)..sp.saturating_add(LARGEST_FRAME).min(stack.end);
     on_this_stack.contains(&sp) && frame.contains(&address)
 }

@@ -45,7 +45,7 @@ tests! {
     }
 
     fn a_thread_without_a_name_says_so() {
-        says(|| drop(spawn(|| forever(0)).unwrap().join()), "thread '<unnamed>' (tid ");
+        says(|| _ = spawn(|| forever(0)).unwrap().join(), "thread '<unnamed>' (tid ");
     }
 
     fn the_main_thread_says_so_when_it_was_asked_to() {
@@ -64,7 +64,7 @@ tests! {
 
     fn the_stack_that_is_named_is_the_one_that_was_asked_for() {
         let mut buf = [0; 512];
-        let (text, _) = stderr_of(|| drop(Builder::new().stack_size(1 << 20).spawn(|| forever(0)).unwrap().join()), &mut buf);
+        let (text, _) = stderr_of(|| _ = Builder::new().stack_size(1 << 20).spawn(|| forever(0)).unwrap().join(), &mut buf);
         let kib = text.strip_suffix(" KiB)\n").and_then(|text| text.rsplit_once('(')).and_then(|(_, kib)| kib.parse::<u32>().ok());
         assert!(kib.is_some_and(|kib| (1024..=1024 + 64).contains(&kib)), "{text}");
     }
@@ -87,7 +87,7 @@ tests! {
     /// Where a peer of ours dies at the start.
     #[keys("stack=unlimited")]
     fn a_stack_without_limit_is_none_to_stumble_over() {
-        says(|| drop(spawn(|| forever(0)).unwrap().join()), "thread '<unnamed>' (tid ");
+        says(|| _ = spawn(|| forever(0)).unwrap().join(), "thread '<unnamed>' (tid ");
         let mut buf = [0; 512];
         let (text, ended) = stderr_of(|| {
             report_overflows().unwrap();
@@ -125,7 +125,7 @@ tests! {
         let (text, ended) = stderr_of(|| {
             report_overflows().unwrap();
             mask(How::Set, &SigSet::full());
-            drop(spawn(|| forever(0)).unwrap().join());
+            _ = spawn(|| forever(0)).unwrap().join();
         }, &mut buf);
         assert_eq!((text, ended), ("", Ended::Signal(k::SIGSEGV)));
     }
@@ -159,7 +159,7 @@ tests! {
                 // SAFETY: 1. It ends the process.
                 unsafe { sigaction(Signal::SIGSEGV, Action::info(own)) }.unwrap();
                 report_overflows().unwrap();
-                drop(spawn(|| forever(0)).unwrap().join());
+                _ = spawn(|| forever(0)).unwrap().join();
             }, &mut buf);
             assert_eq!((text, ended), ("", Ended::Exit(42)));
             let (text, ended) = stderr_of(|| {
@@ -189,7 +189,7 @@ tests! {
             SUM.fetch_add(black_box(&frame)[n % 3000] as usize, Relaxed);
             if STOP.load(Relaxed) { 0 } else { large(black_box(n + 1)) + frame[0] as usize }
         }
-        says(|| drop(spawn(|| large(0)).unwrap().join()), "thread '<unnamed>' (tid ");
+        says(|| _ = spawn(|| large(0)).unwrap().join(), "thread '<unnamed>' (tid ");
         says(|| {
             report_overflows().unwrap();
             large(0);

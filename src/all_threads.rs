@@ -1,0 +1,454 @@
+//! One system call on every thread: what the kernel keeps per thread (credentials, capabilities, `no_new_privs`, …), set for
+//! the process.
+//!
+//! ```text
+//!     the caller                                      each other thread
+//!     block the program's signals, lock the list
+//!     the call here; refused? nobody else is touched
+//!     write the request, then for each thread:
+//!       asked = ASKED, tgkill ────────────────────▶   handler: the call; answer = its result
+//!     wait for `REMAINING` to be 0  ◀──────────────   the last one to answer wakes the caller
+//!     compare, look at /proc/self/task
+//!     unlock, unblock
+//! ```
+//!
+//! What must hold, and how it does:
+//!
+//! 1. *Every thread makes the call, once.* A thread is in the list before it runs and until it runs no more of the program:
+//!    [`spawn`](crate::thread::spawn) links it before clone(2) and both are under the lock, a thread unlinks itself under the
+//!    lock when its closure is done. So while the lock is held the threads that could miss the call are those in the list. A
+//!    thread that starts later descends from one that made it, and inherits what the call set. `asked` lets a handler answer
+//!    once, however many signals come.
+//! 2. *No thread is signalled that is not whole.* Its id is in its block before the lock is let go, for clone(2) writes it. It
+//!    starts with every signal blocked and lets the reserved ones through when it has its signal stack; till then the request
+//!    waits, and the caller with it.
+//! 3. *No thread is signalled that is gone.* A thread in the list cannot pass the end of its life, for which it needs the lock.
+//! 4. *Whoever waits for the lock can answer.* All that is blocked in that wait are the program's signals. Else two callers at
+//!    once, or a caller and a thread that spawns or ends, would each wait for the other. Whoever has the lock may block
+//!    everything, as spawn does around clone(2): nobody can ask while it has it.
+//! 5. *Nobody holds the lock and waits for whom it holds up.* The program's signals are blocked, so no handler of its runs on
+//!    the holder and wants the lock. Handlers of rt0's own take no lock. The holder waits for answers, which need none (4), for
+//!    threads to be gone that are behind their unlinking, and for nothing else.
+//! 6. *The request is whole when it is read.* It is written before `asked` is set (release) and read after `asked` was seen
+//!    (acquire); answers are written before `REMAINING` is counted down, and read after it was seen at 0. The next request
+//!    waits for the lock, so for all answers.
+//! 7. *No answer is waited for in vain.* Before the call is made anywhere, one signal to the caller itself shows that signals
+//!    arrive at all (an emulator may lack them) and can be queued (`RLIMIT_SIGPENDING`). A thread that cannot be signalled
+//!    after that, or is killed in its call by a filter, is counted as a mismatch.
+//!
+//! `model.rs` explores every order in which callers, a spawning thread, its child and an ending thread may take these steps,
+//! and shows that each of the rules 1, 3 and 4 is needed.
+//!
+//! The limits: a thread that blocks signal 33 by a raw call is waited for as long as it does; so is one that is stopped. A
+//! blocking call blocks all. What the return from a handler undoes (rt_sigprocmask(2), sigaltstack(2)) changes the caller
+//! alone. A call whose result differs by thread (gettid(2)) is a mismatch by its nature. Other threads' system calls are
+//! interrupted and go on, except those that signal(7) lists as never restarted, which fail with `EINTR`.
+
+#[cfg(test)]
+mod model {}
+mod proc;
+
+use core::cell::UnsafeCell;
+use core::fmt;
+use core::sync::atomic::{
+    AtomicBool, AtomicU32, AtomicUsize,
+    Ordering::{Acquire, Relaxed, Release},
+};
+use core::time::Duration;
+
+use linux_raw_sys::{general as k, prctl};
+
+use crate::arch::{Arch, Cpu};
+use crate::errno::{self, Errno};
+use crate::io::Line;
+use crate::signal::{self, ALL_THREADS, How, SigSet, Signal};
+use crate::thread::{self, List, this_block};
+use crate::{futex, sys};
+
+/// A call on all threads: what it returned on the caller, or what went wrong.
+pub type Result<T> = core::result::Result<T, Error>;
+
+/// Makes the system call `nr` on every thread of the process, the calling one first, and returns what it returned there.
+///
+/// If the kernel refuses it on the calling thread, no other thread makes it: [`Error::Refused`]. If another thread's result
+/// is not the caller's, or there is a thread that rt0 does not know, the process is in a state that no call can undo:
+/// [`Error::Diverged`], and [`Error::or_abort`] is what a program does that cannot go on then.
+///
+/// Errors besides the call's own: `EOPNOTSUPP` where signal 33 cannot be caught or sent (some emulators); `EAGAIN`, as many
+/// signals are on their way as `RLIMIT_SIGPENDING` allows this user.
+///
+/// # Safety
+///
+/// 1. The call, with these arguments, does nothing to memory or to this process that the caller may not do, on each thread.
+pub unsafe fn syscall(nr: usize, args: [usize; 6]) -> Result<usize> {
+    catch()?;
+    let before = signal::mask(How::Block, &SigSet::full());
+    // SAFETY: 1. is our caller's.
+    let done = unsafe { with_list(&List::lock(), nr, args) };
+    signal::mask(How::Set, &before);
+    done
+}
+
+/// # Safety
+///
+/// 1. As for [`syscall`].
+unsafe fn with_list(list: &List, nr: usize, args: [usize; 6]) -> Result<usize> {
+    list.bury_the_dead();
+    let this = this_block();
+    // SAFETY: a block stays as long as it is linked, and of another thread's only atomics are touched.
+    let others = || list.iter().filter(move |block| *block != this).map(|block| unsafe { &*block.as_ptr() });
+    let count = others().count() as u32;
+    if count > 0 {
+        try_out()?;
+    }
+    // SAFETY: 1. is our caller's.
+    let expected = unsafe { sys::syscall(nr, args) }?;
+
+    // SAFETY: no thread is asked, so none reads it (6).
+    unsafe { REQUEST.0.get().write((nr, args)) };
+    REMAINING.store(count, Relaxed);
+    for thread in others() {
+        thread.mailbox.ask(thread.tid());
+    }
+    let mut left = count;
+    while left != 0 {
+        // Killed in its call: it will not answer, and the kernel has cleared its id.
+        if futex::wait_timeout(&REMAINING, left, LOOK_AFTER) == Err(Errno::ETIMEDOUT) {
+            others().filter(|thread| thread.tid() == 0).for_each(|thread| thread.mailbox.give_up(Errno::ESRCH));
+        }
+        // Acquire pairs with every answer's release, for they count down one word.
+        left = REMAINING.load(Acquire);
+    }
+
+    let mut divergence = Divergence::default();
+    for thread in others() {
+        let got = Errno::check(thread.mailbox.answer.load(Relaxed) as isize);
+        if got != Ok(expected) {
+            divergence.mismatches.add(Mismatch { tid: thread.tid(), expected, got });
+        }
+    }
+    let alive = others().filter(|thread| thread.tid() != 0).count();
+    let is_listed = |tid| tid == sys::gettid() || others().any(|thread| thread.tid() == tid);
+    divergence.unlisted = proc::unlisted(is_listed, alive + 1);
+    match divergence.mismatches.total + divergence.unlisted.total {
+        0 => Ok(expected),
+        _ => Err(Error::Diverged(divergence)),
+    }
+}
+
+/// How long to wait for answers before a look at who can still give one.
+const LOOK_AFTER: Duration = Duration::from_millis(100);
+
+/// The call to make. Written under the list's lock while nobody is asked.
+static REQUEST: Request = Request(UnsafeCell::new((0, [0; 6])));
+
+struct Request(UnsafeCell<(usize, [usize; 6])>);
+
+// SAFETY: property 6.
+unsafe impl Sync for Request {}
+
+/// How many threads have not answered. The last one wakes the caller.
+static REMAINING: AtomicU32 = AtomicU32::new(0);
+
+/// A thread's part in a call on all threads.
+pub(crate) struct Mailbox {
+    /// ```text
+    /// IDLE ── ask ──▶ ASKED ── handler ──▶ ANSWERING ── answered ──▶ IDLE
+    /// ```
+    asked: AtomicU32,
+    /// The raw result.
+    answer: AtomicUsize,
+}
+
+const IDLE: u32 = 0;
+const ASKED: u32 = 1;
+const ANSWERING: u32 = 2;
+
+impl Mailbox {
+    pub(crate) const fn new() -> Mailbox {
+        Mailbox { asked: AtomicU32::new(IDLE), answer: AtomicUsize::new(0) }
+    }
+
+    fn ask(&self, tid: u32) {
+        self.asked.store(ASKED, Release); // The request comes before: see `answer`.
+        if let Err(errno) = send(tid) {
+            self.give_up(errno);
+        }
+    }
+
+    /// Answers for a thread that will not, unless it did.
+    fn give_up(&self, errno: Errno) {
+        if self.asked.swap(IDLE, Relaxed) != IDLE {
+            self.answered(raw(Err(errno)));
+        }
+    }
+
+    fn answered(&self, result: usize) {
+        self.answer.store(result, Relaxed);
+        self.asked.store(IDLE, Relaxed);
+        // Release: the answer comes before.
+        if REMAINING.fetch_sub(1, Release) == 1 {
+            futex::wake(&REMAINING, 1);
+        }
+    }
+}
+
+/// The handler: this thread's answer.
+extern "C" fn answer(_: i32) {
+    // SAFETY: a running thread's block stays.
+    let mailbox = unsafe { &this_block().as_ref().mailbox };
+    // Acquire pairs with the release in `ask`. A signal that nobody of ours sent finds nothing to do.
+    if mailbox.asked.compare_exchange(ASKED, ANSWERING, Acquire, Relaxed).is_ok() {
+        // SAFETY: written before this thread was asked, and not again before it has answered.
+        let (nr, args) = unsafe { REQUEST.0.get().read() };
+        // SAFETY: 1. by that of `syscall`.
+        mailbox.answered(raw(unsafe { sys::syscall(nr, args) }));
+    }
+}
+
+fn raw(result: errno::Result<usize>) -> usize {
+    result.unwrap_or_else(|errno| -(errno.raw() as isize) as usize)
+}
+
+/// Signals a thread, and again for some 200 ms while the queue of signals is full.
+fn send(tid: u32) -> errno::Result<()> {
+    for tries in 1..=20 {
+        match sys::tgkill(sys::getpid(), tid, ALL_THREADS) {
+            Err(Errno::EAGAIN) => thread::sleep(Duration::from_millis(tries)),
+            sent => return sent,
+        }
+    }
+    Err(Errno::EAGAIN)
+}
+
+/// Signals the calling thread, which has nothing to answer, to see that it can be done (7).
+fn try_out() -> Result<()> {
+    send(sys::gettid()).map_err(|errno| Error::Refused(if errno == Errno::EINVAL { Errno::EOPNOTSUPP } else { errno }))
+}
+
+/// Installs the handler, once.
+fn catch() -> Result<()> {
+    static CAUGHT: AtomicBool = AtomicBool::new(false);
+    // Relaxed: whoever installs it again installs the same, and the signals are sent after this.
+    if !CAUGHT.load(Relaxed) {
+        // SAFETY: 1. The handler touches this thread's atomics and makes a call that `syscall`'s caller vouched for.
+        unsafe { signal::catch_reserved(ALL_THREADS, answer, true) }.map_err(|errno| match errno {
+            Errno::EINVAL => Errno::EOPNOTSUPP,
+            other => other,
+        })?;
+        CAUGHT.store(true, Relaxed);
+    }
+    Ok(())
+}
+
+/// Why a call on all threads was not made by all with one result.
+#[derive(Clone, Debug)]
+pub enum Error {
+    /// The kernel refused it on the calling thread, and no other thread made it.
+    Refused(Errno),
+    /// The calling thread made it, and not all others did with its result.
+    Diverged(Divergence),
+}
+
+impl Error {
+    /// The kernel's refusal. Ends the process by SIGABRT, with a line that names the threads, if they differ: a process that
+    /// has given up its rights on some threads only must not go on.
+    ///
+    /// ```ignore
+    /// all_threads::setuid(uid).map_err(Error::or_abort)?;
+    /// ```
+    pub fn or_abort(self) -> Errno {
+        match self {
+            Error::Refused(errno) => errno,
+            Error::Diverged(divergence) => {
+                use fmt::Write as _;
+                let mut line = Line::new(2);
+                let _ = writeln!(line, "rt0: fatal: {divergence}"); // There is nobody left to tell of a failure.
+                let _ = line.finish();
+                signal::die_from(Signal::SIGABRT)
+            }
+        }
+    }
+}
+
+impl From<Errno> for Error {
+    fn from(errno: Errno) -> Error {
+        Error::Refused(errno)
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Error::Refused(errno) => errno.fmt(f),
+            Error::Diverged(divergence) => divergence.fmt(f),
+        }
+    }
+}
+
+impl core::error::Error for Error {}
+
+/// How the threads differ after a call on all of them.
+#[derive(Clone, Debug, Default)]
+pub struct Divergence {
+    mismatches: FirstOf<Mismatch>,
+    unlisted: FirstOf<u32>,
+}
+
+/// A thread whose result is not the caller's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Mismatch {
+    /// The thread; 0 if it was killed in its call.
+    pub tid: u32,
+    /// What the call returned on the calling thread.
+    pub expected: usize,
+    /// What it returned on this one. `EAGAIN`: it could not be signalled, for the queue of signals is full. `ESRCH`: it was
+    /// killed.
+    pub got: errno::Result<usize>,
+}
+
+impl Divergence {
+    /// Threads with another result; the first 16 of them.
+    pub fn mismatches(&self) -> &[Mismatch] {
+        &self.mismatches.first
+    }
+
+    /// How many threads had another result.
+    pub fn mismatch_count(&self) -> usize {
+        self.mismatches.total
+    }
+
+    /// Threads of this process that rt0 did not start and could not reach, by their ids; the first 16 of them. Where /proc is
+    /// not mounted nobody can tell.
+    pub fn unlisted(&self) -> &[u32] {
+        &self.unlisted.first
+    }
+
+    /// How many threads rt0 does not know.
+    pub fn unlisted_count(&self) -> usize {
+        self.unlisted.total
+    }
+}
+
+impl fmt::Display for Divergence {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "a system call on all threads left them different:")?;
+        for Mismatch { tid, expected, got } in self.mismatches() {
+            write!(f, " thread {tid} got {got:?}, not {expected};")?;
+        }
+        for tid in self.unlisted() {
+            write!(f, " thread {tid} is unknown;")?;
+        }
+        write!(f, " {} got another result, {} are unknown", self.mismatch_count(), self.unlisted_count())
+    }
+}
+
+/// The first of many, and how many there were.
+#[derive(Clone, Debug)]
+struct FirstOf<T> {
+    first: heapless::Vec<T, 16>,
+    total: usize,
+}
+
+impl<T> Default for FirstOf<T> {
+    fn default() -> FirstOf<T> {
+        FirstOf { first: heapless::Vec::new(), total: 0 }
+    }
+}
+
+impl<T> FirstOf<T> {
+    fn add(&mut self, item: T) {
+        let _ = self.first.push(item); // Beyond those that fit they are counted.
+        self.total += 1;
+    }
+}
+
+/// setuid(2) of the process.
+pub fn setuid(uid: u32) -> Result<()> {
+    // SAFETY: 1. It touches no memory.
+    unsafe { syscall(Cpu::CREDENTIALS.setuid as usize, [uid as usize, 0, 0, 0, 0, 0]) }.map(drop)
+}
+
+/// setgid(2) of the process.
+pub fn setgid(gid: u32) -> Result<()> {
+    // SAFETY: 1. It touches no memory.
+    unsafe { syscall(Cpu::CREDENTIALS.setgid as usize, [gid as usize, 0, 0, 0, 0, 0]) }.map(drop)
+}
+
+/// setgroups(2) of the process.
+pub fn setgroups(gids: &[u32]) -> Result<()> {
+    let args = [gids.len(), gids.as_ptr().expose_provenance(), 0, 0, 0, 0];
+    // SAFETY: 1. The kernel only reads the ids.
+    unsafe { syscall(Cpu::CREDENTIALS.setgroups as usize, args) }.map(drop)
+}
+
+/// setresuid(2) of the process: real, effective and saved user. `u32::MAX` leaves one as it is.
+pub fn setresuid(real: u32, effective: u32, saved: u32) -> Result<()> {
+    let args = [real as usize, effective as usize, saved as usize, 0, 0, 0];
+    // SAFETY: 1. It touches no memory.
+    unsafe { syscall(Cpu::CREDENTIALS.setresuid as usize, args) }.map(drop)
+}
+
+/// setresgid(2) of the process: real, effective and saved group. `u32::MAX` leaves one as it is.
+pub fn setresgid(real: u32, effective: u32, saved: u32) -> Result<()> {
+    let args = [real as usize, effective as usize, saved as usize, 0, 0, 0];
+    // SAFETY: 1. It touches no memory.
+    unsafe { syscall(Cpu::CREDENTIALS.setresgid as usize, args) }.map(drop)
+}
+
+/// prctl(2), `PR_SET_NO_NEW_PRIVS`, of the process: no execve(2) gives it more rights, for good.
+pub fn set_no_new_privs() -> Result<()> {
+    // SAFETY: 1. It touches no memory.
+    unsafe { syscall(k::__NR_prctl as usize, [prctl::PR_SET_NO_NEW_PRIVS as usize, 1, 0, 0, 0, 0]) }.map(drop)
+}
+
+/// An instruction of a seccomp filter: struct sock_filter.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FilterStep {
+    /// What it does.
+    pub code: u16,
+    /// How many instructions to skip if its condition is met.
+    pub jt: u8,
+    /// How many instructions to skip if not.
+    pub jf: u8,
+    /// Its operand.
+    pub k: u32,
+}
+
+/// seccomp(2), `SECCOMP_SET_MODE_FILTER`: a filter on all threads, by the kernel itself (`SECCOMP_FILTER_FLAG_TSYNC`), so all
+/// or none. Either [`set_no_new_privs`] was called or the caller has CAP_SYS_ADMIN, else `EACCES`. `ESRCH`, a thread has a
+/// filter of its own that the caller has not; `EINVAL`, the filter makes no sense; `ENOSYS`, an emulator.
+///
+/// # Safety
+///
+/// 1. What the filter lets a call return is what the kernel could return: rt0 and the program believe it.
+pub unsafe fn seccomp(filter: &[FilterStep]) -> Result<()> {
+    #[repr(C)]
+    struct Program(u16, *const FilterStep); // struct sock_fprog
+    const SET_MODE_FILTER: usize = 1; // linux/seccomp.h, which linux-raw-sys leaves out.
+    const FLAG_TSYNC: usize = 1;
+    let len = filter.len().try_into().map_err(|_| Errno::EINVAL)?;
+    filter.as_ptr().expose_provenance();
+    let program = Program(len, filter.as_ptr());
+    let args = [SET_MODE_FILTER, FLAG_TSYNC, (&raw const program).expose_provenance(), 0, 0, 0];
+    // SAFETY: 1. The kernel only reads the filter, and what that does is our caller's.
+    match unsafe { sys::syscall(k::__NR_seccomp as usize, args) }? {
+        0 => Ok(()),
+        _tid => Err(Error::Refused(Errno::ESRCH)), // Of a thread that stands in the way; as with TSYNC_ESRCH.
+    }
+}
+
+/// landlock_restrict_self(2) of the process, with `flags` as there. Linux 7.0 does it itself (`LANDLOCK_RESTRICT_SELF_TSYNC`);
+/// before, each thread does.
+pub fn landlock_restrict_self(ruleset: sys::RawFd, flags: u32) -> Result<()> {
+    const TSYNC: u32 = 1 << 3; // linux/landlock.h, newer than linux-raw-sys.
+    let nr = k::__NR_landlock_restrict_self as usize;
+    let args = |flags: u32| [ruleset as usize, flags as usize, 0, 0, 0, 0];
+    // SAFETY: 1. It touches no memory.
+    match unsafe { sys::syscall(nr, args(flags | TSYNC)) } {
+        // SAFETY: as above.
+        Err(Errno::EINVAL) => unsafe { syscall(nr, args(flags & !TSYNC)) }.map(drop), // A kernel that does not know the flag.
+        done => Ok(done.map(drop)?),
+    }
+}

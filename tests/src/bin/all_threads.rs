@@ -1,0 +1,621 @@
+//! One system call on every thread.
+#![no_std]
+#![no_main]
+
+use core::sync::atomic::{
+    AtomicBool, AtomicU32, AtomicUsize,
+    Ordering::{Acquire, Relaxed, Release, SeqCst},
+};
+use core::time::Duration;
+
+use linux_raw_sys::{general as k, prctl};
+use rt0::all_threads::{self, Error, FilterStep};
+use rt0::signal::{Action, How, SigSet, Signal, mask, sigaction};
+use rt0::thread::{Builder, JoinHandle, spawn};
+use rt0::{Errno, futex, sys, thread};
+use rt0_tests::{filter_calls, mappings, skip, tests, wait_until};
+
+const KEEPCAPS: [usize; 2] = [prctl::PR_SET_KEEPCAPS as usize, prctl::PR_GET_KEEPCAPS as usize];
+
+/// A flag that the kernel keeps per thread, which needs no rights and means nothing here.
+fn set_flag_on_all(value: usize) -> all_threads::Result<usize> {
+    // SAFETY: 1. It touches no memory.
+    unsafe { all_threads::syscall(k::__NR_prctl as usize, [KEEPCAPS[0], value, 0, 0, 0, 0]) }
+}
+
+fn flag() -> usize {
+    // SAFETY: 1. It only asks.
+    unsafe { sys::syscall(k::__NR_prctl as usize, [KEEPCAPS[1], 0, 0, 0, 0, 0]) }.unwrap()
+}
+
+/// A counter in the kernel: an eventfd(2).
+fn counter() -> usize {
+    // SAFETY: 1. A new descriptor.
+    unsafe { sys::syscall(k::__NR_eventfd2 as usize, [0, k::O_NONBLOCK as usize, 0, 0, 0, 0]) }.unwrap()
+}
+
+/// Lets every thread count itself: no call could tell better whether each makes it once.
+fn count_all(counter: usize) -> all_threads::Result<usize> {
+    static ONE: u64 = 1;
+    // SAFETY: 1. The kernel reads the number.
+    unsafe { all_threads::syscall(k::__NR_write as usize, [counter, (&raw const ONE).expose_provenance(), 8, 0, 0, 0]) }
+}
+
+fn counted(counter: usize) -> u64 {
+    let mut number = [0; 8];
+    assert_eq!(sys::read(counter as i32, &mut number), Ok(8));
+    u64::from_ne_bytes(number)
+}
+
+/// Threads that sleep until they are let go.
+struct Sleepers<const N: usize> {
+    threads: [JoinHandle<usize>; N],
+}
+
+static LET_GO: AtomicU32 = AtomicU32::new(0);
+
+impl<const N: usize> Sleepers<N> {
+    fn start() -> Sleepers<N> {
+        static RUNNING: AtomicUsize = AtomicUsize::new(0);
+        let before = RUNNING.load(Relaxed);
+        LET_GO.store(0, Relaxed);
+        let threads = core::array::from_fn(|_| {
+            Builder::new()
+                .stack_size(0)
+                .spawn(|| {
+                    RUNNING.fetch_add(1, Relaxed);
+                    while LET_GO.load(Acquire) == 0 {
+                        let _ = futex::wait(&LET_GO, 0);
+                    }
+                    flag()
+                })
+                .unwrap()
+        });
+        wait_until("all to run", || RUNNING.load(Relaxed) == before + N);
+        Sleepers { threads }
+    }
+
+    /// What each thread's flag was at its end.
+    fn end(self) -> [usize; N] {
+        LET_GO.store(1, Release);
+        futex::wake_all(&LET_GO);
+        self.threads.map(|thread| thread.join())
+    }
+}
+
+/// Starts threads that end soon, until it is told to stop; each calls `f`.
+fn storm(stop: &'static AtomicBool, f: fn()) -> JoinHandle<usize> {
+    spawn(move || {
+        let mut started = 0;
+        while !stop.load(Relaxed) {
+            let threads = [(); 3].map(|()| Builder::new().stack_size(0).spawn(f).unwrap());
+            started += threads.len();
+            let [first, second, third] = threads;
+            drop(first);
+            second.join();
+            third.join();
+        }
+        started
+    })
+    .unwrap()
+}
+
+fn skip_without(errno: Errno, reason: &str) {
+    if [Errno::ENOSYS, Errno::EINVAL].contains(&errno) {
+        skip(reason);
+    }
+}
+
+tests! {
+    fn alone_it_is_a_plain_call() {
+        assert_eq!(set_flag_on_all(1).unwrap(), 0);
+        assert_eq!(flag(), 1);
+        // SAFETY: 1. It only asks.
+        assert_eq!(unsafe { all_threads::syscall(k::__NR_getpid as usize, [0; 6]) }.unwrap(), sys::getpid() as usize);
+    }
+
+    fn every_thread_makes_the_call_once() {
+        let counter = counter();
+        let sleepers = Sleepers::<10>::start();
+        for _ in 0..100 {
+            assert_eq!(count_all(counter).unwrap(), 8);
+            assert_eq!(counted(counter), 11);
+        }
+        set_flag_on_all(1).unwrap();
+        assert_eq!(sleepers.end(), [1; 10]);
+    }
+
+    #[keys("limit=240", "alone")]
+    fn a_thousand_threads_make_the_call_once() {
+        let counter = counter();
+        let sleepers = Sleepers::<1000>::start();
+        for value in [1, 0, 1] {
+            assert_eq!(count_all(counter).unwrap(), 8);
+            assert_eq!(counted(counter), 1001);
+            set_flag_on_all(value).unwrap();
+        }
+        assert_eq!(sleepers.end(), [1; 1000]);
+    }
+
+    /// Threads come and go between the calls, and each that is there has what the last one set.
+    fn each_thread_that_is_there_has_what_was_set() {
+        const THREADS: usize = 11;
+        static ROUND: AtomicU32 = AtomicU32::new(0);
+        static ANSWERS: AtomicU32 = AtomicU32::new(0);
+        static RIGHT: AtomicU32 = AtomicU32::new(0);
+        fn answer_each_round(mine: usize) {
+            let mut seen = ROUND.load(Acquire);
+            loop {
+                let round = ROUND.load(Acquire);
+                if round == seen {
+                    let _ = futex::wait(&ROUND, round);
+                    continue;
+                }
+                seen = round;
+                RIGHT.fetch_add((flag() == (round & 1) as usize) as u32, Relaxed);
+                ANSWERS.fetch_add(1, Release);
+                if round as usize == 2 * THREADS || mine % 5 == 4 && round as usize > 2 * mine + 2 {
+                    return;
+                }
+            }
+        }
+        let mut threads = [const { None }; THREADS];
+        for launch in 0..THREADS {
+            threads[launch] = Some(spawn(move || answer_each_round(launch)).unwrap());
+            thread::sleep(Duration::from_millis(2));
+            for value in [1, 0] {
+                set_flag_on_all(value).unwrap();
+                let alive = threads.iter().flatten().filter(|thread| !thread.is_finished()).count() as u32;
+                let (answers, right) = (ANSWERS.load(Acquire), RIGHT.load(Relaxed));
+                let next = ROUND.load(Relaxed) + if (ROUND.load(Relaxed) + 1) & 1 == value as u32 { 1 } else { 2 };
+                ROUND.store(next, Release);
+                futex::wake_all(&ROUND);
+                wait_until("every thread to answer", || {
+                    let gone = threads.iter().flatten().filter(|thread| thread.is_finished()).count() as u32;
+                    ANSWERS.load(Acquire) - answers + gone >= alive
+                });
+                assert_eq!(RIGHT.load(Relaxed) - right, ANSWERS.load(Relaxed) - answers, "all read {value}");
+            }
+        }
+        ROUND.store(2 * THREADS as u32, Release);
+        futex::wake_all(&ROUND);
+        threads.into_iter().flatten().for_each(|thread| thread.join());
+    }
+
+    fn a_refused_call_touches_nobody() {
+        let counter = counter();
+        let sleepers = Sleepers::<3>::start();
+        let bad = [counter, 8, 8, 0, 0, 0];
+        // SAFETY: 1. Refused.
+        let refused = unsafe { all_threads::syscall(k::__NR_write as usize, bad) };
+        assert!(matches!(refused, Err(Error::Refused(Errno::EFAULT))), "{refused:?}");
+        assert!(matches!(set_flag_on_all(2), Err(Error::Refused(Errno::EINVAL))));
+        assert_eq!(sleepers.end(), [0; 3]);
+    }
+
+    fn a_call_that_only_the_caller_is_refused_touches_nobody() {
+        let sleepers = Sleepers::<3>::start();
+        let refused = spawn(|| {
+            if let Err(errno) = filter_calls(k::__NR_prctl, 0x5_0000 | Errno::EXDEV.raw() as u32) {
+                skip_without(errno, "no seccomp filters here");
+            }
+            set_flag_on_all(1)
+        });
+        let refused = refused.unwrap().join();
+        assert!(matches!(refused, Err(Error::Refused(Errno::EXDEV))), "{refused:?}");
+        assert_eq!(sleepers.end(), [0; 3]);
+    }
+
+    fn a_thread_that_waits_in_read_makes_the_call_and_goes_on_waiting() {
+        let mut fds = [0i32; 2];
+        // SAFETY: 1. The kernel writes the two numbers.
+        unsafe { sys::syscall(k::__NR_pipe2 as usize, [(&raw mut fds).expose_provenance(), 0, 0, 0, 0, 0]) }.unwrap();
+        static TID: AtomicU32 = AtomicU32::new(0);
+        let reader = spawn(move || {
+            TID.store(sys::gettid(), Relaxed);
+            (sys::read(fds[0], &mut [0; 1]), flag())
+        })
+        .unwrap();
+        wait_until("the reader", || TID.load(Relaxed) != 0);
+        thread::sleep(Duration::from_millis(20));
+        for _ in 0..100 {
+            set_flag_on_all(1).unwrap();
+        }
+        assert!(!reader.is_finished());
+        // SAFETY: 1. The test's own.
+        unsafe { sys::syscall(k::__NR_close as usize, [fds[1] as usize, 0, 0, 0, 0, 0]) }.unwrap();
+        assert_eq!(reader.join(), (Ok(0), 1));
+    }
+
+    fn it_works_from_another_thread_than_main() {
+        let counter = counter();
+        let sleepers = Sleepers::<5>::start();
+        spawn(move || {
+            set_flag_on_all(1).unwrap();
+            assert_eq!(count_all(counter).unwrap(), 8);
+            assert_eq!((counted(counter), flag()), (7, 1));
+        })
+        .unwrap()
+        .join();
+        assert_eq!(flag(), 1);
+        assert_eq!(sleepers.end(), [1; 5]);
+    }
+
+    fn it_works_where_the_program_blocks_every_signal() {
+        let counter = counter();
+        let before = mask(How::Set, &SigSet::full());
+        let sleepers = Sleepers::<5>::start();
+        assert_eq!(count_all(counter).unwrap(), 8);
+        assert_eq!(counted(counter), 6);
+        assert!(mask(How::Set, &before).contains(Signal::SIGTERM));
+        sleepers.end();
+    }
+
+    #[keys("limit=240")]
+    fn callers_at_once_take_turns() {
+        static COUNTER: AtomicUsize = AtomicUsize::new(0);
+        const CALLERS: usize = 4;
+        const CALLS: usize = 200;
+        static READY: AtomicUsize = AtomicUsize::new(0);
+        static DONE: AtomicUsize = AtomicUsize::new(0);
+        COUNTER.store(counter(), Relaxed);
+        let sleepers = Sleepers::<4>::start();
+        let callers = [(); CALLERS].map(|()| {
+            spawn(|| {
+                READY.fetch_add(1, Relaxed);
+                wait_until("all callers", || READY.load(Relaxed) == CALLERS);
+                for _ in 0..CALLS {
+                    count_all(COUNTER.load(Relaxed)).unwrap();
+                }
+                DONE.fetch_add(1, Relaxed);
+                wait_until("all callers", || DONE.load(Relaxed) == CALLERS);
+            })
+            .unwrap()
+        });
+        callers.into_iter().for_each(|caller| caller.join());
+        assert_eq!(counted(COUNTER.load(Relaxed)), (CALLERS * CALLS * (1 + CALLERS + 4)) as u64);
+        sleepers.end();
+    }
+
+    #[keys("limit=240")]
+    fn threads_that_start_and_end_meanwhile_have_what_was_set() {
+        static STOP: AtomicBool = AtomicBool::new(false);
+        /// Odd while a call is made; else what was set is the next bit.
+        static TURN: AtomicUsize = AtomicUsize::new(0);
+        static LOOKED: AtomicUsize = AtomicUsize::new(0);
+        fn look() {
+            let before = TURN.load(SeqCst);
+            let flag = flag();
+            if before % 2 == 0 && TURN.load(SeqCst) == before {
+                assert_eq!(flag, before / 2 % 2, "turn {before}");
+                LOOKED.fetch_add(1, Relaxed);
+            }
+        }
+        let storms = [storm(&STOP, look), storm(&STOP, look)];
+        for turn in 1..=500 {
+            TURN.store(2 * turn - 1, SeqCst);
+            set_flag_on_all(turn % 2).unwrap();
+            TURN.store(2 * turn, SeqCst);
+            thread::yield_now();
+        }
+        STOP.store(true, Relaxed);
+        let started: usize = storms.into_iter().map(|storm| storm.join()).sum();
+        assert!(started > 0 && LOOKED.load(Relaxed) > 0);
+    }
+
+    #[keys("limit=240", "alone")]
+    fn callers_spawners_and_a_storm_of_signals_at_once_lose_nothing() {
+        static STOP: AtomicBool = AtomicBool::new(false);
+        static HANDLED: AtomicUsize = AtomicUsize::new(0);
+        extern "C" fn count(_: i32) {
+            HANDLED.fetch_add(1, Relaxed);
+        }
+        // SAFETY: 1. The handler touches an atomic.
+        unsafe { sigaction(Signal::SIGUSR1, Action::call(count)) }.unwrap();
+        let pid = sys::getpid() as usize;
+        let signals = spawn(move || {
+            while !STOP.load(Relaxed) {
+                // SAFETY: 1. Its handler is above.
+                unsafe { sys::syscall(k::__NR_kill as usize, [pid, Signal::SIGUSR1.raw() as usize, 0, 0, 0, 0]) }.unwrap();
+                thread::sleep(Duration::from_micros(100));
+            }
+        })
+        .unwrap();
+        let storms = [storm(&STOP, || ()), storm(&STOP, || ())];
+        let other_caller = spawn(|| {
+            while !STOP.load(Relaxed) {
+                // SAFETY: 1. It only asks.
+                unsafe { all_threads::syscall(k::__NR_getpid as usize, [0; 6]) }.unwrap();
+            }
+        })
+        .unwrap();
+        for turn in 0..101 {
+            set_flag_on_all(turn % 2).unwrap();
+        }
+        STOP.store(true, Relaxed);
+        other_caller.join();
+        signals.join();
+        storms.into_iter().for_each(|storm| assert!(storm.join() > 0));
+        assert!(HANDLED.load(Relaxed) > 0);
+    }
+
+    fn a_thread_with_another_result_is_named() {
+        static TID: AtomicU32 = AtomicU32::new(0);
+        let sleepers = Sleepers::<3>::start();
+        static END: AtomicBool = AtomicBool::new(false);
+        let other = spawn(|| {
+            if let Err(errno) = filter_calls(k::__NR_prctl, 0x5_0000 | Errno::EXDEV.raw() as u32) {
+                skip_without(errno, "no seccomp filters here");
+            }
+            TID.store(sys::gettid(), Relaxed);
+            wait_until("the end", || END.load(Relaxed));
+        })
+        .unwrap();
+        wait_until("the filter", || TID.load(Relaxed) != 0);
+        let Err(Error::Diverged(divergence)) = set_flag_on_all(1) else { panic!("no divergence") };
+        let [mismatch] = divergence.mismatches() else { panic!("{divergence:?}") };
+        assert_eq!((mismatch.tid, mismatch.expected, mismatch.got), (TID.load(Relaxed), 0, Err(Errno::EXDEV)));
+        assert_eq!((divergence.mismatch_count(), divergence.unlisted_count()), (1, 0));
+        END.store(true, Relaxed);
+        other.join();
+        assert_eq!(sleepers.end(), [1; 3], "all others made it");
+        assert!(set_flag_on_all(0).is_ok());
+    }
+
+    fn a_result_that_differs_by_nature_is_a_mismatch_of_each() {
+        let sleepers = Sleepers::<20>::start();
+        // SAFETY: 1. It only asks.
+        let Err(Error::Diverged(divergence)) = (unsafe { all_threads::syscall(k::__NR_gettid as usize, [0; 6]) }) else {
+            panic!("no divergence")
+        };
+        assert_eq!((divergence.mismatch_count(), divergence.mismatches().len()), (20, 16));
+        assert!(divergence.mismatches().iter().all(|one| one.got == Ok(one.tid as usize)));
+        sleepers.end();
+    }
+
+    #[keys("signal=6", "stderr=rt0: fatal: a system call on all threads left them different: thread ")]
+    fn or_abort_ends_a_process_whose_threads_differ() {
+        let _sleepers = Sleepers::<1>::start();
+        // SAFETY: 1. It only asks.
+        let refused = unsafe { all_threads::syscall(k::__NR_gettid as usize, [0; 6]) }.map_err(Error::or_abort);
+        panic!("it went on: {refused:?}");
+    }
+
+    fn or_abort_hands_on_what_the_kernel_refused() {
+        assert_eq!(set_flag_on_all(2).map_err(Error::or_abort), Err(Errno::EINVAL));
+    }
+
+    /// A filter may kill the thread in its handler.
+    fn a_thread_that_dies_of_the_call_is_not_waited_for() {
+        static READY: AtomicBool = AtomicBool::new(false);
+        let sleepers = Sleepers::<2>::start();
+        let doomed = spawn(|| {
+            if let Err(errno) = filter_calls(k::__NR_prctl, 0) {
+                skip_without(errno, "no seccomp filters here");
+            }
+            READY.store(true, Relaxed);
+            loop {
+                thread::sleep(Duration::from_millis(10));
+            }
+        })
+        .unwrap();
+        wait_until("the filter", || READY.load(Relaxed));
+        let Err(Error::Diverged(divergence)) = set_flag_on_all(1) else { panic!("no divergence") };
+        assert_eq!(divergence.mismatch_count(), 1);
+        assert_eq!(divergence.mismatches()[0].got, Err(Errno::ESRCH));
+        drop::<JoinHandle<()>>(doomed);
+        let before = mappings();
+        set_flag_on_all(1).unwrap();
+        assert!(mappings() < before, "its memory is given back");
+        assert_eq!(sleepers.end(), [1; 2]);
+    }
+
+    #[keys("signal=6", "stderr=joining a thread that ended without a result")]
+    fn a_thread_that_was_killed_has_no_result_to_join() {
+        let doomed = spawn(|| {
+            if let Err(errno) = filter_calls(k::__NR_getppid, 0) {
+                skip_without(errno, "no seccomp filters here");
+            }
+            // SAFETY: 1. It kills this thread.
+            let _ = unsafe { sys::syscall(k::__NR_getppid as usize, [0; 6]) };
+        });
+        doomed.unwrap().join();
+    }
+
+    fn a_thread_that_rt0_did_not_start_is_reported() {
+        #[repr(C)]
+        struct Params([u32; 30]); // struct io_uring_params
+        let mut params = Params([0; 30]);
+        params.0[2] = 2; // flags: IORING_SETUP_SQPOLL, a thread of the kernel's own in this process.
+        let ring = [4, (&raw mut params).expose_provenance(), 0, 0, 0, 0];
+        // SAFETY: 1. The kernel fills in the parameters.
+        if let Err(errno) = unsafe { sys::syscall(k::__NR_io_uring_setup as usize, ring) } {
+            if errno == Errno::EPERM {
+                skip("io_uring is forbidden here");
+            }
+            skip_without(errno, "no io_uring here");
+            panic!("{errno}");
+        }
+        let sleepers = Sleepers::<2>::start();
+        let Err(Error::Diverged(divergence)) = set_flag_on_all(1) else { panic!("no divergence") };
+        assert_eq!((divergence.mismatch_count(), divergence.unlisted_count()), (0, 1));
+        assert!(![0, sys::gettid()].contains(&divergence.unlisted()[0]));
+        assert_eq!(sleepers.end(), [1; 2]);
+    }
+
+    fn where_33_cannot_be_caught_it_is_not_supported() {
+        let sleepers = Sleepers::<1>::start();
+        if let Err(errno) = filter_calls(k::__NR_rt_sigaction, 0x5_0000 | Errno::EINVAL.raw() as u32) {
+            skip_without(errno, "no seccomp filters here");
+        }
+        assert!(matches!(set_flag_on_all(1), Err(Error::Refused(Errno::EOPNOTSUPP))));
+        assert_eq!((flag(), sleepers.end()), (0, [0]));
+    }
+
+    fn where_33_cannot_be_sent_it_is_not_supported() {
+        let sleepers = Sleepers::<1>::start();
+        if let Err(errno) = filter_calls(k::__NR_tgkill, 0x5_0000 | Errno::EINVAL.raw() as u32) {
+            skip_without(errno, "no seccomp filters here");
+        }
+        assert!(matches!(set_flag_on_all(1), Err(Error::Refused(Errno::EOPNOTSUPP))));
+        assert_eq!((flag(), sleepers.end()), (0, [0]));
+    }
+
+    fn a_full_queue_of_signals_is_eagain_and_touches_nobody() {
+        let sleepers = Sleepers::<2>::start();
+        set_flag_on_all(0).unwrap();
+        let none = [0u64; 2];
+        let limit = [0, k::RLIMIT_SIGPENDING as usize, (&raw const none).expose_provenance(), 0, 0, 0];
+        // SAFETY: 1. The kernel reads the limits.
+        unsafe { sys::syscall(k::__NR_prlimit64 as usize, limit) }.unwrap();
+        assert!(matches!(set_flag_on_all(1), Err(Error::Refused(Errno::EAGAIN))));
+        assert_eq!((flag(), sleepers.end()), (0, [0, 0]));
+    }
+
+    fn a_signal_33_that_somebody_else_sends_changes_nothing() {
+        let counter = counter();
+        let sleepers = Sleepers::<2>::start();
+        count_all(counter).unwrap();
+        for _ in 0..10 {
+            sys::tgkill(sys::getpid(), sys::gettid(), 33).unwrap();
+        }
+        assert_eq!(counted(counter), 3);
+        sleepers.end();
+    }
+
+    /// What the return from a handler undoes.
+    fn a_change_of_the_mask_is_the_callers_alone() {
+        static SEEN: AtomicU32 = AtomicU32::new(0);
+        static CALLED: AtomicBool = AtomicBool::new(false);
+        let other = spawn(|| {
+            SEEN.store(1, Relaxed);
+            wait_until("the call", || CALLED.load(Relaxed));
+            mask(How::Block, &SigSet::empty()).contains(Signal::SIGUSR1)
+        })
+        .unwrap();
+        wait_until("the thread", || SEEN.load(Relaxed) == 1);
+        let set = [0xffu8; 16];
+        let size = size_of::<k::kernel_sigset_t>();
+        let args = [k::SIG_BLOCK as usize, (&raw const set).expose_provenance(), 0, size, 0, 0];
+        // SAFETY: 1. The kernel reads the set.
+        unsafe { all_threads::syscall(k::__NR_rt_sigprocmask as usize, args) }.unwrap();
+        CALLED.store(true, Relaxed);
+        assert!(!other.join());
+    }
+
+    fn credentials_are_the_processs() {
+        const NOBODY: u32 = 54321;
+        fn ids(nr: u32) -> Option<[u32; 3]> {
+            let mut ids = [0u32; 3];
+            let at = ids.each_mut().map(|id| (id as *mut u32).expose_provenance());
+            // SAFETY: 1. The kernel writes the three.
+            unsafe { sys::syscall(nr as usize, [at[0], at[1], at[2], 0, 0, 0]) }.ok()?;
+            Some(ids)
+        }
+        static STEP: AtomicU32 = AtomicU32::new(0);
+        static RIGHT: AtomicU32 = AtomicU32::new(0);
+        // SAFETY: 1. It only asks.
+        if unsafe { sys::syscall(k::__NR_geteuid as usize, [0; 6]) } != Ok(0) {
+            skip("only root can change who it is");
+        }
+        let threads = [(); 4].map(|()| {
+            spawn(|| {
+                wait_until("the change", || STEP.load(Acquire) == 1);
+                // The numbers of 16 bits would cut what is checked here, so all that fits in them.
+                let user = ids(k::__NR_getresuid).unwrap();
+                let group = ids(k::__NR_getresgid).unwrap();
+                RIGHT.fetch_add((user == [NOBODY; 3] && group == [NOBODY + 1; 3]) as u32, Relaxed);
+            })
+            .unwrap()
+        });
+        if let Err(error) = all_threads::setgroups(&[1, NOBODY]) {
+            assert!(matches!(error, Error::Refused(Errno::EPERM)), "{error}");
+            skip("a namespace without setgroups");
+        }
+        all_threads::setresgid(NOBODY + 1, NOBODY + 1, u32::MAX).unwrap();
+        all_threads::setgid(NOBODY + 1).unwrap();
+        all_threads::setresuid(u32::MAX, u32::MAX, u32::MAX).unwrap();
+        all_threads::setuid(NOBODY).unwrap();
+        STEP.store(1, Release);
+        threads.into_iter().for_each(|thread| thread.join());
+        assert_eq!(RIGHT.load(Relaxed), 4);
+        assert!(matches!(all_threads::setuid(0), Err(Error::Refused(Errno::EPERM))));
+        assert!(matches!(all_threads::setgroups(&[]), Err(Error::Refused(Errno::EPERM))));
+    }
+
+    fn no_new_privs_and_filters_are_the_processs() {
+        static STEP: AtomicU32 = AtomicU32::new(0);
+        let threads = [(); 4].map(|()| {
+            spawn(|| {
+                wait_until("the filter", || STEP.load(Acquire) == 1);
+                // SAFETY: 1. They only ask.
+                let parent = unsafe { sys::syscall(k::__NR_getppid as usize, [0; 6]) };
+                let args = [prctl::PR_GET_NO_NEW_PRIVS as usize, 0, 0, 0, 0, 0];
+                // SAFETY: as above.
+                (parent, unsafe { sys::syscall(k::__NR_prctl as usize, args) })
+            })
+            .unwrap()
+        });
+        all_threads::set_no_new_privs().unwrap();
+        let step = |code, jf, k| FilterStep { code, jt: 0, jf, k };
+        let refuse = 0x5_0000 | Errno::EXDEV.raw() as u32;
+        let filter = [step(0x20, 0, 0), step(0x15, 1, k::__NR_getppid), step(6, 0, refuse), step(6, 0, 0x7fff_0000)];
+        // SAFETY: 1. The filter lets getppid fail, which nobody believes in.
+        if let Err(Error::Refused(errno)) = unsafe { all_threads::seccomp(&filter) } {
+            skip_without(errno, "no seccomp filters here");
+            panic!("{errno}");
+        }
+        STEP.store(1, Release);
+        for thread in threads {
+            assert_eq!(thread.join(), (Err(Errno::EXDEV), Ok(1)));
+        }
+        // SAFETY: 1. Refused.
+        assert!(matches!(unsafe { all_threads::seccomp(&[]) }, Err(Error::Refused(Errno::EINVAL))));
+    }
+
+    fn a_thread_with_a_filter_of_its_own_stands_in_the_way_of_one_for_all() {
+        static READY: AtomicBool = AtomicBool::new(false);
+        static END: AtomicBool = AtomicBool::new(false);
+        let other = spawn(|| {
+            if let Err(errno) = filter_calls(k::__NR_getppid, 0x5_0000 | 1) {
+                skip_without(errno, "no seccomp filters here");
+            }
+            READY.store(true, Relaxed);
+            wait_until("the end", || END.load(Relaxed));
+        })
+        .unwrap();
+        wait_until("the filter", || READY.load(Relaxed));
+        all_threads::set_no_new_privs().unwrap();
+        let allow = [FilterStep { code: 6, jt: 0, jf: 0, k: 0x7fff_0000 }];
+        // SAFETY: 1. It allows everything.
+        assert!(matches!(unsafe { all_threads::seccomp(&allow) }, Err(Error::Refused(Errno::ESRCH))));
+        END.store(true, Relaxed);
+        other.join();
+    }
+
+    fn landlock_is_the_processs() {
+        static STEP: AtomicU32 = AtomicU32::new(0);
+        let open = || sys::open(c"/proc/self/exe", sys::flags::O_RDONLY, 0).map(drop);
+        let threads = [(); 3].map(|()| {
+            spawn(move || {
+                wait_until("the rules", || STEP.load(Acquire) == 1);
+                open()
+            })
+            .unwrap()
+        });
+        let handled: u64 = 1 << 2; // LANDLOCK_ACCESS_FS_READ_FILE: none is allowed.
+        let args = [(&raw const handled).expose_provenance(), 8, 0, 0, 0, 0];
+        // SAFETY: 1. The kernel reads the rights.
+        let rules = match unsafe { sys::syscall(k::__NR_landlock_create_ruleset as usize, args) } {
+            Ok(rules) => rules as i32,
+            Err(Errno::ENOSYS | Errno::EOPNOTSUPP | Errno::EPERM) => skip("no Landlock here"),
+            Err(errno) => panic!("{errno}"),
+        };
+        all_threads::set_no_new_privs().unwrap();
+        all_threads::landlock_restrict_self(rules, 0).unwrap();
+        assert_eq!(open(), Err(Errno::EACCES));
+        STEP.store(1, Release);
+        threads.into_iter().for_each(|thread| assert_eq!(thread.join(), Err(Errno::EACCES)));
+        assert!(matches!(all_threads::landlock_restrict_self(-1, 0), Err(Error::Refused(Errno::EBADF))));
+    }
+}
