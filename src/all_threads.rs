@@ -1,5 +1,5 @@
-//! One system call on every thread: what the kernel keeps per thread (credentials, capabilities, `no_new_privs`, …), set for
-//! the process.
+//! One system call on every thread: what the kernel keeps per thread (credentials, capabilities, `no_new_privs`, …),
+//! set for the process.
 //!
 //! ```text
 //!     the caller                                      each other thread
@@ -14,38 +14,40 @@
 //!
 //! What must hold, and how it does:
 //!
-//! 1. *Every thread makes the call, once.* A thread is in the list before it runs and until it runs no more of the program:
-//!    [`spawn`](crate::thread::spawn) links it before clone(2) and both are under the lock, a thread unlinks itself under the
-//!    lock when its closure is done. So while the lock is held the threads that could miss the call are those in the list. A
-//!    thread that starts later descends from one that made it, and inherits what the call set. `asked` lets a handler answer
-//!    once, however many signals come.
-//! 2. *No thread is signalled that is not whole.* Its id is in its block before the lock is let go, for clone(2) writes it. It
-//!    starts with every signal blocked and lets the reserved ones through when it has its signal stack; till then the request
-//!    waits, and the caller with it.
-//! 3. *No thread is signalled that is gone.* A thread in the list cannot pass the end of its life, for which it needs the lock.
-//! 4. *Whoever waits for the lock can answer.* All that is blocked in that wait are the program's signals. Else two callers at
-//!    once, or a caller and a thread that spawns or ends, would each wait for the other. Whoever has the lock may block
-//!    everything, as spawn does around clone(2): nobody can ask while it has it.
-//! 5. *Nobody holds the lock and waits for whom it holds up.* The program's signals are blocked, so no handler of its runs on
-//!    the holder and wants the lock. Handlers of rt0's own take no lock. The holder waits for answers, which need none (4), for
-//!    threads to be gone that are behind their unlinking, and for nothing else.
-//! 6. *The request is whole when it is read.* It is written before `asked` is set (release) and read after `asked` was seen
-//!    (acquire); answers are written before `REMAINING` is counted down, and read after it was seen at 0. The next request
-//!    waits for the lock, so for all answers.
-//! 7. *No answer is waited for in vain.* Before the call is made anywhere, one signal to the caller itself shows that signals
-//!    arrive at all (an emulator may lack them) and can be queued (`RLIMIT_SIGPENDING`). A thread that cannot be signalled
-//!    after that, or is killed in its call by a filter, is counted as a mismatch.
+//! 1. *Every thread makes the call, once.* A thread is in the list before it runs and until it runs no more of the
+//!    program: [`spawn`](crate::thread::spawn) links it before clone(2) and both are under the lock, a thread unlinks
+//!    itself under the lock when its closure is done. So while the lock is held the threads that could miss the call
+//!    are those in the list. A thread that starts later descends from one that made it, and inherits what the call
+//!    set. `asked` lets a handler answer once, however many signals come.
+//! 2. *No thread is signalled that is not whole.* Its id is in its block before the lock is let go, for clone(2)
+//!    writes it. It starts with every signal blocked and lets the reserved ones through when it has its signal stack;
+//!    till then the request waits, and the caller with it.
+//! 3. *No thread is signalled that is gone.* A thread in the list cannot pass the end of its life, for which it needs
+//!    the lock.
+//! 4. *Whoever waits for the lock can answer.* All that is blocked in that wait are the program's signals. Else two
+//!    callers at once, or a caller and a thread that spawns or ends, would each wait for the other. Whoever has the
+//!    lock may block everything, as spawn does around clone(2): nobody can ask while it has it.
+//! 5. *Nobody holds the lock and waits for whom it holds up.* The program's signals are blocked, so no handler of its
+//!    runs on the holder and wants the lock. Handlers of rt0's own take no lock. The holder waits for answers, which
+//!    need none (4), for threads to be gone that are behind their unlinking, and for nothing else.
+//! 6. *The request is whole when it is read.* It is written before `asked` is set (release) and read after `asked`
+//!    was seen (acquire); answers are written before `REMAINING` is counted down, and read after it was seen at 0.
+//!    The next request waits for the lock, so for all answers.
+//! 7. *No answer is waited for in vain.* Before the call is made anywhere, one signal to the caller itself shows that
+//!    signals arrive at all (an emulator may lack them) and can be queued (`RLIMIT_SIGPENDING`). A thread that cannot
+//!    be signalled after that, or is killed in its call by a filter, is counted as a mismatch.
 //!
-//! `model.rs` explores every order in which callers, a spawning thread, its child and an ending thread may take these steps,
-//! and shows that each of the rules 1, 3 and 4 is needed.
+//! `model.rs` explores every order in which callers, a spawning thread, its child and an ending thread may take these
+//! steps, and shows that each of the rules 1, 3 and 4 is needed.
 //!
-//! The limits: a thread that blocks signal 33 by a raw call is waited for as long as it does; so is one that is stopped. A
-//! blocking call blocks all. What the return from a handler undoes (rt_sigprocmask(2), sigaltstack(2)) changes the caller
-//! alone. A call whose result differs by thread (gettid(2)) is a mismatch by its nature. Other threads' system calls are
-//! interrupted and go on, except those that signal(7) lists as never restarted, which fail with `EINTR`.
+//! The limits: a thread that blocks signal 33 by a raw call is waited for as long as it does; so is one that is
+//! stopped. A blocking call blocks all. What the return from a handler undoes (rt_sigprocmask(2), sigaltstack(2))
+//! changes the caller alone. A call whose result differs by thread (gettid(2)) is a mismatch by its nature. Other
+//! threads' system calls are interrupted and go on, except those that signal(7) lists as never restarted, which fail
+//! with `EINTR`.
 
 #[cfg(test)]
-mod model {}
+mod model;
 mod proc;
 
 use core::cell::UnsafeCell;
@@ -68,18 +70,20 @@ use crate::{futex, sys};
 /// A call on all threads: what it returned on the caller, or what went wrong.
 pub type Result<T> = core::result::Result<T, Error>;
 
-/// Makes the system call `nr` on every thread of the process, the calling one first, and returns what it returned there.
+/// Makes the system call `nr` on every thread of the process, the calling one first, and returns what it returned
+/// there.
 ///
-/// If the kernel refuses it on the calling thread, no other thread makes it: [`Error::Refused`]. If another thread's result
-/// is not the caller's, or there is a thread that rt0 does not know, the process is in a state that no call can undo:
-/// [`Error::Diverged`], and [`Error::or_abort`] is what a program does that cannot go on then.
+/// If the kernel refuses it on the calling thread, no other thread makes it: [`Error::Refused`]. If another thread's
+/// result is not the caller's, or there is a thread that rt0 does not know, the process is in a state that no call
+/// can undo: [`Error::Diverged`], and [`Error::or_abort`] is what a program does that cannot go on then.
 ///
-/// Errors besides the call's own: `EOPNOTSUPP` where signal 33 cannot be caught or sent (some emulators); `EAGAIN`, as many
-/// signals are on their way as `RLIMIT_SIGPENDING` allows this user.
+/// Errors besides the call's own: `EOPNOTSUPP` where signal 33 cannot be caught or sent (some emulators); `EAGAIN`,
+/// as many signals are on their way as `RLIMIT_SIGPENDING` allows this user.
 ///
 /// # Safety
 ///
-/// 1. The call, with these arguments, does nothing to memory or to this process that the caller may not do, on each thread.
+/// 1. The call, with these arguments, does nothing to memory or to this process that the caller may not do, on each
+///    thread.
 pub unsafe fn syscall(nr: usize, args: [usize; 6]) -> Result<usize> {
     catch()?;
     let before = signal::mask(How::Block, &SigSet::full());
@@ -120,19 +124,19 @@ unsafe fn with_list(list: &List, nr: usize, args: [usize; 6]) -> Result<usize> {
         left = REMAINING.load(Acquire);
     }
 
-    let mut divergence = Divergence::default();
+    let mut differing = FirstOf::default();
     for thread in others() {
-        let got = Errno::check(thread.mailbox.answer.load(Relaxed) as isize);
-        if got != Ok(expected) {
-            divergence.mismatches.add(Mismatch { tid: thread.tid(), expected, got });
+        let got = thread.mailbox.answer.load(Relaxed);
+        if got != expected {
+            differing.add((thread.tid(), got));
         }
     }
     let alive = others().filter(|thread| thread.tid() != 0).count();
     let is_listed = |tid| tid == sys::gettid() || others().any(|thread| thread.tid() == tid);
-    divergence.unlisted = proc::unlisted(is_listed, alive + 1);
-    match divergence.mismatches.total + divergence.unlisted.total {
+    let unlisted = proc::unlisted(is_listed, alive + 1);
+    match differing.total() + unlisted.total() {
         0 => Ok(expected),
-        _ => Err(Error::Diverged(divergence)),
+        _ => Err(Error::Diverged(Divergence { expected, differing, unlisted })),
     }
 }
 
@@ -251,8 +255,8 @@ pub enum Error {
 }
 
 impl Error {
-    /// The kernel's refusal. Ends the process by SIGABRT, with a line that names the threads, if they differ: a process that
-    /// has given up its rights on some threads only must not go on.
+    /// The kernel's refusal. Ends the process by SIGABRT, with a line that names the threads, if they differ: a
+    /// process that has given up its rights on some threads only must not go on.
     ///
     /// ```ignore
     /// all_threads::setuid(uid).map_err(Error::or_abort)?;
@@ -289,9 +293,11 @@ impl fmt::Display for Error {
 impl core::error::Error for Error {}
 
 /// How the threads differ after a call on all of them.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct Divergence {
-    mismatches: FirstOf<Mismatch>,
+    expected: usize,
+    /// Thread and raw result.
+    differing: FirstOf<(u32, usize)>,
     unlisted: FirstOf<u32>,
 }
 
@@ -302,31 +308,36 @@ pub struct Mismatch {
     pub tid: u32,
     /// What the call returned on the calling thread.
     pub expected: usize,
-    /// What it returned on this one. `EAGAIN`: it could not be signalled, for the queue of signals is full. `ESRCH`: it was
-    /// killed.
+    /// What it returned on this one. `EAGAIN`: it could not be signalled, for the queue of signals is full. `ESRCH`:
+    /// it was killed.
     pub got: errno::Result<usize>,
 }
 
 impl Divergence {
-    /// Threads with another result; the first 16 of them.
-    pub fn mismatches(&self) -> &[Mismatch] {
-        &self.mismatches.first
+    /// Threads with another result; the first four of them.
+    pub fn mismatches(&self) -> impl Iterator<Item = Mismatch> + '_ {
+        let expected = self.expected;
+        self.differing.first().iter().map(move |&(tid, raw)| Mismatch {
+            tid,
+            expected,
+            got: Errno::check(raw as isize),
+        })
     }
 
     /// How many threads had another result.
     pub fn mismatch_count(&self) -> usize {
-        self.mismatches.total
+        self.differing.total()
     }
 
-    /// Threads of this process that rt0 did not start and could not reach, by their ids; the first 16 of them. Where /proc is
-    /// not mounted nobody can tell.
+    /// Threads of this process that rt0 did not start and could not reach, by their ids; the first four of them.
+    /// Where /proc is not mounted nobody can tell.
     pub fn unlisted(&self) -> &[u32] {
-        &self.unlisted.first
+        self.unlisted.first()
     }
 
     /// How many threads rt0 does not know.
     pub fn unlisted_count(&self) -> usize {
-        self.unlisted.total
+        self.unlisted.total()
     }
 }
 
@@ -334,7 +345,10 @@ impl fmt::Display for Divergence {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "a system call on all threads left them different:")?;
         for Mismatch { tid, expected, got } in self.mismatches() {
-            write!(f, " thread {tid} got {got:?}, not {expected};")?;
+            match got {
+                Ok(value) => write!(f, " thread {tid} got {value}, not {expected};")?,
+                Err(errno) => write!(f, " thread {tid} got {errno}, not {expected};")?,
+            }
         }
         for tid in self.unlisted() {
             write!(f, " thread {tid} is unknown;")?;
@@ -343,23 +357,27 @@ impl fmt::Display for Divergence {
     }
 }
 
-/// The first of many, and how many there were.
-#[derive(Clone, Debug)]
+/// The first four of many, and how many there were.
+#[derive(Clone, Copy, Debug, Default)]
 struct FirstOf<T> {
-    first: heapless::Vec<T, 16>,
-    total: usize,
-}
-
-impl<T> Default for FirstOf<T> {
-    fn default() -> FirstOf<T> {
-        FirstOf { first: heapless::Vec::new(), total: 0 }
-    }
+    items: [T; 4],
+    total: u32,
 }
 
 impl<T> FirstOf<T> {
     fn add(&mut self, item: T) {
-        let _ = self.first.push(item); // Beyond those that fit they are counted.
+        if let Some(room) = self.items.get_mut(self.total as usize) {
+            *room = item;
+        }
         self.total += 1;
+    }
+
+    fn first(&self) -> &[T] {
+        &self.items[..self.total().min(self.items.len())]
+    }
+
+    fn total(&self) -> usize {
+        self.total as usize
     }
 }
 
@@ -416,9 +434,10 @@ pub struct FilterStep {
     pub k: u32,
 }
 
-/// seccomp(2), `SECCOMP_SET_MODE_FILTER`: a filter on all threads, by the kernel itself (`SECCOMP_FILTER_FLAG_TSYNC`), so all
-/// or none. Either [`set_no_new_privs`] was called or the caller has CAP_SYS_ADMIN, else `EACCES`. `ESRCH`, a thread has a
-/// filter of its own that the caller has not; `EINVAL`, the filter makes no sense; `ENOSYS`, an emulator.
+/// seccomp(2), `SECCOMP_SET_MODE_FILTER`: a filter on all threads, by the kernel itself
+/// (`SECCOMP_FILTER_FLAG_TSYNC`), so all or none. Either [`set_no_new_privs`] was called or the caller has
+/// CAP_SYS_ADMIN, else `EACCES`. `ESRCH`, a thread has a filter of its own that the caller has not; `EINVAL`, the
+/// filter makes no sense; `ENOSYS`, an emulator.
 ///
 /// # Safety
 ///
@@ -439,16 +458,17 @@ pub unsafe fn seccomp(filter: &[FilterStep]) -> Result<()> {
     }
 }
 
-/// landlock_restrict_self(2) of the process, with `flags` as there. Linux 7.0 does it itself (`LANDLOCK_RESTRICT_SELF_TSYNC`);
-/// before, each thread does.
+/// landlock_restrict_self(2) of the process, with `flags` as there. Linux 7.0 does it itself
+/// (`LANDLOCK_RESTRICT_SELF_TSYNC`); before, each thread does.
 pub fn landlock_restrict_self(ruleset: sys::RawFd, flags: u32) -> Result<()> {
     const TSYNC: u32 = 1 << 3; // linux/landlock.h, newer than linux-raw-sys.
     let nr = k::__NR_landlock_restrict_self as usize;
     let args = |flags: u32| [ruleset as usize, flags as usize, 0, 0, 0, 0];
     // SAFETY: 1. It touches no memory.
     match unsafe { sys::syscall(nr, args(flags | TSYNC)) } {
+        // A kernel that does not know the flag, or a mistake that it will find again.
         // SAFETY: as above.
-        Err(Errno::EINVAL) => unsafe { syscall(nr, args(flags & !TSYNC)) }.map(drop), // A kernel that does not know the flag.
+        Err(Errno::EINVAL) => unsafe { syscall(nr, args(flags & !TSYNC)) }.map(drop),
         done => Ok(done.map(drop)?),
     }
 }

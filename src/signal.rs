@@ -1,13 +1,13 @@
 //! Signals: sets, masks and actions; signal(7).
 //!
-//! Two of them are rt0's own, and nothing here names, blocks or catches them: number 33, by which
-//! `all_threads` reaches every thread, and number 32, by which [`Thread::interrupt`] does one. glibc keeps the same two for
-//! itself, for the same uses, so debuggers let them pass. They are two because an action belongs to a signal: what the
-//! first interrupts goes on (`SA_RESTART`), and what the second interrupts must not.
+//! Two of them are rt0's own, and nothing here names, blocks or catches them: number 33, by which `all_threads` reaches
+//! every thread, and number 32, by which [`Thread::interrupt`] reaches one. glibc keeps the same two to itself, for the
+//! same uses. They are two because an action belongs to a signal: what the first interrupts goes on (`SA_RESTART`), and
+//! what the second interrupts must not. (gdb stops at them until it is told `handle SIG32 SIG33 nostop noprint`.)
 //!
-//! Handlers run on a signal stack: every thread that [`thread::spawn`] makes has one, and the main thread gets its own with
-//! the first [`sigaction`] or the first spawn, whichever comes first. A signal stack has room for what the processor's
-//! registers take twice, and 16 KiB; at least 32 KiB in all. What runs over meets a guard page.
+//! Handlers run on a signal stack: every thread that [`thread::spawn`] makes has one, and the main thread gets its
+//! own with the first [`sigaction`] or the first spawn, whichever comes first. A signal stack has room for what the
+//! processor's registers take twice, and 16 KiB; at least 32 KiB in all. What runs over meets a guard page.
 //!
 //! [`Thread::interrupt`]: crate::thread::Thread::interrupt
 //! [`thread::spawn`]: crate::thread::spawn
@@ -70,7 +70,8 @@ signals! {
 }
 
 impl Signal {
-    /// The signal of this number; `None` for 0, for numbers above the machine's last, and for 32 and 33, which are rt0's.
+    /// The signal of this number; `None` for 0, for numbers above the machine's last, and for 32 and 33, which are
+    /// rt0's.
     pub const fn from_raw(number: u32) -> Option<Signal> {
         if number >= 1 && number <= MAX && !is_reserved(number) { Some(Signal(number as u8)) } else { None }
     }
@@ -177,7 +178,7 @@ impl InfoHandler {
         const { assert!(size_of::<F>() == 0, "a handler is a function or a closure that captures nothing") };
         unsafe extern "C" fn enter<F: Fn(&Info) + Copy>(_: i32, siginfo: *const k::siginfo_t, context: *const u8) {
             // SAFETY: F has no bytes, is Copy, and a value of it was there when the handler was made.
-            let handler = unsafe { core::mem::MaybeUninit::<F>::uninit().assume_init() };
+            let handler = unsafe { core::ptr::NonNull::<F>::dangling().read() };
             // SAFETY: 1. The kernel passes both, and they stay until this returns.
             let info = unsafe { Info::new(siginfo, context) };
             handler(&info);
@@ -199,7 +200,8 @@ pub struct Action {
     pub handler: Handler,
     /// Blocked while the handler runs, besides the signal itself.
     pub mask: SigSet,
-    /// Whether calls that the handler interrupts go on where they can (`SA_RESTART`; signal(7) lists those that never do).
+    /// Whether calls that the handler interrupts go on where they can (`SA_RESTART`; signal(7) lists those that never
+    /// do).
     pub restart: bool,
 }
 
@@ -216,7 +218,7 @@ impl Action {
     /// address faulted, what was interrupted. A closure will do if it captures nothing; else it does not compile.
     ///
     /// ```ignore
-    /// let action = Action::info(|info| if info.from_user() { … });
+    /// let action = Action::info(|info| SENDER.store(info.sender().map_or(0, |sender| sender.pid), Relaxed));
     /// ```
     pub const fn info<F: Fn(&Info) + Copy + 'static>(handler: F) -> Action {
         let _ = handler;
@@ -241,7 +243,8 @@ impl Action {
             SIG_IGN => Handler::Ignore,
             f if raw.flags & k::SA_SIGINFO as usize != 0 => {
                 type F = unsafe extern "C" fn(i32, *const k::siginfo_t, *const u8);
-                // SAFETY: neither of the two special values, so a handler that was installed, of the type the flag says.
+                // SAFETY: neither of the two special values, so a handler that was installed, of the type the flag
+                // says.
                 Handler::Info(InfoHandler(unsafe { core::mem::transmute::<usize, F>(f) }))
             }
             // SAFETY: as above.
@@ -254,13 +257,13 @@ impl Action {
 const SIG_DFL: usize = 0;
 const SIG_IGN: usize = 1;
 
-/// sigaction(2): sets what `signal` does in this process, and returns what it did. `EINVAL` for SIGKILL and SIGSTOP. With
-/// the program's first handler the main thread gets its signal stack; `ENOMEM` if there is no memory for it.
+/// sigaction(2): sets what `signal` does in this process, and returns what it did. `EINVAL` for SIGKILL and SIGSTOP.
+/// With the program's first handler the main thread gets its signal stack; `ENOMEM` if there is no memory for it.
 ///
 /// # Safety
 ///
-/// 1. A handler only does what is sound at any instruction of any thread: no locks, only async-signal-safe calls. (A panic
-///    ends the process, as everywhere.)
+/// 1. A handler only does what is sound at any instruction of any thread: no locks, only async-signal-safe calls. (A
+///    panic ends the process, as everywhere.)
 pub unsafe fn sigaction(signal: Signal, action: Action) -> Result<Action> {
     if let Handler::Call(_) | Handler::Info(_) = action.handler {
         ensure_main_has_stack()?;
@@ -334,8 +337,8 @@ impl From<SigSet> for Blocked {
     }
 }
 
-/// Blocks every signal there is, rt0's own too. For stretches of a few instructions that never wait for another thread:
-/// meanwhile whoever makes a call on all threads waits for this one.
+/// Blocks every signal there is, rt0's own too. For stretches of a few instructions that never wait for another
+/// thread: meanwhile whoever makes a call on all threads waits for this one.
 pub(crate) fn block_everything() -> Blocked {
     // SAFETY: 1. No signal becomes deliverable.
     Blocked(unsafe { sys::rt_sigprocmask(k::SIG_SETMASK, &EVERYTHING) })
@@ -347,11 +350,11 @@ pub fn raise(signal: Signal) -> Result<()> {
     sys::tgkill(sys::getpid(), sys::gettid(), signal.raw())
 }
 
-/// Ends the process by `signal`, as if nobody had caught it: whoever waits for the process sees that it died of it, with a
-/// core if that is the signal's default.
+/// Ends the process by `signal`, as if nobody had caught it: whoever waits for the process sees that it died of it,
+/// with a core if that is the signal's default.
 ///
-/// The first process of a PID namespace cannot die of a signal it does not catch; there, and for a signal that by default
-/// does not end a process, the exit status is 128 and the signal's number, as a shell reports it.
+/// The first process of a PID namespace cannot die of a signal it does not catch; there, and for a signal that by
+/// default does not end a process, the exit status is 128 and the signal's number, as a shell reports it.
 pub fn die_from(signal: Signal) -> ! {
     // SAFETY: 1. The default is no handler. Refused for SIGKILL and SIGSTOP, which have no other.
     let _ = unsafe { sys::rt_sigaction(signal.raw(), Some(&Action::DEFAULT.to_kernel()), None) };

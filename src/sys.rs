@@ -383,8 +383,8 @@ pub(crate) unsafe fn rt_sigprocmask(how: u32, new: &k::kernel_sigset_t) -> k::ke
     old
 }
 
-/// sigaltstack(2): sets the calling thread's signal stack, if `new` is given, and returns the one before. `ENOMEM` if it is
-/// smaller than the kernel's least, `EPERM` on the stack itself.
+/// sigaltstack(2): sets the calling thread's signal stack, if `new` is given, and returns the one before. `ENOMEM` if it
+/// is smaller than the kernel's least, `EPERM` on the stack itself.
 ///
 /// # Safety
 ///

@@ -7,11 +7,12 @@
 //!
 //! No allocator is needed. What holds of every thread, and how:
 //!
-//! 1. *A thread with a handle is whole.* Everything is written before clone(2); the kernel writes the tid word before either
-//!    side runs (`CLONE_PARENT_SETTID`).
-//! 2. *No handler runs on half a thread.* The parent blocks all signals around clone(2), so the child starts deaf, and opens
-//!    its ears when its block, its signal stack and its name are in place; it closes them before it gives its memory away.
-//!    (The kernel is not told that the signal stack goes with it: it uses one only to run a handler, and none runs again.)
+//! 1. *A thread with a handle is whole.* Everything is written before clone(2); the kernel writes the tid word before
+//!    either side runs (`CLONE_PARENT_SETTID`).
+//! 2. *No handler runs on half a thread.* The parent blocks all signals around clone(2), so the child starts deaf, and
+//!    opens its ears when its block, its signal stack and its name are in place; it closes them before it gives its
+//!    memory away. (The kernel is not told that the signal stack goes with it: it uses one only to run a handler, and
+//!    none runs again.)
 //! 3. *The mapping lives as long as anyone can touch it.* `refs` counts the thread itself, its [`JoinHandle`] and each
 //!    [`Thread`]. Who takes it to 0 frees the mapping: the thread as its last act, without a stack
 //!    (`Arch::unmap_and_exit`); anybody else after (4).
@@ -24,8 +25,10 @@
 //!
 //! The main thread's block is static, and its end is the process's.
 //!
-//! A stack that runs over meets its guard page, and the process ends by SIGSEGV with a line that says so. The reporter and
-//! the main thread's signal stack are installed by the first [`spawn`], or by [`report_overflows`] before.
+//! A stack that runs over meets its guard page, and the process ends by SIGSEGV with a line that says so. The reporter
+//! and the main thread's signal stack are installed by the first [`spawn`], or by [`report_overflows`] before.
+//!
+//! All threads are in a list (`list.rs`), which `all_threads` goes through.
 
 mod interrupt;
 mod list;

@@ -13,17 +13,17 @@ use crate::{io, sys, thread};
 
 /// The threads that are there and not listed, of which `listed` are.
 ///
-/// A thread that has left the list may still be in exit(2): as long as such threads become fewer they are given time. What
-/// stays is a thread that rt0 did not start. Nothing if /proc is not there to tell.
+/// A thread that has left the list may still be in exit(2): as long as such threads become fewer they are given time.
+/// What stays is a thread that rt0 did not start. Nothing if /proc is not there to tell.
 pub(super) fn unlisted(is_listed: impl Fn(u32) -> bool, listed: usize) -> FirstOf<u32> {
     const PATIENCE: Duration = Duration::from_secs(2);
     let (mut fewest, mut since) = (usize::MAX, Instant::now());
     loop {
         let found = look(&is_listed, listed).unwrap_or_default();
-        if found.total < fewest {
-            (fewest, since) = (found.total, Instant::now());
+        if found.total() < fewest {
+            (fewest, since) = (found.total(), Instant::now());
         }
-        if found.total == 0 || since.elapsed() > PATIENCE {
+        if found.total() == 0 || since.elapsed() > PATIENCE {
             return found;
         }
         thread::sleep(Duration::from_millis(1));
@@ -65,8 +65,8 @@ struct Emulator {
     program: Path,
 }
 
-/// The emulator, if there is one. A kernel shows a process one executable by all names; an emulator shows the program's in
-/// the name that it knows, /proc/self/exe, and not in the others.
+/// The emulator, if there is one. A kernel shows a process one executable by all names; an emulator shows the
+/// program's in the name that it knows, /proc/self/exe, and not in the others.
 fn emulator() -> Option<Emulator> {
     let program = link(c"/proc/self/exe")?;
     let kernels = link(&of_task(sys::gettid(), "exe")?)?;
@@ -74,8 +74,9 @@ fn emulator() -> Option<Emulator> {
 }
 
 impl Emulator {
-    /// Whether this thread is the emulator's: it is not the program's file that it runs, as with all threads here, and it lets
-    /// no signal through, as the program's threads do whatever they block: the emulator keeps that to itself.
+    /// Whether this thread is the emulator's: it is not the program's file that it runs, as with all threads here,
+    /// and it lets no signal through, as the program's threads do whatever they block: the emulator keeps that to
+    /// itself.
     fn has_thread(&self, tid: u32) -> bool {
         let runs = of_task(tid, "exe").and_then(|path| link(&path));
         runs.is_some_and(|runs| runs != self.program) && blocked_signals(tid).is_some_and(|count| count >= 32)

@@ -57,8 +57,8 @@ impl<'a> Info<'a> {
         self.head().si_code
     }
 
-    /// Whether a program sent it: kill(2), tgkill(2), sigqueue(3). A SIGSEGV of that kind is no memory fault. (The kernel
-    /// says the same of the SIGPIPE that a write raises.)
+    /// Whether a program sent it: kill(2), tgkill(2), sigqueue(3). A SIGSEGV of that kind is no memory fault. (The
+    /// kernel says the same of the SIGPIPE that a write raises.)
     pub fn from_user(&self) -> bool {
         [k::SI_USER as i32, k::SI_TKILL, k::SI_QUEUE].contains(&self.code())
     }
@@ -75,8 +75,8 @@ impl<'a> Info<'a> {
         Some(Sender { pid: kill._pid as u32, uid: kill._uid })
     }
 
-    /// The address that faulted, if the kernel sent SIGSEGV, SIGBUS, SIGILL, SIGFPE or SIGTRAP for one. (s390x says only
-    /// which page for the first two.)
+    /// The address that faulted, if the kernel sent SIGSEGV, SIGBUS, SIGILL, SIGFPE or SIGTRAP for one. (s390x says
+    /// only which page for the first two.)
     pub fn address(&self) -> Option<*const u8> {
         const WITH_ADDRESS: [u32; 5] = [k::SIGSEGV, k::SIGBUS, k::SIGILL, k::SIGFPE, k::SIGTRAP];
         let has =
@@ -95,9 +95,9 @@ impl<'a> Info<'a> {
         self.register(Cpu::CONTEXT.sp)
     }
 
-    /// The interrupted frame pointer: where this machine's chain of frames starts, if the program was compiled to have one
-    /// (`-Cforce-frame-pointers`). On PowerPC that is the stack pointer; on MIPS and s390x there is the register and no
-    /// chain.
+    /// The interrupted frame pointer: where this machine's chain of frames starts, if the program was compiled to
+    /// have one (`-Cforce-frame-pointers`). On PowerPC that is the stack pointer; on MIPS and s390x there is the
+    /// register and no chain.
     pub fn fp(&self) -> usize {
         self.register(Cpu::CONTEXT.fp)
     }

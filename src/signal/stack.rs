@@ -25,13 +25,13 @@ pub fn signal_stack() -> Option<SignalStack> {
     unsafe { sys::sigaltstack(None) }.ok().and_then(from_kernel)
 }
 
-/// sigaltstack(2): sets the calling thread's signal stack, `None` for none, and returns the one before. `ENOMEM` for less
-/// than the kernel's least (`AT_MINSIGSTKSZ`), `EPERM` in a handler that runs on the present one.
+/// sigaltstack(2): sets the calling thread's signal stack, `None` for none, and returns the one before. `ENOMEM` for
+/// less than the kernel's least (`AT_MINSIGSTKSZ`), `EPERM` in a handler that runs on the present one.
 ///
 /// # Safety
 ///
-/// 1. `new` is memory that is used for nothing else as long as it is this thread's signal stack, and it is large enough for
-///    the handlers that run on it; nothing guards its end.
+/// 1. `new` is memory that is used for nothing else as long as it is this thread's signal stack, and it is large
+///    enough for the handlers that run on it; nothing guards its end.
 pub unsafe fn sigaltstack(new: Option<SignalStack>) -> Result<Option<SignalStack>> {
     let new = match new {
         Some(SignalStack { base, size }) => k::sigaltstack { ss_sp: base.cast(), ss_flags: 0, ss_size: size as _ },
@@ -48,8 +48,8 @@ fn from_kernel(old: k::sigaltstack) -> Option<SignalStack> {
 
 /// The size of a thread's signal stack in bytes, whole pages.
 ///
-/// Twice what the kernel needs for the registers of this processor: one of rt0's own handlers, which block everything, may
-/// come while one of the program's runs, which block all but rt0's.
+/// Twice what the kernel needs for the registers of this processor: one of rt0's own handlers, which block
+/// everything, may come while one of the program's runs, which block all but rt0's.
 pub(crate) fn stack_size() -> usize {
     const LEAST: usize = 32 << 10;
     const HANDLERS: usize = 16 << 10;
@@ -58,9 +58,9 @@ pub(crate) fn stack_size() -> usize {
     (2 * frame + HANDLERS).max(LEAST).next_multiple_of(page_size())
 }
 
-/// Gives the main thread its signal stack, below it a guard page. Who asks first does so before a second thread exists, so
-/// is the main thread. A stack that it was given before stays. `ENOMEM`; a filter that forbids sigaltstack(2) leaves its
-/// handlers on its own stack.
+/// Gives the main thread its signal stack, below it a guard page. Who asks first does so before a second thread
+/// exists, so is the main thread. A stack that it was given before stays. `ENOMEM`; a filter that forbids
+/// sigaltstack(2) leaves its handlers on its own stack.
 pub(crate) fn ensure_main_has_stack() -> Result<()> {
     static ASKED: AtomicBool = AtomicBool::new(false);
     // Relaxed: later threads are cloned after this.

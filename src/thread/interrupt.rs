@@ -4,9 +4,9 @@
 //!     interrupt ── wanted += 1 ── ASKED already? done : tgkill ──▶ handler ── clear ASKED ── seen = wanted
 //! ```
 //!
-//! The handler clears `ASKED` before it looks at `wanted`: so whoever found it set was counted before the handler looked, and
-//! one signal does for both. A thread that ends waits for whoever is about to signal it, so that the signal cannot go to
-//! another thread that got the same id.
+//! The handler clears `ASKED` before it looks at `wanted`: so whoever found it set was counted before the handler
+//! looked, and one signal does for both. A thread that ends waits for whoever is about to signal it, so that the
+//! signal cannot go to another thread that got the same id.
 
 use core::sync::atomic::{
     AtomicBool, AtomicU32,
@@ -60,21 +60,21 @@ impl Interrupts {
 pub struct Generation(u32);
 
 impl Thread {
-    /// Interrupts the thread where it is: a blocking call of its fails with `EINTR`, and it comes back to its program, which
-    /// may look at whatever the caller set before. It is how a runtime asks its threads for something.
+    /// Interrupts the thread where it is: a blocking call of its fails with `EINTR`, and it comes back to its
+    /// program, which may look at whatever the caller set before. It is how a runtime asks its threads for something.
     ///
-    /// What the caller did happens before the thread goes on. Interrupts that are not yet delivered are one: however many
-    /// threads ask, there is one signal on its way, and asking costs one system call or none.
-    /// [`has_seen`](Thread::has_seen) tells when it arrived: at once if the thread is waiting in a call, by the next timer tick
-    /// or sooner if it computes on another processor, else when the scheduler lets it run.
+    /// What the caller did happens before the thread goes on. Interrupts that are not yet delivered are one: however
+    /// many threads ask, there is one signal on its way, and asking costs one system call or none.
+    /// [`has_seen`](Thread::has_seen) tells when it arrived: at once if the thread is waiting in a call, by the next
+    /// timer tick or sooner if it computes on another processor, else when the scheduler lets it run.
     ///
-    /// A thread that was just about to enter a call when the interrupt arrived waits in the call none the less, as with every
-    /// signal. To be sure that it looks, interrupt it again until it answers; a millisecond apart costs nobody anything.
-    /// Calls that signal(7) lists as restarted always, as read(2) of a file on a disk, and rt0's own waits (locks, sleeping,
-    /// parking, [`io`](crate::io)) go on.
+    /// A thread that was just about to enter a call when the interrupt arrived waits in the call none the less, as
+    /// with every signal. To be sure that it looks, interrupt it again until it answers; a millisecond apart costs
+    /// nobody anything. Calls that signal(7) lists as restarted always, as read(2) of a file on a disk, and rt0's own
+    /// waits (locks, sleeping, parking, [`io`](crate::io)) go on.
     ///
-    /// May be called in a handler. Errors: `ESRCH`, the thread has ended; `EAGAIN`, as many signals are on their way as
-    /// `RLIMIT_SIGPENDING` allows this user; `EOPNOTSUPP`, an emulator without the signal.
+    /// May be called in a handler. Errors: `ESRCH`, the thread has ended; `EAGAIN`, as many signals are on their way
+    /// as `RLIMIT_SIGPENDING` allows this user; `EOPNOTSUPP`, an emulator without the signal.
     pub fn interrupt(&self) -> Result<Generation> {
         catch()?;
         let interrupts = &self.block().interrupts;
@@ -98,8 +98,8 @@ impl Thread {
         seen.wrapping_sub(generation.0) as i32 >= 0
     }
 
-    /// tgkill(2): sends it a signal of the program's. `ESRCH`, the thread has ended; `EAGAIN`, for signals from 34 on: as many
-    /// are on their way as `RLIMIT_SIGPENDING` allows this user.
+    /// tgkill(2): sends it a signal of the program's. `ESRCH`, the thread has ended; `EAGAIN`, for signals from 34
+    /// on: as many are on their way as `RLIMIT_SIGPENDING` allows this user.
     pub fn signal(&self, signal: Signal) -> Result<()> {
         self.block().interrupts.while_alive(|| self.block().kill(signal.raw()))
     }

@@ -1,13 +1,14 @@
 //! Every thread that is: the main one and those that [`spawn`](super::spawn) made, linked through their blocks.
 //!
-//! A lock guards the list, and whoever holds it waits only for what the holders of no lock do. `all_threads` relies on how
-//! it is used; the properties are written down there.
+//! A lock guards the list, and whoever holds it waits only for what the holders of no lock do. `all_threads` relies
+//! on how it is used; the properties are written down there.
 
 use core::cell::{Cell, UnsafeCell};
 use core::ptr::{NonNull, null_mut};
 use core::sync::atomic::{
     AtomicU32,
-    Ordering::{Acquire, Relaxed, Release},
+    Ordering::{Acquire, Relaxed, Release, SeqCst},
+    fence,
 };
 
 use super::Block;
@@ -27,7 +28,7 @@ impl Links {
     }
 }
 
-static LOCK: Lock = Lock(AtomicU32::new(FREE));
+static LOCK: Lock = Lock { next: AtomicU32::new(0), turn: AtomicU32::new(0) };
 static FIRST: First = First(UnsafeCell::new(null_mut()));
 
 struct First(UnsafeCell<*mut Block>);
@@ -39,15 +40,15 @@ unsafe impl Sync for First {}
 pub(crate) struct List(());
 
 impl List {
-    /// Takes the lock. A handler that ran while it is held could want it again, so the program's signals are blocked; the
-    /// reserved ones are not, so that whoever holds it can be answered meanwhile.
+    /// Takes the lock. A handler that ran while it is held could want it again, so the program's signals are blocked;
+    /// the reserved ones are not, so that whoever holds it can be answered meanwhile.
     pub(crate) fn lock() -> List {
         LOCK.lock();
         List(())
     }
 
-    /// Takes the lock where every signal is blocked and stays so; only if somebody else holds it the reserved ones are let
-    /// through until it is there, for the holder may be waiting for this thread's answer.
+    /// Takes the lock where every signal is blocked and stays so; only if somebody else holds it the reserved ones
+    /// are let through until it is there, for the holder may be waiting for this thread's answer.
     pub(super) fn lock_in_silence() -> List {
         if !LOCK.try_lock() {
             signal::mask(How::Set, &SigSet::full());
@@ -93,8 +94,8 @@ impl List {
         }
     }
 
-    /// Takes out who ended without leaving: by exit(2) in a call of the program's own, or killed by a filter. Their memory is
-    /// given back when their handles are gone.
+    /// Takes out who ended without leaving: by exit(2) in a call of the program's own, or killed by a filter. Their
+    /// memory is given back when their handles are gone.
     pub(crate) fn bury_the_dead(&self) {
         // SAFETY: a block stays as long as it is linked.
         let is_dead = |block: &NonNull<Block>| unsafe { block.as_ref() }.tid() == 0;
@@ -127,31 +128,40 @@ impl Drop for List {
     }
 }
 
-/// A lock of one word; `sync`'s belong to the programs.
-struct Lock(AtomicU32);
-
-const FREE: u32 = 0;
-const HELD: u32 = 1;
-const WAITED_FOR: u32 = 2;
+/// A lock that is taken in the order in which it was asked for: one call on all threads after another must not keep a
+/// thread from starting or ending.
+struct Lock {
+    /// The number that the next who asks gets.
+    next: AtomicU32,
+    /// The number that has its turn; the lock is free when that is nobody's yet.
+    turn: AtomicU32,
+}
 
 impl Lock {
     fn try_lock(&self) -> bool {
         // Acquire, here and below: pairs with the release in `unlock`.
-        self.0.compare_exchange(FREE, HELD, Acquire, Relaxed).is_ok()
+        let turn = self.turn.load(Acquire);
+        self.next.compare_exchange(turn, turn.wrapping_add(1), Relaxed, Relaxed).is_ok()
     }
 
     fn lock(&self) {
-        if !self.try_lock() {
-            // Whoever waited leaves it so, for others may wait too.
-            while self.0.swap(WAITED_FOR, Acquire) != FREE {
-                let _ = futex::wait(&self.0, WAITED_FOR);
+        let number = self.next.fetch_add(1, Relaxed);
+        fence(SeqCst); // Asking comes before looking; `unlock` has them the other way round, and one of the two sees.
+        loop {
+            let turn = self.turn.load(Acquire);
+            if turn == number {
+                return;
             }
+            let _ = futex::wait(&self.turn, turn);
         }
     }
 
     fn unlock(&self) {
-        if self.0.swap(FREE, Release) == WAITED_FOR {
-            futex::wake(&self.0, 1);
+        let turn = self.turn.load(Relaxed).wrapping_add(1);
+        self.turn.store(turn, Release);
+        fence(SeqCst);
+        if self.next.load(Relaxed) != turn {
+            futex::wake_all(&self.turn); // They are few, and one of them is it.
         }
     }
 }

@@ -5,8 +5,8 @@
 //!                       → the same instruction faults again → the process dies by SIGSEGV, there
 //! ```
 //!
-//! So a debugger and a core show the instruction that overflowed, as if nothing had been in between. A fault that is no
-//! overflow takes the same way without the line.
+//! So a debugger and a core show the instruction that overflowed, as if nothing had been in between. A fault that is
+//! no overflow takes the same way without the line.
 
 use core::ffi::CStr;
 use core::fmt::Write as _;
@@ -22,12 +22,13 @@ use crate::io::Line;
 use crate::signal::{self, Action, Handler, Info, Signal};
 use crate::sys;
 
-/// Lets a stack that runs over say so before the process ends by SIGSEGV: which thread, where its stack lies, and which
-/// address it touched. The main thread gets its signal stack by this.
+/// Lets a stack that runs over say so before the process ends by SIGSEGV: which thread, where its stack lies, and
+/// which address it touched. The main thread gets its signal stack by this.
 ///
-/// The first [`spawn`](super::spawn) does it too; a program that may never spawn calls it in its main. It costs six system
-/// calls, once. A handler of the program's own for SIGSEGV or SIGBUS stays, and one that is installed later replaces the
-/// reporter. Errors: `ENOMEM`, no memory for the signal stack; those that a filter on system calls gives.
+/// The first [`spawn`](super::spawn) does it too; a program that may never spawn calls it in its main. It costs six
+/// system calls, once. A handler of the program's own for SIGSEGV or SIGBUS stays, and one that is installed later
+/// replaces the reporter. Errors: `ENOMEM`, no memory for the signal stack; those that a filter on system calls
+/// gives.
 pub fn report_overflows() -> Result<()> {
     static ASKED: AtomicBool = AtomicBool::new(false);
     // Relaxed: later threads are cloned after this.
@@ -68,8 +69,8 @@ fn report(info: &Info) {
     let Some(signal) = Signal::from_raw(info.number() as u32) else { return };
     // SAFETY: 1. The default is no handler.
     let _ = unsafe { signal::sigaction(signal, Action::DEFAULT) };
-    // What a program sent, and what the kernel says of memory that nobody touched, does not come again by itself. It is
-    // blocked until this returns.
+    // What a program sent, and what the kernel says of memory that nobody touched, does not come again by itself. It
+    // is blocked until this returns.
     if info.code() <= 0 || (signal, info.code()) == (Signal::SIGBUS, k::BUS_MCEERR_AO as i32) {
         let _ = signal::raise(signal);
     }
@@ -87,8 +88,8 @@ fn overflowed(block: &Block, address: usize, sp: usize) -> Option<Range<usize>> 
     ran_over_main(&stack, address, sp, page_size()).then_some(stack)
 }
 
-/// The address right above the main thread's stack: the end of the page that holds the last thing on it, the path of the
-/// program. `None` if the kernel did not say where that is.
+/// The address right above the main thread's stack: the end of the page that holds the last thing on it, the path of
+/// the program. `None` if the kernel did not say where that is.
 fn main_stack_end() -> Option<usize> {
     let path = auxv::of_process().get(auxvec::AT_EXECFN as usize)?;
     // SAFETY: the kernel put the path there, with its NUL, and rt0 never writes to the initial stack.
@@ -107,13 +108,14 @@ fn main_stack(end: usize, limit: Option<u64>, address: usize) -> Range<usize> {
 
 /// Whether the main thread's stack was refused to grow to `address`.
 ///
-/// There is no guard page to tell by: the kernel, which grows this stack, refuses beyond the limit, and also before it, where
-/// another mapping is too close. But all that lies between the stack pointer and the stack's end is mapped, so what faults
-/// there is where the stack pointer has gone already, and the stack has not.
+/// There is no guard page to tell by: the kernel, which grows this stack, refuses beyond the limit, and also before
+/// it, where another mapping is too close. But all that lies between the stack pointer and the stack's end is mapped,
+/// so what faults there is where the stack pointer has gone already, and the stack has not.
 fn ran_over_main(stack: &Range<usize>, address: usize, sp: usize, page: usize) -> bool {
     /// Frames of this size are believed to be frames.
     const LARGEST_FRAME: usize = 1 << 20;
-    /// Nothing else lies so close below: the kernel leaves 128 MiB at least. An emulator's stack reaches beyond a small limit.
+    /// Nothing else lies so close below: the kernel leaves 128 MiB at least. An emulator's stack reaches beyond a
+    /// small limit.
     const STILL_THIS_STACK: usize = 16 << 20;
     let on_this_stack = stack.start.saturating_sub(STILL_THIS_STACK)..stack.end;
     let frame = sp.saturating_sub(page)..sp.saturating_add(LARGEST_FRAME).min(stack.end);

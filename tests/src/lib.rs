@@ -159,8 +159,8 @@ pub fn wait_for(pid: u32) -> Ended {
     if head.si_code == k::CLD_EXITED as i32 { Ended::Exit(status) } else { Ended::Signal(status) }
 }
 
-/// What `child`, run in a process of its own, writes to standard error, as much as fits in `buf`; and how it ended. What an
-/// emulator says about the end is left out.
+/// What `child`, run in a process of its own, writes to standard error, as much as fits in `buf`; and how it ended.
+/// What an emulator says about the end is left out.
 pub fn stderr_of(child: impl FnOnce(), buf: &mut [u8]) -> (&str, Ended) {
     let mut fds = [0i32; 2];
     // SAFETY: 1. The kernel writes the two numbers.
@@ -186,7 +186,7 @@ pub fn stderr_of(child: impl FnOnce(), buf: &mut [u8]) -> (&str, Ended) {
     (text.find("qemu: uncaught target signal").map_or(text, |at| &text[..at]), wait_for(pid))
 }
 
-/// Lets a seccomp filter on the calling thread alone answer the call `nr` with `action` (a `SECCOMP_RET_*`), for good.
+/// Lets a seccomp filter on the calling thread alone answer the call `nr` with `action` (a `SECCOMP_RET_*`).
 pub fn filter_calls(nr: u32, action: u32) -> Result<(), Errno> {
     #[repr(C)]
     struct Step {

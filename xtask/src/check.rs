@@ -28,6 +28,7 @@ const LAYERS: &[(&str, u8)] = &[
     ("time", 2),
     ("tls", 2),
     ("vdso", 2),
+    ("all_threads", 3),
     ("thread", 3),
     ("panic", 4),
     ("random", 4),

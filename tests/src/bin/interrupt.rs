@@ -188,7 +188,7 @@ tests! {
         static SENT: AtomicUsize = AtomicUsize::new(0);
         spawn(|| ()).unwrap().join();
         let before = mappings();
-        for round in 0..1000 {
+        for round in 0..300 {
             let ending = spawn(move || {
                 for _ in 0..round % 7 {
                     thread::yield_now();

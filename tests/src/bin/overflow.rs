@@ -41,7 +41,10 @@ fn says(child: impl FnOnce(), start: &str) {
 
 tests! {
     fn a_thread_with_a_name_says_it() {
-        says(|| Builder::new().name("deep diver").spawn(|| forever(0)).map(|_| thread::park()).unwrap(), "thread 'deep diver' (tid ");
+        says(|| {
+            let _diver = Builder::new().name("deep diver").spawn(|| forever(0)).unwrap();
+            thread::park();
+        }, "thread 'deep diver' (tid ");
     }
 
     fn a_thread_without_a_name_says_so() {
@@ -64,9 +67,12 @@ tests! {
 
     fn the_stack_that_is_named_is_the_one_that_was_asked_for() {
         let mut buf = [0; 512];
-        let (text, _) = stderr_of(|| _ = Builder::new().stack_size(1 << 20).spawn(|| forever(0)).unwrap().join(), &mut buf);
-        let kib = text.strip_suffix(" KiB)\n").and_then(|text| text.rsplit_once('(')).and_then(|(_, kib)| kib.parse::<u32>().ok());
-        assert!(kib.is_some_and(|kib| (1024..=1024 + 64).contains(&kib)), "{text}");
+        let (text, _) = stderr_of(|| {
+            Builder::new().stack_size(1 << 20).spawn(|| forever(0)).unwrap().join();
+        }, &mut buf);
+        let kib = text.strip_suffix(" KiB)\n").and_then(|text| text.rsplit_once('('));
+        let kib: u32 = kib.and_then(|(_, kib)| kib.parse().ok()).unwrap_or_default();
+        assert!((1024..=1024 + 64).contains(&kib), "{text}");
     }
 
     fn one_of_many_threads_ends_them_all() {

@@ -162,9 +162,9 @@ tests! {
         };
         raise(Signal::SIGUSR1).unwrap();
         sent(k::SI_TKILL);
+        let to_process = [sys::getpid() as usize, Signal::SIGUSR1.raw() as usize, 0, 0, 0, 0];
         // SAFETY: 1. A signal to this process, with a handler.
-        unsafe { sys::syscall(k::__NR_kill as usize, [sys::getpid() as usize, Signal::SIGUSR1.raw() as usize, 0, 0, 0, 0]) }
-            .unwrap();
+        unsafe { sys::syscall(k::__NR_kill as usize, to_process) }.unwrap();
         sent(k::SI_USER as i32);
     }
 
@@ -225,7 +225,9 @@ tests! {
         static INSIDE: AtomicU32 = AtomicU32::new(0);
         #[inline(never)]
         fn spin() {
-            while !STOP.load(Relaxed) {}
+            while !STOP.load(Relaxed) {
+                core::hint::spin_loop();
+            }
         }
         fn look(info: &Info) {
             let start = spin as fn() as usize;
@@ -260,7 +262,9 @@ tests! {
         fn spin() {
             let local = Aligned([1; 256]);
             LOW.store(black_box(&local).0.as_ptr().addr(), Relaxed);
-            while !STOP.load(Relaxed) {}
+            while !STOP.load(Relaxed) {
+                core::hint::spin_loop();
+            }
             black_box(&local);
         }
         #[inline(never)]
@@ -530,13 +534,12 @@ fn map_page(prot: u32) -> *mut u8 {
     core::ptr::with_exposed_provenance_mut(at)
 }
 
-/// Whether the mapping that ends at `address` cannot be touched.
+/// Whether the byte right below `address` cannot be read, and the one there can: the kernel says so without a fault.
 fn has_guard_below(address: usize) -> bool {
-    let mut buf = [0; 32 << 10];
-    let maps = core::str::from_utf8(read_file(c"/proc/self/maps", &mut buf).unwrap()).unwrap();
-    maps.lines().any(|line| {
-        let Some((range, rest)) = line.split_once(' ') else { return false };
-        let Some((_, end)) = range.split_once('-') else { return false };
-        usize::from_str_radix(end, 16) == Ok(address) && rest.starts_with("---")
-    })
+    let mut fds = [0i32; 2];
+    // SAFETY: 1. The kernel writes the two numbers.
+    unsafe { sys::syscall(k::__NR_pipe2 as usize, [(&raw mut fds).expose_provenance(), 0, 0, 0, 0, 0]) }.unwrap();
+    // SAFETY: 1. The kernel reads a byte, or finds that it cannot.
+    let write = |at| unsafe { sys::syscall(k::__NR_write as usize, [fds[1] as usize, at, 1, 0, 0, 0]) };
+    write(address - 1) == Err(Errno::EFAULT) && write(address) == Ok(1)
 }

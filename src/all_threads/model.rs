@@ -1,0 +1,330 @@
+//! The protocol of `all_threads` and the thread list, in every order that its steps can be taken in.
+//!
+//! A step is what a thread does at once as far as others can tell: take the lock, link a block, clone, signal,
+//! answer. Two threads make a call on all, one spawns, one ends, and the child ends too; and somebody sends one
+//! signal 33 more. Whatever the order, everyone comes to an end, each thread that runs the program has made each call
+//! once, and no handler runs where none may. Then one rule at a time is broken, and the model must find out: so it
+//! can.
+
+use std::collections::HashSet;
+use std::vec::Vec;
+
+/// What the protocol demands, each of which can be left out.
+#[derive(Clone, Copy)]
+struct Rules {
+    /// Property 4: whoever waits for the lock lets signal 33 through.
+    listens_while_waiting: bool,
+    /// Property 1: a thread leaves the list under the lock.
+    ends_under_lock: bool,
+    /// Property 1: a thread is linked and cloned under one lock.
+    spawns_under_lock: bool,
+    /// Property 2: a child starts with everything blocked.
+    child_starts_deaf: bool,
+    /// Property 1: a thread answers once, however many signals come.
+    answers_once: bool,
+}
+
+const KEPT: Rules = Rules {
+    listens_while_waiting: true,
+    ends_under_lock: true,
+    spawns_under_lock: true,
+    child_starts_deaf: true,
+    answers_once: true,
+};
+
+const THREADS: usize = 5;
+const CALLS: usize = 2;
+/// The child of `Spawner`.
+const CHILD: usize = 4;
+
+/// What a thread runs; the first two make a call each.
+const PROGRAMS: [Program; THREADS] = [Program::Call(0), Program::Call(1), Program::Spawn, Program::End, Program::End];
+
+#[derive(Clone, Copy)]
+enum Program {
+    Call(usize),
+    Spawn,
+    End,
+}
+
+/// Where a thread is in its program.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+enum At {
+    /// Not cloned yet.
+    Nowhere,
+    /// Cloned, and without its signal stack.
+    Starting,
+    Running,
+    /// Everything is blocked, and the lock is tried.
+    Trying,
+    /// It waits for the lock.
+    Waiting,
+    /// It has the lock after it waited, and blocks everything again.
+    GotIt,
+    /// It has the lock. The number is how far its work has come.
+    Holding(u8),
+    /// It has let go of the lock.
+    Released,
+    Done,
+    Gone,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+struct Thread {
+    at: At,
+    /// Signal 33 is let through.
+    listens: bool,
+    pending: bool,
+    asked: bool,
+    listed: bool,
+    /// How often it, or whom it descends from, made each call.
+    made: [u8; CALLS],
+}
+
+#[derive(Clone, PartialEq, Eq, Hash)]
+struct State {
+    threads: [Thread; THREADS],
+    holder: Option<usize>,
+    request: usize,
+    remaining: u8,
+    /// Nobody has sent the signal that means nothing.
+    stray_signal: bool,
+}
+
+impl State {
+    fn start() -> State {
+        let thread =
+            |at, listed| Thread { at, listens: listed, pending: false, asked: false, listed, made: [0; CALLS] };
+        let mut threads = [thread(At::Running, true); THREADS];
+        threads[CHILD] = thread(At::Nowhere, false);
+        State { threads, holder: None, request: 0, remaining: 0, stray_signal: true }
+    }
+
+    /// Every state that one step leads to; an error if a step must not be.
+    fn next(&self, rules: &Rules) -> Result<Vec<State>, &'static str> {
+        let mut states = Vec::new();
+        for who in 0..THREADS {
+            let mut handled = self.clone();
+            if handled.handler(who, rules)? {
+                states.push(handled);
+            }
+            let mut stepped = self.clone();
+            if stepped.step(who, rules)? {
+                states.push(stepped);
+            }
+            if self.stray_signal && !matches!(self.threads[who].at, At::Nowhere | At::Gone) {
+                let mut signalled = self.clone();
+                signalled.threads[who].pending = true;
+                signalled.stray_signal = false;
+                states.push(signalled);
+            }
+        }
+        Ok(states)
+    }
+
+    /// The handler of signal 33 on a thread, if it can run there now.
+    fn handler(&mut self, who: usize, rules: &Rules) -> Result<bool, &'static str> {
+        let thread = &mut self.threads[who];
+        if !(thread.pending && thread.listens) {
+            return Ok(false);
+        }
+        match thread.at {
+            At::Starting => return Err("a handler on half a thread"),
+            At::Gone | At::Nowhere => return Err("a handler on no thread"),
+            _ => {}
+        }
+        thread.pending = false;
+        if thread.asked {
+            thread.asked = !rules.answers_once;
+            thread.made[self.request] += 1;
+            self.remaining = self.remaining.checked_sub(1).ok_or("an answer to no question")?;
+            if thread.made[self.request] > 1 {
+                return Err("a call made twice");
+            }
+        }
+        Ok(true)
+    }
+
+    /// A thread's next step, if it can take it now.
+    fn step(&mut self, who: usize, rules: &Rules) -> Result<bool, &'static str> {
+        let at = self.threads[who].at;
+        let needs_lock = match PROGRAMS[who] {
+            Program::Call(_) => true,
+            Program::Spawn => rules.spawns_under_lock,
+            Program::End => rules.ends_under_lock,
+        };
+        let next = match (at, PROGRAMS[who]) {
+            (At::Nowhere | At::Done | At::Gone, _) => return Ok(false),
+            (At::Starting, _) => {
+                self.threads[who].listens = true;
+                At::Running
+            }
+            // A caller blocks the program's signals only; the others everything, first of all.
+            (At::Running, Program::Call(_)) => {
+                self.threads[who].listens = rules.listens_while_waiting;
+                At::Waiting
+            }
+            (At::Running, _) => {
+                self.threads[who].listens = false;
+                if needs_lock { At::Trying } else { At::Holding(0) }
+            }
+            (At::Trying, _) if self.take_lock(who) => At::Holding(0),
+            (At::Trying, _) => {
+                self.threads[who].listens = rules.listens_while_waiting;
+                At::Waiting
+            }
+            (At::Waiting, _) if !self.take_lock(who) => return Ok(false),
+            (At::Waiting, Program::Call(_)) => {
+                self.threads[who].listens = true;
+                At::Holding(0)
+            }
+            (At::Waiting, _) => At::GotIt,
+            (At::GotIt, _) => {
+                self.threads[who].listens = false;
+                At::Holding(0)
+            }
+            (At::Holding(done), Program::Call(call)) => match self.call(who, call, done)? {
+                Some(at) => at,
+                None => return Ok(false),
+            },
+            (At::Holding(0), Program::Spawn) => {
+                self.threads[CHILD].listed = rules.spawns_under_lock;
+                At::Holding(1)
+            }
+            (At::Holding(1), Program::Spawn) => {
+                let made = self.threads[who].made;
+                let child = &mut self.threads[CHILD];
+                *child = Thread { at: At::Starting, listens: !rules.child_starts_deaf, made, ..*child };
+                At::Holding(2)
+            }
+            (At::Holding(_), Program::Spawn) => {
+                self.threads[CHILD].listed = true;
+                self.release(who)
+            }
+            (At::Holding(_), Program::End) => {
+                self.threads[who].listed = false;
+                self.release(who)
+            }
+            (At::Released, Program::End) => At::Gone,
+            (At::Released, _) => {
+                self.threads[who].listens = true;
+                At::Done
+            }
+        };
+        self.threads[who].at = next;
+        Ok(true)
+    }
+
+    /// The steps of a call on all threads: one's own, a signal to each other thread, the wait, the end.
+    fn call(&mut self, who: usize, call: usize, done: u8) -> Result<Option<At>, &'static str> {
+        const FIRST: u8 = 1;
+        const LAST: u8 = FIRST + THREADS as u8;
+        Ok(Some(match done {
+            0 => {
+                self.threads[who].made[call] += 1;
+                self.request = call;
+                self.remaining = self.others(who).count() as u8;
+                At::Holding(FIRST)
+            }
+            FIRST..LAST => {
+                let other = usize::from(done - FIRST);
+                if self.others(who).any(|listed| listed == other) {
+                    let thread = &mut self.threads[other];
+                    if matches!(thread.at, At::Nowhere | At::Gone) {
+                        return Err("a signal to no thread");
+                    }
+                    (thread.asked, thread.pending) = (true, true);
+                }
+                At::Holding(done + 1)
+            }
+            _ if self.remaining > 0 => return Ok(None),
+            _ => {
+                let runs =
+                    |thread: &&Thread| !matches!(thread.at, At::Nowhere | At::Released | At::Gone) && thread.listed;
+                let starting = |thread: &&Thread| thread.at == At::Starting || thread.at == At::Running;
+                if self.threads.iter().filter(|t| runs(t) || starting(t)).any(|thread| thread.made[call] != 1) {
+                    return Err("a thread without the call");
+                }
+                self.release(who)
+            }
+        }))
+    }
+
+    fn others(&self, who: usize) -> impl Iterator<Item = usize> + '_ {
+        (0..THREADS).filter(move |&other| other != who && self.threads[other].listed)
+    }
+
+    fn take_lock(&mut self, who: usize) -> bool {
+        let free = self.holder.is_none();
+        if free {
+            self.holder = Some(who);
+        }
+        free
+    }
+
+    fn release(&mut self, who: usize) -> At {
+        if self.holder == Some(who) {
+            self.holder = None;
+        }
+        At::Released
+    }
+
+    /// Nothing is left to do.
+    fn is_end(&self) -> bool {
+        self.threads
+            .iter()
+            .all(|thread| matches!(thread.at, At::Done | At::Gone) && !(thread.pending && thread.listens))
+    }
+}
+
+/// Goes through every state; how many there are, or what is wrong in one.
+fn explore(rules: Rules) -> Result<usize, &'static str> {
+    let mut seen = HashSet::from([State::start()]);
+    let mut open: Vec<State> = seen.iter().cloned().collect();
+    while let Some(state) = open.pop() {
+        let next = state.next(&rules)?;
+        if next.is_empty() && !state.is_end() {
+            return Err("a deadlock");
+        }
+        if state.is_end() {
+            let alive = state.threads.iter().filter(|thread| thread.at == At::Done);
+            if alive.clone().any(|thread| thread.made != [1; CALLS]) {
+                return Err("a thread without the call");
+            }
+        }
+        open.extend(next.into_iter().filter(|state| seen.insert(state.clone())));
+    }
+    Ok(seen.len())
+}
+
+#[test]
+fn with_its_rules_the_protocol_holds_in_every_order() {
+    let states = explore(KEPT).unwrap();
+    assert!(states > 10_000, "{states} states are too few to be all");
+}
+
+#[test]
+fn without_listening_while_waiting_there_is_a_deadlock() {
+    assert_eq!(explore(Rules { listens_while_waiting: false, ..KEPT }), Err("a deadlock"));
+}
+
+#[test]
+fn without_the_lock_at_its_end_a_thread_is_signalled_that_is_gone() {
+    assert!(explore(Rules { ends_under_lock: false, ..KEPT }).is_err());
+}
+
+#[test]
+fn without_the_lock_around_clone_a_child_is_missed() {
+    assert!(explore(Rules { spawns_under_lock: false, ..KEPT }).is_err());
+}
+
+#[test]
+fn a_child_that_listens_from_the_start_has_a_handler_on_half_a_thread() {
+    assert_eq!(explore(Rules { child_starts_deaf: false, ..KEPT }), Err("a handler on half a thread"));
+}
+
+#[test]
+fn without_taking_the_request_back_a_stray_signal_makes_the_call_again() {
+    let wrong = explore(Rules { answers_once: false, ..KEPT });
+    assert!(wrong == Err("an answer to no question") || wrong == Err("a call made twice"), "{wrong:?}");
+}
