@@ -55,6 +55,7 @@ impl Arch for Cpu {
     const CLOCK_GETTIME: Timed = Timed::Wide(k::__NR_clock_gettime);
     const CLOCK_NANOSLEEP: Timed = Timed::Wide(k::__NR_clock_nanosleep);
     const PPOLL: Timed = Timed::Wide(k::__NR_ppoll);
+    const EVEN_PAIRS: bool = false;
     const TLS: Tls = Tls::Above { tcb: 16, bias: 0 };
     const UNALIGNED_WORDS: bool = true;
     const VDSO: Vdso = Vdso {

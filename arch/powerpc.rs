@@ -62,6 +62,7 @@ impl Arch for Cpu {
     const CLOCK_NANOSLEEP: Timed =
         Timed::Split { wide: k::__NR_clock_nanosleep_time64, narrow: k::__NR_clock_nanosleep };
     const PPOLL: Timed = Timed::Split { wide: k::__NR_ppoll_time64, narrow: k::__NR_ppoll };
+    const EVEN_PAIRS: bool = true;
     const TLS: Tls = Tls::Above { tcb: 0, bias: 0x7000 };
     const UNALIGNED_WORDS: bool = true;
     const VDSO: Vdso = Vdso {

@@ -86,6 +86,7 @@ impl Arch for Cpu {
     const CLOCK_GETTIME: Timed = Timed::Wide(__NR_clock_gettime);
     const CLOCK_NANOSLEEP: Timed = Timed::Wide(__NR_clock_nanosleep);
     const PPOLL: Timed = Timed::Wide(__NR_ppoll);
+    const EVEN_PAIRS: bool = false;
     const TLS: Tls = Tls::Above { tcb: 0, bias: 0 };
     const UNALIGNED_WORDS: bool = false;
     const VDSO: Vdso = Vdso {

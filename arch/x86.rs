@@ -47,6 +47,7 @@ impl Arch for Cpu {
     const CLOCK_NANOSLEEP: Timed =
         Timed::Split { wide: k::__NR_clock_nanosleep_time64, narrow: k::__NR_clock_nanosleep };
     const PPOLL: Timed = Timed::Split { wide: k::__NR_ppoll_time64, narrow: k::__NR_ppoll };
+    const EVEN_PAIRS: bool = false;
     const TLS: Tls = Tls::Below;
     const UNALIGNED_WORDS: bool = true;
     const VDSO: Vdso = Vdso {

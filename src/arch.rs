@@ -71,6 +71,10 @@ pub(crate) trait Arch {
     const CLOCK_NANOSLEEP: Timed;
     /// ppoll(2).
     const PPOLL: Timed;
+    /// Whether a 64-bit argument, which takes a pair of 32-bit registers, begins only at an even one, so that a register
+    /// before it may stay unused: syscall(2), "Architecture-specific requirements". The halves lie as in memory, by the
+    /// byte order. Where registers have 64 bits there are no pairs.
+    const EVEN_PAIRS: bool;
     /// Where the thread pointer points, relative to the thread's TLS block.
     const TLS: Tls;
     /// Whether loads and stores of words at any address are as good as aligned ones: then memcpy and its kin use them. A

@@ -117,6 +117,26 @@ pub fn read(fd: RawFd, buf: &mut [u8]) -> Result<usize> {
     unsafe { call!(__NR_read, fd as usize, at(buf), buf.len()) }
 }
 
+/// pread(2): as [`read`], from `offset` bytes after the file's start, whatever its position is. `ESPIPE` for what has no
+/// positions, `EINVAL` for an offset above `i64::MAX`.
+pub fn pread(fd: RawFd, buf: &mut [u8], offset: u64) -> Result<usize> {
+    const { assert!(usize::BITS == 32 || !Cpu::EVEN_PAIRS, "64-bit registers need no pairs") };
+    let (fd, to, len) = (fd as usize, at(buf), buf.len());
+    if usize::BITS == 64 {
+        // SAFETY: 1. The kernel writes into `buf` only.
+        return unsafe { call!(__NR_pread64, fd, to, len, offset as usize) };
+    }
+    let (high, low) = ((offset >> 32) as usize, offset as usize);
+    let (first, second) = if cfg!(target_endian = "big") { (high, low) } else { (low, high) };
+    if Cpu::EVEN_PAIRS {
+        // SAFETY: 1. As above.
+        unsafe { call!(__NR_pread64, fd, to, len, 0, first, second) }
+    } else {
+        // SAFETY: 1. As above.
+        unsafe { call!(__NR_pread64, fd, to, len, first, second) }
+    }
+}
+
 /// write(2): the number of bytes written, which may be fewer. `EINTR`, `EAGAIN`, `EBADF`, `EIO`, `ENOSPC`, `EPIPE`.
 pub fn write(fd: RawFd, buf: &[u8]) -> Result<usize> {
     // SAFETY: 1. The kernel only reads `buf`.
@@ -325,6 +345,21 @@ pub fn sched_yield() {
 pub(crate) fn getrandom(buf: &mut [u8], flags: u32) -> Result<usize> {
     // SAFETY: 1. The kernel writes into `buf` only.
     unsafe { call!(__NR_getrandom, at(buf), buf.len(), flags as usize) }
+}
+
+/// sched_getaffinity(2) of the thread `tid`, 0 for the calling one: a bit per processor, and how many bytes the kernel
+/// wrote; the rest of `mask` is left alone. `EINVAL` if `mask` has no room for all processors that the kernel can have,
+/// `ESRCH`.
+pub fn sched_getaffinity(tid: u32, mask: &mut [usize]) -> Result<usize> {
+    // SAFETY: 1. The kernel writes into `mask` only.
+    unsafe { call!(__NR_sched_getaffinity, tid as usize, size_of_val(mask), at(mask)) }
+}
+
+/// sched_setaffinity(2) of the thread `tid`, 0 for the calling one. `EINVAL` if `mask` has no processor that the thread
+/// may use, `EPERM`, `ESRCH`.
+pub fn sched_setaffinity(tid: u32, mask: &[usize]) -> Result<()> {
+    // SAFETY: 1. The kernel only reads `mask`.
+    unsafe { call!(__NR_sched_setaffinity, tid as usize, size_of_val(mask), at(mask)) }.map(drop)
 }
 
 /// prctl(2) with `PR_SET_NAME`: the calling thread's name; the kernel takes the first 15 bytes.
@@ -568,4 +603,57 @@ fn parse_release(release: &[u8]) -> Option<(u32, u32)> {
     let (major, rest) = number(release)?;
     let (minor, _) = number(rest.strip_prefix(b".")?)?;
     Some((major, minor))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_release_begins_with_two_numbers() {
+        for (release, version) in [
+            ("6.18.44", (6, 18)),
+            ("5.1", (5, 1)),
+            ("5.0.21", (5, 0)),
+            ("2.6.32-754.el6.x86_64", (2, 6)), // Also what personality(2) with UNAME26 makes of any release.
+            ("3.4.35_hi3535", (3, 4)),
+            ("4.19.0+", (4, 19)),
+            ("5.15.0-91-generic", (5, 15)),
+            ("6.6-rc1", (6, 6)),
+            ("5.10.", (5, 10)),
+            ("5.10.x", (5, 10)),
+            ("10.0", (10, 0)),
+            ("4294967295.4294967295", (u32::MAX, u32::MAX)),
+        ] {
+            assert_eq!(parse_release(release.as_bytes()), Some(version), "{release}");
+        }
+        assert_eq!(parse_release(b"6.1\0.7\0\0"), Some((6, 1)));
+    }
+
+    #[test]
+    fn a_release_without_two_numbers_is_none() {
+        for release in ["", "3", "3.", ".3", "3-rc1", "3..1", "bogus", "v5.1", " 5.1", "-5.1", "+5.1", "5.-1", "5.+1"] {
+            assert_eq!(parse_release(release.as_bytes()), None, "{release}");
+        }
+        for release in ["4294967296.1", "5.4294967296", "99999999999999999999999.1"] {
+            assert_eq!(parse_release(release.as_bytes()), None, "{release}");
+        }
+        assert_eq!(parse_release(&[0; 65]), None);
+        assert_eq!(parse_release(&[0xff; 65]), None);
+    }
+
+    #[test]
+    fn the_running_kernel_has_a_version() {
+        assert!(kernel_release().unwrap() >= (2, 6));
+    }
+
+    #[test]
+    fn pread_reads_at_any_offset() {
+        let file = open(c"/proc/self/exe", k::O_RDONLY | k::O_CLOEXEC, 0).unwrap();
+        let mut bytes = [0; 4];
+        assert_eq!(pread(file.as_raw_fd(), &mut bytes, 0), Ok(4));
+        assert_eq!(&bytes, b"\x7fELF");
+        assert_eq!(pread(file.as_raw_fd(), &mut bytes, 1 << 40), Ok(0));
+        assert_eq!(pread(file.as_raw_fd(), &mut bytes, u64::MAX), Err(Errno::EINVAL));
+    }
 }
