@@ -15,7 +15,8 @@
 //!           │
 //!   L3   thread   all_threads                             know about threads
 //!           │
-//!   L2   futex  signal  auxv  tls  io  time vdso  start*  know one kernel facility each
+//!   L2   futex  signal  auxv  tls  io  time  vdso         know one kernel facility each
+//!        cpu  mapping  start*
 //!           │
 //!   L1   sys ── errno                                     typed, man-2 names
 //!           │
@@ -56,10 +57,12 @@
 pub mod all_threads;
 mod arch;
 mod auxv;
+pub mod cpu;
 mod errno;
 pub mod futex;
 mod intrinsics;
 pub mod io;
+pub mod mapping;
 #[cfg(all(feature = "panic-handler", not(test)))]
 mod panic;
 pub mod random;

@@ -269,6 +269,39 @@ pub(crate) unsafe fn mprotect(addr: *mut u8, len: usize, prot: u32) -> Result<()
     unsafe { call!(__NR_mprotect, at(addr), len, prot as usize) }.map(drop)
 }
 
+/// mremap(2): the mapping's bytes at its new address and of its new length, where 0 is no flag and `MREMAP_MAYMOVE`
+/// allows another address. `ENOMEM`; `EFAULT` if the range is not one mapping, `EINVAL`.
+///
+/// # Safety
+///
+/// 1. Nobody uses `addr..addr + old_len` again, but what still lies there afterwards.
+pub(crate) unsafe fn mremap(addr: *mut u8, old_len: usize, new_len: usize, flags: u32) -> Result<*mut u8> {
+    // SAFETY: 1. is our caller's.
+    let base = unsafe { call!(__NR_mremap, at(addr), old_len, new_len, flags as usize) }?;
+    Ok(core::ptr::with_exposed_provenance_mut(base))
+}
+
+/// madvise(2). `EINVAL` for advice that this kernel does not know or cannot follow there, `ENOMEM` where nothing is
+/// mapped, `ENOSYS` where the kernel is built without it, `EAGAIN`.
+///
+/// # Safety
+///
+/// 1. Some advice drops what is in `addr..addr + len`: then nobody relies on it.
+pub(crate) unsafe fn madvise(addr: *mut u8, len: usize, advice: u32) -> Result<()> {
+    // SAFETY: 1. is our caller's.
+    unsafe { call!(__NR_madvise, at(addr), len, advice as usize) }.map(drop)
+}
+
+/// prctl(2) with `PR_SET_VMA_ANON_NAME`: the name that /proc/self/maps shows for anonymous memory; since Linux 5.17,
+/// where configured. `EINVAL` for a name of 80 bytes or more or with characters that it does not take, and where there
+/// are no names; `EBADF` for memory that is a file's.
+pub(crate) fn prctl_set_vma_name(addr: *mut u8, len: usize, name: &CStr) -> Result<()> {
+    use linux_raw_sys::prctl::{PR_SET_VMA, PR_SET_VMA_ANON_NAME};
+    let (set, what) = (PR_SET_VMA as usize, PR_SET_VMA_ANON_NAME as usize);
+    // SAFETY: 1. The kernel only reads the name.
+    unsafe { call!(__NR_prctl, set, what, at(addr), len, at(name.as_ptr())) }.map(drop)
+}
+
 /// mincore(2) of one byte: `Ok` if `addr` is a page's first byte in a mapping, `EINVAL` if it is not a page's first,
 /// `ENOMEM` if nothing is mapped there.
 pub(crate) fn mincore(addr: *const u8) -> Result<()> {

@@ -55,6 +55,7 @@ use static_assertions::{assert_impl_all, assert_not_impl_any};
 use crate::all_threads::Mailbox;
 use crate::arch::CloneArgs;
 use crate::auxv::page_size;
+use crate::cpu;
 use crate::errno::{Errno, Result};
 use crate::futex;
 use crate::signal::{self, Blocked, SignalStack};
@@ -77,6 +78,11 @@ where
     T: Send + 'static,
 {
     Builder::new().spawn(f)
+}
+
+/// How many threads can run at once: [`cpu::count`], which says how that is found. It never fails; the `Result` is std's.
+pub fn available_parallelism() -> Result<NonZeroUsize> {
+    Ok(cpu::count())
 }
 
 /// A thread's properties, before it starts.

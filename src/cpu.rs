@@ -1,0 +1,223 @@
+//! Processors and pages: how many a program may use, which ones, and how large they are.
+//!
+//! [`count`] is the number of processors in the calling thread's affinity, or fewer where a control group allows less
+//! time than that. Nothing is asked before it is needed; asking again costs one system call, and one for each control
+//! group that the process is in.
+//!
+//! Sources: sched_setaffinity(2), cgroups(7), proc_pid_mountinfo(5), the kernel's admin-guide/cgroup-v2.rst and
+//! scheduler/sched-bwc.rst, admin-guide/mm/transhuge.rst.
+
+mod cgroup;
+mod parse;
+mod set;
+
+use core::num::NonZeroUsize;
+use core::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use core::time::Duration;
+
+use crate::cpu::cgroup::{Files, Kernel};
+pub use crate::cpu::set::CpuSet;
+use crate::errno::Result;
+use crate::{auxv, sys};
+
+/// How many threads of the calling thread's kind can run at once: the processors in its affinity, or, if that is fewer,
+/// [`quota`]'s processors, rounded up. At least 1, also where the kernel does not tell.
+///
+/// Rounded up, because with a quota of 1.5 one thread can never use what is paid for. Two may be throttled now and then;
+/// for a program that would rather not be, there is [`Quota::floor`].
+///
+/// It is asked anew with every call, so changes of the affinity and of the quotas show.
+pub fn count() -> NonZeroUsize {
+    at_most(affinity(), quota())
+}
+
+fn at_most(affinity: Result<CpuSet>, quota: Option<Quota>) -> NonZeroUsize {
+    // A filter may refuse the call, and then nothing says that there are more than this one.
+    let processors = affinity.map_or(1, |set| set.len());
+    let allowed = quota.map_or(usize::MAX, |quota| quota.ceil());
+    NonZeroUsize::new(processors.min(allowed)).unwrap_or(NonZeroUsize::MIN)
+}
+
+/// The processors that the calling thread may run on. `ENOMEM` on a machine of more than 1,024 processors, where the set
+/// takes a mapping; `ENOSYS` or whatever a filter answers.
+pub fn affinity() -> Result<CpuSet> {
+    CpuSet::read(|mask| sys::sched_getaffinity(0, mask))
+}
+
+/// Lets the calling thread, and those that it starts from now on, run on these processors only. Processors that do not
+/// exist or that the thread may not have are passed over: `EINVAL` if none is left.
+pub fn set_affinity(set: &CpuSet) -> Result<()> {
+    sys::sched_setaffinity(0, set.words())
+}
+
+/// The tightest limit on processor time that control groups set this process: its own or that of any group above which
+/// is to be seen from here, of version 1 or 2. `None` where there is no limit, or no way to know.
+///
+/// The groups' files are looked for on the first call (`/proc/self/cgroup`, `/proc/self/mountinfo`; 80 KiB of memory for
+/// that time) and kept open: one descriptor per group for version 2, two for version 1. So limits that change are
+/// followed; a process that is moved to another group keeps looking at the old one, and one that closes descriptors that
+/// it did not open has no quota. A file that cannot be read, or says what no kernel would, is no limit. While `/proc` is
+/// not there, or descriptors or memory have run out, nothing is kept, and the next call looks again.
+///
+/// It takes no lock, so it may be called from a signal handler.
+pub fn quota() -> Option<Quota> {
+    cgroup::quota()
+}
+
+/// So much processor time in each period: a control group's limit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Quota {
+    quota_us: u64,
+    period_us: u32,
+}
+
+impl Quota {
+    /// The processor time that all threads of the group together have in each [`Quota::period`].
+    pub const fn time(&self) -> Duration {
+        Duration::from_micros(self.quota_us)
+    }
+
+    /// How long a period is; never 0.
+    pub const fn period(&self) -> Duration {
+        Duration::from_micros(self.period_us as u64)
+    }
+
+    /// The number of processors that can be busy all the time, if all but one are: rounded up.
+    pub fn ceil(&self) -> usize {
+        saturated(self.quota_us.div_ceil(u64::from(self.period_us)))
+    }
+
+    /// The number of processors that can all be busy all the time: rounded down, so it may be 0.
+    pub fn floor(&self) -> usize {
+        saturated(self.quota_us / u64::from(self.period_us))
+    }
+
+    /// The one of both that allows less.
+    fn tighter(self, other: Quota) -> Quota {
+        // Whole processors, then what is left in parts of both periods; 32 bits times 32 fit.
+        let parts = |one: Quota, period_us: u32| {
+            let own = u64::from(one.period_us);
+            (one.quota_us / own, one.quota_us % own * u64::from(period_us))
+        };
+        if parts(other, self.period_us) < parts(self, other.period_us) { other } else { self }
+    }
+}
+
+fn saturated(number: u64) -> usize {
+    usize::try_from(number).unwrap_or(usize::MAX)
+}
+
+/// Bytes in a page: what the kernel said at the start, else what it turned out to be. See `AT_PAGESZ` in getauxval(3).
+pub fn page_size() -> usize {
+    auxv::page_size()
+}
+
+/// Bytes in a huge page, as the kernel makes them of small ones by itself; `None` where it does not, or where `/sys` is
+/// not there to tell. Read on the first call; while descriptors have run out, the next one asks again.
+pub fn huge_page_size() -> Option<usize> {
+    const UNREAD: usize = 0;
+    const NONE: usize = 1; // No size: less than a page.
+    static READ: AtomicUsize = AtomicUsize::new(UNREAD);
+    // Relaxed: the number is all there is, and threads that ask at once read the same.
+    let known = match READ.load(Relaxed) {
+        UNREAD => {
+            let size = read_huge_page_size(&mut Kernel).ok()?.unwrap_or(NONE);
+            READ.store(size, Relaxed);
+            size
+        }
+        known => known,
+    };
+    (known != NONE).then_some(known)
+}
+
+/// An error is one that passes.
+fn read_huge_page_size(files: &mut impl Files) -> Result<Option<usize>> {
+    let file = match files.open(c"/sys/kernel/mm/transparent_hugepage/hpage_pmd_size") {
+        Ok(file) => file,
+        Err(errno) if cgroup::passes(errno) => return Err(errno),
+        Err(_) => return Ok(None),
+    };
+    let mut text = [0; 32];
+    Ok(files.read_at(&file, &mut text, 0).ok().and_then(|len| parse::huge_page_size(text.get(..len)?)))
+}
+
+#[cfg(test)]
+mod tests {
+    extern crate std;
+
+    use super::cgroup::fake::Tree;
+    use super::*;
+    use crate::errno::Errno;
+
+    fn quota(quota_us: u64, period_us: u32) -> Quota {
+        Quota { quota_us, period_us }
+    }
+
+    fn processors(count: usize) -> Result<CpuSet> {
+        CpuSet::read(|mask| {
+            mask[0] = (1 << count) - 1;
+            Ok(size_of::<usize>())
+        })
+    }
+
+    #[test]
+    fn the_count_is_the_affinity_or_the_quota_rounded_up() {
+        for (hundredths, count) in [(50, 1), (100, 1), (150, 2), (200, 2), (201, 3), (250, 3), (800, 8), (900, 8)] {
+            assert_eq!(at_most(processors(8), Some(quota(hundredths * 1000, 100_000))).get(), count, "{hundredths} %");
+        }
+        assert_eq!(at_most(processors(8), Some(quota(200_001, 100_000))).get(), 3);
+        assert_eq!(at_most(processors(8), None).get(), 8);
+        assert_eq!(at_most(processors(2), Some(quota(300_000, 100_000))).get(), 2);
+    }
+
+    #[test]
+    fn the_count_is_never_0() {
+        assert_eq!(at_most(processors(0), None).get(), 1);
+        assert_eq!(at_most(processors(8), Some(quota(0, 100_000))).get(), 1);
+        for errno in [Errno::ENOSYS, Errno::EPERM, Errno::EINVAL, Errno::ENOMEM] {
+            assert_eq!(at_most(Err(errno), None).get(), 1);
+            assert_eq!(at_most(Err(errno), Some(quota(400_000, 100_000))).get(), 1);
+        }
+    }
+
+    #[test]
+    fn quotas_are_compared_as_fractions() {
+        let half = quota(50_000, 100_000);
+        for less in [quota(49_999, 100_000), quota(1, 3), quota(0, u32::MAX), quota(499_999, 1_000_000)] {
+            assert_eq!(half.tighter(less), less);
+            assert_eq!(less.tighter(half), less);
+        }
+        let most = quota(u64::MAX, 1);
+        assert_eq!(most.tighter(half), half);
+        assert_eq!(quota(u64::MAX, u32::MAX).tighter(quota(u64::MAX, u32::MAX - 1)), quota(u64::MAX, u32::MAX));
+        assert_eq!((most.ceil(), most.floor()), (u64::MAX as usize, u64::MAX as usize));
+    }
+
+    #[test]
+    fn rounding_down_may_be_none() {
+        assert_eq!((quota(99_999, 100_000).floor(), quota(99_999, 100_000).ceil()), (0, 1));
+        assert_eq!((quota(250_000, 100_000).floor(), quota(250_000, 100_000).ceil()), (2, 3));
+        assert_eq!(quota(150_000, 100_000).time(), Duration::from_millis(150));
+        assert_eq!(quota(150_000, 100_000).period(), Duration::from_millis(100));
+    }
+
+    #[test]
+    fn the_huge_page_size_is_what_sys_says_or_none() {
+        const FILE: &str = "/sys/kernel/mm/transparent_hugepage/hpage_pmd_size";
+        let read = |text: &str| read_huge_page_size(&mut Tree::new(&[(FILE, text)]));
+        assert_eq!(read("2097152\n"), Ok(Some(2 << 20)));
+        assert_eq!(read("0\n"), Ok(None));
+        assert_eq!(read_huge_page_size(&mut Tree::new(&[])), Ok(None));
+        let mut short = Tree::new(&[(FILE, "2097152\n")]);
+        short.refuse_open(Errno::EMFILE);
+        assert_eq!(read_huge_page_size(&mut short), Err(Errno::EMFILE));
+    }
+
+    #[test]
+    fn the_kernel_tells() {
+        let set = affinity().unwrap();
+        assert!(!set.is_empty());
+        assert!(count().get() <= set.len());
+        assert!(huge_page_size().is_none_or(usize::is_power_of_two));
+    }
+}

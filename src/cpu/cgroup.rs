@@ -1,0 +1,347 @@
+//! The control groups that the process is in, from its own up to the highest that is mounted, and their limits on time.
+//!
+//! ```text
+//!     /proc/self/cgroup        0::/a/b                            which group
+//!     /proc/self/mountinfo     … / /sys/fs/cgroup … - cgroup2 …   where it is to be seen
+//!
+//!     /sys/fs/cgroup/a/b/cpu.max ┐
+//!     /sys/fs/cgroup/a/cpu.max   ├ kept open; the tightest counts
+//!     /sys/fs/cgroup/cpu.max     ┘
+//! ```
+//!
+//! The first caller that finds them publishes them, whole; whoever was looking at the same time drops what it found. So
+//! there is no lock, and what is published stays.
+
+use core::ffi::CStr;
+use core::mem::ManuallyDrop;
+use core::ptr::{self, null_mut};
+use core::slice;
+use core::sync::atomic::{
+    AtomicPtr,
+    Ordering::{Acquire, Release},
+};
+
+use linux_raw_sys::general as k;
+use static_assertions::assert_impl_all;
+
+use super::Quota;
+use super::parse::{self, Below, Lines, Text, Version};
+use crate::errno::{Errno, Result};
+use crate::mapping::Mapping;
+use crate::sys::{self, OwnedFd};
+
+/// The tightest limit.
+pub(super) fn quota() -> Option<Quota> {
+    // Acquire pairs with the release in `publish`.
+    let found = match FOUND.load(Acquire) {
+        unknown if unknown.is_null() => find_and_publish().ok()?,
+        found => found,
+    };
+    // SAFETY: published, so whole and shared, and it stays.
+    tightest(&mut Kernel, unsafe { &*found }.levels)
+}
+
+/// What was found, once something was.
+static FOUND: AtomicPtr<Found> = AtomicPtr::new(null_mut());
+
+struct Found {
+    levels: &'static [Level<OwnedFd>],
+}
+
+assert_impl_all!(Found: Sync);
+
+/// Found, when there is nothing to be found.
+static NOTHING: Found = Found { levels: &[] };
+
+#[cold]
+fn find_and_publish() -> Result<*const Found> {
+    let scratch = Mapping::new(SCRATCH)?;
+    // SAFETY: committed, ours alone, and outlived by nothing made of it.
+    let text = unsafe { slice::from_raw_parts_mut(scratch.as_ptr(), scratch.len()) };
+    let Some(walk) = find(&mut Kernel, text)? else {
+        return Ok(publish(&raw const NOTHING).unwrap_or_else(|theirs| theirs));
+    };
+    let mut opened = Opened::with_room(walk.levels())?;
+    walk.open_all(&mut Kernel, |level| opened.push(level))?;
+    Ok(opened.publish())
+}
+
+/// Makes `found` what was found; an error is what somebody else published meanwhile.
+fn publish(found: *const Found) -> core::result::Result<*const Found, *const Found> {
+    // Release pairs with the acquire in `quota`; acquire for what another thread wrote.
+    match FOUND.compare_exchange(null_mut(), found.cast_mut(), Release, Acquire) {
+        Ok(_) => Ok(found),
+        Err(theirs) => Err(theirs),
+    }
+}
+
+/// Levels on their way to be published, in the mapping that they will stay in; closed when dropped.
+///
+/// ```text
+///     │ Found │ Level │ Level │ …
+/// ```
+struct Opened {
+    room: Mapping,
+    count: usize,
+}
+
+impl Opened {
+    const FIRST: usize = size_of::<Found>().next_multiple_of(align_of::<Level<OwnedFd>>());
+
+    fn with_room(levels: usize) -> Result<Opened> {
+        let len = levels.checked_mul(size_of::<Level<OwnedFd>>()).and_then(|len| len.checked_add(Self::FIRST));
+        Ok(Opened { room: Mapping::new(len.ok_or(Errno::ENOMEM)?)?, count: 0 })
+    }
+
+    fn levels(&self) -> *mut Level<OwnedFd> {
+        self.room.as_ptr().wrapping_add(Self::FIRST).cast()
+    }
+
+    fn push(&mut self, level: Level<OwnedFd>) {
+        let end = self.levels().wrapping_add(self.count + 1);
+        assert!(end.addr() <= self.room.as_ptr().addr() + self.room.len(), "more groups than names in the path");
+        // SAFETY: within the room, by the assertion, aligned by FIRST, and nobody else has it.
+        unsafe { self.levels().wrapping_add(self.count).write(level) };
+        self.count += 1;
+    }
+
+    fn publish(self) -> *const Found {
+        let found = self.room.as_ptr().cast::<Found>();
+        // SAFETY: `count` levels were written, and nobody writes to them again. They stay if they are published; if not,
+        // this reference goes unused.
+        let levels = unsafe { slice::from_raw_parts(self.levels(), self.count) };
+        // SAFETY: the room's start is there for it, aligned as a page is, and nobody else has it.
+        unsafe { found.write(Found { levels }) };
+        match publish(found) {
+            Ok(ours) => {
+                let _ = ManuallyDrop::new(self);
+                ours
+            }
+            Err(theirs) => theirs,
+        }
+    }
+}
+
+impl Drop for Opened {
+    fn drop(&mut self) {
+        // SAFETY: `count` levels were written, and nobody uses them again.
+        unsafe { ptr::slice_from_raw_parts_mut(self.levels(), self.count).drop_in_place() };
+    }
+}
+
+/// The files of a process. The unit tests have others.
+pub(super) trait Files {
+    /// An open one.
+    type File;
+    /// Opens a file to read.
+    fn open(&mut self, path: &CStr) -> Result<Self::File>;
+    /// Reads what stands at an offset, as pread(2).
+    fn read_at(&mut self, file: &Self::File, buf: &mut [u8], offset: u64) -> Result<usize>;
+}
+
+/// The kernel's.
+pub(super) struct Kernel;
+
+impl Files for Kernel {
+    type File = OwnedFd;
+
+    fn open(&mut self, path: &CStr) -> Result<OwnedFd> {
+        sys::open(path, k::O_RDONLY | k::O_CLOEXEC, 0)
+    }
+
+    fn read_at(&mut self, file: &OwnedFd, buf: &mut [u8], offset: u64) -> Result<usize> {
+        loop {
+            match sys::pread(file.as_raw_fd(), buf, offset) {
+                Err(Errno::EINTR) => {} // A handler ran; nothing was read.
+                done => return done,
+            }
+        }
+    }
+}
+
+/// Whether an error says nothing about the file, and may be gone the next time.
+pub(super) fn passes(errno: Errno) -> bool {
+    matches!(errno, Errno::EMFILE | Errno::ENFILE | Errno::ENOMEM | Errno::EINTR)
+}
+
+/// A group's open files.
+#[derive(Debug)]
+enum Level<F> {
+    V1 { quota: F, period: F },
+    V2 { max: F },
+}
+
+impl<F> Level<F> {
+    /// The limit that it sets now. What cannot be read is none, as the files of a group that was removed.
+    fn quota(&self, files: &mut impl Files<File = F>) -> Option<Quota> {
+        // Two numbers of 20 digits fit; what fills it was cut off, and is not to be believed.
+        let mut text = [[0; 64]; 2];
+        let [first, second] = &mut text;
+        let mut read = |file, text: &mut [u8]| files.read_at(file, text, 0).ok().filter(|len| *len < text.len());
+        match self {
+            Level::V1 { quota, period } => {
+                let quota_len = read(quota, first)?;
+                parse::number(&first[..quota_len])?; // Mostly there is no limit, and then no need for the other file.
+                let period_len = read(period, second)?;
+                parse::v1_quota(&first[..quota_len], &second[..period_len])
+            }
+            Level::V2 { max } => {
+                let len = read(max, first)?;
+                parse::v2_quota(&first[..len])
+            }
+        }
+    }
+}
+
+/// The tightest limit of all levels: each holds for the groups below it too.
+fn tightest<S: Files>(files: &mut S, levels: &[Level<S::File>]) -> Option<Quota> {
+    levels.iter().filter_map(|level| level.quota(files)).reduce(Quota::tighter)
+}
+
+/// The longest path in the files of /proc, and that open(2) takes, with its NUL.
+const PATH_MAX: usize = k::PATH_MAX as usize;
+
+/// Room for the search: lines of files (those of mounts have lists of options), and paths.
+const SCRATCH: usize = (56 << 10) + 6 * PATH_MAX;
+
+/// Finds the process's group, and the mount that shows most of those above it. `None` if it is in none that can limit
+/// time, or no mount shows it. An error if a file of /proc cannot be read.
+fn find<'a, S: Files>(files: &mut S, scratch: &'a mut [u8]) -> Result<Option<Walk<'a>>> {
+    // The last room is for a mount point, the path below it and a file's name.
+    let mut rooms = [1, 1, 1, 3].map(|paths| paths * PATH_MAX).into_iter();
+    let mut rest = scratch;
+    let mut room = || {
+        let (room, others) = core::mem::take(&mut rest).split_at_mut_checked(rooms.next()?)?;
+        rest = others;
+        Some(Text::new(room))
+    };
+    let (Some(mut group), Some(mut root), Some(mut point), Some(mut best)) = (room(), room(), room(), room()) else {
+        return Err(Errno::ENOMEM);
+    };
+    let Some(version) = own_group(files, rest, &mut group)? else {
+        return Ok(None);
+    };
+
+    let file = files.open(c"/proc/self/mountinfo")?;
+    let mut lines = lines(files, &file, rest);
+    // How many groups the best mount shows, and how much of the path's end lies below it.
+    let mut shown: Option<(usize, usize)> = None;
+    while let Some(line) = lines.next()? {
+        let Some(mount) = parse::mount_line(line).filter(|mount| parse::unescape(mount.point, &mut point).is_some())
+        else {
+            continue;
+        };
+        if best.bytes() == point.bytes() {
+            shown = None; // This one covers it.
+        }
+        if mount.version != Some(version) || parse::unescape(mount.root, &mut root).is_none() {
+            continue;
+        }
+        let (groups, below) = match parse::below(root.bytes(), group.bytes()) {
+            Some(Below::At(path)) => (1 + slashes(path), path.len()),
+            Some(Below::Somewhere) => (0, 0),
+            None => continue,
+        };
+        if shown.is_none_or(|(most, _)| groups > most) {
+            best.truncate(0);
+            shown = best.push(point.bytes()).map(|()| (groups, below));
+        }
+    }
+    let Some((_, below)) = shown else {
+        return Ok(None);
+    };
+    let top = best.bytes().len();
+    let path = &group.bytes()[group.bytes().len() - below..];
+    Ok(best.push(path).map(|()| Walk { version, path: best, top }))
+}
+
+/// The process's own group, into `path`.
+fn own_group<S: Files>(files: &mut S, buf: &mut [u8], path: &mut Text<'_>) -> Result<Option<Version>> {
+    let file = files.open(c"/proc/self/cgroup")?;
+    let mut lines = lines(files, &file, buf);
+    let mut own = None;
+    while let Some(line) = lines.next()? {
+        let Some((version, group)) = parse::cgroup_line(line) else {
+            continue;
+        };
+        path.truncate(0);
+        own = path.push(group).map(|()| version);
+        if version == Version::V1 {
+            break; // The hierarchies share no controller: the other version's then limits no time.
+        }
+    }
+    Ok(own)
+}
+
+/// A file's lines.
+fn lines<'a, S: Files>(
+    files: &'a mut S,
+    file: &'a S::File,
+    buf: &'a mut [u8],
+) -> Lines<'a, impl FnMut(&mut [u8]) -> Result<usize> + 'a> {
+    let mut offset = 0;
+    Lines::new(buf, move |room| {
+        let count = files.read_at(file, room, offset)?;
+        offset += count as u64;
+        Ok(count)
+    })
+}
+
+/// The way from the process's own group up to the mount point.
+struct Walk<'a> {
+    version: Version,
+    path: Text<'a>,
+    /// How long the mount point's path is.
+    top: usize,
+}
+
+impl Walk<'_> {
+    /// How many groups there are on it.
+    fn levels(&self) -> usize {
+        1 + slashes(&self.path.bytes()[self.top..])
+    }
+
+    /// Opens the files of each group. Those that cannot be opened are left out, as in the root group of version 2, which
+    /// has none; an error is one that passes.
+    fn open_all<S: Files>(mut self, files: &mut S, mut keep: impl FnMut(Level<S::File>)) -> Result<()> {
+        loop {
+            let mut open = |name| self.path.open(files, name);
+            let level = match self.version {
+                Version::V1 => match (open(b"/cpu.cfs_quota_us\0")?, open(b"/cpu.cfs_period_us\0")?) {
+                    (Some(quota), Some(period)) => Some(Level::V1 { quota, period }),
+                    _ => None,
+                },
+                Version::V2 => open(b"/cpu.max\0")?.map(|max| Level::V2 { max }),
+            };
+            level.into_iter().for_each(&mut keep);
+            match self.path.bytes()[self.top..].iter().rposition(|byte| *byte == b'/') {
+                Some(slash) => self.path.truncate(self.top + slash),
+                None => return Ok(()),
+            }
+        }
+    }
+}
+
+impl Text<'_> {
+    /// Opens the file of this name, which begins with a slash and ends with NUL, in the folder that the text is.
+    fn open<S: Files>(&mut self, files: &mut S, name: &[u8]) -> Result<Option<S::File>> {
+        let folder = self.bytes().len();
+        let path = self.push(name).and_then(|()| CStr::from_bytes_with_nul(self.bytes()).ok());
+        let file = path.map(|path| files.open(path));
+        self.truncate(folder);
+        match file {
+            Some(Ok(file)) => Ok(Some(file)),
+            Some(Err(errno)) if passes(errno) => Err(errno),
+            _ => Ok(None),
+        }
+    }
+}
+
+fn slashes(path: &[u8]) -> usize {
+    path.iter().filter(|byte| **byte == b'/').count()
+}
+
+#[cfg(test)]
+pub(super) mod fake;
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,250 @@
+//! What the files under /proc, /sys and the control groups say. Everything here is total: on any bytes it returns.
+
+use super::Quota;
+use crate::errno::Result;
+
+/// The two kinds of control groups.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Version {
+    V1,
+    V2,
+}
+
+/// A line of /proc/self/cgroup that may say where the process's time is limited: the group's path within its hierarchy.
+///
+/// ```text
+///     4:cpu,cpuacct:/docker/c0ffee          version 1: the controller `cpu` among others
+///     0::/user.slice/session.scope          version 2: the one hierarchy without names
+/// ```
+pub(super) fn cgroup_line(line: &[u8]) -> Option<(Version, &[u8])> {
+    let mut fields = line.splitn(3, |byte| *byte == b':');
+    let (hierarchy, controllers, path) = (fields.next()?, fields.next()?, fields.next()?);
+    if !path.starts_with(b"/") {
+        return None;
+    }
+    if has_item(controllers, b"cpu") {
+        return Some((Version::V1, path));
+    }
+    (hierarchy == b"0" && controllers.is_empty()).then_some((Version::V2, path))
+}
+
+/// Whether the list, with commas, has this item.
+fn has_item(list: &[u8], item: &[u8]) -> bool {
+    list.split(|byte| *byte == b',').any(|each| each == item)
+}
+
+/// A line of /proc/self/mountinfo.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Mount<'a> {
+    /// What of the file system is to be seen there; escaped.
+    pub root: &'a [u8],
+    /// Where; escaped.
+    pub point: &'a [u8],
+    /// If it shows control groups that limit time, their version.
+    pub version: Option<Version>,
+}
+
+/// ```text
+///     36 35 98:0 /root /point rw,noatime master:1 - type source rw,options
+/// ```
+///
+/// Any number of fields, or none, stand before the dash.
+pub(super) fn mount_line(line: &[u8]) -> Option<Mount<'_>> {
+    let mut fields = line.split(|byte| *byte == b' ');
+    let root = fields.nth(3)?;
+    let point = fields.next()?;
+    fields.next()?;
+    fields.find(|field| *field == b"-")?;
+    let (kind, options) = (fields.next()?, fields.nth(1)?);
+    let version = match kind {
+        b"cgroup2" => Some(Version::V2),
+        b"cgroup" if has_item(options, b"cpu") => Some(Version::V1),
+        _ => None,
+    };
+    Some(Mount { root, point, version })
+}
+
+/// Undoes the escapes of mountinfo into `text`: a backslash and three octal digits are a byte. `None` if the end of
+/// `escaped` or other digits follow a backslash, for a NUL or a number above 255, and if it does not fit.
+pub(super) fn unescape(escaped: &[u8], text: &mut Text<'_>) -> Option<()> {
+    text.truncate(0);
+    let mut rest = escaped;
+    while let [byte, after @ ..] = rest {
+        let (byte, after) = match (byte, after) {
+            (b'\\', [a @ b'0'..=b'3', b @ b'0'..=b'7', c @ b'0'..=b'7', after @ ..]) => {
+                ((a - b'0') << 6 | (b - b'0') << 3 | (c - b'0'), after)
+            }
+            (b'\\', _) => return None,
+            _ => (*byte, after),
+        };
+        if byte == 0 {
+            return None;
+        }
+        text.push(&[byte])?;
+        rest = after;
+    }
+    Some(())
+}
+
+/// Where a group lies below a mount.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Below<'a> {
+    /// At this path below the mount point: empty, or beginning with a slash.
+    At(&'a [u8]),
+    /// Somewhere: the mount shows a group above the namespace's, and names from there down are not told.
+    Somewhere,
+}
+
+/// Where the group `path` lies below a mount whose root is `root`, both as a process sees them: in a namespace, relative
+/// to the namespace's own group, so that what lies outside begins with `/..`.
+pub(super) fn below<'a>(root: &[u8], path: &'a [u8]) -> Option<Below<'a>> {
+    fn ups(mut path: &[u8]) -> (usize, &[u8]) {
+        let mut count = 0;
+        while let Some(rest) = path.strip_prefix(b"/..").filter(|rest| rest.is_empty() || rest.starts_with(b"/")) {
+            (path, count) = (rest, count + 1);
+        }
+        (count, if path == b"/" { b"" } else { path })
+    }
+    let ((root_ups, root), (path_ups, path)) = (ups(root), ups(path));
+    if root_ups > path_ups && root.is_empty() {
+        return Some(Below::Somewhere);
+    }
+    let rest = path.strip_prefix(root).filter(|rest| rest.is_empty() || rest.starts_with(b"/"))?;
+    (root_ups == path_ups).then_some(Below::At(rest))
+}
+
+/// `cpu.max`: `QUOTA PERIOD` in microseconds. `None` for `max`, which is no limit, and for what the kernel does not
+/// write.
+pub(super) fn v2_quota(text: &[u8]) -> Option<Quota> {
+    let mut words = line(text).split(|byte| *byte == b' ');
+    let (quota, period) = (words.next()?, words.next()?);
+    words.next().is_none().then(|| of(decimal(quota), decimal(period)))?
+}
+
+/// `cpu.cfs_quota_us` and `cpu.cfs_period_us`. `None` for a quota of -1, which is no limit, and for what the kernel does
+/// not write.
+pub(super) fn v1_quota(quota: &[u8], period: &[u8]) -> Option<Quota> {
+    of(number(quota), number(period))
+}
+
+fn of(quota: Option<u64>, period: Option<u64>) -> Option<Quota> {
+    let period_us = u32::try_from(period?).ok().filter(|period| *period > 0)?;
+    Some(Quota { quota_us: quota?, period_us })
+}
+
+/// `hpage_pmd_size`: bytes; `None` if that is no power of two above 1.
+pub(super) fn huge_page_size(text: &[u8]) -> Option<usize> {
+    let size = usize::try_from(number(text)?).ok()?;
+    (size.is_power_of_two() && size > 1).then_some(size)
+}
+
+/// A file of one number: its digits, and a newline or none.
+pub(super) fn number(text: &[u8]) -> Option<u64> {
+    decimal(line(text))
+}
+
+/// The text without the newline at its end, if there is one.
+fn line(text: &[u8]) -> &[u8] {
+    text.strip_suffix(b"\n").unwrap_or(text)
+}
+
+/// Digits and nothing else.
+fn decimal(digits: &[u8]) -> Option<u64> {
+    if digits.is_empty() {
+        return None;
+    }
+    digits.iter().try_fold(0u64, |number, digit| {
+        let digit = digit.is_ascii_digit().then(|| u64::from(digit - b'0'))?;
+        number.checked_mul(10)?.checked_add(digit)
+    })
+}
+
+/// Bytes that somebody else has room for.
+pub(super) struct Text<'a> {
+    room: &'a mut [u8],
+    len: usize,
+}
+
+impl<'a> Text<'a> {
+    /// Nothing yet, in this room.
+    pub fn new(room: &'a mut [u8]) -> Text<'a> {
+        Text { room, len: 0 }
+    }
+
+    /// Adds `bytes`; if they do not fit, `None`, and it is as before.
+    pub fn push(&mut self, bytes: &[u8]) -> Option<()> {
+        let end = self.len.checked_add(bytes.len())?;
+        self.room.get_mut(self.len..end)?.copy_from_slice(bytes);
+        self.len = end;
+        Some(())
+    }
+
+    /// Keeps the first `len` bytes.
+    pub fn truncate(&mut self, len: usize) {
+        self.len = self.len.min(len);
+    }
+
+    /// Its bytes.
+    pub fn bytes(&self) -> &[u8] {
+        &self.room[..self.len]
+    }
+}
+
+/// A file's lines, one after the other, in a buffer of any size. A line that does not fit is passed over.
+pub(super) struct Lines<'a, R> {
+    /// Fills a buffer's start with what comes next in the file, and returns how much; 0 at the end.
+    read: R,
+    buf: &'a mut [u8],
+    /// What is in the buffer and was not yet returned.
+    start: usize,
+    end: usize,
+    /// Up to here it has no newline.
+    searched: usize,
+    /// Nothing comes after it.
+    ended: bool,
+    /// The line that it begins with began before, and did not fit.
+    skipping: bool,
+}
+
+impl<'a, R: FnMut(&mut [u8]) -> Result<usize>> Lines<'a, R> {
+    /// Reads on from where `read` is.
+    pub fn new(buf: &'a mut [u8], read: R) -> Lines<'a, R> {
+        Lines { read, buf, start: 0, end: 0, searched: 0, ended: false, skipping: false }
+    }
+
+    /// The next line, without its newline; the last one may have none. `None` at the end. `read`'s errors.
+    pub fn next(&mut self) -> Result<Option<&[u8]>> {
+        loop {
+            let newline = self.buf[self.searched..self.end].iter().position(|byte| *byte == b'\n');
+            if newline.is_some() || self.ended {
+                let line = self.start..newline.map_or(self.end, |ahead| self.searched + ahead);
+                self.start = newline.map_or(self.end, |_| line.end + 1);
+                self.searched = self.start;
+                let skipped = core::mem::take(&mut self.skipping);
+                if !skipped && (newline.is_some() || !line.is_empty()) {
+                    return Ok(Some(&self.buf[line]));
+                }
+                if newline.is_none() {
+                    return Ok(None);
+                }
+                continue;
+            }
+            if self.start > 0 {
+                self.buf.copy_within(self.start..self.end, 0);
+                (self.start, self.end) = (0, self.end - self.start);
+            }
+            if self.end == self.buf.len() {
+                (self.skipping, self.end) = (true, 0);
+            }
+            self.searched = self.end;
+            let count = (self.read)(&mut self.buf[self.end..])?.min(self.buf.len() - self.end);
+            self.ended = count == 0;
+            self.end += count;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;
+#[cfg(test)]
+pub(super) use tests::Random;
