@@ -19,7 +19,7 @@ use core::mem::offset_of;
 
 use linux_raw_sys::general as k;
 
-use crate::arch::{Arch, CloneArgs, Context, Credentials, Mmap, RawAction, Timed, Tls, Vdso};
+use crate::arch::{Arch, CloneArgs, Context, Credentials, Frames, Mmap, RawAction, Timed, Tls, Vdso};
 
 pub(crate) struct Cpu;
 
@@ -53,6 +53,7 @@ impl Arch for Cpu {
     const CLOCK_NANOSLEEP: Timed =
         Timed::Split { wide: k::__NR_clock_nanosleep_time64, narrow: k::__NR_clock_nanosleep };
     const PPOLL: Timed = Timed::Split { wide: k::__NR_ppoll_time64, narrow: k::__NR_ppoll };
+    const TIMER_SETTIME: Timed = Timed::Split { wide: k::__NR_timer_settime64, narrow: k::__NR_timer_settime };
     const EVEN_PAIRS: bool = true;
     const TLS: Tls = Tls::Above { tcb: 8, bias: 0 };
     const UNALIGNED_WORDS: bool = false;
@@ -65,6 +66,7 @@ impl Arch for Cpu {
     };
     const CONTEXT: Context =
         Context { pc: offset_of!(Ucontext, pc), sp: offset_of!(Ucontext, sp), fp: offset_of!(Ucontext, fp) };
+    const FRAMES: Option<Frames> = Some(Frames { caller: 0, return_address: 4, in_callers: false });
     const CREDENTIALS: Credentials = Credentials {
         setuid: k::__NR_setuid32,
         setgid: k::__NR_setgid32,

@@ -20,7 +20,7 @@ use core::mem::offset_of;
 
 use linux_raw_sys::general as k;
 
-use crate::arch::{Arch, CloneArgs, Context, Credentials, Mmap, RawAction, Timed, Tls, Vdso};
+use crate::arch::{Arch, CloneArgs, Context, Credentials, Frames, Mmap, RawAction, Timed, Tls, Vdso};
 
 pub(crate) struct Cpu;
 
@@ -60,6 +60,7 @@ impl Arch for Cpu {
     const CLOCK_NANOSLEEP: Timed =
         Timed::Split { wide: k::__NR_clock_nanosleep_time64, narrow: k::__NR_clock_nanosleep };
     const PPOLL: Timed = Timed::Split { wide: k::__NR_ppoll_time64, narrow: k::__NR_ppoll };
+    const TIMER_SETTIME: Timed = Timed::Split { wide: k::__NR_timer_settime64, narrow: k::__NR_timer_settime };
     const EVEN_PAIRS: bool = true;
     const TLS: Tls = Tls::Above { tcb: 0, bias: 0x7000 };
     const UNALIGNED_WORDS: bool = false;
@@ -75,6 +76,8 @@ impl Arch for Cpu {
         sp: offset_of!(Ucontext, r29) + LOW_HALF,
         fp: offset_of!(Ucontext, r30) + LOW_HALF,
     };
+    // The ABI has none.
+    const FRAMES: Option<Frames> = None;
     const CREDENTIALS: Credentials = Credentials {
         setuid: k::__NR_setuid,
         setgid: k::__NR_setgid,

@@ -20,7 +20,7 @@ use core::mem::offset_of;
 
 use linux_raw_sys::general as k;
 
-use crate::arch::{Arch, CloneArgs, Context, Credentials, Mmap, RawAction, Timed, Tls, Vdso};
+use crate::arch::{Arch, CloneArgs, Context, Credentials, Frames, Mmap, RawAction, Timed, Tls, Vdso};
 
 pub(crate) struct Cpu;
 
@@ -58,6 +58,7 @@ impl Arch for Cpu {
     const CLOCK_GETTIME: Timed = Timed::Wide(k::__NR_clock_gettime);
     const CLOCK_NANOSLEEP: Timed = Timed::Wide(k::__NR_clock_nanosleep);
     const PPOLL: Timed = Timed::Wide(k::__NR_ppoll);
+    const TIMER_SETTIME: Timed = Timed::Wide(k::__NR_timer_settime);
     const EVEN_PAIRS: bool = false;
     const TLS: Tls = Tls::Above { tcb: 0, bias: 0x7000 };
     const UNALIGNED_WORDS: bool = false;
@@ -70,6 +71,8 @@ impl Arch for Cpu {
     };
     const CONTEXT: Context =
         Context { pc: offset_of!(Ucontext, pc), sp: offset_of!(Ucontext, r29), fp: offset_of!(Ucontext, r30) };
+    // The ABI has none.
+    const FRAMES: Option<Frames> = None;
     const CREDENTIALS: Credentials = Credentials {
         setuid: k::__NR_setuid,
         setgid: k::__NR_setgid,

@@ -22,7 +22,7 @@ use core::mem::offset_of;
 
 use linux_raw_sys::general as k;
 
-use crate::arch::{Arch, CloneArgs, Context, Credentials, Mmap, RawAction, Timed, Tls, Vdso};
+use crate::arch::{Arch, CloneArgs, Context, Credentials, Frames, Mmap, RawAction, Timed, Tls, Vdso};
 
 pub(crate) struct Cpu;
 
@@ -62,6 +62,7 @@ impl Arch for Cpu {
     const CLOCK_NANOSLEEP: Timed =
         Timed::Split { wide: k::__NR_clock_nanosleep_time64, narrow: k::__NR_clock_nanosleep };
     const PPOLL: Timed = Timed::Split { wide: k::__NR_ppoll_time64, narrow: k::__NR_ppoll };
+    const TIMER_SETTIME: Timed = Timed::Split { wide: k::__NR_timer_settime64, narrow: k::__NR_timer_settime };
     const EVEN_PAIRS: bool = true;
     const TLS: Tls = Tls::Above { tcb: 0, bias: 0x7000 };
     const UNALIGNED_WORDS: bool = true;
@@ -75,6 +76,7 @@ impl Arch for Cpu {
     // The ABI chains frames by the stack pointer.
     const CONTEXT: Context =
         Context { pc: offset_of!(Ucontext, nip), sp: offset_of!(Ucontext, r1), fp: offset_of!(Ucontext, r1) };
+    const FRAMES: Option<Frames> = Some(Frames { caller: 0, return_address: 4, in_callers: true });
     const CREDENTIALS: Credentials = Credentials {
         setuid: k::__NR_setuid,
         setgid: k::__NR_setgid,

@@ -25,7 +25,7 @@ use core::mem::offset_of;
 
 use linux_raw_sys::general as k;
 
-use crate::arch::{Arch, CloneArgs, Context, Credentials, Mmap, RawAction, Timed, Tls, Vdso};
+use crate::arch::{Arch, CloneArgs, Context, Credentials, Frames, Mmap, RawAction, Timed, Tls, Vdso};
 
 pub(crate) struct Cpu;
 
@@ -64,6 +64,7 @@ impl Arch for Cpu {
     const CLOCK_GETTIME: Timed = Timed::Wide(k::__NR_clock_gettime);
     const CLOCK_NANOSLEEP: Timed = Timed::Wide(k::__NR_clock_nanosleep);
     const PPOLL: Timed = Timed::Wide(k::__NR_ppoll);
+    const TIMER_SETTIME: Timed = Timed::Wide(k::__NR_timer_settime);
     const EVEN_PAIRS: bool = false;
     const TLS: Tls = Tls::Above { tcb: 0, bias: 0x7000 };
     const UNALIGNED_WORDS: bool = true;
@@ -77,6 +78,7 @@ impl Arch for Cpu {
     // The ABI chains frames by the stack pointer.
     const CONTEXT: Context =
         Context { pc: offset_of!(Ucontext, nip), sp: offset_of!(Ucontext, r1), fp: offset_of!(Ucontext, r1) };
+    const FRAMES: Option<Frames> = Some(Frames { caller: 0, return_address: 16, in_callers: true });
     const CREDENTIALS: Credentials = Credentials {
         setuid: k::__NR_setuid,
         setgid: k::__NR_setgid,

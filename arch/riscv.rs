@@ -20,14 +20,14 @@ use core::mem::offset_of;
 
 use linux_raw_sys::general as k;
 #[cfg(target_pointer_width = "64")]
-use linux_raw_sys::general::{__NR_clock_gettime, __NR_clock_nanosleep, __NR_futex, __NR_ppoll};
+use linux_raw_sys::general::{__NR_clock_gettime, __NR_clock_nanosleep, __NR_futex, __NR_ppoll, __NR_timer_settime};
 #[cfg(target_pointer_width = "32")]
 use linux_raw_sys::general::{
     __NR_clock_gettime64 as __NR_clock_gettime, __NR_clock_nanosleep_time64 as __NR_clock_nanosleep,
-    __NR_futex_time64 as __NR_futex, __NR_ppoll_time64 as __NR_ppoll,
+    __NR_futex_time64 as __NR_futex, __NR_ppoll_time64 as __NR_ppoll, __NR_timer_settime64 as __NR_timer_settime,
 };
 
-use crate::arch::{Arch, CloneArgs, Context, Credentials, Mmap, RawAction, Timed, Tls, Vdso};
+use crate::arch::{Arch, CloneArgs, Context, Credentials, Frames, Mmap, RawAction, Timed, Tls, Vdso};
 
 pub(crate) struct Cpu;
 
@@ -86,6 +86,7 @@ impl Arch for Cpu {
     const CLOCK_GETTIME: Timed = Timed::Wide(__NR_clock_gettime);
     const CLOCK_NANOSLEEP: Timed = Timed::Wide(__NR_clock_nanosleep);
     const PPOLL: Timed = Timed::Wide(__NR_ppoll);
+    const TIMER_SETTIME: Timed = Timed::Wide(__NR_timer_settime);
     const EVEN_PAIRS: bool = false;
     const TLS: Tls = Tls::Above { tcb: 0, bias: 0 };
     const UNALIGNED_WORDS: bool = false;
@@ -100,6 +101,10 @@ impl Arch for Cpu {
         pc: offset_of!(Ucontext, context.pc),
         sp: offset_of!(Ucontext, context.sp),
         fp: offset_of!(Ucontext, context.s0),
+    };
+    const FRAMES: Option<Frames> = {
+        let word = size_of::<usize>() as isize;
+        Some(Frames { caller: -2 * word, return_address: -word, in_callers: false })
     };
     const CREDENTIALS: Credentials = Credentials {
         setuid: k::__NR_setuid,

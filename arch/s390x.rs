@@ -18,7 +18,7 @@ use core::mem::offset_of;
 
 use linux_raw_sys::general as k;
 
-use crate::arch::{Arch, CloneArgs, Context, Credentials, Mmap, RawAction, Timed, Tls, Vdso};
+use crate::arch::{Arch, CloneArgs, Context, Credentials, Frames, Mmap, RawAction, Timed, Tls, Vdso};
 
 pub(crate) struct Cpu;
 
@@ -51,6 +51,7 @@ impl Arch for Cpu {
     const CLOCK_GETTIME: Timed = Timed::Wide(k::__NR_clock_gettime);
     const CLOCK_NANOSLEEP: Timed = Timed::Wide(k::__NR_clock_nanosleep);
     const PPOLL: Timed = Timed::Wide(k::__NR_ppoll);
+    const TIMER_SETTIME: Timed = Timed::Wide(k::__NR_timer_settime);
     const EVEN_PAIRS: bool = false;
     const TLS: Tls = Tls::Below;
     const UNALIGNED_WORDS: bool = true;
@@ -63,6 +64,8 @@ impl Arch for Cpu {
     };
     const CONTEXT: Context =
         Context { pc: offset_of!(Ucontext, psw_address), sp: offset_of!(Ucontext, r15), fp: offset_of!(Ucontext, r11) };
+    // Compilers keep the back chain that the ABI allows for only when told to, and rustc is not.
+    const FRAMES: Option<Frames> = None;
     const CREDENTIALS: Credentials = Credentials {
         setuid: k::__NR_setuid,
         setgid: k::__NR_setgid,

@@ -14,7 +14,7 @@ use core::mem::offset_of;
 
 use linux_raw_sys::general as k;
 
-use crate::arch::{Arch, CloneArgs, Context, Credentials, Mmap, RawAction, Timed, Tls, Vdso};
+use crate::arch::{Arch, CloneArgs, Context, Credentials, Frames, Mmap, RawAction, Timed, Tls, Vdso};
 
 pub(crate) struct Cpu;
 
@@ -47,6 +47,7 @@ impl Arch for Cpu {
     const CLOCK_GETTIME: Timed = Timed::Wide(k::__NR_clock_gettime);
     const CLOCK_NANOSLEEP: Timed = Timed::Wide(k::__NR_clock_nanosleep);
     const PPOLL: Timed = Timed::Wide(k::__NR_ppoll);
+    const TIMER_SETTIME: Timed = Timed::Wide(k::__NR_timer_settime);
     const EVEN_PAIRS: bool = false;
     const TLS: Tls = Tls::Below;
     const UNALIGNED_WORDS: bool = true;
@@ -59,6 +60,7 @@ impl Arch for Cpu {
     };
     const CONTEXT: Context =
         Context { pc: offset_of!(Ucontext, rip), sp: offset_of!(Ucontext, rsp), fp: offset_of!(Ucontext, rbp) };
+    const FRAMES: Option<Frames> = Some(Frames { caller: 0, return_address: 8, in_callers: false });
     const CREDENTIALS: Credentials = Credentials {
         setuid: k::__NR_setuid,
         setgid: k::__NR_setgid,

@@ -9,8 +9,8 @@
 
 use core::ffi::{c_int, c_long, c_void};
 
-/// Defines [`Arch::vdso_clock_gettime`] and [`Arch::vdso_getrandom`] for a machine whose vDSO keeps to C's convention, and
-/// says `-errno` by it.
+/// Defines [`Arch::vdso_clock_gettime`] and [`Arch::vdso_getrandom`] for a machine whose vDSO keeps to C's convention,
+/// and says `-errno` by it.
 #[allow(unused_macros)] // PowerPC's does not.
 macro_rules! vdso_in_c {
     (vdso_clock_gettime, vdso_getrandom) => {
@@ -71,19 +71,23 @@ pub(crate) trait Arch {
     const CLOCK_NANOSLEEP: Timed;
     /// ppoll(2).
     const PPOLL: Timed;
+    /// timer_settime(2).
+    const TIMER_SETTIME: Timed;
     /// Whether a 64-bit argument, which takes a pair of 32-bit registers, begins only at an even one, so that a register
     /// before it may stay unused: syscall(2), "Architecture-specific requirements". The halves lie as in memory, by the
     /// byte order. Where registers have 64 bits there are no pairs.
     const EVEN_PAIRS: bool;
     /// Where the thread pointer points, relative to the thread's TLS block.
     const TLS: Tls;
-    /// Whether loads and stores of words at any address are as good as aligned ones: then memcpy and its kin use them. A
-    /// matter of speed and size only.
+    /// Whether loads and stores of words at any address are as good as aligned ones: then memcpy and its kin use them.
+    /// A matter of speed and size only.
     const UNALIGNED_WORDS: bool;
     /// The vDSO's symbols.
     const VDSO: Vdso;
     /// Where a handler finds the registers of what it interrupted.
     const CONTEXT: Context;
+    /// How frames are chained, from the register that [`Context::fp`] finds; `None` where compilers lay no chain.
+    const FRAMES: Option<Frames>;
     /// The calls that set who a thread is.
     const CREDENTIALS: Credentials;
 
@@ -235,8 +239,8 @@ pub(crate) struct Vdso {
     pub clock_gettime: &'static str,
     /// clock_gettime with 32-bit seconds, of kernels older than the wide one.
     pub clock_gettime_narrow: Option<&'static str>,
-    /// Whether the wide clock_gettime is to be believed only if the narrow one is there. On Arm without a usable counter
-    /// the kernel takes the narrow name away, but until Linux 5.8 left the wide one, which then tells nonsense.
+    /// Whether the wide clock_gettime is to be believed only if the narrow one is there. On Arm without a usable
+    /// counter the kernel takes the narrow name away, but until Linux 5.8 left the wide one, which then tells nonsense.
     pub narrow_vouches_for_wide: bool,
     /// getrandom.
     pub getrandom: &'static str,
@@ -251,6 +255,16 @@ pub(crate) struct Context {
     pub sp: usize,
     /// Of the register by which frames are chained; where none are, of the one that functions use for their frame.
     pub fp: usize,
+}
+
+/// Where a function's frame keeps what leads to its caller, if the program was compiled to have frames.
+pub(crate) struct Frames {
+    /// Offset of the address of the caller's frame.
+    pub caller: isize,
+    /// Offset of the address that the function returns to.
+    pub return_address: isize,
+    /// Whether that one lies in the caller's frame, and its offset counts from there.
+    pub in_callers: bool,
 }
 
 /// The numbers of the calls that take user and group ids of 32 bits: setuid(2), setgid(2), setgroups(2), setresuid(2),

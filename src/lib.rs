@@ -13,7 +13,7 @@
 //!           │
 //!   L4   entry!   sync   random   panic                   safe, std's names and shapes
 //!           │
-//!   L3   thread   all_threads                             know about threads
+//!   L3   thread   all_threads   profile                   know about threads
 //!           │
 //!   L2   futex  signal  auxv  tls  io  time  vdso         know one kernel facility each
 //!        cpu  mapping  start*
@@ -33,14 +33,17 @@
 //!    of the initial stack → the main thread's TLS, block and thread pointer → the standard descriptors → main →
 //!    `exit_group`.
 //! 2. **Thread**: [`thread::spawn`] lays everything that a thread needs into one mapping, blocks signals and clones →
-//!    the child sets its signal stack, opens its signals, runs the closure, leaves the result, closes its signals, leaves
-//!    the list of threads and gives up its reference. The numbered properties are in [`thread`].
-//! 3. **Signal**: [`signal::sigaction`] → the machine's kernel layout and restorer → the handler, on the thread's signal
-//!    stack → back through the restorer.
+//!    the child sets its signal stack, opens its signals, runs the closure, leaves the result, closes its signals,
+//!    leaves the list of threads and gives up its reference. The numbered properties are in [`thread`].
+//! 3. **Signal**: [`signal::sigaction`] → the machine's kernel layout and restorer → the handler, on the thread's
+//!    signal stack → back through the restorer.
 //! 4. **All threads**: [`all_threads::syscall`] locks the list → the call on the caller → one signal to each other
 //!    thread, whose handler makes the call → the last to answer wakes the caller → results compared. The numbered
 //!    properties are in [`all_threads`].
-//! 5. **A clock's time, random bytes**: [`time`], [`random`] → [`vdso`], which looked the function up in the kernel's
+//! 5. **A profile**: [`profile::start`] sets a timer on each thread's CPU-time clock, and spawn on each new thread's →
+//!    a signal per tick, whose handler puts where the thread was into the thread's ring → [`profile::drain`] hands it
+//!    to the program. The numbered properties are in [`profile`].
+//! 6. **A clock's time, random bytes**: [`time`], [`random`] → [`vdso`], which looked the function up in the kernel's
 //!    image when it was first needed → the function, without a system call; where there is none, the call.
 //!
 //! # Features
@@ -65,6 +68,7 @@ pub mod io;
 pub mod mapping;
 #[cfg(all(feature = "panic-handler", not(test)))]
 mod panic;
+pub mod profile;
 pub mod random;
 pub mod signal;
 mod start;

@@ -372,9 +372,9 @@ pub fn sched_yield() {
     let _ = unsafe { call!(__NR_sched_yield) };
 }
 
-/// getrandom(2): random bytes into the start of `buf`, and how many; all of up to 256, unless interrupted while it waits
-/// for the generator to be seeded, once after boot. `EINTR`; `EAGAIN` with `GRND_NONBLOCK` if it would wait; `ENOSYS`
-/// before Linux 3.17; `EINVAL` for unknown flags.
+/// getrandom(2): random bytes into the start of `buf`, and how many; all of up to 256, unless interrupted while it
+/// waits for the generator to be seeded, once after boot. `EINTR`; `EAGAIN` with `GRND_NONBLOCK` if it would wait;
+/// `ENOSYS` before Linux 3.17; `EINVAL` for unknown flags.
 pub(crate) fn getrandom(buf: &mut [u8], flags: u32) -> Result<usize> {
     // SAFETY: 1. The kernel writes into `buf` only.
     unsafe { call!(__NR_getrandom, at(buf), buf.len(), flags as usize) }
@@ -451,8 +451,8 @@ pub(crate) unsafe fn rt_sigprocmask(how: u32, new: &k::kernel_sigset_t) -> k::ke
     old
 }
 
-/// sigaltstack(2): sets the calling thread's signal stack, if `new` is given, and returns the one before. `ENOMEM` if it
-/// is smaller than the kernel's least, `EPERM` on the stack itself.
+/// sigaltstack(2): sets the calling thread's signal stack, if `new` is given, and returns the one before. `ENOMEM` if
+/// it is smaller than the kernel's least, `EPERM` on the stack itself.
 ///
 /// # Safety
 ///
@@ -487,8 +487,8 @@ pub(crate) fn clock_gettime(clock: i32) -> Result<Timespec> {
 
 /// clock_nanosleep(2) until `deadline` on `clock`. `EINTR` when a handler ran, `EINVAL`.
 ///
-/// With 32 bits of seconds (kernels before 5.1 on 32-bit machines) a far deadline is cut to the last that fits, so it may
-/// return early: look at the clock and call again.
+/// With 32 bits of seconds (kernels before 5.1 on 32-bit machines) a far deadline is cut to the last that fits, so it
+/// may return early: look at the clock and call again.
 pub(crate) fn clock_nanosleep_until(clock: i32, deadline: &Timespec) -> Result<()> {
     clock_nanosleep(clock, k::TIMER_ABSTIME, deadline)
 }
@@ -507,6 +507,61 @@ fn clock_nanosleep(clock: i32, flags: u32, time: &Timespec) -> Result<()> {
         Width::Wide(nr) => nr_and_time(nr, at(time)),
         Width::Narrow(nr) => nr_and_time(nr, at(&narrow(time))),
     }
+}
+
+/// Names the CPU-time clock of a thread of this process, for [`clock_gettime`] and [`timer_create`]: what
+/// pthread_getcpuclockid(3) does. The clock starts at zero with the thread.
+pub(crate) fn cpu_clock(tid: u32) -> i32 {
+    const CPUCLOCK_SCHED: u32 = 2; // These two are in no header of the kernel's: time/posix-timers.h.
+    const CPUCLOCK_PERTHREAD_MASK: u32 = 4;
+    (!tid << 3 | CPUCLOCK_PERTHREAD_MASK | CPUCLOCK_SCHED) as i32
+}
+
+/// timer_create(2) of a timer that sends `sig`, with `value`, to the thread `tid` of this process (`SIGEV_THREAD_ID`):
+/// its number. `EAGAIN` over `RLIMIT_SIGPENDING` or where an emulator has no more, `EINVAL` for a thread that ended,
+/// `ENOSYS`, `EPERM` by a filter.
+pub(crate) fn timer_create(clock: i32, tid: u32, sig: u32, value: usize) -> Result<i32> {
+    let mut event = k::sigevent {
+        sigev_value: k::sigval { sival_ptr: core::ptr::without_provenance_mut(value) },
+        sigev_signo: sig as i32,
+        sigev_notify: k::SIGEV_THREAD_ID as i32,
+        _sigev_un: k::sigevent__bindgen_ty_1 { _pad: [0; _] },
+    };
+    event._sigev_un._tid = tid as i32;
+    let mut timer = 0i32;
+    // SAFETY: 1. The kernel reads the event and writes the number; a signal is no memory access.
+    unsafe { call!(__NR_timer_create, clock as usize, at(&raw const event), at(&raw mut timer)) }?;
+    Ok(timer)
+}
+
+/// timer_settime(2) with `TIMER_ABSTIME`: the timer goes off at `first` of its clock, at once if that has passed, and
+/// every `interval` from there.
+pub(crate) fn timer_settime_abs(timer: i32, interval: Timespec, first: Timespec) -> Result<()> {
+    let nr_and_times = |nr, times| {
+        // SAFETY: 1. The kernel only reads the two times.
+        unsafe { call!(@ nr, timer as usize, k::TIMER_ABSTIME as usize, times, 0) }.map(drop)
+    };
+    let times = [interval, first]; // struct itimerspec
+    match timed(Cpu::TIMER_SETTIME) {
+        Width::Wide(nr) => nr_and_times(nr, at(&times)),
+        Width::Narrow(nr) => nr_and_times(nr, at(&times.map(|time| narrow(&time)))),
+    }
+}
+
+/// timer_delete(2). `EINVAL` if there is no such timer.
+pub(crate) fn timer_delete(timer: i32) -> Result<()> {
+    // SAFETY: 1. It touches no memory.
+    unsafe { call!(__NR_timer_delete, timer as usize) }.map(drop)
+}
+
+/// setitimer(2) of `ITIMER_PROF`: `SIGPROF` after the process has run for `first`, and every `interval` from there;
+/// both zero for none. Times are cut to whole microseconds.
+pub(crate) fn setitimer_prof(interval: Timespec, first: Timespec) -> Result<()> {
+    let old =
+        |time: Timespec| k::__kernel_old_timeval { tv_sec: time.tv_sec as _, tv_usec: (time.tv_nsec / 1000) as _ };
+    let times = k::__kernel_old_itimerval { it_interval: old(interval), it_value: old(first) };
+    // SAFETY: 1. The kernel only reads the two times.
+    unsafe { call!(__NR_setitimer, k::ITIMER_PROF as usize, at(&raw const times), 0) }.map(drop)
 }
 
 /// futex(2), the operations that wait, with an absolute deadline on CLOCK_MONOTONIC (`FUTEX_WAIT_BITSET` with all

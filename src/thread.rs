@@ -58,6 +58,7 @@ use crate::auxv::page_size;
 use crate::cpu;
 use crate::errno::{Errno, Result};
 use crate::futex;
+use crate::profile;
 use crate::signal::{self, Blocked, SignalStack};
 use crate::sys;
 use crate::time::{ClockId, Instant};
@@ -66,6 +67,7 @@ use crate::vdso;
 
 pub use interrupt::Generation;
 pub(crate) use list::List;
+pub(crate) use overflow::main_stack_end;
 pub use overflow::report_overflows;
 
 /// Starts a thread that calls `f`, with [`Builder`]'s defaults.
@@ -211,10 +213,7 @@ unsafe fn start(block: NonNull<Block>, stack: *mut u8, thread_pointer: *mut u8) 
         // SAFETY: 2. Nobody else has the block until it is linked.
         unsafe { (*block.as_ptr()).mask = before };
         let list = List::lock_in_silence();
-        if list.is_empty() {
-            // Only the main thread can be here first, and it stays in the list.
-            list.link(this_block());
-        }
+        list.link_main();
         list.link(block);
         let args = CloneArgs {
             flags: FLAGS as usize,
@@ -226,8 +225,9 @@ unsafe fn start(block: NonNull<Block>, stack: *mut u8, thread_pointer: *mut u8) 
         };
         // SAFETY: 1. by 1.; 2. by 2. and 3.; 3. blocked above.
         let cloned = unsafe { sys::clone_thread(&args) };
-        if cloned.is_err() {
-            list.unlink(block);
+        match cloned {
+            Ok(_) => profile::enter(&list, block),
+            Err(_) => list.unlink(block),
         }
         drop(list);
         before.restore();
@@ -327,6 +327,7 @@ pub(crate) struct Block {
     pub(crate) mailbox: Mailbox,
     /// What the vDSO makes this thread's random bytes with.
     random: vdso::StateSlot,
+    pub(crate) profile: profile::Slot,
     id: ThreadId,
     name: Option<NonNull<str>>,
     /// The signals that were blocked on the thread that spawned this one.
@@ -334,11 +335,11 @@ pub(crate) struct Block {
     /// Base and length; null and 0 for the main thread's.
     mapping: (*mut u8, usize),
     /// Parts of the mapping; for the main thread, nothing.
-    signal_stack: SignalStack,
+    pub(crate) signal_stack: SignalStack,
     /// The addresses of the stack; its guard page lies right below.
-    stack: Range<usize>,
+    pub(crate) stack: Range<usize>,
     launch: *mut u8,
-    run: unsafe fn(&Block),
+    pub(crate) run: unsafe fn(&Block),
 }
 
 const JOINABLE: u32 = 0;
@@ -362,6 +363,7 @@ impl Block {
             links: list::Links::new(),
             mailbox: Mailbox::new(),
             random: vdso::StateSlot::new(),
+            profile: profile::Slot::new(),
             id,
             name: None,
             mask: signal::SigSet::empty().into(),

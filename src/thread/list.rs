@@ -11,9 +11,9 @@ use core::sync::atomic::{
     fence,
 };
 
-use super::Block;
-use crate::futex;
+use super::{Block, this_block};
 use crate::signal::{self, How, SigSet};
+use crate::{futex, profile};
 
 /// A block's neighbours in the list. Touched under the lock only.
 pub(super) struct Links {
@@ -63,9 +63,12 @@ impl List {
         unsafe { Cell::from_mut(&mut *FIRST.0.get()) }
     }
 
-    /// Whether nobody is in it: there never was a thread but the main one.
-    pub(super) fn is_empty(&self) -> bool {
-        self.first().get().is_null()
+    /// Sees to it that the main thread is in it. If nobody is, there never was another, and the caller is the main
+    /// thread.
+    pub(crate) fn link_main(&self) {
+        if self.first().get().is_null() {
+            self.link(this_block());
+        }
     }
 
     pub(super) fn link(&self, block: NonNull<Block>) {
@@ -84,6 +87,7 @@ impl List {
         if !links.linked.replace(false) {
             return;
         }
+        profile::leave(self, block);
         let (previous, next) = (links.previous.replace(null_mut()), links.next.replace(null_mut()));
         match NonNull::new(previous) {
             Some(previous) => self.links(previous).next.set(next),

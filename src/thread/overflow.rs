@@ -90,7 +90,7 @@ fn overflowed(block: &Block, address: usize, sp: usize) -> Option<Range<usize>> 
 
 /// The address right above the main thread's stack: the end of the page that holds the last thing on it, the path of
 /// the program. `None` if the kernel did not say where that is.
-fn main_stack_end() -> Option<usize> {
+pub(crate) fn main_stack_end() -> Option<usize> {
     let path = auxv::of_process().get(auxvec::AT_EXECFN as usize)?;
     // SAFETY: the kernel put the path there, with its NUL, and rt0 never writes to the initial stack.
     let path = unsafe { CStr::from_ptr(core::ptr::with_exposed_provenance(path)) };

@@ -31,6 +31,7 @@ const LAYERS: &[(&str, u8)] = &[
     ("tls", 2),
     ("vdso", 2),
     ("all_threads", 3),
+    ("profile", 3),
     ("thread", 3),
     ("panic", 4),
     ("random", 4),

@@ -1,0 +1,394 @@
+//! Where the program spends its CPU time: timer_create(2) on each thread's CPU-time clock, and a signal per tick.
+//!
+//! ```text
+//!     thread runs ── its timer: SIGPROF ──▶ handler: pc and stack ──▶ the thread's ring ── drain ──▶ visitor
+//! ```
+//!
+//! What holds, and how:
+//!
+//! 1. *A sample stands for a period of CPU time, on every thread alike.* Each thread has a timer of its own, so that
+//!    many threads do not share one signal per tick. The first tick is drawn uniformly from one period, so that of
+//!    threads that run for part of a period the right part is seen. A tick that found the one before undelivered adds
+//!    to its weight. At a thread's end its clock says how many ticks there should have been: the kernel looks at timers
+//!    100 to 1000 times a second, and so misses those of a thread that was shorter. They make one sample, at the
+//!    function that the thread runs.
+//! 2. *A thread that starts is profiled from its first instruction.* Whoever spawns it sets its timer, on a clock that
+//!    was zero then.
+//! 3. *Each tick counts once.* Timers may be refused: by `RLIMIT_SIGPENDING`, a filter, an emulator. Then the process's
+//!    own (setitimer(2), `ITIMER_PROF`) runs as well; its ticks count on threads without a timer, and on the others
+//!    theirs. A `SIGPROF` from anywhere else does not count. (One process timer has one signal per tick of the
+//!    kernel's, however many threads run: on several processors it falls short. It is the fallback.)
+//! 4. *No timer outlives its thread.* The thread deletes it at its end, with all signals blocked.
+//! 5. *The handler waits for nobody*, and touches its own thread's stack, block and ring. It stays installed after
+//!    [`stop`]: a tick that is on its way finds it and nothing to do, where the default would end the process.
+//! 6. *Start, stop, and the coming and going of threads exclude each other*: all are under the lock of the list of
+//!    threads.
+
+mod ring;
+mod stack;
+
+use core::cell::Cell;
+use core::ops::Range;
+use core::ptr::{NonNull, null_mut};
+use core::sync::atomic::{
+    AtomicBool, AtomicPtr, AtomicU32, AtomicUsize,
+    Ordering::{Acquire, Relaxed, Release},
+};
+
+use linux_raw_sys::general as k;
+
+use crate::arch::{Arch, Cpu};
+use crate::errno::{Errno, Result};
+use crate::signal::{self, Action, How, Info, SigSet, Signal};
+use crate::sys::{self, Timespec};
+use crate::thread::{self, Block, List, this_block};
+use ring::Ring;
+
+/// The most addresses in a sample's stack.
+pub const DEPTH: usize = 64;
+
+/// The most samples per second of CPU time that [`start`] takes.
+pub const MAX_HZ: u32 = 1_000_000;
+
+/// Starts to profile every thread of the process, `hz` samples for each second that a thread runs. 100 is usual and
+/// costs nothing that can be measured. Above the kernel's own rate (`CONFIG_HZ`, 100 to 1000) there are not more
+/// samples but heavier ones.
+///
+/// What an earlier profile left undrained is dropped. `SIGPROF` is the profiler's from here on, also after [`stop`]; a
+/// thread that blocks it is sampled, with the weight of all it missed, where it lets it through. Stop before execve(2):
+/// where the process's timer had to be used, it would go on and end the new program.
+///
+/// Errors: `EINVAL`, `hz` is 0 or above [`MAX_HZ`]; `EBUSY`, it runs already or somebody is draining; `ENOMEM`, no
+/// memory for the samples. When timers are refused to a thread and to the process, the errno of setitimer(2). Then
+/// nothing was started.
+pub fn start(hz: u32) -> Result<()> {
+    if !(1..=MAX_HZ).contains(&hz) {
+        return Err(Errno::EINVAL);
+    }
+    let _only = Drainer::new()?;
+    with_list(|list| {
+        if SESSION.0.period.get() != 0 {
+            return Err(Errno::EBUSY);
+        }
+        list.link_main();
+        list.bury_the_dead();
+        know_main_stack();
+        // SAFETY: 1. `tick` waits for nobody and touches what (5) says.
+        unsafe { signal::sigaction(Signal::SIGPROF, Action::info(tick)) }?;
+        ring::all().for_each(Ring::clear);
+        UNPROFILED.store(0, Relaxed);
+        LOST.store(0, Relaxed);
+        SESSION.0.begin(NANOS_PER_SEC / u64::from(hz));
+        let started = list.iter().try_for_each(|thread| {
+            // SAFETY: a block stays as long as it is linked.
+            let thread = unsafe { thread.as_ref() };
+            profile(list, thread, time_of(sys::cpu_clock(thread.tid())).unwrap_or(0))
+        });
+        started.inspect_err(|_| end(list))
+    })
+}
+
+/// Stops profiling. The samples stay until [`drain`] or the next [`start`]. Without a start it does nothing.
+pub fn stop() {
+    with_list(end);
+}
+
+/// A place where a thread was seen to run.
+#[derive(Clone, Copy, Debug)]
+pub struct Sample<'a> {
+    /// The kernel's number of the thread, which may have ended.
+    pub tid: u32,
+    /// How many periods of CPU time it stands for.
+    pub weight: u32,
+    /// First the address of the instruction that came next; then from the inside out those that the functions return
+    /// to, as far as the program has frame pointers (`-Cforce-frame-pointers=yes`), at most [`DEPTH`] in all. On MIPS
+    /// and s390x there is only the first.
+    pub stack: &'a [usize],
+}
+
+/// What [`drain`] found.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[must_use = "samples may have been lost"]
+pub struct Drained {
+    /// How many samples it visited.
+    pub samples: usize,
+    /// How many periods of CPU time had no room for their sample, since this was said last.
+    pub lost: u32,
+    /// How many threads have started since [`start`] that cannot be profiled: timers are refused to them and to the
+    /// process, or there is no memory for their samples.
+    pub unprofiled: u32,
+}
+
+/// Takes the samples out, those of one thread in order. `visit` is called under no lock and may take its time;
+/// meanwhile the profile goes on.
+///
+/// There is room for some 120 samples per thread with the deepest stacks and for 500 with usual ones: at 100 Hz, drain
+/// once a second. Errors: `EBUSY`, somebody else is draining or starting.
+pub fn drain(mut visit: impl FnMut(Sample<'_>)) -> Result<Drained> {
+    let _only = Drainer::new()?;
+    let mut drained = Drained { samples: 0, lost: LOST.swap(0, Relaxed), unprofiled: UNPROFILED.load(Relaxed) };
+    let mut stack = [0; DEPTH];
+    for ring in ring::all() {
+        let end = ring.end();
+        while let Some((tid, weight, depth)) = ring.pop(end, &mut stack) {
+            drained.samples += 1;
+            visit(Sample { tid, weight, stack: &stack[..depth] });
+        }
+        drained.lost = drained.lost.saturating_add(ring.take_lost());
+    }
+    Ok(drained)
+}
+
+/// The right to take from the rings.
+struct Drainer(());
+
+static DRAINING: AtomicBool = AtomicBool::new(false);
+
+impl Drainer {
+    fn new() -> Result<Drainer> {
+        // Acquire pairs with the release in `drop`: a ring has one consumer at a time.
+        if DRAINING.swap(true, Acquire) { Err(Errno::EBUSY) } else { Ok(Drainer(())) }
+    }
+}
+
+impl Drop for Drainer {
+    fn drop(&mut self) {
+        DRAINING.store(false, Release);
+    }
+}
+
+/// Calls `f` with the list of threads locked; the program's signals are blocked, for their handlers might want it too.
+fn with_list<T>(f: impl FnOnce(&List) -> T) -> T {
+    let before = signal::mask(How::Block, &SigSet::full());
+    let done = f(&List::lock());
+    signal::mask(How::Set, &before);
+    done
+}
+
+/// What is going on. Touched under the lock of the list of threads.
+struct Session {
+    /// Nanoseconds of CPU time between two samples of a thread; 0 if nobody profiles.
+    period: Cell<u64>,
+    /// The value that this session's timers send. None had it before.
+    token: Cell<usize>,
+    random: Cell<u64>,
+}
+
+struct Locked(Session);
+
+// SAFETY: as the comment of `Session` says.
+unsafe impl Sync for Locked {}
+
+static SESSION: Locked = Locked(Session { period: Cell::new(0), token: Cell::new(0), random: Cell::new(0) });
+
+/// Whether the process's timer runs. The handler reads it.
+static PROCESS_TIMER: AtomicBool = AtomicBool::new(false);
+
+/// The weight of ticks on threads without a ring.
+static LOST: AtomicU32 = AtomicU32::new(0);
+
+static UNPROFILED: AtomicU32 = AtomicU32::new(0);
+
+impl Session {
+    fn begin(&self, period: u64) {
+        self.period.set(period);
+        // Odd, as no address is that another user of SIGPROF might send.
+        self.token.set(self.token.get().wrapping_add(2) | 1);
+        let seed = time_of(k::CLOCK_MONOTONIC as i32).unwrap_or(0);
+        self.random.set(self.random.get() ^ seed);
+    }
+
+    /// Uniform in (0, period]; 0 would disarm a timer.
+    fn first_tick(&self) -> u64 {
+        // Splitmix64: a counter, stirred (Steele, Lea, Flood 2014).
+        let state = self.random.get().wrapping_add(0x9E37_79B9_7F4A_7C15);
+        self.random.set(state);
+        let stirred = (state ^ state >> 30).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+        let stirred = (stirred ^ stirred >> 27).wrapping_mul(0x94D0_49BB_1331_11EB);
+        (stirred ^ stirred >> 31) % self.period.get() + 1
+    }
+}
+
+/// A thread's part in this.
+pub(crate) struct Slot {
+    /// What the ticks of this thread's timer say; 0 if it has no timer. The handler reads it.
+    token: AtomicUsize,
+    /// Where its samples go. Stays from the first profile to the thread's end, for the handler may be at work there.
+    ring: AtomicPtr<Ring>,
+    /// The weight of the timer's ticks so far. The handler adds to it.
+    counted: AtomicU32,
+    /// The timer, and the moment on the thread's clock of its first tick. Touched under the list's lock.
+    timer: Cell<(i32, u64)>,
+}
+
+impl Slot {
+    pub(crate) const fn new() -> Slot {
+        Slot {
+            token: AtomicUsize::new(0),
+            ring: AtomicPtr::new(null_mut()),
+            counted: AtomicU32::new(0),
+            timer: Cell::new((0, 0)),
+        }
+    }
+}
+
+/// Profiles a thread that was just cloned, if anybody profiles (2).
+pub(crate) fn enter(list: &List, thread: NonNull<Block>) {
+    if SESSION.0.period.get() != 0 {
+        // SAFETY: a block stays as long as it is linked.
+        let thread = unsafe { thread.as_ref() };
+        if profile(list, thread, 0).is_err() {
+            UNPROFILED.fetch_add(1, Relaxed);
+        }
+    }
+}
+
+/// The end of a thread's profile: called by the thread itself, with all signals blocked, or after it ended (4).
+pub(crate) fn leave(list: &List, thread: NonNull<Block>) {
+    // SAFETY: the caller's list still held the block.
+    let block = unsafe { thread.as_ref() };
+    if delete_timer(block) && thread == this_block() {
+        count_what_is_missing(block);
+    }
+    if let Some(ring) = NonNull::new(block.profile.ring.swap(null_mut(), Relaxed)) {
+        ring::give_back(list, ring);
+    }
+}
+
+/// Gives a thread a ring and a timer, whose first tick is within a period after `since` on the thread's clock. Any
+/// refusal leaves it to the process's timer (3).
+fn profile(list: &List, thread: &Block, since: u64) -> Result<()> {
+    let (slot, session) = (&thread.profile, &SESSION.0);
+    if slot.ring.load(Relaxed).is_null() {
+        slot.ring.store(ring::take(list)?.as_ptr(), Release); // Zeroed by the kernel before the handler finds it.
+    }
+    let (tid, token, first) = (thread.tid(), session.token.get(), since + session.first_tick());
+    let timer = match sys::timer_create(sys::cpu_clock(tid), tid, k::SIGPROF, token) {
+        Ok(timer) => timer,
+        Err(_) => return start_process_timer(),
+    };
+    slot.timer.set((timer, first));
+    slot.counted.store(0, Relaxed);
+    // Before the timer runs, so that the first tick counts. Release: the ring comes before.
+    slot.token.store(token, Release);
+    if sys::timer_settime_abs(timer, timespec(session.period.get()), timespec(first)).is_err() {
+        delete_timer(thread);
+        return start_process_timer();
+    }
+    Ok(())
+}
+
+/// Takes a thread's timer away, if it has one; from here on ticks that it has sent do not count.
+fn delete_timer(thread: &Block) -> bool {
+    let had = thread.profile.token.swap(0, Relaxed) != 0;
+    if had {
+        // A filter may forbid it, and after a fork it is the parent's: then the ticks that come, if any, are nobody's.
+        let _ = sys::timer_delete(thread.profile.timer.get().0);
+    }
+    had
+}
+
+fn start_process_timer() -> Result<()> {
+    if !PROCESS_TIMER.load(Relaxed) {
+        // Before it runs, as with a thread's.
+        PROCESS_TIMER.store(true, Relaxed);
+        let first = timespec(SESSION.0.first_tick().max(1000)); // It counts in microseconds.
+        let interval = timespec(SESSION.0.period.get());
+        sys::setitimer_prof(interval, first).inspect_err(|_| PROCESS_TIMER.store(false, Relaxed))?;
+    }
+    Ok(())
+}
+
+fn end(list: &List) {
+    SESSION.0.period.set(0);
+    for thread in list.iter() {
+        // SAFETY: a block stays as long as it is linked.
+        delete_timer(unsafe { thread.as_ref() });
+    }
+    if PROCESS_TIMER.swap(false, Relaxed) {
+        // Refused by a filter that came since: then its ticks go on and do not count.
+        let _ = sys::setitimer_prof(timespec(0), timespec(0));
+    }
+}
+
+/// Adds the sample of a thread at its end (1): the ticks that its clock has passed and that nobody saw.
+fn count_what_is_missing(thread: &Block) {
+    let slot = &thread.profile;
+    let (Some(now), Some(ring)) = (time_of(k::CLOCK_THREAD_CPUTIME_ID as i32), slot.ring()) else { return };
+    let (_, first) = slot.timer.get();
+    let due = now.checked_sub(first).map_or(0, |past| past / SESSION.0.period.get() + 1);
+    let missing = due.saturating_sub(u64::from(slot.counted.load(Relaxed)));
+    if missing != 0 {
+        ring.push(sys::gettid(), u32::try_from(missing).unwrap_or(u32::MAX), &[thread.run as usize]);
+    }
+}
+
+impl Slot {
+    fn ring(&self) -> Option<&'static Ring> {
+        // SAFETY: rings stay.
+        unsafe { self.ring.load(Relaxed).as_ref() }
+    }
+}
+
+/// The handler.
+fn tick(info: &Info) {
+    let block = this_block();
+    // SAFETY: a running thread's block stays.
+    let block = unsafe { block.as_ref() };
+    let slot = &block.profile;
+    // Acquire pairs with the release in `profile`.
+    let weight = match (slot.token.load(Acquire), info.timer()) {
+        (0, None) if info.code() == k::SI_KERNEL as i32 && PROCESS_TIMER.load(Relaxed) => 1,
+        (token, Some(timer)) if token != 0 && timer.value == token => {
+            let weight = timer.overrun.saturating_add(1);
+            slot.counted.fetch_add(weight, Relaxed);
+            weight
+        }
+        _ => return,
+    };
+    let Some(ring) = slot.ring() else {
+        LOST.fetch_add(weight, Relaxed);
+        return;
+    };
+    let mut frames = [0; DEPTH];
+    let bounds = readable(block, info.sp());
+    // SAFETY: within the bounds, so mapped and this thread's own; volatile, for it may be anybody's variable.
+    let read = |address| unsafe { core::ptr::with_exposed_provenance::<usize>(address).read_volatile() };
+    let depth = stack::walk(Cpu::FRAMES.as_ref(), [info.pc(), info.fp()], &bounds, read, &mut frames);
+    ring.push(block.tid(), weight, &frames[..depth]);
+}
+
+/// The end of the main thread's stack, and how much of it may be read; 0 if that is not known.
+static MAIN_STACK: [AtomicUsize; 2] = [AtomicUsize::new(0), AtomicUsize::new(0)];
+
+fn know_main_stack() {
+    /// The kernel leaves 128 MiB to the next mapping below, whatever the limit.
+    const NOTHING_ELSE_WITHIN: u64 = 64 << 20;
+    let limit = sys::getrlimit(k::RLIMIT_STACK).ok().flatten().unwrap_or(NOTHING_ELSE_WITHIN);
+    MAIN_STACK[0].store(thread::main_stack_end().unwrap_or(0), Relaxed);
+    MAIN_STACK[1].store(limit.min(NOTHING_ELSE_WITHIN) as usize, Relaxed);
+}
+
+/// The part of the stack in use, as far as it is surely mapped: from the stack pointer up, on whichever of the thread's
+/// own stacks that points into. Nothing if the program runs on one of its own making.
+fn readable(block: &Block, sp: usize) -> Range<usize> {
+    let signal = block.signal_stack.base.addr()..block.signal_stack.base.addr() + block.signal_stack.size;
+    let main = {
+        let [end, len] = [MAIN_STACK[0].load(Relaxed), MAIN_STACK[1].load(Relaxed)];
+        if block.stack.is_empty() { end.saturating_sub(len)..end } else { 0..0 }
+    };
+    let stacks = [&block.stack, &signal, &main];
+    stacks.into_iter().find(|stack| stack.contains(&sp)).map_or(0..0, |stack| sp..stack.end)
+}
+
+const NANOS_PER_SEC: u64 = 1_000_000_000;
+
+/// A clock's time in nanoseconds.
+fn time_of(clock: i32) -> Option<u64> {
+    let Timespec { tv_sec, tv_nsec } = sys::clock_gettime(clock).ok()?;
+    Some(tv_sec as u64 * NANOS_PER_SEC + tv_nsec as u64)
+}
+
+fn timespec(nanos: u64) -> Timespec {
+    Timespec { tv_sec: (nanos / NANOS_PER_SEC) as i64, tv_nsec: (nanos % NANOS_PER_SEC) as i64 }
+}

@@ -1,0 +1,488 @@
+//! The CPU profiler: samples add up to the CPU time, whoever spent it, and nothing stays behind.
+#![no_std]
+#![no_main]
+
+use core::hint::black_box;
+use core::sync::atomic::{
+    AtomicBool, AtomicU32,
+    Ordering::{Acquire, Relaxed, Release},
+};
+use core::time::Duration;
+
+use linux_raw_sys::general as k;
+use rt0::profile::{DEPTH, Drained, MAX_HZ, drain, start, stop};
+use rt0::signal::{How, SigSet, Signal};
+use rt0::{Errno, println, signal, sys, thread};
+use rt0_tests::{emulated, filter_calls, mappings, read_file, skip, tests, wait_until};
+
+const HZ: u32 = 100;
+
+/// A sample's share of CPU time, in microseconds.
+const PERIOD: u64 = 10_000;
+
+/// The CPU time of this process in microseconds: getrusage(2).
+fn cpu_time() -> u64 {
+    // SAFETY: the struct is numbers, for which all zeros are valid.
+    let mut usage: k::rusage = unsafe { core::mem::zeroed() };
+    let at = (&raw mut usage).expose_provenance();
+    // SAFETY: 1. The kernel writes `usage`.
+    unsafe { sys::syscall(k::__NR_getrusage as usize, [k::RUSAGE_SELF as usize, at, 0, 0, 0, 0]) }.expect("getrusage");
+    let micros = |time: k::__kernel_old_timeval| time.tv_sec as u64 * 1_000_000 + time.tv_usec as u64;
+    micros(usage.ru_utime) + micros(usage.ru_stime)
+}
+
+/// The CPU time of this thread in microseconds, exact where getrusage(2) may lag by a tick: clock_gettime(2).
+fn thread_time() -> u64 {
+    #[cfg(target_pointer_width = "64")]
+    use k::__NR_clock_gettime;
+    #[cfg(target_pointer_width = "32")]
+    use k::__NR_clock_gettime64 as __NR_clock_gettime;
+    let mut now = sys::Timespec { tv_sec: 0, tv_nsec: 0 };
+    let args = [k::CLOCK_THREAD_CPUTIME_ID as usize, (&raw mut now).expose_provenance(), 0, 0, 0, 0];
+    // SAFETY: 1. The kernel writes `now`.
+    unsafe { sys::syscall(__NR_clock_gettime as usize, args) }.expect("clock_gettime");
+    now.tv_sec as u64 * 1_000_000 + now.tv_nsec as u64 / 1000
+}
+
+/// Computes for this long.
+#[inline(never)]
+fn burn(micros: u64) {
+    let until = thread_time() + micros;
+    while thread_time() < until {
+        compute();
+    }
+}
+
+/// Some microseconds of work.
+#[inline(never)]
+fn compute() {
+    let mut x = 1u32;
+    for i in 0..2000 {
+        x = black_box(x.wrapping_mul(1664525).wrapping_add(i));
+    }
+}
+
+/// The weight of all samples, with none lost.
+fn total() -> u64 {
+    let mut weight = 0;
+    let drained = drain(|sample| weight += u64::from(sample.weight)).expect("nobody else drains");
+    assert_eq!(Drained { samples: 0, ..drained }, Drained::default(), "none lost");
+    weight
+}
+
+/// The weight of this thread's samples.
+fn total_of(tid: u32) -> u64 {
+    let mut weight = 0;
+    let _ = drain(|sample| weight += if sample.tid == tid { u64::from(sample.weight) } else { 0 }).unwrap();
+    weight
+}
+
+/// Tries with more and more CPU time until samples and time agree within 10 %: the less there is of it, the more a
+/// single tick, or other load on the machine, counts.
+fn adds_up(threads: usize, work: fn(u64)) {
+    let mut micros = 500_000;
+    loop {
+        start(HZ).unwrap();
+        let before = cpu_time();
+        match threads {
+            1 => work(micros),
+            _ => {
+                let handles: [_; 4] = core::array::from_fn(|_| thread::spawn(move || work(micros)).unwrap());
+                handles.into_iter().for_each(|handle| handle.join());
+            }
+        }
+        let spent = cpu_time() - before;
+        stop();
+        let sampled = total() * PERIOD;
+        println!("{spent} us spent, {sampled} us sampled");
+        if sampled.abs_diff(spent) * 10 <= spent {
+            return;
+        }
+        assert!(micros < 4_000_000, "also in a long run");
+        micros *= 2;
+    }
+}
+
+/// How many timers of timer_create(2) this process has.
+fn timers() -> usize {
+    let mut buf = [0; 16 << 10];
+    match read_file(c"/proc/self/timers", &mut buf) {
+        Ok(text) => text.split(|byte| *byte == b'\n').filter(|line| line.starts_with(b"ID:")).count(),
+        Err(_) => skip("/proc has no timers here"),
+    }
+}
+
+/// Makes the kernel refuse timers, or allow as many as ever: prlimit(2) of `RLIMIT_SIGPENDING`.
+fn allow_timers(allow: bool) {
+    let mut limits = [0u64; 2]; // Soft and hard.
+    let at = (&raw mut limits).expose_provenance();
+    let mut prlimit = |new, old| {
+        let args = [0, k::RLIMIT_SIGPENDING as usize, new, old, 0, 0];
+        // SAFETY: 1. The kernel reads or writes the limits.
+        unsafe { sys::syscall(k::__NR_prlimit64 as usize, args) }.expect("prlimit");
+    };
+    prlimit(0, at);
+    limits[0] = if allow { limits[1] } else { 0 };
+    prlimit(at, 0);
+}
+
+fn filter(nr: u32) {
+    const ERRNO_EPERM: u32 = 0x0005_0001; // SECCOMP_RET_ERRNO
+    if let Err(errno) = filter_calls(nr, ERRNO_EPERM) {
+        println!("{errno:?}");
+        skip("no filters here");
+    }
+}
+
+/// Whether this program has a chain of frames to follow: its own code was compiled so, and the machine has one.
+fn has_frames() -> bool {
+    start(1000).unwrap();
+    burn(100_000);
+    stop();
+    let mut deepest = 0;
+    let _ = drain(|sample| deepest = deepest.max(sample.stack.len())).unwrap();
+    deepest > 1
+}
+
+tests! {
+    fn a_rate_that_is_none_is_refused() {
+        for hz in [0, MAX_HZ + 1, u32::MAX] {
+            assert_eq!(start(hz), Err(Errno::EINVAL));
+        }
+        stop();
+        for hz in [1, MAX_HZ] {
+            start(hz).unwrap();
+            assert_eq!(start(hz), Err(Errno::EBUSY));
+            stop();
+            stop();
+        }
+    }
+
+    #[keys("limit=120")]
+    fn samples_add_up_to_the_time_of_one_thread() {
+        adds_up(1, burn);
+    }
+
+    #[keys("limit=120")]
+    fn samples_add_up_to_the_time_of_four_threads() {
+        adds_up(4, burn);
+    }
+
+    #[keys("limit=120")]
+    fn a_million_ticks_a_second_weigh_what_they_should() {
+        start(MAX_HZ).unwrap();
+        let before = cpu_time();
+        burn(500_000);
+        let spent = cpu_time() - before;
+        stop();
+        let sampled = total();
+        println!("{spent} us spent, {sampled} us sampled");
+        assert!(sampled * 10 > spent * 5 && sampled * 10 < spent * 11);
+    }
+
+    #[keys("limit=120")]
+    fn a_thousand_threads_of_a_millisecond_are_a_hundred_samples() {
+        static SPENT: AtomicU32 = AtomicU32::new(0);
+        start(HZ).unwrap();
+        let tid = sys::gettid();
+        for _ in 0..1000 {
+            thread::spawn(|| {
+                burn(1000);
+                SPENT.fetch_add(thread_time() as u32, Relaxed);
+            }).unwrap().join();
+        }
+        stop();
+        let (mut sampled, mut of_ends) = (0, 0);
+        let _ = drain(|sample| if sample.tid != tid {
+            sampled += sample.weight;
+            of_ends += (sample.stack.len() == 1) as u32;
+        }).unwrap();
+        let expected = SPENT.load(Relaxed) / PERIOD as u32;
+        println!("{sampled} samples ({of_ends} of one address) for {expected} periods");
+        assert!(sampled.abs_diff(expected) <= 30);
+    }
+
+    fn an_idle_thread_gives_none() {
+        static TID: AtomicU32 = AtomicU32::new(0);
+        static DONE: AtomicBool = AtomicBool::new(false);
+        let idle = thread::spawn(|| {
+            TID.store(sys::gettid(), Relaxed);
+            while !DONE.load(Relaxed) {
+                thread::park();
+            }
+        }).unwrap();
+        wait_until("the thread to sleep", || TID.load(Relaxed) != 0);
+        thread::sleep(Duration::from_millis(20));
+        start(HZ).unwrap();
+        burn(300_000);
+        stop();
+        let mut of_idle = 0;
+        let drained = drain(|sample| of_idle += (sample.tid == TID.load(Relaxed)) as u32).unwrap();
+        assert!(of_idle == 0 && drained.samples > 0);
+        DONE.store(true, Relaxed);
+        idle.thread().unpark();
+        idle.join();
+    }
+
+    #[keys("limit=120")]
+    fn threads_are_profiled_that_were_there_and_that_come_later() {
+        static GO: AtomicBool = AtomicBool::new(false);
+        let work = || {
+            wait_until("the profile to start", || GO.load(Relaxed));
+            burn(400_000);
+            sys::gettid()
+        };
+        let before = thread::spawn(work).unwrap();
+        start(HZ).unwrap();
+        GO.store(true, Relaxed);
+        let tids = [before.join(), thread::spawn(work).unwrap().join()];
+        stop();
+        let mut weights = [0u64; 2];
+        let _ = drain(|sample| for (tid, weight) in tids.iter().zip(&mut weights) {
+            *weight += if sample.tid == *tid { u64::from(sample.weight) } else { 0 };
+        }).unwrap();
+        assert!(weights.iter().all(|weight| (35..=60).contains(weight)), "{weights:?}");
+    }
+
+    #[keys("limit=120")]
+    fn no_timer_outlives_its_thread() {
+        start(HZ).unwrap();
+        let before = timers();
+        assert_eq!(before, 1, "main's");
+        for _ in 0..50 {
+            let handles: [_; 4] = core::array::from_fn(|_| thread::spawn(|| burn(1000)).unwrap());
+            handles.into_iter().for_each(|handle| handle.join());
+        }
+        drop(thread::spawn(|| burn(1000)).unwrap());
+        wait_until("the detached thread's timer to go", || timers() == before);
+        stop();
+        assert_eq!(timers(), 0);
+        assert!(total() > 0);
+    }
+
+    #[keys("limit=120")]
+    fn a_thousand_starts_and_stops_leave_nothing() {
+        static DONE: AtomicBool = AtomicBool::new(false);
+        let busy: [_; 3] = core::array::from_fn(|_| thread::spawn(|| while !DONE.load(Relaxed) {
+            compute();
+        }).unwrap());
+        start(HZ).unwrap();
+        stop();
+        let before = mappings();
+        for _ in 0..1000 {
+            start(1000).unwrap();
+            compute();
+            stop();
+        }
+        assert_eq!(mappings(), before);
+        DONE.store(true, Relaxed);
+        busy.into_iter().for_each(|handle| handle.join());
+        assert_eq!(timers(), 0);
+    }
+
+    #[keys("limit=120")]
+    fn where_timers_are_refused_the_process_has_one() {
+        allow_timers(false);
+        adds_up(1, |micros| {
+            assert!(emulated() || timers() == 0);
+            burn(micros);
+        });
+    }
+
+    #[keys("limit=120")]
+    fn with_both_sources_each_tick_counts_once() {
+        // Main and one thread have timers, the two that come after the limit have not.
+        adds_up(1, |micros| {
+            let first = thread::spawn(move || burn(micros / 2)).unwrap();
+            allow_timers(false);
+            for _ in 0..2 {
+                thread::spawn(move || burn(micros / 2)).unwrap().join();
+            }
+            burn(micros / 2);
+            first.join();
+            allow_timers(true);
+        });
+    }
+
+    #[keys("limit=120")]
+    fn a_filter_that_forbids_timers_leaves_the_process_timer() {
+        filter(k::__NR_timer_create);
+        adds_up(1, burn);
+    }
+
+    fn filters_that_forbid_both_are_an_error() {
+        filter(k::__NR_timer_create);
+        filter(k::__NR_setitimer);
+        for _ in 0..3 {
+            assert_eq!(start(HZ), Err(Errno::EPERM));
+        }
+        assert_eq!(total(), 0);
+    }
+
+    fn a_timer_that_cannot_be_deleted_counts_no_more() {
+        filter(k::__NR_timer_delete);
+        start(HZ).unwrap();
+        burn(100_000);
+        stop();
+        assert!(total() > 0);
+        burn(100_000);
+        assert_eq!(total(), 0);
+        thread::spawn(|| burn(1000)).unwrap().join();
+        start(HZ).unwrap();
+        let spent = {
+            let before = cpu_time();
+            burn(200_000);
+            cpu_time() - before
+        };
+        stop();
+        let sampled = total() * PERIOD;
+        assert!(sampled <= spent + 2 * PERIOD, "{sampled} us sampled, {spent} us spent");
+    }
+
+    fn what_a_program_sends_is_no_tick_and_harms_nobody() {
+        start(1).unwrap();
+        for _ in 0..100 {
+            signal::raise(Signal::SIGPROF).unwrap();
+        }
+        stop();
+        assert!(total() <= 1);
+        signal::raise(Signal::SIGPROF).unwrap();
+        assert_eq!(total(), 0);
+    }
+
+    fn ticks_that_are_held_back_add_to_the_next() {
+        start(HZ).unwrap();
+        let set = [Signal::SIGPROF].into_iter().collect::<SigSet>();
+        signal::mask(How::Block, &set);
+        burn(300_000);
+        signal::mask(How::Unblock, &set);
+        burn(20_000); // The next tick at the latest brings them.
+        stop();
+        let sampled = total();
+        if emulated() && sampled < 20 {
+            skip("this emulator forgets how often a timer went off");
+        }
+        assert!((28..=40).contains(&sampled), "{sampled}");
+    }
+
+    fn only_one_drains() {
+        start(1000).unwrap();
+        burn(50_000);
+        let mut inner = None;
+        let drained = drain(|_| inner = Some((drain(|_| ()), start(1)))).unwrap();
+        assert!(drained.samples > 0);
+        assert_eq!(inner, Some((Err(Errno::EBUSY), Err(Errno::EBUSY))));
+        stop();
+    }
+
+    fn a_start_drops_what_was_left() {
+        start(1000).unwrap();
+        burn(50_000);
+        stop();
+        start(1).unwrap();
+        stop();
+        assert!(total() <= 1);
+    }
+
+    fn samples_are_where_the_program_was() {
+        start(1000).unwrap();
+        burn(200_000);
+        stop();
+        let (mut inside, mut all) = (0, 0);
+        let _ = drain(|sample| {
+            all += 1;
+            inside += (sample.stack[0].wrapping_sub(compute as fn() as usize) < 512) as u32;
+        }).unwrap();
+        // The rest is in getrusage(2), where an emulator spends more.
+        assert!(inside * if emulated() { 20 } else { 4 } > all, "{inside} of {all}");
+    }
+
+    fn a_stack_leads_from_the_inside_out_on_main_and_elsewhere() {
+        #[inline(never)]
+        fn outer(micros: u64) {
+            black_box(micros);
+            middle(black_box(micros));
+            black_box(micros);
+        }
+        #[inline(never)]
+        fn middle(micros: u64) {
+            burn(black_box(micros));
+            black_box(micros);
+        }
+        if !has_frames() {
+            skip("no chain of frames on this machine, or not compiled so");
+        }
+        let within = |address: usize, f: fn(u64)| (1..256).contains(&address.wrapping_sub(f as usize));
+        let check = move || {
+            start(1000).unwrap();
+            outer(200_000);
+            stop();
+            let (mut good, mut all) = (0, 0);
+            let _ = drain(|sample| if let Some(at) = sample.stack.iter().position(|a| within(*a, middle)) {
+                all += 1;
+                good += sample.stack.get(at + 1).is_some_and(|a| within(*a, outer)) as u32;
+            }).unwrap();
+            assert!(good > 0 && good * 10 >= all * 9, "{good} of {all}");
+        };
+        check();
+        thread::spawn(check).unwrap().join();
+    }
+
+    fn a_deep_stack_is_cut_at_its_outer_end() {
+        #[inline(never)]
+        fn recurse(depth: u32) -> u32 {
+            if depth == 0 {
+                burn(200_000);
+                return 0;
+            }
+            black_box(recurse(black_box(depth - 1))) + 1
+        }
+        if !has_frames() {
+            skip("no chain of frames on this machine, or not compiled so");
+        }
+        start(1000).unwrap();
+        black_box(recurse(500));
+        stop();
+        let mut deepest = 0;
+        let _ = drain(|sample| deepest = deepest.max(sample.stack.len())).unwrap();
+        assert_eq!(deepest, DEPTH);
+    }
+
+    fn a_profile_sees_a_thread_to_its_end_while_others_come_and_go() {
+        static DONE: AtomicBool = AtomicBool::new(false);
+        let drainer = thread::spawn(|| {
+            let mut weight = 0;
+            while !DONE.load(Acquire) {
+                weight += total();
+                thread::sleep(Duration::from_millis(1));
+            }
+            weight
+        }).unwrap();
+        start(1000).unwrap();
+        let before = cpu_time();
+        for _ in 0..20 {
+            let handles: [_; 8] = core::array::from_fn(|_| thread::spawn(|| burn(3000)).unwrap());
+            handles.into_iter().for_each(|handle| handle.join());
+        }
+        let spent = (cpu_time() - before) / 1000;
+        stop();
+        DONE.store(true, Release);
+        let sampled = drainer.join() + total();
+        println!("{sampled} ms of {spent} sampled");
+        assert!(sampled * 10 >= spent * 7 && sampled * 10 <= spent * 12);
+    }
+
+    fn a_forked_child_can_profile_itself() {
+        start(HZ).unwrap();
+        let child = rt0_tests::fork().unwrap();
+        if child == 0 {
+            stop();
+            start(HZ).unwrap();
+            burn(100_000);
+            stop();
+            sys::exit_group(if total_of(sys::getpid()) > 0 { 0 } else { 1 });
+        }
+        assert_eq!(rt0_tests::wait_for(child), rt0_tests::Ended::Exit(0));
+        stop();
+    }
+}
