@@ -9,8 +9,8 @@
 
 use core::ffi::{c_int, c_long, c_void};
 
-/// Defines [`Arch::vdso_clock_gettime`] and [`Arch::vdso_getrandom`] for a machine whose vDSO keeps to C's convention,
-/// and says `-errno` by it.
+/// Defines [`Arch::vdso_clock_gettime`] and [`Arch::vdso_getrandom`] for a machine whose vDSO keeps to C's convention, and
+/// says `-errno` by it.
 #[allow(unused_macros)] // PowerPC's does not.
 macro_rules! vdso_in_c {
     (vdso_clock_gettime, vdso_getrandom) => {
@@ -79,8 +79,8 @@ pub(crate) trait Arch {
     const EVEN_PAIRS: bool;
     /// Where the thread pointer points, relative to the thread's TLS block.
     const TLS: Tls;
-    /// Whether loads and stores of words at any address are as good as aligned ones: then memcpy and its kin use them.
-    /// A matter of speed and size only.
+    /// Whether loads and stores of words at any address are as good as aligned ones: then memcpy and its kin use them. A
+    /// matter of speed and size only.
     const UNALIGNED_WORDS: bool;
     /// The vDSO's symbols.
     const VDSO: Vdso;
@@ -239,8 +239,8 @@ pub(crate) struct Vdso {
     pub clock_gettime: &'static str,
     /// clock_gettime with 32-bit seconds, of kernels older than the wide one.
     pub clock_gettime_narrow: Option<&'static str>,
-    /// Whether the wide clock_gettime is to be believed only if the narrow one is there. On Arm without a usable
-    /// counter the kernel takes the narrow name away, but until Linux 5.8 left the wide one, which then tells nonsense.
+    /// Whether the wide clock_gettime is to be believed only if the narrow one is there. On Arm without a usable counter
+    /// the kernel takes the narrow name away, but until Linux 5.8 left the wide one, which then tells nonsense.
     pub narrow_vouches_for_wide: bool,
     /// getrandom.
     pub getrandom: &'static str,

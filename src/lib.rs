@@ -33,10 +33,10 @@
 //!    of the initial stack → the main thread's TLS, block and thread pointer → the standard descriptors → main →
 //!    `exit_group`.
 //! 2. **Thread**: [`thread::spawn`] lays everything that a thread needs into one mapping, blocks signals and clones →
-//!    the child sets its signal stack, opens its signals, runs the closure, leaves the result, closes its signals,
-//!    leaves the list of threads and gives up its reference. The numbered properties are in [`thread`].
-//! 3. **Signal**: [`signal::sigaction`] → the machine's kernel layout and restorer → the handler, on the thread's
-//!    signal stack → back through the restorer.
+//!    the child sets its signal stack, opens its signals, runs the closure, leaves the result, closes its signals, leaves
+//!    the list of threads and gives up its reference. The numbered properties are in [`thread`].
+//! 3. **Signal**: [`signal::sigaction`] → the machine's kernel layout and restorer → the handler, on the thread's signal
+//!    stack → back through the restorer.
 //! 4. **All threads**: [`all_threads::syscall`] locks the list → the call on the caller → one signal to each other
 //!    thread, whose handler makes the call → the last to answer wakes the caller → results compared. The numbered
 //!    properties are in [`all_threads`].

@@ -372,9 +372,9 @@ pub fn sched_yield() {
     let _ = unsafe { call!(__NR_sched_yield) };
 }
 
-/// getrandom(2): random bytes into the start of `buf`, and how many; all of up to 256, unless interrupted while it
-/// waits for the generator to be seeded, once after boot. `EINTR`; `EAGAIN` with `GRND_NONBLOCK` if it would wait;
-/// `ENOSYS` before Linux 3.17; `EINVAL` for unknown flags.
+/// getrandom(2): random bytes into the start of `buf`, and how many; all of up to 256, unless interrupted while it waits
+/// for the generator to be seeded, once after boot. `EINTR`; `EAGAIN` with `GRND_NONBLOCK` if it would wait; `ENOSYS`
+/// before Linux 3.17; `EINVAL` for unknown flags.
 pub(crate) fn getrandom(buf: &mut [u8], flags: u32) -> Result<usize> {
     // SAFETY: 1. The kernel writes into `buf` only.
     unsafe { call!(__NR_getrandom, at(buf), buf.len(), flags as usize) }
@@ -451,8 +451,8 @@ pub(crate) unsafe fn rt_sigprocmask(how: u32, new: &k::kernel_sigset_t) -> k::ke
     old
 }
 
-/// sigaltstack(2): sets the calling thread's signal stack, if `new` is given, and returns the one before. `ENOMEM` if
-/// it is smaller than the kernel's least, `EPERM` on the stack itself.
+/// sigaltstack(2): sets the calling thread's signal stack, if `new` is given, and returns the one before. `ENOMEM` if it
+/// is smaller than the kernel's least, `EPERM` on the stack itself.
 ///
 /// # Safety
 ///
@@ -487,8 +487,8 @@ pub(crate) fn clock_gettime(clock: i32) -> Result<Timespec> {
 
 /// clock_nanosleep(2) until `deadline` on `clock`. `EINTR` when a handler ran, `EINVAL`.
 ///
-/// With 32 bits of seconds (kernels before 5.1 on 32-bit machines) a far deadline is cut to the last that fits, so it
-/// may return early: look at the clock and call again.
+/// With 32 bits of seconds (kernels before 5.1 on 32-bit machines) a far deadline is cut to the last that fits, so it may
+/// return early: look at the clock and call again.
 pub(crate) fn clock_nanosleep_until(clock: i32, deadline: &Timespec) -> Result<()> {
     clock_nanosleep(clock, k::TIMER_ABSTIME, deadline)
 }
