@@ -115,6 +115,8 @@ fn cargo(linker: &Path, core: &Core, profile: Profile, machines: &[&Machine], wh
         let mut flags = vec![format!("-Clinker={}", linker.display())];
         flags
             .extend(["-Clinker-flavor=ld.lld", "-Crelocation-model=static", "-Clink-arg=-Trt0.ld"].map(str::to_string));
+        // The profiler's stacks are chains of frame pointers.
+        flags.push("-Cforce-frame-pointers=yes".to_string());
         flags.extend(machine.target.rustflags.iter().map(|f| f.to_string()));
         // Debug formatting of a list of strings is a TOML array. As an array, a flag may hold spaces.
         command.args(["--config", &format!("target.{triple}.rustflags={flags:?}")]);
