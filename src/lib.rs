@@ -51,8 +51,8 @@
 //! `panic-handler` (default): the `#[panic_handler]`, which prints and ends with 101. Without it, bring your own.
 
 #![cfg_attr(not(test), no_std)]
-#![cfg_attr(test, allow(dead_code))]
 // The unit tests run on std's own start: nobody comes in by the doors.
+#![cfg_attr(test, allow(dead_code))]
 // The one line on a machine that cannot stand in its arch file: MIPS assembly is not stable yet, and crate attributes
 // stand at the root.
 #![cfg_attr(any(target_arch = "mips", target_arch = "mips64"), feature(asm_experimental_arch))]

@@ -605,7 +605,9 @@ pub(crate) fn die(what: &str, errno: Errno) -> ! {
         *digit = b'0' + (rest % 10) as u8;
         rest /= 10;
     }
-    for part in [b"rt0: fatal: ", what.as_bytes(), b" failed with errno", &number] {
+    let zeros = number[1..5].iter().take_while(|digit| **digit == b'0').count();
+    number[zeros] = b' ';
+    for part in [b"rt0: fatal: ", what.as_bytes(), b" failed with errno", &number[zeros..]] {
         let _ = write(2, part); // Nobody is left to hear of a failure here.
     }
     let _ = tgkill(getpid(), gettid(), k::SIGABRT);
