@@ -16,8 +16,9 @@
 //!    was zero then.
 //! 3. *Each tick counts once.* Timers may be refused: by `RLIMIT_SIGPENDING`, a filter, an emulator. Then the process's
 //!    own (setitimer(2), `ITIMER_PROF`) runs as well; its ticks count on threads without a timer, and on the others
-//!    theirs. A `SIGPROF` from anywhere else does not count. (One process timer has one signal per tick of the
-//!    kernel's, however many threads run: on several processors it falls short. It is the fallback.)
+//!    theirs. A `SIGPROF` from anywhere else does not count. It is the fallback, for it counts whole ticks of the
+//!    kernel's, by who runs when one comes, and has one signal for each: on several processors it falls short, and on a
+//!    busy machine it may be wrong by a factor of two.
 //! 4. *No timer outlives its thread.* The thread deletes it at its end, with all signals blocked.
 //! 5. *The handler waits for nobody*, and touches its own thread's stack, block and ring. It stays installed after
 //!    [`stop`]: a tick that is on its way finds it and nothing to do, where the default would end the process.
