@@ -32,7 +32,7 @@ use core::cell::Cell;
 use core::ops::Range;
 use core::ptr::{NonNull, null_mut};
 use core::sync::atomic::{
-    AtomicBool, AtomicPtr, AtomicU32, AtomicUsize,
+    AtomicPtr, AtomicU32, AtomicUsize,
     Ordering::{Acquire, Relaxed, Release},
 };
 
@@ -143,18 +143,19 @@ pub fn drain(mut visit: impl FnMut(Sample<'_>)) -> Result<Drained> {
 /// The right to take from the rings.
 struct Drainer(());
 
-static DRAINING: AtomicBool = AtomicBool::new(false);
+// Words, not bools: the first ARMv6 processors exchange nothing smaller.
+static DRAINING: AtomicU32 = AtomicU32::new(0);
 
 impl Drainer {
     fn new() -> Result<Drainer> {
         // Acquire pairs with the release in `drop`: a ring has one consumer at a time.
-        if DRAINING.swap(true, Acquire) { Err(Errno::EBUSY) } else { Ok(Drainer(())) }
+        if DRAINING.swap(1, Acquire) != 0 { Err(Errno::EBUSY) } else { Ok(Drainer(())) }
     }
 }
 
 impl Drop for Drainer {
     fn drop(&mut self) {
-        DRAINING.store(false, Release);
+        DRAINING.store(0, Release);
     }
 }
 
@@ -183,7 +184,7 @@ unsafe impl Sync for Locked {}
 static SESSION: Locked = Locked(Session { period: Cell::new(0), token: Cell::new(0), random: Cell::new(0) });
 
 /// Whether the process's timer runs. The handler reads it.
-static PROCESS_TIMER: AtomicBool = AtomicBool::new(false);
+static PROCESS_TIMER: AtomicU32 = AtomicU32::new(0);
 
 /// The weight of ticks on threads without a ring.
 static LOST: AtomicU32 = AtomicU32::new(0);
@@ -290,12 +291,12 @@ fn delete_timer(thread: &Block) -> bool {
 }
 
 fn start_process_timer() -> Result<()> {
-    if !PROCESS_TIMER.load(Relaxed) {
+    if PROCESS_TIMER.load(Relaxed) == 0 {
         // Before it runs, as with a thread's.
-        PROCESS_TIMER.store(true, Relaxed);
+        PROCESS_TIMER.store(1, Relaxed);
         let first = timespec(SESSION.0.first_tick().max(1000)); // It counts in microseconds.
         let interval = timespec(SESSION.0.period.get());
-        sys::setitimer_prof(interval, first).inspect_err(|_| PROCESS_TIMER.store(false, Relaxed))?;
+        sys::setitimer_prof(interval, first).inspect_err(|_| PROCESS_TIMER.store(0, Relaxed))?;
     }
     Ok(())
 }
@@ -306,7 +307,7 @@ fn end(list: &List) {
         // SAFETY: a block stays as long as it is linked.
         delete_timer(unsafe { thread.as_ref() });
     }
-    if PROCESS_TIMER.swap(false, Relaxed) {
+    if PROCESS_TIMER.swap(0, Relaxed) != 0 {
         // Refused by a filter that came since: then its ticks go on and do not count.
         let _ = sys::setitimer_prof(timespec(0), timespec(0));
     }
@@ -339,7 +340,7 @@ fn tick(info: &Info) {
     let slot = &block.profile;
     // Acquire pairs with the release in `profile`.
     let weight = match (slot.token.load(Acquire), info.timer()) {
-        (0, None) if info.code() == k::SI_KERNEL as i32 && PROCESS_TIMER.load(Relaxed) => 1,
+        (0, None) if info.code() == k::SI_KERNEL as i32 && PROCESS_TIMER.load(Relaxed) != 0 => 1,
         (token, Some(timer)) if token != 0 && timer.value == token => {
             let weight = timer.overrun.saturating_add(1);
             slot.counted.fetch_add(weight, Relaxed);

@@ -1,7 +1,7 @@
 //! The names of the program's functions, from its own file: elf(5). As they are there: `rustfilt` makes them readable.
 
 use core::cell::UnsafeCell;
-use core::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use core::sync::atomic::{AtomicU32, Ordering::Relaxed};
 
 use heapless::Vec;
 use rt0::{Errno, io, sys};
@@ -38,8 +38,8 @@ unsafe impl Sync for Room {}
 
 /// Reads the symbols, for the first caller. `None` if there are none, or more than there is room for.
 pub fn of_program() -> Option<&'static Symbols> {
-    static TAKEN: AtomicBool = AtomicBool::new(false);
-    if TAKEN.swap(true, Relaxed) {
+    static TAKEN: AtomicU32 = AtomicU32::new(0);
+    if TAKEN.swap(1, Relaxed) != 0 {
         return None;
     }
     // SAFETY: nobody else comes here.
