@@ -8,9 +8,10 @@
 //!        └──── free, drop ──┴────────────────────────┘
 //! ```
 //!
-//! *Reserved* memory is address space that nobody else gets: it costs nothing, counts against no limit on memory, and
-//! any access to it is a `SIGSEGV`. *Committed* memory can be read and written, begins as zeros, and counts from then on
-//! (`vm.overcommit_memory`, `RLIMIT_DATA`); physical memory comes with the first access of each page.
+//! *Reserved* memory is address space that nobody else gets: it costs nothing, counts against no limit but that of
+//! address space (`RLIMIT_AS`), and any access to it is a `SIGSEGV`. *Committed* memory can be read and written, begins
+//! as zeros, and counts from then on (`vm.overcommit_memory`, `RLIMIT_DATA`); physical memory comes with the first access
+//! of each page.
 //!
 //! A [`Mapping`] owns its pages. It hands out their address and never a reference, so what it does to them is safe, and
 //! whoever makes references from the address answers for them: none may live on past a call that takes away what it
@@ -347,21 +348,28 @@ impl Pages {
         unsafe { sys::munmap(pages.cast().as_ptr(), pages.len()) }
     }
 
-    /// Makes pages more or fewer, with their contents and zeros behind; where they lie, or, if they `may_move`, wherever
-    /// there is room.
+    /// Makes pages more or fewer, with their contents and zeros behind. Fewer stay where they lie; more do if there is
+    /// room, and else, if they `may_move`, go where there is.
     ///
-    /// `ENOMEM` if there is no room, or no memory, or `new_len` is above `isize::MAX`; `EINVAL` if it is 0 or `pages`
-    /// does not begin with a page; `EFAULT` if the kernel does not see them as one mapping (as when they were protected
-    /// or advised differently). They are as before then.
+    /// `ENOMEM` if there is no room, or no memory, if `new_len` is above `isize::MAX`, or as of [`Mapping::free`];
+    /// `EINVAL` if it is 0 or `pages` does not begin with a page; `EFAULT` for more if the kernel does not see them as one
+    /// mapping (as when parts were protected or advised differently). They are as before then.
     ///
     /// # Safety
     ///
     /// 1. `pages` are the caller's, whole pages, and nobody uses them again under the old address, or those given back.
     pub unsafe fn resize(&self, pages: NonNull<[u8]>, new_len: usize, may_move: bool) -> Result<NonNull<[u8]>> {
         let len = whole_pages(new_len)?;
+        let start = pages.cast::<u8>().as_ptr();
+        if len < pages.len() {
+            // What mremap(2) does too, but for emulators that then take away what lies behind the pages (qemu 7.2).
+            // SAFETY: 1. is our caller's.
+            unsafe { sys::munmap(start.wrapping_add(len), pages.len() - len) }?;
+            return Ok(NonNull::slice_from_raw_parts(pages.cast(), len));
+        }
         let flags = if may_move { k::MREMAP_MAYMOVE } else { 0 };
         // SAFETY: 1. is our caller's.
-        let base = unsafe { sys::mremap(pages.cast().as_ptr(), pages.len(), len, flags) }?;
+        let base = unsafe { sys::mremap(start, pages.len(), len, flags) }?;
         NonNull::new(slice_from_raw_parts_mut(base, len)).ok_or(Errno::ENOMEM)
     }
 }
