@@ -12,11 +12,13 @@ use core::time::Duration;
 use linux_raw_sys::general as k;
 use rt0::profile::{DEPTH, Drained, MAX_HZ, drain, start, stop};
 use rt0::signal::{How, SigSet, Signal};
-use rt0::time::ClockId;
-use rt0::{Errno, println, signal, sys, thread};
+use rt0::time::{ClockId, Instant};
+use rt0::{Errno, all_threads, println, signal, sys, thread};
 use rt0_tests::{emulated, filter_calls, mappings, read_file, skip, tests, wait_until};
 
 const HZ: u32 = 100;
+
+const PR_GET_KEEPCAPS: usize = linux_raw_sys::prctl::PR_GET_KEEPCAPS as usize;
 
 /// A sample's share of CPU time, in microseconds.
 const PERIOD: u64 = 10_000;
@@ -489,6 +491,45 @@ tests! {
         let sampled = drainer.join() + total();
         println!("{sampled} ms of {spent} sampled");
         assert!(sampled * 10 >= spent * 7 && sampled * 10 <= spent * 12);
+    }
+
+    #[keys("limit=120")]
+    fn threads_that_come_and_go_are_interrupted_called_and_profiled_at_once() {
+        static DONE: AtomicBool = AtomicBool::new(false);
+        static ROUNDS: [AtomicU32; 3] = [const { AtomicU32::new(0) }; 3];
+        let until_done = |index: usize, round: fn()| {
+            thread::spawn(move || while !DONE.load(Relaxed) {
+                round();
+                ROUNDS[index].fetch_add(1, Relaxed);
+            }).unwrap()
+        };
+        let spawning = || {
+            let handles: [_; 4] = core::array::from_fn(|_| thread::spawn(|| burn(200)).unwrap());
+            for handle in &handles {
+                let _ = handle.thread().interrupt(); // It may have ended.
+            }
+            handles.into_iter().for_each(|handle| handle.join());
+        };
+        let calling = || {
+            // SAFETY: 1. It reads a flag of each thread's.
+            let call = unsafe { all_threads::syscall(k::__NR_prctl as usize, [PR_GET_KEEPCAPS, 0, 0, 0, 0, 0]) };
+            assert!(matches!(call, Ok(0)) || emulated(), "{call:?}");
+        };
+        let threads = [until_done(0, spawning), until_done(1, spawning), until_done(2, calling)];
+        let started = Instant::now();
+        let (mut weight, mut profiles) = (0, 0);
+        while started.elapsed() < Duration::from_secs(3) {
+            start(1000).unwrap();
+            burn(5000);
+            stop();
+            weight += total();
+            profiles += 1;
+        }
+        DONE.store(true, Relaxed);
+        threads.into_iter().for_each(|thread| thread.join());
+        println!("{profiles} profiles of {weight} samples; {ROUNDS:?}");
+        assert!(weight > 0 && ROUNDS.iter().all(|rounds| rounds.load(Relaxed) > 0));
+        assert_eq!(timers(), 0);
     }
 
     fn a_forked_child_can_profile_itself() {
