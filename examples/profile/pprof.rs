@@ -94,6 +94,7 @@ impl Writer {
 
     /// What code is mapped, from proc_pid_maps(5): `00400000-00452000 r-xp 00000000 08:02 173521  /usr/bin/program`.
     fn mappings(&mut self) -> Result<(), Errno> {
+        let alignment = super::symbols::alignment_of_code()? as u64;
         let maps = sys::open(c"/proc/self/maps", sys::flags::O_RDONLY | sys::flags::O_CLOEXEC, 0)?;
         let (mut text, mut filled) = ([0; 16 << 10], 0);
         while let 1.. = io::read(maps.as_raw_fd(), &mut text[filled..]).inspect(|count| filled += count)? {}
@@ -108,7 +109,13 @@ impl Writer {
                 && self.mappings.push((number(start), number(end))).is_ok()
             {
                 let id = self.mappings.len() as u64;
-                let (start, end, offset) = (number(start) as u64, number(end) as u64, number(offset) as u64);
+                let (mut start, end, mut offset) = (number(start) as u64, number(end) as u64, number(offset) as u64);
+                // `go tool pprof` expects a program's code where its headers say, and that may be aligned to more than
+                // the page of this kernel's.
+                let below = start % alignment;
+                if !name.is_empty() && below <= offset {
+                    (start, offset) = (start - below, offset - below);
+                }
                 let mapping = message(&[(1, id), (2, start), (3, end), (4, offset), (5, self.strings)]);
                 self.string(name.as_bytes())?;
                 self.bytes(field::MAPPING, &mapping)?;

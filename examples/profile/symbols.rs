@@ -1,9 +1,11 @@
 //! The names of the program's functions, from its own file: elf(5). As they are there: `rustfilt` makes them readable.
 
 use core::cell::UnsafeCell;
+use core::mem::MaybeUninit;
 use core::sync::atomic::{AtomicU32, Ordering::Relaxed};
 
 use heapless::Vec;
+use linux_raw_sys::elf::{Elf_Ehdr, Elf_Phdr, PF_X, PT_LOAD};
 use rt0::{Errno, io, sys};
 
 pub struct Symbols {
@@ -48,21 +50,18 @@ pub fn of_program() -> Option<&'static Symbols> {
     Some(symbols)
 }
 
-/// An ELF header, from the offset of the section headers on, which lies at `HEADER`.
-#[repr(C)]
-#[derive(Clone, Copy, Default)]
-struct Header {
-    sections: usize,
-    _flags_and_sizes: [u16; 5],
-    section_size: u16,
-    section_count: u16,
-    _section_names: u16,
+/// The alignment in the file's headers of the segment that holds the code.
+pub fn alignment_of_code() -> Result<usize, Errno> {
+    let mut file = File::open_at(File::open_at(0)?.next::<Elf_Ehdr>()?.e_phoff)?;
+    loop {
+        let segment: Elf_Phdr = file.next()?;
+        if segment.p_type == PT_LOAD && segment.p_flags & PF_X != 0 {
+            return Ok(segment.p_align.max(1));
+        }
+    }
 }
 
-const HEADER: usize = 24 + 2 * size_of::<usize>();
-
 #[repr(C)]
-#[derive(Clone, Copy, Default)]
 struct Section {
     _name: u32,
     kind: u32,
@@ -79,7 +78,6 @@ const SYMBOL_TABLE: u32 = 2;
 
 #[cfg(target_pointer_width = "64")]
 #[repr(C)]
-#[derive(Clone, Copy, Default)]
 struct Symbol {
     name: u32,
     info: u8,
@@ -90,7 +88,6 @@ struct Symbol {
 
 #[cfg(target_pointer_width = "32")]
 #[repr(C)]
-#[derive(Clone, Copy, Default)]
 struct Symbol {
     name: u32,
     value: usize,
@@ -102,11 +99,11 @@ struct Symbol {
 const FUNCTION: u8 = 2;
 
 fn read(symbols: &mut Symbols) -> Result<(), Errno> {
-    let header: Header = File::open_at(HEADER)?.next()?;
+    let header: Elf_Ehdr = File::open_at(0)?.next()?;
     let section = |index: usize| -> Result<Section, Errno> {
-        File::open_at(header.sections + index * usize::from(header.section_size))?.next()
+        File::open_at(header.e_shoff + index * size_of::<Section>())?.next()
     };
-    for index in 0..usize::from(header.section_count) {
+    for index in 0..usize::from(header.e_shnum) {
         let table = section(index)?;
         if table.kind != SYMBOL_TABLE {
             continue;
@@ -167,23 +164,26 @@ impl File {
 
     /// A struct, as it lies in the file.
     fn next<T: Plain>(&mut self) -> Result<T, Errno> {
-        let mut value = T::default();
-        // SAFETY: a `Plain` is bytes, all of them set.
-        let bytes = unsafe { core::slice::from_raw_parts_mut((&raw mut value).cast(), size_of::<T>()) };
+        let mut value = MaybeUninit::<T>::zeroed();
+        // SAFETY: of this size, and all zeros.
+        let bytes = unsafe { core::slice::from_raw_parts_mut(value.as_mut_ptr().cast(), size_of::<T>()) };
         self.fill(bytes)?;
-        Ok(value)
+        // SAFETY: any bytes are a `Plain`.
+        Ok(unsafe { value.assume_init() })
     }
 }
 
-/// Structs of integers without padding, for which any bytes are a value.
+/// Structs of elf(5), for which any bytes are a value.
 ///
 /// # Safety
 ///
 /// 1. It is one.
-unsafe trait Plain: Default {}
+unsafe trait Plain {}
 
-// SAFETY: 1. As elf(5) has it; 16 bytes of halves.
-unsafe impl Plain for Header {}
+// SAFETY: 1. As elf(5) has it.
+unsafe impl Plain for Elf_Ehdr {}
+// SAFETY: 1. As elf(5) has it.
+unsafe impl Plain for Elf_Phdr {}
 // SAFETY: 1. As elf(5) has it.
 unsafe impl Plain for Section {}
 // SAFETY: 1. As elf(5) has it.
