@@ -175,6 +175,8 @@ impl Arch for Cpu {
 
     vdso_in_c!(vdso_clock_gettime, vdso_getrandom);
 
+    const RESTORER: Option<unsafe extern "C" fn()> = None;
+
     type Sigaction = Sigaction;
 
     fn sigaction(action: RawAction) -> Sigaction {

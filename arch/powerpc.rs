@@ -209,6 +209,8 @@ impl Arch for Cpu {
         unsafe { call_vdso(function, buf, len, flags as usize, state, state_len) }
     }
 
+    const RESTORER: Option<unsafe extern "C" fn()> = None;
+
     type Sigaction = k::kernel_sigaction;
 
     fn sigaction(action: RawAction) -> k::kernel_sigaction {

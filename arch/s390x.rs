@@ -195,6 +195,8 @@ impl Arch for Cpu {
 
     vdso_in_c!(vdso_clock_gettime, vdso_getrandom);
 
+    const RESTORER: Option<unsafe extern "C" fn()> = None;
+
     type Sigaction = k::kernel_sigaction;
 
     fn sigaction(action: RawAction) -> k::kernel_sigaction {

@@ -180,6 +180,10 @@ pub(crate) trait Arch {
         state_len: usize,
     ) -> isize;
 
+    /// Where handlers return to, if rt_sigaction(2) takes that as an argument of its own, before the size of the set.
+    /// Elsewhere it is a part of the struct, or the kernel's own.
+    const RESTORER: Option<unsafe extern "C" fn()>;
+
     /// struct sigaction as this machine's kernel lays it out.
     type Sigaction: Copy;
 

@@ -431,8 +431,14 @@ pub(crate) unsafe fn rt_sigaction(
 ) -> Result<()> {
     let new = new.map_or(null(), |new| new as *const _);
     let old = old.map_or(null_mut(), |old| old as *mut _);
-    // SAFETY: 1. is our caller's; the structs are of this machine's layout.
-    unsafe { call!(__NR_rt_sigaction, sig as usize, at(new), at(old), size_of::<k::kernel_sigset_t>()) }.map(drop)
+    let size = size_of::<k::kernel_sigset_t>();
+    match Cpu::RESTORER {
+        // SAFETY: 1. is our caller's; the structs are of this machine's layout.
+        None => unsafe { call!(__NR_rt_sigaction, sig as usize, at(new), at(old), size) },
+        // SAFETY: 1. As above; to return there is what a handler must do.
+        Some(f) => unsafe { call!(__NR_rt_sigaction, sig as usize, at(new), at(old), f as usize, size) },
+    }
+    .map(drop)
 }
 
 /// rt_sigprocmask(2): sets the calling thread's mask as `how` says and returns the mask before it. It fails only for a
