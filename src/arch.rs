@@ -53,6 +53,7 @@ core::cfg_select! {
     target_arch = "mips64" => { #[path = "../arch/mips64.rs"] mod imp; }
     target_arch = "powerpc64" => { #[path = "../arch/powerpc64.rs"] mod imp; }
     target_arch = "powerpc" => { #[path = "../arch/powerpc.rs"] mod imp; }
+    target_arch = "sparc64" => { #[path = "../arch/sparc64.rs"] mod imp; }
     _ => { compile_error!("rt0 has no port for this machine: arch/README.md says how to write one, step by step"); }
 }
 

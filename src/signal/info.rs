@@ -111,14 +111,14 @@ impl<'a> Info<'a> {
         self.register(Cpu::CONTEXT.pc)
     }
 
-    /// The interrupted stack pointer.
+    /// The interrupted stack pointer, as the register has it: on SPARC the address less 2047.
     pub fn sp(&self) -> usize {
         self.register(Cpu::CONTEXT.sp)
     }
 
     /// The interrupted frame pointer: where this machine's chain of frames starts, if the program was compiled to
-    /// have one (`-Cforce-frame-pointers`). On PowerPC that is the stack pointer; on MIPS and s390x there is the
-    /// register and no chain.
+    /// have one (`-Cforce-frame-pointers`). On PowerPC and SPARC that is the stack pointer; on MIPS and s390x there is
+    /// the register and no chain.
     pub fn fp(&self) -> usize {
         self.register(Cpu::CONTEXT.fp)
     }

@@ -98,7 +98,7 @@ fn cargo(linker: &Path, core: &Core, profile: Profile, machines: &[&Machine], wh
     if *core == Core::Prebuilt {
         command.env("RUSTC_BOOTSTRAP", unstable_programs());
     } else {
-        // MIPS also needs the variable for `feature(asm_experimental_arch)`; it has no prebuilt core anyway.
+        // MIPS and SPARC also need the variable for `feature(asm_experimental_arch)`; no row of theirs has `prebuilt`.
         command.arg("-Zbuild-std=core,compiler_builtins").env("RUSTC_BOOTSTRAP", "1");
     }
     if let Core::Debian(rustc) = core {
