@@ -1,154 +1,83 @@
 //! Locks over futex: std's names and shapes, without poisoning (a panic ends the process).
+//!
+//! | | |
+//! |---|---|
+//! | [`Mutex`], [`RwLock`] | one at a time; many readers or one writer |
+//! | [`Condvar`], [`Parker`] | waiting for what another thread says |
+//! | [`Once`], [`OnceLock`], [`LazyLock`] | done once; set once; made when first used |
+//! | [`Barrier`], [`Semaphore`], [`Channel`] | meeting, counting, handing over |
+//!
+//! Each can be a `static` and takes no allocation. The forms `*_for` and `*_timeout` wait for a [`Duration`], those named
+//! `*_until` to an [`Instant`]: a timeout of zero is a try, a deadline in the past is one of zero, and a timeout beyond the
+//! clock's end ([`Duration::MAX`]) is none. No wait ends early because a signal came.
+//!
+//! Guards stay on the thread that made them, so a lock is unlocked by who locked it. Taking a lock again that the thread
+//! has is a deadlock, as is a [`Once`] or [`LazyLock`] that waits for itself. A panic while a lock is held ends the process
+//! with status 101, as any other.
+//!
+//! # Fairness
+//!
+//! A thread that finds a [`Mutex`] free takes it, also when others wait; that is what makes a busy lock fast. But no waiter
+//! is starved:
+//!
+//! 1. Sleeping waiters are woken in the kernel's order: by priority, then first come, first served.
+//! 2. While threads wait, newcomers get the lock at most [`OVERTAKES`] times in a row. Then it goes to a waiter that is
+//!    awake or being woken. So a thread with n waiters before it is overtaken at most (n + 1) × `OVERTAKES` times until it
+//!    is woken.
+//! 3. A waiter that was woken and finds the lock taken each time it looks closes it to newcomers. The next to get it are
+//!    waiters that closed it, in their order.
+//!
+//! A [`RwLock`] alternates: a reader waits for at most one writer; a writer waits for the readers that were there before
+//! it, and for writers as for a mutex. [`Condvar`] and [`Semaphore`] serve first come, first served, without exception; a
+//! [`Channel`] is a mutex and two condition variables.
+//!
+//! # How they are tested
+//!
+//! All stand on four operations (`base`), so that the same source runs over a fake kernel under loom: `RUSTFLAGS="--cfg
+//! loom" cargo test -p rt0 --lib --release loom` explores what threads can do to each other, within the bounds that
+//! `models` states.
+//!
+//! [`Duration`]: core::time::Duration
+//! [`Duration::MAX`]: core::time::Duration::MAX
+//! [`Instant`]: crate::time::Instant
+//! [`OVERTAKES`]: Mutex::OVERTAKES
 
-use core::cell::UnsafeCell;
-use core::fmt;
-use core::marker::PhantomData;
-use core::ops::{Deref, DerefMut};
-use core::sync::atomic::{
-    AtomicU32,
-    Ordering::{Acquire, Relaxed, Release},
+/// Lets a constructor be `const`, except in a model, whose atomics come to life at run time.
+macro_rules! const_fn {
+    ($(#[$meta:meta])* $vis:vis const fn $($rest:tt)*) => {
+        #[cfg(not(loom))]
+        $(#[$meta])*
+        $vis const fn $($rest)*
+        #[cfg(loom)]
+        $(#[$meta])*
+        $vis fn $($rest)*
+    };
+}
+
+mod barrier;
+mod base;
+mod channel;
+mod condvar;
+#[cfg(loom)]
+mod fake_kernel;
+#[cfg(all(loom, test))]
+mod models;
+mod mutex;
+mod once;
+mod parker;
+mod raw_mutex;
+mod rwlock;
+mod semaphore;
+mod wait_list;
+
+pub use barrier::{Barrier, BarrierWaitResult};
+pub use channel::{
+    Channel, Iter, Receiver, RecvError, RecvTimeoutError, SendError, SendTimeoutError, Sender, TryIter, TryRecvError,
+    TrySendError,
 };
-
-use static_assertions::{assert_impl_all, assert_not_impl_any};
-
-use crate::futex;
-
-/// Mutual exclusion, as std's without poisoning. Locking it again on the thread that holds it is a deadlock.
-pub struct Mutex<T: ?Sized> {
-    /// ```text
-    /// UNLOCKED ── lock ──▶ LOCKED ── another waits ──▶ CONTENDED
-    ///     ▲◀──── unlock ─────┘                             │
-    ///     └◀──── unlock: wakes one, who locks as CONTENDED ┘
-    /// ```
-    state: AtomicU32,
-    value: UnsafeCell<T>,
-}
-
-const UNLOCKED: u32 = 0;
-const LOCKED: u32 = 1;
-const CONTENDED: u32 = 2;
-
-// SAFETY: the lock moves the value between threads, one at a time.
-unsafe impl<T: ?Sized + Send> Send for Mutex<T> {}
-// SAFETY: as above.
-unsafe impl<T: ?Sized + Send> Sync for Mutex<T> {}
-
-impl<T> Mutex<T> {
-    /// An unlocked mutex.
-    pub const fn new(value: T) -> Mutex<T> {
-        Mutex { state: AtomicU32::new(UNLOCKED), value: UnsafeCell::new(value) }
-    }
-
-    /// The value.
-    pub fn into_inner(self) -> T {
-        self.value.into_inner()
-    }
-}
-
-impl<T: ?Sized> Mutex<T> {
-    /// Waits until the lock is free, and takes it.
-    #[inline]
-    pub fn lock(&self) -> MutexGuard<'_, T> {
-        // Acquire pairs with the release in the guard's drop.
-        if self.state.compare_exchange(UNLOCKED, LOCKED, Acquire, Relaxed).is_err() {
-            self.lock_contended();
-        }
-        MutexGuard { mutex: self, not_send: PhantomData }
-    }
-
-    /// Takes the lock if it is free.
-    #[inline]
-    pub fn try_lock(&self) -> Option<MutexGuard<'_, T>> {
-        let taken = self.state.compare_exchange(UNLOCKED, LOCKED, Acquire, Relaxed).is_ok();
-        taken.then_some(MutexGuard { mutex: self, not_send: PhantomData })
-    }
-
-    #[cold]
-    fn lock_contended(&self) {
-        // Who has waited cannot know whether others still do, so it locks as CONTENDED; at worst that is one wake too
-        // many.
-        while self.state.swap(CONTENDED, Acquire) != UNLOCKED {
-            // EAGAIN, EINTR and a spurious Ok all mean: look again.
-            let _ = futex::wait(&self.state, CONTENDED);
-        }
-    }
-
-    /// The value, without locking: nobody else has the mutex.
-    pub fn get_mut(&mut self) -> &mut T {
-        self.value.get_mut()
-    }
-}
-
-impl<T: ?Sized + fmt::Debug> fmt::Debug for Mutex<T> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.try_lock() {
-            Some(guard) => f.debug_struct("Mutex").field("data", &&*guard).finish(),
-            None => f.debug_struct("Mutex").field("data", &format_args!("<locked>")).finish(),
-        }
-    }
-}
-
-impl<T: Default> Default for Mutex<T> {
-    fn default() -> Mutex<T> {
-        Mutex::new(T::default())
-    }
-}
-
-impl<T> From<T> for Mutex<T> {
-    fn from(value: T) -> Mutex<T> {
-        Mutex::new(value)
-    }
-}
-
-/// A locked [`Mutex`]; unlocks when dropped.
-#[must_use = "if unused, the mutex is unlocked at once"]
-pub struct MutexGuard<'a, T: ?Sized> {
-    mutex: &'a Mutex<T>,
-    not_send: PhantomData<*const ()>,
-}
-
-// SAFETY: by reference the guard gives out what `&T` does.
-unsafe impl<T: ?Sized + Sync> Sync for MutexGuard<'_, T> {}
-
-assert_not_impl_any!(MutexGuard<'static, u8>: Send);
-assert_impl_all!(MutexGuard<'static, u8>: Sync);
-
-impl<T: ?Sized> Deref for MutexGuard<'_, T> {
-    type Target = T;
-
-    fn deref(&self) -> &T {
-        // SAFETY: the lock is held.
-        unsafe { &*self.mutex.value.get() }
-    }
-}
-
-impl<T: ?Sized> DerefMut for MutexGuard<'_, T> {
-    fn deref_mut(&mut self) -> &mut T {
-        // SAFETY: the lock is held.
-        unsafe { &mut *self.mutex.value.get() }
-    }
-}
-
-impl<T: ?Sized> Drop for MutexGuard<'_, T> {
-    #[inline]
-    fn drop(&mut self) {
-        // A pointer, for the next to lock may free the mutex before the wake.
-        let state = &raw const self.mutex.state;
-        // Release: what was done under the lock is seen by the next to take it.
-        if self.mutex.state.swap(UNLOCKED, Release) == CONTENDED {
-            futex::wake_at(state, false, 1);
-        }
-    }
-}
-
-impl<T: ?Sized + fmt::Debug> fmt::Debug for MutexGuard<'_, T> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Debug::fmt(&**self, f)
-    }
-}
-
-impl<T: ?Sized + fmt::Display> fmt::Display for MutexGuard<'_, T> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Display::fmt(&**self, f)
-    }
-}
+pub use condvar::{Condvar, WaitTimeoutResult};
+pub use mutex::{Mutex, MutexGuard};
+pub use once::{LazyLock, Once, OnceLock};
+pub use parker::Parker;
+pub use rwlock::{RwLock, RwLockReadGuard, RwLockWriteGuard};
+pub use semaphore::{Semaphore, SemaphoreGuard};

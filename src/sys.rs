@@ -570,15 +570,19 @@ pub(crate) fn setitimer_prof(interval: Timespec, first: Timespec) -> Result<()> 
     unsafe { call!(__NR_setitimer, k::ITIMER_PROF as usize, at(&raw const times), 0) }.map(drop)
 }
 
-/// futex(2), the operations that wait, with an absolute deadline on CLOCK_MONOTONIC (`FUTEX_WAIT_BITSET` with all
-/// bits).
-/// `EAGAIN` if the word does not hold `expected`, `EINTR`, `ETIMEDOUT`; `Ok` may be spurious.
-pub(crate) fn futex_wait(word: &AtomicU32, shared: bool, expected: u32, deadline: Option<&Timespec>) -> Result<()> {
+/// futex(2), `FUTEX_WAIT_BITSET`, with an absolute deadline on CLOCK_MONOTONIC. `EAGAIN` if the word does not hold
+/// `expected`, `EINTR`, `ETIMEDOUT`; `Ok` may be spurious.
+pub(crate) fn futex_wait(
+    word: &AtomicU32,
+    shared: bool,
+    expected: u32,
+    deadline: Option<&Timespec>,
+    bits: u32,
+) -> Result<()> {
     let op = k::FUTEX_WAIT_BITSET | private_flag(shared);
     let nr_and_time = |nr, time| {
-        let any = k::FUTEX_BITSET_MATCH_ANY as usize;
         // SAFETY: 1. The kernel reads the word and the deadline.
-        unsafe { call!(@ nr, at(word.as_ptr()), op as usize, expected as usize, time, 0, any) }.map(drop)
+        unsafe { call!(@ nr, at(word.as_ptr()), op as usize, expected as usize, time, 0, bits as usize) }.map(drop)
     };
     match (timed(Cpu::FUTEX), deadline) {
         (Width::Wide(nr) | Width::Narrow(nr), None) => nr_and_time(nr, 0),
@@ -587,14 +591,33 @@ pub(crate) fn futex_wait(word: &AtomicU32, shared: bool, expected: u32, deadline
     }
 }
 
-/// futex(2), `FUTEX_WAKE`: how many waiters were woken. `EFAULT` if nothing is mapped there.
+/// What every waiter and every wake has in common, unless it says otherwise.
+pub(crate) const FUTEX_ANY: u32 = k::FUTEX_BITSET_MATCH_ANY;
+
+/// futex(2), `FUTEX_WAKE`, or `FUTEX_WAKE_BITSET` for waiters that have one of certain `bits`: how many were woken.
+/// `EFAULT` if nothing is mapped there.
 ///
 /// It takes a pointer, not a reference: a waiter that saw the new value may have freed the word meanwhile.
-pub(crate) fn futex_wake(word: *const AtomicU32, shared: bool, count: u32) -> Result<usize> {
-    let op = k::FUTEX_WAKE | private_flag(shared);
+pub(crate) fn futex_wake(word: *const AtomicU32, shared: bool, count: u32, bits: u32) -> Result<usize> {
     let (Width::Wide(nr) | Width::Narrow(nr)) = timed(Cpu::FUTEX);
-    // SAFETY: 1. The kernel takes the address as a name of a queue; it reads no memory through it that could be wrong.
-    unsafe { call!(@ nr, at(word), op as usize, count as usize) }
+    if bits == FUTEX_ANY {
+        let op = k::FUTEX_WAKE | private_flag(shared);
+        // SAFETY: 1. The kernel takes the address as a name of a queue; it reads no memory through it that could be wrong.
+        unsafe { call!(@ nr, at(word), op as usize, count as usize) }
+    } else {
+        let op = k::FUTEX_WAKE_BITSET | private_flag(shared);
+        // SAFETY: 1. As above.
+        unsafe { call!(@ nr, at(word), op as usize, count as usize, 0, 0, bits as usize) }
+    }
+}
+
+/// futex(2), `FUTEX_REQUEUE`, private: lets one thread that waits on `from` wait on `to` from now on, and wakes none. How
+/// many there were to move, 0 or 1. `EFAULT` if nothing is mapped there.
+pub(crate) fn futex_requeue(from: *const AtomicU32, to: *const AtomicU32) -> Result<usize> {
+    let op = k::FUTEX_REQUEUE | private_flag(false);
+    let (Width::Wide(nr) | Width::Narrow(nr)) = timed(Cpu::FUTEX);
+    // SAFETY: 1. As for a wake, the addresses are names of queues.
+    unsafe { call!(@ nr, at(from), op as usize, 0, 1, at(to)) }
 }
 
 fn private_flag(shared: bool) -> u32 {

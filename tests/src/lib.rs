@@ -107,6 +107,19 @@ pub fn vm_size_kib() -> usize {
     line.trim().trim_end_matches(" kB").parse().expect("a number")
 }
 
+/// Whether something prints just this.
+pub fn prints(arguments: core::fmt::Arguments<'_>, expected: &str) -> bool {
+    struct Rest<'a>(&'a str);
+    impl core::fmt::Write for Rest<'_> {
+        fn write_str(&mut self, text: &str) -> core::fmt::Result {
+            self.0 = self.0.strip_prefix(text).ok_or(core::fmt::Error)?;
+            Ok(())
+        }
+    }
+    let mut rest = Rest(expected);
+    core::fmt::write(&mut rest, arguments).is_ok() && rest.0.is_empty()
+}
+
 /// Waits until `done`, for at most ten seconds; the caller says what it waited for.
 pub fn wait_until(what: &str, mut done: impl FnMut() -> bool) {
     for _ in 0..10_000 {

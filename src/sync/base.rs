@@ -1,0 +1,84 @@
+//! What the locks stand on: atomics, four operations of the kernel, and whether looking again pays. In a model the first
+//! are loom's and the second a fake kernel's.
+
+use core::time::Duration;
+
+use crate::sys;
+use crate::time::Instant;
+
+#[cfg(not(loom))]
+pub(super) use self::kernel::{AtomicPtr, AtomicU32, pause, processors, requeue, wait, wake};
+#[cfg(loom)]
+pub(super) use super::fake_kernel::{AtomicPtr, AtomicU32, pause, processors, requeue, wait, wake};
+
+/// Every kind of waiter.
+pub(super) const ANY: u32 = sys::FUTEX_ANY;
+
+#[cfg(not(loom))]
+mod kernel {
+    use core::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+
+    use crate::errno::Errno;
+    use crate::futex;
+    use crate::sys;
+    use crate::time::Instant;
+
+    pub(crate) use core::hint::spin_loop as pause;
+    pub(crate) use core::sync::atomic::{AtomicPtr, AtomicU32};
+
+    pub(crate) use crate::futex::requeue;
+
+    /// Sleeps while `word` holds `expected`, until a wake for one of its `kinds`. May return at any time; true says that
+    /// the deadline has passed.
+    pub(crate) fn wait(word: &AtomicU32, expected: u32, deadline: Option<Instant>, kinds: u32) -> bool {
+        // EAGAIN, EINTR and a spurious Ok all mean: look again.
+        futex::wait_as(word, expected, deadline, kinds) == Err(Errno::ETIMEDOUT)
+    }
+
+    /// Wakes up to `count` sleepers of one of the `kinds`, and says how many. The word may be gone.
+    pub(crate) fn wake(word: *const AtomicU32, count: u32, kinds: u32) -> usize {
+        futex::wake_at(word, false, count, kinds)
+    }
+
+    /// How many processors the process may run on (its main thread's affinity), asked for once. 1 if the kernel won't say.
+    pub(crate) fn processors() -> usize {
+        static FOUND: AtomicUsize = AtomicUsize::new(0);
+        // Relaxed: the number is all there is, and threads that ask at once find the same.
+        match FOUND.load(Relaxed) {
+            0 => {
+                let count = count_processors();
+                FOUND.store(count, Relaxed);
+                count
+            }
+            count => count,
+        }
+    }
+
+    #[cold]
+    fn count_processors() -> usize {
+        let mut mask = [0usize; 8192 / usize::BITS as usize]; // As many as any kernel has been built for.
+        match sys::sched_getaffinity(sys::getpid(), &mut mask) {
+            Ok(_) => mask.iter().map(|word| word.count_ones() as usize).sum::<usize>().max(1),
+            Err(_) => 1,
+        }
+    }
+}
+
+/// The moment when `timeout` is over; none if that is beyond the clock's end.
+pub(super) fn deadline_of(timeout: Duration) -> Option<Instant> {
+    Instant::now().checked_add(timeout)
+}
+
+/// Looks a few times, with growing pauses (together some 1.5 µs), whether `done`; not where nobody could make it so
+/// meanwhile. A sleep and a wake cost a few µs.
+pub(super) fn poll(mut done: impl FnMut() -> bool) -> bool {
+    const LOOKS: u32 = if cfg!(loom) { 1 } else { 6 };
+    if done() {
+        return true;
+    }
+    processors() > 1
+        && (0..LOOKS).any(|look| {
+            (0..1 << look).for_each(|_| pause());
+            done()
+        })
+}

@@ -1,0 +1,404 @@
+//! Handing values from threads to threads.
+
+use core::fmt;
+use core::time::Duration;
+
+use heapless::Deque;
+use static_assertions::{assert_impl_all, assert_not_impl_any};
+
+use super::base;
+use super::condvar::Condvar;
+use super::mutex::{Mutex, MutexGuard};
+use crate::time::Instant;
+
+/// A queue of at most `N` values between threads, in the order they were sent; the shapes are those of std's channels. Each
+/// value goes to one receiver.
+///
+/// The channel is a place, often a `static`; [`split`](Channel::split) gives the two ends. While there is no receiver,
+/// sending fails; while there is no sender, receiving fails once the queue is empty. What is left in the queue stays until
+/// somebody receives it or the channel is dropped.
+///
+/// Whole sends and receives, those that wait and those that do not, lock a mutex for the time of a copy.
+pub struct Channel<T, const N: usize> {
+    state: Mutex<State<T, N>>,
+    /// For receivers: there is a value, or no sender.
+    filled: Condvar,
+    /// For senders: there is room, or no receiver.
+    emptied: Condvar,
+}
+
+struct State<T, const N: usize> {
+    queue: Deque<T, N>,
+    senders: usize,
+    receivers: usize,
+}
+
+assert_impl_all!(Channel<core::cell::Cell<u8>, 1>: Send, Sync);
+assert_not_impl_any!(Channel<*const u8, 1>: Send, Sync);
+
+impl<T, const N: usize> Channel<T, N> {
+    const_fn! {
+        /// An empty channel without ends. A capacity of 0 does not compile.
+        pub const fn new() -> Channel<T, N> {
+            const { assert!(N > 0, "a channel needs room for a value") };
+            let state = State { queue: Deque::new(), senders: 0, receivers: 0 };
+            Channel { state: Mutex::new(state), filled: Condvar::new(), emptied: Condvar::new() }
+        }
+    }
+
+    /// A sender and a receiver; each can be cloned, and so can this be called again.
+    pub fn split(&self) -> (Sender<'_, T, N>, Receiver<'_, T, N>) {
+        let mut state = self.state.lock();
+        state.senders += 1;
+        state.receivers += 1;
+        (Sender { channel: self }, Receiver { channel: self })
+    }
+
+    /// Puts a value into the queue when there is room.
+    fn push(&self, value: T, limit: Limit) -> Result<(), SendTimeoutError<T>> {
+        let mut state = self.state.lock();
+        let mut late = false;
+        loop {
+            if state.receivers == 0 {
+                return Err(SendTimeoutError::Disconnected(value));
+            }
+            if !state.queue.is_full() {
+                let _ = state.queue.push_back(value); // It is not full.
+                self.filled.notify_one();
+                return Ok(());
+            }
+            if late {
+                return Err(SendTimeoutError::Timeout(value));
+            }
+            (state, late) = limit.wait(&self.emptied, state);
+        }
+    }
+
+    /// Takes a value from the queue when there is one.
+    fn pop(&self, limit: Limit) -> Result<T, RecvTimeoutError> {
+        let mut state = self.state.lock();
+        let mut late = false;
+        loop {
+            if let Some(value) = state.queue.pop_front() {
+                self.emptied.notify_one();
+                return Ok(value);
+            }
+            if state.senders == 0 {
+                return Err(RecvTimeoutError::Disconnected);
+            }
+            if late {
+                return Err(RecvTimeoutError::Timeout);
+            }
+            (state, late) = limit.wait(&self.filled, state);
+        }
+    }
+}
+
+/// How long an operation waits.
+enum Limit {
+    Now,
+    Deadline(Option<Instant>),
+}
+
+impl Limit {
+    const NONE: Limit = Limit::Deadline(None);
+
+    /// Gives up the lock, waits, and takes it again; true says that the time is over.
+    fn wait<'a, S>(&self, condvar: &Condvar, state: MutexGuard<'a, S>) -> (MutexGuard<'a, S>, bool) {
+        match *self {
+            Limit::Now => (state, true),
+            Limit::Deadline(None) => (condvar.wait(state), false),
+            Limit::Deadline(Some(deadline)) => {
+                let (state, result) = condvar.wait_until(state, deadline);
+                (state, result.timed_out())
+            }
+        }
+    }
+}
+
+impl<T, const N: usize> Default for Channel<T, N> {
+    fn default() -> Channel<T, N> {
+        Channel::new()
+    }
+}
+
+impl<T, const N: usize> fmt::Debug for Channel<T, N> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Channel").field("capacity", &N).finish_non_exhaustive()
+    }
+}
+
+/// The end of a [`Channel`] that sends. Dropping the last lets receivers see that there is none.
+pub struct Sender<'a, T, const N: usize> {
+    channel: &'a Channel<T, N>,
+}
+
+impl<T, const N: usize> Sender<'_, T, N> {
+    /// Sends a value; waits while the queue is full. Fails if there is no receiver. That it was sent does not say that it
+    /// will be received.
+    pub fn send(&self, value: T) -> Result<(), SendError<T>> {
+        self.channel.push(value, Limit::NONE).map_err(|error| SendError(error.into_inner()))
+    }
+
+    /// Sends a value if the queue has room.
+    pub fn try_send(&self, value: T) -> Result<(), TrySendError<T>> {
+        self.channel.push(value, Limit::Now).map_err(|error| match error {
+            SendTimeoutError::Timeout(value) => TrySendError::Full(value),
+            SendTimeoutError::Disconnected(value) => TrySendError::Disconnected(value),
+        })
+    }
+
+    /// [`send`](Sender::send), if there is room within `timeout`.
+    pub fn send_timeout(&self, value: T, timeout: Duration) -> Result<(), SendTimeoutError<T>> {
+        match self.channel.push(value, Limit::Now) {
+            Err(SendTimeoutError::Timeout(value)) => {
+                self.channel.push(value, Limit::Deadline(base::deadline_of(timeout)))
+            }
+            done => done,
+        }
+    }
+
+    /// [`send`](Sender::send), if there is room before `deadline`.
+    pub fn send_until(&self, value: T, deadline: Instant) -> Result<(), SendTimeoutError<T>> {
+        self.channel.push(value, Limit::Deadline(Some(deadline)))
+    }
+}
+
+impl<T, const N: usize> Clone for Sender<'_, T, N> {
+    fn clone(&self) -> Self {
+        self.channel.state.lock().senders += 1;
+        Sender { channel: self.channel }
+    }
+}
+
+impl<T, const N: usize> Drop for Sender<'_, T, N> {
+    fn drop(&mut self) {
+        let mut state = self.channel.state.lock();
+        state.senders -= 1;
+        if state.senders == 0 {
+            self.channel.filled.notify_all();
+        }
+    }
+}
+
+impl<T, const N: usize> fmt::Debug for Sender<'_, T, N> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Sender").finish_non_exhaustive()
+    }
+}
+
+/// The end of a [`Channel`] that receives. Dropping the last lets senders see that there is none.
+pub struct Receiver<'a, T, const N: usize> {
+    channel: &'a Channel<T, N>,
+}
+
+impl<T, const N: usize> Receiver<'_, T, N> {
+    /// Takes the oldest value; waits while there is none. Fails if there is no sender either.
+    pub fn recv(&self) -> Result<T, RecvError> {
+        self.channel.pop(Limit::NONE).map_err(|_| RecvError)
+    }
+
+    /// Takes the oldest value if there is one.
+    pub fn try_recv(&self) -> Result<T, TryRecvError> {
+        self.channel.pop(Limit::Now).map_err(|error| match error {
+            RecvTimeoutError::Timeout => TryRecvError::Empty,
+            RecvTimeoutError::Disconnected => TryRecvError::Disconnected,
+        })
+    }
+
+    /// [`recv`](Receiver::recv), if there is a value within `timeout`.
+    pub fn recv_timeout(&self, timeout: Duration) -> Result<T, RecvTimeoutError> {
+        match self.channel.pop(Limit::Now) {
+            Err(RecvTimeoutError::Timeout) => self.channel.pop(Limit::Deadline(base::deadline_of(timeout))),
+            done => done,
+        }
+    }
+
+    /// [`recv`](Receiver::recv), if there is a value before `deadline`.
+    pub fn recv_until(&self, deadline: Instant) -> Result<T, RecvTimeoutError> {
+        self.channel.pop(Limit::Deadline(Some(deadline)))
+    }
+
+    /// The values as they come, until there is neither a value nor a sender.
+    pub fn iter(&self) -> Iter<'_, T, N> {
+        Iter { receiver: self }
+    }
+
+    /// The values that are there, until there is none.
+    pub fn try_iter(&self) -> TryIter<'_, T, N> {
+        TryIter { receiver: self }
+    }
+}
+
+impl<T, const N: usize> Clone for Receiver<'_, T, N> {
+    fn clone(&self) -> Self {
+        self.channel.state.lock().receivers += 1;
+        Receiver { channel: self.channel }
+    }
+}
+
+impl<T, const N: usize> Drop for Receiver<'_, T, N> {
+    fn drop(&mut self) {
+        let mut state = self.channel.state.lock();
+        state.receivers -= 1;
+        if state.receivers == 0 {
+            self.channel.emptied.notify_all();
+        }
+    }
+}
+
+impl<T, const N: usize> fmt::Debug for Receiver<'_, T, N> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Receiver").finish_non_exhaustive()
+    }
+}
+
+/// See [`Receiver::iter`].
+#[derive(Debug)]
+pub struct Iter<'a, T, const N: usize> {
+    receiver: &'a Receiver<'a, T, N>,
+}
+
+/// See [`Receiver::try_iter`].
+#[derive(Debug)]
+pub struct TryIter<'a, T, const N: usize> {
+    receiver: &'a Receiver<'a, T, N>,
+}
+
+impl<T, const N: usize> Iterator for Iter<'_, T, N> {
+    type Item = T;
+
+    fn next(&mut self) -> Option<T> {
+        self.receiver.recv().ok()
+    }
+}
+
+impl<T, const N: usize> Iterator for TryIter<'_, T, N> {
+    type Item = T;
+
+    fn next(&mut self) -> Option<T> {
+        self.receiver.try_recv().ok()
+    }
+}
+
+impl<'a, T, const N: usize> IntoIterator for &'a Receiver<'_, T, N> {
+    type Item = T;
+    type IntoIter = Iter<'a, T, N>;
+
+    fn into_iter(self) -> Iter<'a, T, N> {
+        self.iter()
+    }
+}
+
+/// There is no receiver; the value comes back.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct SendError<T>(pub T);
+
+/// Why a value was not sent at once; it comes back.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum TrySendError<T> {
+    /// The queue has no room.
+    Full(T),
+    /// There is no receiver.
+    Disconnected(T),
+}
+
+/// Why a value was not sent in time; it comes back.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum SendTimeoutError<T> {
+    /// The queue had no room in time.
+    Timeout(T),
+    /// There is no receiver.
+    Disconnected(T),
+}
+
+/// There is no value and no sender.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RecvError;
+
+/// Why nothing was received at once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TryRecvError {
+    /// There is no value now.
+    Empty,
+    /// There is no value and no sender.
+    Disconnected,
+}
+
+/// Why nothing was received in time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RecvTimeoutError {
+    /// No value came in time.
+    Timeout,
+    /// There is no value and no sender.
+    Disconnected,
+}
+
+impl<T> SendTimeoutError<T> {
+    /// The value.
+    pub fn into_inner(self) -> T {
+        match self {
+            SendTimeoutError::Timeout(value) | SendTimeoutError::Disconnected(value) => value,
+        }
+    }
+}
+
+macro_rules! messages {
+    ($([$($generics:tt)*] $name:ty { $($kind:pat => $message:literal,)* })*) => {$(
+        impl<$($generics)*> fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(match self { $($kind => $message,)* })
+            }
+        }
+
+        impl<$($generics)*> core::error::Error for $name {}
+    )*};
+}
+messages! {
+    [T] SendError<T> {
+        SendError(_) => "sending on a channel without a receiver",
+    }
+    [T] TrySendError<T> {
+        TrySendError::Full(_) => "sending on a full channel",
+        TrySendError::Disconnected(_) => "sending on a channel without a receiver",
+    }
+    [T] SendTimeoutError<T> {
+        SendTimeoutError::Timeout(_) => "timed out waiting for room in a channel",
+        SendTimeoutError::Disconnected(_) => "sending on a channel without a receiver",
+    }
+    [] RecvError {
+        RecvError => "receiving on an empty channel without a sender",
+    }
+    [] TryRecvError {
+        TryRecvError::Empty => "receiving on an empty channel",
+        TryRecvError::Disconnected => "receiving on an empty channel without a sender",
+    }
+    [] RecvTimeoutError {
+        RecvTimeoutError::Timeout => "timed out waiting for a value in a channel",
+        RecvTimeoutError::Disconnected => "receiving on an empty channel without a sender",
+    }
+}
+
+/// Without the value, which need not be printable.
+macro_rules! debug {
+    ($($name:ident { $($kind:pat => $text:literal,)* })*) => {$(
+        impl<T> fmt::Debug for $name<T> {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(match self { $($kind => $text,)* })
+            }
+        }
+    )*};
+}
+debug! {
+    SendError {
+        SendError(_) => "SendError(..)",
+    }
+    TrySendError {
+        TrySendError::Full(_) => "Full(..)",
+        TrySendError::Disconnected(_) => "Disconnected(..)",
+    }
+    SendTimeoutError {
+        SendTimeoutError::Timeout(_) => "Timeout(..)",
+        SendTimeoutError::Disconnected(_) => "Disconnected(..)",
+    }
+}

@@ -1,0 +1,166 @@
+//! The kernel of a model: loom's atomics, and a futex whose sleepers loom schedules.
+//!
+//! A sleep compares and falls asleep in one step, as the kernel does under its lock, and wakes are served first come, first
+//! served. [`interrupt`] and [`expire`] are what happens from outside, a signal and the end of the time: they end the sleeps
+//! that they find. A wake also orders memory (loom's `unpark` does), which the kernel does not promise; but each model also
+//! runs through the ways where the word has changed already, and there nothing but the lock's own orderings counts.
+
+use std::cell::{Cell, RefCell};
+use std::collections::VecDeque;
+use std::rc::Rc;
+use std::sync::atomic::Ordering::Relaxed;
+
+use loom::thread::{self, Thread};
+
+use crate::time::Instant;
+
+pub(crate) use loom::sync::atomic::{AtomicPtr, AtomicU32};
+
+/// Pauses are a matter of time, which models have not.
+pub(crate) fn pause() {}
+
+std::thread_local! {
+    /// Of the model that runs on this thread of the test program.
+    static KERNEL: RefCell<Option<Kernel>> = const { RefCell::new(None) };
+}
+
+struct Kernel {
+    processors: usize,
+    /// Touched by each operation, so that loom tries them in every order; it orders no memory.
+    steps: Rc<AtomicU32>,
+    asleep: VecDeque<Sleeper>,
+    expired: bool,
+}
+
+struct Sleeper {
+    word: *const AtomicU32,
+    kinds: u32,
+    timed: bool,
+    thread: Thread,
+    end: Rc<Cell<Option<End>>>,
+}
+
+#[derive(Clone, Copy, PartialEq)]
+enum End {
+    Woken,
+    Interrupted,
+    Expired,
+}
+
+/// Runs the model in all ways that threads can follow each other, with at most so many preemptions in each, on one
+/// processor.
+#[cfg(test)]
+pub(super) fn model(preemptions: usize, threads: impl Fn() + Send + Sync + 'static) {
+    model_on(1, preemptions, threads);
+}
+
+/// The same on several processors, where it pays to look again before sleeping.
+#[cfg(test)]
+pub(super) fn model_on(processors: usize, preemptions: usize, threads: impl Fn() + Send + Sync + 'static) {
+    let mut builder = loom::model::Builder::new();
+    // LOOM_MAX_PREEMPTIONS explores more, or less.
+    builder.preemption_bound.get_or_insert(preemptions);
+    builder.max_branches = 10_000;
+    struct P;
+    impl Drop for P {
+        fn drop(&mut self) {
+            if std::thread::panicking() {
+                LOG.with(|l| l.borrow().iter().for_each(|l| eprintln!("{l}")))
+            }
+        }
+    }
+    let _p = P;
+    builder.check(move || {
+        let fresh = Kernel { processors, steps: Rc::new(AtomicU32::new(0)), asleep: VecDeque::new(), expired: false };
+        KERNEL.with(|kernel| kernel.replace(Some(fresh)));
+        LOG.with(|log| log.borrow_mut().clear());
+        threads();
+        KERNEL.with(|kernel| kernel.replace(None));
+    });
+}
+
+/// One operation of the kernel, after those before it.
+fn step<R>(operation: impl FnOnce(&mut Kernel) -> R) -> R {
+    let steps = KERNEL.with(|kernel| kernel.borrow().as_ref().map(|kernel| kernel.steps.clone()));
+    steps.expect("the fake kernel is there in a model only").fetch_add(1, Relaxed);
+    KERNEL.with(|kernel| operation(kernel.borrow_mut().as_mut().unwrap()))
+}
+
+pub(crate) fn processors() -> usize {
+    KERNEL.with(|kernel| kernel.borrow().as_ref().map_or(1, |kernel| kernel.processors))
+}
+
+pub(crate) fn wait(word: &AtomicU32, expected: u32, deadline: Option<Instant>, kinds: u32) -> bool {
+    let timed = deadline.is_some();
+    if step(|kernel| kernel.expired) && timed {
+        return true;
+    }
+    // An exchange sees the newest value; it orders nothing.
+    if word.fetch_add(0, Relaxed) != expected {
+        return false;
+    }
+    let end = Rc::new(Cell::new(None));
+    let sleeper = Sleeper { word, kinds, timed, thread: thread::current(), end: end.clone() };
+    KERNEL.with(|kernel| {
+        let mut kernel = kernel.borrow_mut();
+        let kernel = kernel.as_mut().unwrap();
+        if timed && kernel.expired {
+            end.set(Some(End::Expired)); // Since the step above.
+        } else {
+            kernel.asleep.push_back(sleeper);
+        }
+    });
+    while end.get().is_none() {
+        thread::park();
+    }
+    end.get() == Some(End::Expired)
+}
+
+pub(crate) fn wake(word: *const AtomicU32, count: u32, kinds: u32) -> usize {
+    step(|kernel| {
+        end_sleeps(kernel, End::Woken, count as usize, |sleeper| sleeper.word == word && sleeper.kinds & kinds != 0)
+    })
+}
+
+pub(crate) fn requeue(from: &AtomicU32, to: &AtomicU32) {
+    step(|kernel| {
+        if let Some(index) = kernel.asleep.iter().position(|sleeper| sleeper.word == from) {
+            let sleeper = kernel.asleep.remove(index).unwrap();
+            kernel.asleep.push_back(Sleeper { word: to, ..sleeper });
+        }
+    });
+}
+
+/// A signal reaches everybody who sleeps.
+#[cfg(test)]
+pub(super) fn interrupt() {
+    step(|kernel| end_sleeps(kernel, End::Interrupted, usize::MAX, |_| true));
+}
+
+/// All deadlines pass.
+#[cfg(test)]
+pub(super) fn expire() {
+    step(|kernel| {
+        kernel.expired = true;
+        end_sleeps(kernel, End::Expired, usize::MAX, |sleeper| sleeper.timed);
+    });
+}
+
+fn end_sleeps(kernel: &mut Kernel, end: End, most: usize, which: impl Fn(&Sleeper) -> bool) -> usize {
+    let mut ended = 0;
+    while ended < most
+        && let Some(index) = kernel.asleep.iter().position(&which)
+    {
+        let sleeper = kernel.asleep.remove(index).unwrap();
+        sleeper.end.set(Some(end));
+        sleeper.thread.unpark();
+        ended += 1;
+    }
+    ended
+}
+
+pub(crate) fn log(text: String) {
+    std::thread_local! { static N: Cell<u32> = const { Cell::new(0) }; }
+    LOG.with(|log| log.borrow_mut().push(text));
+}
+std::thread_local! { pub(crate) static LOG: RefCell<Vec<String>> = const { RefCell::new(Vec::new()) }; }

@@ -1,0 +1,66 @@
+//! Models of the locks: each runs in every way in which its threads can follow each other, within a bound.
+//!
+//! The bound is the number of preemptions, the first argument of [`model`]: switches from a thread that could have gone on.
+//! Switches from one that sleeps or ends are not counted. In a model a newcomer overtakes at most twice, and who polls looks
+//! once. A thread that waits for ever is reported as a deadlock, an access that nothing orders as a violation of causality.
+
+mod barrier;
+mod channel;
+mod condvar;
+mod mutex;
+mod once;
+mod parker;
+mod rwlock;
+mod semaphore;
+
+use std::sync::Arc;
+
+use loom::cell::UnsafeCell;
+use loom::thread::{self, JoinHandle};
+
+use super::fake_kernel::{expire, interrupt, model, model_on};
+use super::{Barrier, Channel, Condvar, LazyLock, Mutex, Once, OnceLock, Parker, RecvError, RwLock, Semaphore};
+use crate::time::Instant;
+
+/// A value whose every access must be ordered after the others by what is modelled.
+#[derive(Default)]
+struct Watched(UnsafeCell<u32>);
+
+// SAFETY: loom reports accesses that race.
+unsafe impl Sync for Watched {}
+
+impl Watched {
+    fn add(&self, number: u32) -> u32 {
+        self.0.with_mut(|value| {
+            // SAFETY: loom has seen that nobody else is here.
+            unsafe { *value += number };
+            // SAFETY: as above.
+            unsafe { *value }
+        })
+    }
+
+    fn get(&self) -> u32 {
+        // SAFETY: loom has seen that nobody writes.
+        self.0.with(|value| unsafe { *value })
+    }
+}
+
+/// A thread that has what it needs.
+fn spawn<S: Send + Sync + 'static, R: 'static>(shared: &Arc<S>, run: impl FnOnce(&S) -> R + 'static) -> JoinHandle<R> {
+    let shared = shared.clone();
+    thread::spawn(move || run(&shared))
+}
+
+/// Lets the other threads run until they sleep or end, in the runs without preemptions.
+fn let_others_go_first() {
+    thread::yield_now();
+}
+
+fn join<R, const N: usize>(threads: [JoinHandle<R>; N]) -> [R; N] {
+    threads.map(|thread| thread.join().unwrap())
+}
+
+/// A deadline that passes when the model says so.
+fn some_time() -> Instant {
+    Instant::now()
+}

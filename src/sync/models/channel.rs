@@ -1,0 +1,39 @@
+//! Channel.
+
+use super::*;
+
+#[test]
+fn loom_values_arrive_in_order_and_whole() {
+    model(1, || {
+        let channel = Arc::new(Channel::<Watched, 1>::new());
+        let sender = spawn(&channel, |channel| {
+            let (sender, receiver) = channel.split();
+            for number in 1..=2 {
+                let value = Watched::default();
+                value.add(number);
+                sender.send(value).unwrap();
+            }
+            drop(receiver);
+        });
+        let (unused, receiver) = channel.split();
+        assert_eq!([receiver.recv().unwrap().get(), receiver.recv().unwrap().get()], [1, 2]);
+        drop(unused);
+        sender.join().unwrap();
+        assert!(receiver.recv().is_err());
+    });
+}
+
+#[test]
+fn loom_the_last_sender_to_go_ends_every_wait() {
+    model(1, || {
+        let channel: &'static Channel<u32, 1> = Box::leak(Box::new(Channel::new()));
+        let (sender, receiver) = channel.split();
+        let receivers = [receiver.clone(), receiver].map(|receiver| thread::spawn(move || receiver.recv()));
+        sender.send(3).unwrap();
+        let_others_go_first();
+        drop(sender);
+        let mut got = join(receivers);
+        got.sort_by_key(|result| result.is_err());
+        assert_eq!(got, [Ok(3), Err(RecvError)]);
+    });
+}

@@ -1,0 +1,110 @@
+//! Mutex.
+
+use super::*;
+
+#[test]
+fn loom_two_exclude_each_other_while_signals_come() {
+    model(4, || {
+        let lock = Arc::new(Mutex::new(Watched::default()));
+        let add = |lock: &Mutex<Watched>| {
+            lock.lock().add(1);
+            lock.lock().add(1);
+        };
+        let threads = [spawn(&lock, add), spawn(&lock, add)];
+        interrupt();
+        join(threads);
+        assert_eq!(lock.lock().get(), 4);
+    });
+}
+
+#[test]
+fn loom_who_looks_again_before_it_sleeps_keeps_the_rules() {
+    model_on(2, 3, || {
+        let lock = Arc::new(Mutex::new(Watched::default()));
+        let other = spawn(&lock, |lock| {
+            lock.lock().add(1);
+            lock.lock().add(1);
+        });
+        lock.lock().add(1);
+        lock.lock().add(1);
+        other.join().unwrap();
+        assert_eq!(lock.lock().get(), 4);
+    });
+}
+
+#[test]
+fn loom_three_exclude_each_other() {
+    model(2, || {
+        let lock = Arc::new(Mutex::new(Watched::default()));
+        let add = |lock: &Mutex<Watched>| lock.lock().add(1);
+        let threads = [spawn(&lock, add), spawn(&lock, add)];
+        add(&lock);
+        join(threads);
+        assert_eq!(lock.lock().get(), 3);
+    });
+}
+
+#[test]
+fn loom_who_gives_up_waiting_takes_no_wake_along() {
+    model(2, || {
+        let lock = Arc::new(Mutex::new(Watched::default()));
+        let timed = spawn(&lock, |lock| lock.try_lock_until(some_time()).map(|guard| guard.add(1)).is_some());
+        let patient = spawn(&lock, |lock| lock.lock().add(1));
+        let guard = lock.lock();
+        expire();
+        drop(guard);
+        patient.join().unwrap();
+        let locked = timed.join().unwrap();
+        assert_eq!(lock.lock().get(), 1 + u32::from(locked));
+    });
+}
+
+#[test]
+fn loom_a_waiter_is_overtaken_no_more_than_it_is_promised() {
+    model(3, || {
+        let lock = Arc::new(Mutex::new(false));
+        let waiter = spawn(&lock, |lock| *lock.lock() = true);
+        let (mut seen, mut overtakes) = (false, 0);
+        for _ in 0..Mutex::OVERTAKES + 2 {
+            let served = lock.lock();
+            if seen && !*served {
+                overtakes += 1; // It waited already when we last had the lock.
+            }
+            seen = served.raw().waiters() > 0;
+        }
+        assert!(overtakes <= Mutex::OVERTAKES, "{overtakes}");
+        waiter.join().unwrap();
+    });
+}
+
+#[test]
+fn loom_an_unlock_is_not_fooled_by_waiters_that_leave_and_come() {
+    model(2, || {
+        let lock = Arc::new(Mutex::new(()));
+        let guard = lock.lock();
+        let hasty = spawn(&lock, |lock| drop(lock.try_lock_until(some_time())));
+        let_others_go_first();
+        expire();
+        // While this unlocks, the state may come to be what it was, by one that leaves and one that comes.
+        let patient = spawn(&lock, |lock| drop(lock.lock()));
+        drop(guard);
+        hasty.join().unwrap();
+        patient.join().unwrap();
+    });
+}
+
+#[test]
+fn loom_who_closed_the_lock_and_gives_up_opens_it_again() {
+    model(3, || {
+        let lock = Arc::new(Mutex::new(()));
+        let guard = lock.lock();
+        let hasty = spawn(&lock, |lock| drop(lock.try_lock_until(some_time())));
+        let_others_go_first();
+        interrupt(); // Awake in vain, it closes the lock.
+        let_others_go_first();
+        expire();
+        drop(guard);
+        hasty.join().unwrap();
+        assert!(lock.try_lock().is_some());
+    });
+}

@@ -1,0 +1,85 @@
+//! RwLock.
+
+use super::*;
+
+#[test]
+fn loom_a_writer_excludes_readers_while_signals_come() {
+    model(2, || {
+        let lock = Arc::new(RwLock::new(Watched::default()));
+        let readers = [(); 2].map(|()| spawn(&lock, |lock| lock.read().get()));
+        lock.write().add(1);
+        interrupt();
+        assert!(join(readers).into_iter().all(|read| read <= 1));
+        assert_eq!(lock.read().get(), 1);
+    });
+}
+
+#[test]
+fn loom_writers_exclude_each_other_and_pass_their_turn_on() {
+    model(2, || {
+        let lock = Arc::new(RwLock::new(Watched::default()));
+        let writers = [(); 2].map(|()| spawn(&lock, |lock| lock.write().add(1)));
+        lock.read().get();
+        join(writers);
+        assert_eq!(lock.write().add(1), 3);
+    });
+}
+
+#[test]
+fn loom_a_reader_that_gives_up_leaves_nothing() {
+    model(6, || {
+        let lock = Arc::new(RwLock::new(Watched::default()));
+        let reader = spawn(&lock, |lock| lock.try_read_until(some_time()).map(|guard| guard.get()).is_some());
+        let guard = lock.write();
+        expire();
+        guard.add(1);
+        drop(guard);
+        reader.join().unwrap();
+        assert!(lock.try_write().is_some());
+    });
+}
+
+#[test]
+fn loom_a_writer_that_gives_up_lets_readers_in() {
+    model(3, || {
+        let lock = Arc::new(RwLock::new(Watched::default()));
+        let guard = lock.read();
+        let writer = spawn(&lock, |lock| lock.try_write_until(some_time()).map(|guard| guard.add(1)).is_some());
+        let reader = spawn(&lock, |lock| lock.read().get());
+        expire();
+        drop(guard);
+        let written = writer.join().unwrap();
+        reader.join().unwrap();
+        assert_eq!(lock.try_write().expect("nobody is left").add(0), u32::from(written));
+    });
+}
+
+#[test]
+fn loom_a_reader_that_was_let_in_knows_it_also_when_the_next_writer_gives_up() {
+    model(2, || {
+        let lock = Arc::new(RwLock::new(Watched::default()));
+        let guard = lock.write();
+        let reader = spawn(&lock, |lock| lock.read().get());
+        let writer = spawn(&lock, |lock| lock.try_write_until(some_time()).map(|guard| guard.add(1)).is_some());
+        drop(guard);
+        expire();
+        writer.join().unwrap();
+        lock.write().add(1);
+        reader.join().unwrap();
+    });
+}
+
+#[test]
+fn loom_a_writer_becomes_a_reader_without_another_between() {
+    model(6, || {
+        let lock = Arc::new(RwLock::new(Watched::default()));
+        let other = spawn(&lock, |lock| lock.write().add(10));
+        let guard = lock.write();
+        let before = guard.add(1);
+        let guard = crate::sync::RwLockWriteGuard::downgrade(guard);
+        assert_eq!(guard.get(), before);
+        drop(guard);
+        other.join().unwrap();
+        assert_eq!(lock.read().get(), 11);
+    });
+}

@@ -1,0 +1,162 @@
+//! A value that one thread at a time may touch.
+
+use core::cell::UnsafeCell;
+use core::fmt;
+use core::marker::PhantomData;
+use core::ops::{Deref, DerefMut};
+use core::time::Duration;
+
+use static_assertions::{assert_impl_all, assert_not_impl_any};
+
+use super::base;
+use super::raw_mutex::{self, RawMutex};
+use crate::time::Instant;
+
+/// Mutual exclusion, as std's without poisoning. Locking it again on the thread that holds it is a deadlock.
+pub struct Mutex<T: ?Sized> {
+    raw: RawMutex,
+    value: UnsafeCell<T>,
+}
+
+// SAFETY: the lock moves the value between threads, one at a time.
+unsafe impl<T: ?Sized + Send> Send for Mutex<T> {}
+// SAFETY: as above.
+unsafe impl<T: ?Sized + Send> Sync for Mutex<T> {}
+
+assert_impl_all!(Mutex<core::cell::Cell<u8>>: Send, Sync);
+assert_not_impl_any!(Mutex<*const u8>: Send, Sync);
+
+impl Mutex<()> {
+    /// How often in a row threads that come later may take a mutex before one that waits; see [`crate::sync`].
+    pub const OVERTAKES: u32 = raw_mutex::OVERTAKES as u32;
+}
+
+impl<T> Mutex<T> {
+    const_fn! {
+        /// An unlocked mutex.
+        pub const fn new(value: T) -> Mutex<T> {
+            Mutex { raw: RawMutex::new(), value: UnsafeCell::new(value) }
+        }
+    }
+
+    /// The value.
+    pub fn into_inner(self) -> T {
+        self.value.into_inner()
+    }
+}
+
+impl<T: ?Sized> Mutex<T> {
+    /// Waits until the lock is free, and takes it.
+    #[inline]
+    pub fn lock(&self) -> MutexGuard<'_, T> {
+        self.raw.lock();
+        self.guard()
+    }
+
+    /// Takes the lock if it is free and not kept for threads that wait.
+    #[inline]
+    pub fn try_lock(&self) -> Option<MutexGuard<'_, T>> {
+        self.raw.try_lock().then(|| self.guard())
+    }
+
+    /// Waits for at most `timeout` until the lock is free, and takes it.
+    #[inline]
+    pub fn try_lock_for(&self, timeout: Duration) -> Option<MutexGuard<'_, T>> {
+        self.raw.lock_until(|| base::deadline_of(timeout)).then(|| self.guard())
+    }
+
+    /// Waits until `deadline` at the latest for the lock to be free, and takes it.
+    #[inline]
+    pub fn try_lock_until(&self, deadline: Instant) -> Option<MutexGuard<'_, T>> {
+        self.raw.lock_until(|| Some(deadline)).then(|| self.guard())
+    }
+
+    /// The value, without locking: nobody else has the mutex.
+    pub fn get_mut(&mut self) -> &mut T {
+        self.value.get_mut()
+    }
+
+    /// For who has just locked it.
+    #[inline]
+    fn guard(&self) -> MutexGuard<'_, T> {
+        MutexGuard { mutex: self, not_send: PhantomData }
+    }
+}
+
+impl<T: ?Sized + fmt::Debug> fmt::Debug for Mutex<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.try_lock() {
+            Some(guard) => f.debug_struct("Mutex").field("data", &&*guard).finish(),
+            None => f.debug_struct("Mutex").field("data", &format_args!("<locked>")).finish(),
+        }
+    }
+}
+
+impl<T: Default> Default for Mutex<T> {
+    fn default() -> Mutex<T> {
+        Mutex::new(T::default())
+    }
+}
+
+impl<T> From<T> for Mutex<T> {
+    fn from(value: T) -> Mutex<T> {
+        Mutex::new(value)
+    }
+}
+
+/// A locked [`Mutex`]; unlocks when dropped.
+#[must_use = "if unused, the mutex is unlocked at once"]
+pub struct MutexGuard<'a, T: ?Sized> {
+    mutex: &'a Mutex<T>,
+    not_send: PhantomData<*const ()>,
+}
+
+// SAFETY: by reference the guard gives out what `&T` does.
+unsafe impl<T: ?Sized + Sync> Sync for MutexGuard<'_, T> {}
+
+assert_not_impl_any!(MutexGuard<'static, u8>: Send, Clone);
+assert_impl_all!(MutexGuard<'static, u8>: Sync);
+
+impl<'a, T: ?Sized> MutexGuard<'a, T> {
+    /// The lock, for a condition variable that gives it up and takes it again.
+    pub(super) fn raw(&self) -> &'a RawMutex {
+        &self.mutex.raw
+    }
+}
+
+impl<T: ?Sized> Deref for MutexGuard<'_, T> {
+    type Target = T;
+
+    #[inline]
+    fn deref(&self) -> &T {
+        // SAFETY: the lock is held.
+        unsafe { &*self.mutex.value.get() }
+    }
+}
+
+impl<T: ?Sized> DerefMut for MutexGuard<'_, T> {
+    #[inline]
+    fn deref_mut(&mut self) -> &mut T {
+        // SAFETY: the lock is held.
+        unsafe { &mut *self.mutex.value.get() }
+    }
+}
+
+impl<T: ?Sized> Drop for MutexGuard<'_, T> {
+    #[inline]
+    fn drop(&mut self) {
+        self.mutex.raw.unlock();
+    }
+}
+
+impl<T: ?Sized + fmt::Debug> fmt::Debug for MutexGuard<'_, T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(&**self, f)
+    }
+}
+
+impl<T: ?Sized + fmt::Display> fmt::Display for MutexGuard<'_, T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(&**self, f)
+    }
+}

@@ -1,0 +1,319 @@
+//! What happens once: [`Once`], and the values that come to be once, [`OnceLock`] and [`LazyLock`].
+
+use core::cell::{Cell, UnsafeCell};
+use core::fmt;
+use core::mem::MaybeUninit;
+use core::ops::Deref;
+use core::sync::atomic::Ordering::{Acquire, Relaxed, Release};
+use core::time::Duration;
+
+use static_assertions::{assert_impl_all, assert_not_impl_any};
+
+use super::base::{self, ANY, AtomicU32};
+use crate::time::Instant;
+
+/// Runs a closure once, however many threads ask, as std's without poisoning. A closure that asks for its own [`Once`]
+/// waits for itself: a deadlock.
+pub struct Once {
+    /// `NEW ── who comes first runs the closure ──▶ RUNNING ── it returned ──▶ DONE`, and beside the first two whether
+    /// threads sleep on this until DONE comes.
+    state: AtomicU32,
+}
+
+const NEW: u32 = 0;
+const RUNNING: u32 = 1;
+const DONE: u32 = 2;
+const SLEEPERS: u32 = 4;
+
+assert_impl_all!(Once: Send, Sync);
+
+impl Once {
+    const_fn! {
+        /// One that has not run.
+        pub const fn new() -> Once {
+            Once { state: AtomicU32::new(NEW) }
+        }
+    }
+
+    /// Calls `f` if nothing was called here before. When this returns, what was called has returned, and what it did is
+    /// seen.
+    #[inline]
+    pub fn call_once(&self, f: impl FnOnce()) {
+        if !self.is_completed() {
+            self.call(f);
+        }
+    }
+
+    /// Whether the closure has returned.
+    #[inline]
+    pub fn is_completed(&self) -> bool {
+        // Acquire pairs with the release in `call`.
+        self.state.load(Acquire) == DONE
+    }
+
+    /// Waits until the closure has returned; calls none.
+    pub fn wait(&self) {
+        self.wait_with(None);
+    }
+
+    /// [`wait`](Once::wait), for at most `timeout`; whether it has returned.
+    pub fn wait_timeout(&self, timeout: Duration) -> bool {
+        self.is_completed() || self.wait_with(base::deadline_of(timeout))
+    }
+
+    /// [`wait`](Once::wait), until `deadline` at the latest; whether it has returned.
+    pub fn wait_until(&self, deadline: Instant) -> bool {
+        self.wait_with(Some(deadline))
+    }
+
+    #[cold]
+    fn call(&self, f: impl FnOnce()) {
+        let begin = |state| (state & !SLEEPERS == NEW).then_some(state | RUNNING);
+        // Relaxed: nothing is read that another has written.
+        if self.state.fetch_update(Relaxed, Relaxed, begin).is_err() {
+            self.wait_with(None);
+            return;
+        }
+        f();
+        // Release: what the closure did is seen by who finds DONE.
+        if self.state.swap(DONE, Release) & SLEEPERS != 0 {
+            base::wake(&raw const self.state, i32::MAX as u32, ANY);
+        }
+    }
+
+    fn wait_with(&self, deadline: Option<Instant>) -> bool {
+        base::poll(|| self.is_completed());
+        let mut late = false;
+        loop {
+            // Acquire pairs with the release in `call`.
+            let state = self.state.load(Acquire);
+            if state == DONE || late {
+                return state == DONE;
+            }
+            let awaited = state | SLEEPERS;
+            if state == awaited || self.state.compare_exchange(state, awaited, Relaxed, Relaxed).is_ok() {
+                late = base::wait(&self.state, awaited, deadline, ANY);
+            }
+        }
+    }
+}
+
+impl Default for Once {
+    fn default() -> Once {
+        Once::new()
+    }
+}
+
+impl fmt::Debug for Once {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Once").finish_non_exhaustive()
+    }
+}
+
+/// A value that is set once, as std's. Asking for it while making it is a deadlock.
+pub struct OnceLock<T> {
+    once: Once,
+    /// Written by who runs `once`, before it is done; then only read.
+    value: UnsafeCell<MaybeUninit<T>>,
+}
+
+// SAFETY: the value moves with it.
+unsafe impl<T: Send> Send for OnceLock<T> {}
+// SAFETY: the value is shared, and may come from one thread and be taken or dropped by another.
+unsafe impl<T: Send + Sync> Sync for OnceLock<T> {}
+
+assert_impl_all!(OnceLock<u8>: Send, Sync);
+assert_not_impl_any!(OnceLock<Cell<u8>>: Sync);
+assert_not_impl_any!(OnceLock<*const u8>: Send, Sync);
+
+impl<T> OnceLock<T> {
+    const_fn! {
+        /// Without a value.
+        pub const fn new() -> OnceLock<T> {
+            OnceLock { once: Once::new(), value: UnsafeCell::new(MaybeUninit::uninit()) }
+        }
+    }
+
+    /// The value, if it is set.
+    #[inline]
+    pub fn get(&self) -> Option<&T> {
+        self.once.is_completed().then(|| {
+            // SAFETY: 1. Just seen.
+            unsafe { self.get_unchecked() }
+        })
+    }
+
+    /// The value, if it is set.
+    pub fn get_mut(&mut self) -> Option<&mut T> {
+        self.once.is_completed().then(|| {
+            // SAFETY: set, and nobody else has it.
+            unsafe { self.value.get_mut().assume_init_mut() }
+        })
+    }
+
+    /// Sets the value. If it is set already, or another thread sets it meanwhile, gives `value` back, and the other is
+    /// there.
+    pub fn set(&self, value: T) -> Result<(), T> {
+        let mut value = Some(value);
+        self.get_or_init(|| value.take().expect("called once"));
+        value.map_or(Ok(()), Err)
+    }
+
+    /// The value; `f` makes it if it is not set. However many threads ask, one makes it, and the others wait.
+    #[inline]
+    pub fn get_or_init(&self, f: impl FnOnce() -> T) -> &T {
+        self.once.call_once(|| {
+            // SAFETY: it is not done, so nobody reads, and only one thread is here.
+            unsafe { &mut *self.value.get() }.write(f());
+        });
+        // SAFETY: 1. Done, now if not before.
+        unsafe { self.get_unchecked() }
+    }
+
+    /// Waits until another thread has set the value.
+    pub fn wait(&self) -> &T {
+        self.once.wait();
+        // SAFETY: 1. Waited for.
+        unsafe { self.get_unchecked() }
+    }
+
+    /// [`wait`](OnceLock::wait), for at most `timeout`.
+    pub fn wait_timeout(&self, timeout: Duration) -> Option<&T> {
+        self.once.wait_timeout(timeout);
+        self.get()
+    }
+
+    /// [`wait`](OnceLock::wait), until `deadline` at the latest.
+    pub fn wait_until(&self, deadline: Instant) -> Option<&T> {
+        self.once.wait_until(deadline);
+        self.get()
+    }
+
+    /// The value, if it is set; after this it is not.
+    pub fn take(&mut self) -> Option<T> {
+        let set = self.once.is_completed();
+        self.once = Once::new();
+        set.then(|| {
+            // SAFETY: set, and from now on not, so it is read once.
+            unsafe { self.value.get_mut().assume_init_read() }
+        })
+    }
+
+    /// The value, if it is set.
+    pub fn into_inner(mut self) -> Option<T> {
+        self.take()
+    }
+
+    /// # Safety
+    ///
+    /// 1. This thread has seen that `once` is done.
+    unsafe fn get_unchecked(&self) -> &T {
+        // SAFETY: 1. Then it is only read.
+        let value = unsafe { &*self.value.get() };
+        // SAFETY: 1. Written before it was done.
+        unsafe { value.assume_init_ref() }
+    }
+}
+
+impl<T> Drop for OnceLock<T> {
+    fn drop(&mut self) {
+        self.take();
+    }
+}
+
+impl<T> Default for OnceLock<T> {
+    fn default() -> OnceLock<T> {
+        OnceLock::new()
+    }
+}
+
+impl<T> From<T> for OnceLock<T> {
+    fn from(value: T) -> OnceLock<T> {
+        let lock = OnceLock::new();
+        lock.get_or_init(|| value);
+        lock
+    }
+}
+
+impl<T: Clone> Clone for OnceLock<T> {
+    fn clone(&self) -> OnceLock<T> {
+        self.get().cloned().map_or_else(OnceLock::new, OnceLock::from)
+    }
+}
+
+impl<T: PartialEq> PartialEq for OnceLock<T> {
+    fn eq(&self, other: &OnceLock<T>) -> bool {
+        self.get() == other.get()
+    }
+}
+
+impl<T: Eq> Eq for OnceLock<T> {}
+
+impl<T: fmt::Debug> fmt::Debug for OnceLock<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut tuple = f.debug_tuple("OnceLock");
+        match self.get() {
+            Some(value) => tuple.field(value),
+            None => tuple.field(&format_args!("<uninit>")),
+        };
+        tuple.finish()
+    }
+}
+
+/// A value that is made when it is first used, as std's. A function that uses the value it makes waits for itself: a
+/// deadlock.
+pub struct LazyLock<T, F = fn() -> T> {
+    value: OnceLock<T>,
+    /// Taken by who makes the value.
+    make: Cell<Option<F>>,
+}
+
+// SAFETY: `make` is touched by the one thread that makes the value only, which is why it must be Send and need not be Sync.
+unsafe impl<T: Send + Sync, F: Send> Sync for LazyLock<T, F> {}
+
+assert_impl_all!(LazyLock<u8>: Send, Sync);
+assert_not_impl_any!(LazyLock<Cell<u8>>: Sync);
+
+impl<T, F: FnOnce() -> T> LazyLock<T, F> {
+    const_fn! {
+        /// A value that `make` will make.
+        pub const fn new(make: F) -> LazyLock<T, F> {
+            LazyLock { value: OnceLock::new(), make: Cell::new(Some(make)) }
+        }
+    }
+
+    /// Makes the value if it has not been made, and gives it out; what using it does.
+    #[inline]
+    pub fn force(this: &LazyLock<T, F>) -> &T {
+        this.value.get_or_init(|| match this.make.take() {
+            Some(make) => make(),
+            None => unreachable!("the function is taken once, with the value"),
+        })
+    }
+}
+
+impl<T, F: FnOnce() -> T> Deref for LazyLock<T, F> {
+    type Target = T;
+
+    #[inline]
+    fn deref(&self) -> &T {
+        LazyLock::force(self)
+    }
+}
+
+impl<T: Default> Default for LazyLock<T> {
+    fn default() -> LazyLock<T> {
+        LazyLock::new(T::default)
+    }
+}
+
+impl<T: fmt::Debug, F> fmt::Debug for LazyLock<T, F> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut tuple = f.debug_tuple("LazyLock");
+        match self.value.get() {
+            Some(value) => tuple.field(value),
+            None => tuple.field(&format_args!("<uninit>")),
+        };
+        tuple.finish()
+    }
+}

@@ -1,0 +1,401 @@
+//! Barrier, Semaphore, Parker and Channel: what each promises.
+#![no_std]
+#![no_main]
+
+use core::sync::atomic::{
+    AtomicBool, AtomicU32, AtomicUsize,
+    Ordering::{Acquire, Relaxed, Release},
+};
+use core::time::Duration;
+
+use linux_raw_sys::general as k;
+use rt0::signal::{self, Action, Signal};
+use rt0::sync::{
+    Barrier, Channel, Mutex, Parker, RecvError, RecvTimeoutError, Semaphore, SendError, SendTimeoutError, TryRecvError,
+    TrySendError,
+};
+use rt0::thread::{self, JoinHandle, spawn};
+use rt0::time::Instant;
+use rt0::{Errno, sys};
+use rt0_tests::{tests, wait_until};
+
+const TICK: Duration = Duration::from_millis(20);
+
+tests! {
+    // Barrier.
+
+    fn nobody_passes_a_barrier_before_all_are_there() {
+        static BARRIER: Barrier = Barrier::new(4);
+        static ARRIVED: AtomicU32 = AtomicU32::new(0);
+        let meet = || {
+            let mut led = 0;
+            for round in 1..=500 {
+                ARRIVED.fetch_add(1, Relaxed);
+                led += u32::from(BARRIER.wait().is_leader());
+                assert!(ARRIVED.load(Relaxed) >= 4 * round);
+                led += u32::from(BARRIER.wait().is_leader());
+                assert!(ARRIVED.load(Relaxed) <= 4 * (round + 1));
+            }
+            led
+        };
+        assert_eq!(join([(); 4].map(|()| spawn(meet).unwrap())).iter().sum::<u32>(), 1000, "one leads each round");
+    }
+
+    fn a_barrier_waits_for_the_last() {
+        static BARRIER: Barrier = Barrier::new(3);
+        let others = [(); 2].map(|()| spawn(|| BARRIER.wait().is_leader()).unwrap());
+        thread::sleep(TICK);
+        assert!(others.iter().all(|other| !other.is_finished()));
+        assert!(BARRIER.wait().is_leader(), "the last to come leads");
+        assert_eq!(join(others), [false; 2]);
+    }
+
+    fn a_barrier_of_0_or_1_lets_everybody_pass_and_lead() {
+        for threads in [0, 1] {
+            let barrier = Barrier::new(threads);
+            assert!(barrier.wait().is_leader() && barrier.wait().is_leader());
+        }
+    }
+
+    fn more_threads_than_a_barrier_is_for_make_more_rounds() {
+        static BARRIER: Barrier = Barrier::new(2);
+        static TICKETS: AtomicU32 = AtomicU32::new(0);
+        let meet = || {
+            let mut led = 0;
+            while TICKETS.fetch_add(1, Relaxed) < 2_000 {
+                led += u32::from(BARRIER.wait().is_leader());
+            }
+            led
+        };
+        assert_eq!(join([(); 6].map(|()| spawn(meet).unwrap())).iter().sum::<u32>(), 1_000);
+    }
+
+    // Semaphore.
+
+    fn a_semaphore_counts_its_permits() {
+        let semaphore = Semaphore::new(2);
+        semaphore.acquire();
+        let guard = semaphore.access();
+        assert!(!semaphore.try_acquire() && !semaphore.try_acquire_for(Duration::ZERO));
+        assert_eq!(semaphore.available(), 0);
+        drop(guard);
+        assert!(semaphore.try_acquire());
+        semaphore.release(3).unwrap();
+        assert_eq!(semaphore.available(), 3);
+        semaphore.release(0).unwrap();
+        assert!(semaphore.try_acquire_for(Duration::MAX) && semaphore.try_acquire_until(Instant::now()));
+        assert_eq!(semaphore.available(), 1);
+    }
+
+    fn no_more_threads_than_permits_are_inside() {
+        static SEMAPHORE: Semaphore = Semaphore::new(3);
+        static INSIDE: AtomicU32 = AtomicU32::new(0);
+        let enter = || {
+            for _ in 0..2_000 {
+                let _permit = SEMAPHORE.access();
+                assert!(INSIDE.fetch_add(1, Relaxed) < 3);
+                INSIDE.fetch_sub(1, Relaxed);
+            }
+        };
+        join([(); 8].map(|()| spawn(enter).unwrap()));
+        assert_eq!(SEMAPHORE.available(), 3);
+    }
+
+    fn a_semaphore_that_stays_empty_times_out_and_not_early() {
+        let semaphore = Semaphore::new(0);
+        let start = Instant::now();
+        assert!(!semaphore.try_acquire_for(TICK));
+        assert!(start.elapsed() >= TICK);
+        assert!(!semaphore.try_acquire_until(start));
+        semaphore.release(1).unwrap();
+        assert!(semaphore.try_acquire(), "who gave up is not served");
+    }
+
+    fn permits_go_to_who_has_waited_longest() {
+        static SEMAPHORE: Semaphore = Semaphore::new(0);
+        static WAITING: AtomicU32 = AtomicU32::new(0);
+        static SERVED: AtomicU32 = AtomicU32::new(0);
+        let waiters = [0, 1, 2, 3].map(|place| {
+            let handle = spawn(move || {
+                WAITING.fetch_add(1, Relaxed);
+                SEMAPHORE.acquire();
+                assert_eq!(SERVED.fetch_add(1, Relaxed), place);
+            });
+            wait_until("it to wait", || WAITING.load(Relaxed) == place + 1);
+            thread::sleep(TICK);
+            handle.unwrap()
+        });
+        for served in 1..=4 {
+            SEMAPHORE.release(1).unwrap();
+            wait_until("the next", || SERVED.load(Relaxed) == served);
+        }
+        join(waiters);
+    }
+
+    fn many_permits_at_once_serve_all_who_wait_and_the_rest_stays() {
+        static SEMAPHORE: Semaphore = Semaphore::new(0);
+        let waiters = [(); 4].map(|()| spawn(|| SEMAPHORE.acquire()).unwrap());
+        thread::sleep(TICK);
+        SEMAPHORE.release(6).unwrap();
+        join(waiters);
+        assert_eq!(SEMAPHORE.available(), 2);
+    }
+
+    fn too_many_permits_are_eoverflow_and_change_nothing() {
+        let semaphore = Semaphore::new(Semaphore::MAX);
+        assert_eq!(semaphore.release(1), Err(Errno::EOVERFLOW));
+        semaphore.acquire();
+        assert_eq!(semaphore.release(2), Err(Errno::EOVERFLOW));
+        assert_eq!(semaphore.release(u32::MAX), Err(Errno::EOVERFLOW));
+        assert_eq!(semaphore.available(), Semaphore::MAX - 1);
+        assert_eq!(semaphore.release(1), Ok(()));
+    }
+
+    #[keys("exit=101", "stderr=a semaphore of more than 2^31 - 1 permits")]
+    fn a_guard_that_would_overflow_its_semaphore_panics() {
+        let semaphore = Semaphore::new(Semaphore::MAX);
+        let guard = semaphore.access();
+        semaphore.release(1).unwrap();
+        drop(guard);
+    }
+
+    #[keys("exit=101", "stderr=a semaphore of more than 2^31 - 1 permits")]
+    fn a_semaphore_of_too_many_permits_panics() {
+        Semaphore::new(core::hint::black_box(u32::MAX));
+    }
+
+    fn who_gives_up_waiting_takes_no_permit_along() {
+        static SEMAPHORE: Semaphore = Semaphore::new(2);
+        let patient = || {
+            for _ in 0..3_000 {
+                drop(SEMAPHORE.access());
+            }
+        };
+        let hasty = || {
+            for round in 0..3_000 {
+                if SEMAPHORE.try_acquire_for(Duration::from_micros(round % 40)) {
+                    thread::yield_now();
+                    SEMAPHORE.release(1).unwrap();
+                }
+            }
+        };
+        let hasty = [(); 3].map(|()| spawn(hasty).unwrap());
+        join([(); 3].map(|()| spawn(patient).unwrap()));
+        join(hasty);
+        assert_eq!(SEMAPHORE.available(), 2);
+    }
+
+    // Parker.
+
+    fn a_token_that_is_there_is_taken_at_once_and_there_is_only_one() {
+        let parker = Parker::new();
+        parker.unpark();
+        parker.unpark();
+        parker.park();
+        let start = Instant::now();
+        assert!(!parker.park_timeout(TICK) && start.elapsed() >= TICK);
+        assert!(!parker.park_timeout(Duration::ZERO) && !parker.park_until(start));
+        parker.unpark();
+        assert!(parker.park_until(start), "a token before the time is looked at");
+        parker.unpark();
+        assert!(parker.park_timeout(Duration::MAX));
+    }
+
+    fn an_unpark_lets_a_parked_thread_go() {
+        static PARKER: Parker = Parker::new();
+        static PARKED: AtomicU32 = AtomicU32::new(0);
+        let thread = spawn(|| {
+            for _ in 0..1_000 {
+                PARKER.park();
+                PARKED.fetch_add(1, Release);
+            }
+        });
+        for round in 1..=1_000 {
+            PARKER.unpark();
+            wait_until("the parked thread", || PARKED.load(Acquire) >= round);
+        }
+        thread.unwrap().join();
+    }
+
+    fn one_token_lets_one_of_several_parked_threads_go() {
+        static PARKER: Parker = Parker::new();
+        static GONE: AtomicU32 = AtomicU32::new(0);
+        let threads = [(); 4].map(|()| {
+            spawn(|| {
+                PARKER.park();
+                GONE.fetch_add(1, Relaxed);
+            })
+            .unwrap()
+        });
+        for gone in 1..=4 {
+            thread::sleep(TICK);
+            PARKER.unpark();
+            wait_until("one to go", || GONE.load(Relaxed) == gone);
+            thread::sleep(Duration::from_millis(2));
+            assert_eq!(GONE.load(Relaxed), gone);
+        }
+        join(threads);
+    }
+
+    // Channel.
+
+    fn values_come_out_in_the_order_they_went_in() {
+        static CHANNEL: Channel<u32, 4> = Channel::new();
+        let (sender, receiver) = CHANNEL.split();
+        let sending = spawn(move || (0..10_000).for_each(|number| sender.send(number).unwrap()));
+        assert!((0..10_000).all(|number| receiver.recv() == Ok(number)));
+        assert_eq!(receiver.recv(), Err(RecvError));
+        sending.unwrap().join();
+    }
+
+    fn each_value_goes_to_one_of_many_receivers() {
+        static CHANNEL: Channel<u64, 3> = Channel::new();
+        let (sender, receiver) = CHANNEL.split();
+        let senders = [0, 1, 2].map(|part| {
+            let sender = sender.clone();
+            spawn(move || (0..2_000).for_each(|number| sender.send(3 * number + part).unwrap())).unwrap()
+        });
+        let receivers = [(); 3].map(|()| {
+            let receiver = receiver.clone();
+            spawn(move || receiver.iter().fold((0, 0), |(count, sum), number| (count + 1, sum + number))).unwrap()
+        });
+        drop(sender);
+        join(senders);
+        let (count, sum) = join(receivers).into_iter().fold((0, 0), |(c, s), (count, sum)| (c + count, s + sum));
+        assert_eq!((count, sum), (6_000, 6_000 * 5_999 / 2));
+        assert_eq!(receiver.try_recv(), Err(TryRecvError::Disconnected));
+    }
+
+    fn a_full_channel_makes_senders_wait_and_an_empty_one_receivers() {
+        static CHANNEL: Channel<u32, 2> = Channel::new();
+        let (sender, receiver) = CHANNEL.split();
+        assert_eq!(receiver.try_recv(), Err(TryRecvError::Empty));
+        assert_eq!((sender.try_send(1), sender.try_send(2)), (Ok(()), Ok(())));
+        assert_eq!(sender.try_send(3), Err(TrySendError::Full(3)));
+        let waiting = spawn(move || sender.send(3)).unwrap();
+        thread::sleep(TICK);
+        assert!(!waiting.is_finished());
+        assert_eq!(receiver.recv(), Ok(1));
+        assert_eq!(waiting.join(), Ok(()));
+        assert!(receiver.try_iter().eq([2, 3]));
+    }
+
+    fn timeouts_of_a_channel_do_what_they_say() {
+        let channel = Channel::<u32, 1>::new();
+        let (sender, receiver) = channel.split();
+        let start = Instant::now();
+        assert_eq!(receiver.recv_timeout(TICK), Err(RecvTimeoutError::Timeout));
+        assert!(start.elapsed() >= TICK);
+        assert_eq!(receiver.recv_timeout(Duration::ZERO), Err(RecvTimeoutError::Timeout));
+        assert_eq!(receiver.recv_until(start), Err(RecvTimeoutError::Timeout));
+        assert_eq!(sender.send_timeout(1, Duration::ZERO), Ok(()));
+        let start = Instant::now();
+        assert_eq!(sender.send_timeout(2, TICK), Err(SendTimeoutError::Timeout(2)));
+        assert!(start.elapsed() >= TICK);
+        assert_eq!(sender.send_until(2, start), Err(SendTimeoutError::Timeout(2)));
+        assert_eq!(receiver.recv_timeout(Duration::MAX), Ok(1));
+        assert_eq!(sender.send_until(3, start), Ok(()));
+        assert_eq!(receiver.recv_until(start), Ok(3));
+    }
+
+    fn without_a_receiver_sending_fails_and_gives_the_value_back() {
+        static CHANNEL: Channel<u32, 1> = Channel::new();
+        let (sender, receiver) = CHANNEL.split();
+        let copy = receiver.clone();
+        drop(receiver);
+        sender.send(1).unwrap();
+        let waiting = {
+            let sender = sender.clone();
+            spawn(move || sender.send(2)).unwrap()
+        };
+        thread::sleep(TICK);
+        drop(copy);
+        assert_eq!(waiting.join(), Err(SendError(2)));
+        assert_eq!(sender.send(3), Err(SendError(3)));
+        assert_eq!(sender.try_send(4), Err(TrySendError::Disconnected(4)));
+        assert_eq!(sender.send_timeout(5, TICK), Err(SendTimeoutError::Disconnected(5)));
+        let (_sender, receiver) = CHANNEL.split();
+        assert_eq!(receiver.recv(), Ok(1), "what was sent is still there");
+        sender.send(6).unwrap();
+        assert_eq!(receiver.recv(), Ok(6));
+    }
+
+    fn without_a_sender_receiving_takes_what_is_left_and_then_fails() {
+        static CHANNEL: Channel<u32, 2> = Channel::new();
+        let (sender, receiver) = CHANNEL.split();
+        sender.send(1).unwrap();
+        drop(sender);
+        assert_eq!((receiver.recv(), receiver.recv()), (Ok(1), Err(RecvError)));
+        assert_eq!(receiver.try_recv(), Err(TryRecvError::Disconnected));
+        assert_eq!(receiver.recv_timeout(TICK), Err(RecvTimeoutError::Disconnected));
+        let (sender, unused) = CHANNEL.split();
+        drop(unused);
+        let waiting = [(); 2].map(|()| {
+            let receiver = receiver.clone();
+            spawn(move || receiver.recv()).unwrap()
+        });
+        thread::sleep(TICK);
+        drop(sender);
+        assert_eq!(join(waiting), [Err(RecvError); 2]);
+    }
+
+    fn a_channel_drops_what_nobody_received_once() {
+        static DROPS: AtomicUsize = AtomicUsize::new(0);
+        struct Dropped;
+        impl Drop for Dropped {
+            fn drop(&mut self) {
+                DROPS.fetch_add(1, Relaxed);
+            }
+        }
+        let channel = Channel::<Dropped, 3>::default();
+        let (sender, receiver) = channel.split();
+        (0..3).for_each(|_| sender.send(Dropped).unwrap());
+        drop(receiver.recv());
+        assert_eq!(DROPS.load(Relaxed), 1);
+        drop(receiver);
+        drop(sender.send(Dropped));
+        assert_eq!(DROPS.load(Relaxed), 2, "the one that was given back");
+        drop(sender);
+        drop(channel);
+        assert_eq!(DROPS.load(Relaxed), 4);
+    }
+
+    #[keys("limit=240")]
+    fn a_channel_and_a_parker_work_under_a_storm_of_signals() {
+        extern "C" fn nothing(_: i32) {}
+        static OVER: AtomicBool = AtomicBool::new(false);
+        static CHANNEL: Channel<u32, 1> = Channel::new();
+        static PARKER: Parker = Parker::new();
+        static SEEN: Mutex<u32> = Mutex::new(0);
+        // SAFETY: 1. The handler does nothing.
+        unsafe { signal::sigaction(Signal::SIGUSR1, Action::call(nothing)) }.unwrap();
+        let storm = spawn(|| {
+            while !OVER.load(Relaxed) {
+                let to_all = [sys::getpid() as usize, Signal::SIGUSR1.raw() as usize, 0, 0, 0, 0];
+                // SAFETY: 1. Its handler is above.
+                unsafe { sys::syscall(k::__NR_kill as usize, to_all) }.unwrap();
+                thread::yield_now();
+            }
+        });
+        let (sender, receiver) = CHANNEL.split();
+        let receiving = spawn(move || {
+            for number in &receiver {
+                *SEEN.lock() = number;
+                PARKER.unpark();
+            }
+        });
+        for number in 1..=1_000 {
+            sender.send(number).unwrap();
+            PARKER.park();
+            assert_eq!(*SEEN.lock(), number);
+        }
+        drop(sender);
+        receiving.unwrap().join();
+        OVER.store(true, Relaxed);
+        storm.unwrap().join();
+    }
+}
+
+fn join<T, const N: usize>(threads: [JoinHandle<T>; N]) -> [T; N] {
+    threads.map(|thread| thread.join())
+}
