@@ -9,7 +9,7 @@
 //!
 //! Sources: getauxval(3), proc_pid_auxv(5), the kernel's fs/binfmt_elf.c.
 
-use core::ffi::{CStr, c_char};
+use core::ffi::{CStr, c_char, c_int, c_ulong};
 use core::fmt;
 use core::ptr::{NonNull, null_mut};
 use core::slice;
@@ -64,6 +64,11 @@ impl Env {
             // SAFETY: 2. and 3.: the pairs just counted.
             auxv: Auxv { pairs: unsafe { slice::from_raw_parts(auxv.cast(), pairs) } },
         }
+    }
+
+    /// argc, argv and envp, for C.
+    pub(crate) fn as_c(&self) -> (c_int, *const *const c_char, *const *const c_char) {
+        (self.args.len() as c_int, self.args.as_ptr(), self.vars.as_ptr())
     }
 
     /// The arguments; the first, if there is one, is the name that the program was called by.
@@ -304,6 +309,13 @@ pub(crate) fn of_process() -> Auxv {
     let (pairs, len) = (PAIRS.load(Relaxed), PAIRS_LEN.load(Relaxed));
     // SAFETY: the vector lives as long as the process, and nobody writes to it.
     Auxv { pairs: unsafe { slice::from_raw_parts(pairs, len) } }
+}
+
+/// getauxval(3), less its errno: 0 for what is not there. For the compiler's own library, under the name that link.ld
+/// gives it where nobody else defines that.
+#[unsafe(no_mangle)]
+extern "C" fn __rt0_getauxval(kind: c_ulong) -> c_ulong {
+    of_process().get(kind as usize).unwrap_or(0) as c_ulong
 }
 
 /// Completes what the stack did not say, and keeps the vector and the page size. Runs once, before any other thread.

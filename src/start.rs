@@ -1,7 +1,10 @@
 //! From the first Rust instruction to the user's main, and back to exit_group(2).
 //!
-//! Nothing runs before main that can wait: on x86_64 the thread pointer is set (one call) and the standard descriptors
-//! are looked at (one call). Until the thread pointer is set, nothing may lock, panic or ask for the current thread.
+//! Nothing of rt0 runs before main that can wait: on x86_64 the thread pointer is set (one call) and the standard
+//! descriptors are looked at (one call). Until the thread pointer is set, nothing may lock, panic or ask for the current
+//! thread. Then come the program's own constructors, if it has any, and main.
+
+use core::ffi::{c_char, c_int};
 
 use linux_raw_sys::general as k;
 
@@ -12,6 +15,16 @@ use crate::{sys, thread};
 unsafe extern "Rust" {
     /// The user's main, defined by [`entry!`](crate::entry!). Where that is missing the linker shows the name.
     safe fn __rt0_entry_is_missing(env: Env) -> i32;
+}
+
+/// What C objects and crates that collect things at startup (`ctor`, `inventory`) put into `.init_array`. They get main's
+/// arguments, as from every libc for Linux: argc, argv, envp.
+type Constructor = unsafe extern "C" fn(c_int, *const *const c_char, *const *const c_char);
+
+unsafe extern "C" {
+    /// The first one, and the end behind the last: link.ld.
+    static __rt0_constructors: Constructor;
+    static __rt0_constructors_end: Constructor;
 }
 
 /// The door from `_start`.
@@ -35,6 +48,15 @@ pub(crate) unsafe extern "C" fn rust_start(sp: *const usize) -> ! {
 /// [`rust_start`] there is no thread pointer yet.
 #[inline(never)]
 fn run(env: Env) -> ! {
+    let (argc, argv, envp) = env.as_c();
+    let mut next = &raw const __rt0_constructors;
+    while next < &raw const __rt0_constructors_end {
+        // SAFETY: before the end, so it is there.
+        let constructor = unsafe { *next };
+        // SAFETY: who put it there wanted it to be called now, with these.
+        unsafe { constructor(argc, argv, envp) };
+        next = next.wrapping_add(1);
+    }
     sys::exit_group(__rt0_entry_is_missing(env))
 }
 

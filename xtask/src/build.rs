@@ -99,7 +99,7 @@ fn cargo(linker: &Path, core: &Core, profile: Profile, machines: &[&Machine], wh
         command.env("RUSTC_BOOTSTRAP", unstable_programs());
     } else {
         // MIPS and SPARC also need the variable for `feature(asm_experimental_arch)`; no row of theirs has `prebuilt`.
-        command.arg("-Zbuild-std=core,compiler_builtins").env("RUSTC_BOOTSTRAP", "1");
+        command.arg("-Zbuild-std=core,alloc,compiler_builtins").env("RUSTC_BOOTSTRAP", "1");
     }
     if let Core::Debian(rustc) = core {
         command.env("RUSTC", rustc);

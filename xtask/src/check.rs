@@ -129,7 +129,7 @@ fn commands(setup: &Setup, sources: &[Source]) -> Vec<(String, Command)> {
     for (prebuilt, triples) in foreign {
         let mut command = cargo("clippy --package rt0 --lib");
         if !prebuilt {
-            command.arg("-Zbuild-std=core,compiler_builtins").env("RUSTC_BOOTSTRAP", "1");
+            command.arg("-Zbuild-std=core,alloc,compiler_builtins").env("RUSTC_BOOTSTRAP", "1");
         }
         command.args(triples.iter().flat_map(|triple| ["--target", triple]));
         command.args(lints.split(' '));

@@ -2,6 +2,7 @@
 #![no_std]
 #![no_main]
 
+use core::ffi::{CStr, c_char, c_int};
 use core::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
 use rt0::{sys, thread};
@@ -108,12 +109,56 @@ tests! {
         assert!(file.as_raw_fd() > 2);
     }
 
+    fn constructors_ran_by_priority_with_the_arguments_of_main(env) {
+        let made = MADE.each_ref().map(|word| word.load(Relaxed));
+        assert_eq!(made, [1, 2, 3], "each its place in the order");
+        assert_eq!(ARGUMENTS.load(Relaxed), env.args().len());
+        assert_eq!(VARIABLES.load(Relaxed), env.vars().count());
+    }
+
     fn statics_are_what_they_were_initialised_to() {
         static DATA: AtomicUsize = AtomicUsize::new(0x1234_5678);
         static ZERO: [AtomicUsize; 1000] = [const { AtomicUsize::new(0) }; 1000];
         assert_eq!(DATA.swap(1, Relaxed), 0x1234_5678);
         assert!(ZERO.iter().all(|word| word.load(Relaxed) == 0));
     }
+}
+
+type Constructor = extern "C" fn(c_int, *const *const c_char, *const *const c_char);
+
+/// When each constructor ran, by what the linker was told: before all others, before those without a priority, without.
+static MADE: [AtomicUsize; 3] = [const { AtomicUsize::new(0) }; 3];
+static RAN: AtomicUsize = AtomicUsize::new(0);
+static ARGUMENTS: AtomicUsize = AtomicUsize::new(0);
+static VARIABLES: AtomicUsize = AtomicUsize::new(0);
+
+#[used]
+#[unsafe(link_section = ".init_array")]
+static LAST: Constructor = made::<2>;
+#[used]
+#[unsafe(link_section = ".init_array.65000")]
+static SECOND: Constructor = made::<1>;
+#[used]
+#[unsafe(link_section = ".init_array.101")]
+static FIRST: Constructor = made::<0>;
+
+/// What main may do, a constructor may do: the thread is whole.
+extern "C" fn made<const I: usize>(argc: c_int, argv: *const *const c_char, envp: *const *const c_char) {
+    assert_eq!(thread::current().name(), Some("main"));
+    let count = |list: *const *const c_char| {
+        (0..)
+            .take_while(|i| {
+                // SAFETY: the kernel's lists end with a null, at which this ends.
+                let entry = unsafe { list.add(*i).read() };
+                // SAFETY: what is not null is a string.
+                !entry.is_null() && unsafe { CStr::from_ptr(entry) }.count_bytes() < usize::MAX
+            })
+            .count()
+    };
+    assert_eq!(count(argv), argc as usize);
+    ARGUMENTS.store(argc as usize, Relaxed);
+    VARIABLES.store(count(envp), Relaxed);
+    MADE[I].store(RAN.fetch_add(1, Relaxed) + 1, Relaxed);
 }
 
 fn deep(levels: usize) -> usize {

@@ -1,0 +1,171 @@
+//! Programs of the usual kind, with an allocator: what `alloc` and the compiler ask of a runtime besides.
+#![no_std]
+#![no_main]
+
+extern crate alloc;
+
+use alloc::alloc::{GlobalAlloc, Layout};
+use alloc::collections::{BTreeMap, VecDeque};
+use alloc::string::{String, ToString};
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+use alloc::{format, vec};
+use core::hint::black_box;
+use core::ptr::{NonNull, null_mut};
+
+use rt0::mapping::Pages;
+use rt0::sync::Mutex;
+use rt0::thread;
+use rt0_tests::tests;
+
+tests! {
+    fn collections_and_strings_are_those_of_alloc() {
+        let mut map = BTreeMap::new();
+        for number in 0..10_000u32 {
+            map.insert(number.to_string(), vec![number; 3]);
+        }
+        assert_eq!(map.len(), 10_000);
+        assert_eq!(map["777"], [777; 3]);
+        let mut keys: Vec<&String> = map.keys().collect();
+        keys.sort_by_key(|key| (key.len(), *key));
+        assert_eq!(keys[9_999], "9999");
+        let text = format!("{:>8}|{:#x}|{:?}", "right", 255, Some(1.5));
+        assert_eq!(text, "   right|0xff|Some(1.5)");
+        let deque: VecDeque<_> = text.bytes().rev().collect();
+        assert_eq!(deque.iter().rev().copied().collect::<Vec<u8>>(), text.as_bytes());
+    }
+
+    fn threads_share_what_is_counted_and_hand_over_what_is_boxed() {
+        let words = Arc::new(Mutex::new(Vec::new()));
+        let threads: Vec<_> = (0..8)
+            .map(|number| {
+                let words = words.clone();
+                thread::spawn(move || {
+                    for turn in 0..100 {
+                        words.lock().push(format!("{number}.{turn}"));
+                    }
+                    vec![number; 1000]
+                })
+            })
+            .map(|spawned| spawned.expect("a thread"))
+            .collect();
+        for (number, thread) in threads.into_iter().enumerate() {
+            assert_eq!(thread.join(), vec![number; 1000]);
+        }
+        let mut words = Arc::into_inner(words).expect("all have ended").into_inner();
+        words.sort_unstable();
+        words.dedup();
+        assert_eq!(words.len(), 800);
+    }
+
+    fn a_vector_grows_to_many_pages_and_keeps_its_contents() {
+        let mut numbers = Vec::new();
+        for number in 0..300_000u32 {
+            numbers.push(number);
+        }
+        assert!(numbers.iter().copied().eq(0..300_000));
+        numbers.truncate(10);
+        numbers.shrink_to_fit();
+        assert_eq!(numbers, [0, 1, 2, 3, 4, 5, 6, 7, 8, 9]);
+    }
+
+    fn arithmetic_that_machines_leave_to_the_compilers_library_is_there() {
+        assert_eq!(black_box(12.5f64) % black_box(5.0), 2.5);
+        assert_eq!(black_box(12.5f32) % black_box(5.0), 2.5);
+        assert_eq!(black_box(u128::MAX) / black_box(3), 0x5555_5555_5555_5555_5555_5555_5555_5555);
+        assert_eq!(black_box(i128::MIN) % black_box(1000), -728);
+        assert_eq!(black_box(u64::MAX) / black_box(10), 1_844_674_407_370_955_161);
+        assert_eq!(black_box(1u128 << 100) as f64, 1.2676506002282294e30);
+        assert_eq!(black_box(-1e30f64) as i128, -1_000_000_000_000_000_019_884_624_838_656);
+        assert_eq!(black_box(i64::MAX).checked_mul(black_box(2)), None);
+        assert_eq!(black_box(1u64) << black_box(40), 1_099_511_627_776);
+    }
+
+    #[keys("exit=101", "stderr=memory allocation of")]
+    fn an_allocation_that_cannot_be_had_ends_with_101() {
+        let _ = black_box(Vec::<u8>::with_capacity(isize::MAX as usize));
+    }
+}
+
+/// Blocks of a power of two, in lists of those that are free, over whole pages from the kernel: enough to be an allocator.
+struct Blocks {
+    free: [*mut Free; usize::BITS as usize],
+    rest: (*mut u8, usize),
+}
+
+struct Free(*mut Free);
+
+/// What is taken from the kernel at a time.
+const CHUNK: usize = 1 << 20;
+
+// SAFETY: it owns the blocks that it points at.
+unsafe impl Send for Blocks {}
+
+impl Blocks {
+    /// A block of `size`, a power of two that no request is less aligned than; null if there is none.
+    fn take(&mut self, size: usize) -> *mut u8 {
+        let list = &mut self.free[size.trailing_zeros() as usize];
+        // SAFETY: free blocks are ours, and start with their link.
+        if let Some(first) = unsafe { list.as_ref() } {
+            return core::mem::replace(list, first.0).cast();
+        }
+        if size > CHUNK {
+            return Pages.allocate(size).map_or(null_mut(), |pages| pages.cast().as_ptr());
+        }
+        // Sizes differ: the next address that is a multiple.
+        let skipped = self.rest.0.addr().wrapping_neg() & (size - 1);
+        if self.rest.1 < size + skipped {
+            match Pages.allocate(2 * CHUNK) {
+                Ok(pages) => self.rest = (pages.cast().as_ptr(), pages.len()),
+                Err(_) => return null_mut(),
+            }
+            return self.take(size);
+        }
+        let block = self.rest.0.wrapping_add(skipped);
+        self.rest = (block.wrapping_add(size), self.rest.1 - size - skipped);
+        block
+    }
+
+    /// # Safety
+    ///
+    /// 1. The block was taken with this size, and nobody uses it again.
+    unsafe fn put(&mut self, block: *mut u8, size: usize) {
+        if size > CHUNK {
+            let pages = NonNull::slice_from_raw_parts(NonNull::new(block).expect("a block"), size);
+            // SAFETY: 1. by our 1.
+            return unsafe { Pages.free(pages) }.expect("munmap");
+        }
+        let list = &mut self.free[size.trailing_zeros() as usize];
+        // SAFETY: 1., and every block is large enough and aligned for a link.
+        unsafe { block.cast::<Free>().write(Free(*list)) };
+        *list = block.cast();
+    }
+}
+
+struct Allocator(Mutex<Blocks>);
+
+impl Allocator {
+    fn size(layout: Layout) -> usize {
+        // isize::MAX is the largest size that there is; so this does not overflow.
+        layout.size().max(layout.align()).max(size_of::<Free>()).next_power_of_two()
+    }
+}
+
+// SAFETY: blocks are of the size and the alignment of their size, and nobody else's until they are put back.
+unsafe impl GlobalAlloc for Allocator {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        if layout.align() > 4096 {
+            return null_mut(); // Pages are no more aligned than this.
+        }
+        self.0.lock().take(Allocator::size(layout))
+    }
+
+    unsafe fn dealloc(&self, block: *mut u8, layout: Layout) {
+        // SAFETY: 1. is our caller's.
+        unsafe { self.0.lock().put(block, Allocator::size(layout)) };
+    }
+}
+
+#[global_allocator]
+static ALLOCATOR: Allocator =
+    Allocator(Mutex::new(Blocks { free: [null_mut(); usize::BITS as usize], rest: (null_mut(), 0) }));
