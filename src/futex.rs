@@ -7,6 +7,10 @@
 //! The functions here are for words of one process. [`shared`] has the same for words in memory that several processes
 //! map, and for those that the kernel wakes (it always wakes as shared).
 
+pub(crate) mod base;
+#[cfg(all(loom, test))]
+pub(crate) mod fake_kernel;
+
 use core::sync::atomic::AtomicU32;
 use core::time::Duration;
 

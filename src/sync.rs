@@ -33,7 +33,7 @@
 //!
 //! # How they are tested
 //!
-//! All stand on four operations (`base`), so that the same source runs over a fake kernel under loom: `RUSTFLAGS="--cfg
+//! All stand on four operations (`futex::base`), so that the same source runs over a fake kernel under loom: `RUSTFLAGS="--cfg
 //! loom" cargo test -p rt0 --lib --release loom` explores what threads can do to each other, within the bounds that
 //! `models` states.
 //!
@@ -42,34 +42,19 @@
 //! [`Instant`]: crate::time::Instant
 //! [`OVERTAKES`]: Mutex::OVERTAKES
 
-/// Lets a constructor be `const`, except in a model, whose atomics come to life at run time.
-macro_rules! const_fn {
-    ($(#[$meta:meta])* $vis:vis const fn $($rest:tt)*) => {
-        #[cfg(not(loom))]
-        $(#[$meta])*
-        $vis const fn $($rest)*
-        #[cfg(loom)]
-        $(#[$meta])*
-        $vis fn $($rest)*
-    };
-}
-
 mod barrier;
-mod base;
 mod channel;
 mod condvar;
-#[cfg(loom)]
-mod fake_kernel;
 #[cfg(all(loom, test))]
 mod models;
 mod mutex;
 mod once;
-mod parker;
 mod raw_mutex;
 mod rwlock;
 mod semaphore;
 mod wait_list;
 
+pub use crate::parker::Parker;
 pub use barrier::{Barrier, BarrierWaitResult};
 pub use channel::{
     Channel, Iter, Receiver, RecvError, RecvTimeoutError, SendError, SendTimeoutError, Sender, TryIter, TryRecvError,
@@ -78,6 +63,5 @@ pub use channel::{
 pub use condvar::{Condvar, WaitTimeoutResult};
 pub use mutex::{Mutex, MutexGuard};
 pub use once::{LazyLock, Once, OnceLock};
-pub use parker::Parker;
 pub use rwlock::{RwLock, RwLockReadGuard, RwLockWriteGuard};
 pub use semaphore::{Semaphore, SemaphoreGuard};

@@ -58,6 +58,7 @@ use crate::auxv::page_size;
 use crate::cpu;
 use crate::errno::{Errno, Result};
 use crate::futex;
+use crate::parker::Parker;
 use crate::profile;
 use crate::signal::{self, Blocked, SignalStack};
 use crate::sys;
@@ -744,45 +745,5 @@ pub fn park_timeout(timeout: Duration) {
 
 fn park_until(deadline: Option<Instant>) {
     // SAFETY: a running thread's block stays.
-    unsafe { this_block().as_ref() }.parker.park(deadline);
-}
-
-/// One token, and one thread that may wait for it.
-///
-/// ```text
-/// EMPTY ── park ──▶ PARKED ── unpark: wakes ──▶ TOKEN ── park returns ──▶ EMPTY
-///   └───────────── unpark ─────────────────────▶ ▲
-/// ```
-struct Parker(AtomicU32);
-
-const EMPTY: u32 = 0;
-const PARKED: u32 = 1;
-const TOKEN: u32 = 2;
-
-impl Parker {
-    const fn new() -> Parker {
-        Parker(AtomicU32::new(EMPTY))
-    }
-
-    /// Only the block's own thread parks.
-    fn park(&self, deadline: Option<Instant>) {
-        // Acquire, here and below, whenever a token is taken: pairs with the release in `unpark`.
-        let mut waiting = self.0.compare_exchange(EMPTY, PARKED, Relaxed, Relaxed).is_ok();
-        while waiting {
-            let waited = match deadline {
-                None => futex::wait(&self.0, PARKED),
-                Some(deadline) => futex::wait_until(&self.0, PARKED, deadline),
-            };
-            // On a timeout leave in any case; a token that came meanwhile is taken below.
-            waiting = waited != Err(Errno::ETIMEDOUT) && self.0.load(Relaxed) == PARKED;
-        }
-        self.0.swap(EMPTY, Acquire);
-    }
-
-    fn unpark(&self) {
-        // Release: what came before is seen by whom the token lets go on.
-        if self.0.swap(TOKEN, Release) == PARKED {
-            futex::wake(&self.0, 1);
-        }
-    }
+    unsafe { this_block().as_ref() }.parker.park_with(deadline);
 }

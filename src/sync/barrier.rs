@@ -5,8 +5,8 @@ use core::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 
 use static_assertions::assert_impl_all;
 
-use super::base::{self, ANY, AtomicU32};
 use super::mutex::Mutex;
+use crate::futex::base::{self, ANY, AtomicU32, const_fn};
 
 /// Lets threads meet, again and again, as std's. A barrier of 0 is one of 1: nobody waits, and everybody leads.
 pub struct Barrier {

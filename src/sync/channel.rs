@@ -6,9 +6,9 @@ use core::time::Duration;
 use heapless::Deque;
 use static_assertions::{assert_impl_all, assert_not_impl_any};
 
-use super::base;
 use super::condvar::Condvar;
 use super::mutex::{Mutex, MutexGuard};
+use crate::futex::base::{self, const_fn};
 use crate::time::Instant;
 
 /// A queue of at most `N` values between threads, in the order they were sent; the shapes are those of std's channels. Each

@@ -5,9 +5,9 @@ use core::time::Duration;
 
 use static_assertions::assert_impl_all;
 
-use super::base;
 use super::mutex::MutexGuard;
 use super::wait_list::{self, ADOPTED, WAITING, WaitList, Waiter};
+use crate::futex::base::{self, const_fn};
 use crate::time::Instant;
 
 /// A condition variable, as std's; first come, first served, and no wait ends without a cause.

@@ -18,8 +18,8 @@ use std::sync::Arc;
 use loom::cell::UnsafeCell;
 use loom::thread::{self, JoinHandle};
 
-use super::fake_kernel::{expire, interrupt, model, model_on};
 use super::{Barrier, Channel, Condvar, LazyLock, Mutex, Once, OnceLock, Parker, RecvError, RwLock, Semaphore};
+use crate::futex::fake_kernel::{expire, interrupt, model, model_on};
 use crate::time::Instant;
 
 /// A value whose every access must be ordered after the others by what is modelled.

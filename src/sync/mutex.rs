@@ -8,8 +8,8 @@ use core::time::Duration;
 
 use static_assertions::{assert_impl_all, assert_not_impl_any};
 
-use super::base;
 use super::raw_mutex::{self, RawMutex};
+use crate::futex::base::{self, const_fn};
 use crate::time::Instant;
 
 /// Mutual exclusion, as std's without poisoning. Locking it again on the thread that holds it is a deadlock.

@@ -9,7 +9,7 @@ use core::time::Duration;
 
 use static_assertions::{assert_impl_all, assert_not_impl_any};
 
-use super::base::{self, ANY, AtomicU32};
+use crate::futex::base::{self, ANY, AtomicU32, const_fn};
 use crate::time::Instant;
 
 /// Runs a closure once, however many threads ask, as std's without poisoning. A closure that asks for its own [`Once`]

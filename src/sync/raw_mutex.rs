@@ -23,7 +23,7 @@ use core::sync::atomic::{
     Ordering::{Acquire, Relaxed, Release},
 };
 
-use super::base::{self, ANY, AtomicU32};
+use crate::futex::base::{self, ANY, AtomicU32, MODEL, const_fn};
 use crate::time::Instant;
 
 pub(super) struct RawMutex {
@@ -49,11 +49,11 @@ const WAITER: u32 = 8;
 
 /// How often in a row newcomers may overtake waiters. Some 80 µs of the shortest critical sections: enough that waking
 /// and switching (2 to 50 µs) cost a busy lock little.
-pub(super) const OVERTAKES: u16 = if cfg!(loom) { 2 } else { 8192 };
+pub(super) const OVERTAKES: u16 = if MODEL { 2 } else { 8192 };
 
 /// How often a woken waiter looks before it closes the lock to newcomers and sleeps again; the pause between, some 0.8 µs.
-const LOOKS: u32 = if cfg!(loom) { 1 } else { 10 };
-const PAUSES: u32 = if cfg!(loom) { 1 } else { 30 };
+const LOOKS: u32 = if MODEL { 1 } else { 10 };
+const PAUSES: u32 = if MODEL { 1 } else { 30 };
 
 /// The kinds of sleepers: those that have not been woken yet, and those that were and closed the lock.
 pub(super) const FRESH: u32 = 1;
@@ -143,8 +143,8 @@ impl RawMutex {
     /// travelling. Found taken at the first look, the pauses of this lock grow, found free, they shrink; when looking was
     /// in vain, they shrink as well, for then sleeping is the better way to wait.
     fn poll(&self) -> bool {
-        const LOOKS: u32 = if cfg!(loom) { 1 } else { 6 };
-        const LONGEST: u16 = if cfg!(loom) { 1 } else { 256 };
+        const LOOKS: u32 = if MODEL { 1 } else { 6 };
+        const LONGEST: u16 = if MODEL { 1 } else { 256 };
         if base::processors() == 1 {
             return false;
         }

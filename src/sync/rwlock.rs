@@ -15,8 +15,8 @@ use core::time::Duration;
 
 use static_assertions::{assert_impl_all, assert_not_impl_any};
 
-use super::base::{self, ANY, AtomicU32};
 use super::raw_mutex::RawMutex;
+use crate::futex::base::{self, ANY, AtomicU32, const_fn};
 use crate::time::Instant;
 
 /// Many readers or one writer, as std's without poisoning; a reader waits for at most one writer, and a writer not for

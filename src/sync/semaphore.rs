@@ -6,9 +6,9 @@ use core::time::Duration;
 
 use static_assertions::assert_impl_all;
 
-use super::base::{self, AtomicU32};
 use super::wait_list::{self, WAITING, WaitList, Waiter};
 use crate::errno::{Errno, Result};
+use crate::futex::base::{self, AtomicU32, const_fn};
 use crate::time::Instant;
 
 /// A number of permits: [`acquire`](Semaphore::acquire) takes one and waits while there is none, [`release`](Semaphore::release)

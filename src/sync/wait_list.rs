@@ -4,8 +4,8 @@ use core::cell::Cell;
 use core::ptr::{null, null_mut};
 use core::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed};
 
-use super::base::{self, ANY, AtomicPtr, AtomicU32};
 use super::raw_mutex::{FRESH, RawMutex};
+use crate::futex::base::{self, ANY, AtomicPtr, AtomicU32, const_fn};
 use crate::time::Instant;
 
 pub(super) struct WaitList {

@@ -26,6 +26,7 @@ const LAYERS: &[(&str, u8)] = &[
     ("futex", 2),
     ("io", 2),
     ("mapping", 2),
+    ("parker", 2),
     ("signal", 2),
     ("time", 2),
     ("tls", 2),
@@ -40,7 +41,8 @@ const LAYERS: &[(&str, u8)] = &[
 
 /// Modules that may name less than their layer allows: the locks stand on the futex alone, so that they can be tested
 /// on a fake one.
-const NARROWER: &[(&str, &[&str])] = &[("sync", &["futex", "sync", "time"])];
+const NARROWER: &[(&str, &[&str])] =
+    &[("parker", &["futex", "time"]), ("sync", &["errno", "futex", "parker", "sync", "time"])];
 
 /// It puts everything in sequence once: it may name any module, and only assembly names it.
 const SEQUENCER: &str = "start";

@@ -49,31 +49,19 @@ enum End {
 
 /// Runs the model in all ways that threads can follow each other, with at most so many preemptions in each, on one
 /// processor.
-#[cfg(test)]
-pub(super) fn model(preemptions: usize, threads: impl Fn() + Send + Sync + 'static) {
+pub(crate) fn model(preemptions: usize, threads: impl Fn() + Send + Sync + 'static) {
     model_on(1, preemptions, threads);
 }
 
 /// The same on several processors, where it pays to look again before sleeping.
-#[cfg(test)]
-pub(super) fn model_on(processors: usize, preemptions: usize, threads: impl Fn() + Send + Sync + 'static) {
+pub(crate) fn model_on(processors: usize, preemptions: usize, threads: impl Fn() + Send + Sync + 'static) {
     let mut builder = loom::model::Builder::new();
     // LOOM_MAX_PREEMPTIONS explores more, or less.
     builder.preemption_bound.get_or_insert(preemptions);
     builder.max_branches = 10_000;
-    struct P;
-    impl Drop for P {
-        fn drop(&mut self) {
-            if std::thread::panicking() {
-                LOG.with(|l| l.borrow().iter().for_each(|l| eprintln!("{l}")))
-            }
-        }
-    }
-    let _p = P;
     builder.check(move || {
         let fresh = Kernel { processors, steps: Rc::new(AtomicU32::new(0)), asleep: VecDeque::new(), expired: false };
         KERNEL.with(|kernel| kernel.replace(Some(fresh)));
-        LOG.with(|log| log.borrow_mut().clear());
         threads();
         KERNEL.with(|kernel| kernel.replace(None));
     });
@@ -132,14 +120,12 @@ pub(crate) fn requeue(from: &AtomicU32, to: &AtomicU32) {
 }
 
 /// A signal reaches everybody who sleeps.
-#[cfg(test)]
-pub(super) fn interrupt() {
+pub(crate) fn interrupt() {
     step(|kernel| end_sleeps(kernel, End::Interrupted, usize::MAX, |_| true));
 }
 
 /// All deadlines pass.
-#[cfg(test)]
-pub(super) fn expire() {
+pub(crate) fn expire() {
     step(|kernel| {
         kernel.expired = true;
         end_sleeps(kernel, End::Expired, usize::MAX, |sleeper| sleeper.timed);
@@ -158,9 +144,3 @@ fn end_sleeps(kernel: &mut Kernel, end: End, most: usize, which: impl Fn(&Sleepe
     }
     ended
 }
-
-pub(crate) fn log(text: String) {
-    std::thread_local! { static N: Cell<u32> = const { Cell::new(0) }; }
-    LOG.with(|log| log.borrow_mut().push(text));
-}
-std::thread_local! { pub(crate) static LOG: RefCell<Vec<String>> = const { RefCell::new(Vec::new()) }; }

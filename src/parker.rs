@@ -6,7 +6,7 @@ use core::time::Duration;
 
 use static_assertions::assert_impl_all;
 
-use super::base::{self, ANY, AtomicU32};
+use crate::futex::base::{self, ANY, AtomicU32, const_fn};
 use crate::time::Instant;
 
 /// One token: [`park`](Parker::park) waits for it and takes it, [`unpark`](Parker::unpark) puts it there. What parks and
@@ -57,11 +57,12 @@ impl Parker {
 
     /// Whether there is no token, for models.
     #[cfg(all(loom, test))]
-    pub(super) fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.state.load(Acquire) & TOKEN == 0
     }
 
-    fn park_with(&self, deadline: Option<Instant>) -> bool {
+    /// [`park`](Parker::park), with or without a deadline; whether there was a token.
+    pub(crate) fn park_with(&self, deadline: Option<Instant>) -> bool {
         if self.take() {
             return true;
         }

@@ -1,20 +1,36 @@
-//! What the locks stand on: atomics, four operations of the kernel, and whether looking again pays. In a model the first
-//! are loom's and the second a fake kernel's.
+//! What everything that waits stands on: atomics, four operations of the kernel, and whether looking again pays. In a
+//! model the first are loom's and the second a fake kernel's.
 
 use core::time::Duration;
 
 use crate::sys;
 use crate::time::Instant;
 
-#[cfg(not(loom))]
-pub(super) use self::kernel::{AtomicPtr, AtomicU32, pause, processors, requeue, wait, wake};
-#[cfg(loom)]
-pub(super) use super::fake_kernel::{AtomicPtr, AtomicU32, pause, processors, requeue, wait, wake};
+#[cfg(not(all(loom, test)))]
+pub(crate) use self::kernel::{AtomicPtr, AtomicU32, pause, processors, requeue, wait, wake};
+#[cfg(all(loom, test))]
+pub(crate) use super::fake_kernel::{AtomicPtr, AtomicU32, pause, processors, requeue, wait, wake};
+
+/// Lets a constructor be `const`, except in a model, whose atomics come to life at run time.
+macro_rules! const_fn {
+    ($(#[$meta:meta])* $vis:vis const fn $($rest:tt)*) => {
+        #[cfg(not(all(loom, test)))]
+        $(#[$meta])*
+        $vis const fn $($rest)*
+        #[cfg(all(loom, test))]
+        $(#[$meta])*
+        $vis fn $($rest)*
+    };
+}
+pub(crate) use const_fn;
+
+/// Whether this is a model: a unit test under `--cfg loom`.
+pub(crate) const MODEL: bool = cfg!(all(loom, test));
 
 /// Every kind of waiter.
-pub(super) const ANY: u32 = sys::FUTEX_ANY;
+pub(crate) const ANY: u32 = sys::FUTEX_ANY;
 
-#[cfg(not(loom))]
+#[cfg(not(all(loom, test)))]
 mod kernel {
     use core::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
@@ -65,14 +81,14 @@ mod kernel {
 }
 
 /// The moment when `timeout` is over; none if that is beyond the clock's end.
-pub(super) fn deadline_of(timeout: Duration) -> Option<Instant> {
+pub(crate) fn deadline_of(timeout: Duration) -> Option<Instant> {
     Instant::now().checked_add(timeout)
 }
 
 /// Looks a few times, with growing pauses (together some 1.5 µs), whether `done`; not where nobody could make it so
 /// meanwhile. A sleep and a wake cost a few µs.
-pub(super) fn poll(mut done: impl FnMut() -> bool) -> bool {
-    const LOOKS: u32 = if cfg!(loom) { 1 } else { 6 };
+pub(crate) fn poll(mut done: impl FnMut() -> bool) -> bool {
+    const LOOKS: u32 = if MODEL { 1 } else { 6 };
     if done() {
         return true;
     }
