@@ -227,7 +227,7 @@ pub fn sources(folder: &Path) -> Vec<String> {
     names
 }
 
-/// The host's own unit tests.
+/// Unit tests of the host.
 #[derive(Default)]
 pub struct Units {
     /// Each test binary with its crate's name.
@@ -239,8 +239,7 @@ pub struct Units {
 /// Builds the unit tests of rt0 and of this tool.
 pub fn unit_tests() -> Result<Units> {
     let mut command = pinned("cargo");
-    command.args(["test", "--no-run", "--package", "rt0", "--package", "xtask", "--lib", "--bins"]);
-    command.arg("--message-format=json-render-diagnostics").stdin(Stdio::null()).stderr(Stdio::inherit());
+    command.args(["test", "--package", "rt0", "--package", "xtask", "--lib", "--bins"]);
     // This time the user's own flags are welcome: it is an ordinary program of the host.
     for name in ["RUSTFLAGS", "CARGO_ENCODED_RUSTFLAGS"] {
         if let Some(flags) = std::env::var_os(name) {
@@ -248,6 +247,23 @@ pub fn unit_tests() -> Result<Units> {
         }
     }
     say!("building the unit tests for the host");
+    host_tests(command)
+}
+
+/// Builds the models of the locks: unit tests over a fake kernel, with loom. In a folder of their own, for the flag would
+/// make everything else be built again.
+pub fn models() -> Result<Units> {
+    let mut command = pinned("cargo");
+    command.args(["test", "--package", "rt0", "--lib", "--release", "--target-dir", "target/models"]);
+    command.env("RUSTFLAGS", "--cfg loom");
+    say!("building the models for the host");
+    host_tests(command)
+}
+
+/// Runs a `cargo test` as far as its binaries.
+fn host_tests(mut command: Command) -> Result<Units> {
+    command.args(["--no-run", "--message-format=json-render-diagnostics"]);
+    command.stdin(Stdio::null()).stderr(Stdio::inherit());
     let line = process::shell_line(&command);
     let output = command.process_group(0).output().context("cannot start cargo")?;
     let mut binaries = Vec::new();

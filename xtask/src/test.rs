@@ -96,7 +96,13 @@ pub fn run(options: Options, words: &[String], filter: Option<&str>) -> Result<E
     }
     let unit_started = Instant::now();
     let units = if with_host { build::unit_tests()? } else { build::Units::default() };
-    if let Some(line) = &units.failed {
+    // They take longer to build than many a test to run: not for a filter that names none.
+    let models = if with_host && filter.is_none_or(|part| part.contains("model") || part.contains("loom")) {
+        build::models()?
+    } else {
+        build::Units::default()
+    };
+    for line in [&units, &models].into_iter().filter_map(|units| units.failed.as_ref()) {
         report.add("host::build", Verdict::Failed(format!("cargo's messages above say why\n{line}")), None);
     }
     let unit_build = unit_started.elapsed();
@@ -106,7 +112,10 @@ pub fn run(options: Options, words: &[String], filter: Option<&str>) -> Result<E
     if with_host {
         report.runners.insert("host", "native".to_string());
         for (name, path) in &units.binaries {
-            tests.extend(unit_tests(name, path).unwrap_or_else(|failed| vec![failed]));
+            tests.extend(unit_tests(name, path, "").unwrap_or_else(|failed| vec![failed]));
+        }
+        for (_, path) in &models.binaries {
+            tests.extend(unit_tests("models", path, "::loom_").unwrap_or_else(|failed| vec![failed]));
         }
         tests.extend(host_tests::of_the_repository());
     }
@@ -348,8 +357,8 @@ pub fn seen(outcome: &process::Outcome, what: &str) -> String {
 
 // ---- unit tests of the host ----
 
-/// The tests of a binary made by `cargo test`, each as a process of its own like all others.
-fn unit_tests<'a>(name: &str, binary: &'a Path) -> Result<Vec<Test<'a>>, Test<'a>> {
+/// The tests of a binary made by `cargo test` with `part` in their names, each as a process of its own like all others.
+fn unit_tests<'a>(name: &str, binary: &'a Path, part: &str) -> Result<Vec<Test<'a>>, Test<'a>> {
     let list = |more: &[&str]| {
         let mut command = Command::new(binary);
         command.args(["--list", "--format", "terse"]).args(more);
@@ -377,7 +386,7 @@ fn unit_tests<'a>(name: &str, binary: &'a Path) -> Result<Vec<Test<'a>>, Test<'a
             }
         })
     };
-    Ok(all.into_iter().map(test).collect())
+    Ok(all.into_iter().filter(|name| name.contains(part)).map(test).collect())
 }
 
 // ---- the account ----
