@@ -45,11 +45,13 @@
 mod barrier;
 mod channel;
 mod condvar;
+mod mapped;
 #[cfg(all(loom, test))]
 mod models;
 mod mutex;
 mod once;
 mod raw_mutex;
+mod raw_rwlock;
 mod rwlock;
 mod semaphore;
 mod wait_list;
@@ -57,10 +59,11 @@ mod wait_list;
 pub use crate::parker::Parker;
 pub use barrier::{Barrier, BarrierWaitResult};
 pub use channel::{
-    Channel, Iter, Receiver, RecvError, RecvTimeoutError, SendError, SendTimeoutError, Sender, TryIter, TryRecvError,
-    TrySendError,
+    Channel, IntoIter, Iter, Receiver, RecvError, RecvTimeoutError, SendError, SendTimeoutError, Sender, TryIter,
+    TryRecvError, TrySendError,
 };
 pub use condvar::{Condvar, WaitTimeoutResult};
+pub use mapped::{MappedMutexGuard, MappedRwLockReadGuard, MappedRwLockWriteGuard};
 pub use mutex::{Mutex, MutexGuard};
 pub use once::{LazyLock, Once, OnceLock};
 pub use rwlock::{RwLock, RwLockReadGuard, RwLockWriteGuard};

@@ -281,6 +281,29 @@ impl<T, const N: usize> Iterator for TryIter<'_, T, N> {
     }
 }
 
+/// See [`Receiver::into_iter`](IntoIterator::into_iter).
+#[derive(Debug)]
+pub struct IntoIter<'a, T, const N: usize> {
+    receiver: Receiver<'a, T, N>,
+}
+
+impl<T, const N: usize> Iterator for IntoIter<'_, T, N> {
+    type Item = T;
+
+    fn next(&mut self) -> Option<T> {
+        self.receiver.recv().ok()
+    }
+}
+
+impl<'a, T, const N: usize> IntoIterator for Receiver<'a, T, N> {
+    type Item = T;
+    type IntoIter = IntoIter<'a, T, N>;
+
+    fn into_iter(self) -> IntoIter<'a, T, N> {
+        IntoIter { receiver: self }
+    }
+}
+
 impl<'a, T, const N: usize> IntoIterator for &'a Receiver<'_, T, N> {
     type Item = T;
     type IntoIter = Iter<'a, T, N>;
@@ -343,11 +366,30 @@ impl<T> SendTimeoutError<T> {
     }
 }
 
+impl<T> From<SendError<T>> for TrySendError<T> {
+    fn from(SendError(value): SendError<T>) -> TrySendError<T> {
+        TrySendError::Disconnected(value)
+    }
+}
+
+impl From<RecvError> for TryRecvError {
+    fn from(RecvError: RecvError) -> TryRecvError {
+        TryRecvError::Disconnected
+    }
+}
+
+impl From<RecvError> for RecvTimeoutError {
+    fn from(RecvError: RecvError) -> RecvTimeoutError {
+        RecvTimeoutError::Disconnected
+    }
+}
+
+/// What they say is what std's say.
 macro_rules! messages {
     ($([$($generics:tt)*] $name:ty { $($kind:pat => $message:literal,)* })*) => {$(
         impl<$($generics)*> fmt::Display for $name {
             fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str(match self { $($kind => $message,)* })
+                f.pad(match self { $($kind => $message,)* })
             }
         }
 
@@ -356,26 +398,26 @@ macro_rules! messages {
 }
 messages! {
     [T] SendError<T> {
-        SendError(_) => "sending on a channel without a receiver",
+        SendError(_) => "sending on a closed channel",
     }
     [T] TrySendError<T> {
         TrySendError::Full(_) => "sending on a full channel",
-        TrySendError::Disconnected(_) => "sending on a channel without a receiver",
+        TrySendError::Disconnected(_) => "sending on a closed channel",
     }
     [T] SendTimeoutError<T> {
-        SendTimeoutError::Timeout(_) => "timed out waiting for room in a channel",
-        SendTimeoutError::Disconnected(_) => "sending on a channel without a receiver",
+        SendTimeoutError::Timeout(_) => "timed out waiting on channel",
+        SendTimeoutError::Disconnected(_) => "sending on a closed channel",
     }
     [] RecvError {
-        RecvError => "receiving on an empty channel without a sender",
+        RecvError => "receiving on a closed channel",
     }
     [] TryRecvError {
         TryRecvError::Empty => "receiving on an empty channel",
-        TryRecvError::Disconnected => "receiving on an empty channel without a sender",
+        TryRecvError::Disconnected => "receiving on a closed channel",
     }
     [] RecvTimeoutError {
-        RecvTimeoutError::Timeout => "timed out waiting for a value in a channel",
-        RecvTimeoutError::Disconnected => "receiving on an empty channel without a sender",
+        RecvTimeoutError::Timeout => "timed out waiting on channel",
+        RecvTimeoutError::Disconnected => "channel is empty and sending half is closed",
     }
 }
 
@@ -391,14 +433,14 @@ macro_rules! debug {
 }
 debug! {
     SendError {
-        SendError(_) => "SendError(..)",
+        SendError(_) => "SendError { .. }",
     }
     TrySendError {
-        TrySendError::Full(_) => "Full(..)",
-        TrySendError::Disconnected(_) => "Disconnected(..)",
+        TrySendError::Full(_) => "TrySendError::Full(..)",
+        TrySendError::Disconnected(_) => "TrySendError::Disconnected(..)",
     }
     SendTimeoutError {
-        SendTimeoutError::Timeout(_) => "Timeout(..)",
-        SendTimeoutError::Disconnected(_) => "Disconnected(..)",
+        SendTimeoutError::Timeout(_) => "SendTimeoutError::Timeout(..)",
+        SendTimeoutError::Disconnected(_) => "SendTimeoutError::Disconnected(..)",
     }
 }

@@ -4,6 +4,7 @@ use core::cell::UnsafeCell;
 use core::fmt;
 use core::marker::PhantomData;
 use core::ops::{Deref, DerefMut};
+use core::panic::{RefUnwindSafe, UnwindSafe};
 use core::time::Duration;
 
 use static_assertions::{assert_impl_all, assert_not_impl_any};
@@ -22,6 +23,10 @@ pub struct Mutex<T: ?Sized> {
 unsafe impl<T: ?Sized + Send> Send for Mutex<T> {}
 // SAFETY: as above.
 unsafe impl<T: ?Sized + Send> Sync for Mutex<T> {}
+
+// A panic ends the process, so nobody sees what it left half done.
+impl<T: ?Sized> UnwindSafe for Mutex<T> {}
+impl<T: ?Sized> RefUnwindSafe for Mutex<T> {}
 
 assert_impl_all!(Mutex<core::cell::Cell<u8>>: Send, Sync);
 assert_not_impl_any!(Mutex<*const u8>: Send, Sync);
@@ -42,6 +47,24 @@ impl<T> Mutex<T> {
     /// The value.
     pub fn into_inner(self) -> T {
         self.value.into_inner()
+    }
+
+    /// A copy of the value, under the lock.
+    pub fn get_cloned(&self) -> T
+    where
+        T: Clone,
+    {
+        self.lock().clone()
+    }
+
+    /// Puts `value` there, under the lock; what was there is dropped after it is unlocked.
+    pub fn set(&self, value: T) {
+        drop(self.replace(value));
+    }
+
+    /// Puts `value` there, under the lock, and gives out what was there.
+    pub fn replace(&self, value: T) -> T {
+        core::mem::replace(&mut *self.lock(), value)
     }
 }
 
@@ -86,8 +109,8 @@ impl<T: ?Sized> Mutex<T> {
 impl<T: ?Sized + fmt::Debug> fmt::Debug for Mutex<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.try_lock() {
-            Some(guard) => f.debug_struct("Mutex").field("data", &&*guard).finish(),
-            None => f.debug_struct("Mutex").field("data", &format_args!("<locked>")).finish(),
+            Some(guard) => f.debug_struct("Mutex").field("data", &&*guard).finish_non_exhaustive(),
+            None => f.debug_struct("Mutex").field("data", &format_args!("<locked>")).finish_non_exhaustive(),
         }
     }
 }
@@ -118,7 +141,7 @@ assert_not_impl_any!(MutexGuard<'static, u8>: Send, Clone);
 assert_impl_all!(MutexGuard<'static, u8>: Sync);
 
 impl<'a, T: ?Sized> MutexGuard<'a, T> {
-    /// The lock, for a condition variable that gives it up and takes it again.
+    /// The lock: for a condition variable, which gives it up and takes it again, and for mapped guards.
     pub(super) fn raw(&self) -> &'a RawMutex {
         &self.mutex.raw
     }

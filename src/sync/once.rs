@@ -2,8 +2,8 @@
 
 use core::cell::{Cell, UnsafeCell};
 use core::fmt;
-use core::mem::MaybeUninit;
-use core::ops::Deref;
+use core::ops::{Deref, DerefMut};
+use core::panic::{RefUnwindSafe, UnwindSafe};
 use core::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 use core::time::Duration;
 
@@ -12,8 +12,8 @@ use static_assertions::{assert_impl_all, assert_not_impl_any};
 use crate::futex::base::{self, ANY, AtomicU32, const_fn};
 use crate::time::Instant;
 
-/// Runs a closure once, however many threads ask, as std's without poisoning. A closure that asks for its own [`Once`]
-/// waits for itself: a deadlock.
+/// Runs a closure once, however many threads ask, as std's without poisoning and its `_force` forms: a closure that panics
+/// ends the process, with 101. One that asks for its own [`Once`] waits for itself: a deadlock.
 pub struct Once {
     /// `NEW ── who comes first runs the closure ──▶ RUNNING ── it returned ──▶ DONE`, and beside the first two whether
     /// threads sleep on this until DONE comes.
@@ -25,7 +25,7 @@ const RUNNING: u32 = 1;
 const DONE: u32 = 2;
 const SLEEPERS: u32 = 4;
 
-assert_impl_all!(Once: Send, Sync);
+assert_impl_all!(Once: Send, Sync, UnwindSafe, RefUnwindSafe);
 
 impl Once {
     const_fn! {
@@ -110,19 +110,23 @@ impl fmt::Debug for Once {
     }
 }
 
-/// A value that is set once, as std's. Asking for it while making it is a deadlock.
+/// A value that is set once, as std's. A function that panics while it makes the value ends the process, with 101; one that
+/// asks for the value it makes waits for itself: a deadlock.
 pub struct OnceLock<T> {
     once: Once,
-    /// Written by who runs `once`, before it is done; then only read.
-    value: UnsafeCell<MaybeUninit<T>>,
+    /// Written by who runs `once`, before it is done; then only read. (An `Option`, though `once` says whether it is there,
+    /// so that dropping takes no code of ours: then a value may refer to what is dropped before it, as in std's.)
+    value: UnsafeCell<Option<T>>,
 }
 
 // SAFETY: the value moves with it.
 unsafe impl<T: Send> Send for OnceLock<T> {}
 // SAFETY: the value is shared, and may come from one thread and be taken or dropped by another.
 unsafe impl<T: Send + Sync> Sync for OnceLock<T> {}
+impl<T: UnwindSafe> UnwindSafe for OnceLock<T> {}
+impl<T: UnwindSafe + RefUnwindSafe> RefUnwindSafe for OnceLock<T> {}
 
-assert_impl_all!(OnceLock<u8>: Send, Sync);
+assert_impl_all!(OnceLock<u8>: Send, Sync, UnwindSafe, RefUnwindSafe);
 assert_not_impl_any!(OnceLock<Cell<u8>>: Sync);
 assert_not_impl_any!(OnceLock<*const u8>: Send, Sync);
 
@@ -130,25 +134,24 @@ impl<T> OnceLock<T> {
     const_fn! {
         /// Without a value.
         pub const fn new() -> OnceLock<T> {
-            OnceLock { once: Once::new(), value: UnsafeCell::new(MaybeUninit::uninit()) }
+            OnceLock { once: Once::new(), value: UnsafeCell::new(None) }
         }
     }
 
     /// The value, if it is set.
     #[inline]
     pub fn get(&self) -> Option<&T> {
-        self.once.is_completed().then(|| {
-            // SAFETY: 1. Just seen.
-            unsafe { self.get_unchecked() }
-        })
+        if self.once.is_completed() {
+            // SAFETY: what was set is only read.
+            unsafe { &*self.value.get() }.as_ref()
+        } else {
+            None
+        }
     }
 
     /// The value, if it is set.
     pub fn get_mut(&mut self) -> Option<&mut T> {
-        self.once.is_completed().then(|| {
-            // SAFETY: set, and nobody else has it.
-            unsafe { self.value.get_mut().assume_init_mut() }
-        })
+        self.value.get_mut().as_mut()
     }
 
     /// Sets the value. If it is set already, or another thread sets it meanwhile, gives `value` back, and the other is
@@ -163,8 +166,9 @@ impl<T> OnceLock<T> {
     #[inline]
     pub fn get_or_init(&self, f: impl FnOnce() -> T) -> &T {
         self.once.call_once(|| {
+            let value = f();
             // SAFETY: it is not done, so nobody reads, and only one thread is here.
-            unsafe { &mut *self.value.get() }.write(f());
+            unsafe { *self.value.get() = Some(value) };
         });
         // SAFETY: 1. Done, now if not before.
         unsafe { self.get_unchecked() }
@@ -191,17 +195,12 @@ impl<T> OnceLock<T> {
 
     /// The value, if it is set; after this it is not.
     pub fn take(&mut self) -> Option<T> {
-        let set = self.once.is_completed();
-        self.once = Once::new();
-        set.then(|| {
-            // SAFETY: set, and from now on not, so it is read once.
-            unsafe { self.value.get_mut().assume_init_read() }
-        })
+        core::mem::take(self).into_inner()
     }
 
     /// The value, if it is set.
-    pub fn into_inner(mut self) -> Option<T> {
-        self.take()
+    pub fn into_inner(self) -> Option<T> {
+        self.value.into_inner()
     }
 
     /// # Safety
@@ -211,13 +210,7 @@ impl<T> OnceLock<T> {
         // SAFETY: 1. Then it is only read.
         let value = unsafe { &*self.value.get() };
         // SAFETY: 1. Written before it was done.
-        unsafe { value.assume_init_ref() }
-    }
-}
-
-impl<T> Drop for OnceLock<T> {
-    fn drop(&mut self) {
-        self.take();
+        unsafe { value.as_ref().unwrap_unchecked() }
     }
 }
 
@@ -260,8 +253,8 @@ impl<T: fmt::Debug> fmt::Debug for OnceLock<T> {
     }
 }
 
-/// A value that is made when it is first used, as std's. A function that uses the value it makes waits for itself: a
-/// deadlock.
+/// A value that is made when it is first used, as std's. A function that panics while it makes the value ends the process,
+/// with 101; one that uses the value waits for itself: a deadlock.
 pub struct LazyLock<T, F = fn() -> T> {
     value: OnceLock<T>,
     /// Taken by who makes the value.
@@ -270,8 +263,10 @@ pub struct LazyLock<T, F = fn() -> T> {
 
 // SAFETY: `make` is touched by the one thread that makes the value only, which is why it must be Send and need not be Sync.
 unsafe impl<T: Send + Sync, F: Send> Sync for LazyLock<T, F> {}
+impl<T: UnwindSafe, F: UnwindSafe> UnwindSafe for LazyLock<T, F> {}
+impl<T: UnwindSafe + RefUnwindSafe, F: UnwindSafe> RefUnwindSafe for LazyLock<T, F> {}
 
-assert_impl_all!(LazyLock<u8>: Send, Sync);
+assert_impl_all!(LazyLock<u8>: Send, Sync, UnwindSafe, RefUnwindSafe);
 assert_not_impl_any!(LazyLock<Cell<u8>>: Sync);
 
 impl<T, F: FnOnce() -> T> LazyLock<T, F> {
@@ -290,6 +285,28 @@ impl<T, F: FnOnce() -> T> LazyLock<T, F> {
             None => unreachable!("the function is taken once, with the value"),
         })
     }
+
+    /// Makes the value if it has not been made, and gives it out to be changed.
+    pub fn force_mut(this: &mut LazyLock<T, F>) -> &mut T {
+        LazyLock::force(this);
+        match this.value.get_mut() {
+            Some(value) => value,
+            None => unreachable!("it was just made"),
+        }
+    }
+}
+
+impl<T, F> LazyLock<T, F> {
+    /// The value, if it has been made.
+    #[inline]
+    pub fn get(this: &LazyLock<T, F>) -> Option<&T> {
+        this.value.get()
+    }
+
+    /// The value, if it has been made.
+    pub fn get_mut(this: &mut LazyLock<T, F>) -> Option<&mut T> {
+        this.value.get_mut()
+    }
 }
 
 impl<T, F: FnOnce() -> T> Deref for LazyLock<T, F> {
@@ -298,6 +315,13 @@ impl<T, F: FnOnce() -> T> Deref for LazyLock<T, F> {
     #[inline]
     fn deref(&self) -> &T {
         LazyLock::force(self)
+    }
+}
+
+impl<T, F: FnOnce() -> T> DerefMut for LazyLock<T, F> {
+    #[inline]
+    fn deref_mut(&mut self) -> &mut T {
+        LazyLock::force_mut(self)
     }
 }
 

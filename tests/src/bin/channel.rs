@@ -17,7 +17,7 @@ use rt0::sync::{
 use rt0::thread::{self, JoinHandle, spawn};
 use rt0::time::Instant;
 use rt0::{Errno, sys};
-use rt0_tests::{tests, wait_until};
+use rt0_tests::{prints, tests, wait_until};
 
 const TICK: Duration = Duration::from_millis(20);
 
@@ -337,6 +337,36 @@ tests! {
         thread::sleep(TICK);
         drop(sender);
         assert_eq!(join(waiting), [Err(RecvError); 2]);
+    }
+
+    fn a_receiver_becomes_the_values_it_receives() {
+        static CHANNEL: Channel<u32, 4> = Channel::new();
+        let (sender, receiver) = CHANNEL.split();
+        (1..=3).for_each(|number| sender.send(number).unwrap());
+        assert!(receiver.try_iter().eq([1, 2, 3]));
+        sender.send(4).unwrap();
+        assert_eq!(receiver.iter().next(), Some(4));
+        sender.send(5).unwrap();
+        drop(sender);
+        assert!(receiver.into_iter().eq([5]));
+    }
+
+    fn the_errors_of_a_channel_say_what_stds_say() {
+        assert!(prints(format_args!("{:?}: {0}", SendError(1)), "SendError { .. }: sending on a closed channel"));
+        let error = TrySendError::Full(1);
+        assert!(prints(format_args!("{error:?}: {error}"), "TrySendError::Full(..): sending on a full channel"));
+        let error = TrySendError::from(SendError(1));
+        assert!(prints(format_args!("{error:?}: {error}"), "TrySendError::Disconnected(..): sending on a closed channel"));
+        assert!(prints(format_args!("{:?}: {0}", RecvError), "RecvError: receiving on a closed channel"));
+        assert!(prints(format_args!("{:?}: {0}", TryRecvError::Empty), "Empty: receiving on an empty channel"));
+        let error = TryRecvError::from(RecvError);
+        assert!(prints(format_args!("{error:?}: {error}"), "Disconnected: receiving on a closed channel"));
+        let error = RecvTimeoutError::Timeout;
+        assert!(prints(format_args!("{error:?}: {error}"), "Timeout: timed out waiting on channel"));
+        let error = RecvTimeoutError::from(RecvError);
+        let said = "Disconnected: channel is empty and sending half is closed";
+        assert!(prints(format_args!("{error:?}: {error}"), said));
+        let _: &dyn core::error::Error = &error;
     }
 
     fn a_channel_drops_what_nobody_received_once() {

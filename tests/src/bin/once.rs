@@ -114,6 +114,12 @@ tests! {
         assert_eq!(DROPS.load(Relaxed), 3);
     }
 
+    fn a_once_lock_may_refer_to_what_is_dropped_before_it() {
+        let lock = OnceLock::new();
+        let value = Dropped;
+        assert!(lock.set(&value).is_ok());
+    }
+
     fn one_thread_makes_the_value_and_all_get_the_same() {
         static LOCK: OnceLock<[u32; 4]> = OnceLock::new();
         static MADE: AtomicU32 = AtomicU32::new(0);
@@ -180,6 +186,15 @@ tests! {
         assert_eq!(join([(); 4].map(|()| spawn(|| *LAZY + 1).unwrap())), [42; 4]);
         assert_eq!((*LazyLock::force(&LAZY), MADE.load(Relaxed)), (41, 1));
         assert_eq!(*LazyLock::<u8>::default(), 0);
+    }
+
+    fn a_lazy_value_is_its_owners_to_look_at_and_to_change() {
+        let mut lazy = LazyLock::new(|| 1);
+        assert!(LazyLock::get(&lazy).is_none() && LazyLock::get_mut(&mut lazy).is_none());
+        *LazyLock::force_mut(&mut lazy) += 1;
+        *lazy += 1;
+        *LazyLock::get_mut(&mut lazy).unwrap() += 1;
+        assert_eq!((LazyLock::get(&lazy), *lazy), (Some(&4), 4));
     }
 
     fn a_lazy_value_takes_a_closure_that_owns_what_it_needs() {

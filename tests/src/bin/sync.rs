@@ -10,7 +10,10 @@ use core::time::Duration;
 
 use linux_raw_sys::general as k;
 use rt0::signal::{self, Action, Signal};
-use rt0::sync::{Condvar, Mutex, RwLock, RwLockWriteGuard};
+use rt0::sync::{
+    Condvar, MappedMutexGuard, MappedRwLockReadGuard, MappedRwLockWriteGuard, Mutex, MutexGuard, RwLock,
+    RwLockReadGuard, RwLockWriteGuard,
+};
 use rt0::sys;
 use rt0::thread::{self, JoinHandle, spawn};
 use rt0::time::Instant;
@@ -46,11 +49,35 @@ tests! {
         assert_eq!(&*unsized_one.lock(), &[1, 7, 3]);
     }
 
+    fn a_mutex_takes_a_new_value_and_gives_out_the_old() {
+        let mutex = Mutex::new(Some(Dropped));
+        drop(mutex.replace(None));
+        assert_eq!(DROPS.load(Relaxed), 1);
+        mutex.set(Some(Dropped));
+        mutex.set(None);
+        assert_eq!(DROPS.load(Relaxed), 2);
+        assert!(mutex.lock().is_none());
+        assert_eq!(Mutex::new([1, 2]).get_cloned(), [1, 2]);
+    }
+
+    fn a_guard_of_a_part_keeps_the_whole_mutex_locked() {
+        let mutex = Mutex::new([Some(1), None]);
+        let guard = MutexGuard::filter_map(mutex.lock(), |pair| pair[1].as_mut()).unwrap_err();
+        let part = MutexGuard::map(guard, |pair| &mut pair[0]);
+        let mut number = MappedMutexGuard::filter_map(part, |first| first.as_mut()).unwrap();
+        *number += 1;
+        assert!(mutex.try_lock().is_none());
+        assert!(prints(format_args!("{number:?} {number}"), "2 2"));
+        let number = MappedMutexGuard::filter_map(number, |_| None::<&mut u8>).unwrap_err();
+        drop(MappedMutexGuard::map(number, |number| number));
+        assert_eq!(mutex.try_lock().map(|pair| *pair), Some([Some(2), None]));
+    }
+
     fn a_mutex_prints_its_value_or_that_it_is_locked() {
         let mutex = Mutex::new(5);
-        assert!(prints(format_args!("{mutex:?}"), "Mutex { data: 5 }"));
+        assert!(prints(format_args!("{mutex:?}"), "Mutex { data: 5, .. }"));
         let guard = mutex.lock();
-        assert!(prints(format_args!("{mutex:?} {guard:?} {guard}"), "Mutex { data: <locked> } 5 5"));
+        assert!(prints(format_args!("{mutex:?} {guard:?} {guard}"), "Mutex { data: <locked>, .. } 5 5"));
     }
 
     fn one_thread_at_a_time_has_a_mutex() {
@@ -224,18 +251,52 @@ tests! {
     fn a_rwlock_gives_its_value_out_to_who_owns_it_and_prints_it() {
         let mut lock = RwLock::from(4);
         *lock.get_mut() += 1;
-        assert!(prints(format_args!("{lock:?}"), "RwLock { data: 5 }"));
+        assert!(prints(format_args!("{lock:?}"), "RwLock { data: 5, .. }"));
         let reader = lock.read();
-        assert!(prints(format_args!("{lock:?} {reader:?} {reader}"), "RwLock { data: 5 } 5 5"));
+        assert!(prints(format_args!("{lock:?} {reader:?} {reader}"), "RwLock { data: 5, .. } 5 5"));
         drop(reader);
         let writer = lock.write();
-        assert!(prints(format_args!("{lock:?} {writer:?} {writer}"), "RwLock { data: <locked> } 5 5"));
+        assert!(prints(format_args!("{lock:?} {writer:?} {writer}"), "RwLock { data: <locked>, .. } 5 5"));
         drop(writer);
         assert_eq!(lock.into_inner(), 5);
         assert_eq!(*RwLock::<u8>::default().read(), 0);
         let unsized_one: &RwLock<[u8]> = &RwLock::new([1, 2, 3]);
         unsized_one.write()[0] = 9;
         assert_eq!(unsized_one.read().len(), 3);
+    }
+
+    fn a_rwlock_takes_a_new_value_and_gives_out_the_old() {
+        let lock = RwLock::new(1);
+        assert_eq!((lock.replace(2), lock.get_cloned()), (1, 2));
+        lock.set(3);
+        assert_eq!(lock.into_inner(), 3);
+    }
+
+    fn guards_of_parts_keep_a_rwlock_as_the_guard_of_the_whole_did() {
+        let lock = RwLock::new((1, 2));
+        let reader = RwLockReadGuard::map(lock.read(), |pair| &pair.1);
+        let reader = MappedRwLockReadGuard::filter_map(reader, |_| None::<&u8>).unwrap_err();
+        assert!(*reader == 2 && lock.try_read().is_some() && lock.try_write().is_none());
+        drop(reader);
+        let writer = RwLockWriteGuard::filter_map(lock.write(), |_| None::<&mut u8>).unwrap_err();
+        let mut writer = RwLockWriteGuard::map(writer, |pair| &mut pair.0);
+        *writer += 4;
+        assert!(lock.try_read().is_none());
+        drop(MappedRwLockWriteGuard::map(writer, |first| first));
+        assert_eq!(*lock.try_write().unwrap(), (5, 2));
+    }
+
+    fn a_guard_for_reading_is_one_for_what_lives_less_long() {
+        fn same<'a>(guard: RwLockReadGuard<'_, &'a i32>, other: &'a i32) -> bool {
+            **guard == *other
+        }
+        fn same_part<'a>(guard: MappedRwLockReadGuard<'_, &'a i32>, other: &'a i32) -> bool {
+            **guard == *other
+        }
+        static LOCK: RwLock<&'static i32> = RwLock::new(&5);
+        let five = core::hint::black_box(5);
+        assert!(same(LOCK.read(), &five));
+        assert!(same_part(RwLockReadGuard::map(LOCK.read(), |number| number), &five));
     }
 
     fn readers_never_see_a_writers_work_half_done() {
