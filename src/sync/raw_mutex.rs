@@ -175,14 +175,13 @@ impl RawMutex {
 
     /// Joins the waiters and sleeps.
     fn wait(&self, deadline: Option<Instant>) -> bool {
-        // Acquire: before the state is looked at (2).
-        let mut turn = self.turn.load(Acquire);
+        let mut turn = self.turn.load(Relaxed); // Before the release that announces (2), as wherever `turn` is read.
         let mut state = self.state.load(Relaxed);
         while state & (LOCKED | CLOSED) == 0 || !self.join(&mut state) {
             if self.try_lock() {
                 return true;
             }
-            turn = self.turn.load(Acquire);
+            turn = self.turn.load(Relaxed);
             state = self.state.load(Relaxed);
         }
         let late = base::wait(&self.turn, turn, deadline, FRESH);
@@ -201,7 +200,7 @@ impl RawMutex {
     pub(super) fn take_turn(&self, mut late: bool, deadline: Option<Instant>) -> bool {
         let mut looks = if base::processors() > 1 { LOOKS } else { 0 };
         loop {
-            let turn = self.turn.load(Acquire); // Acquire: before the state is looked at (2).
+            let turn = self.turn.load(Relaxed);
             let state = self.state.load(Relaxed);
             let others = state - WAITER >= WAITER;
             if state & LOCKED == 0 {
@@ -242,7 +241,7 @@ impl RawMutex {
     /// the thread, which then goes on with [`RawMutex::take_turn`] when it wakes.
     pub(super) fn adopt(&self, word: &AtomicU32, mark: impl FnOnce()) -> bool {
         loop {
-            let turn = self.turn.load(Acquire); // Acquire: as in `wait`.
+            let turn = self.turn.load(Relaxed);
             let mut state = self.state.load(Relaxed);
             if state & LOCKED == 0 {
                 return false;
@@ -251,7 +250,8 @@ impl RawMutex {
                 mark();
                 base::requeue(word, &self.turn);
                 // An unlock that came before the thread was here has woken another, or nobody: then wake one in its place.
-                if self.turn.fetch_add(0, Acquire) != turn {
+                // An exchange sees the newest: the step came before that unlock's wake, which came before the requeue.
+                if self.turn.fetch_add(0, Relaxed) != turn {
                     base::wake(&self.turn, 1, ANY);
                 }
                 return true;

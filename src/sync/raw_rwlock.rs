@@ -18,7 +18,7 @@
 use core::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 
 use super::raw_mutex::RawMutex;
-use crate::futex::base::{self, ANY, AtomicU32, const_fn};
+use crate::futex::base::{self, ANY, AtomicU32, MODEL, const_fn};
 use crate::time::Instant;
 
 pub(super) struct RawRwLock {
@@ -44,7 +44,7 @@ const READER: u32 = 1 << 4;
 /// A reader that waits to be let in.
 const WAITING: u32 = 1 << 18;
 /// How many readers are counted. One more, a writer that becomes a reader, still has room.
-pub(super) const MOST: u32 = (1 << 14) - 2;
+pub(super) const MOST: u32 = if MODEL { 2 } else { (1 << 14) - 2 };
 
 /// The kinds of sleepers: who wakes when the writer is done, and the writer that waits for readers to leave.
 const FOLLOWERS: u32 = 1;

@@ -25,7 +25,7 @@ fn loom_values_arrive_in_order_and_whole() {
 
 #[test]
 fn loom_the_last_sender_to_go_ends_every_wait() {
-    model(1, || {
+    model(0, || {
         let channel: &'static Channel<u32, 1> = Box::leak(Box::new(Channel::new()));
         let (sender, receiver) = channel.split();
         let receivers = [receiver.clone(), receiver].map(|receiver| thread::spawn(move || receiver.recv()));
@@ -35,5 +35,18 @@ fn loom_the_last_sender_to_go_ends_every_wait() {
         let mut got = join(receivers);
         got.sort_by_key(|result| result.is_err());
         assert_eq!(got, [Ok(3), Err(RecvError)]);
+    });
+}
+
+#[test]
+fn loom_the_last_receiver_to_go_ends_every_wait() {
+    model(0, || {
+        let channel: &'static Channel<u32, 1> = Box::leak(Box::new(Channel::new()));
+        let (sender, receiver) = channel.split();
+        sender.send(1).unwrap();
+        let senders = [sender.clone(), sender].map(|sender| thread::spawn(move || sender.send(2)));
+        let_others_go_first();
+        drop(receiver);
+        assert!(join(senders).iter().all(|sent| sent.is_err()));
     });
 }

@@ -37,7 +37,7 @@ fn loom_a_notification_while_the_lock_is_held_makes_the_waiter_one_of_the_lock()
 }
 
 #[test]
-fn loom_a_notification_for_all_reaches_all_while_signals_come() {
+fn loom_a_notification_for_all_reaches_all() {
     model(1, || {
         let flag = Arc::new(Flag::default());
         let waiters =
@@ -46,9 +46,23 @@ fn loom_a_notification_for_all_reaches_all_while_signals_come() {
         let mut up = flag.up.lock();
         *up = 1;
         flag.changed.notify_all();
-        interrupt();
         drop(up);
         join(waiters);
+    });
+}
+
+#[test]
+fn loom_a_notification_is_not_lost_to_a_signal() {
+    model(2, || {
+        let flag = Arc::new(Flag::default());
+        let waiter = spawn(&flag, |flag| drop(flag.changed.wait_while(flag.up.lock(), |up| *up == 0)));
+        let_others_go_first();
+        let mut up = flag.up.lock();
+        *up = 1;
+        flag.changed.notify_all();
+        interrupt();
+        drop(up);
+        waiter.join().unwrap();
         assert_eq!(flag.up.try_lock().map(|up| *up), Some(1));
     });
 }

@@ -21,7 +21,7 @@ fn loom_writers_exclude_each_other_and_pass_their_turn_on() {
         let writers = [(); 2].map(|()| spawn(&lock, |lock| lock.write().add(1)));
         lock.read().get();
         join(writers);
-        assert_eq!(lock.write().add(1), 3);
+        assert_eq!(lock.try_write().expect("nobody is left").add(1), 3);
     });
 }
 
@@ -81,5 +81,48 @@ fn loom_a_writer_becomes_a_reader_without_another_between() {
         drop(guard);
         other.join().unwrap();
         assert_eq!(lock.read().get(), 11);
+    });
+}
+
+#[test]
+fn loom_a_writer_that_gives_up_its_place_leaves_nothing() {
+    model(3, || {
+        let lock = Arc::new(RwLock::new(Watched::default()));
+        let guard = lock.write();
+        let writer = spawn(&lock, |lock| lock.try_write_until(some_time()).map(|guard| guard.add(1)).is_some());
+        let_others_go_first();
+        expire();
+        drop(guard);
+        let written = writer.join().unwrap();
+        assert_eq!(lock.try_write().expect("nobody is left").add(0), u32::from(written));
+    });
+}
+
+#[test]
+fn loom_a_lock_full_of_readers_lets_the_next_in_when_one_leaves() {
+    model(3, || {
+        let lock = Arc::new(RwLock::new(Watched::default()));
+        let guards = [lock.read(), lock.read()];
+        let late = spawn(&lock, |lock| lock.read().get());
+        let [first, second] = guards;
+        drop(first);
+        late.join().unwrap();
+        drop(second);
+        assert_eq!(lock.try_write().expect("nobody is left").add(1), 1);
+    });
+}
+
+#[test]
+fn loom_a_reader_that_comes_while_others_are_let_in_gets_in_too() {
+    model(1, || {
+        let lock = Arc::new(RwLock::new(Watched::default()));
+        let guard = lock.write();
+        let reader = spawn(&lock, |lock| lock.read().get());
+        let_others_go_first();
+        drop(guard);
+        let writer = spawn(&lock, |lock| lock.write().add(1));
+        assert!(lock.read().get() <= 1);
+        reader.join().unwrap();
+        writer.join().unwrap();
     });
 }
