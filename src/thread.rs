@@ -33,6 +33,7 @@
 mod interrupt;
 mod list;
 mod overflow;
+mod scope;
 
 use core::cell::UnsafeCell;
 use core::fmt;
@@ -70,6 +71,7 @@ pub use interrupt::Generation;
 pub(crate) use list::List;
 pub(crate) use overflow::main_stack_end;
 pub use overflow::report_overflows;
+pub use scope::{Scope, ScopedJoinHandle, scope};
 
 /// Starts a thread that calls `f`, with [`Builder`]'s defaults.
 ///
@@ -119,6 +121,17 @@ impl<'a> Builder<'a> {
         F: FnOnce() -> T + Send + 'static,
         T: Send + 'static,
     {
+        // SAFETY: 1. Of these types. 2. Both may live for ever.
+        unsafe { self.launch(f, run::<F, T>) }
+    }
+
+    /// Starts a thread that does `run`, which finds `content` at [`Block::launch`].
+    ///
+    /// # Safety
+    ///
+    /// 1. `run` takes a `C` from there and leaves the result to [`finish`], as a `T`. Another thread may have either.
+    /// 2. What `content` and the result borrow outlives `run`, and the handle.
+    unsafe fn launch<C, T>(self, content: C, run: unsafe fn(&Block)) -> Result<JoinHandle<T>> {
         let name = self.name.unwrap_or_default();
         if name.contains('\0') {
             return Err(Errno::EINVAL);
@@ -130,15 +143,15 @@ impl<'a> Builder<'a> {
         let id = ThreadId::next()?;
         let mut mapping = Mapping::new(
             self.stack_size,
-            &[(tls.size, tls.align), (size_of::<Launch<F, T>>(), align_of::<Launch<F, T>>()), (name.len(), 1)],
+            &[(tls.size, tls.align), (size_of::<Launch<C, T>>(), align_of::<Launch<C, T>>()), (name.len(), 1)],
         )?;
         let area = mapping.carve(tls.size, tls.align);
-        let launch = mapping.carve(size_of::<Launch<F, T>>(), align_of::<Launch<F, T>>());
+        let launch = mapping.carve(size_of::<Launch<C, T>>(), align_of::<Launch<C, T>>());
         let name_at = mapping.carve(name.len(), 1);
         let stack = mapping.carve(0, STACK_ALIGN);
 
         // SAFETY: carved from a fresh mapping, for this type among others.
-        unsafe { launch.cast::<F>().write(f) };
+        unsafe { launch.cast::<C>().write(content) };
         // SAFETY: as above, of this length.
         unsafe { name_at.copy_from_nonoverlapping(name.as_ptr(), name.len()) };
         // SAFETY: just written, from a str; the mapping keeps it as long as the block, and nobody writes to it again.
@@ -151,7 +164,7 @@ impl<'a> Builder<'a> {
             signal_stack: mapping.signal_stack,
             stack: mapping.stack_base.addr()..stack.addr(),
             launch,
-            run: run::<F, T>,
+            run,
             ..Block::new(id)
         };
         // SAFETY: 1. Carved with the layout's size and alignment, and fresh, so zero. 2. The layout is the image's.
@@ -163,8 +176,8 @@ impl<'a> Builder<'a> {
                 Ok(JoinHandle { block, result: launch.cast(), owns: PhantomData })
             }
             Err(errno) => {
-                // SAFETY: no thread started, so the closure is still here and nobody else's.
-                unsafe { launch.cast::<F>().drop_in_place() };
+                // SAFETY: no thread started, so the content is still here and nobody else's.
+                unsafe { launch.cast::<C>().drop_in_place() };
                 Err(errno)
             }
         }
@@ -183,10 +196,10 @@ const STACK_ALIGN: usize = 16;
 /// Less could not hold what runs before and after the closure.
 const MIN_STACK_SIZE: usize = 16 << 10;
 
-/// Room for the closure, and once it ran, for its result; either starts where the room does.
+/// Room for the closure and what goes with it, and once it ran, for its result; either starts where the room does.
 #[repr(C)]
-union Launch<F, T> {
-    _closure: ManuallyDrop<F>,
+union Launch<C, T> {
+    _content: ManuallyDrop<C>,
     _result: ManuallyDrop<T>,
 }
 
@@ -280,17 +293,26 @@ pub(crate) unsafe extern "C" fn rust_thread(block: *mut u8) -> ! {
     unsafe { sys::exit(0) }
 }
 
-/// Calls the closure and settles who drops its result (5).
+/// Calls the closure and settles who drops its result.
 ///
 /// # Safety
 ///
-/// 1. `this.launch` holds a `Launch<F, T>` with a closure that nobody else will take.
+/// 1. `this.launch` holds an `F`, has room for a `T`, and nobody else will take it.
 unsafe fn run<F: FnOnce() -> T, T>(this: &Block) {
     // SAFETY: 1. It is read once.
     let closure = unsafe { this.launch.cast::<F>().read() };
-    let result = closure();
+    // SAFETY: 1. The closure was taken above.
+    unsafe { finish(this, closure()) };
+}
+
+/// Leaves the result to the handle, or drops it (5).
+///
+/// # Safety
+///
+/// 1. `this` is the calling thread's, and `this.launch` has room for a `T` and nothing in it any more.
+unsafe fn finish<T>(this: &Block, result: T) {
     let room = this.launch.cast::<T>();
-    // SAFETY: 1. The closure is gone; the room is for either.
+    // SAFETY: 1. is our caller's.
     unsafe { room.write(result) };
     // Release: the result comes before the word that says it is there. The other side's exchange is in
     // `JoinHandle::drop`.

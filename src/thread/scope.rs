@@ -1,0 +1,186 @@
+//! Threads that may borrow, for the scope that they run in ends after them.
+
+use core::fmt;
+use core::marker::PhantomData;
+use core::sync::atomic::{
+    AtomicU32,
+    Ordering::{Acquire, Relaxed, Release},
+};
+
+use static_assertions::assert_impl_all;
+
+use super::{Block, Builder, JoinHandle, Thread, finish};
+use crate::errno::Result;
+use crate::{futex, sys};
+
+/// Calls `f` with a [`Scope`], and returns when `f` and every thread that was started in the scope are done: their closures
+/// have returned, their results were dropped or taken, the destructors of their thread-locals have run. So these threads
+/// may borrow whatever outlives the call.
+///
+/// ```ignore
+/// let (mut sum, words) = (0, ["one", "two"]);
+/// thread::scope(|scope| {
+///     let first = scope.spawn(|| words[0].len())?; // Borrows `words`.
+///     scope.spawn(|| sum += words[1].len())?; // Borrows `sum` too, and is waited for at the end.
+///     Ok(first.join())
+/// })?;
+/// ```
+///
+/// A panic, in `f` or in a thread, ends the process with status 101, as any other.
+pub fn scope<'env, F, T>(f: F) -> T
+where
+    F: for<'scope> FnOnce(&'scope Scope<'scope, 'env>) -> T,
+{
+    /// In `drop`, so that nothing that ends `f` comes past it.
+    struct Wait<'a>(&'a AtomicU32);
+    impl Drop for Wait<'_> {
+        fn drop(&mut self) {
+            wait_for_all(self.0);
+        }
+    }
+    let scope = Scope { running: AtomicU32::new(0), scope: PhantomData, env: PhantomData };
+    let _wait = Wait(&scope.running);
+    f(&scope)
+}
+
+/// Starts threads that may borrow: see [`scope`].
+///
+/// `'scope` is the life of the scope, in which threads may be started and run: from before `f` is called until all have
+/// ended. `'env` is the life of what they may borrow, and at least as long.
+pub struct Scope<'scope, 'env: 'scope> {
+    /// ```text
+    /// │ WAITED │ how many of its threads may still borrow … 31 bits │
+    /// ```
+    running: AtomicU32,
+    /// Neither may be taken for a shorter or a longer one: a thread could then borrow from another thread's closure.
+    scope: PhantomData<&'scope mut &'scope ()>,
+    env: PhantomData<&'env mut &'env ()>,
+}
+
+/// Who opened the scope sleeps, or is about to.
+const WAITED: u32 = 1 << 31;
+
+assert_impl_all!(Scope<'static, 'static>: Send, Sync);
+
+impl<'scope, 'env> Scope<'scope, 'env> {
+    /// Starts a thread that calls `f`, with [`Builder`]'s defaults. Errors: those of [`spawn`](super::spawn).
+    ///
+    /// Whoever has the scope may call it, also its threads. A handle that is dropped leaves the thread to the scope's end.
+    pub fn spawn<F, T>(&'scope self, f: F) -> Result<ScopedJoinHandle<'scope, T>>
+    where
+        F: FnOnce() -> T + Send + 'scope,
+        T: Send + 'scope,
+    {
+        Builder::new().spawn_scoped(self, f)
+    }
+}
+
+impl Builder<'_> {
+    /// Starts a thread in a scope; see [`Scope::spawn`].
+    pub fn spawn_scoped<'scope, 'env, F, T>(
+        self,
+        scope: &'scope Scope<'scope, 'env>,
+        f: F,
+    ) -> Result<ScopedJoinHandle<'scope, T>>
+    where
+        F: FnOnce() -> T + Send + 'scope,
+        T: Send + 'scope,
+    {
+        // Relaxed: the new thread comes after this anyway. Threads are fewer than the bits count: the kernel has 22 for them.
+        scope.running.fetch_add(1, Relaxed);
+        let scoped = Scoped { running: &raw const scope.running, f };
+        // SAFETY: 1. Of these types. 2. The scope ends after the thread has left it, and the handle does not outlive it.
+        match unsafe { self.launch(scoped, run::<F, T>) } {
+            Ok(handle) => Ok(ScopedJoinHandle { handle, scope: PhantomData }),
+            Err(errno) => {
+                // SAFETY: 1. Counted above, and no thread does it.
+                unsafe { leave(&raw const scope.running) };
+                Err(errno)
+            }
+        }
+    }
+}
+
+/// What a thread in a scope starts from.
+struct Scoped<F> {
+    running: *const AtomicU32,
+    f: F,
+}
+
+/// Calls the closure, settles who drops its result, and leaves the scope as the last thing that can use a borrow.
+///
+/// # Safety
+///
+/// 1. `this.launch` holds a `Scoped<F>`, has room for a `T`, and nobody else will take it.
+/// 2. The scope counts this thread.
+unsafe fn run<F: FnOnce() -> T, T>(this: &Block) {
+    // SAFETY: 1. It is read once.
+    let Scoped { running, f } = unsafe { this.launch.cast::<Scoped<F>>().read() };
+    // SAFETY: 1. Its content was taken above.
+    unsafe { finish(this, f()) };
+    // SAFETY: 1. is our 2.
+    unsafe { leave(running) };
+}
+
+/// Counts one thread less, and wakes who waits for the last one.
+///
+/// # Safety
+///
+/// 1. The scope of `running` counts the caller, once, and so is still there.
+unsafe fn leave(running: *const AtomicU32) {
+    // SAFETY: 1. It is there until this is done.
+    // Release: what the thread did comes before the scope's end.
+    let before = unsafe { (*running).fetch_sub(1, Release) };
+    if before == WAITED | 1 {
+        // The word may be gone by now, or be another: whoever waits on that looks again.
+        futex::wake_at(running, false, 1, sys::FUTEX_ANY);
+    }
+}
+
+fn wait_for_all(running: &AtomicU32) {
+    // Acquire, here and below: pairs with the release in `leave`, each of which comes down to this.
+    if running.load(Acquire) == 0 {
+        return;
+    }
+    let mut seen = running.fetch_or(WAITED, Acquire) | WAITED;
+    while seen != WAITED {
+        let _ = futex::wait(running, seen);
+        seen = running.load(Acquire);
+    }
+}
+
+/// Owns a thread in a scope: [`join`](ScopedJoinHandle::join) it for its result, or drop it and let the scope wait.
+pub struct ScopedJoinHandle<'scope, T> {
+    handle: JoinHandle<T>,
+    scope: PhantomData<&'scope ()>,
+}
+
+impl<T> ScopedJoinHandle<'_, T> {
+    /// Waits for the thread to end and returns what its closure returned; see [`JoinHandle::join`].
+    pub fn join(self) -> T {
+        self.handle.join()
+    }
+
+    /// Whether the closure has returned; see [`JoinHandle::is_finished`].
+    pub fn is_finished(&self) -> bool {
+        self.handle.is_finished()
+    }
+
+    /// The thread.
+    pub fn thread(&self) -> Thread {
+        self.handle.thread()
+    }
+}
+
+impl fmt::Debug for Scope<'_, '_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let running = self.running.load(Relaxed) & !WAITED;
+        f.debug_struct("Scope").field("running", &running).finish_non_exhaustive()
+    }
+}
+
+impl<T> fmt::Debug for ScopedJoinHandle<'_, T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ScopedJoinHandle").field("thread", &self.thread()).finish_non_exhaustive()
+    }
+}
