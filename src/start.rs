@@ -57,7 +57,9 @@ fn run(env: Env) -> ! {
         unsafe { constructor(argc, argv, envp) };
         next = next.wrapping_add(1);
     }
-    sys::exit_group(__rt0_entry_is_missing(env))
+    let status = __rt0_entry_is_missing(env);
+    thread::end_main();
+    sys::exit_group(status)
 }
 
 /// Sees to it that descriptors 0, 1 and 2 are open: else the next file that the program opens becomes its standard

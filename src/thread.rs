@@ -32,6 +32,8 @@
 
 mod interrupt;
 mod list;
+#[doc(hidden)]
+pub mod local;
 mod overflow;
 mod scope;
 
@@ -69,6 +71,7 @@ use crate::vdso;
 
 pub use interrupt::Generation;
 pub(crate) use list::List;
+pub use local::{AccessError, LocalKey};
 pub(crate) use overflow::main_stack_end;
 pub use overflow::report_overflows;
 pub use scope::{Scope, ScopedJoinHandle, scope};
@@ -275,6 +278,7 @@ pub(crate) unsafe extern "C" fn rust_thread(block: *mut u8) -> ! {
     this.mask.restore();
     // SAFETY: `launch` is what `run` was made for, and it runs once.
     unsafe { (this.run)(this) };
+    this.destructors.run();
     signal::block_everything();
     List::lock_in_silence().unlink(NonNull::from_ref(this));
     this.interrupts.end();
@@ -348,6 +352,7 @@ pub(crate) struct Block {
     interrupts: interrupt::Interrupts,
     links: list::Links,
     pub(crate) mailbox: Mailbox,
+    destructors: local::Destructors,
     /// What the vDSO makes this thread's random bytes with.
     random: vdso::StateSlot,
     pub(crate) profile: profile::Slot,
@@ -385,6 +390,7 @@ impl Block {
             interrupts: interrupt::Interrupts::new(),
             links: list::Links::new(),
             mailbox: Mailbox::new(),
+            destructors: local::Destructors::new(),
             random: vdso::StateSlot::new(),
             profile: profile::Slot::new(),
             id,
@@ -542,6 +548,12 @@ fn main_area_of(tls: &Layout) -> Result<*mut u8> {
     // SAFETY: 1. Not MAP_FIXED.
     let base = unsafe { sys::mmap(null_mut(), len, k::PROT_READ | k::PROT_WRITE, flags, -1, 0) }?;
     Ok(base.wrapping_add(base.addr().wrapping_neg() & (tls.align - 1)))
+}
+
+/// What the main thread has to do when `main` has returned.
+pub(crate) fn end_main() {
+    // SAFETY: the main thread's block stays.
+    unsafe { this_block().as_ref() }.destructors.run();
 }
 
 /// The name to show for the current thread, also before it has a block (then the process is still starting).

@@ -21,6 +21,13 @@ use crate::arch::{Arch, Cpu, Tls};
 unsafe extern "C" {
     /// The program's own ELF header, mapped with its first segment; the linker defines it.
     static __ehdr_start: elf::Elf_Ehdr;
+
+    /// What in the program lies where the thread pointer points, without its bias, in a thread's TLS. The script has one for
+    /// variant II and one for each control block of variant I; all say what [`Layout`] says.
+    static __rt0_tls_below: u8;
+    static __rt0_tls_above_0: u8;
+    static __rt0_tls_above_8: u8;
+    static __rt0_tls_above_16: u8;
 }
 
 /// The program's TLS image.
@@ -142,6 +149,25 @@ pub(crate) unsafe fn block_of_this_thread<B>() -> NonNull<B> {
     unsafe { NonNull::new_unchecked(block.cast()) }
 }
 
+const _: () = assert!(
+    matches!(Cpu::TLS, Tls::Below | Tls::Above { tcb: 0 | 8 | 16, .. }),
+    "link.ld has no __rt0_tls_above_* for a control block of this size"
+);
+
+/// The calling thread's copy of something in the program's TLS image. (A `#[thread_local]` is found so by the compiler.)
+#[inline(always)]
+pub(crate) fn copy_of_this_thread<T>(in_image: *const T) -> *mut T {
+    // SAFETY: 1. All safe code runs where the thread pointer is set.
+    let thread_pointer = unsafe { Cpu::thread_pointer() };
+    let (origin, bias) = match Cpu::TLS {
+        Tls::Below => (&raw const __rt0_tls_below, 0),
+        Tls::Above { tcb: 16, bias } => (&raw const __rt0_tls_above_16, bias),
+        Tls::Above { tcb: 8, bias } => (&raw const __rt0_tls_above_8, bias),
+        Tls::Above { bias, .. } => (&raw const __rt0_tls_above_0, bias),
+    };
+    thread_pointer.wrapping_add(in_image.addr()).wrapping_sub(origin.addr() + bias).cast()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -180,6 +206,29 @@ mod tests {
                 }
             }
         }
+    }
+
+    #[test]
+    fn the_linker_scripts_origins_agree_with_every_variant() {
+        for align in [1, 4, 8, 16, 64, 4096] {
+            for size in [1, 8, 100, 5000] {
+                let image = image(size, align, 0);
+                let start = 10 * align; // Where the image lies in the program.
+                let below = (start + size).next_multiple_of(align);
+                assert_eq!(origin(&Tls::Below, &image, start), below, "{image:?}");
+                for tcb in [0, 8, 16] {
+                    let above = if tcb == 0 { start as isize } else { start as isize - tcb.max(align) as isize };
+                    let found = origin(&Tls::Above { tcb, bias: 0 }, &image, start) as isize;
+                    assert_eq!(found, above, "{tcb} {image:?}");
+                }
+            }
+        }
+    }
+
+    /// The address in the program that stands for the thread pointer.
+    fn origin(tls: &Tls, image: &Image, start: usize) -> usize {
+        let layout = Layout::of_variant(tls, BLOCK.0, BLOCK.1, image);
+        start.wrapping_add(layout.thread_pointer).wrapping_sub(layout.image)
     }
 
     fn check(tls: &Tls, image: &Image) {

@@ -118,6 +118,7 @@ unsafe fn run<F: FnOnce() -> T, T>(this: &Block) {
     let Scoped { running, f } = unsafe { this.launch.cast::<Scoped<F>>().read() };
     // SAFETY: 1. Its content was taken above.
     unsafe { finish(this, f()) };
+    this.destructors.run(); // The scope waits for these too.
     // SAFETY: 1. is our 2.
     unsafe { leave(running) };
 }
