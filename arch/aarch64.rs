@@ -17,7 +17,9 @@ use core::mem::offset_of;
 
 use linux_raw_sys::general as k;
 
-use crate::arch::{Arch, CloneArgs, Context, Credentials, Frames, Mmap, RawAction, Timed, Tls, Vdso};
+use crate::arch::{
+    Arch, Bulk, CloneArgs, Context, Credentials, Frames, Mmap, Restorer, Timed, Tls, Ucontext, Vdso, WithRestorer,
+};
 
 pub(crate) struct Cpu;
 
@@ -51,14 +53,12 @@ macro_rules! syscall {
 
 impl Arch for Cpu {
     const MMAP: Mmap = Mmap::Bytes(k::__NR_mmap);
-    const FUTEX: Timed = Timed::Wide(k::__NR_futex);
-    const CLOCK_GETTIME: Timed = Timed::Wide(k::__NR_clock_gettime);
-    const CLOCK_NANOSLEEP: Timed = Timed::Wide(k::__NR_clock_nanosleep);
-    const PPOLL: Timed = Timed::Wide(k::__NR_ppoll);
-    const TIMER_SETTIME: Timed = Timed::Wide(k::__NR_timer_settime);
+    timed!(plain FUTEX, CLOCK_GETTIME, CLOCK_NANOSLEEP, PPOLL, TIMER_SETTIME);
     const EVEN_PAIRS: bool = false;
     const TLS: Tls = Tls::Above { tcb: 16, bias: 0 };
     const UNALIGNED_WORDS: bool = true;
+    const BULK: Option<Bulk> = None;
+    integer!(Pair, pair);
     const VDSO: Vdso = Vdso {
         versions: &["LINUX_2.6.39"],
         clock_gettime: "__kernel_clock_gettime",
@@ -67,18 +67,12 @@ impl Arch for Cpu {
         getrandom: "__kernel_getrandom",
     };
     const CONTEXT: Context = Context {
-        pc: offset_of!(Ucontext, context.pc),
-        sp: offset_of!(Ucontext, context.sp),
-        fp: offset_of!(Ucontext, context.x29),
+        pc: offset_of!(Ucontext<Sigcontext>, context.pc),
+        sp: offset_of!(Ucontext<Sigcontext>, context.sp),
+        fp: offset_of!(Ucontext<Sigcontext>, context.x29),
     };
     const FRAMES: Option<Frames> = Some(Frames { caller: 0, return_address: 8, in_callers: false });
-    const CREDENTIALS: Credentials = Credentials {
-        setuid: k::__NR_setuid,
-        setgid: k::__NR_setgid,
-        setgroups: k::__NR_setgroups,
-        setresuid: k::__NR_setresuid,
-        setresgid: k::__NR_setresgid,
-    };
+    const CREDENTIALS: Credentials = Credentials::PLAIN;
 
     syscall!(syscall0());
     syscall!(syscall1(a in "x0"));
@@ -119,43 +113,38 @@ impl Arch for Cpu {
         tp
     }
 
-    #[inline(never)]
-    unsafe fn clone_thread(args: &CloneArgs) -> isize {
-        #[unsafe(naked)]
-        unsafe extern "C" fn clone(args: *const CloneArgs) -> isize {
-            //   C: clone(args)    kernel: clone(flags, stack, ptid, tls, ctid)
-            //             x0                       x0     x1    x2   x3    x4
-            naked_asm!(
-                ".cfi_startproc",
-                "ldr x1, [x0, {stack}]",
-                "ldr x5, [x0, {start}]",
-                "str x5, [x1, -16]!", // The child's first words, above its stack pointer; still 16-aligned.
-                "ldr x2, [x0, {tid}]",
-                "mov x4, x2",
-                "ldr x3, [x0, {tls}]",
-                "ldr x0, [x0, {flags}]",
-                "mov x8, {nr}",
-                "svc 0",
-                "cbz x0, 2f",
-                "ret", // Parent, or failure: the result is in x0.
-                "2:",
-                ".cfi_undefined x30",
-                "mov x29, 0",   // Child: end of the frame chain.
-                "ldr x0, [sp]", // What the parent left above the stack pointer.
-                "bl {thread}",
-                "udf 0", // Never returns.
-                ".cfi_endproc",
-                stack = const offset_of!(CloneArgs, stack),
-                start = const offset_of!(CloneArgs, start),
-                tid = const offset_of!(CloneArgs, tid),
-                tls = const offset_of!(CloneArgs, tls),
-                flags = const offset_of!(CloneArgs, flags),
-                nr = const k::__NR_clone,
-                thread = sym crate::thread::rust_thread,
-            )
-        }
-        // SAFETY: 1. to 3. are our caller's.
-        unsafe { clone(args) }
+    #[unsafe(naked)]
+    unsafe extern "C" fn clone_thread(args: &CloneArgs) -> isize {
+        //   C: clone(args)    kernel: clone(flags, stack, ptid, tls, ctid)
+        //             x0                       x0     x1    x2   x3    x4
+        naked_asm!(
+            ".cfi_startproc",
+            "ldr x1, [x0, {stack}]",
+            "ldr x5, [x0, {start}]",
+            "str x5, [x1, -16]!", // The child's first words, above its stack pointer; still 16-aligned.
+            "ldr x2, [x0, {tid}]",
+            "mov x4, x2",
+            "ldr x3, [x0, {tls}]",
+            "ldr x0, [x0, {flags}]",
+            "mov x8, {nr}",
+            "svc 0",
+            "cbz x0, 2f",
+            "ret", // Parent, or failure: the result is in x0.
+            "2:",
+            ".cfi_undefined x30",
+            "mov x29, 0",   // Child: end of the frame chain.
+            "ldr x0, [sp]", // What the parent left above the stack pointer.
+            "bl {thread}",
+            "udf 0", // Never returns.
+            ".cfi_endproc",
+            stack = const offset_of!(CloneArgs, stack),
+            start = const offset_of!(CloneArgs, start),
+            tid = const offset_of!(CloneArgs, tid),
+            tls = const offset_of!(CloneArgs, tls),
+            flags = const offset_of!(CloneArgs, flags),
+            nr = const k::__NR_clone,
+            thread = sym crate::thread::rust_thread,
+        )
     }
 
     unsafe fn unmap_and_exit(base: *mut u8, len: usize) -> ! {
@@ -177,42 +166,12 @@ impl Arch for Cpu {
         }
     }
 
-    vdso_in_c!(vdso_clock_gettime, vdso_getrandom);
+    vdso!(vdso_clock_gettime, vdso_getrandom);
 
-    const RESTORER: Option<unsafe extern "C" fn()> = None;
+    const RESTORER: Restorer =
+        Restorer::Field { flag: k::SA_RESTORER, with_info: sigaction_return, plain: sigaction_return };
 
-    type Sigaction = k::kernel_sigaction;
-
-    fn sigaction(action: RawAction) -> k::kernel_sigaction {
-        // SAFETY: both are pointers that the kernel only stores; its type for them is an optional function pointer,
-        // whose None is SIG_DFL.
-        let sa_handler_kernel = unsafe { core::mem::transmute::<usize, k::__kernel_sighandler_t>(action.handler) };
-        k::kernel_sigaction {
-            sa_handler_kernel,
-            sa_flags: action.flags as u64 | k::SA_RESTORER as u64,
-            sa_restorer: Some(restorer), // So that handlers return also where the vDSO is not mapped.
-            sa_mask: action.mask,
-        }
-    }
-
-    fn raw_action(kernel: k::kernel_sigaction) -> RawAction {
-        RawAction {
-            handler: kernel.sa_handler_kernel.map_or(0, |f| f as usize),
-            flags: (kernel.sa_flags & !(k::SA_RESTORER as u64)) as usize,
-            mask: kernel.sa_mask,
-        }
-    }
-}
-
-/// What a handler gets, as far as [`Arch::CONTEXT`] needs it: asm/ucontext.h.
-#[repr(C)]
-#[allow(dead_code)] // Only its offsets are used.
-struct Ucontext {
-    flags_and_link: [usize; 2],
-    stack: k::sigaltstack,
-    sigmask: k::kernel_sigset_t,
-    reserved: [u8; 1024 / 8 - size_of::<k::kernel_sigset_t>()],
-    context: Sigcontext,
+    type Sigaction = WithRestorer;
 }
 
 /// asm/sigcontext.h; aligned by what follows.
@@ -227,9 +186,9 @@ struct Sigcontext {
     pc: u64,
 }
 
-/// Where a signal handler returns to. gdb and libgcc know the frame by exactly these two instructions.
+/// Where a signal handler returns to, also where the vDSO, which has such a place, is not mapped. gdb and libgcc know the frame by exactly these two instructions.
 #[unsafe(naked)]
-unsafe extern "C" fn restorer() {
+unsafe extern "C" fn sigaction_return() {
     naked_asm!(
         "mov x8, {nr}",
         "svc 0",

@@ -19,7 +19,9 @@ use core::mem::offset_of;
 
 use linux_raw_sys::general as k;
 
-use crate::arch::{Arch, CloneArgs, Context, Credentials, Frames, Mmap, RawAction, Timed, Tls, Vdso};
+use crate::arch::{
+    Arch, Bulk, CloneArgs, Context, Credentials, Frames, Mmap, Restorer, Timed, Tls, Vdso, WithRestorer,
+};
 
 pub(crate) struct Cpu;
 
@@ -48,15 +50,12 @@ macro_rules! syscall {
 
 impl Arch for Cpu {
     const MMAP: Mmap = Mmap::Units4096(k::__NR_mmap2);
-    const FUTEX: Timed = Timed::Split { wide: k::__NR_futex_time64, narrow: k::__NR_futex };
-    const CLOCK_GETTIME: Timed = Timed::Split { wide: k::__NR_clock_gettime64, narrow: k::__NR_clock_gettime };
-    const CLOCK_NANOSLEEP: Timed =
-        Timed::Split { wide: k::__NR_clock_nanosleep_time64, narrow: k::__NR_clock_nanosleep };
-    const PPOLL: Timed = Timed::Split { wide: k::__NR_ppoll_time64, narrow: k::__NR_ppoll };
-    const TIMER_SETTIME: Timed = Timed::Split { wide: k::__NR_timer_settime64, narrow: k::__NR_timer_settime };
+    timed!(both FUTEX, CLOCK_GETTIME, CLOCK_NANOSLEEP, PPOLL, TIMER_SETTIME);
     const EVEN_PAIRS: bool = true;
     const TLS: Tls = Tls::Above { tcb: 8, bias: 0 };
     const UNALIGNED_WORDS: bool = false;
+    const BULK: Option<Bulk> = None;
+    integer!(Pair, pair);
     const VDSO: Vdso = Vdso {
         versions: &["LINUX_2.6"],
         clock_gettime: "__vdso_clock_gettime64",
@@ -109,49 +108,44 @@ impl Arch for Cpu {
         tls_register::read()
     }
 
-    #[inline(never)]
-    unsafe fn clone_thread(args: &CloneArgs) -> isize {
-        #[unsafe(naked)]
-        unsafe extern "C" fn clone(args: *const CloneArgs) -> isize {
-            //   C: clone(args)    kernel: clone(flags, stack, ptid, tls, ctid)
-            //             r0                       r0     r1    r2   r3    r4
-            naked_asm!(
-                ".cfi_startproc",
-                "push {{r4, r7, lr}}",
-                ".cfi_def_cfa_offset 12",
-                ".cfi_offset r4, -12",
-                ".cfi_offset r7, -8",
-                ".cfi_offset lr, -4",
-                "ldr r1, [r0, #{stack}]",
-                "ldr r3, [r0, #{start}]",
-                "str r3, [r1, #-16]!", // The child's first words, above its stack pointer; still 16-aligned.
-                "ldr r2, [r0, #{tid}]",
-                "mov r4, r2",
-                "ldr r3, [r0, #{tls}]",
-                "ldr r0, [r0, #{flags}]",
-                "mov r7, #{nr}",
-                "svc #0",
-                "cmp r0, #0",
-                "beq 2f",
-                "pop {{r4, r7, pc}}", // Parent, or failure: the result is in r0.
-                "2:",
-                ".cfi_undefined lr",
-                "mov fp, #0",   // Child: end of the frame chain.
-                "ldr r0, [sp]", // What the parent left above the stack pointer.
-                "bl {thread}",
-                "udf #0", // Never returns.
-                ".cfi_endproc",
-                stack = const offset_of!(CloneArgs, stack),
-                start = const offset_of!(CloneArgs, start),
-                tid = const offset_of!(CloneArgs, tid),
-                tls = const offset_of!(CloneArgs, tls),
-                flags = const offset_of!(CloneArgs, flags),
-                nr = const k::__NR_clone,
-                thread = sym crate::thread::rust_thread,
-            )
-        }
-        // SAFETY: 1. to 3. are our caller's.
-        unsafe { clone(args) }
+    #[unsafe(naked)]
+    unsafe extern "C" fn clone_thread(args: &CloneArgs) -> isize {
+        //   C: clone(args)    kernel: clone(flags, stack, ptid, tls, ctid)
+        //             r0                       r0     r1    r2   r3    r4
+        naked_asm!(
+            ".cfi_startproc",
+            "push {{r4, r7, lr}}",
+            ".cfi_def_cfa_offset 12",
+            ".cfi_offset r4, -12",
+            ".cfi_offset r7, -8",
+            ".cfi_offset lr, -4",
+            "ldr r1, [r0, #{stack}]",
+            "ldr r3, [r0, #{start}]",
+            "str r3, [r1, #-16]!", // The child's first words, above its stack pointer; still 16-aligned.
+            "ldr r2, [r0, #{tid}]",
+            "mov r4, r2",
+            "ldr r3, [r0, #{tls}]",
+            "ldr r0, [r0, #{flags}]",
+            "mov r7, #{nr}",
+            "svc #0",
+            "cmp r0, #0",
+            "beq 2f",
+            "pop {{r4, r7, pc}}", // Parent, or failure: the result is in r0.
+            "2:",
+            ".cfi_undefined lr",
+            "mov fp, #0",   // Child: end of the frame chain.
+            "ldr r0, [sp]", // What the parent left above the stack pointer.
+            "bl {thread}",
+            "udf #0", // Never returns.
+            ".cfi_endproc",
+            stack = const offset_of!(CloneArgs, stack),
+            start = const offset_of!(CloneArgs, start),
+            tid = const offset_of!(CloneArgs, tid),
+            tls = const offset_of!(CloneArgs, tls),
+            flags = const offset_of!(CloneArgs, flags),
+            nr = const k::__NR_clone,
+            thread = sym crate::thread::rust_thread,
+        )
     }
 
     unsafe fn unmap_and_exit(base: *mut u8, len: usize) -> ! {
@@ -173,32 +167,12 @@ impl Arch for Cpu {
         }
     }
 
-    vdso_in_c!(vdso_clock_gettime, vdso_getrandom);
+    vdso!(vdso_clock_gettime, vdso_getrandom);
 
-    const RESTORER: Option<unsafe extern "C" fn()> = None;
+    const RESTORER: Restorer =
+        Restorer::Field { flag: k::SA_RESTORER, with_info: rt_sigaction_return, plain: sigaction_return };
 
-    type Sigaction = k::kernel_sigaction;
-
-    fn sigaction(action: RawAction) -> k::kernel_sigaction {
-        // SAFETY: both are pointers that the kernel only stores; its type for them is an optional function pointer,
-        // whose None is SIG_DFL.
-        let sa_handler_kernel = unsafe { core::mem::transmute::<usize, k::__kernel_sighandler_t>(action.handler) };
-        let with_info = action.flags & k::SA_SIGINFO as usize != 0;
-        k::kernel_sigaction {
-            sa_handler_kernel,
-            sa_flags: action.flags as u32 | k::SA_RESTORER,
-            sa_restorer: Some(if with_info { rt_sigaction_return } else { sigaction_return }),
-            sa_mask: action.mask,
-        }
-    }
-
-    fn raw_action(kernel: k::kernel_sigaction) -> RawAction {
-        RawAction {
-            handler: kernel.sa_handler_kernel.map_or(0, |f| f as usize),
-            flags: (kernel.sa_flags & !k::SA_RESTORER) as usize,
-            mask: kernel.sa_mask,
-        }
-    }
+    type Sigaction = WithRestorer;
 }
 
 /// What a handler gets, as far as [`Arch::CONTEXT`] needs it: asm/ucontext.h, then `struct sigcontext` of

@@ -13,12 +13,14 @@
 //! - Stack: always 16-aligned, no red zone. Source: LoongArch procedure call standard.
 
 use core::arch::{asm, naked_asm};
-use core::ffi::{c_int, c_ulong, c_void};
+use core::ffi::{c_int, c_void};
 use core::mem::offset_of;
 
 use linux_raw_sys::general as k;
 
-use crate::arch::{Arch, CloneArgs, Context, Credentials, Frames, Mmap, RawAction, Timed, Tls, Vdso};
+use crate::arch::{
+    Arch, Bulk, CloneArgs, Context, Credentials, Frames, Mmap, Restorer, Timed, Tls, Ucontext, Vdso, WithoutRestorer,
+};
 
 pub(crate) struct Cpu;
 
@@ -46,14 +48,12 @@ macro_rules! syscall {
 
 impl Arch for Cpu {
     const MMAP: Mmap = Mmap::Bytes(k::__NR_mmap);
-    const FUTEX: Timed = Timed::Wide(k::__NR_futex);
-    const CLOCK_GETTIME: Timed = Timed::Wide(k::__NR_clock_gettime);
-    const CLOCK_NANOSLEEP: Timed = Timed::Wide(k::__NR_clock_nanosleep);
-    const PPOLL: Timed = Timed::Wide(k::__NR_ppoll);
-    const TIMER_SETTIME: Timed = Timed::Wide(k::__NR_timer_settime);
+    timed!(plain FUTEX, CLOCK_GETTIME, CLOCK_NANOSLEEP, PPOLL, TIMER_SETTIME);
     const EVEN_PAIRS: bool = false;
     const TLS: Tls = Tls::Above { tcb: 0, bias: 0 };
     const UNALIGNED_WORDS: bool = true;
+    const BULK: Option<Bulk> = None;
+    integer!(Pair, pair);
     const VDSO: Vdso = Vdso {
         versions: &["LINUX_5.10"],
         clock_gettime: "__vdso_clock_gettime",
@@ -62,18 +62,12 @@ impl Arch for Cpu {
         getrandom: "__vdso_getrandom",
     };
     const CONTEXT: Context = Context {
-        pc: offset_of!(Ucontext, context.pc),
-        sp: offset_of!(Ucontext, context.sp),
-        fp: offset_of!(Ucontext, context.fp),
+        pc: offset_of!(Ucontext<Sigcontext>, context.pc),
+        sp: offset_of!(Ucontext<Sigcontext>, context.sp),
+        fp: offset_of!(Ucontext<Sigcontext>, context.fp),
     };
     const FRAMES: Option<Frames> = Some(Frames { caller: -16, return_address: -8, in_callers: false });
-    const CREDENTIALS: Credentials = Credentials {
-        setuid: k::__NR_setuid,
-        setgid: k::__NR_setgid,
-        setgroups: k::__NR_setgroups,
-        setresuid: k::__NR_setresuid,
-        setresgid: k::__NR_setresgid,
-    };
+    const CREDENTIALS: Credentials = Credentials::PLAIN;
 
     syscall!(syscall0());
     syscall!(syscall1(a in "$a0"));
@@ -114,44 +108,39 @@ impl Arch for Cpu {
         tp
     }
 
-    #[inline(never)]
-    unsafe fn clone_thread(args: &CloneArgs) -> isize {
-        #[unsafe(naked)]
-        unsafe extern "C" fn clone(args: *const CloneArgs) -> isize {
-            //   C: clone(args)    kernel: clone(flags, stack, ptid, ctid, tls)
-            //            $a0                     $a0    $a1    $a2   $a3   $a4
-            naked_asm!(
-                ".cfi_startproc",
-                "ld.d $a1, $a0, {stack}",
-                "ld.d $t0, $a0, {start}",
-                "addi.d $a1, $a1, -16", // The child's first words, above its stack pointer; still 16-aligned.
-                "st.d $t0, $a1, 0",
-                "ld.d $a2, $a0, {tid}",
-                "move $a3, $a2",
-                "ld.d $a4, $a0, {tls}",
-                "ld.d $a0, $a0, {flags}",
-                "li.w $a7, {nr}",
-                "syscall 0",
-                "beqz $a0, 2f",
-                "ret", // Parent, or failure: the result is in $a0.
-                "2:",
-                ".cfi_undefined $ra",
-                "move $fp, $zero",      // Child: end of the frame chain,
-                "move $ra, $zero",      // and nothing to return to.
-                "ld.d $a0, $sp, 0",     // What the parent left above the stack pointer.
-                "tail36 $t0, {thread}", // Never returns.
-                ".cfi_endproc",
-                stack = const offset_of!(CloneArgs, stack),
-                start = const offset_of!(CloneArgs, start),
-                tid = const offset_of!(CloneArgs, tid),
-                tls = const offset_of!(CloneArgs, tls),
-                flags = const offset_of!(CloneArgs, flags),
-                nr = const k::__NR_clone,
-                thread = sym crate::thread::rust_thread,
-            )
-        }
-        // SAFETY: 1. to 3. are our caller's.
-        unsafe { clone(args) }
+    #[unsafe(naked)]
+    unsafe extern "C" fn clone_thread(args: &CloneArgs) -> isize {
+        //   C: clone(args)    kernel: clone(flags, stack, ptid, ctid, tls)
+        //            $a0                     $a0    $a1    $a2   $a3   $a4
+        naked_asm!(
+            ".cfi_startproc",
+            "ld.d $a1, $a0, {stack}",
+            "ld.d $t0, $a0, {start}",
+            "addi.d $a1, $a1, -16", // The child's first words, above its stack pointer; still 16-aligned.
+            "st.d $t0, $a1, 0",
+            "ld.d $a2, $a0, {tid}",
+            "move $a3, $a2",
+            "ld.d $a4, $a0, {tls}",
+            "ld.d $a0, $a0, {flags}",
+            "li.w $a7, {nr}",
+            "syscall 0",
+            "beqz $a0, 2f",
+            "ret", // Parent, or failure: the result is in $a0.
+            "2:",
+            ".cfi_undefined $ra",
+            "move $fp, $zero",      // Child: end of the frame chain,
+            "move $ra, $zero",      // and nothing to return to.
+            "ld.d $a0, $sp, 0",     // What the parent left above the stack pointer.
+            "tail36 $t0, {thread}", // Never returns.
+            ".cfi_endproc",
+            stack = const offset_of!(CloneArgs, stack),
+            start = const offset_of!(CloneArgs, start),
+            tid = const offset_of!(CloneArgs, tid),
+            tls = const offset_of!(CloneArgs, tls),
+            flags = const offset_of!(CloneArgs, flags),
+            nr = const k::__NR_clone,
+            thread = sym crate::thread::rust_thread,
+        )
     }
 
     unsafe fn unmap_and_exit(base: *mut u8, len: usize) -> ! {
@@ -173,41 +162,11 @@ impl Arch for Cpu {
         }
     }
 
-    vdso_in_c!(vdso_clock_gettime, vdso_getrandom);
+    vdso!(vdso_clock_gettime, vdso_getrandom);
 
-    const RESTORER: Option<unsafe extern "C" fn()> = None;
+    const RESTORER: Restorer = Restorer::Kernels;
 
-    type Sigaction = Sigaction;
-
-    fn sigaction(action: RawAction) -> Sigaction {
-        // SAFETY: both are pointers that the kernel only stores; its type for them is an optional function pointer,
-        // whose None is SIG_DFL.
-        let sa_handler_kernel = unsafe { core::mem::transmute::<usize, k::__kernel_sighandler_t>(action.handler) };
-        let sa_mask = action.mask;
-        Sigaction {
-            kernel: k::kernel_sigaction { sa_handler_kernel, sa_flags: action.flags as c_ulong, sa_mask },
-            spare: sa_mask,
-        }
-    }
-
-    fn raw_action(Sigaction { kernel, .. }: Sigaction) -> RawAction {
-        RawAction {
-            handler: kernel.sa_handler_kernel.map_or(0, |f| f as usize),
-            flags: kernel.sa_flags as usize,
-            mask: kernel.sa_mask,
-        }
-    }
-}
-
-/// What a handler gets, as far as [`Arch::CONTEXT`] needs it: asm/ucontext.h.
-#[repr(C)]
-#[allow(dead_code)] // Only its offsets are used.
-struct Ucontext {
-    flags_and_link: [usize; 2],
-    stack: k::sigaltstack,
-    sigmask: k::kernel_sigset_t,
-    reserved: [u8; 1024 / 8 - size_of::<k::kernel_sigset_t>()],
-    context: Sigcontext,
+    type Sigaction = WithoutRestorer;
 }
 
 /// asm/sigcontext.h; aligned by what follows.
@@ -219,15 +178,4 @@ struct Sigcontext {
     sp: u64,
     r4_to_r21: [u64; 18],
     fp: u64,
-}
-
-/// struct sigaction, and room behind it that the kernel does not look at.
-///
-/// qemu-user 7.2 believes in a restorer before the mask, as on other machines: it reads and writes one word more.
-/// Without the room, an old action overwrites what lies behind it; with it, and the mask there too, all is well.
-#[repr(C)]
-#[derive(Clone, Copy)]
-pub(crate) struct Sigaction {
-    kernel: k::kernel_sigaction,
-    spare: k::kernel_sigset_t,
 }

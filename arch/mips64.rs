@@ -20,7 +20,7 @@ use core::mem::offset_of;
 
 use linux_raw_sys::general as k;
 
-use crate::arch::{Arch, CloneArgs, Context, Credentials, Frames, Mmap, RawAction, Timed, Tls, Vdso};
+use crate::arch::{Arch, Bulk, CloneArgs, Context, Credentials, FlagsFirst, Frames, Mmap, Restorer, Timed, Tls, Vdso};
 
 pub(crate) struct Cpu;
 
@@ -54,14 +54,12 @@ macro_rules! syscall {
 
 impl Arch for Cpu {
     const MMAP: Mmap = Mmap::Bytes(k::__NR_mmap);
-    const FUTEX: Timed = Timed::Wide(k::__NR_futex);
-    const CLOCK_GETTIME: Timed = Timed::Wide(k::__NR_clock_gettime);
-    const CLOCK_NANOSLEEP: Timed = Timed::Wide(k::__NR_clock_nanosleep);
-    const PPOLL: Timed = Timed::Wide(k::__NR_ppoll);
-    const TIMER_SETTIME: Timed = Timed::Wide(k::__NR_timer_settime);
+    timed!(plain FUTEX, CLOCK_GETTIME, CLOCK_NANOSLEEP, PPOLL, TIMER_SETTIME);
     const EVEN_PAIRS: bool = false;
     const TLS: Tls = Tls::Above { tcb: 0, bias: 0x7000 };
     const UNALIGNED_WORDS: bool = false;
+    const BULK: Option<Bulk> = None;
+    integer!(Pair, pair);
     const VDSO: Vdso = Vdso {
         versions: &["LINUX_2.6"],
         clock_gettime: "__vdso_clock_gettime",
@@ -73,13 +71,7 @@ impl Arch for Cpu {
         Context { pc: offset_of!(Ucontext, pc), sp: offset_of!(Ucontext, r29), fp: offset_of!(Ucontext, r30) };
     // The ABI has none.
     const FRAMES: Option<Frames> = None;
-    const CREDENTIALS: Credentials = Credentials {
-        setuid: k::__NR_setuid,
-        setgid: k::__NR_setgid,
-        setgroups: k::__NR_setgroups,
-        setresuid: k::__NR_setresuid,
-        setresgid: k::__NR_setresgid,
-    };
+    const CREDENTIALS: Credentials = Credentials::PLAIN;
 
     syscall!(syscall0(), "move $v0, $a0");
     syscall!(syscall1(a), "move $v0, $a1");
@@ -143,7 +135,7 @@ impl Arch for Cpu {
         tp
     }
 
-    unsafe fn clone_thread(args: &CloneArgs) -> isize {
+    unsafe extern "C" fn clone_thread(args: &CloneArgs) -> isize {
         type Entry = unsafe extern "C" fn(*mut u8) -> !;
 
         /// `entry` is an argument so that the compiler finds its address, by whichever means the code model has.
@@ -211,19 +203,11 @@ impl Arch for Cpu {
         }
     }
 
-    vdso_in_c!(vdso_clock_gettime, vdso_getrandom);
+    vdso!(vdso_clock_gettime, vdso_getrandom);
 
-    const RESTORER: Option<unsafe extern "C" fn()> = None;
+    const RESTORER: Restorer = Restorer::Kernels;
 
-    type Sigaction = Sigaction;
-
-    fn sigaction(action: RawAction) -> Sigaction {
-        Sigaction { flags: action.flags as u32, handler: action.handler, mask: action.mask, beyond: 0 }
-    }
-
-    fn raw_action(kernel: Sigaction) -> RawAction {
-        RawAction { handler: kernel.handler, flags: kernel.flags as usize, mask: kernel.mask }
-    }
+    type Sigaction = FlagsFirst;
 }
 
 /// What a handler gets, as far as [`Arch::CONTEXT`] needs it: asm/ucontext.h, then `struct sigcontext` of
@@ -242,20 +226,3 @@ struct Ucontext {
     lo: [u64; 4],
     pc: u64,
 }
-
-/// struct sigaction of include/linux/signal_types.h under `__ARCH_HAS_IRIX_SIGACTION`. linux-raw-sys 0.12 has the
-/// fields of `kernel_sigaction` in the order of the other machines, which is wrong here.
-#[repr(C)]
-#[derive(Clone, Copy)]
-pub(crate) struct Sigaction {
-    flags: u32,
-    handler: usize,
-    mask: k::kernel_sigset_t,
-    /// No kernel reads or writes it. qemu-user does (its struct still has the restorer that Linux gave up in 2.5), and
-    /// when this was not here it wrote to whatever followed: the flags of the new action, before it read them.
-    beyond: usize,
-}
-
-const _: () = assert!(offset_of!(Sigaction, flags) == 0 && offset_of!(Sigaction, handler) == 8);
-const _: () = assert!(offset_of!(Sigaction, mask) == 16 && offset_of!(Sigaction, beyond) == 32);
-const _: () = assert!(size_of::<Sigaction>() == 40);

@@ -22,7 +22,9 @@ use core::mem::offset_of;
 
 use linux_raw_sys::general as k;
 
-use crate::arch::{Arch, CloneArgs, Context, Credentials, Frames, Mmap, RawAction, Timed, Tls, Vdso};
+use crate::arch::{
+    Arch, Bulk, CloneArgs, Context, Credentials, Frames, Mmap, Restorer, Timed, Tls, Vdso, WithRestorer,
+};
 
 pub(crate) struct Cpu;
 
@@ -57,15 +59,12 @@ macro_rules! syscall {
 
 impl Arch for Cpu {
     const MMAP: Mmap = Mmap::Units4096(k::__NR_mmap2);
-    const FUTEX: Timed = Timed::Split { wide: k::__NR_futex_time64, narrow: k::__NR_futex };
-    const CLOCK_GETTIME: Timed = Timed::Split { wide: k::__NR_clock_gettime64, narrow: k::__NR_clock_gettime };
-    const CLOCK_NANOSLEEP: Timed =
-        Timed::Split { wide: k::__NR_clock_nanosleep_time64, narrow: k::__NR_clock_nanosleep };
-    const PPOLL: Timed = Timed::Split { wide: k::__NR_ppoll_time64, narrow: k::__NR_ppoll };
-    const TIMER_SETTIME: Timed = Timed::Split { wide: k::__NR_timer_settime64, narrow: k::__NR_timer_settime };
+    timed!(both FUTEX, CLOCK_GETTIME, CLOCK_NANOSLEEP, PPOLL, TIMER_SETTIME);
     const EVEN_PAIRS: bool = true;
     const TLS: Tls = Tls::Above { tcb: 0, bias: 0x7000 };
     const UNALIGNED_WORDS: bool = true;
+    const BULK: Option<Bulk> = None;
+    integer!(Pair, pair);
     const VDSO: Vdso = Vdso {
         versions: &["LINUX_2.6.15", "LINUX_5.11"],
         clock_gettime: "__kernel_clock_gettime64",
@@ -77,13 +76,7 @@ impl Arch for Cpu {
     const CONTEXT: Context =
         Context { pc: offset_of!(Ucontext, nip), sp: offset_of!(Ucontext, r1), fp: offset_of!(Ucontext, r1) };
     const FRAMES: Option<Frames> = Some(Frames { caller: 0, return_address: 4, in_callers: true });
-    const CREDENTIALS: Credentials = Credentials {
-        setuid: k::__NR_setuid,
-        setgid: k::__NR_setgid,
-        setgroups: k::__NR_setgroups,
-        setresuid: k::__NR_setresuid,
-        setresgid: k::__NR_setresgid,
-    };
+    const CREDENTIALS: Credentials = Credentials::PLAIN;
 
     syscall!(syscall0());
     syscall!(syscall1(a in "r3"));
@@ -126,48 +119,43 @@ impl Arch for Cpu {
         tp
     }
 
-    #[inline(never)]
-    unsafe fn clone_thread(args: &CloneArgs) -> isize {
-        #[unsafe(naked)]
-        unsafe extern "C" fn clone(args: *const CloneArgs) -> isize {
-            //   C: clone(args)    kernel: clone(flags, stack, ptid, tls, ctid)
-            //            r3                       r3     r4    r5   r6    r7
-            naked_asm!(
-                ".cfi_startproc",
-                "lwz 4, {stack}(3)",
-                "lwz 8, {start}(3)",
-                "lwz 5, {tid}(3)",
-                "lwz 6, {tls}(3)",
-                "lwz 3, {flags}(3)",
-                "mr 7, 5",
-                "li 0, 0",
-                "stwu 0, -({frame} + 16)(4)", // The child's frame; its back chain, 0, ends the frame chain.
-                "stw 8, {frame}(4)",          // The child's first word, above its frame's head.
-                "li 0, {nr}",
-                "sc",
-                "bns+ 2f",
-                "neg 3, 3", // Failure, as in the stubs.
-                "blr",
-                "2:",
-                "cmpwi 3, 0",
-                "bnelr+", // Parent: the result is in r3.
-                ".cfi_undefined lr",
-                "lwz 3, {frame}(1)", // Child: what the parent left above the frame's head.
-                "bl {thread}",
-                "trap", // Never returns.
-                ".cfi_endproc",
-                stack = const offset_of!(CloneArgs, stack),
-                start = const offset_of!(CloneArgs, start),
-                tid = const offset_of!(CloneArgs, tid),
-                tls = const offset_of!(CloneArgs, tls),
-                flags = const offset_of!(CloneArgs, flags),
-                frame = const FRAME,
-                nr = const k::__NR_clone,
-                thread = sym crate::thread::rust_thread,
-            )
-        }
-        // SAFETY: 1. to 3. are our caller's.
-        unsafe { clone(args) }
+    #[unsafe(naked)]
+    unsafe extern "C" fn clone_thread(args: &CloneArgs) -> isize {
+        //   C: clone(args)    kernel: clone(flags, stack, ptid, tls, ctid)
+        //            r3                       r3     r4    r5   r6    r7
+        naked_asm!(
+            ".cfi_startproc",
+            "lwz 4, {stack}(3)",
+            "lwz 8, {start}(3)",
+            "lwz 5, {tid}(3)",
+            "lwz 6, {tls}(3)",
+            "lwz 3, {flags}(3)",
+            "mr 7, 5",
+            "li 0, 0",
+            "stwu 0, -({frame} + 16)(4)", // The child's frame; its back chain, 0, ends the frame chain.
+            "stw 8, {frame}(4)",          // The child's first word, above its frame's head.
+            "li 0, {nr}",
+            "sc",
+            "bns+ 2f",
+            "neg 3, 3", // Failure, as in the stubs.
+            "blr",
+            "2:",
+            "cmpwi 3, 0",
+            "bnelr+", // Parent: the result is in r3.
+            ".cfi_undefined lr",
+            "lwz 3, {frame}(1)", // Child: what the parent left above the frame's head.
+            "bl {thread}",
+            "trap", // Never returns.
+            ".cfi_endproc",
+            stack = const offset_of!(CloneArgs, stack),
+            start = const offset_of!(CloneArgs, start),
+            tid = const offset_of!(CloneArgs, tid),
+            tls = const offset_of!(CloneArgs, tls),
+            flags = const offset_of!(CloneArgs, flags),
+            frame = const FRAME,
+            nr = const k::__NR_clone,
+            thread = sym crate::thread::rust_thread,
+        )
     }
 
     unsafe fn unmap_and_exit(base: *mut u8, len: usize) -> ! {
@@ -189,49 +177,12 @@ impl Arch for Cpu {
         }
     }
 
-    #[inline(always)]
-    unsafe fn vdso_clock_gettime(function: *const c_void, clock: c_int, time: *mut c_void) -> isize {
-        // SAFETY: 1. and 2. are our caller's.
-        unsafe { call_vdso(function, clock as usize, time.expose_provenance(), 0, 0, 0) }
-    }
+    vdso!(vdso_clock_gettime, vdso_getrandom by call_vdso);
 
-    #[inline(always)]
-    unsafe fn vdso_getrandom(
-        function: *const c_void,
-        buf: *mut u8,
-        len: usize,
-        flags: u32,
-        state: *mut c_void,
-        state_len: usize,
-    ) -> isize {
-        let (buf, state) = (buf.expose_provenance(), state.expose_provenance());
-        // SAFETY: 1. to 3. are our caller's.
-        unsafe { call_vdso(function, buf, len, flags as usize, state, state_len) }
-    }
+    const RESTORER: Restorer = Restorer::Kernels;
 
-    const RESTORER: Option<unsafe extern "C" fn()> = None;
-
-    type Sigaction = k::kernel_sigaction;
-
-    fn sigaction(action: RawAction) -> k::kernel_sigaction {
-        // SAFETY: a pointer that the kernel only stores; its type for it is an optional function pointer, whose None is
-        // SIG_DFL.
-        let sa_handler_kernel = unsafe { core::mem::transmute::<usize, k::__kernel_sighandler_t>(action.handler) };
-        k::kernel_sigaction {
-            sa_handler_kernel,
-            sa_flags: action.flags as u32,
-            sa_restorer: None, // The field is there, and the kernel does not look at it.
-            sa_mask: action.mask,
-        }
-    }
-
-    fn raw_action(kernel: k::kernel_sigaction) -> RawAction {
-        RawAction {
-            handler: kernel.sa_handler_kernel.map_or(0, |f| f as usize),
-            flags: kernel.sa_flags as usize,
-            mask: kernel.sa_mask,
-        }
-    }
+    // The field for a restorer is there, and the kernel does not look at it.
+    type Sigaction = WithRestorer;
 }
 
 /// What a handler gets, as far as [`Arch::CONTEXT`] needs it: asm/ucontext.h. `regs` holds the address of `r0`.

@@ -15,19 +15,14 @@
 //! - Stack: always 16-aligned, no red zone. Source: RISC-V ELF psABI, "Integer Calling Convention".
 
 use core::arch::{asm, naked_asm};
-use core::ffi::{c_int, c_ulong, c_void};
+use core::ffi::{c_int, c_void};
 use core::mem::offset_of;
 
 use linux_raw_sys::general as k;
-#[cfg(target_pointer_width = "64")]
-use linux_raw_sys::general::{__NR_clock_gettime, __NR_clock_nanosleep, __NR_futex, __NR_ppoll, __NR_timer_settime};
-#[cfg(target_pointer_width = "32")]
-use linux_raw_sys::general::{
-    __NR_clock_gettime64 as __NR_clock_gettime, __NR_clock_nanosleep_time64 as __NR_clock_nanosleep,
-    __NR_futex_time64 as __NR_futex, __NR_ppoll_time64 as __NR_ppoll, __NR_timer_settime64 as __NR_timer_settime,
-};
 
-use crate::arch::{Arch, CloneArgs, Context, Credentials, Frames, Mmap, RawAction, Timed, Tls, Vdso};
+use crate::arch::{
+    Arch, Bulk, CloneArgs, Context, Credentials, Frames, Mmap, Restorer, Timed, Tls, Ucontext, Vdso, WithoutRestorer,
+};
 
 pub(crate) struct Cpu;
 
@@ -82,14 +77,15 @@ impl Arch for Cpu {
     const MMAP: Mmap = Mmap::Bytes(k::__NR_mmap);
     #[cfg(target_pointer_width = "32")]
     const MMAP: Mmap = Mmap::Units4096(k::__NR_mmap2);
-    const FUTEX: Timed = Timed::Wide(__NR_futex);
-    const CLOCK_GETTIME: Timed = Timed::Wide(__NR_clock_gettime);
-    const CLOCK_NANOSLEEP: Timed = Timed::Wide(__NR_clock_nanosleep);
-    const PPOLL: Timed = Timed::Wide(__NR_ppoll);
-    const TIMER_SETTIME: Timed = Timed::Wide(__NR_timer_settime);
+    #[cfg(target_pointer_width = "64")]
+    timed!(plain FUTEX, CLOCK_GETTIME, CLOCK_NANOSLEEP, PPOLL, TIMER_SETTIME);
+    #[cfg(target_pointer_width = "32")]
+    timed!(time64 FUTEX, CLOCK_GETTIME, CLOCK_NANOSLEEP, PPOLL, TIMER_SETTIME);
     const EVEN_PAIRS: bool = false;
     const TLS: Tls = Tls::Above { tcb: 0, bias: 0 };
     const UNALIGNED_WORDS: bool = false;
+    const BULK: Option<Bulk> = None;
+    integer!(Pair, pair);
     const VDSO: Vdso = Vdso {
         versions: &["LINUX_4.15"],
         clock_gettime: if usize::BITS == 64 { "__vdso_clock_gettime" } else { "__vdso_clock_gettime64" },
@@ -98,21 +94,15 @@ impl Arch for Cpu {
         getrandom: "__vdso_getrandom",
     };
     const CONTEXT: Context = Context {
-        pc: offset_of!(Ucontext, context.pc),
-        sp: offset_of!(Ucontext, context.sp),
-        fp: offset_of!(Ucontext, context.s0),
+        pc: offset_of!(Ucontext<Sigcontext>, context.pc),
+        sp: offset_of!(Ucontext<Sigcontext>, context.sp),
+        fp: offset_of!(Ucontext<Sigcontext>, context.s0),
     };
     const FRAMES: Option<Frames> = {
         let word = size_of::<usize>() as isize;
         Some(Frames { caller: -2 * word, return_address: -word, in_callers: false })
     };
-    const CREDENTIALS: Credentials = Credentials {
-        setuid: k::__NR_setuid,
-        setgid: k::__NR_setgid,
-        setgroups: k::__NR_setgroups,
-        setresuid: k::__NR_setresuid,
-        setresgid: k::__NR_setresgid,
-    };
+    const CREDENTIALS: Credentials = Credentials::PLAIN;
 
     syscall!(syscall0());
     syscall!(syscall1(a in "a0"));
@@ -157,44 +147,39 @@ impl Arch for Cpu {
         tp
     }
 
-    #[inline(never)]
-    unsafe fn clone_thread(args: &CloneArgs) -> isize {
-        #[unsafe(naked)]
-        unsafe extern "C" fn clone(args: *const CloneArgs) -> isize {
-            //   C: clone(args)    kernel: clone(flags, stack, ptid, tls, ctid)
-            //            a0                      a0     a1     a2   a3    a4
-            naked_asm!(
-                ".cfi_startproc",
-                load!("a1, {stack}(a0)"),
-                load!("t0, {start}(a0)"),
-                "addi a1, a1, -16", // The child's first words, above its stack pointer; still 16-aligned.
-                store!("t0, 0(a1)"),
-                load!("a2, {tid}(a0)"),
-                load!("a3, {tls}(a0)"),
-                "mv a4, a2",
-                load!("a0, {flags}(a0)"),
-                "li a7, {nr}",
-                "ecall",
-                "beqz a0, 2f",
-                "ret", // Parent, or failure: the result is in a0.
-                "2:",
-                ".cfi_undefined ra",
-                "li s0, 0",           // Child: end of the frame chain,
-                "li ra, 0",           // and nothing to return to.
-                load!("a0, 0(sp)"),   // What the parent left above the stack pointer.
-                "tail {thread}",      // Never returns. gp came along with the parent's registers.
-                ".cfi_endproc",
-                stack = const offset_of!(CloneArgs, stack),
-                start = const offset_of!(CloneArgs, start),
-                tid = const offset_of!(CloneArgs, tid),
-                tls = const offset_of!(CloneArgs, tls),
-                flags = const offset_of!(CloneArgs, flags),
-                nr = const k::__NR_clone,
-                thread = sym crate::thread::rust_thread,
-            )
-        }
-        // SAFETY: 1. to 3. are our caller's.
-        unsafe { clone(args) }
+    #[unsafe(naked)]
+    unsafe extern "C" fn clone_thread(args: &CloneArgs) -> isize {
+        //   C: clone(args)    kernel: clone(flags, stack, ptid, tls, ctid)
+        //            a0                      a0     a1     a2   a3    a4
+        naked_asm!(
+            ".cfi_startproc",
+            load!("a1, {stack}(a0)"),
+            load!("t0, {start}(a0)"),
+            "addi a1, a1, -16", // The child's first words, above its stack pointer; still 16-aligned.
+            store!("t0, 0(a1)"),
+            load!("a2, {tid}(a0)"),
+            load!("a3, {tls}(a0)"),
+            "mv a4, a2",
+            load!("a0, {flags}(a0)"),
+            "li a7, {nr}",
+            "ecall",
+            "beqz a0, 2f",
+            "ret", // Parent, or failure: the result is in a0.
+            "2:",
+            ".cfi_undefined ra",
+            "li s0, 0",           // Child: end of the frame chain,
+            "li ra, 0",           // and nothing to return to.
+            load!("a0, 0(sp)"),   // What the parent left above the stack pointer.
+            "tail {thread}",      // Never returns. gp came along with the parent's registers.
+            ".cfi_endproc",
+            stack = const offset_of!(CloneArgs, stack),
+            start = const offset_of!(CloneArgs, start),
+            tid = const offset_of!(CloneArgs, tid),
+            tls = const offset_of!(CloneArgs, tls),
+            flags = const offset_of!(CloneArgs, flags),
+            nr = const k::__NR_clone,
+            thread = sym crate::thread::rust_thread,
+        )
     }
 
     unsafe fn unmap_and_exit(base: *mut u8, len: usize) -> ! {
@@ -216,42 +201,11 @@ impl Arch for Cpu {
         }
     }
 
-    vdso_in_c!(vdso_clock_gettime, vdso_getrandom);
+    vdso!(vdso_clock_gettime, vdso_getrandom);
 
-    const RESTORER: Option<unsafe extern "C" fn()> = None;
+    const RESTORER: Restorer = Restorer::Kernels;
 
-    type Sigaction = Sigaction;
-
-    fn sigaction(action: RawAction) -> Sigaction {
-        // SAFETY: both are pointers that the kernel only stores; its type for them is an optional function pointer,
-        // whose None is SIG_DFL.
-        let sa_handler_kernel = unsafe { core::mem::transmute::<usize, k::__kernel_sighandler_t>(action.handler) };
-        let sa_mask = action.mask;
-        let spare = sa_mask.sig[sa_mask.sig.len() - 1];
-        Sigaction {
-            kernel: k::kernel_sigaction { sa_handler_kernel, sa_flags: action.flags as c_ulong, sa_mask },
-            spare,
-        }
-    }
-
-    fn raw_action(Sigaction { kernel, .. }: Sigaction) -> RawAction {
-        RawAction {
-            handler: kernel.sa_handler_kernel.map_or(0, |f| f as usize),
-            flags: kernel.sa_flags as usize,
-            mask: kernel.sa_mask,
-        }
-    }
-}
-
-/// What a handler gets, as far as [`Arch::CONTEXT`] needs it: asm/ucontext.h.
-#[repr(C)]
-#[allow(dead_code)] // Only its offsets are used.
-struct Ucontext {
-    flags_and_link: [usize; 2],
-    stack: k::sigaltstack,
-    sigmask: k::kernel_sigset_t,
-    reserved: [u8; 1024 / 8 - size_of::<k::kernel_sigset_t>()],
-    context: Sigcontext,
+    type Sigaction = WithoutRestorer;
 }
 
 /// `struct user_regs_struct` of asm/ptrace.h, aligned by the floating point registers after it.
@@ -263,16 +217,4 @@ struct Sigcontext {
     sp: usize,
     gp_tp_t0_t1_t2: [usize; 5],
     s0: usize,
-}
-
-/// struct sigaction, and room behind it that the kernel does not look at.
-///
-/// qemu-user 7.2 believes in a restorer before the mask, as on other machines: it reads and writes one word more.
-/// Without the room, an old action overwrites what lies behind it. With 64-bit words it finds the mask there too; with
-/// 32-bit ones it takes the mask's second half for the first.
-#[repr(C)]
-#[derive(Clone, Copy)]
-pub(crate) struct Sigaction {
-    kernel: k::kernel_sigaction,
-    spare: c_ulong,
 }

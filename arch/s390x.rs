@@ -18,7 +18,9 @@ use core::mem::offset_of;
 
 use linux_raw_sys::general as k;
 
-use crate::arch::{Arch, CloneArgs, Context, Credentials, Frames, Mmap, RawAction, Timed, Tls, Vdso};
+use crate::arch::{
+    Arch, Bulk, CloneArgs, Context, Credentials, Frames, Mmap, Restorer, Timed, Tls, Vdso, WithRestorer,
+};
 
 pub(crate) struct Cpu;
 
@@ -47,14 +49,12 @@ macro_rules! syscall {
 
 impl Arch for Cpu {
     const MMAP: Mmap = Mmap::Block(k::__NR_mmap);
-    const FUTEX: Timed = Timed::Wide(k::__NR_futex);
-    const CLOCK_GETTIME: Timed = Timed::Wide(k::__NR_clock_gettime);
-    const CLOCK_NANOSLEEP: Timed = Timed::Wide(k::__NR_clock_nanosleep);
-    const PPOLL: Timed = Timed::Wide(k::__NR_ppoll);
-    const TIMER_SETTIME: Timed = Timed::Wide(k::__NR_timer_settime);
+    timed!(plain FUTEX, CLOCK_GETTIME, CLOCK_NANOSLEEP, PPOLL, TIMER_SETTIME);
     const EVEN_PAIRS: bool = false;
     const TLS: Tls = Tls::Below;
     const UNALIGNED_WORDS: bool = true;
+    const BULK: Option<Bulk> = None;
+    integer!(Pair, pair);
     const VDSO: Vdso = Vdso {
         versions: &["LINUX_2.6.29"],
         clock_gettime: "__kernel_clock_gettime",
@@ -66,13 +66,7 @@ impl Arch for Cpu {
         Context { pc: offset_of!(Ucontext, psw_address), sp: offset_of!(Ucontext, r15), fp: offset_of!(Ucontext, r11) };
     // Compilers keep the back chain that the ABI allows for only when told to, and rustc is not.
     const FRAMES: Option<Frames> = None;
-    const CREDENTIALS: Credentials = Credentials {
-        setuid: k::__NR_setuid,
-        setgid: k::__NR_setgid,
-        setgroups: k::__NR_setgroups,
-        setresuid: k::__NR_setresuid,
-        setresgid: k::__NR_setresgid,
-    };
+    const CREDENTIALS: Credentials = Credentials::PLAIN;
 
     syscall!(syscall0());
     syscall!(syscall1(a in "r2"));
@@ -131,47 +125,42 @@ impl Arch for Cpu {
         tp
     }
 
-    #[inline(never)]
-    unsafe fn clone_thread(args: &CloneArgs) -> isize {
-        #[unsafe(naked)]
-        unsafe extern "C" fn clone(args: *const CloneArgs) -> isize {
-            //   C: clone(args)    kernel: clone(stack, flags, ptid, ctid, tls)
-            //            r2                     r2     r3     r4    r5    r6
-            naked_asm!(
-                ".cfi_startproc",
-                "stg %r6, 48(%r15)", // The caller's, in the place that it gives for that.
-                ".cfi_offset %r6, -112",
-                "lg %r3, {flags}(%r2)",
-                "lg %r4, {tid}(%r2)",
-                "lgr %r5, %r4",
-                "lg %r6, {tls}(%r2)",
-                "lg %r0, {start}(%r2)",
-                "lg %r2, {stack}(%r2)",
-                "aghi %r2, -({frame} + 16)", // The child's frame, and its first word above.
-                "xc 0(8,%r2), 0(%r2)",       // End of the frame chain.
-                "stg %r0, {frame}(%r2)",
-                "lghi %r1, {nr}",
-                "svc 0",
-                "lg %r6, 48(%r15)",
-                "ltgr %r2, %r2",
-                "bnzr %r14", // Parent, or failure: the result is in r2.
-                ".cfi_undefined %r14",
-                "lg %r2, {frame}(%r15)", // Child: what the parent left above the frame.
-                "brasl %r14, {thread}",
-                ".short 0", // Never returns.
-                ".cfi_endproc",
-                stack = const offset_of!(CloneArgs, stack),
-                start = const offset_of!(CloneArgs, start),
-                tid = const offset_of!(CloneArgs, tid),
-                tls = const offset_of!(CloneArgs, tls),
-                flags = const offset_of!(CloneArgs, flags),
-                frame = const FRAME,
-                nr = const k::__NR_clone,
-                thread = sym crate::thread::rust_thread,
-            )
-        }
-        // SAFETY: 1. to 3. are our caller's.
-        unsafe { clone(args) }
+    #[unsafe(naked)]
+    unsafe extern "C" fn clone_thread(args: &CloneArgs) -> isize {
+        //   C: clone(args)    kernel: clone(stack, flags, ptid, ctid, tls)
+        //            r2                     r2     r3     r4    r5    r6
+        naked_asm!(
+            ".cfi_startproc",
+            "stg %r6, 48(%r15)", // The caller's, in the place that it gives for that.
+            ".cfi_offset %r6, -112",
+            "lg %r3, {flags}(%r2)",
+            "lg %r4, {tid}(%r2)",
+            "lgr %r5, %r4",
+            "lg %r6, {tls}(%r2)",
+            "lg %r0, {start}(%r2)",
+            "lg %r2, {stack}(%r2)",
+            "aghi %r2, -({frame} + 16)", // The child's frame, and its first word above.
+            "xc 0(8,%r2), 0(%r2)",       // End of the frame chain.
+            "stg %r0, {frame}(%r2)",
+            "lghi %r1, {nr}",
+            "svc 0",
+            "lg %r6, 48(%r15)",
+            "ltgr %r2, %r2",
+            "bnzr %r14", // Parent, or failure: the result is in r2.
+            ".cfi_undefined %r14",
+            "lg %r2, {frame}(%r15)", // Child: what the parent left above the frame.
+            "brasl %r14, {thread}",
+            ".short 0", // Never returns.
+            ".cfi_endproc",
+            stack = const offset_of!(CloneArgs, stack),
+            start = const offset_of!(CloneArgs, start),
+            tid = const offset_of!(CloneArgs, tid),
+            tls = const offset_of!(CloneArgs, tls),
+            flags = const offset_of!(CloneArgs, flags),
+            frame = const FRAME,
+            nr = const k::__NR_clone,
+            thread = sym crate::thread::rust_thread,
+        )
     }
 
     unsafe fn unmap_and_exit(base: *mut u8, len: usize) -> ! {
@@ -193,32 +182,12 @@ impl Arch for Cpu {
         }
     }
 
-    vdso_in_c!(vdso_clock_gettime, vdso_getrandom);
+    vdso!(vdso_clock_gettime, vdso_getrandom);
 
-    const RESTORER: Option<unsafe extern "C" fn()> = None;
+    const RESTORER: Restorer =
+        Restorer::Field { flag: k::SA_RESTORER, with_info: rt_sigaction_return, plain: sigaction_return };
 
-    type Sigaction = k::kernel_sigaction;
-
-    fn sigaction(action: RawAction) -> k::kernel_sigaction {
-        // SAFETY: a pointer that the kernel only stores; its type for it is an optional function pointer, whose None is
-        // SIG_DFL.
-        let sa_handler_kernel = unsafe { core::mem::transmute::<usize, k::__kernel_sighandler_t>(action.handler) };
-        let with_info = action.flags & k::SA_SIGINFO as usize != 0;
-        k::kernel_sigaction {
-            sa_handler_kernel,
-            sa_flags: action.flags as u64 | k::SA_RESTORER as u64,
-            sa_restorer: Some(if with_info { rt_sigaction_return } else { sigaction_return }),
-            sa_mask: action.mask,
-        }
-    }
-
-    fn raw_action(kernel: k::kernel_sigaction) -> RawAction {
-        RawAction {
-            handler: kernel.sa_handler_kernel.map_or(0, |f| f as usize),
-            flags: (kernel.sa_flags & !(k::SA_RESTORER as u64)) as usize,
-            mask: kernel.sa_mask,
-        }
-    }
+    type Sigaction = WithRestorer;
 }
 
 /// What a handler gets, as far as [`Arch::CONTEXT`] needs it: asm/ucontext.h, then `_sigregs` of asm/sigcontext.h.

@@ -26,7 +26,9 @@ use core::mem::offset_of;
 
 use linux_raw_sys::general as k;
 
-use crate::arch::{Arch, CloneArgs, Context, Credentials, Frames, Mmap, RawAction, Timed, Tls, Vdso};
+use crate::arch::{
+    Arch, Bulk, CloneArgs, Context, Credentials, Frames, Mmap, Restorer, Timed, Tls, Vdso, WithRestorer,
+};
 
 pub(crate) struct Cpu;
 
@@ -64,14 +66,12 @@ macro_rules! syscall {
 
 impl Arch for Cpu {
     const MMAP: Mmap = Mmap::Bytes(k::__NR_mmap);
-    const FUTEX: Timed = Timed::Wide(k::__NR_futex);
-    const CLOCK_GETTIME: Timed = Timed::Wide(k::__NR_clock_gettime);
-    const CLOCK_NANOSLEEP: Timed = Timed::Wide(k::__NR_clock_nanosleep);
-    const PPOLL: Timed = Timed::Wide(k::__NR_ppoll);
-    const TIMER_SETTIME: Timed = Timed::Wide(k::__NR_timer_settime);
+    timed!(plain FUTEX, CLOCK_GETTIME, CLOCK_NANOSLEEP, PPOLL, TIMER_SETTIME);
     const EVEN_PAIRS: bool = false;
     const TLS: Tls = Tls::Below;
     const UNALIGNED_WORDS: bool = false;
+    const BULK: Option<Bulk> = None;
+    integer!(Pair, pair);
     const VDSO: Vdso = Vdso {
         versions: &["LINUX_2.6"],
         clock_gettime: "__vdso_clock_gettime",
@@ -86,13 +86,7 @@ impl Arch for Cpu {
     // %i6 and %i7 of a window, after %l0-%l7 and %i0-%i5. The latter is the address of the call.
     const FRAMES: Option<Frames> =
         Some(Frames { caller: BIAS as isize + 112, return_address: BIAS as isize + 120, in_callers: false });
-    const CREDENTIALS: Credentials = Credentials {
-        setuid: k::__NR_setuid,
-        setgid: k::__NR_setgid,
-        setgroups: k::__NR_setgroups,
-        setresuid: k::__NR_setresuid,
-        setresgid: k::__NR_setresgid,
-    };
+    const CREDENTIALS: Credentials = Credentials::PLAIN;
 
     syscall!(syscall0(), "mov %o0, %g1");
     syscall!(syscall1(a), "mov %o1, %g1");
@@ -138,59 +132,54 @@ impl Arch for Cpu {
         tp
     }
 
-    #[inline(never)]
-    unsafe fn clone_thread(args: &CloneArgs) -> isize {
-        /// The window of its own is what the child gets a copy of, %l0 and %l1 in it; without one it would be that of
-        /// our caller, with a frame of who knows what size.
-        #[unsafe(naked)]
-        unsafe extern "C" fn clone(args: *const CloneArgs) -> isize {
-            //   C: clone(args)    kernel: clone(flags, stack, ptid, tls, ctid)
-            //            %i0                    %o0    %o1    %o2   %o3  %o4
-            naked_asm!(
-                ".cfi_startproc",
-                "save %sp, -{frame}, %sp",
-                ".cfi_def_cfa_register %fp",
-                ".cfi_window_save",
-                ".cfi_register %o7, %i7",
-                "ldx [%i0 + {start}], %l0",
-                "ldx [%i0 + {stack}], %o1",
-                "sub %o1, {bias}, %o1",
-                "sub %o1, {frame}, %l1", // Where the kernel puts the copy of our frame.
-                "ldx [%i0 + {tid}], %o2",
-                "ldx [%i0 + {tls}], %o3",
-                "mov %o2, %o4",
-                "ldx [%i0 + {flags}], %o0",
-                "mov {nr}, %g1",
-                "ta 0x6d",
-                "bcs,pn %xcc, 2f",
-                "sub %g0, %o0, %g1", // Delay slot: a failure becomes negative.
-                "brnz,pn %o1, 3f",   // The child.
-                "mov %o0, %g1",      // Delay slot.
-                "2:",
-                "ret",
-                "restore %g1, %g0, %o0", // Delay slot: back in our caller's window, with the result.
-                "3:",
-                ".cfi_undefined %o7",
-                "mov %l1, %sp",  // Where it is already; not so under qemu, which does not copy the frame.
-                "mov %g0, %fp",  // End of the frame chain,
-                "mov %g0, %i7",  // and of the return addresses.
-                "mov %l0, %o0",  // What came in the window.
-                "call {thread}", // Never returns.
-                "mov %g0, %o7",  // Delay slot: nothing to return to.
-                ".cfi_endproc",
-                stack = const offset_of!(CloneArgs, stack),
-                start = const offset_of!(CloneArgs, start),
-                tid = const offset_of!(CloneArgs, tid),
-                tls = const offset_of!(CloneArgs, tls),
-                flags = const offset_of!(CloneArgs, flags),
-                bias = const BIAS,
-                frame = const FRAME,
-                nr = const k::__NR_clone,
-                thread = sym crate::thread::rust_thread,
-            )
-        }
-        // SAFETY: 1. to 3. are our caller's.
-        unsafe { clone(args) }
+    /// The window of its own is what the child gets a copy of, %l0 and %l1 in it; without one it would be that of
+    /// our caller, with a frame of who knows what size.
+    #[unsafe(naked)]
+    unsafe extern "C" fn clone_thread(args: &CloneArgs) -> isize {
+        //   C: clone(args)    kernel: clone(flags, stack, ptid, tls, ctid)
+        //            %i0                    %o0    %o1    %o2   %o3  %o4
+        naked_asm!(
+            ".cfi_startproc",
+            "save %sp, -{frame}, %sp",
+            ".cfi_def_cfa_register %fp",
+            ".cfi_window_save",
+            ".cfi_register %o7, %i7",
+            "ldx [%i0 + {start}], %l0",
+            "ldx [%i0 + {stack}], %o1",
+            "sub %o1, {bias}, %o1",
+            "sub %o1, {frame}, %l1", // Where the kernel puts the copy of our frame.
+            "ldx [%i0 + {tid}], %o2",
+            "ldx [%i0 + {tls}], %o3",
+            "mov %o2, %o4",
+            "ldx [%i0 + {flags}], %o0",
+            "mov {nr}, %g1",
+            "ta 0x6d",
+            "bcs,pn %xcc, 2f",
+            "sub %g0, %o0, %g1", // Delay slot: a failure becomes negative.
+            "brnz,pn %o1, 3f",   // The child.
+            "mov %o0, %g1",      // Delay slot.
+            "2:",
+            "ret",
+            "restore %g1, %g0, %o0", // Delay slot: back in our caller's window, with the result.
+            "3:",
+            ".cfi_undefined %o7",
+            "mov %l1, %sp",  // Where it is already; not so under qemu, which does not copy the frame.
+            "mov %g0, %fp",  // End of the frame chain,
+            "mov %g0, %i7",  // and of the return addresses.
+            "mov %l0, %o0",  // What came in the window.
+            "call {thread}", // Never returns.
+            "mov %g0, %o7",  // Delay slot: nothing to return to.
+            ".cfi_endproc",
+            stack = const offset_of!(CloneArgs, stack),
+            start = const offset_of!(CloneArgs, start),
+            tid = const offset_of!(CloneArgs, tid),
+            tls = const offset_of!(CloneArgs, tls),
+            flags = const offset_of!(CloneArgs, flags),
+            bias = const BIAS,
+            frame = const FRAME,
+            nr = const k::__NR_clone,
+            thread = sym crate::thread::rust_thread,
+        )
     }
 
     unsafe fn unmap_and_exit(base: *mut u8, len: usize) -> ! {
@@ -224,19 +213,12 @@ impl Arch for Cpu {
         }
     }
 
-    vdso_in_c!(vdso_clock_gettime, vdso_getrandom);
+    vdso!(vdso_clock_gettime, vdso_getrandom);
 
-    const RESTORER: Option<unsafe extern "C" fn()> = Some(sigaction_return);
+    // The field of the struct is there, too, and the kernel does not look at it.
+    const RESTORER: Restorer = Restorer::Argument(sigaction_return);
 
-    type Sigaction = Sigaction;
-
-    fn sigaction(action: RawAction) -> Sigaction {
-        Sigaction { handler: action.handler, flags: action.flags, restorer: 0, mask: action.mask }
-    }
-
-    fn raw_action(kernel: Sigaction) -> RawAction {
-        RawAction { handler: kernel.handler, flags: kernel.flags, mask: kernel.mask }
-    }
+    type Sigaction = WithRestorer;
 }
 
 /// What a handler gets, as far as [`Arch::CONTEXT`] needs it: no `ucontext`, but the second argument once more, the
@@ -252,21 +234,6 @@ struct Ucontext {
     tstate: u64,
     tpc: u64,
 }
-
-/// struct sigaction of include/linux/signal_types.h, with `__ARCH_HAS_SA_RESTORER`. linux-raw-sys 0.12 has a
-/// `kernel_sigaction` without the restorer, which is wrong here.
-#[repr(C)]
-#[derive(Clone, Copy)]
-pub(crate) struct Sigaction {
-    handler: usize,
-    flags: usize,
-    /// The kernel stores it and does not look at it.
-    restorer: usize,
-    mask: k::kernel_sigset_t,
-}
-
-const _: () = assert!(offset_of!(Sigaction, flags) == 8 && offset_of!(Sigaction, mask) == 24);
-const _: () = assert!(size_of::<Sigaction>() == 32);
 
 /// Where a signal handler returns to: 8 beyond the address that the kernel has, as from any call. Debuggers know the
 /// frame by the two instructions there.

@@ -17,7 +17,9 @@ use core::mem::offset_of;
 
 use linux_raw_sys::general as k;
 
-use crate::arch::{Arch, CloneArgs, Context, Credentials, Frames, Mmap, RawAction, Timed, Tls, Vdso};
+use crate::arch::{
+    Arch, Bulk, CloneArgs, Context, Credentials, Frames, Mmap, Restorer, Timed, Tls, Vdso, WithRestorer,
+};
 
 pub(crate) struct Cpu;
 
@@ -42,15 +44,13 @@ macro_rules! syscall {
 
 impl Arch for Cpu {
     const MMAP: Mmap = Mmap::Units4096(k::__NR_mmap2);
-    const FUTEX: Timed = Timed::Split { wide: k::__NR_futex_time64, narrow: k::__NR_futex };
-    const CLOCK_GETTIME: Timed = Timed::Split { wide: k::__NR_clock_gettime64, narrow: k::__NR_clock_gettime };
-    const CLOCK_NANOSLEEP: Timed =
-        Timed::Split { wide: k::__NR_clock_nanosleep_time64, narrow: k::__NR_clock_nanosleep };
-    const PPOLL: Timed = Timed::Split { wide: k::__NR_ppoll_time64, narrow: k::__NR_ppoll };
-    const TIMER_SETTIME: Timed = Timed::Split { wide: k::__NR_timer_settime64, narrow: k::__NR_timer_settime };
+    timed!(both FUTEX, CLOCK_GETTIME, CLOCK_NANOSLEEP, PPOLL, TIMER_SETTIME);
     const EVEN_PAIRS: bool = false;
     const TLS: Tls = Tls::Below;
     const UNALIGNED_WORDS: bool = true;
+    // As on x86_64.
+    const BULK: Option<Bulk> = Some(Bulk { from: 2048, copy: copy_words, set: set_words });
+    integer!(Pair, pair);
     const VDSO: Vdso = Vdso {
         versions: &["LINUX_2.6"],
         clock_gettime: "__vdso_clock_gettime64",
@@ -184,7 +184,7 @@ impl Arch for Cpu {
     }
 
     #[inline(never)]
-    unsafe fn clone_thread(args: &CloneArgs) -> isize {
+    unsafe extern "C" fn clone_thread(args: &CloneArgs) -> isize {
         #[unsafe(naked)]
         unsafe extern "C" fn clone(args: *const CloneArgs, tls: *const k::user_desc) -> isize {
             //   C: clone(args, tls)    kernel: clone(flags, stack, ptid, tls, ctid)
@@ -262,31 +262,43 @@ impl Arch for Cpu {
         }
     }
 
-    vdso_in_c!(vdso_clock_gettime, vdso_getrandom);
+    vdso!(vdso_clock_gettime, vdso_getrandom);
 
-    const RESTORER: Option<unsafe extern "C" fn()> = None;
+    const RESTORER: Restorer =
+        Restorer::Field { flag: k::SA_RESTORER, with_info: rt_sigaction_return, plain: sigaction_return };
 
-    type Sigaction = k::kernel_sigaction;
+    type Sigaction = WithRestorer;
+}
 
-    fn sigaction(action: RawAction) -> k::kernel_sigaction {
-        // SAFETY: both are pointers that the kernel only stores; its type for them is an optional function pointer,
-        // whose None is SIG_DFL.
-        let sa_handler_kernel = unsafe { core::mem::transmute::<usize, k::__kernel_sighandler_t>(action.handler) };
-        let with_info = action.flags & k::SA_SIGINFO as usize != 0;
-        k::kernel_sigaction {
-            sa_handler_kernel,
-            sa_flags: action.flags as u32 | k::SA_RESTORER,
-            sa_restorer: Some(if with_info { rt_sigaction_return } else { sigaction_return }),
-            sa_mask: action.mask,
-        }
+/// [`Bulk::copy`].
+#[inline(always)]
+unsafe fn copy_words(dest: *mut u8, src: *const u8, words: usize) {
+    // SAFETY: 1. and 2. are our caller's; esi is back after it, and the direction flag is clear, as the ABI has it.
+    unsafe {
+        asm!(
+            "xchg esi, eax", // The source belongs in esi, which the compiler does not give.
+            "rep movsd",
+            "mov esi, eax",
+            inout("ecx") words => _,
+            inout("edi") dest => _,
+            inout("eax") src => _,
+            options(nostack, preserves_flags),
+        )
     }
+}
 
-    fn raw_action(kernel: k::kernel_sigaction) -> RawAction {
-        RawAction {
-            handler: kernel.sa_handler_kernel.map_or(0, |f| f as usize),
-            flags: (kernel.sa_flags & !k::SA_RESTORER) as usize,
-            mask: kernel.sa_mask,
-        }
+/// [`Bulk::set`].
+#[inline(always)]
+unsafe fn set_words(dest: *mut u8, word: usize, words: usize) {
+    // SAFETY: 1. is our caller's; the direction flag is clear, as the ABI has it.
+    unsafe {
+        asm!(
+            "rep stosd",
+            inout("ecx") words => _,
+            inout("edi") dest => _,
+            in("eax") word,
+            options(nostack, preserves_flags),
+        )
     }
 }
 

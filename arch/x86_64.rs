@@ -8,13 +8,16 @@
 //! - Signals: a restorer is mandatory, and debuggers know it by its bytes.
 //! - Stack: 16-aligned before a call, a red zone of 128 bytes below rsp.
 
+use core::arch::x86_64::{__m128i, _mm_set1_epi64x};
 use core::arch::{asm, naked_asm};
 use core::ffi::{c_int, c_void};
 use core::mem::offset_of;
 
 use linux_raw_sys::general as k;
 
-use crate::arch::{Arch, CloneArgs, Context, Credentials, Frames, Mmap, RawAction, Timed, Tls, Vdso};
+use crate::arch::{
+    Arch, Bulk, CloneArgs, Context, Credentials, Frames, Mmap, Restorer, Timed, Tls, Vdso, WithRestorer,
+};
 
 pub(crate) struct Cpu;
 
@@ -43,14 +46,21 @@ macro_rules! syscall {
 
 impl Arch for Cpu {
     const MMAP: Mmap = Mmap::Bytes(k::__NR_mmap);
-    const FUTEX: Timed = Timed::Wide(k::__NR_futex);
-    const CLOCK_GETTIME: Timed = Timed::Wide(k::__NR_clock_gettime);
-    const CLOCK_NANOSLEEP: Timed = Timed::Wide(k::__NR_clock_nanosleep);
-    const PPOLL: Timed = Timed::Wide(k::__NR_ppoll);
-    const TIMER_SETTIME: Timed = Timed::Wide(k::__NR_timer_settime);
+    timed!(plain FUTEX, CLOCK_GETTIME, CLOCK_NANOSLEEP, PPOLL, TIMER_SETTIME);
     const EVEN_PAIRS: bool = false;
     const TLS: Tls = Tls::Below;
     const UNALIGNED_WORDS: bool = true;
+    // Where glibc begins with them, too. By words, and not `movsb` and `stosb`, which old processors do byte by byte.
+    const BULK: Option<Bulk> = Some(Bulk { from: 2048, copy: copy_words, set: set_words });
+    // The compiler would keep an integer of two words in two registers.
+    type Pair = __m128i;
+
+    #[inline(always)]
+    fn pair(word: usize) -> __m128i {
+        // SAFETY: it needs SSE2, which every machine of this kind has.
+        unsafe { _mm_set1_epi64x(word as i64) }
+    }
+
     const VDSO: Vdso = Vdso {
         versions: &["LINUX_2.6"],
         clock_gettime: "__vdso_clock_gettime",
@@ -61,13 +71,7 @@ impl Arch for Cpu {
     const CONTEXT: Context =
         Context { pc: offset_of!(Ucontext, rip), sp: offset_of!(Ucontext, rsp), fp: offset_of!(Ucontext, rbp) };
     const FRAMES: Option<Frames> = Some(Frames { caller: 0, return_address: 8, in_callers: false });
-    const CREDENTIALS: Credentials = Credentials {
-        setuid: k::__NR_setuid,
-        setgid: k::__NR_setgid,
-        setgroups: k::__NR_setgroups,
-        setresuid: k::__NR_setresuid,
-        setresgid: k::__NR_setresgid,
-    };
+    const CREDENTIALS: Credentials = Credentials::PLAIN;
 
     syscall!(syscall0());
     syscall!(syscall1(a in "rdi"));
@@ -106,45 +110,40 @@ impl Arch for Cpu {
         tp
     }
 
-    #[inline(never)]
-    unsafe fn clone_thread(args: &CloneArgs) -> isize {
-        #[unsafe(naked)]
-        unsafe extern "C" fn clone(args: *const CloneArgs) -> isize {
-            //   C: clone(args)    kernel: clone(flags, stack, ptid, ctid, tls)
-            //            rdi                      rdi    rsi    rdx   r10   r8
-            naked_asm!(
-                ".cfi_startproc",
-                "mov rsi, [rdi + {stack}]",
-                "mov rax, [rdi + {start}]",
-                "sub rsi, 16", // The child's first words, above its stack pointer; still 16-aligned.
-                "mov [rsi], rax",
-                "mov rdx, [rdi + {tid}]",
-                "mov r10, rdx",
-                "mov r8, [rdi + {tls}]",
-                "mov rdi, [rdi + {flags}]",
-                "mov eax, {nr}",
-                "syscall",
-                "test eax, eax",
-                "jz 2f",
-                "ret", // Parent, or failure: the result is in rax.
-                "2:",
-                ".cfi_undefined rip",
-                "xor ebp, ebp",   // Child: end of the frame chain.
-                "mov rdi, [rsp]", // What the parent left above the stack pointer.
-                "call {thread}",
-                "ud2", // Never returns.
-                ".cfi_endproc",
-                stack = const offset_of!(CloneArgs, stack),
-                start = const offset_of!(CloneArgs, start),
-                tid = const offset_of!(CloneArgs, tid),
-                tls = const offset_of!(CloneArgs, tls),
-                flags = const offset_of!(CloneArgs, flags),
-                nr = const k::__NR_clone,
-                thread = sym crate::thread::rust_thread,
-            )
-        }
-        // SAFETY: 1. to 3. are our caller's.
-        unsafe { clone(args) }
+    #[unsafe(naked)]
+    unsafe extern "C" fn clone_thread(args: &CloneArgs) -> isize {
+        //   C: clone(args)    kernel: clone(flags, stack, ptid, ctid, tls)
+        //            rdi                      rdi    rsi    rdx   r10   r8
+        naked_asm!(
+            ".cfi_startproc",
+            "mov rsi, [rdi + {stack}]",
+            "mov rax, [rdi + {start}]",
+            "sub rsi, 16", // The child's first words, above its stack pointer; still 16-aligned.
+            "mov [rsi], rax",
+            "mov rdx, [rdi + {tid}]",
+            "mov r10, rdx",
+            "mov r8, [rdi + {tls}]",
+            "mov rdi, [rdi + {flags}]",
+            "mov eax, {nr}",
+            "syscall",
+            "test eax, eax",
+            "jz 2f",
+            "ret", // Parent, or failure: the result is in rax.
+            "2:",
+            ".cfi_undefined rip",
+            "xor ebp, ebp",   // Child: end of the frame chain.
+            "mov rdi, [rsp]", // What the parent left above the stack pointer.
+            "call {thread}",
+            "ud2", // Never returns.
+            ".cfi_endproc",
+            stack = const offset_of!(CloneArgs, stack),
+            start = const offset_of!(CloneArgs, start),
+            tid = const offset_of!(CloneArgs, tid),
+            tls = const offset_of!(CloneArgs, tls),
+            flags = const offset_of!(CloneArgs, flags),
+            nr = const k::__NR_clone,
+            thread = sym crate::thread::rust_thread,
+        )
     }
 
     unsafe fn unmap_and_exit(base: *mut u8, len: usize) -> ! {
@@ -166,30 +165,41 @@ impl Arch for Cpu {
         }
     }
 
-    vdso_in_c!(vdso_clock_gettime, vdso_getrandom);
+    vdso!(vdso_clock_gettime, vdso_getrandom);
 
-    const RESTORER: Option<unsafe extern "C" fn()> = None;
+    const RESTORER: Restorer =
+        Restorer::Field { flag: k::SA_RESTORER, with_info: sigaction_return, plain: sigaction_return };
 
-    type Sigaction = k::kernel_sigaction;
+    type Sigaction = WithRestorer;
+}
 
-    fn sigaction(action: RawAction) -> k::kernel_sigaction {
-        // SAFETY: both are pointers that the kernel only stores; its type for them is an optional function pointer,
-        // whose None is SIG_DFL.
-        let sa_handler_kernel = unsafe { core::mem::transmute::<usize, k::__kernel_sighandler_t>(action.handler) };
-        k::kernel_sigaction {
-            sa_handler_kernel,
-            sa_flags: action.flags as u64 | k::SA_RESTORER as u64,
-            sa_restorer: Some(sigaction_return),
-            sa_mask: action.mask,
-        }
+/// [`Bulk::copy`].
+#[inline(always)]
+unsafe fn copy_words(dest: *mut u8, src: *const u8, words: usize) {
+    // SAFETY: 1. and 2. are our caller's; the direction flag is clear, as the ABI has it.
+    unsafe {
+        asm!(
+            "rep movsq",
+            inout("rcx") words => _,
+            inout("rdi") dest => _,
+            inout("rsi") src => _,
+            options(nostack, preserves_flags),
+        )
     }
+}
 
-    fn raw_action(kernel: k::kernel_sigaction) -> RawAction {
-        RawAction {
-            handler: kernel.sa_handler_kernel.map_or(0, |f| f as usize),
-            flags: (kernel.sa_flags & !(k::SA_RESTORER as u64)) as usize,
-            mask: kernel.sa_mask,
-        }
+/// [`Bulk::set`].
+#[inline(always)]
+unsafe fn set_words(dest: *mut u8, word: usize, words: usize) {
+    // SAFETY: 1. is our caller's; the direction flag is clear, as the ABI has it.
+    unsafe {
+        asm!(
+            "rep stosq",
+            inout("rcx") words => _,
+            inout("rdi") dest => _,
+            in("rax") word,
+            options(nostack, preserves_flags),
+        )
     }
 }
 

@@ -9,10 +9,16 @@
 
 use core::ffi::{c_int, c_long, c_void};
 
+use linux_raw_sys::general as k;
+
+mod sigaction;
+
+pub(crate) use sigaction::*;
+
 /// Defines [`Arch::vdso_clock_gettime`] and [`Arch::vdso_getrandom`] for a machine whose vDSO keeps to C's convention, and
-/// says `-errno` by it.
-#[allow(unused_macros)] // PowerPC's does not.
-macro_rules! vdso_in_c {
+/// says `-errno` by it; or, with `by`, for one that calls it through a function of its own.
+#[allow(unused_macro_rules)] // A machine uses one of the two.
+macro_rules! vdso {
     (vdso_clock_gettime, vdso_getrandom) => {
         #[inline(always)]
         unsafe fn vdso_clock_gettime(function: *const c_void, clock: c_int, time: *mut c_void) -> isize {
@@ -37,6 +43,68 @@ macro_rules! vdso_in_c {
             let function = unsafe { core::mem::transmute::<*const c_void, Getrandom>(function) };
             // SAFETY: 1. by our 2. and 3.
             unsafe { function(buf, len, flags, state, state_len) }
+        }
+    };
+    (vdso_clock_gettime, vdso_getrandom by $call:ident) => {
+        #[inline(always)]
+        unsafe fn vdso_clock_gettime(function: *const c_void, clock: c_int, time: *mut c_void) -> isize {
+            // SAFETY: 1. and 2. are our caller's.
+            unsafe { $call(function, clock as usize, time.expose_provenance(), 0, 0, 0) }
+        }
+
+        #[inline(always)]
+        unsafe fn vdso_getrandom(
+            function: *const c_void,
+            buf: *mut u8,
+            len: usize,
+            flags: u32,
+            state: *mut c_void,
+            state_len: usize,
+        ) -> isize {
+            let (buf, state) = (buf.expose_provenance(), state.expose_provenance());
+            // SAFETY: 1. to 3. are our caller's.
+            unsafe { $call(function, buf, len, flags as usize, state, state_len) }
+        }
+    };
+}
+
+/// Defines the members for the calls that take a timespec. All have 64-bit seconds by their plain names; or all come as
+/// `both`, and the newer ones have names of their own; or these are all that there is.
+#[allow(unused_macro_rules)] // A machine uses one of the three.
+macro_rules! timed {
+    (plain FUTEX, CLOCK_GETTIME, CLOCK_NANOSLEEP, PPOLL, TIMER_SETTIME) => {
+        const FUTEX: Timed = Timed::Wide(k::__NR_futex);
+        const CLOCK_GETTIME: Timed = Timed::Wide(k::__NR_clock_gettime);
+        const CLOCK_NANOSLEEP: Timed = Timed::Wide(k::__NR_clock_nanosleep);
+        const PPOLL: Timed = Timed::Wide(k::__NR_ppoll);
+        const TIMER_SETTIME: Timed = Timed::Wide(k::__NR_timer_settime);
+    };
+    (both FUTEX, CLOCK_GETTIME, CLOCK_NANOSLEEP, PPOLL, TIMER_SETTIME) => {
+        const FUTEX: Timed = Timed::Split { wide: k::__NR_futex_time64, narrow: k::__NR_futex };
+        const CLOCK_GETTIME: Timed = Timed::Split { wide: k::__NR_clock_gettime64, narrow: k::__NR_clock_gettime };
+        const CLOCK_NANOSLEEP: Timed =
+            Timed::Split { wide: k::__NR_clock_nanosleep_time64, narrow: k::__NR_clock_nanosleep };
+        const PPOLL: Timed = Timed::Split { wide: k::__NR_ppoll_time64, narrow: k::__NR_ppoll };
+        const TIMER_SETTIME: Timed = Timed::Split { wide: k::__NR_timer_settime64, narrow: k::__NR_timer_settime };
+    };
+    (time64 FUTEX, CLOCK_GETTIME, CLOCK_NANOSLEEP, PPOLL, TIMER_SETTIME) => {
+        const FUTEX: Timed = Timed::Wide(k::__NR_futex_time64);
+        const CLOCK_GETTIME: Timed = Timed::Wide(k::__NR_clock_gettime64);
+        const CLOCK_NANOSLEEP: Timed = Timed::Wide(k::__NR_clock_nanosleep_time64);
+        const PPOLL: Timed = Timed::Wide(k::__NR_ppoll_time64);
+        const TIMER_SETTIME: Timed = Timed::Wide(k::__NR_timer_settime64);
+    };
+}
+
+/// Defines [`Arch::Pair`] and [`Arch::pair`] as an integer.
+#[allow(unused_macros)] // Not where vectors do better.
+macro_rules! integer {
+    (Pair, pair) => {
+        type Pair = $crate::arch::TwoWords;
+
+        #[inline(always)]
+        fn pair(word: usize) -> Self::Pair {
+            (word as Self::Pair) << usize::BITS | word as Self::Pair
         }
     };
 }
@@ -83,6 +151,13 @@ pub(crate) trait Arch {
     /// Whether loads and stores of words at any address are as good as aligned ones: then memcpy and its kin use them. A
     /// matter of speed and size only.
     const UNALIGNED_WORDS: bool;
+    /// Instructions that copy and set many words, if they are as fast as what a loop can do or faster. A matter of speed
+    /// only.
+    const BULK: Option<Bulk>;
+    /// Two words in the form in which this machine stores them best.
+    type Pair: Copy;
+    /// `word` twice.
+    fn pair(word: usize) -> Self::Pair;
     /// The vDSO's symbols.
     const VDSO: Vdso;
     /// Where a handler finds the registers of what it interrupted.
@@ -144,7 +219,7 @@ pub(crate) trait Arch {
     /// 1. `args.stack` is the high end, 16-aligned, of a stack that nobody else uses, with at least 256 bytes below it.
     /// 2. `args.tls` and `args.tid` lie in memory that outlives the thread, `tls` as for `set_thread_pointer`.
     /// 3. All signals are blocked.
-    unsafe fn clone_thread(args: &CloneArgs) -> isize;
+    unsafe extern "C" fn clone_thread(args: &CloneArgs) -> isize;
 
     /// munmap(2) of the memory that this thread's stack lies in, then exit(2) of the thread, with no use of a stack
     /// between.
@@ -181,18 +256,11 @@ pub(crate) trait Arch {
         state_len: usize,
     ) -> isize;
 
-    /// Where handlers return to, if rt_sigaction(2) takes that as an argument of its own, before the size of the set.
-    /// Elsewhere it is a part of the struct, or the kernel's own.
-    const RESTORER: Option<unsafe extern "C" fn()>;
+    /// Where handlers return to.
+    const RESTORER: Restorer;
 
     /// struct sigaction as this machine's kernel lays it out.
-    type Sigaction: Copy;
-
-    /// The kernel's form of an action: adds the restorer (and `SA_RESTORER`) where the kernel wants one.
-    fn sigaction(action: RawAction) -> Self::Sigaction;
-
-    /// The reverse of [`Arch::sigaction`], without the restorer and its flag.
-    fn raw_action(kernel: Self::Sigaction) -> RawAction;
+    type Sigaction: Form;
 }
 
 /// How mmap(2) takes its arguments.
@@ -251,6 +319,33 @@ pub(crate) struct Vdso {
     pub getrandom: &'static str,
 }
 
+/// An integer of two words.
+#[cfg(target_pointer_width = "64")]
+pub(crate) type TwoWords = u128;
+#[cfg(target_pointer_width = "32")]
+pub(crate) type TwoWords = u64;
+
+/// See [`Arch::BULK`].
+#[allow(dead_code)] // Most machines have none.
+#[derive(Clone, Copy)]
+pub(crate) struct Bulk {
+    /// The least number of bytes that they are for.
+    pub from: usize,
+    /// Copies the words at `src` to `dest`, upward.
+    ///
+    /// # Safety
+    ///
+    /// 1. `words` of them are readable at `src` and writable at `dest`, which need not be aligned.
+    /// 2. `dest` does not lie in the source, but at its start.
+    pub copy: unsafe fn(dest: *mut u8, src: *const u8, words: usize),
+    /// Stores `word` at `dest`, `words` times.
+    ///
+    /// # Safety
+    ///
+    /// 1. So many words are writable there; `dest` need not be aligned.
+    pub set: unsafe fn(dest: *mut u8, word: usize, words: usize),
+}
+
 /// Offsets into the `ucontext` that a handler gets, each of a register as wide as a pointer. (linux-raw-sys has no
 /// `ucontext`; the kernel's headers asm/ucontext.h and asm/sigcontext.h have it.)
 pub(crate) struct Context {
@@ -260,6 +355,18 @@ pub(crate) struct Context {
     pub sp: usize,
     /// Of the register by which frames are chained; where none are, of the one that functions use for their frame.
     pub fp: usize,
+}
+
+/// The `ucontext` of the machines that came after Linux had settled on one (their asm/ucontext.h are the same): the mask
+/// with room to grow, then the registers. Only its offsets are used.
+#[repr(C)]
+#[allow(dead_code)]
+pub(crate) struct Ucontext<Sigcontext> {
+    flags_and_link: [usize; 2],
+    stack: k::sigaltstack,
+    sigmask: k::kernel_sigset_t,
+    reserved: [u8; 1024 / 8 - size_of::<k::kernel_sigset_t>()],
+    pub context: Sigcontext,
 }
 
 /// Where a function's frame keeps what leads to its caller, if the program was compiled to have frames.
@@ -282,6 +389,18 @@ pub(crate) struct Credentials {
     pub setresgid: u32,
 }
 
+impl Credentials {
+    /// Where the plain names take 32 bits.
+    #[allow(dead_code)] // Not where they do not.
+    pub const PLAIN: Credentials = Credentials {
+        setuid: k::__NR_setuid,
+        setgid: k::__NR_setgid,
+        setgroups: k::__NR_setgroups,
+        setresuid: k::__NR_setresuid,
+        setresgid: k::__NR_setresgid,
+    };
+}
+
 /// What `clone_thread` needs; read by assembly through `offset_of!`.
 #[repr(C)]
 pub(crate) struct CloneArgs {
@@ -295,17 +414,6 @@ pub(crate) struct CloneArgs {
     pub tls: *mut u8,
     /// What the child hands to `rust_thread`.
     pub start: *mut u8,
-}
-
-/// struct sigaction in one order for all machines.
-#[derive(Clone, Copy)]
-pub(crate) struct RawAction {
-    /// The handler's address, or `SIG_DFL` (0) or `SIG_IGN` (1).
-    pub handler: usize,
-    /// The `SA_*` flags, without `SA_RESTORER`.
-    pub flags: usize,
-    /// Blocked while the handler runs.
-    pub mask: linux_raw_sys::general::kernel_sigset_t,
 }
 
 // What the seam assumes of every Linux: ILP32 or LP64, so that pointers, longs and argument registers are of one size.

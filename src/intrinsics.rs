@@ -6,6 +6,7 @@
 //! Copying and setting have one shape, without a loop of bytes:
 //!
 //! ```text
+//!     n >= bulk   │ pair, so that the next is aligned │ words, by instructions for that │ … then less than a word:
 //!     n > BLOCK   │ block, clipped so that the next is aligned │ block │ block │ … then the rest:
 //!     n >= PAIR   │ pair │ pair →    ← pair │ pair │
 //!     n >= 4      │ word →  ← word │
@@ -26,7 +27,7 @@ use core::arch::asm;
 use core::ffi::{c_char, c_int};
 use core::mem::MaybeUninit;
 
-use crate::arch::{Arch, Cpu};
+use crate::arch::{Arch, Cpu, TwoWords};
 
 /// Which of the two forms this machine gets. The compiler puts an unaligned word together from bytes where it must.
 const ANY_ADDRESS: bool = Cpu::UNALIGNED_WORDS;
@@ -124,15 +125,20 @@ pub unsafe extern "C" fn strlen(s: *const c_char) -> usize {
     n
 }
 
-/// The largest value in use: two words, which the compiler loads and stores as one vector where the machine has them.
-#[cfg(target_pointer_width = "64")]
-type Pair = u128;
-#[cfg(target_pointer_width = "32")]
-type Pair = u64;
+/// The largest value in use: two words. The compiler moves them from place to place as one vector where the machine has
+/// such; for one that is stored over and over, [`Arch::pair`] says how.
+type Pair = TwoWords;
 
 const WORD: usize = size_of::<usize>();
 const PAIR: usize = size_of::<Pair>();
 const BLOCK: usize = 4 * PAIR;
+
+const _: () = assert!(size_of::<<Cpu as Arch>::Pair>() == PAIR);
+// What is left after the pair must not be less than nothing.
+const _: () = assert!(match Cpu::BULK {
+    Some(bulk) => bulk.from > BLOCK,
+    None => true,
+});
 
 /// memmove where [`ANY_ADDRESS`] holds.
 ///
@@ -144,7 +150,27 @@ unsafe fn copy(mut dest: *mut u8, mut src: *const u8, mut n: usize) {
     if n > BLOCK {
         // Upward, a block overwrites only source that was copied already, unless `dest` lies in the source.
         let ahead = src.addr().wrapping_sub(dest.addr());
-        if ahead.wrapping_neg() >= n {
+        let upward = ahead.wrapping_neg() >= n;
+        if let Some(bulk) = Cpu::BULK
+            && n >= bulk.from
+            && upward
+            && ahead >= BLOCK
+        {
+            // A pair, and words from where the destination is aligned, so that less than a word is left. As `ahead` is
+            // large enough, the pair overwrites nothing that is still to be copied.
+            let head = PAIR - dest.addr() % PAIR;
+            let words = (n - head) / WORD;
+            // SAFETY: 1. By our 1; `n >= PAIR`. 2. Not `ALIGNED`. 3. All bytes are a valid MaybeUninit.
+            let first: MaybeUninit<Pair> = unsafe { load::<_, false>(src) };
+            // SAFETY: 1, 2. As above.
+            unsafe { store::<_, false>(dest, first) };
+            // SAFETY: 1. By our 1: they end at `n` or before. 2. Upward is right here.
+            unsafe { (bulk.copy)(dest.wrapping_add(head), src.wrapping_add(head), words) };
+            let done = head + words * WORD;
+            dest = dest.wrapping_add(done);
+            src = src.wrapping_add(done);
+            n -= done;
+        } else if upward {
             // The first step is clipped so that the next blocks are aligned. Part of its block is then copied twice and
             // must not have been stored over: hence not if source and destination are closer than a block.
             let clip = if ahead >= BLOCK { dest.addr() % PAIR } else { 0 };
@@ -259,13 +285,26 @@ unsafe fn copy_ends<T: Copy>(dest: *mut u8, src: *const u8, n: usize) {
 /// 1. `dest..dest + n` is writable.
 #[inline(always)]
 unsafe fn set(mut dest: *mut u8, word: usize, mut n: usize) {
-    let pair = (word as Pair) << usize::BITS | word as Pair;
-    if n > BLOCK {
+    let pair = Cpu::pair(word);
+    if let Some(bulk) = Cpu::BULK
+        && n >= bulk.from
+    {
+        // As in `copy`.
+        let head = PAIR - dest.addr() % PAIR;
+        let words = (n - head) / WORD;
+        // SAFETY: 1. By our 1; `n >= PAIR`. 2. Not `ALIGNED`.
+        unsafe { store::<_, false>(dest, pair) };
+        // SAFETY: 1. By our 1: they end at `n` or before.
+        unsafe { (bulk.set)(dest.wrapping_add(head), word, words) };
+        let done = head + words * WORD;
+        dest = dest.wrapping_add(done);
+        n -= done;
+    } else if n > BLOCK {
         // Clipped as in `copy`.
         let mut step = BLOCK - dest.addr() % PAIR;
         loop {
             // SAFETY: 1. By our 1; `n > BLOCK`, which has its four pairs there. 2. Not `ALIGNED`.
-            unsafe { set_four::<Pair, false>(dest, pair, PAIR, 2 * PAIR, 3 * PAIR) };
+            unsafe { set_four::<_, false>(dest, pair, PAIR, 2 * PAIR, 3 * PAIR) };
             dest = dest.wrapping_add(step);
             n -= step;
             step = BLOCK;
@@ -279,7 +318,7 @@ unsafe fn set(mut dest: *mut u8, word: usize, mut n: usize) {
         // As in `copy`.
         let inner = if n > 2 * PAIR { PAIR } else { 0 };
         // SAFETY: 1. By our 1: the four end at `n` or before. 2. Not `ALIGNED`.
-        unsafe { set_four::<Pair, false>(dest, pair, inner, n - PAIR - inner, n - PAIR) };
+        unsafe { set_four::<_, false>(dest, pair, inner, n - PAIR - inner, n - PAIR) };
     } else if n >= WORD {
         // SAFETY: 1. By our 1; `n >= WORD`. 2. Not `ALIGNED`.
         unsafe { store::<_, false>(dest, word) };
@@ -733,6 +772,22 @@ mod tests {
                         assert_eq!(byte, expected, "byte {at} after setting {n} bytes at {to}");
                     }
                 }
+            }
+        }
+    }
+
+    #[test]
+    fn sets_in_bulk() {
+        let mut memory = Memory([0; 3000]);
+        for n in 2000..2200 {
+            for to in 16..32 {
+                memory.0.fill(1);
+                // SAFETY: 1. Up to 32 + 2200 of 3000 bytes.
+                unsafe { set(memory.0.as_mut_ptr().wrapping_add(to), usize::MAX / 0xFF * 2, n) };
+                let (before, rest) = memory.0.split_at(to);
+                let (inside, after) = rest.split_at(n);
+                let all = |part: &[u8], value: u8| part.iter().all(|&byte| byte == value);
+                assert!(all(before, 1) && all(inside, 2) && all(after, 1), "{n} bytes at {to}");
             }
         }
     }

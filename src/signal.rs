@@ -233,11 +233,11 @@ impl Action {
             Handler::Info(f) => (f.0 as usize, k::SA_SIGINFO),
         };
         let restart = if self.restart { k::SA_RESTART } else { 0 };
-        Cpu::sigaction(RawAction { handler, flags: (siginfo | restart | k::SA_ONSTACK) as usize, mask: self.mask.0 })
+        RawAction { handler, flags: (siginfo | restart | k::SA_ONSTACK) as usize, mask: self.mask.0 }.to_kernel()
     }
 
     fn from_kernel(kernel: <Cpu as Arch>::Sigaction) -> Action {
-        let raw = Cpu::raw_action(kernel);
+        let raw = RawAction::from_kernel(kernel);
         let handler = match raw.handler {
             SIG_DFL => Handler::Default,
             SIG_IGN => Handler::Ignore,
@@ -292,7 +292,7 @@ pub fn action_of(signal: Signal) -> Result<Action> {
 pub(crate) unsafe fn catch_reserved(number: u32, handler: extern "C" fn(i32), restart: bool) -> Result<()> {
     ensure_main_has_stack()?;
     let flags = if restart { k::SA_ONSTACK | k::SA_RESTART } else { k::SA_ONSTACK } as usize;
-    let action = Cpu::sigaction(RawAction { handler: handler as usize, flags, mask: EVERYTHING });
+    let action = RawAction { handler: handler as usize, flags, mask: EVERYTHING }.to_kernel();
     // SAFETY: 1. is our caller's.
     unsafe { sys::rt_sigaction(number, Some(&action), None) }
 }

@@ -13,7 +13,7 @@ use core::sync::atomic::{AtomicU8, AtomicU32, Ordering::Relaxed};
 use linux_raw_sys::general as k;
 use static_assertions::{assert_eq_align, assert_eq_size};
 
-use crate::arch::{Arch, CloneArgs, Cpu, Mmap, Timed};
+use crate::arch::{Arch, CloneArgs, Cpu, Mmap, Restorer, Timed};
 use crate::errno::{Errno, Result};
 
 /// A file descriptor's number.
@@ -433,10 +433,10 @@ pub(crate) unsafe fn rt_sigaction(
     let old = old.map_or(null_mut(), |old| old as *mut _);
     let size = size_of::<k::kernel_sigset_t>();
     match Cpu::RESTORER {
-        // SAFETY: 1. is our caller's; the structs are of this machine's layout.
-        None => unsafe { call!(__NR_rt_sigaction, sig as usize, at(new), at(old), size) },
-        // SAFETY: 1. As above; to return there is what a handler must do.
-        Some(f) => unsafe { call!(__NR_rt_sigaction, sig as usize, at(new), at(old), f as usize, size) },
+        // SAFETY: 1. is our caller's; the structs are of this machine's layout. To return there is what a handler must do.
+        Restorer::Argument(f) => unsafe { call!(__NR_rt_sigaction, sig as usize, at(new), at(old), f as usize, size) },
+        // SAFETY: 1. As above.
+        _ => unsafe { call!(__NR_rt_sigaction, sig as usize, at(new), at(old), size) },
     }
     .map(drop)
 }

@@ -117,6 +117,45 @@ tests! {
         }
     }
 
+    fn long_ranges_are_copied_and_set_at_every_alignment_and_nearness() {
+        const LONG: usize = 8192;
+        let byte = |i: usize| (i * 7 + i / 256) as u8;
+        let mut buf = [0; LONG];
+        let mut check = |to: usize, from: Option<usize>, len: usize| {
+            buf.iter_mut().enumerate().for_each(|(i, slot)| *slot = byte(i));
+            let start = black_box(buf.as_mut_ptr()).wrapping_add(to).cast();
+            // SAFETY: all ranges lie in the array.
+            match from {
+                // Where they do not overlap, both must do it.
+                Some(from) if from.abs_diff(to) >= len && len % 2 == 0 => unsafe {
+                    memcpy(start, buf.as_ptr().wrapping_add(from).cast(), len)
+                },
+                // SAFETY: as above.
+                Some(from) => unsafe { memmove(start, buf.as_ptr().wrapping_add(from).cast(), len) },
+                // SAFETY: as above.
+                None => unsafe { memset(start, 0x1_5A, len) },
+            };
+            for (i, &got) in buf.iter().enumerate() {
+                let inside = (to..to + len).contains(&i);
+                let want = if inside { from.map_or(0x5A, |from| byte(i - to + from)) } else { byte(i) };
+                assert_eq!(got, want, "byte {i} of {len} to {to} from {from:?}");
+            }
+        };
+        // Around the length from which some machines have instructions for it, and one well beyond.
+        for len in [2047, 2048, 2049, 2063, 2064, 2079, 2111, 3001] {
+            for offset in OFFSETS {
+                check(64 + offset, None, len);
+                check(64 + offset, Some(4096 + 3 * offset), len);
+                check(4096 + 3 * offset, Some(64 + offset), len);
+            }
+            // Both directions, overlapping by more or less than what is moved at once.
+            for near in [0, 1, 2, 7, 8, 15, 16, 17, 31, 33, 63, 64, 65, 127, 500, 2040] {
+                check(2500, Some(2500 + near), len);
+                check(2503, Some(2503 - near), len);
+            }
+        }
+    }
+
     fn large_blocks_move_whole() {
         static BIG: rt0::sync::Mutex<[u8; 3 << 20]> = rt0::sync::Mutex::new([0; 3 << 20]);
         let mut big = BIG.lock();
