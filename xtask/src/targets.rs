@@ -27,6 +27,8 @@ pub struct Target {
     pub qemu_args: &'static [&'static str],
     /// What the ELF header of its programs says.
     pub elf: Elf,
+    /// Up to when the emulator is no good for it at all: then no test is run.
+    pub unfit: Option<Unfit>,
     /// What the emulator is known to do wrong. A test listed here may fail there; if it passes, the summary says so.
     pub gaps: &'static [Gap],
 }
@@ -55,6 +57,15 @@ pub struct Elf {
     pub page: u64,
 }
 
+/// An emulator that does what nearly every program needs wrongly.
+#[derive(Debug)]
+pub struct Unfit {
+    /// The first version of qemu that does it right.
+    pub before: (u32, u32),
+    /// What it does; shown in the summary.
+    pub reason: &'static str,
+}
+
 /// A known gap of the emulator.
 #[derive(Debug)]
 pub struct Gap {
@@ -66,17 +77,21 @@ pub struct Gap {
     pub fixed_in: Option<(u32, u32)>,
 }
 
-/// qemu-i386 before 10 has one descriptor table for all threads, where Linux has one each.
-const fn shared_gdt(test: &'static str) -> Gap {
-    let reason = "after a signal, a thread that started another has that one's thread pointer";
-    Gap { test, reason, fixed_in: Some((10, 0)) }
-}
-
 /// qemu-sparc64 on a little-endian host.
 const fn whole_seconds(test: &'static str) -> Gap {
     let reason = "getrusage gives whole seconds: qemu swaps the microseconds as 64 bits, and sparc64 has 32";
     Gap { test, reason, fixed_in: None }
 }
+
+/// Threads that got each other's thread pointer ran into anything.
+const I386_UNFIT: Option<Unfit> = Some(Unfit {
+    before: (10, 0),
+    reason: "all threads share one GDT: after a signal, a thread that started another has that one's thread pointer",
+});
+
+/// An aligned vector on the stack is a segmentation fault then, and the compiler may put one there in any handler.
+const X86_64_UNFIT: Option<Unfit> =
+    Some(Unfit { before: (10, 0), reason: "signal handlers start with a stack pointer that is 8 bytes off" });
 
 const K4: u64 = 0x1000;
 const K8: u64 = 0x2000;
@@ -93,6 +108,7 @@ const ROW: Target = Target {
     qemu: "",
     qemu_args: &[],
     elf: Elf { machine: elf::EM_NONE, bits: 64, big_endian: false, flags: (0, 0), page: K4 },
+    unfit: None,
     gaps: &[],
 };
 
@@ -104,6 +120,7 @@ pub const TARGETS: &[Target] = &[
         native_on: &["x86_64"],
         qemu: "qemu-x86_64",
         elf: Elf { machine: elf::EM_X86_64, bits: 64, big_endian: false, flags: (0, 0), page: K4 },
+        unfit: X86_64_UNFIT,
         ..ROW
     },
     // The same machine again with debug assertions and overflow checks on.
@@ -114,6 +131,7 @@ pub const TARGETS: &[Target] = &[
         native_on: &["x86_64"],
         qemu: "qemu-x86_64",
         elf: Elf { machine: elf::EM_X86_64, bits: 64, big_endian: false, flags: (0, 0), page: K4 },
+        unfit: X86_64_UNFIT,
         ..ROW
     },
     Target {
@@ -122,6 +140,7 @@ pub const TARGETS: &[Target] = &[
         native_on: &["x86_64", "x86"],
         qemu: "qemu-i386",
         elf: Elf { machine: elf::EM_386, bits: 32, big_endian: false, flags: (0, 0), page: K4 },
+        unfit: I386_UNFIT,
         ..ROW
     },
     // The native machines once more under the emulator, which has ways of its own.
@@ -130,6 +149,7 @@ pub const TARGETS: &[Target] = &[
         triple: "x86_64-unknown-linux-gnu",
         qemu: "qemu-x86_64",
         elf: Elf { machine: elf::EM_X86_64, bits: 64, big_endian: false, flags: (0, 0), page: K4 },
+        unfit: X86_64_UNFIT,
         ..ROW
     },
     Target {
@@ -137,12 +157,7 @@ pub const TARGETS: &[Target] = &[
         triple: "i686-unknown-linux-gnu",
         qemu: "qemu-i386",
         elf: Elf { machine: elf::EM_386, bits: 32, big_endian: false, flags: (0, 0), page: K4 },
-        gaps: &[
-            shared_gdt("io::reads_and_writes_go_on_after_a_signal"),
-            shared_gdt("signal::restart_decides_whether_a_read_goes_on"),
-            shared_gdt("thread::sleep_is_not_early_also_when_signals_interrupt_it"),
-            shared_gdt("thread::threads_start_and_end_under_a_storm_of_signals"),
-        ],
+        unfit: I386_UNFIT,
         ..ROW
     },
     Target {
@@ -312,6 +327,11 @@ pub const TARGETS: &[Target] = &[
 ];
 
 impl Target {
+    /// Why nothing is run for it under this version of qemu.
+    pub fn unfit(&self, qemu: (u32, u32)) -> Option<&'static str> {
+        self.unfit.as_ref().filter(|unfit| qemu < unfit.before).map(|unfit| unfit.reason)
+    }
+
     /// The known gap that covers test `name` (`bin::name`) under this version of qemu.
     pub fn gap(&self, name: &str, qemu: (u32, u32)) -> Option<&'static Gap> {
         self.gaps.iter().find(|gap| name.contains(gap.test) && gap.fixed_in.is_none_or(|fixed| qemu < fixed))
@@ -392,5 +412,7 @@ mod tests {
         assert!(row.gap("futex::pi_lock", (7, 2)).is_some());
         assert!(row.gap("futex::pi_lock", (10, 0)).is_none());
         assert!(row.gap("futex::wait", (7, 2)).is_none());
+        let row = Target { unfit: Some(Unfit { before: (10, 0), reason: "one GDT" }), ..ROW };
+        assert_eq!((row.unfit((7, 2)), row.unfit((10, 0))), (Some("one GDT"), None));
     }
 }

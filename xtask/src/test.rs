@@ -83,7 +83,13 @@ pub fn run(options: Options, words: &[String], filter: Option<&str>) -> Result<E
             Ok(machine) => {
                 say!("{}: core {}, {}", target.name, machine.core, machine.runner);
                 report.runners.insert(target.name, machine.runner.to_string());
-                machines.push(machine);
+                match machine.qemu().and_then(|v| target.unfit((v.0.0, v.0.1))) {
+                    Some(why) => {
+                        let verdict = Verdict::Skipped(format!("all of it under {}: {why}", machine.runner));
+                        report.add(&format!("{}::setup", target.name), verdict, None);
+                    }
+                    None => machines.push(machine),
+                }
             }
             Err(error) => report.add(&format!("{}::setup", target.name), Verdict::Failed(format!("{error:#}")), None),
         }
