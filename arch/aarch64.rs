@@ -186,7 +186,8 @@ struct Sigcontext {
     pc: u64,
 }
 
-/// Where a signal handler returns to, also where the vDSO, which has such a place, is not mapped. gdb and libgcc know the frame by exactly these two instructions.
+/// Where a signal handler returns to, also where the vDSO, which has such a place, is not mapped. gdb and libgcc know
+/// the frame by exactly these two instructions.
 #[unsafe(naked)]
 unsafe extern "C" fn sigaction_return() {
     naked_asm!(

@@ -74,6 +74,16 @@ mod tests {
     }
 
     #[test]
+    fn pointers_that_are_less_than_the_address_are_followed_too() {
+        // As on SPARC: what is stored in a frame is 2047 less than where the next one lies.
+        const LESS: usize = 2047;
+        let shape =
+            Frames { caller: (LESS + WORD) as isize, return_address: (LESS + 2 * WORD) as isize, in_callers: false };
+        let chain = [0, at(3) - LESS, 0xA, 0, at(6) - LESS, 0xB, 0, 0, 0];
+        assert_eq!(walk_memory(&shape, at(0) - LESS, &chain), [1, 0xA, 0xB]);
+    }
+
+    #[test]
     fn no_chain_is_only_where_it_was() {
         let mut stack = [0; DEPTH];
         assert_eq!(walk(None, [7, at(0)], &(BASE..BASE + 64), |_| panic!("read"), &mut stack), 1);

@@ -50,6 +50,9 @@ const SEQUENCER: &str = "start";
 /// The two doors from assembly into Rust; beside these an arch file names the contract only.
 const DOORS: [&str; 2] = ["crate::start::rust_start", "crate::thread::rust_thread"];
 
+/// The guide to a port.
+const GUIDE: &str = "arch/README.md";
+
 /// A place where a rule is broken.
 #[derive(Debug, PartialEq, Eq)]
 struct Finding {
@@ -158,6 +161,7 @@ fn rules(sources: &[Source]) -> Vec<Finding> {
         for source in sources.iter().filter(|s| s.path.starts_with("arch/")) {
             findings.extend(member_order(source, &order));
         }
+        findings.extend(member_sources(&fs::read_to_string(root().join(GUIDE)).unwrap_or_default(), &order));
     }
     findings
 }
@@ -355,6 +359,18 @@ fn member_order(source: &Source, order: &[String]) -> Vec<Finding> {
     findings
 }
 
+/// The guide to a port says of each member of the trait where its facts come from: a row of its table starts with it.
+fn member_sources(guide: &str, order: &[String]) -> Vec<Finding> {
+    let cells: Vec<_> = guide.lines().filter_map(|line| line.strip_prefix("| ")?.split(" | ").next()).collect();
+    let first_of = |name: &str| if name.starts_with("syscall") { "syscall0" } else { name }.to_string();
+    let missing = |name: &&String| !cells.iter().any(|cell| cell.contains(&format!("`{}`", first_of(name))));
+    let finding = |name: &String| {
+        let what = format!("no row of the table of members names `{name}`, which the trait in src/arch.rs has");
+        Finding { file: GUIDE.to_string(), line: 1, what }
+    };
+    order.iter().filter(missing).map(finding).collect()
+}
+
 fn finding(source: &Source, line: usize, what: String) -> Finding {
     Finding { file: source.path.clone(), line, what }
 }
@@ -535,6 +551,14 @@ mod tests {
         let io = [source("src/io.rs", "macro_rules! print {\n}")];
         assert!(layers(&source("src/thread.rs", "crate::print!()"), &io).is_empty());
         assert_eq!(layers(&source("src/errno.rs", "crate::print!()"), &io).len(), 1);
+    }
+
+    #[test]
+    fn every_member_has_a_row_in_the_guide() {
+        let guide = "| member | source |\n|---|---|\n| `syscall0` to `syscall6` | `B` |\n| `A` | x |\n";
+        let order = ["syscall0", "syscall3", "A", "B"].map(str::to_string);
+        let found = said(member_sources(guide, &order));
+        assert!(found.len() == 1 && found[0].contains("`B`"), "{found:?}");
     }
 
     #[test]
