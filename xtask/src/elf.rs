@@ -8,16 +8,29 @@ use anyhow::{Context, Result, bail};
 use object::read::elf::{FileHeader, ProgramHeader, SectionHeader, Sym};
 use object::{Endianness, FileKind, elf};
 
-use crate::targets::{Elf, Target};
+use crate::targets::{Elf, TARGETS, Target};
 
 /// Checks the file at `path` against the table's row; the error names the file and every fact that does not hold.
 pub fn check(path: &Path, target: &Target) -> Result<()> {
     let data = std::fs::read(path).with_context(|| format!("cannot read {}", path.display()))?;
     let broken = violations(&data, &target.elf);
     if !broken.is_empty() {
-        bail!("{} ({}): {}", path.display(), target.name, broken.join("; "));
+        let mend = match broken[0].contains(WRONG_MACHINE) {
+            true => "; something else wrote to target/boot: remove that folder and build again",
+            false => "",
+        };
+        bail!("{} ({}): {}{mend}", path.display(), target.name, broken.join("; "));
     }
     Ok(())
+}
+
+/// What a program for another machine is told by.
+const WRONG_MACHINE: &str = "it is a program for";
+
+/// The machine that a number stands for, as far as the table has it.
+fn machine_name(number: u16) -> String {
+    let row = TARGETS.iter().find(|t| t.elf.machine == number);
+    row.map_or(format!("machine {number}"), |t| format!("{} (machine {number})", t.name))
 }
 
 /// What is wrong with this ELF file; nothing, one hopes.
@@ -45,7 +58,8 @@ fn violations_of<H: FileHeader<Endian = Endianness>>(
     };
 
     let (machine, flags) = (header.e_machine(endian), header.e_flags(endian));
-    fact(machine == expected.machine, format!("machine is {machine}, not {}", expected.machine));
+    let (is, should_be) = (machine_name(machine), machine_name(expected.machine));
+    fact(machine == expected.machine, format!("{WRONG_MACHINE} {is}, not for {should_be}"));
     fact(bits == expected.bits, format!("class is {bits} bits, not {}", expected.bits));
     let big = endian == Endianness::Big;
     fact(big == expected.big_endian, format!("byte order is {endian:?}, the other one is expected"));
@@ -202,7 +216,13 @@ mod tests {
     #[test]
     fn a_program_for_another_machine_is_refused() {
         let said = found(x86_64(), elf::ET_EXEC, &[CODE, STACK], &mips());
-        for part in ["machine is 62, not 8", "class is 64 bits", "byte order", "e_flags", "aligned to 0x1000"] {
+        for part in [
+            "it is a program for x86_64 (machine 62), not for mips (machine 8)",
+            "class is 64 bits",
+            "byte order",
+            "e_flags",
+            "aligned to 0x1000",
+        ] {
             assert!(said.contains(part), "{part}: {said}");
         }
     }

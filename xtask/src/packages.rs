@@ -79,7 +79,10 @@ impl Apt {
         let parent = target.parent().context("a folder in the cache")?;
         let room = statvfs(parent).map(|fs| (fs.blocks_available() * fs.fragment_size()) >> 20).unwrap_or(u64::MAX);
         if room < megabytes {
-            bail!("{} has {room} MB left, {megabytes} are needed; make room or set CARGO_TARGET_DIR", parent.display());
+            bail!(
+                "{} has {room} MB left, {megabytes} are needed; make room, or let target/setup be a link to elsewhere",
+                parent.display()
+            );
         }
         let archives = self.folder.join("cache/archives");
         let _ = fs::remove_dir_all(&archives); // What an earlier, interrupted run left is not what we are asking for.

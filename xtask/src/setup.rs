@@ -326,10 +326,10 @@ impl Setup {
     }
 
     fn runs_natively(&self, target: &Target) -> bool {
-        let host = std::env::consts::ARCH;
-        // A 64-bit x86 kernel may be built without support for 32-bit programs: ask it.
-        let asked = || target.name != "x86" || host == "x86" || *self.runs_x86.get_or_init(|| self.probe_x86());
-        target.native_on.contains(&host) && asked()
+        // Of one kind, there are processors with less than the table's (32-bit Arm) and of the other byte order (POWER).
+        // And a 64-bit x86 kernel may be built without support for 32-bit programs: ask it.
+        let asked = || target.name == "x86" && *self.runs_x86.get_or_init(|| self.probe_x86());
+        target.native_on.contains(&std::env::consts::ARCH) && (one_processor(target.triple, &self.rust.host) || asked())
     }
 
     /// Starts a 32-bit program of a few bytes, which exits with 42.
@@ -356,12 +356,12 @@ impl Setup {
         let wish = self.options.qemu.as_deref();
         if let Some(folder) = wish.filter(|w| w.contains('/')) {
             let found = qemus_in(Path::new(folder), target.qemu);
-            return found.into_iter().next().with_context(|| format!("no {} runs in {folder}", target.qemu));
+            let best = newest(&found).with_context(|| format!("no {} that runs is in {folder}", target.qemu))?;
+            return new_enough(best);
         }
         let mut found = self.local_qemus(target);
         let fits = |runner: &Runner| matches!(runner, Runner::Qemu(_, v) if wish.is_none_or(|w| is_version(w, *v)));
         found.retain(fits);
-        let newest = |found: &[Runner]| found.iter().max_by_key(|r| runner_version(r)).cloned();
         let enough = |r: &Runner| wish.is_some() || runner_version(r) >= QEMU_GOOD;
         if !newest(&found).is_some_and(|r| enough(&r)) {
             match self.qemu_package.get_or_init(|| self.unpack_qemu().map_err(|e| format!("{e:#}"))) {
@@ -371,10 +371,7 @@ impl Setup {
             }
         }
         let best = newest(&found).with_context(|| format!("no {} in the package", target.qemu))?;
-        if runner_version(&best) < QEMU_OLDEST {
-            bail!("{best} is too old, {QEMU_OLDEST} is needed: install a newer qemu-user, or give `--qemu PATH`");
-        }
-        Ok(best)
+        new_enough(best)
     }
 
     /// The emulators on PATH and in the cache.
@@ -447,6 +444,22 @@ fn qemus_in(folder: &Path, name: &str) -> Vec<Runner> {
         Some(Runner::Qemu(file, Version(version)))
     };
     files.into_iter().filter_map(runner).collect()
+}
+
+fn newest(found: &[Runner]) -> Option<Runner> {
+    found.iter().max_by_key(|runner| runner_version(runner)).cloned()
+}
+
+fn new_enough(runner: Runner) -> Result<Runner> {
+    if runner_version(&runner) < QEMU_OLDEST {
+        bail!("{runner} is too old, {QEMU_OLDEST} is needed: install a newer qemu-user, or give `--qemu PATH`");
+    }
+    Ok(runner)
+}
+
+/// Whether rustc's names are for the same processor: not `powerpc64le-` and `powerpc64-`, nor `armv7-` and `arm-`.
+fn one_processor(triple: &str, host: &str) -> bool {
+    triple.split('-').next() == host.split('-').next()
 }
 
 fn runner_version(runner: &Runner) -> Version {
@@ -526,6 +539,20 @@ mod tests {
         assert!(is_version("10", Version((10, 0, 2))));
         assert!(!is_version("1", Version((10, 0, 2))));
         assert!(!is_version("7.2", Version((7, 20, 0))));
+    }
+
+    #[test]
+    fn programs_of_another_byte_order_or_a_newer_processor_go_to_the_emulator() {
+        assert!(one_processor("x86_64-unknown-linux-gnu", "x86_64-unknown-linux-musl"));
+        assert!(!one_processor("powerpc64le-unknown-linux-gnu", "powerpc64-unknown-linux-gnu"));
+        assert!(!one_processor("armv7-unknown-linux-gnueabihf", "arm-unknown-linux-gnueabihf"));
+    }
+
+    #[test]
+    fn an_emulator_that_is_too_old_is_refused_with_the_version_that_is_needed() {
+        let old = Runner::Qemu(PathBuf::from("qemu-mips"), Version((5, 2, 0)));
+        let said = new_enough(old).expect_err("too old").to_string();
+        assert!(said.contains("qemu 5.2.0 is too old, 7.2.0 is needed"), "{said}");
     }
 
     #[test]
