@@ -354,12 +354,21 @@ pub(crate) unsafe fn set_tid_address(word: *mut u32) {
 }
 
 /// getpid(2).
+#[inline]
 pub fn getpid() -> u32 {
     // SAFETY: 1. It touches nothing, and it cannot fail.
     unsafe { Cpu::syscall0(k::__NR_getpid as usize) as u32 }
 }
 
+/// getppid(2).
+#[inline]
+pub fn getppid() -> u32 {
+    // SAFETY: 1. It touches nothing, and it cannot fail.
+    unsafe { Cpu::syscall0(k::__NR_getppid as usize) as u32 }
+}
+
 /// gettid(2).
+#[inline]
 pub fn gettid() -> u32 {
     // SAFETY: 1. It touches nothing, and it cannot fail.
     unsafe { Cpu::syscall0(k::__NR_gettid as usize) as u32 }

@@ -1,0 +1,74 @@
+//! What the compiler calls and no libc gives.
+
+use core::arch::asm;
+
+/// # Safety
+///
+/// 1. memcpy(3)'s.
+#[unsafe(no_mangle)]
+unsafe extern "C" fn memcpy(to: *mut u8, from: *const u8, len: usize) -> *mut u8 {
+    // SAFETY: 1. is our caller's.
+    unsafe { asm!("rep movsb", inout("rcx") len => _, inout("rdi") to => _, inout("rsi") from => _, options(nostack)) };
+    to
+}
+
+/// # Safety
+///
+/// 1. memset(3)'s.
+#[unsafe(no_mangle)]
+unsafe extern "C" fn memset(to: *mut u8, byte: i32, len: usize) -> *mut u8 {
+    // SAFETY: 1. is our caller's.
+    unsafe { asm!("rep stosb", inout("rcx") len => _, inout("rdi") to => _, in("al") byte as u8, options(nostack)) };
+    to
+}
+
+/// # Safety
+///
+/// 1. memmove(3)'s.
+#[unsafe(no_mangle)]
+unsafe extern "C" fn memmove(to: *mut u8, from: *const u8, len: usize) -> *mut u8 {
+    if to.addr().wrapping_sub(from.addr()) >= len {
+        // SAFETY: 1. is our caller's; forwards, nothing is overwritten before it is read.
+        return unsafe { memcpy(to, from, len) };
+    }
+    let (last_to, last_from) = (to.wrapping_add(len).wrapping_sub(1), from.wrapping_add(len).wrapping_sub(1));
+    // SAFETY: as above, backwards.
+    unsafe {
+        asm!("std", "rep movsb", "cld", inout("rcx") len => _, inout("rdi") last_to => _, inout("rsi") last_from => _,
+             options(nostack))
+    };
+    to
+}
+
+/// # Safety
+///
+/// 1. memcmp(3)'s.
+#[unsafe(no_mangle)]
+unsafe extern "C" fn memcmp(a: *const u8, b: *const u8, len: usize) -> i32 {
+    for at in 0..len {
+        // SAFETY: 1. is our caller's.
+        let (a, b) = unsafe { (a.add(at).read_volatile(), b.add(at).read_volatile()) };
+        if a != b {
+            return i32::from(a) - i32::from(b);
+        }
+    }
+    0
+}
+
+/// # Safety
+///
+/// 1. bcmp(3)'s.
+#[unsafe(no_mangle)]
+unsafe extern "C" fn bcmp(a: *const u8, b: *const u8, len: usize) -> i32 {
+    // SAFETY: 1. is our caller's.
+    unsafe { memcmp(a, b, len) }
+}
+
+/// # Safety
+///
+/// 1. strlen(3)'s.
+#[unsafe(no_mangle)]
+unsafe extern "C" fn strlen(text: *const u8) -> usize {
+    // SAFETY: 1. is our caller's.
+    (0..).find(|&at| unsafe { text.add(at).read_volatile() } == 0).unwrap_or(0)
+}
