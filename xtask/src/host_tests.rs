@@ -14,7 +14,7 @@ use object::{Object, ObjectSymbol, SymbolKind};
 use crate::build::Built;
 use crate::setup::{Machine, Setup, pinned};
 use crate::test::{Test, Verdict, scratch, seen};
-use crate::{process, root};
+use crate::{bench, process, root};
 
 /// The system calls of a program that does nothing, on x86_64: the price of rt0 before `main`, and the end.
 const CALLS_OF_NOTHING: [&str; 3] = [
@@ -27,7 +27,7 @@ const CALLS_OF_NOTHING: [&str; 3] = [
 const LIMIT: Duration = Duration::from_secs(180);
 
 /// Tests of what lies in the repository.
-pub fn of_the_repository() -> Vec<Test<'static>> {
+pub fn of_the_repository(setup: &Setup) -> Vec<Test<'static>> {
     let mut tests = Vec::new();
     if root().join("README.md").exists() && root().join("examples/hello.rs").exists() {
         let name = "repository::the_program_in_the_readme_is_examples_hello";
@@ -36,6 +36,9 @@ pub fn of_the_repository() -> Vec<Test<'static>> {
     if root().join("examples/standalone/Cargo.toml").exists() {
         let name = "repository::a_crate_outside_the_workspace_builds_with_plain_cargo_and_runs";
         tests.push(Test::new("host", name, || verdict(standalone())));
+    }
+    if root().join("bench/Cargo.toml").exists() {
+        tests.push(bench::smoke_test(setup));
     }
     tests
 }
@@ -91,24 +94,28 @@ fn verdict(result: Result<()>) -> Verdict {
     result.map_or_else(|error| Verdict::Failed(format!("{error:#}")), |()| Verdict::Passed)
 }
 
-/// Lets strace write down the calls and compares them with the list above.
+/// Compares the calls with the list above.
 fn calls_of_nothing(strace: &Command, nothing: &Path) -> Verdict {
-    let attempt = || -> Result<Verdict> {
-        let log = scratch("nothing")?.join("calls");
-        let mut command = Command::new(strace.get_program());
-        command.envs(strace.get_envs().filter_map(|(name, value)| Some((name, value?))));
-        command.args(["-f", "-o"]).arg(&log).arg(nothing);
-        let outcome = process::run(&mut command, LIMIT)?;
-        if outcome.stderr.contains("PTRACE") || outcome.stderr.contains("ptrace") {
-            return Ok(Verdict::Skipped("this machine lets nobody trace a process".to_string()));
-        }
-        ensure!(outcome.status.success(), seen(&outcome, &process::shell_line(&command)));
-        let log = fs::read_to_string(&log)?;
-        let calls = calls(&log);
-        ensure!(calls == CALLS_OF_NOTHING, "calls are {calls:?}, expected {CALLS_OF_NOTHING:?}");
-        Ok(Verdict::Passed)
-    };
-    attempt().unwrap_or_else(|error| Verdict::Failed(format!("{error:#}")))
+    match traced_calls(strace, nothing) {
+        Ok(calls) if calls == CALLS_OF_NOTHING => Verdict::Passed,
+        Ok(calls) => Verdict::Failed(format!("calls are {calls:?}, expected {CALLS_OF_NOTHING:?}")),
+        Err(error) if error.to_string() == NOT_TRACED => Verdict::Skipped(NOT_TRACED.to_string()),
+        Err(error) => Verdict::Failed(format!("{error:#}")),
+    }
+}
+
+const NOT_TRACED: &str = "this machine lets nobody trace a process";
+
+/// The system calls of a program, as strace writes them down, without the execve that starts it.
+pub fn traced_calls(strace: &Command, program: &Path) -> Result<Vec<String>> {
+    let log = scratch("traced")?.join("calls");
+    let mut command = Command::new(strace.get_program());
+    command.envs(strace.get_envs().filter_map(|(name, value)| Some((name, value?))));
+    command.args(["-f", "-o"]).arg(&log).arg(program);
+    let outcome = process::run(&mut command, LIMIT)?;
+    ensure!(!outcome.stderr.contains("PTRACE") && !outcome.stderr.contains("ptrace"), NOT_TRACED);
+    ensure!(outcome.status.success(), seen(&outcome, &process::shell_line(&command)));
+    Ok(calls(&fs::read_to_string(&log)?).into_iter().map(str::to_string).collect())
 }
 
 /// The names of the calls in strace's log, without the execve that started the program.

@@ -6,11 +6,13 @@
 //! - `main.rs`: the command line.
 //! - `targets.rs`: the table of machines.
 //! - `test.rs`: the test run: list, run, report; `host_tests.rs`: tests that look at whole programs from outside.
+//! - `bench.rs`, `bench/`: what rt0 costs, beside others.
 //! - `check.rs`: the rules of this repository that a command can hold.
 //! - `build.rs`: one cargo call for many machines; `elf.rs`: the facts that must hold for what was built.
 //! - `setup.rs`: where `core` and the emulator come from; `packages.rs`: Debian's packages without root.
 //! - `process.rs`: child processes with a time limit.
 
+mod bench;
 mod build;
 mod check;
 mod elf;
@@ -99,6 +101,8 @@ enum Task {
         /// Only tests whose full name (`mips::futex::wake_wakes_one`) contains this
         filter: Option<String>,
     },
+    /// Measures what rt0 costs, beside std, parking_lot and the bare kernel, on the machine that this runs on
+    Bench(bench::Choices),
     /// Checks the rules of this repository: format, lints, layers, docs
     Check,
     /// Says what is there and what would be set up, per machine; changes nothing
@@ -131,6 +135,7 @@ fn execute(cli: Cli) -> Result<ExitCode> {
             Ok(ExitCode::SUCCESS)
         }
         Task::Test { target, filter } => test::run(cli.options, &target, filter.as_deref()),
+        Task::Bench(choices) => bench::run(cli.options, choices),
         Task::Check => check::run(cli.options),
         Task::Doctor => setup::doctor(cli.options),
     }

@@ -123,7 +123,7 @@ pub fn run(options: Options, words: &[String], filter: Option<&str>) -> Result<E
         for (_, path) in &models.binaries {
             tests.extend(unit_tests("models", path, "::loom_").unwrap_or_else(|failed| vec![failed]));
         }
-        tests.extend(host_tests::of_the_repository());
+        tests.extend(host_tests::of_the_repository(&setup));
     }
     for machine in &machines {
         for program in built.programs.iter().filter(|p| p.machine == machine.target.name) {

@@ -1,0 +1,293 @@
+//! `cargo xtask bench`: what rt0 costs, beside std, parking_lot and the bare kernel.
+//!
+//! The loops are in the package bench/. Here the programs are built (`bench/programs.rs`), run in turn for some rounds,
+//! metric by metric, so that what the machine does meanwhile hits all alike, and their lines become a table
+//! (`bench/results.rs`).
+
+mod programs;
+mod results;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitCode, Stdio};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail, ensure};
+use nix::sched::{CpuSet, sched_getaffinity};
+use nix::unistd::Pid;
+
+use crate::setup::Setup;
+use crate::test::{Test, Verdict, seen};
+use crate::{Options, host_tests, process, say};
+use programs::{Contestant, RT0, Tools};
+use results::Results;
+
+/// What to measure, and where to.
+#[derive(clap::Args, Clone)]
+pub struct Choices {
+    /// Only metrics whose name contains this
+    #[arg(long, value_name = "SUBSTR")]
+    filter: Option<String>,
+    /// How often each program measures each metric
+    #[arg(long, default_value_t = 5, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    rounds: u32,
+    /// What becomes of a thread's price with 1 to 4096 threads, instead of the rest
+    #[arg(long)]
+    scaling: bool,
+    /// One tiny sample of each, to see that all works; the numbers mean nothing
+    #[arg(long)]
+    smoke: bool,
+    /// Write the results as JSON, to standard output (then without the table) for `-`
+    #[arg(long, value_name = "FILE|-")]
+    json: Option<PathBuf>,
+    /// Build rt0's programs into this folder as `bench`, `nothing`, `hello` and `threads`, and measure nothing
+    #[arg(long, value_name = "DIR")]
+    emit: Option<PathBuf>,
+}
+
+/// One metric of one program may take this long.
+const LIMIT: Duration = Duration::from_secs(300);
+
+/// How often each program is started in a round.
+const STARTS: usize = 100;
+
+/// More runnable threads than this when we begin spoil what crosses processors.
+const QUIET: f64 = 0.3;
+
+/// Runs the command.
+pub fn run(options: Options, choices: Choices) -> Result<ExitCode> {
+    process::prepare();
+    let setup = Setup::new(options)?;
+    if let Some(folder) = &choices.emit {
+        return emit(&Tools::find(&setup)?, folder);
+    }
+    let machine = Machine::look()?;
+    let contestants = programs::build_all(&Tools::find(&setup)?)?;
+    let mut results = Results::new(contestants.iter().map(|c| c.name).collect());
+    measure(&setup, &contestants, &choices, &mut results)?;
+    if results.is_empty() {
+        bail!("no metric is called anything with `{}`", choices.filter.unwrap_or_default());
+    }
+    if let Some(file) = &choices.json {
+        let json = serde_json::to_string_pretty(&results.json(&machine, choices.rounds))?;
+        if file == Path::new("-") {
+            println!("{json}");
+            return Ok(ExitCode::SUCCESS);
+        }
+        fs::write(file, json + "\n").with_context(|| format!("cannot write {}", file.display()))?;
+    }
+    println!("{}\n", machine.line());
+    print!("{}", results.table());
+    for note in machine.warnings().iter().chain(results.notes()) {
+        println!("note: {note}");
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn emit(tools: &Tools, folder: &Path) -> Result<ExitCode> {
+    let rt0 = programs::build(tools, &RT0)?;
+    fs::create_dir_all(folder).with_context(|| format!("cannot make {}", folder.display()))?;
+    for (program, name) in [&rt0.bench, &rt0.nothing, &rt0.hello, &rt0.threads].into_iter().zip(programs::EMITTED) {
+        let to = folder.join(name);
+        fs::copy(program, &to).with_context(|| format!("cannot write {}", to.display()))?;
+        say!("{}", to.display());
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// All rounds.
+fn measure(setup: &Setup, contestants: &[Contestant], choices: &Choices, results: &mut Results) -> Result<()> {
+    let wanted = |name: &str| choices.filter.as_ref().is_none_or(|part| name.contains(part.as_str()));
+    let rt0 = contestants.iter().find(|c| c.name == RT0.name).context("rt0 is always among them")?;
+    let mut groups = groups(rt0, choices)?;
+    groups.retain(|metrics| metrics.iter().any(|name| wanted(name)));
+    if !choices.scaling {
+        sizes_and_calls(setup, contestants, &wanted, results)?;
+    }
+    for round in 1..=choices.rounds {
+        say!("round {round} of {}", choices.rounds);
+        for metrics in &groups {
+            for contestant in contestants {
+                // One that has no such metric prints nothing.
+                let outcome = run_loops(&contestant.bench, choices, &metrics[..1])?;
+                results.add_lines(contestant.name, &outcome.stdout)?;
+                outcome.stderr.lines().for_each(|line| results.note(format!("{}: {line}", contestant.name)));
+            }
+        }
+        if !choices.scaling {
+            startup(contestants, if choices.smoke { 2 } else { STARTS }, &wanted, results)?;
+        }
+    }
+    Ok(())
+}
+
+/// Runs the loops of these metrics.
+fn run_loops(bench: &Path, choices: &Choices, arguments: &[String]) -> Result<process::Outcome> {
+    let mut command = Command::new(bench);
+    command.args(choices.smoke.then_some("--smoke")).args(choices.scaling.then_some("--scaling")).args(arguments);
+    let outcome = process::run(&mut command, LIMIT)?;
+    let line = process::shell_line(&command);
+    ensure!(!outcome.timed_out, seen(&outcome, &format!("{line} did not end within {} s", LIMIT.as_secs())));
+    ensure!(outcome.status.success(), seen(&outcome, &format!("{line}: {}", outcome.status)));
+    Ok(outcome)
+}
+
+/// The metrics that a program has, by groups that it measures together.
+fn groups(program: &Contestant, choices: &Choices) -> Result<Vec<Vec<String>>> {
+    let outcome = run_loops(&program.bench, choices, &["--list".to_string()])?;
+    Ok(outcome.stdout.lines().map(|line| line.split_whitespace().map(str::to_string).collect()).collect())
+}
+
+/// What needs no rounds: the sizes of files, and the system calls of a program that does nothing, less execve(2) that
+/// starts it and exit_group(2) that ends it.
+fn sizes_and_calls(
+    setup: &Setup,
+    contestants: &[Contestant],
+    wanted: &dyn Fn(&str) -> bool,
+    results: &mut Results,
+) -> Result<()> {
+    for contestant in contestants {
+        for (metric, program) in [("size_hello", &contestant.hello), ("size_threads", &contestant.threads)] {
+            if wanted(metric) {
+                let len = fs::metadata(program).with_context(|| program.display().to_string())?.len();
+                results.add(contestant.name, metric, len as f64, "bytes");
+            }
+        }
+    }
+    if wanted("syscalls_before_main") {
+        let strace = setup.strace();
+        for contestant in contestants {
+            match strace.as_ref().map_err(|error| format!("no strace: {error:#}")).and_then(|strace| {
+                host_tests::traced_calls(strace, &contestant.nothing).map_err(|error| format!("strace: {error:#}"))
+            }) {
+                Ok(calls) => {
+                    let before = calls.iter().filter(|call| *call != "exit_group").count();
+                    results.add(contestant.name, "syscalls_before_main", before as f64, "calls");
+                }
+                Err(why) => results.note(format!("syscalls_before_main is left out: {why}")),
+            }
+        }
+    }
+    Ok(())
+}
+
+/// From before vfork(2) to after wait(2), the programs in turn.
+fn startup(
+    contestants: &[Contestant],
+    starts: usize,
+    wanted: &dyn Fn(&str) -> bool,
+    results: &mut Results,
+) -> Result<()> {
+    for metric in ["startup_nothing", "startup_hello"].into_iter().filter(|metric| wanted(metric)) {
+        let mut times = vec![Vec::new(); contestants.len()];
+        for _ in 0..starts {
+            for (contestant, times) in contestants.iter().zip(&mut times) {
+                let program = if metric == "startup_hello" { &contestant.hello } else { &contestant.nothing };
+                let mut command = Command::new(program);
+                command.env_clear().env("A", "B").stdin(Stdio::null()).stdout(Stdio::null());
+                let begin = Instant::now();
+                let status = command.status().with_context(|| format!("cannot start {}", program.display()))?;
+                times.push(begin.elapsed().as_nanos() as f64 / 1e3);
+                ensure!(status.success(), "{}: {status}", program.display());
+            }
+        }
+        for (contestant, times) in contestants.iter().zip(&mut times) {
+            times.sort_by(f64::total_cmp);
+            results.add(contestant.name, &format!("{metric}.best"), times[0], "us");
+            results.add(contestant.name, &format!("{metric}.med"), times[times.len() / 2], "us");
+        }
+    }
+    Ok(())
+}
+
+/// Where this runs, and what about it spoils numbers.
+struct Machine {
+    kernel: String,
+    cpu: String,
+    cpus: usize,
+    /// Runnable threads of the last minute.
+    load: f64,
+    /// Whether a thread may run on processors 0 and 1, where the loops put theirs.
+    first_two: bool,
+}
+
+impl Machine {
+    fn look() -> Result<Machine> {
+        let read = |path: &str| fs::read_to_string(path).with_context(|| format!("cannot read {path}"));
+        let cpuinfo = read("/proc/cpuinfo")?;
+        let model = cpuinfo.lines().find_map(|line| line.strip_prefix("model name")?.split_once(": "));
+        let load = read("/proc/loadavg")?;
+        let allowed = sched_getaffinity(Pid::from_raw(0)).context("sched_getaffinity")?;
+        Ok(Machine {
+            kernel: read("/proc/sys/kernel/osrelease")?.trim().to_string(),
+            cpu: model.map_or(std::env::consts::ARCH, |(_, name)| name).to_string(),
+            cpus: (0..CpuSet::count()).filter(|&cpu| allowed.is_set(cpu).unwrap_or(false)).count(),
+            load: load.split(' ').next().and_then(|word| word.parse().ok()).context("/proc/loadavg has no number")?,
+            first_two: [0, 1].into_iter().all(|cpu| allowed.is_set(cpu).unwrap_or(false)),
+        })
+    }
+
+    fn line(&self) -> String {
+        let Machine { kernel, cpu, cpus, load, .. } = self;
+        format!("Linux {kernel}, {cpu}, {cpus} processors, load {load:.2} at the start")
+    }
+
+    fn warnings(&self) -> Vec<String> {
+        let mut warnings = Vec::new();
+        if self.load > QUIET {
+            warnings.push(format!(
+                "the load was {:.2} at the start: whatever else runs here spoils what crosses processors most",
+                self.load
+            ));
+        }
+        if self.cpus < 2 || !self.first_two {
+            warnings.push(
+                "no two processors 0 and 1 to use: *_pinned and mutex_contended_* of 2 and 8 are left out, \
+                           other contended figures say little"
+                    .to_string(),
+            );
+        }
+        warnings
+    }
+}
+
+/// A test that the programs run and print every metric, so that they do not rot between benchmarks.
+pub fn smoke_test(setup: &Setup) -> Test<'static> {
+    let tools = Tools::find(setup).map_err(|error| format!("{error:#}"));
+    Test::new("host", "bench::each_runtime_prints_every_metric_that_it_lists", move || {
+        let done = tools.clone().and_then(|tools| smoke(&tools).map_err(|error| format!("{error:#}")));
+        done.map_or_else(Verdict::Failed, |()| Verdict::Passed)
+    })
+}
+
+fn smoke(tools: &Tools) -> Result<()> {
+    for contestant in programs::build_smoke(tools)? {
+        for scaling in [false, true] {
+            let choices = Choices { scaling, ..Choices::SMOKE };
+            let outcome = run_loops(&contestant.bench, &choices, &[])?;
+            let mut results = Results::new(vec![contestant.name]);
+            results.add_lines(contestant.name, &outcome.stdout)?;
+            for name in groups(&contestant, &choices)?.into_iter().flatten() {
+                let left_out = outcome.stderr.lines().any(|line| line.starts_with(&name));
+                ensure!(
+                    left_out || results.has(&name),
+                    seen(&outcome, &format!("{} does not print {name}", contestant.bench.display()))
+                );
+            }
+        }
+        for (program, text) in
+            [(&contestant.nothing, ""), (&contestant.hello, "hello, world\n"), (&contestant.threads, "joined\n")]
+        {
+            let outcome = process::run(&mut Command::new(program), LIMIT)?;
+            ensure!(
+                outcome.status.success() && outcome.stdout == text,
+                seen(&outcome, &format!("{}: {}", program.display(), outcome.status))
+            );
+        }
+    }
+    Ok(())
+}
+
+impl Choices {
+    const SMOKE: Choices = Choices { filter: None, rounds: 1, scaling: false, smoke: true, json: None, emit: None };
+}
