@@ -14,7 +14,7 @@ use object::{Object, ObjectSymbol, SymbolKind};
 use crate::build::Built;
 use crate::setup::{Machine, Setup, pinned};
 use crate::test::{Test, Verdict, scratch, seen};
-use crate::{bench, process, root};
+use crate::{bench, process, root, tool_tests};
 
 /// The system calls of a program that does nothing, on x86_64: the price of rt0 before `main`, and the end.
 const CALLS_OF_NOTHING: [&str; 3] = [
@@ -72,6 +72,7 @@ pub fn of_programs<'a>(setup: &Setup, machine: &'a Machine, built: &'a Built) ->
             Err(error) => Verdict::Failed(format!("no strace: {error}")),
         }));
     }
+    tests.extend(tool_tests::of_programs(setup, machine, built));
     tests
 }
 

@@ -5,7 +5,8 @@
 //!
 //! - `main.rs`: the command line.
 //! - `targets.rs`: the table of machines.
-//! - `test.rs`: the test run: list, run, report; `host_tests.rs`: tests that look at whole programs from outside.
+//! - `test.rs`: the test run: list, run, report; `host_tests.rs`: tests that look at whole programs from outside,
+//!   `tool_tests.rs`: those that take other people's tools for it.
 //! - `bench.rs`, `bench/`: what rt0 costs, beside others.
 //! - `check.rs`: the rules of this repository that a command can hold.
 //! - `build.rs`: one cargo call for many machines; `elf.rs`: the facts that must hold for what was built.
@@ -22,6 +23,7 @@ mod process;
 mod setup;
 mod targets;
 mod test;
+mod tool_tests;
 
 use std::ffi::OsString;
 use std::os::unix::process::CommandExt;

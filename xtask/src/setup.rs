@@ -411,15 +411,32 @@ impl Setup {
 
     /// A command for strace: the one on PATH, else the package's.
     pub fn strace(&self) -> Result<Command> {
-        if on_path("strace").is_some() {
-            return Ok(Command::new("strace"));
+        self.tool("strace", "strace", 50)
+    }
+
+    /// A command for gdb: the one on PATH, else that of the package without Python.
+    pub fn gdb(&self) -> Result<Command> {
+        self.tool("gdb", "gdb-minimal", 100)
+    }
+
+    /// Go's command: what `RT0_GO` says, or the one on PATH, or in target/setup/go.
+    pub fn go(&self) -> Option<PathBuf> {
+        let named = std::env::var_os("RT0_GO").map(PathBuf::from);
+        let unpacked = || Some(self.folder.join("go/bin/go")).filter(|go| go.is_file());
+        named.or_else(|| on_path("go")).or_else(unpacked)
+    }
+
+    /// A command for a program: the one on PATH, else that of one of Debian's packages.
+    fn tool(&self, program: &str, package: &str, megabytes: u64) -> Result<Command> {
+        if on_path(program).is_some() {
+            return Ok(Command::new(program));
         }
-        let folder = self.folder.join("strace");
+        let folder = self.folder.join(package);
         if Stamp::contents(&folder).is_none() {
-            say!("strace: Debian's package, into {}", folder.display());
-            self.apt()?.unpack(&["strace".to_string()], &folder, 50, &Stamp::new("strace"))?;
+            say!("{program}: Debian's package {package}, into {}", folder.display());
+            self.apt()?.unpack(&[package.to_string()], &folder, megabytes, &Stamp::new(package))?;
         }
-        let mut command = Command::new(folder.join("usr/bin/strace"));
+        let mut command = Command::new(folder.join("usr/bin").join(program));
         command.env("LD_LIBRARY_PATH", folder.join("usr/lib").join(self.rust.host.replace("-unknown", "")));
         Ok(command)
     }
@@ -499,6 +516,8 @@ pub fn doctor(options: Options) -> Result<ExitCode> {
     let web = Stamp::contents(&setup.folder.join("rustc-web"));
     println!("rustc-web   {}", state(web.is_some(), "not unpacked; only needed when rustup cannot help"));
     println!("strace      {}", tool("strace", "would be unpacked from Debian's package, for one test"));
+    println!("gdb         {}", tool("gdb", "would be unpacked from Debian's package, for the tests of signal frames"));
+    println!("go          {}", tool("go", "missing: the tests of profiles leave `go tool pprof` out"));
     println!("cache       {} (may be deleted at any time)", setup.folder.display());
     println!();
     let mut all_there = true;

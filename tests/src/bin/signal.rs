@@ -22,6 +22,13 @@ extern "C" fn note(signal: i32) {
     COUNT.fetch_add(1, Relaxed);
 }
 
+/// Where xtask/src/tool_tests.rs has a debugger stop.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn rt0_debuggers_stop_here() {
+    COUNT.fetch_add(1, Relaxed);
+}
+
 fn install(signal: Signal, action: Action) -> Action {
     // SAFETY: 1. The tests' handlers only touch atomics.
     unsafe { sigaction(signal, action) }.unwrap()
@@ -35,6 +42,22 @@ tests! {
             assert_eq!((COUNT.load(Relaxed), LAST.load(Relaxed)), (round, Signal::SIGUSR1.raw()));
         }
         assert_eq!(thread::current().name(), Some("main"), "the thread pointer survives");
+    }
+
+    /// Some machines have two signal frames, each with its own way back; debuggers look through both.
+    fn a_handler_of_the_plain_form_returns() {
+        extern "C" fn plain(_: i32) {
+            rt0_debuggers_stop_here();
+        }
+        install(Signal::SIGUSR1, Action::call(plain));
+        raise(Signal::SIGUSR1).unwrap();
+        assert_eq!(COUNT.load(Relaxed), 1);
+    }
+
+    fn a_handler_of_the_form_with_info_returns() {
+        install(Signal::SIGUSR1, Action::info(|_| rt0_debuggers_stop_here()));
+        raise(Signal::SIGUSR1).unwrap();
+        assert_eq!(COUNT.load(Relaxed), 1);
     }
 
     fn a_handler_runs_on_the_thread_that_was_signalled() {

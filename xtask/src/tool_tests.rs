@@ -1,0 +1,217 @@
+//! Tests that let the tools of others look at our programs: debuggers at signal frames, pprof at profiles.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail, ensure};
+use object::{Object, ObjectSection, ObjectSymbol};
+
+use crate::build::Built;
+use crate::process;
+use crate::setup::{Machine, Setup};
+use crate::test::{Test, Verdict, scratch, seen};
+
+/// As long as a tool may take, under a load too.
+const LIMIT: Duration = Duration::from_secs(120);
+
+/// The restorers of a machine: a part of the symbol's name, and the bytes by which debuggers and unwinders know a signal
+/// frame (amd64-linux-tdep.c and i386-linux-tdep.c of gdb). The symbols' lengths tell the two of x86 apart.
+const RESTORERS: &[(&str, &str, &[u8])] = &[
+    // mov $15, %rax; syscall: in the long form, with a sign extended.
+    ("x86_64-", "16sigaction_return", &[0x48, 0xc7, 0xc0, 0x0f, 0x00, 0x00, 0x00, 0x0f, 0x05]),
+    // mov $173, %eax; int $0x80
+    ("i686-", "19rt_sigaction_return", &[0xb8, 0xad, 0x00, 0x00, 0x00, 0xcd, 0x80]),
+    // pop %eax; mov $119, %eax; int $0x80
+    ("i686-", "16sigaction_return", &[0x58, 0xb8, 0x77, 0x00, 0x00, 0x00, 0xcd, 0x80]),
+];
+
+/// What the handlers of the tests below call: it is not inlined, and has this name whatever the compiler.
+const STOP: &str = "rt0_debuggers_stop_here";
+
+/// A test of each of the two signal frames, in tests/src/bin/signal.rs.
+const FRAMES: [&str; 2] = ["a_handler_of_the_plain_form_returns", "a_handler_of_the_form_with_info_returns"];
+
+/// The functions of examples/profile.rs that compute, and the percentages within which their shares must lie: 60, 30 and
+/// 10 of the work, on a machine that does other things too.
+const SHARES: [(&str, f64, f64); 3] =
+    [("six_tenths", 45.0, 75.0), ("three_tenths", 18.0, 42.0), ("one_tenth", 3.0, 20.0)];
+
+/// Where pprof is asked: natively, and where segments are aligned to more than the emulator's page.
+const PROFILED: &[&str] = &["x86_64", "x86", "aarch64", "mips"];
+
+/// The tests of what was built for one machine.
+pub fn of_programs<'a>(setup: &Setup, machine: &'a Machine, built: &'a Built) -> Vec<Test<'a>> {
+    let row = machine.target.name;
+    let mut tests = Vec::new();
+    let signal = built.programs.iter().find(|p| !p.example && p.machine == row && p.name == "signal");
+    let restorers: Vec<_> = RESTORERS.iter().filter(|r| machine.target.triple.starts_with(r.0)).collect();
+    if let (Some(signal), false) = (signal, restorers.is_empty()) {
+        let name = "debuggers::the_restorers_are_the_bytes_that_they_know";
+        let check = move || restorers.iter().try_for_each(|(_, symbol, bytes)| has_code(&signal.path, symbol, bytes));
+        tests.push(Test::new(row, name, move || verdict(check())));
+        if machine.qemu().is_none() {
+            let gdb = setup.gdb().map_err(|e| format!("no gdb: {e:#}"));
+            tests.push(Test::new(row, "debuggers::gdb_sees_through_a_handler", move || match &gdb {
+                Ok(gdb) => gdb_sees_through(gdb, &signal.path),
+                Err(reason) => Verdict::Skipped(reason.clone()),
+            }));
+        }
+    }
+    if let (Some(profile), true) = (built.program(machine, "profile"), PROFILED.contains(&row)) {
+        let go = setup.go();
+        let name = "profiles::go_tool_pprof_names_the_functions_and_their_shares";
+        tests.push(Test::new(row, name, move || match &go {
+            Some(go) => verdict(pprof_names(go, machine, profile)),
+            None => Verdict::Skipped("no Go here: put one on PATH, or set RT0_GO to it".to_string()),
+        }));
+        let name = "profiles::folded_stacks_name_the_functions_and_their_shares";
+        tests.push(Test::new(row, name, move || verdict(folded_names(machine, profile))));
+    }
+    tests
+}
+
+fn verdict(result: Result<()>) -> Verdict {
+    result.map_or_else(|error| Verdict::Failed(format!("{error:#}")), |()| Verdict::Passed)
+}
+
+/// Looks at the bytes behind a symbol.
+fn has_code(program: &Path, symbol: &str, expected: &[u8]) -> Result<()> {
+    let data = fs::read(program)?;
+    let file = object::File::parse(&*data)?;
+    let start = address_of(&file, symbol)?;
+    let mut found = file.sections().filter_map(|section| section.data_range(start, expected.len() as u64).ok()?);
+    let code = found.next().with_context(|| format!("no section has {symbol} at {start:#x}"))?;
+    ensure!(code == expected, "{symbol} is {code:02x?}, debuggers know {expected:02x?}");
+    Ok(())
+}
+
+/// Where the one function begins whose name contains `part`.
+fn address_of(file: &object::File, part: &str) -> Result<u64> {
+    let named = file.symbols().filter(|symbol| symbol.name().is_ok_and(|name| name.contains(part)));
+    let mut addresses: Vec<_> = named.map(|symbol| symbol.address()).collect();
+    addresses.dedup();
+    match addresses[..] {
+        [address] => Ok(address),
+        _ => bail!("{} symbols contain {part}", addresses.len()),
+    }
+}
+
+/// Stops in handlers of both kinds of signal frames, and asks who called.
+fn gdb_sees_through(gdb: &Command, program: &Path) -> Verdict {
+    for test in FRAMES {
+        let mut command = Command::new(gdb.get_program());
+        command.envs(gdb.get_envs().filter_map(|(name, value)| Some((name, value?))));
+        command.env_remove("DEBUGINFOD_URLS").env("LC_ALL", "C").args(["-batch", "-nx"]);
+        let stop = format!("break {STOP}");
+        for step in ["set width 0", "handle SIGUSR1 nostop noprint pass", &stop, "run", "backtrace"] {
+            command.args(["-ex", step]);
+        }
+        command.arg("--args").arg(program).arg(test);
+        let line = process::shell_line(&command);
+        let outcome = match process::run(&mut command, LIMIT) {
+            Ok(outcome) => outcome,
+            Err(error) => return Verdict::Failed(format!("cannot start: {error}\n{line}")),
+        };
+        let forbidden = ["ptrace", "Could not trace", "Cannot PTRACE"];
+        if forbidden.iter().any(|said| outcome.stderr.contains(said)) {
+            return Verdict::Skipped("this machine lets nobody trace a process".to_string());
+        }
+        let expected = [STOP, "<signal handler called>", "raise", test, "_start"];
+        if let Err(missing) = in_order(&outcome.stdout, &expected) {
+            return Verdict::Failed(seen(&outcome, &format!("the backtrace lacks `{missing}`\n{line}")));
+        }
+    }
+    Verdict::Passed
+}
+
+/// Whether frames with these words follow one another in a backtrace, with others between them; else which is missing.
+fn in_order<'a>(backtrace: &str, expected: &[&'a str]) -> Result<(), &'a str> {
+    let mut frames = backtrace.lines().filter(|line| line.starts_with('#'));
+    expected.iter().try_for_each(|word| frames.any(|frame| frame.contains(word)).then_some(()).ok_or(*word))
+}
+
+/// Lets examples/profile write its two files; returns them.
+fn profiled(machine: &Machine, profile: &Path, folder: &str) -> Result<[PathBuf; 2]> {
+    let folder = scratch(&format!("{folder}-{}", machine.target.name))?;
+    let files = ["profile.pb", "profile.folded"].map(|name| folder.join(name));
+    let mut command = machine.command(profile);
+    command.args(&files);
+    let outcome = process::run(&mut command, LIMIT)?;
+    ensure!(outcome.status.success() && !outcome.timed_out, seen(&outcome, &process::shell_line(&command)));
+    Ok(files)
+}
+
+fn pprof_names(go: &Path, machine: &Machine, profile: &Path) -> Result<()> {
+    let [written, _] = profiled(machine, profile, "pprof")?;
+    let mut command = Command::new(go);
+    // It must neither look for another Go nor for what it would need for one.
+    command.env("GOTOOLCHAIN", "local").env("GOPROXY", "off").env("GOFLAGS", "-mod=mod");
+    command.env("PPROF_TMPDIR", written.parent().context("a file in a folder")?);
+    command.args(["tool", "pprof", "-symbolize=local", "-top"]).arg(profile).arg(&written);
+    let outcome = process::run(&mut command, LIMIT)?;
+    let line = process::shell_line(&command);
+    ensure!(outcome.status.success() && !outcome.timed_out, seen(&outcome, &line));
+    check_shares(|function| top_share(&outcome.stdout, function)).with_context(|| seen(&outcome, &line))
+}
+
+/// The share of a function in what `pprof -top` prints: `flat flat% sum% cum cum% name`.
+fn top_share(table: &str, function: &str) -> Option<f64> {
+    let mut rows = table.lines().map(|line| line.split_whitespace().collect::<Vec<_>>());
+    let row = rows.find(|row| row.len() >= 6 && row[5..].iter().any(|word| word.contains(function)))?;
+    row[4].strip_suffix('%')?.parse().ok()
+}
+
+fn folded_names(machine: &Machine, profile: &Path) -> Result<()> {
+    let [_, written] = profiled(machine, profile, "folded")?;
+    let text = fs::read_to_string(&written)?;
+    check_shares(|function| folded_share(&text, function)).with_context(|| written.display().to_string())
+}
+
+/// The share of stacks with a function, of lines as `outer;inner 12`.
+fn folded_share(text: &str, function: &str) -> Option<f64> {
+    let (mut with, mut all) = (0u64, 0);
+    for line in text.lines() {
+        let (stack, weight) = line.rsplit_once(' ')?;
+        let weight: u64 = weight.parse().ok()?;
+        all += weight;
+        with += if stack.split(';').any(|frame| frame.contains(function)) { weight } else { 0 };
+    }
+    (all > 0).then(|| with as f64 * 100.0 / all as f64)
+}
+
+fn check_shares(share: impl Fn(&str) -> Option<f64>) -> Result<()> {
+    for (function, least, most) in SHARES {
+        let share = share(function).with_context(|| format!("{function} is not named"))?;
+        ensure!((least..=most).contains(&share), "{function} has {share:.1} %, expected {least} to {most}");
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn frames_are_looked_for_in_their_order() {
+        let backtrace = "stop () at x.rs:1\n#0  stop () at x.rs:1\n#1  <signal handler called>\n#2  0x1 in _start ()\n";
+        assert_eq!(in_order(backtrace, &["stop", "<signal handler called>", "_start"]), Ok(()));
+        assert_eq!(in_order(backtrace, &["<signal handler called>", "stop"]), Err("stop"));
+    }
+
+    #[test]
+    fn a_share_is_read_from_pprofs_table() {
+        let table = "Showing nodes\n      flat  flat%   sum%        cum   cum%\n     1.20s 57.14% 57.14%      1.24s 59.05%  \
+                     profile::six_tenths (inline)\n";
+        assert_eq!(top_share(table, "six_tenths"), Some(59.05));
+        assert_eq!(top_share(table, "one_tenth"), None);
+    }
+
+    #[test]
+    fn a_share_is_counted_in_folded_stacks() {
+        let text = "work;six_tenths 6\nwork;three_tenths 3\nwork 1\n";
+        assert_eq!((folded_share(text, "six_tenths"), folded_share(text, "work")), (Some(60.0), Some(100.0)));
+        assert_eq!((folded_share(text, "nothing"), folded_share("", "work")), (Some(0.0), None));
+    }
+}
