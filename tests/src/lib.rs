@@ -8,6 +8,7 @@
 pub mod seccomp;
 
 use core::ffi::CStr;
+use core::time::Duration;
 
 use linux_raw_sys::general as k;
 use linux_raw_sys::prctl::{PR_SET_NO_NEW_PRIVS, PR_SET_SECCOMP};
@@ -64,6 +65,12 @@ pub fn run(env: Env, tests: &[Test]) -> i32 {
         None => panic!("no test {wanted:?} in this program"),
     }
     0
+}
+
+/// How long a test goes on that lets everything happen at once: three seconds, or as many as `RT0_STRESS_SECONDS` says.
+pub fn stress_time(env: Env) -> Duration {
+    let seconds = env.var("RT0_STRESS_SECONDS").and_then(|seconds| seconds.to_str().ok()?.parse().ok());
+    Duration::from_secs(seconds.unwrap_or(3))
 }
 
 /// Ends this test as skipped.
@@ -126,7 +133,7 @@ pub fn wait_until(what: &str, mut done: impl FnMut() -> bool) {
         if done() {
             return;
         }
-        thread::sleep(core::time::Duration::from_millis(1));
+        thread::sleep(Duration::from_millis(1));
     }
     panic!("waited ten seconds in vain: {what}");
 }

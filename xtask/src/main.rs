@@ -96,6 +96,8 @@ enum Task {
         target: String,
     },
     /// Runs the tests, on all machines unless some are named
+    ///
+    /// RT0_STRESS_SECONDS=N lets the tests in which everything happens at once go on for so long, natively (CI: 30).
     Test {
         /// Short name, triple, `native` or `all`; may be given several times
         #[arg(long)]

@@ -26,6 +26,9 @@ const SKIPPED: i32 = 77;
 const LIMIT_NATIVE: Duration = Duration::from_secs(60);
 const LIMIT_QEMU: Duration = Duration::from_secs(180);
 
+/// How long tests that let everything happen at once go on, natively; they have a short time of their own.
+const STRESS: &str = "RT0_STRESS_SECONDS";
+
 /// How a test ended.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Verdict {
@@ -252,7 +255,8 @@ fn unescape(value: &str) -> String {
     out
 }
 
-/// The command for a test, with nothing of our environment but PATH: what it sees is the same everywhere.
+/// The command for a test, with nothing of our environment but PATH and `RT0_STRESS_SECONDS`: what it sees is the same
+/// everywhere.
 fn guest_command(machine: &Machine, program: &Path, test: &Expectation) -> Command {
     let mut inner = machine.command(program);
     inner.arg(&test.name).args(&test.args);
@@ -271,6 +275,9 @@ fn guest_command(machine: &Machine, program: &Path, test: &Expectation) -> Comma
         shell
     };
     command.env_clear().env("PATH", std::env::var_os("PATH").unwrap_or_default());
+    if let (None, Some(seconds)) = (machine.qemu(), std::env::var_os(STRESS)) {
+        command.env(STRESS, seconds);
+    }
     command.envs(test.env.iter().map(|(name, value)| (name, value))).current_dir(root());
     command
 }

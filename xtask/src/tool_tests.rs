@@ -9,9 +9,9 @@ use anyhow::{Context, Result, bail, ensure};
 use object::{Object, ObjectSection, ObjectSymbol};
 
 use crate::build::Built;
-use crate::process;
 use crate::setup::{Machine, Setup};
 use crate::test::{Test, Verdict, scratch, seen};
+use crate::{process, root};
 
 /// As long as a tool may take, under a load too.
 const LIMIT: Duration = Duration::from_secs(120);
@@ -147,7 +147,8 @@ fn pprof_names(go: &Path, machine: &Machine, profile: &Path) -> Result<()> {
     let [written, _] = profiled(machine, profile, "pprof")?;
     let mut command = Command::new(go);
     // It must neither look for another Go nor for what it would need for one.
-    command.env("GOTOOLCHAIN", "local").env("GOPROXY", "off").env("GOFLAGS", "-mod=mod");
+    command.env("GOTOOLCHAIN", "local").env("GOPROXY", "off").env("GOFLAGS", "");
+    command.env("GOCACHE", root().join("target/go-cache")); // Since 1.25 Go compiles the tool when it is first used.
     command.env("PPROF_TMPDIR", written.parent().context("a file in a folder")?);
     command.args(["tool", "pprof", "-symbolize=local", "-top"]).arg(profile).arg(&written);
     let outcome = process::run(&mut command, LIMIT)?;

@@ -13,7 +13,7 @@ use rt0::all_threads::{self, Error, FilterStep};
 use rt0::signal::{Action, How, SigSet, Signal, mask, sigaction};
 use rt0::thread::{Builder, JoinHandle, spawn};
 use rt0::{Errno, futex, println, sys, thread};
-use rt0_tests::{filter_calls, mappings, skip, tests, wait_until};
+use rt0_tests::{filter_calls, mappings, skip, stress_time, tests, wait_until};
 
 const KEEPCAPS: [usize; 2] = [prctl::PR_SET_KEEPCAPS as usize, prctl::PR_GET_KEEPCAPS as usize];
 
@@ -344,7 +344,6 @@ tests! {
         assert!(HANDLED.load(Relaxed) > 0);
     }
 
-    /// Three seconds, or as many as the variable RT0_STRESS_SECONDS says.
     #[keys("limit=240", "alone")]
     fn everything_at_once_loses_nothing_and_leaves_nothing(env) {
         static STOP: AtomicBool = AtomicBool::new(false);
@@ -356,7 +355,6 @@ tests! {
         extern "C" fn count(_: i32) {
             HANDLED.fetch_add(1, Relaxed);
         }
-        let seconds = env.var("RT0_STRESS_SECONDS").and_then(|seconds| seconds.to_str().ok()?.parse().ok()).unwrap_or(3);
         // SAFETY: 1. The handler touches an atomic.
         unsafe { sigaction(Signal::SIGUSR1, Action::call(count)) }.unwrap();
         spawn(|| ()).unwrap().join();
@@ -405,7 +403,7 @@ tests! {
             })
             .unwrap()
         });
-        thread::sleep(Duration::from_secs(seconds));
+        thread::sleep(stress_time(env));
         STOP.store(true, Relaxed);
         callers.into_iter().chain(spawning).chain([interrupting]).for_each(|thread| thread.join());
         sys::write(write, b"xyz").unwrap();

@@ -14,7 +14,7 @@ use rt0::profile::{DEPTH, Drained, MAX_HZ, drain, start, stop};
 use rt0::signal::{How, SigSet, Signal};
 use rt0::time::{ClockId, Instant};
 use rt0::{Errno, all_threads, println, signal, sys, thread};
-use rt0_tests::{emulated, filter_calls, mappings, read_file, skip, tests, wait_until};
+use rt0_tests::{emulated, filter_calls, mappings, read_file, skip, stress_time, tests, wait_until};
 
 const HZ: u32 = 100;
 
@@ -493,8 +493,8 @@ tests! {
         assert!(sampled * 10 >= spent * 7 && sampled * 10 <= spent * 12);
     }
 
-    #[keys("limit=120")]
-    fn threads_that_come_and_go_are_interrupted_called_and_profiled_at_once() {
+    #[keys("limit=240", "alone")]
+    fn threads_that_come_and_go_are_interrupted_called_and_profiled_at_once(env) {
         static DONE: AtomicBool = AtomicBool::new(false);
         static ROUNDS: [AtomicU32; 3] = [const { AtomicU32::new(0) }; 3];
         let until_done = |index: usize, round: fn()| {
@@ -518,7 +518,7 @@ tests! {
         let threads = [until_done(0, spawning), until_done(1, spawning), until_done(2, calling)];
         let started = Instant::now();
         let (mut weight, mut profiles) = (0, 0);
-        while started.elapsed() < Duration::from_secs(3) {
+        while started.elapsed() < stress_time(env) {
             start(1000).unwrap();
             burn(5000);
             stop();
