@@ -3,66 +3,28 @@
 #![no_main]
 
 use core::ffi::CStr;
+use core::fmt::Write as _;
 use core::num::NonZero;
-use core::ptr::null;
 use core::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
 use linux_raw_sys::general as k;
 use rt0::cpu::{self, CpuSet};
 use rt0::{Errno, sys, thread};
+use rt0_tests::files::{empty, make_folder, mount, own_mounts, remove_folder, write};
 use rt0_tests::seccomp::{self, Verdict};
-use rt0_tests::{read_file, skip, tests};
+use rt0_tests::{Ended, fork, read_file, skip, tests, wait_for, wait_until};
 
 /// Descriptors that are open.
 fn open_files() -> usize {
     (0..256).filter(|fd| sys::dup(*fd).is_ok()).count()
 }
 
-/// A namespace of mounts that only this process sees.
-fn own_mounts() {
-    let unshare = |flags: u32| {
-        // SAFETY: 1. The process has one thread, and loses nothing that it has.
-        unsafe { sys::syscall(k::__NR_unshare as usize, [flags as usize, 0, 0, 0, 0, 0]) }
-    };
-    if unshare(k::CLONE_NEWNS).or_else(|_| unshare(k::CLONE_NEWUSER | k::CLONE_NEWNS)).is_err() {
-        skip("neither namespaces of mounts nor of users are to be had");
-    }
-    // What is mounted from now on stays here.
-    mount(None, c"/", None, k::MS_REC | k::MS_PRIVATE);
-}
-
-fn mount(source: Option<&CStr>, target: &CStr, kind: Option<&CStr>, flags: u32) {
-    let [source, kind] = [source, kind].map(|text| text.map_or(null(), |text| text.as_ptr()).expose_provenance());
-    let args = [source, target.as_ptr().expose_provenance(), kind, flags as usize, 0, 0];
-    // SAFETY: 1. In a namespace of our own; the kernel reads the strings.
-    if let Err(errno) = unsafe { sys::syscall(k::__NR_mount as usize, args) } {
-        assert!([Errno::EPERM, Errno::EACCES, Errno::ENOSYS].contains(&errno), "mounting on {target:?}: {errno}");
-        skip("mounting is not allowed");
-    }
-}
-
-fn empty(folder: &CStr) {
-    mount(Some(c"none"), folder, Some(c"tmpfs"), 0);
-}
-
-fn make_folder(path: &CStr) {
-    let args = [k::AT_FDCWD as isize as usize, path.as_ptr().expose_provenance(), 0o755, 0, 0, 0];
-    // SAFETY: 1. The kernel reads the path.
-    unsafe { sys::syscall(k::__NR_mkdirat as usize, args) }.unwrap();
-}
-
-fn write(path: &CStr, text: &[u8]) {
-    let flags = sys::flags::O_WRONLY | sys::flags::O_CREAT | sys::flags::O_TRUNC | sys::flags::O_CLOEXEC;
-    let file = sys::open(path, flags, 0o644).unwrap();
-    rt0::io::write_all(file.as_raw_fd(), text).unwrap();
-}
-
 /// Files in place of the kernel's: what it says of the process's groups and of mounts.
 fn pretend(group: &[u8], mounts: &[u8]) {
     own_mounts();
     empty(c"/tmp");
-    write(c"/tmp/cgroup", group);
-    write(c"/tmp/mountinfo", mounts);
+    write(c"/tmp/cgroup", group).unwrap();
+    write(c"/tmp/mountinfo", mounts).unwrap();
     mount(Some(c"/tmp/cgroup"), c"/proc/self/cgroup", None, k::MS_BIND);
     mount(Some(c"/tmp/mountinfo"), c"/proc/self/mountinfo", None, k::MS_BIND);
     let mut buf = [0; 4096];
@@ -84,6 +46,124 @@ fn processors(count: usize) -> CpuSet {
     let mut set = CpuSet::new();
     all.iter().take(count).for_each(|processor| set.insert(processor).unwrap());
     set
+}
+
+/// A short text: a path, or what is to be written to a file.
+#[derive(Clone, Copy)]
+struct Text {
+    bytes: [u8; 128],
+    len: usize,
+}
+
+impl Text {
+    fn of(arguments: core::fmt::Arguments<'_>) -> Text {
+        let mut text = Text { bytes: [0; 128], len: 0 };
+        text.write_fmt(arguments).expect("a short text");
+        text
+    }
+
+    fn as_c(&self) -> &CStr {
+        CStr::from_bytes_until_nul(&self.bytes).expect("room for a NUL")
+    }
+}
+
+impl core::fmt::Write for Text {
+    fn write_str(&mut self, text: &str) -> core::fmt::Result {
+        let end = self.len + text.len();
+        if end >= self.bytes.len() {
+            return Err(core::fmt::Error);
+        }
+        self.bytes[self.len..end].copy_from_slice(text.as_bytes());
+        self.len = end;
+        Ok(())
+    }
+}
+
+/// Control groups of the kernel's own: one made for a test, and below it the groups `one` and `two`.
+struct Groups {
+    top: Text,
+    version_1: bool,
+}
+
+const MEMBERS: [&str; 3] = ["", "/one", "/two"];
+
+impl Groups {
+    /// Makes them; skips the test where it may not, or where there is no controller of processor time.
+    fn make() -> Groups {
+        for mount in ["/sys/fs/cgroup/cpu", "/sys/fs/cgroup/cpu,cpuacct", "/sys/fs/cgroup"] {
+            let groups = Groups {
+                top: Text::of(format_args!("{mount}/rt0-test-{}", sys::getpid())),
+                version_1: mount != "/sys/fs/cgroup",
+            };
+            let let_through = |folder: &str| {
+                let file = Text::of(format_args!("{folder}/cgroup.subtree_control"));
+                groups.version_1 || write(file.as_c(), b"+cpu").is_ok()
+            };
+            let_through(mount);
+            if make_folder(groups.top.as_c()).is_err() {
+                continue;
+            }
+            let_through(groups.path("").as_c().to_str().expect("ASCII"));
+            let made = MEMBERS[1..].iter().all(|member| make_folder(groups.path(member).as_c()).is_ok());
+            if made && MEMBERS.iter().all(|member| groups.limit(member, None).is_ok()) {
+                return groups;
+            }
+            groups.remove();
+        }
+        skip("no control group that limits time can be made here")
+    }
+
+    fn path(&self, member: &str) -> Text {
+        Text::of(format_args!("{}{member}", self.top.as_c().to_str().expect("ASCII")))
+    }
+
+    fn write(&self, member: &str, file: &str, text: &Text) -> Result<(), Errno> {
+        let path = Text::of(format_args!("{}/{file}", self.path(member).as_c().to_str().expect("ASCII")));
+        let file = sys::open(path.as_c(), sys::flags::O_WRONLY | sys::flags::O_CLOEXEC, 0)?;
+        rt0::io::write_all(file.as_raw_fd(), &text.bytes[..text.len])
+    }
+
+    /// Sets a quota of so many percent of a processor, or none.
+    fn limit(&self, member: &str, percent: Option<u32>) -> Result<(), Errno> {
+        let quota = percent.map(|percent| Text::of(format_args!("{}", percent * 1000)));
+        if self.version_1 {
+            return self.write(member, "cpu.cfs_quota_us", &quota.unwrap_or(Text::of(format_args!("-1"))));
+        }
+        let quota = quota.unwrap_or(Text::of(format_args!("max")));
+        self.write(member, "cpu.max", &Text::of(format_args!("{} 100000", quota.as_c().to_str().expect("ASCII"))))
+    }
+
+    /// Moves this process.
+    fn enter(&self, member: &str) {
+        self.write(member, "cgroup.procs", &Text::of(format_args!("{}", sys::getpid()))).expect("moving a process");
+    }
+
+    /// Lets a child do something in the group `one`, and takes the groups away.
+    fn with_child(self, child: fn(&Groups)) {
+        let pid = fork().expect("fork");
+        if pid == 0 {
+            self.enter("/one");
+            if cpu::quota().is_some() {
+                skip("something above has a quota already");
+            }
+            child(&self);
+            sys::exit_group(0);
+        }
+        let ended = wait_for(pid);
+        self.remove();
+        match ended {
+            Ended::Exit(0) => {}
+            Ended::Exit(77) => sys::exit_group(77),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn remove(&self) {
+        for member in MEMBERS.iter().rev() {
+            // Its last process may be about to go.
+            wait_until("a group to be empty", || remove_folder(self.path(member).as_c()) != Err(Errno::EBUSY));
+        }
+    }
 }
 
 tests! {
@@ -190,33 +270,85 @@ tests! {
     fn a_tighter_quota_of_a_group_above_limits_the_count() {
         let _ = processors(2);
         pretend(b"0::/a/b\n", b"1 1 0:7 / /tmp/my\\040groups rw - cgroup2 none rw\n");
-        make_folder(c"/tmp/my groups");
-        make_folder(c"/tmp/my groups/a");
-        make_folder(c"/tmp/my groups/a/b");
-        write(c"/tmp/my groups/a/b/cpu.max", b"max 100000\n");
-        write(c"/tmp/my groups/a/cpu.max", b"50000 100000\n");
+        make_folder(c"/tmp/my groups").unwrap();
+        make_folder(c"/tmp/my groups/a").unwrap();
+        make_folder(c"/tmp/my groups/a/b").unwrap();
+        write(c"/tmp/my groups/a/b/cpu.max", b"max 100000\n").unwrap();
+        write(c"/tmp/my groups/a/cpu.max", b"50000 100000\n").unwrap();
         assert_eq!((quota_percent(), cpu::count().get()), (Some(50), 1));
         // And it is followed, up and down.
-        write(c"/tmp/my groups/a/cpu.max", b"150000 100000\n");
+        write(c"/tmp/my groups/a/cpu.max", b"150000 100000\n").unwrap();
         assert_eq!((quota_percent(), cpu::count().get()), (Some(150), 2));
-        write(c"/tmp/my groups/a/b/cpu.max", b"1000 100000\n");
+        write(c"/tmp/my groups/a/b/cpu.max", b"1000 100000\n").unwrap();
         assert_eq!((quota_percent(), cpu::count().get()), (Some(1), 1));
-        write(c"/tmp/my groups/a/b/cpu.max", b"0 100000\n");
+        write(c"/tmp/my groups/a/b/cpu.max", b"0 100000\n").unwrap();
         assert_eq!((quota_percent(), cpu::count().get()), (Some(0), 1));
         for none in [&b"rubbish"[..], b"", b"max", b"1 0\n", b"-1 100000\n", &[b'9'; 1000]] {
-            write(c"/tmp/my groups/a/b/cpu.max", none);
+            write(c"/tmp/my groups/a/b/cpu.max", none).unwrap();
             assert_eq!(quota_percent(), Some(150));
+        }
+    }
+
+    fn the_kernels_own_groups_limit_the_count_each_at_its_level() {
+        let _ = processors(2);
+        Groups::make().with_child(|groups| {
+            let limits = |above: Option<u32>, own: Option<u32>| {
+                // Version 1 refuses a group more than the one above it has.
+                groups.limit("/one", None).unwrap();
+                groups.limit("", above).unwrap();
+                groups.limit("/one", own).unwrap();
+                (quota_percent(), cpu::count().get())
+            };
+            assert_eq!(limits(Some(50), None), (Some(50), 1), "the group above");
+            assert_eq!(limits(Some(150), Some(25)), (Some(25), 1), "its own");
+            assert_eq!(limits(None, Some(150)), (Some(150), 2), "its own alone");
+            assert_eq!(limits(Some(101), None), (Some(101), 2), "rounded up");
+            assert_eq!(limits(None, None).0, None);
+        });
+    }
+
+    /// As the documentation says. What is asked for the first time in the new group is the new group's.
+    fn a_process_that_is_moved_keeps_looking_at_the_group_it_was_in() {
+        Groups::make().with_child(|groups| {
+            groups.limit("/one", Some(30)).unwrap();
+            groups.limit("/two", Some(70)).unwrap();
+            groups.enter("/two");
+            assert_eq!(quota_percent(), Some(30));
+            groups.limit("", Some(80)).unwrap();
+            assert_eq!(quota_percent(), Some(30));
+            // When that group is gone, what is above it still counts.
+            remove_folder(groups.path("/one").as_c()).unwrap();
+            assert_eq!(quota_percent(), Some(80));
+        });
+    }
+
+    fn a_process_that_was_moved_before_it_asked_has_the_new_groups_quota() {
+        let groups = Groups::make();
+        groups.limit("/one", Some(30)).unwrap();
+        groups.limit("/two", Some(70)).unwrap();
+        let pid = fork().unwrap();
+        if pid == 0 {
+            groups.enter("/one");
+            groups.enter("/two");
+            let quota = quota_percent();
+            sys::exit_group(if quota.is_some_and(|quota| quota < 70) { 77 } else { (quota != Some(70)) as i32 });
+        }
+        let ended = wait_for(pid);
+        groups.remove();
+        match ended {
+            Ended::Exit(77) => skip("something above has a quota already"),
+            ended => assert_eq!(ended, Ended::Exit(0)),
         }
     }
 
     fn a_quota_of_version_1_limits_the_count() {
         let _ = processors(2);
         pretend(b"3:cpu,cpuacct:/docker/a\n0::/\n", b"1 1 0:7 /docker/a /tmp/cpu rw - cgroup none rw,cpu,cpuacct\n");
-        make_folder(c"/tmp/cpu");
-        write(c"/tmp/cpu/cpu.cfs_quota_us", b"-1\n");
-        write(c"/tmp/cpu/cpu.cfs_period_us", b"100000\n");
+        make_folder(c"/tmp/cpu").unwrap();
+        write(c"/tmp/cpu/cpu.cfs_quota_us", b"-1\n").unwrap();
+        write(c"/tmp/cpu/cpu.cfs_period_us", b"100000\n").unwrap();
         assert_eq!(quota_percent(), None);
-        write(c"/tmp/cpu/cpu.cfs_quota_us", b"100000\n");
+        write(c"/tmp/cpu/cpu.cfs_quota_us", b"100000\n").unwrap();
         assert_eq!((quota_percent(), cpu::count().get()), (Some(100), 1));
     }
 
@@ -225,10 +357,10 @@ tests! {
         empty(c"/proc");
         assert_eq!((cpu::quota(), cpu::count().get()), (None, cpu::affinity().unwrap().len()));
         empty(c"/tmp");
-        make_folder(c"/proc/self");
-        write(c"/proc/self/cgroup", b"0::/\n");
-        write(c"/proc/self/mountinfo", b"1 1 0:7 / /tmp rw - cgroup2 none rw\n");
-        write(c"/tmp/cpu.max", b"70000 100000");
+        make_folder(c"/proc/self").unwrap();
+        write(c"/proc/self/cgroup", b"0::/\n").unwrap();
+        write(c"/proc/self/mountinfo", b"1 1 0:7 / /tmp rw - cgroup2 none rw\n").unwrap();
+        write(c"/tmp/cpu.max", b"70000 100000").unwrap();
         if cpu::quota().is_none() && rt0_tests::emulated() {
             skip("the emulator has a /proc/self of its own");
         }

@@ -271,6 +271,15 @@ tests! {
         touch(&mapping, 0);
     }
 
+    fn a_kernel_that_has_no_names_is_asked_once() {
+        let mut mapping = Mapping::new(1).unwrap();
+        if mapping.set_name(c"one").is_ok() {
+            skip("this kernel has names");
+        }
+        seccomp::filter(&[k::__NR_prctl], Verdict::Kill, Verdict::Allow);
+        assert_eq!(mapping.set_name(c"two"), Err(Errno::EOPNOTSUPP));
+    }
+
     fn without_madvise_memory_is_decommitted_all_the_same() {
         let mapping = Mapping::new(1).unwrap();
         touch(&mapping, 0);
