@@ -25,11 +25,14 @@ const LIMIT: Duration = Duration::from_secs(15 * 60);
 pub struct Apt {
     folder: PathBuf,
     config: PathBuf,
+    /// Why some package lists could not be fetched.
+    trouble: Option<String>,
 }
 
 impl Apt {
     /// Writes the configuration and fetches the package lists.
     pub fn open(setup: &Path) -> Result<Apt> {
+        checked(Command::new("apt-get").arg("--version"))?;
         let release = fs::read_to_string("/etc/os-release").unwrap_or_default();
         let codename = os_field(&release, "VERSION_CODENAME").context("/etc/os-release has no VERSION_CODENAME")?;
         let sources = private_sources(&machine_sources()?, &codename);
@@ -37,6 +40,7 @@ impl Apt {
             bail!("the sources in /etc/apt name no suite of {codename}; add one, or install the packages by hand");
         }
         let folder = setup.join("apt");
+        check_room(setup, 100)?; // On a full disk apt neither ends nor says so.
         for part in ["lists/partial", "cache/archives/partial", "sources", "empty"] {
             fs::create_dir_all(folder.join(part)).with_context(|| no_room(&folder))?;
         }
@@ -44,11 +48,12 @@ impl Apt {
         fs::write(folder.join("sources/rt0.sources"), sources)?;
         fs::write(folder.join("sources.list"), "")?;
         fs::write(&config, configuration(&folder))?;
-        let apt = Apt { folder, config };
+        let mut apt = Apt { folder, config, trouble: None };
         say!("package lists for {codename}: by apt, into {}", apt.folder.join("lists").display());
         // A source without backports, or one that is down, is an error for apt; what counts is what can be had then.
-        if let Err(error) = apt.run("apt-get", &["update", "-q"]) {
+        if let Err(error) = apt.run("apt-get", &["update", "-q", "--error-on=any"]) {
             say!("going on without some package lists: {error:#}");
+            apt.trouble = Some(format!("{error:#}"));
         }
         Ok(apt)
     }
@@ -61,7 +66,8 @@ impl Apt {
         versions.sort_by_key(|v| std::cmp::Reverse(upstream(v)));
         versions.dedup();
         if versions.is_empty() {
-            bail!("apt knows no package {package}; is there a network?");
+            let why = self.trouble.as_ref().map_or(String::new(), |t| format!("; is there a network? {t}"));
+            bail!("apt knows no package {package}{why}");
         }
         Ok(versions)
     }
@@ -77,13 +83,7 @@ impl Apt {
     /// The folder appears at the end and complete, or not at all. `stamp` says what is in it.
     pub fn unpack(&self, packages: &[String], target: &Path, megabytes: u64, stamp: &Stamp) -> Result<()> {
         let parent = target.parent().context("a folder in the cache")?;
-        let room = statvfs(parent).map(|fs| (fs.blocks_available() * fs.fragment_size()) >> 20).unwrap_or(u64::MAX);
-        if room < megabytes {
-            bail!(
-                "{} has {room} MB left, {megabytes} are needed; make room, or let target/setup be a link to elsewhere",
-                parent.display()
-            );
-        }
+        check_room(parent, megabytes)?;
         let archives = self.folder.join("cache/archives");
         let _ = fs::remove_dir_all(&archives); // What an earlier, interrupted run left is not what we are asking for.
         fs::create_dir_all(archives.join("partial"))?;
@@ -119,6 +119,16 @@ impl Apt {
     fn run(&self, program: &str, words: &[&str]) -> Result<String> {
         checked(Command::new(program).arg("-c").arg(&self.config).args(words).env("LC_ALL", "C"))
     }
+}
+
+/// Refuses before something half-done is left on a disk that is too full for it.
+fn check_room(folder: &Path, megabytes: u64) -> Result<()> {
+    let room = statvfs(folder).map(|fs| (fs.blocks_available() * fs.fragment_size()) >> 20).unwrap_or(u64::MAX);
+    if room < megabytes {
+        let at = folder.display();
+        bail!("{at} has {room} MB left, {megabytes} are needed; make room, or let target/setup be a link to elsewhere");
+    }
+    Ok(())
 }
 
 /// What a folder in the cache was made from; a folder with another stamp is not used.
@@ -200,6 +210,8 @@ APT::Get::List-Cleanup "false";
 APT::Keep-Downloaded-Packages "true";
 Acquire::Languages "none";
 Acquire::Retries "2";
+Acquire::http::Timeout "20";
+Acquire::https::Timeout "20";
 Debug::NoLocking "true";
 "#
     )
@@ -332,6 +344,37 @@ mod tests {
         }
         assert!(stanza_of_line("# deb http://mirror/debian trixie main").is_none());
         assert!(stanza_of_line("deb-src http://mirror/debian trixie main").is_none());
+    }
+
+    #[test]
+    fn a_disk_that_is_too_full_is_named_with_what_is_needed() {
+        assert!(check_room(Path::new("/"), 0).is_ok());
+        let said = check_room(Path::new("/"), u64::MAX).expect_err("no disk is so large").to_string();
+        assert!(said.starts_with("/ has ") && said.contains("are needed; make room"), "{said}");
+    }
+
+    #[test]
+    fn a_program_that_is_missing_and_one_that_fails_are_told_apart() {
+        let missing = checked(&mut Command::new("/nonexistent/apt-get")).expect_err("missing").to_string();
+        assert_eq!(missing, "/nonexistent/apt-get is not on this machine");
+        let script = "echo progress >&2; echo E: no route to host >&2; exit 100";
+        let failed = checked(Command::new("sh").args(["-c", script])).expect_err("it fails").to_string();
+        assert!(
+            failed.contains("exit status: 100: E: no route to host") && !failed.contains("100: progress"),
+            "{failed}"
+        );
+    }
+
+    #[test]
+    fn a_folder_from_another_release_or_format_is_not_used() {
+        let folder = std::env::temp_dir().join(format!("rt0-stamp-{}", std::process::id()));
+        fs::create_dir_all(&folder).expect("a folder");
+        assert_eq!(Stamp::contents(&folder), None);
+        fs::write(folder.join(STAMP), Stamp::new("qemu-user=1").text()).expect("a file");
+        assert_eq!(Stamp::contents(&folder).as_deref(), Some("qemu-user=1"));
+        fs::write(folder.join(STAMP), "format 0\nsystem debian 9\nqemu-user=1\n").expect("a file");
+        assert_eq!(Stamp::contents(&folder), None);
+        fs::remove_dir_all(&folder).expect("ours");
     }
 
     #[test]

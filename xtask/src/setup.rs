@@ -27,6 +27,10 @@ use crate::{Options, Place, elf, process, root, say};
 const QEMU_OLDEST: Version = Version((7, 2, 0));
 const QEMU_GOOD: Version = Version((10, 0, 0));
 
+/// What helps when no emulator can be had.
+const QEMU_MEND: &str = "a qemu-user of 7.2 or newer on PATH, or in the folder that `--qemu` names, mends it \
+                         (on Debian: `apt-get install qemu-user` as root)";
+
 /// The oldest rustc that rt0 compiles with.
 const RUSTC_OLDEST: (u32, u32, u32) = (1, 95, 0);
 
@@ -366,7 +370,7 @@ impl Setup {
         if !newest(&found).is_some_and(|r| enough(&r)) {
             match self.qemu_package.get_or_init(|| self.unpack_qemu().map_err(|e| format!("{e:#}"))) {
                 Ok(folder) => found.extend(qemus_in(&folder.join("usr/bin"), target.qemu)),
-                Err(error) if found.is_empty() => bail!("{error}; `apt-get install qemu-user` as root mends it"),
+                Err(error) if found.is_empty() => bail!("{error}\n{QEMU_MEND}"),
                 Err(_) => {} // Said once, by unpack_qemu's caller below; an older one is there.
             }
         }
@@ -390,8 +394,15 @@ impl Setup {
             let apt = self.apt()?;
             let wish = self.options.qemu.as_deref();
             let mut offers = Vec::new();
+            let mut unknown = None;
             for package in ["qemu-user", "qemu-user-static"] {
-                offers.extend(apt.versions(package).unwrap_or_default().into_iter().map(|version| (package, version)));
+                match apt.versions(package) {
+                    Ok(versions) => offers.extend(versions.into_iter().map(|version| (package, version))),
+                    Err(error) => unknown = Some(error),
+                }
+            }
+            if let Some(error) = unknown.filter(|_| offers.is_empty()) {
+                return Err(error);
             }
             offers.retain(|(_, version)| wish.is_none_or(|w| is_version(w, Version(upstream(version)))));
             offers.sort_by_key(|(_, version)| std::cmp::Reverse(upstream(version)));
@@ -520,7 +531,7 @@ pub fn doctor(options: Options) -> Result<ExitCode> {
     println!("go          {}", tool("go", "missing: the tests of profiles leave `go tool pprof` out"));
     println!("cache       {} (may be deleted at any time)", setup.folder.display());
     println!();
-    let mut all_there = true;
+    let (mut all_there, mut out_of_reach) = (true, false);
     for target in TARGETS {
         let core = match (setup.has_prebuilt(target), target.prebuilt, setup.has_rust_src()) {
             (true, ..) => "core prebuilt".to_string(),
@@ -535,16 +546,19 @@ pub fn doctor(options: Options) -> Result<ExitCode> {
             Some(Runner::Qemu(path, version)) => {
                 format!("qemu {version}: {}, unless Debian's packages have a newer one", path.display())
             }
-            _ => "qemu would be unpacked from Debian's packages".to_string(),
+            _ if on_path("apt-get").is_some() => "qemu would be unpacked from Debian's packages".to_string(),
+            _ => "no qemu, and no apt-get to fetch one".to_string(),
         };
+        out_of_reach |= runner.starts_with("no qemu");
         all_there &= !core.contains("would") && !runner.contains("would");
         let profile = if target.profile == Profile::Dev { " (dev profile)" } else { "" };
         println!("{:<12} {}{profile}: {core}; {runner}", target.name, target.triple);
     }
-    println!(
-        "\n{}",
-        if all_there { "Nothing would be fetched." } else { "`cargo xtask test` fetches what is missing." }
-    );
+    println!();
+    println!("{}", if all_there { "Nothing would be fetched." } else { "`cargo xtask test` fetches what is missing." });
+    if out_of_reach {
+        println!("Not all can be fetched: {QEMU_MEND}.");
+    }
     Ok(ExitCode::SUCCESS)
 }
 
