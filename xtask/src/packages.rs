@@ -25,8 +25,8 @@ const LIMIT: Duration = Duration::from_secs(15 * 60);
 pub struct Apt {
     folder: PathBuf,
     config: PathBuf,
-    /// Why some package lists could not be fetched.
-    trouble: Option<String>,
+    /// Whether all package lists could be fetched.
+    complete: bool,
 }
 
 impl Apt {
@@ -48,12 +48,12 @@ impl Apt {
         fs::write(folder.join("sources/rt0.sources"), sources)?;
         fs::write(folder.join("sources.list"), "")?;
         fs::write(&config, configuration(&folder))?;
-        let mut apt = Apt { folder, config, trouble: None };
+        let mut apt = Apt { folder, config, complete: true };
         say!("package lists for {codename}: by apt, into {}", apt.folder.join("lists").display());
         // A source without backports, or one that is down, is an error for apt; what counts is what can be had then.
         if let Err(error) = apt.run("apt-get", &["update", "-q", "--error-on=any"]) {
             say!("going on without some package lists: {error:#}");
-            apt.trouble = Some(format!("{error:#}"));
+            apt.complete = false;
         }
         Ok(apt)
     }
@@ -66,7 +66,7 @@ impl Apt {
         versions.sort_by_key(|v| std::cmp::Reverse(upstream(v)));
         versions.dedup();
         if versions.is_empty() {
-            let why = self.trouble.as_ref().map_or(String::new(), |t| format!("; is there a network? {t}"));
+            let why = if self.complete { "" } else { " for lack of package lists (see above): is there a network?" };
             bail!("apt knows no package {package}{why}");
         }
         Ok(versions)
