@@ -11,7 +11,7 @@ use std::process::{Command, ExitCode};
 use anyhow::{Context, Result};
 
 use crate::setup::{Setup, pinned};
-use crate::targets::TARGETS;
+use crate::targets::{TARGETS, Target};
 use crate::{Options, build, process, root, say};
 
 /// The layer of each module of the library, as in the picture of src/lib.rs: a module names only modules of its own
@@ -161,6 +161,7 @@ fn rules(sources: &[Source]) -> Vec<Finding> {
         for source in sources.iter().filter(|s| s.path.starts_with("arch/")) {
             findings.extend(member_order(source, &order));
         }
+        findings.extend(machine_rows(&fs::read_to_string(root().join("README.md")).unwrap_or_default()));
         findings.extend(member_sources(&fs::read_to_string(root().join(GUIDE)).unwrap_or_default(), &order));
     }
     findings
@@ -371,6 +372,18 @@ fn member_sources(guide: &str, order: &[String]) -> Vec<Finding> {
     order.iter().filter(missing).map(finding).collect()
 }
 
+/// The README's table has every triple that is tested, by the name of its first row.
+fn machine_rows(readme: &str) -> Vec<Finding> {
+    let first = |t: &&Target| TARGETS.iter().find(|other| other.triple == t.triple).is_some_and(|f| f.name == t.name);
+    let row = |t: &Target| format!("| `{}` | {} (", t.name, t.triple);
+    let missing = TARGETS.iter().filter(first).filter(|t| !readme.lines().any(|line| line.starts_with(&row(t))));
+    let finding = |t: &Target| {
+        let what = format!("no row of the table of machines begins with `{}`", row(t));
+        Finding { file: "README.md".to_string(), line: 1, what }
+    };
+    missing.map(finding).collect()
+}
+
 fn finding(source: &Source, line: usize, what: String) -> Finding {
     Finding { file: source.path.clone(), line, what }
 }
@@ -551,6 +564,14 @@ mod tests {
         let io = [source("src/io.rs", "macro_rules! print {\n}")];
         assert!(layers(&source("src/thread.rs", "crate::print!()"), &io).is_empty());
         assert_eq!(layers(&source("src/errno.rs", "crate::print!()"), &io).len(), 1);
+    }
+
+    #[test]
+    fn every_machine_has_a_row_in_the_readme() {
+        let rows: Vec<_> = TARGETS.iter().map(|t| format!("| `{}` | {} (2) | abi |", t.name, t.triple)).collect();
+        assert!(machine_rows(&rows.join("\n")).is_empty());
+        let found = said(machine_rows(&rows[1..].join("\n")));
+        assert!(found.len() == 1 && found[0].contains("`x86_64`"), "{found:?}");
     }
 
     #[test]
