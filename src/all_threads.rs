@@ -111,8 +111,9 @@ unsafe fn with_list(list: &List, nr: usize, args: [usize; 6]) -> Result<usize> {
     // SAFETY: no thread is asked, so none reads it (6).
     unsafe { REQUEST.0.get().write((nr, args)) };
     REMAINING.store(count, Relaxed);
+    let process = sys::getpid();
     for thread in others() {
-        thread.mailbox.ask(thread.tid());
+        thread.mailbox.ask(process, thread.tid());
     }
     let mut left = count;
     while left != 0 {
@@ -173,9 +174,9 @@ impl Mailbox {
         Mailbox { asked: AtomicU32::new(IDLE), answer: AtomicUsize::new(0) }
     }
 
-    fn ask(&self, tid: u32) {
+    fn ask(&self, process: u32, tid: u32) {
         self.asked.store(ASKED, Release); // The request comes before: see `answer`.
-        if let Err(errno) = send(tid) {
+        if let Err(errno) = send(process, tid) {
             self.give_up(errno);
         }
     }
@@ -215,9 +216,9 @@ fn raw(result: errno::Result<usize>) -> usize {
 }
 
 /// Signals a thread, and again for some 200 ms while the queue of signals is full.
-fn send(tid: u32) -> errno::Result<()> {
+fn send(process: u32, tid: u32) -> errno::Result<()> {
     for tries in 1..=20 {
-        match sys::tgkill(sys::getpid(), tid, ALL_THREADS) {
+        match sys::tgkill(process, tid, ALL_THREADS) {
             Err(Errno::EAGAIN) => thread::sleep(Duration::from_millis(tries)),
             sent => return sent,
         }
@@ -227,7 +228,8 @@ fn send(tid: u32) -> errno::Result<()> {
 
 /// Signals the calling thread, which has nothing to answer, to see that it can be done (7).
 fn try_out() -> Result<()> {
-    send(sys::gettid()).map_err(|errno| Error::Refused(if errno == Errno::EINVAL { Errno::EOPNOTSUPP } else { errno }))
+    send(sys::getpid(), sys::gettid())
+        .map_err(|errno| Error::Refused(if errno == Errno::EINVAL { Errno::EOPNOTSUPP } else { errno }))
 }
 
 /// Installs the handler, once.

@@ -201,6 +201,17 @@ pub(crate) fn readlink(path: &CStr, buf: &mut [u8]) -> Result<usize> {
     unsafe { call!(__NR_readlinkat, AT_FDCWD, at(path.as_ptr()), at(buf), buf.len()) }
 }
 
+/// statx(2) relative to the working directory: how many links a file has. `ENOENT`, `EACCES`, …; `ENOSYS` before
+/// Linux 4.11.
+pub(crate) fn statx_links(path: &CStr) -> Result<usize> {
+    let mut found = core::mem::MaybeUninit::<k::statx>::uninit();
+    let (flags, mask) = (k::AT_STATX_SYNC_AS_STAT as usize, k::STATX_NLINK as usize);
+    // SAFETY: 1. The kernel reads the path and writes the structure.
+    unsafe { call!(__NR_statx, AT_FDCWD, at(path.as_ptr()), flags, mask, at(found.as_mut_ptr())) }?;
+    // SAFETY: the kernel has written all of it.
+    Ok(unsafe { found.assume_init() }.stx_nlink as usize)
+}
+
 /// dup(2). `EBADF` if `fd` is not open, `EMFILE`.
 pub fn dup(fd: RawFd) -> Result<OwnedFd> {
     // SAFETY: 1. It touches no memory.

@@ -31,9 +31,8 @@ pub(super) fn unlisted(is_listed: impl Fn(u32) -> bool, listed: usize) -> FirstO
 }
 
 fn look(is_listed: impl Fn(u32) -> bool, listed: usize) -> Result<FirstOf<u32>> {
-    let (mut found, mut there) = (FirstOf::default(), 0);
-    for_each_task(|_| there += 1)?;
-    if there != listed {
+    let mut found = FirstOf::default();
+    if count_tasks()? != listed {
         let emulator = emulator();
         for_each_task(|tid| {
             if !is_listed(tid) && !emulator.as_ref().is_some_and(|own| own.has_thread(tid)) {
@@ -42,6 +41,18 @@ fn look(is_listed: impl Fn(u32) -> bool, listed: usize) -> Result<FirstOf<u32>> 
         })?;
     }
     Ok(found)
+}
+
+/// How many threads this process has. The folder's links are its own two and one per thread, so one call tells; reading
+/// the folder takes three, and a while for each thread.
+fn count_tasks() -> Result<usize> {
+    const OWN_LINKS: usize = 2;
+    if let Ok(links @ OWN_LINKS..) = sys::statx_links(c"/proc/self/task") {
+        return Ok(links - OWN_LINKS);
+    }
+    let mut count = 0;
+    for_each_task(|_| count += 1)?;
+    Ok(count)
 }
 
 /// Calls `f` with the id of each thread of this process.
