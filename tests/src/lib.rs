@@ -9,6 +9,7 @@ pub mod files;
 pub mod seccomp;
 
 use core::ffi::CStr;
+use core::ops::Range;
 use core::time::Duration;
 
 use linux_raw_sys::general as k;
@@ -72,6 +73,13 @@ pub fn run(env: Env, tests: &[Test]) -> i32 {
 pub fn stress_time(env: Env) -> Duration {
     let seconds = env.var("RT0_STRESS_SECONDS").and_then(|seconds| seconds.to_str().ok()?.parse().ok());
     Duration::from_secs(seconds.unwrap_or(3))
+}
+
+/// Where the vDSO's image lies; empty where there is none. Its length is that of most: 16 KiB, and nothing that runs is
+/// behind it.
+pub fn vdso_image(env: Env) -> Range<usize> {
+    const AT_SYSINFO_EHDR: usize = 33;
+    env.auxv().get(AT_SYSINFO_EHDR).map_or(0..0, |start| start..start + (16 << 10))
 }
 
 /// Ends this test as skipped.

@@ -13,8 +13,8 @@ use linux_raw_sys::general as k;
 use rt0::profile::{DEPTH, Drained, MAX_HZ, drain, start, stop};
 use rt0::signal::{How, SigSet, Signal};
 use rt0::time::{ClockId, Instant};
-use rt0::{Errno, all_threads, println, signal, sys, thread};
-use rt0_tests::{emulated, filter_calls, mappings, read_file, skip, stress_time, tests, wait_until};
+use rt0::{Errno, all_threads, println, signal, sys, thread, vdso};
+use rt0_tests::{emulated, filter_calls, mappings, read_file, skip, stress_time, tests, vdso_image, wait_until};
 
 const HZ: u32 = 100;
 
@@ -447,6 +447,42 @@ tests! {
         };
         check();
         thread::spawn(check).unwrap().join();
+    }
+
+    /// Its code may use the frame pointer for anything.
+    #[keys("limit=120")]
+    fn a_sample_within_the_vdso_has_a_stack_without_end_or_harm_to_anybody(env) {
+        #[inline(never)]
+        fn read_clocks(until: Instant) {
+            while black_box(Instant::now()) < until {}
+        }
+        let image = vdso_image(env);
+        if !vdso::in_use().clock_gettime {
+            skip("no clock in the vDSO here");
+        }
+        let check = move || {
+            let (mut inside, mut named) = (0, 0);
+            let end = Instant::now() + Duration::from_secs(10);
+            while inside < 100 && Instant::now() < end {
+                start(20_000).unwrap();
+                read_clocks(Instant::now() + Duration::from_millis(100));
+                stop();
+                let reads = |address: &&usize| (1..512).contains(&address.wrapping_sub(read_clocks as fn(Instant) as usize));
+                let _ = drain(|sample| if image.contains(&sample.stack[0]) {
+                    inside += 1;
+                    let times = sample.stack[1..].iter().filter(reads).count();
+                    assert!(times <= 1, "{:x?}", sample.stack);
+                    named += times;
+                }).unwrap();
+            }
+            (inside, named)
+        };
+        let counts = [check.clone()(), thread::Builder::new().stack_size(0).spawn(check).unwrap().join()];
+        println!("samples in the vDSO, with their caller: {counts:?}");
+        if emulated() && counts.iter().any(|(inside, _)| *inside == 0) {
+            skip("no tick of this emulator's comes within the vDSO");
+        }
+        assert!(counts.iter().all(|(inside, _)| *inside > 0));
     }
 
     fn a_deep_stack_is_cut_at_its_outer_end() {
