@@ -166,7 +166,7 @@ pub(super) fn passes(errno: Errno) -> bool {
 
 /// A group's open files.
 #[derive(Debug)]
-enum Level<F> {
+pub(super) enum Level<F> {
     V1 { quota: F, period: F },
     V2 { max: F },
 }
@@ -194,7 +194,7 @@ impl<F> Level<F> {
 }
 
 /// The tightest limit of all levels: each holds for the groups below it too.
-fn tightest<S: Files>(files: &mut S, levels: &[Level<S::File>]) -> Option<Quota> {
+pub(super) fn tightest<S: Files>(files: &mut S, levels: &[Level<S::File>]) -> Option<Quota> {
     levels.iter().filter_map(|level| level.quota(files)).reduce(Quota::tighter)
 }
 
@@ -202,11 +202,11 @@ fn tightest<S: Files>(files: &mut S, levels: &[Level<S::File>]) -> Option<Quota>
 const PATH_MAX: usize = k::PATH_MAX as usize;
 
 /// Room for the search: lines of files (those of mounts have lists of options), and paths.
-const SCRATCH: usize = (56 << 10) + 6 * PATH_MAX;
+pub(super) const SCRATCH: usize = (56 << 10) + 6 * PATH_MAX;
 
 /// Finds the process's group, and the mount that shows most of those above it. `None` if it is in none that can limit
 /// time, or no mount shows it. An error if a file of /proc cannot be read.
-fn find<'a, S: Files>(files: &mut S, scratch: &'a mut [u8]) -> Result<Option<Walk<'a>>> {
+pub(super) fn find<'a, S: Files>(files: &mut S, scratch: &'a mut [u8]) -> Result<Option<Walk<'a>>> {
     // The last room is for a mount point, the path below it and a file's name.
     let mut rooms = [1, 1, 1, 3].map(|paths| paths * PATH_MAX).into_iter();
     let mut rest = scratch;
@@ -288,7 +288,7 @@ fn lines<'a, S: Files>(
 }
 
 /// The way from the process's own group up to the mount point.
-struct Walk<'a> {
+pub(super) struct Walk<'a> {
     version: Version,
     path: Text<'a>,
     /// How long the mount point's path is.
@@ -297,13 +297,13 @@ struct Walk<'a> {
 
 impl Walk<'_> {
     /// How many groups there are on it.
-    fn levels(&self) -> usize {
+    pub(super) fn levels(&self) -> usize {
         1 + slashes(&self.path.bytes()[self.top..])
     }
 
     /// Opens the files of each group. Those that cannot be opened are left out, as in the root group of version 2, which
     /// has none; an error is one that passes.
-    fn open_all<S: Files>(mut self, files: &mut S, mut keep: impl FnMut(Level<S::File>)) -> Result<()> {
+    pub(super) fn open_all<S: Files>(mut self, files: &mut S, mut keep: impl FnMut(Level<S::File>)) -> Result<()> {
         loop {
             let mut open = |name| self.path.open(files, name);
             let level = match self.version {
@@ -342,6 +342,8 @@ fn slashes(path: &[u8]) -> usize {
 }
 
 #[cfg(test)]
+#[path = "cgroup/fake.rs"] // Also for the fuzzer, which includes this file by its path.
 pub(super) mod fake;
 #[cfg(test)]
+#[path = "cgroup/tests.rs"]
 mod tests;

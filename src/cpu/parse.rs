@@ -245,6 +245,7 @@ impl<'a, R: FnMut(&mut [u8]) -> Result<usize>> Lines<'a, R> {
 }
 
 #[cfg(test)]
+#[path = "parse/tests.rs"] // Also for the fuzzer, which includes this file by its path.
 mod tests;
 #[cfg(test)]
 pub(super) use tests::Random;

@@ -101,7 +101,7 @@ fn commands(setup: &Setup, sources: &[Source]) -> Vec<(String, Command)> {
     // rustfmt does not find what cfg_select! chooses, nor crates outside the workspace.
     let mut rustfmt = pinned("rustfmt");
     rustfmt.args(["--check", "--edition", "2024"]);
-    let hidden = |s: &&Source| s.path.starts_with("arch/") || s.path.starts_with("examples/standalone/");
+    let hidden = |s: &&Source| ["arch/", "examples/standalone/", "fuzz/"].iter().any(|f| s.path.starts_with(f));
     rustfmt.args(sources.iter().filter(hidden).map(|s| s.path.as_str()));
 
     let lints = "-- -D warnings";
@@ -113,7 +113,7 @@ fn commands(setup: &Setup, sources: &[Source]) -> Vec<(String, Command)> {
     private_docs.env("RUSTDOCFLAGS", "-Dwarnings");
     let mut commands = vec![
         ("format".to_string(), cargo("fmt --all --check")),
-        ("format of arch/".to_string(), rustfmt),
+        ("format of arch/ and fuzz/".to_string(), rustfmt),
         ("lints".to_string(), programs),
         (
             "lints of the unit tests".to_string(),
@@ -406,7 +406,8 @@ fn has_word(text: &str, word: &str) -> bool {
 
 /// All Rust files of the repository, split.
 fn read_sources() -> Result<Vec<Source>> {
-    let mut folders: Vec<PathBuf> = ["src", "arch", "tests", "examples", "xtask"].map(|f| root().join(f)).to_vec();
+    let mut folders: Vec<PathBuf> =
+        ["src", "arch", "tests", "examples", "xtask", "fuzz"].map(|f| root().join(f)).to_vec();
     let mut files = vec![root().join("build.rs")];
     while let Some(folder) = folders.pop() {
         for entry in fs::read_dir(&folder).into_iter().flatten() {
