@@ -86,18 +86,14 @@ impl RawMutex {
 
     #[inline]
     pub(super) fn try_lock(&self) -> bool {
-        // An own look, before the exchange, costs nothing when the lock is free, and lets one exchange do when others wait.
+        // An own look first costs nothing when the lock is free: what is exchanged does not depend on it then.
         let state = self.state.load(Relaxed);
-        // Acquire pairs with the release in `unlock`.
-        if state & (LOCKED | CLOSED) != 0
-            || self.state.compare_exchange(state, state | LOCKED, Acquire, Relaxed).is_err()
-        {
-            return false;
+        if state == 0 {
+            // Acquire, wherever the lock is taken, pairs with the release in `unlock`.
+            self.state.compare_exchange(0, LOCKED, Acquire, Relaxed).is_ok()
+        } else {
+            state & (LOCKED | CLOSED) == 0 && self.overtake(state)
         }
-        if state != 0 {
-            self.overtook();
-        }
-        true
     }
 
     /// Gives up the lock, which the caller has.
@@ -206,7 +202,6 @@ impl RawMutex {
             if state & LOCKED == 0 {
                 // Others that wait are all asleep, as far as we know.
                 let taken = LOCKED | if others { (state - WAITER) & !CLOSED | WAKE } else { 0 };
-                // Acquire pairs with the release in `unlock`.
                 if self.state.compare_exchange(state, taken, Acquire, Relaxed).is_ok() {
                     self.overtakes.store(0, Relaxed);
                     return true;
@@ -226,15 +221,19 @@ impl RawMutex {
         }
     }
 
-    /// Counts a newcomer, which has the lock, and closes it after too many.
+    /// Takes the lock before those who wait, if it still is as seen, and closes it to newcomers after too many.
     #[inline(never)]
-    fn overtook(&self) {
+    fn overtake(&self, state: u32) -> bool {
+        if self.state.compare_exchange(state, state | LOCKED, Acquire, Relaxed).is_err() {
+            return false;
+        }
         let overtakes = self.overtakes.load(Relaxed).saturating_add(1);
         self.overtakes.store(overtakes, Relaxed);
         if overtakes >= OVERTAKES {
             let close = |state| (state >= WAITER && state & CLOSED == 0).then_some(state | CLOSED);
             let _ = self.state.fetch_update(Relaxed, Relaxed, close); // An error: nobody waits, or closed it is.
         }
+        true
     }
 
     /// Makes a thread that sleeps on `word` a waiter, without waking it, if the lock is held; whether it was. `mark` tells

@@ -71,15 +71,14 @@ impl RawRwLock {
 
     #[inline]
     pub(super) fn read(&self, deadline: impl FnOnce() -> Option<Instant>) -> bool {
-        let state = self.state.load(Relaxed);
-        // Acquire, wherever the lock is taken, pairs with the release in `end_write` (and, to write, in `end_read`).
-        (state & WRITER == 0
-            && has_room(state)
-            && self.state.compare_exchange(state, state + READER, Acquire, Relaxed).is_ok())
+        // What is exchanged does not depend on an own look then, which so costs nothing. Acquire, wherever the lock is
+        // taken, pairs with the release in `end_write` (and, to write, in `end_read`).
+        (self.state.load(Relaxed) == 0 && self.state.compare_exchange(0, READER, Acquire, Relaxed).is_ok())
+            || self.try_read()
             || self.read_contended(deadline())
     }
 
-    #[inline]
+    #[inline(never)]
     pub(super) fn try_read(&self) -> bool {
         let enter = |state| (state & WRITER == 0 && has_room(state)).then_some(state + READER);
         self.state.fetch_update(Acquire, Relaxed, enter).is_ok()

@@ -4,7 +4,7 @@ use super::*;
 
 #[test]
 fn loom_two_exclude_each_other_while_signals_come() {
-    model(4, || {
+    model(3, || {
         let lock = Arc::new(Mutex::new(Watched::default()));
         let add = |lock: &Mutex<Watched>| {
             lock.lock().add(1);
@@ -46,7 +46,7 @@ fn loom_three_exclude_each_other() {
 
 #[test]
 fn loom_who_gives_up_waiting_takes_no_wake_along() {
-    model(2, || {
+    model(1, || {
         let lock = Arc::new(Mutex::new(Watched::default()));
         let timed = spawn(&lock, |lock| lock.try_lock_until(some_time()).map(|guard| guard.add(1)).is_some());
         let patient = spawn(&lock, |lock| lock.lock().add(1));
