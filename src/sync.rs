@@ -15,6 +15,14 @@
 //! has is a deadlock, as is a [`Once`] or [`LazyLock`] that waits for itself. A panic while a lock is held ends the process
 //! with status 101, as any other.
 //!
+//! # Where they differ from std's
+//!
+//! There is no poisoning: what returns a `LockResult` there returns the guard or the value here, the `try_` forms an
+//! [`Option`], and what is about poison is missing (`is_poisoned`, `clear_poison`, `call_once_force`, `wait_force`,
+//! [`Once`]'s state). [`Channel`] is std's `sync_channel` with its capacity in the type, room for at least one value, any
+//! number of receivers, and the values that nobody received kept until it is dropped. More than std's are the timed forms,
+//! [`Semaphore`], [`Parker`] and the order of [`Condvar`]'s waiters, which never wake without a cause.
+//!
 //! # Fairness
 //!
 //! A thread that finds a [`Mutex`] free takes it, also when others wait; that is what makes a busy lock fast. But no waiter
@@ -27,15 +35,15 @@
 //! 3. A waiter that was woken and finds the lock taken each time it looks closes it to newcomers. The next to get it are
 //!    waiters that closed it, in their order.
 //!
-//! A [`RwLock`] alternates: a reader waits for at most one writer; a writer waits for the readers that were there before
-//! it, and for writers as for a mutex. [`Condvar`] and [`Semaphore`] serve first come, first served, without exception; a
+//! A [`RwLock`] alternates: a reader that waits gets in after the writer that is there, or after the next if it came while
+//! others were being let in; a writer waits for the readers that were there before it, and for writers as for a mutex. [`Condvar`] and [`Semaphore`] serve first come, first served, without exception; a
 //! [`Channel`] is a mutex and two condition variables.
 //!
 //! # How they are tested
 //!
-//! All stand on four operations (`futex::base`), so that the same source runs over a fake kernel under loom: `RUSTFLAGS="--cfg
-//! loom" cargo test -p rt0 --lib --release loom` explores what threads can do to each other, within the bounds that
-//! `models` states.
+//! All stand on four operations (`futex::base`), so that the same source runs over a fake kernel under loom: `cargo xtask
+//! test models` (or `RUSTFLAGS="--cfg loom" cargo test -p rt0 --lib --release loom`) explores what threads can do to each
+//! other, within the bounds that `models` states.
 //!
 //! [`Duration`]: core::time::Duration
 //! [`Duration::MAX`]: core::time::Duration::MAX

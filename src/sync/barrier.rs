@@ -1,6 +1,7 @@
 //! Where threads wait for each other.
 
 use core::fmt;
+use core::panic::{RefUnwindSafe, UnwindSafe};
 use core::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 
 use static_assertions::assert_impl_all;
@@ -18,7 +19,7 @@ pub struct Barrier {
     round: AtomicU32,
 }
 
-assert_impl_all!(Barrier: Send, Sync);
+assert_impl_all!(Barrier: Send, Sync, UnwindSafe, RefUnwindSafe);
 
 impl Barrier {
     const_fn! {

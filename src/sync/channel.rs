@@ -1,6 +1,7 @@
 //! Handing values from threads to threads.
 
 use core::fmt;
+use core::panic::{RefUnwindSafe, UnwindSafe};
 use core::time::Duration;
 
 use heapless::Deque;
@@ -33,7 +34,9 @@ struct State<T, const N: usize> {
     receivers: usize,
 }
 
-assert_impl_all!(Channel<core::cell::Cell<u8>, 1>: Send, Sync);
+assert_impl_all!(Channel<core::cell::Cell<u8>, 1>: Send, Sync, UnwindSafe, RefUnwindSafe);
+assert_impl_all!(Sender<'static, u8, 1>: Send, Sync, Clone, UnwindSafe, RefUnwindSafe);
+assert_impl_all!(Receiver<'static, u8, 1>: Send, Sync, Clone, UnwindSafe, RefUnwindSafe);
 assert_not_impl_any!(Channel<*const u8, 1>: Send, Sync);
 
 impl<T, const N: usize> Channel<T, N> {

@@ -1,6 +1,7 @@
 //! Waiting, with a mutex given up, until another thread says that what one waits for may have come.
 
 use core::fmt;
+use core::panic::{RefUnwindSafe, UnwindSafe};
 use core::time::Duration;
 
 use static_assertions::assert_impl_all;
@@ -18,7 +19,7 @@ pub struct Condvar {
     waiters: WaitList,
 }
 
-assert_impl_all!(Condvar: Send, Sync);
+assert_impl_all!(Condvar: Send, Sync, UnwindSafe, RefUnwindSafe);
 
 impl Condvar {
     const_fn! {

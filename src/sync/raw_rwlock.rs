@@ -71,8 +71,8 @@ impl RawRwLock {
 
     #[inline]
     pub(super) fn read(&self, deadline: impl FnOnce() -> Option<Instant>) -> bool {
-        // What is exchanged does not depend on an own look then, which so costs nothing. Acquire, wherever the lock is
-        // taken, pairs with the release in `end_write` (and, to write, in `end_read`).
+        // An own look first costs nothing when nobody is there: what is exchanged does not depend on it then. Acquire,
+        // wherever the lock is taken, pairs with the release in `end_write` (and, to write, in `end_read`).
         (self.state.load(Relaxed) == 0 && self.state.compare_exchange(0, READER, Acquire, Relaxed).is_ok())
             || self.try_read()
             || self.read_contended(deadline())

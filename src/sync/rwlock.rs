@@ -15,8 +15,8 @@ use super::raw_rwlock::{self, RawRwLock};
 use crate::futex::base::{self, const_fn};
 use crate::time::Instant;
 
-/// Many readers or one writer, as std's without poisoning; a reader waits for at most one writer, and a writer not for
-/// readers that came after it.
+/// Many readers or one writer, as std's without poisoning. Those that wait take turns, as [`crate::sync`] says: neither
+/// starves the other.
 ///
 /// Locking it again on a thread that has it is a deadlock; reading again, one if a writer came between. More than
 /// [`RwLock::READERS`] at a time wait for one of them to leave.

@@ -1,6 +1,7 @@
 //! Counting what there is.
 
 use core::fmt;
+use core::panic::{RefUnwindSafe, UnwindSafe};
 use core::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 use core::time::Duration;
 
@@ -26,7 +27,7 @@ pub struct Semaphore {
 const QUEUE: u32 = 1;
 const PERMIT: u32 = 2;
 
-assert_impl_all!(Semaphore: Send, Sync);
+assert_impl_all!(Semaphore: Send, Sync, UnwindSafe, RefUnwindSafe);
 
 impl Semaphore {
     /// The most permits there can be: 2^31 - 1.
@@ -155,7 +156,7 @@ impl fmt::Debug for Semaphore {
     }
 }
 
-/// A permit, put back when dropped.
+/// A permit, put back when dropped, on whatever thread that is.
 #[must_use = "if unused, the permit is put back at once"]
 #[derive(Debug)]
 pub struct SemaphoreGuard<'a> {

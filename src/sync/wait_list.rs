@@ -1,6 +1,7 @@
 //! A queue of sleeping threads, first come, first served: each has its entry on its own stack.
 
 use core::cell::Cell;
+use core::panic::{RefUnwindSafe, UnwindSafe};
 use core::ptr::{null, null_mut};
 use core::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed};
 
@@ -19,6 +20,9 @@ pub(super) struct WaitList {
 unsafe impl Send for WaitList {}
 // SAFETY: as above.
 unsafe impl Sync for WaitList {}
+// A panic ends the process, so nobody sees what it left half done.
+impl UnwindSafe for WaitList {}
+impl RefUnwindSafe for WaitList {}
 
 /// A thread's entry.
 pub(super) struct Waiter {
