@@ -16,7 +16,7 @@ use anyhow::{Context, Result};
 use serde_json::Value;
 
 use crate::setup::{Core, Machine, Setup, pinned};
-use crate::targets::Profile;
+use crate::targets::{Profile, Target};
 use crate::{process, root, say};
 
 /// What to build.
@@ -85,16 +85,33 @@ pub fn build(setup: &Setup, machines: &[Machine], what: What) -> Result<Built> {
 /// The cargo command for machines that share the place of `core` and the profile.
 fn cargo(linker: &Path, core: &Core, profile: Profile, machines: &[&Machine], what: What) -> Command {
     let mut command = pinned("cargo");
-    command.args(["build", "--target-dir", "target/boot", "--message-format=json-render-diagnostics"]);
-    if profile == Profile::Release {
-        command.arg("--release");
-    }
+    command.args(["build", "--message-format=json-render-diagnostics"]);
     match what {
         What::Example(name) => command.args(["--package", "rt0", "--example", name]),
         What::Everything => {
             command.args(["--keep-going", "--package", "rt0", "--package", "rt0-tests", "--bins", "--examples"])
         }
     };
+    let targets: Vec<_> = machines.iter().map(|machine| machine.target).collect();
+    flags(&mut command, linker, core, profile, &targets);
+    command
+}
+
+/// The lints of the library for machines that share the place of `core`: with the flags and in the folder of every
+/// build, so that what is compiled for the one is there for the other.
+pub fn lints(setup: &Setup, core: &Core, targets: &[&Target]) -> Result<Command> {
+    let mut command = pinned("cargo");
+    command.args(["clippy", "--package", "rt0", "--lib"]);
+    flags(&mut command, &setup.linker()?, core, Profile::Release, targets);
+    Ok(command)
+}
+
+/// What all calls have in common.
+fn flags(command: &mut Command, linker: &Path, core: &Core, profile: Profile, targets: &[&Target]) {
+    command.args(["--target-dir", "target/boot"]);
+    if profile == Profile::Release {
+        command.arg("--release");
+    }
     if *core == Core::Prebuilt {
         command.env("RUSTC_BOOTSTRAP", unstable_programs());
     } else {
@@ -106,8 +123,8 @@ fn cargo(linker: &Path, core: &Core, profile: Profile, machines: &[&Machine], wh
     }
     // Rows of one triple differ only in how they run; a flag given twice would reach the linker twice.
     let mut triples = BTreeSet::new();
-    for machine in machines {
-        let triple = machine.target.triple;
+    for target in targets {
+        let triple = target.triple;
         if !triples.insert(triple) {
             continue;
         }
@@ -117,11 +134,10 @@ fn cargo(linker: &Path, core: &Core, profile: Profile, machines: &[&Machine], wh
             .extend(["-Clinker-flavor=ld.lld", "-Crelocation-model=static", "-Clink-arg=-Trt0.ld"].map(str::to_string));
         // The profiler's stacks are chains of frame pointers.
         flags.push("-Cforce-frame-pointers=yes".to_string());
-        flags.extend(machine.target.rustflags.iter().map(|f| f.to_string()));
+        flags.extend(target.rustflags.iter().map(|f| f.to_string()));
         // Debug formatting of a list of strings is a TOML array. As an array, a flag may hold spaces.
         command.args(["--config", &format!("target.{triple}.rustflags={flags:?}")]);
     }
-    command
 }
 
 /// The test programs that use a feature of the nightly compiler, as RUSTC_BOOTSTRAP wants them. Named one by one: the

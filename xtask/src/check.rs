@@ -3,14 +3,14 @@
 //! Formats, lints and docs are cargo's. The rest is read off the text: every source file is split into code and
 //! comments (strings belong to neither), and each rule looks at the one it is about: a comment may speak of `asm!`.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 
 use anyhow::{Context, Result};
 
-use crate::setup::{Setup, pinned};
+use crate::setup::{Core, Setup, pinned};
 use crate::targets::{TARGETS, Target};
 use crate::{Options, build, process, root, say};
 
@@ -79,7 +79,7 @@ pub fn run(options: Options) -> Result<ExitCode> {
         println!("{file}:{line}: {what}");
     }
     let mut broken = findings.len();
-    for (what, command) in commands(&Setup::new(options)?, &sources) {
+    for (what, command) in commands(&Setup::new(options)?, &sources)? {
         let mut command = command;
         say!("{what}: {}", process::shell_line(&command));
         if !command.status().with_context(|| format!("cannot start {:?}", command.get_program()))?.success() {
@@ -92,7 +92,7 @@ pub fn run(options: Options) -> Result<ExitCode> {
 }
 
 /// What cargo and its friends check.
-fn commands(setup: &Setup, sources: &[Source]) -> Vec<(String, Command)> {
+fn commands(setup: &Setup, sources: &[Source]) -> Result<Vec<(String, Command)>> {
     let cargo = |words: &str| {
         let mut command = pinned("cargo");
         command.args(words.split(' '));
@@ -123,24 +123,23 @@ fn commands(setup: &Setup, sources: &[Source]) -> Vec<(String, Command)> {
         ("docs of private items".to_string(), private_docs),
     ];
     // The library for the other machines, as far as their core is there already: nothing is set up for a check.
-    let mut foreign: BTreeMap<bool, BTreeSet<&str>> = BTreeMap::new();
+    let mut foreign: BTreeMap<Core, Vec<&Target>> = BTreeMap::new();
     for target in TARGETS.iter().filter(|t| t.triple != setup.rust.host) {
-        if setup.has_prebuilt(target) || setup.has_rust_src() {
-            foreign.entry(setup.has_prebuilt(target)).or_default().insert(target.triple);
+        if setup.has_prebuilt(target) {
+            foreign.entry(Core::Prebuilt).or_default().push(target);
+        } else if setup.has_rust_src() {
+            foreign.entry(Core::Source).or_default().push(target);
         } else {
             say!("lints for {}: left out, its core is not set up (cargo xtask test does that)", target.name);
         }
     }
-    for (prebuilt, triples) in foreign {
-        let mut command = cargo("clippy --package rt0 --lib");
-        if !prebuilt {
-            command.arg("-Zbuild-std=core,alloc,compiler_builtins").env("RUSTC_BOOTSTRAP", "1");
-        }
-        command.args(triples.iter().flat_map(|triple| ["--target", triple]));
+    for (core, targets) in foreign {
+        let mut command = build::lints(setup, &core, &targets)?;
         command.args(lints.split(' '));
-        commands.push((format!("lints for {} other machines", triples.len()), command));
+        let names: Vec<_> = targets.iter().map(|target| target.name).collect();
+        commands.push((format!("lints for {}", names.join(", ")), command));
     }
-    commands
+    Ok(commands)
 }
 
 /// Every rule that is read off the text.
