@@ -13,6 +13,7 @@ use rt0::all_threads::{self, Error, FilterStep};
 use rt0::signal::{Action, How, SigSet, Signal, mask, sigaction};
 use rt0::thread::{Builder, JoinHandle, spawn};
 use rt0::{Errno, futex, println, sys, thread};
+use rt0_tests::files::{empty, own_mounts};
 use rt0_tests::{filter_calls, mappings, skip, stress_time, tests, wait_until};
 
 const KEEPCAPS: [usize; 2] = [prctl::PR_SET_KEEPCAPS as usize, prctl::PR_GET_KEEPCAPS as usize];
@@ -517,6 +518,18 @@ tests! {
         assert_eq!((divergence.mismatch_count(), divergence.unlisted_count()), (0, 1));
         assert!(![0, sys::gettid()].contains(&divergence.unlisted()[0]));
         assert_eq!(sleepers.end(), [1; 2]);
+    }
+
+    /// Then nobody tells which threads there are but rt0's own list.
+    fn without_proc_the_threads_of_the_list_make_the_call() {
+        own_mounts();
+        empty(c"/proc");
+        let counter = counter();
+        let sleepers = Sleepers::<3>::start();
+        assert_eq!(count_all(counter).unwrap(), 8);
+        assert_eq!(counted(counter), 4);
+        set_flag_on_all(1).unwrap();
+        assert_eq!(sleepers.end(), [1; 3]);
     }
 
     fn where_33_cannot_be_caught_it_is_not_supported() {

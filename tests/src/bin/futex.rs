@@ -96,6 +96,18 @@ tests! {
         wakes(futex::shared::wait, futex::shared::wake, futex::shared::wake_all);
     }
 
+    /// The flag for the process's own words reaches the kernel: it knows the two kinds of waits by different keys.
+    fn who_waits_for_the_process_alone_is_not_woken_by_the_other_kind() {
+        static WORD: AtomicU32 = AtomicU32::new(0);
+        let waiter = thread::spawn(|| while futex::wait(&WORD, 0) == Err(Errno::EINTR) {}).unwrap();
+        for _ in 0..20 {
+            thread::sleep(Duration::from_millis(1));
+            assert_eq!(futex::shared::wake_all(&WORD), 0);
+        }
+        wait_until("the waiter to wake", || futex::wake(&WORD, 1) == 1);
+        waiter.join();
+    }
+
     fn no_wake_is_lost_between_two_threads() {
         static TURN: AtomicU32 = AtomicU32::new(0);
         const ROUNDS: u32 = 2000;

@@ -10,7 +10,7 @@ use rt0::signal::{
     Action, Handler, How, Info, SigSet, Signal, SignalStack, mask, raise, sigaction, sigaltstack, signal_stack,
 };
 use rt0::{Errno, signal, sys, thread};
-use rt0_tests::{Ended, filter_calls, fork, read_file, skip, tests, wait_for, wait_until};
+use rt0_tests::{Ended, emulated, filter_calls, fork, read_file, skip, tests, wait_for, wait_until};
 
 static LAST: AtomicU32 = AtomicU32::new(0);
 static COUNT: AtomicUsize = AtomicUsize::new(0);
@@ -173,6 +173,44 @@ tests! {
         assert_ne!(status_line("SigBlk:"), 0);
     }
 
+    fn every_signal_that_can_be_caught_is_delivered_by_its_number() {
+        let numbers = (1..=128).filter_map(Signal::from_raw);
+        let (mut caught, mut unknown) = (0, 0);
+        for signal in numbers.filter(|signal| ![Signal::SIGKILL, Signal::SIGSTOP].contains(signal)) {
+            // SAFETY: 1. The handler only touches atomics.
+            let delivered = unsafe { sigaction(signal, Action::call(note)) }.and_then(|_| raise(signal));
+            match delivered {
+                Ok(()) => {
+                    caught += 1;
+                    assert_eq!((LAST.load(Relaxed), COUNT.load(Relaxed)), (signal.raw(), caught), "{signal:?}");
+                }
+                Err(errno) => {
+                    unknown += 1;
+                    assert!(emulated() && errno == Errno::EINVAL, "{signal:?}: {errno}");
+                }
+            }
+        }
+        // qemu-user needs some of the host's for itself, and knows not all of MIPS' 128.
+        assert!(caught >= 58 && (unknown <= 3 || caught + unknown > 100), "{caught} {unknown}");
+    }
+
+    fn a_queued_signal_is_from_a_user_too() {
+        install(Signal::SIGUSR1, Action::info(note_info));
+        // SAFETY: the struct is numbers, for which all zeros are valid.
+        let mut info: k::siginfo_t = unsafe { core::mem::zeroed() };
+        // SAFETY: all signals have this part.
+        let head = unsafe { &mut info.__bindgen_anon_1.__bindgen_anon_1 };
+        head.si_code = k::SI_QUEUE;
+        head._sifields._kill = k::__sifields__bindgen_ty_1 { _pid: sys::getpid() as i32, _uid: 12345 };
+        let at = (&raw const info).expose_provenance();
+        let to_process = [sys::getpid() as usize, Signal::SIGUSR1.raw() as usize, at, 0, 0, 0];
+        // SAFETY: 1. The kernel reads the struct; the signal has a handler.
+        unsafe { sys::syscall(k::__NR_rt_sigqueueinfo as usize, to_process) }.unwrap();
+        assert_eq!((LAST.load(Relaxed), CODE.load(Relaxed)), (Signal::SIGUSR1.raw(), k::SI_QUEUE));
+        assert_eq!((SENDER.load(Relaxed), SENDER_UID.load(Relaxed)), (sys::getpid(), 12345));
+        assert!(FROM_USER.load(Relaxed));
+    }
+
     fn a_handler_is_told_who_sent_the_signal() {
         install(Signal::SIGUSR1, Action::info(note_info));
         // SAFETY: 1. It changes nothing.
@@ -320,6 +358,14 @@ tests! {
         spinning.unwrap().join();
     }
 
+    fn a_signal_stack_has_room_for_the_processors_registers_and_a_handler(env) {
+        const AT_MINSIGSTKSZ: usize = 51;
+        let least = (env.auxv().get(AT_MINSIGSTKSZ).unwrap_or(0) + (16 << 10)).max(32 << 10);
+        let threads = thread::spawn(|| signal_stack().expect("a signal stack").size).unwrap().join();
+        let mains = signal_stack().expect("main's, with the first spawn").size;
+        assert!(threads >= least && mains >= least, "{threads} {mains} {least}");
+    }
+
     fn handlers_run_on_the_signal_stack_of_their_thread() {
         static WHERE: AtomicUsize = AtomicUsize::new(0);
         extern "C" fn look(_: i32) {
@@ -376,6 +422,25 @@ tests! {
         install(Signal::SIGUSR1, Action { mask: SigSet::empty(), ..Action::call(outer) });
         raise(Signal::SIGUSR1).unwrap();
         assert_eq!(DEPTH.load(Relaxed), 11);
+    }
+
+    fn a_handler_is_left_alone_until_it_returns_unless_its_mask_says_otherwise() {
+        static STEPS: [AtomicU32; 2] = [const { AtomicU32::new(0) }; 2];
+        static STEP: AtomicUsize = AtomicUsize::new(0);
+        fn step(which: u32) {
+            STEPS[STEP.fetch_add(1, Relaxed)].store(which, Relaxed);
+        }
+        extern "C" fn inner(_: i32) {
+            step(2);
+        }
+        extern "C" fn outer(_: i32) {
+            raise(Signal::SIGUSR2).unwrap();
+            step(1);
+        }
+        install(Signal::SIGUSR2, Action::call(inner));
+        install(Signal::SIGUSR1, Action::call(outer));
+        raise(Signal::SIGUSR1).unwrap();
+        assert_eq!(STEPS.each_ref().map(|step| step.load(Relaxed)), [1, 2]);
     }
 
     fn a_signal_stack_that_is_too_small_is_refused() {
