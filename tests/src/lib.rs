@@ -82,6 +82,15 @@ pub fn vdso_image(env: Env) -> Range<usize> {
     env.auxv().get(AT_SYSINFO_EHDR).map_or(0..0, |start| start..start + (16 << 10))
 }
 
+/// Lets SIGALRM come every so often from now on, wherever the process is; stopped by a time of zero. setitimer(2)
+pub fn alarm_every(time: Duration) {
+    let half = || k::__kernel_old_timeval { tv_sec: 0, tv_usec: time.subsec_micros() as _ };
+    let timer = k::__kernel_old_itimerval { it_interval: half(), it_value: half() };
+    let args = [k::ITIMER_REAL as usize, (&raw const timer).expose_provenance(), 0, 0, 0, 0];
+    // SAFETY: 1. The kernel reads the times; the signal has a handler by then.
+    unsafe { sys::syscall(k::__NR_setitimer as usize, args) }.expect("setitimer");
+}
+
 /// Ends this test as skipped.
 pub fn skip(reason: &str) -> ! {
     println!("skipped: {reason}");

@@ -17,7 +17,7 @@ use rt0::time::Instant;
 use rt0::{Errno, sys, vdso};
 use rt0_tests::files::{mount, own_mounts};
 use rt0_tests::seccomp::{Verdict, filter};
-use rt0_tests::{mappings, skip, tests, vdso_image, wait_until};
+use rt0_tests::{alarm_every, mappings, skip, tests, vdso_image, wait_until};
 
 type Bytes = [u8; 16];
 
@@ -208,7 +208,6 @@ tests! {
     fn a_request_that_interrupts_another_within_the_vdso_asks_the_kernel(env) {
         need_vdso();
         static FELL_BACK: AtomicUsize = AtomicUsize::new(0);
-        static DONE: AtomicBool = AtomicBool::new(false);
         static IMAGE: [AtomicUsize; 2] = [const { AtomicUsize::new(0) }; 2];
         let image = vdso_image(env);
         IMAGE[0].store(image.start, Relaxed);
@@ -219,19 +218,12 @@ tests! {
             FELL_BACK.fetch_add(usize::from(inside && fill(&mut [0; 16]) == Err(Errno::EPERM)), Relaxed);
         });
         // SAFETY: 1. Random bytes and atomics only.
-        unsafe { sigaction(Signal::SIGUSR1, action) }.unwrap();
-        let (process, asker) = (sys::getpid(), sys::gettid());
-        let sender = spawn(move || {
-            while !DONE.load(Relaxed) {
-                sys::tgkill(process, asker, Signal::SIGUSR1.raw()).unwrap();
-                yield_now();
-            }
-        })
-        .unwrap();
+        unsafe { sigaction(Signal::SIGALRM, action) }.unwrap();
         let mut buf = [0; 64 << 10];
         fill(&mut buf).unwrap();
         // On this thread every other source refuses: so does the kernel when the vDSO wants a new key, now and then.
         filter(&[k::__NR_getrandom, k::__NR_openat], Verdict::Refuse(Errno::EPERM), Verdict::Allow);
+        alarm_every(Duration::from_micros(500));
         let end = Instant::now() + Duration::from_secs(20);
         let (mut filled, mut refused) = (0, 0);
         while FELL_BACK.load(Relaxed) < 20 && Instant::now() < end {
@@ -240,8 +232,7 @@ tests! {
                 Err(errno) => refused += (errno == Errno::EPERM) as u32,
             }
         }
-        DONE.store(true, Relaxed);
-        sender.join();
+        alarm_every(Duration::ZERO);
         assert!(FELL_BACK.load(Relaxed) >= 20);
         assert!(filled > 0 && refused < filled, "{filled} {refused}");
         assert!(buf.as_chunks::<16>().0.iter().all(|chunk| *chunk != [0; 16]));
