@@ -62,6 +62,8 @@ mod raw_mutex;
 mod raw_rwlock;
 mod rwlock;
 mod semaphore;
+#[cfg(all(test, not(loom)))]
+mod tests;
 mod wait_list;
 
 pub use crate::parker::Parker;

@@ -30,7 +30,7 @@ pub(crate) const MODEL: bool = cfg!(all(loom, test));
 /// Every kind of waiter.
 pub(crate) const ANY: u32 = sys::FUTEX_ANY;
 
-#[cfg(not(all(loom, test)))]
+#[cfg(not(any(all(loom, test), miri)))]
 mod kernel {
     use core::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
@@ -77,6 +77,30 @@ mod kernel {
             Ok(_) => mask.iter().map(|word| word.count_ones() as usize).sum::<usize>().max(1),
             Err(_) => 1,
         }
+    }
+}
+
+/// Under Miri, which knows no system calls: each sleep ends at once, as any may.
+#[cfg(all(miri, not(all(loom, test))))]
+mod kernel {
+    use crate::time::Instant;
+
+    pub(crate) use core::hint::spin_loop as pause;
+    pub(crate) use core::sync::atomic::{AtomicPtr, AtomicU32};
+
+    pub(crate) fn wait(_: &AtomicU32, _: u32, _: Option<Instant>, _: u32) -> bool {
+        pause(); // Miri runs another thread then.
+        false
+    }
+
+    pub(crate) fn wake(_: *const AtomicU32, _: u32, _: u32) -> usize {
+        0
+    }
+
+    pub(crate) fn requeue(_: &AtomicU32, _: &AtomicU32) {}
+
+    pub(crate) fn processors() -> usize {
+        1
     }
 }
 
