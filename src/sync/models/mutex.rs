@@ -60,6 +60,24 @@ fn loom_who_gives_up_waiting_takes_no_wake_along() {
 }
 
 #[test]
+fn loom_who_gives_up_leaves_a_wake_for_who_came_later() {
+    model(2, || {
+        let lock = Arc::new(Mutex::new(()));
+        expire();
+        let guard = lock.lock();
+        let hasty = spawn(&lock, |lock| drop(lock.try_lock_until(some_time())));
+        let_others_go_first();
+        drop(guard);
+        // The hasty one may be who this unlock counts on, and find the lock taken again when its time is over.
+        let guard = lock.lock();
+        let patient = spawn(&lock, |lock| drop(lock.lock()));
+        hasty.join().unwrap();
+        drop(guard);
+        patient.join().unwrap();
+    });
+}
+
+#[test]
 fn loom_a_waiter_is_overtaken_no_more_than_it_is_promised() {
     model(3, || {
         let lock = Arc::new(Mutex::new(false));
