@@ -13,29 +13,40 @@
 //!    opens its ears when its block, its signal stack and its name are in place; it closes them before it gives its
 //!    memory away. (The kernel is not told that the signal stack goes with it: it uses one only to run a handler, and
 //!    none runs again.)
-//! 3. *The mapping lives as long as anyone can touch it.* `refs` counts the thread itself, its [`JoinHandle`] and each
-//!    [`Thread`]. Who takes it to 0 frees the mapping: the thread as its last act, without a stack
-//!    (`Arch::unmap_and_exit`); anybody else after (4).
-//! 4. *Nobody frees a stack that is in use.* The kernel clears the tid word after the thread's last instruction, with a
-//!    shared wake (`CLONE_CHILD_CLEARTID`). Joining and freeing loop on that word, never on a wait's result. A thread
-//!    that frees itself takes the word away first, else the kernel would write into whatever lies there by then.
-//! 5. *The result is dropped once.* `state` decides, by one compare-exchange on each side: the thread that finishes a
-//!    joinable thread leaves the result to the handle; on a detached one it drops it itself.
+//! 3. *The mapping lives as long as anyone can touch it.* `Life::refs` counts the thread itself, its [`JoinHandle`] and
+//!    each [`Thread`]. Who takes it to 0 puts the mapping away for a thread to come (`stack.rs`). Where that has no room,
+//!    the mapping is freed: by the thread as its last act, without a stack (`Arch::unmap_and_exit`); by anybody else
+//!    after (4).
+//! 4. *Nobody uses or frees a stack that is in use.* The kernel clears the tid word after the thread's last instruction,
+//!    with a shared wake (`CLONE_CHILD_CLEARTID`). Joining, freeing and using again look at that word, never at a wait's
+//!    result. A thread that frees itself takes the word away first, else the kernel would write into whatever lies there
+//!    by then. The wake may come when another thread has the memory: then somebody wakes for nothing, and looks again.
+//! 5. *The result is dropped once.* `Life::state` decides, by one compare-exchange on each side: the thread that finishes
+//!    a joinable thread leaves the result to the handle; on a detached one it drops it itself.
 //! 6. *A failed spawn leaves nothing.* The mapping and the closure are owned by values that undo themselves.
+//!
+//! `models` runs what 3 to 5 rest on (`life.rs`, `cache.rs`) in every order.
 //!
 //! The main thread's block is static, and its end is the process's.
 //!
 //! A stack that runs over meets its guard page, and the process ends by SIGSEGV with a line that says so. The reporter
 //! and the main thread's signal stack are installed by the first [`spawn`], or by [`report_overflows`] before.
 //!
+//! [`scope`] starts threads that may borrow; [`thread_local!`](crate::thread_local!) gives each thread values of its own.
+//!
 //! All threads are in a list (`list.rs`), which `all_threads` goes through.
 
+mod cache;
 mod interrupt;
+mod life;
 mod list;
 #[doc(hidden)]
 pub mod local;
+#[cfg(all(loom, test))]
+mod models;
 mod overflow;
 mod scope;
+mod stack;
 
 use core::cell::UnsafeCell;
 use core::fmt;
@@ -44,11 +55,7 @@ use core::mem::{ManuallyDrop, MaybeUninit};
 use core::num::NonZeroUsize;
 use core::ops::Range;
 use core::ptr::{NonNull, null_mut};
-use core::sync::atomic::{
-    AtomicPtr, AtomicU32, AtomicUsize,
-    Ordering::{Acquire, Relaxed, Release},
-    fence,
-};
+use core::sync::atomic::{AtomicPtr, AtomicUsize, Ordering::Relaxed};
 use core::time::Duration;
 
 use linux_raw_sys::general as k;
@@ -57,10 +64,8 @@ use static_assertions::{assert_impl_all, assert_not_impl_any};
 
 use crate::all_threads::Mailbox;
 use crate::arch::CloneArgs;
-use crate::auxv::page_size;
 use crate::cpu;
 use crate::errno::{Errno, Result};
-use crate::futex;
 use crate::parker::Parker;
 use crate::profile;
 use crate::signal::{self, Blocked, SignalStack};
@@ -68,6 +73,8 @@ use crate::sys;
 use crate::time::{ClockId, Instant};
 use crate::tls::{self, Image, Layout};
 use crate::vdso;
+use life::Life;
+use stack::{Mapping, STACK_ALIGN};
 
 pub use interrupt::Generation;
 pub(crate) use list::List;
@@ -75,6 +82,7 @@ pub use local::{AccessError, LocalKey};
 pub(crate) use overflow::main_stack_end;
 pub use overflow::report_overflows;
 pub use scope::{Scope, ScopedJoinHandle, scope};
+pub use stack::{limit_stack_cache, trim_stack_cache};
 
 /// Starts a thread that calls `f`, with [`Builder`]'s defaults.
 ///
@@ -135,6 +143,25 @@ impl<'a> Builder<'a> {
     /// 1. `run` takes a `C` from there and leaves the result to [`finish`], as a `T`. Another thread may have either.
     /// 2. What `content` and the result borrow outlives `run`, and the handle.
     unsafe fn launch<C, T>(self, content: C, run: unsafe fn(&Block)) -> Result<JoinHandle<T>> {
+        let ready = self.prepare(size_of::<Launch<C, T>>(), align_of::<Launch<C, T>>(), run)?;
+        let (block, launch) = (ready.block, ready.launch);
+        // SAFETY: fresh, of the size and alignment of this type among others.
+        unsafe { launch.cast::<C>().write(content) };
+        match start(&ready) {
+            Ok(()) => {
+                core::mem::forget(ready.mapping); // The block's references own it now.
+                Ok(JoinHandle { block, result: launch.cast(), owns: PhantomData })
+            }
+            Err(errno) => {
+                // SAFETY: no thread started, so the content is still here and nobody else's.
+                unsafe { launch.cast::<C>().drop_in_place() };
+                Err(errno)
+            }
+        }
+    }
+
+    /// All that a thread needs, but for what it starts from, which takes `size` bytes.
+    fn prepare(self, size: usize, align: usize, run: unsafe fn(&Block)) -> Result<Ready> {
         let name = self.name.unwrap_or_default();
         if name.contains('\0') {
             return Err(Errno::EINVAL);
@@ -144,18 +171,13 @@ impl<'a> Builder<'a> {
         let image = Image::of_program();
         let tls = Layout::new::<Block>(&image);
         let id = ThreadId::next()?;
-        let mut mapping = Mapping::new(
-            self.stack_size,
-            &[(tls.size, tls.align), (size_of::<Launch<C, T>>(), align_of::<Launch<C, T>>()), (name.len(), 1)],
-        )?;
+        let mut mapping = Mapping::new(self.stack_size, &[(tls.size, tls.align), (size, align), (name.len(), 1)])?;
         let area = mapping.carve(tls.size, tls.align);
-        let launch = mapping.carve(size_of::<Launch<C, T>>(), align_of::<Launch<C, T>>());
+        let launch = mapping.carve(size, align);
         let name_at = mapping.carve(name.len(), 1);
         let stack = mapping.carve(0, STACK_ALIGN);
 
-        // SAFETY: carved from a fresh mapping, for this type among others.
-        unsafe { launch.cast::<C>().write(content) };
-        // SAFETY: as above, of this length.
+        // SAFETY: carved, of this length.
         unsafe { name_at.copy_from_nonoverlapping(name.as_ptr(), name.len()) };
         // SAFETY: just written, from a str; the mapping keeps it as long as the block, and nobody writes to it again.
         let name_there = unsafe { &*core::ptr::slice_from_raw_parts(name_at, name.len()) };
@@ -170,21 +192,19 @@ impl<'a> Builder<'a> {
             run,
             ..Block::new(id)
         };
-        // SAFETY: 1. Carved with the layout's size and alignment, and fresh, so zero. 2. The layout is the image's.
-        let (block, thread_pointer) = unsafe { Block::place(area, &tls, &image, block) };
-        // SAFETY: 1. to 3. The stack and the block are this thread's, whole, and the mapping outlives it.
-        match unsafe { start(block, stack, thread_pointer) } {
-            Ok(()) => {
-                core::mem::forget(mapping); // The block's references own it now.
-                Ok(JoinHandle { block, result: launch.cast(), owns: PhantomData })
-            }
-            Err(errno) => {
-                // SAFETY: no thread started, so the content is still here and nobody else's.
-                unsafe { launch.cast::<C>().drop_in_place() };
-                Err(errno)
-            }
-        }
+        // SAFETY: 1. Carved with the layout's size and alignment; zero if it says so. 2. The layout is the image's.
+        let (block, thread_pointer) = unsafe { Block::place(area, mapping.is_fresh, &tls, &image, block) };
+        Ok(Ready { mapping, block, launch, stack, thread_pointer })
     }
+}
+
+/// A thread that only has to be cloned.
+struct Ready {
+    mapping: Mapping,
+    block: NonNull<Block>,
+    launch: *mut u8,
+    stack: *mut u8,
+    thread_pointer: *mut u8,
 }
 
 impl Default for Builder<'_> {
@@ -192,12 +212,6 @@ impl Default for Builder<'_> {
         Builder::new()
     }
 }
-
-/// Every machine's ABI is content with it.
-const STACK_ALIGN: usize = 16;
-
-/// Less could not hold what runs before and after the closure.
-const MIN_STACK_SIZE: usize = 16 << 10;
 
 /// Room for the closure and what goes with it, and once it ran, for its result; either starts where the room does.
 #[repr(C)]
@@ -208,13 +222,7 @@ union Launch<C, T> {
 
 /// Clones the thread, with all signals blocked (2), and tries again while the kernel says `EAGAIN`: it does so also
 /// when a thread that just ended still counts. 20 times, 1 to 20 ms apart, then it is the caller's.
-///
-/// # Safety
-///
-/// 1. `stack` is as `Arch::clone_thread` wants it.
-/// 2. `block` is filled and nobody else's, and `thread_pointer` belongs to it.
-/// 3. If this succeeds, their mapping is owned by the block's references.
-unsafe fn start(block: NonNull<Block>, stack: *mut u8, thread_pointer: *mut u8) -> Result<()> {
+fn start(&Ready { block, stack, thread_pointer, .. }: &Ready) -> Result<()> {
     const FLAGS: u32 = k::CLONE_VM
         | k::CLONE_FS
         | k::CLONE_FILES
@@ -227,7 +235,7 @@ unsafe fn start(block: NonNull<Block>, stack: *mut u8, thread_pointer: *mut u8) 
     let mut tries = 0;
     loop {
         let before = signal::block_everything();
-        // SAFETY: 2. Nobody else has the block until it is linked.
+        // SAFETY: nobody else has the block until it is linked.
         unsafe { (*block.as_ptr()).mask = before };
         let list = List::lock_in_silence();
         list.link_main();
@@ -235,12 +243,12 @@ unsafe fn start(block: NonNull<Block>, stack: *mut u8, thread_pointer: *mut u8) 
         let args = CloneArgs {
             flags: FLAGS as usize,
             stack,
-            // SAFETY: 2. A field of a block that is there.
-            tid: unsafe { (*block.as_ptr()).tid.as_ptr() },
+            // SAFETY: as above.
+            tid: unsafe { block.as_ref() }.life.tid_word(),
             tls: thread_pointer,
             start: block.as_ptr().cast(),
         };
-        // SAFETY: 1. by 1.; 2. by 2. and 3.; 3. blocked above.
+        // SAFETY: 1. Carved so. 2. In the mapping, which the caller leaves to the block's references. 3. Blocked above.
         let cloned = unsafe { sys::clone_thread(&args) };
         match cloned {
             Ok(_) => profile::enter(&list, block),
@@ -285,15 +293,14 @@ pub(crate) unsafe extern "C" fn rust_thread(block: *mut u8) -> ! {
     // No handler asks for random bytes any more, so no state is taken after this.
     this.random.give_back();
     let (base, len) = this.mapping;
-    // Release: what this thread did with the memory comes before whoever frees it.
-    if this.refs.fetch_sub(1, Release) == 1 {
-        fence(Acquire); // Pairs with every other release.
+    // SAFETY: 1. The last reference is gone, and what follows is the end.
+    if this.life.release() && !unsafe { stack::keep(NonNull::from_ref(this)) } {
         // SAFETY: 1. No word at all.
         unsafe { sys::set_tid_address(null_mut()) };
-        // SAFETY: 1. The last reference is gone, so nobody else has a way here. 2. Blocked above. 3. Taken away above.
+        // SAFETY: 1. Nobody else has a way here. 2. Blocked above. 3. Taken away above.
         unsafe { <crate::arch::Cpu as crate::arch::Arch>::unmap_and_exit(base, len) }
     }
-    // SAFETY: 1. What others had of this stack they got by joining, which waits for the end of it.
+    // SAFETY: 1. Whoever uses this stack next, or had something on it, waits for the end.
     unsafe { sys::exit(0) }
 }
 
@@ -318,9 +325,7 @@ unsafe fn finish<T>(this: &Block, result: T) {
     let room = this.launch.cast::<T>();
     // SAFETY: 1. is our caller's.
     unsafe { room.write(result) };
-    // Release: the result comes before the word that says it is there. The other side's exchange is in
-    // `JoinHandle::drop`.
-    if this.state.compare_exchange(JOINABLE, FINISHED, Release, Relaxed).is_err() {
+    if !this.life.finish() {
         // SAFETY: written above; a detached thread's result is nobody else's.
         unsafe { room.drop_in_place() };
     }
@@ -339,15 +344,7 @@ fn kernel_name(name: &str) -> heapless::CString<16> {
 pub(crate) struct Block {
     /// Its own address, where variant II wants it.
     this: *mut Block,
-    /// The kernel's: the thread's id from before it runs until after it ended, then 0.
-    tid: AtomicU32,
-    /// Who can still touch the mapping (3).
-    refs: AtomicU32,
-    /// ```text
-    /// JOINABLE ── closure returned ──▶ FINISHED   the handle takes or drops the result
-    ///     └────── handle dropped ────▶ DETACHED   the thread drops the result
-    /// ```
-    state: AtomicU32,
+    life: Life,
     parker: Parker,
     interrupts: interrupt::Interrupts,
     links: list::Links,
@@ -370,10 +367,6 @@ pub(crate) struct Block {
     pub(crate) run: unsafe fn(&Block),
 }
 
-const JOINABLE: u32 = 0;
-const FINISHED: u32 = 1;
-const DETACHED: u32 = 2;
-
 const _: () = assert!(offset_of!(Block, this) == 0, "variant II reads it at the thread pointer");
 const _: () = assert!(size_of::<Block>().is_multiple_of(align_of::<Block>()), "variant I finds it from its end");
 
@@ -382,10 +375,7 @@ impl Block {
         unsafe fn nothing(_: &Block) {}
         Block {
             this: null_mut(),
-            tid: AtomicU32::new(0),
-            // The thread's own, and the handle's (or, for the main thread, one that never goes).
-            refs: AtomicU32::new(2),
-            state: AtomicU32::new(JOINABLE),
+            life: Life::new(),
             parker: Parker::new(),
             interrupts: interrupt::Interrupts::new(),
             links: list::Links::new(),
@@ -407,9 +397,15 @@ impl Block {
     /// # Safety
     ///
     /// Those of [`Layout::fill`].
-    unsafe fn place(area: *mut u8, tls: &Layout, image: &Image, block: Block) -> (NonNull<Block>, *mut u8) {
+    unsafe fn place(
+        area: *mut u8,
+        is_zero: bool,
+        tls: &Layout,
+        image: &Image,
+        block: Block,
+    ) -> (NonNull<Block>, *mut u8) {
         // SAFETY: they are our caller's.
-        let (block, thread_pointer) = unsafe { tls.fill(area, image, block) };
+        let (block, thread_pointer) = unsafe { tls.fill(area, is_zero, image, block) };
         // SAFETY: just written, and nobody else has it yet.
         unsafe { (*block.as_ptr()).this = block.as_ptr() };
         (block, thread_pointer)
@@ -417,26 +413,12 @@ impl Block {
 
     /// The kernel's number for it; 0 once it has ended. The main thread's is the process's, which a fork changes.
     pub(crate) fn tid(&self) -> u32 {
-        // Acquire pairs with the kernel's clear.
-        if self.mapping.0.is_null() { sys::getpid() } else { self.tid.load(Acquire) }
+        if self.mapping.0.is_null() { sys::getpid() } else { self.life.tid() }
     }
 
     fn name(&self) -> Option<&str> {
         // SAFETY: copied from a str, into the mapping that this block lies in (or static, for the main thread).
         self.name.map(|name| unsafe { name.as_ref() })
-    }
-
-    /// Waits until the kernel says that the thread ended (4).
-    fn wait_for_end(&self) {
-        loop {
-            // Acquire pairs with the kernel's clear, which is ordered after all that the thread did.
-            let tid = self.tid.load(Acquire);
-            if tid == 0 {
-                return;
-            }
-            // Shared, as the kernel's wake. EAGAIN, EINTR and a spurious Ok all mean: look again.
-            let _ = futex::shared::wait(&self.tid, tid);
-        }
     }
 }
 
@@ -448,63 +430,9 @@ impl Block {
 unsafe fn release(block: NonNull<Block>) {
     // SAFETY: 1. The reference keeps it until the next line.
     let this = unsafe { block.as_ref() };
-    // Release: what we did with the memory comes before whoever frees it.
-    if this.refs.fetch_sub(1, Release) == 1 {
-        fence(Acquire); // Pairs with every other release.
-        this.wait_for_end();
-        let (base, len) = this.mapping;
-        // SAFETY: 1. The last reference is gone, and the thread has ended.
-        unsafe { sys::munmap(base, len) }.unwrap_or_else(|errno| sys::die("munmap of a thread that ended", errno));
-    }
-}
-
-/// A thread's mapping while it is being laid out; unmapped when dropped.
-struct Mapping {
-    base: *mut u8,
-    len: usize,
-    signal_stack: SignalStack,
-    stack_base: *mut u8,
-    /// Everything above is carved.
-    top: usize,
-}
-
-impl Mapping {
-    /// Room for two guard pages, a signal stack, a stack and the parts, each a size and an alignment.
-    fn new(stack_size: usize, parts: &[(usize, usize)]) -> Result<Mapping> {
-        let page = page_size();
-        let parts = parts.iter().try_fold(0usize, |sum, (size, align)| sum.checked_add(*size)?.checked_add(*align));
-        let signal_size = signal::stack_size();
-        let below = page + signal_size + page;
-        let len = (|| {
-            let stack = stack_size.max(MIN_STACK_SIZE).checked_add(STACK_ALIGN)?;
-            below.checked_add(stack)?.checked_add(parts?)?.checked_next_multiple_of(page)
-        })();
-        let len = len.ok_or(Errno::ENOMEM)?;
-        let flags = k::MAP_PRIVATE | k::MAP_ANONYMOUS | k::MAP_NORESERVE | k::MAP_STACK;
-        // SAFETY: 1. Not MAP_FIXED.
-        let base = unsafe { sys::mmap(null_mut(), len, k::PROT_READ | k::PROT_WRITE, flags, -1, 0) }?;
-        let signal_stack = SignalStack { base: base.wrapping_add(page), size: signal_size };
-        let mapping = Mapping { base, len, signal_stack, stack_base: base.wrapping_add(below), top: len };
-        for guard in [base, base.wrapping_add(page + signal_size)] {
-            // SAFETY: 1. Fresh, and nobody uses it.
-            unsafe { sys::mprotect(guard, page, k::PROT_NONE) }?;
-        }
-        Ok(mapping)
-    }
-
-    /// The next part down: `size` bytes at a multiple of `align`.
-    fn carve(&mut self, size: usize, align: usize) -> *mut u8 {
-        let address = (self.base.addr() + self.top - size) & !(align - 1);
-        self.top = address - self.base.addr();
-        self.base.wrapping_add(self.top)
-    }
-}
-
-impl Drop for Mapping {
-    fn drop(&mut self) {
-        // SAFETY: 1. No thread was started on it, and what was carved from it is not used again.
-        unsafe { sys::munmap(self.base, self.len) }
-            .unwrap_or_else(|errno| sys::die("munmap of a thread never started", errno));
+    if this.life.release() {
+        // SAFETY: 1. The last reference is gone, so the thread has given up its own.
+        unsafe { stack::keep_or_free(block) };
     }
 }
 
@@ -533,7 +461,7 @@ pub(crate) unsafe fn adopt_main() {
     };
     let block = Block { name: Some(NonNull::from_ref("main")), ..Block::new(ThreadId::MAIN) };
     // SAFETY: 1. Large and aligned enough, static or fresh, so zero; and ours by 1. 2. The layout is the image's.
-    let (block, thread_pointer) = unsafe { Block::place(area, &tls, &image, block) };
+    let (block, thread_pointer) = unsafe { Block::place(area, true, &tls, &image, block) };
     // SAFETY: 1. As the layout says; it stays for the life of the process.
     let done = unsafe { <crate::arch::Cpu as crate::arch::Arch>::set_thread_pointer(thread_pointer) };
     Errno::check(done).unwrap_or_else(|errno| sys::die("setting the thread pointer", errno));
@@ -622,8 +550,8 @@ impl<T> JoinHandle<T> {
         let this = ManuallyDrop::new(self);
         // SAFETY: the handle's reference keeps the block.
         let block = unsafe { this.block.as_ref() };
-        block.wait_for_end();
-        if block.state.load(Relaxed) != FINISHED {
+        block.life.wait_for_end();
+        if !block.life.is_finished() {
             // By exit(2) in a call of the program's own, or by a filter: there is no result.
             sys::die("joining a thread that ended without a result", Errno::ECANCELED);
         }
@@ -636,8 +564,8 @@ impl<T> JoinHandle<T> {
 
     /// Whether the closure has returned, so that [`join`](JoinHandle::join) will not wait long.
     pub fn is_finished(&self) -> bool {
-        // Acquire: as after a join. SAFETY: the handle's reference keeps the block.
-        unsafe { self.block.as_ref() }.state.load(Acquire) == FINISHED
+        // SAFETY: the handle's reference keeps the block.
+        unsafe { self.block.as_ref() }.life.is_finished()
     }
 
     /// The thread.
@@ -651,9 +579,7 @@ impl<T> Drop for JoinHandle<T> {
     /// Detaches the thread.
     fn drop(&mut self) {
         // SAFETY: the handle's reference keeps the block.
-        let state = unsafe { &self.block.as_ref().state };
-        // Acquire pairs with the thread's exchange in `run`: then the result is there, and it is ours (5).
-        if state.compare_exchange(JOINABLE, DETACHED, Relaxed, Acquire).is_err() {
+        if unsafe { self.block.as_ref() }.life.detach() {
             // SAFETY: written, and not taken, for join forgets the handle.
             unsafe { self.result.drop_in_place() };
         }
@@ -687,11 +613,7 @@ impl Thread {
     /// 1. Somebody's reference keeps the block.
     unsafe fn of(block: NonNull<Block>) -> Thread {
         // SAFETY: 1. is our caller's.
-        let refs = unsafe { &block.as_ref().refs };
-        // Relaxed: the new reference comes from one that already orders.
-        if refs.fetch_add(1, Relaxed) > i32::MAX as u32 {
-            sys::die("counting a thread's handles", Errno::EOVERFLOW);
-        }
+        unsafe { block.as_ref() }.life.retain();
         Thread { block }
     }
 

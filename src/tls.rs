@@ -116,13 +116,24 @@ impl Layout {
     ///
     /// # Safety
     ///
-    /// 1. `area` is a multiple of `self.align`, and `self.size` bytes there are writable zeros that nobody else has.
+    /// 1. `area` is a multiple of `self.align`, and `self.size` bytes there are writable and nobody else's; if `is_zero`, they
+    ///    are zero.
     /// 2. The layout is that of `image` and `B`.
-    pub(crate) unsafe fn fill<B>(&self, area: *mut u8, image: &Image, block: B) -> (NonNull<B>, *mut u8) {
+    pub(crate) unsafe fn fill<B>(
+        &self,
+        area: *mut u8,
+        is_zero: bool,
+        image: &Image,
+        block: B,
+    ) -> (NonNull<B>, *mut u8) {
         // SAFETY: 1. and 2.: the layout keeps the image within the area.
         let to = unsafe { area.add(self.image) };
         // SAFETY: as above; the program's image lies elsewhere.
         unsafe { to.copy_from_nonoverlapping(image.bytes.as_ptr(), image.bytes.len()) };
+        if !is_zero {
+            // SAFETY: as above, for the rest of the image.
+            unsafe { to.add(image.bytes.len()).write_bytes(0, image.size - image.bytes.len()) };
+        }
         // SAFETY: 1. and 2.: likewise the block, which the layout aligns.
         let at = unsafe { area.add(self.block) }.cast::<B>();
         // SAFETY: as above.

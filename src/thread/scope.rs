@@ -2,16 +2,13 @@
 
 use core::fmt;
 use core::marker::PhantomData;
-use core::sync::atomic::{
-    AtomicU32,
-    Ordering::{Acquire, Relaxed, Release},
-};
+use core::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 
 use static_assertions::assert_impl_all;
 
 use super::{Block, Builder, JoinHandle, Thread, finish};
 use crate::errno::Result;
-use crate::{futex, sys};
+use crate::futex::base::{self, ANY, AtomicU32};
 
 /// Calls `f` with a [`Scope`], and returns when `f` and every thread that was started in the scope are done: their closures
 /// have returned, their results were dropped or taken, the destructors of their thread-locals have run. So these threads
@@ -32,13 +29,13 @@ where
     F: for<'scope> FnOnce(&'scope Scope<'scope, 'env>) -> T,
 {
     /// In `drop`, so that nothing that ends `f` comes past it.
-    struct Wait<'a>(&'a AtomicU32);
+    struct Wait<'a>(&'a Running);
     impl Drop for Wait<'_> {
         fn drop(&mut self) {
-            wait_for_all(self.0);
+            self.0.wait_for_all();
         }
     }
-    let scope = Scope { running: AtomicU32::new(0), scope: PhantomData, env: PhantomData };
+    let scope = Scope { running: Running::new(), scope: PhantomData, env: PhantomData };
     let _wait = Wait(&scope.running);
     f(&scope)
 }
@@ -48,17 +45,11 @@ where
 /// `'scope` is the life of the scope, in which threads may be started and run: from before `f` is called until all have
 /// ended. `'env` is the life of what they may borrow, and at least as long.
 pub struct Scope<'scope, 'env: 'scope> {
-    /// ```text
-    /// │ WAITED │ how many of its threads may still borrow … 31 bits │
-    /// ```
-    running: AtomicU32,
+    running: Running,
     /// Neither may be taken for a shorter or a longer one: a thread could then borrow from another thread's closure.
     scope: PhantomData<&'scope mut &'scope ()>,
     env: PhantomData<&'env mut &'env ()>,
 }
-
-/// Who opened the scope sleeps, or is about to.
-const WAITED: u32 = 1 << 31;
 
 assert_impl_all!(Scope<'static, 'static>: Send, Sync);
 
@@ -86,15 +77,14 @@ impl Builder<'_> {
         F: FnOnce() -> T + Send + 'scope,
         T: Send + 'scope,
     {
-        // Relaxed: the new thread comes after this anyway. Threads are fewer than the bits count: the kernel has 22 for them.
-        scope.running.fetch_add(1, Relaxed);
+        scope.running.enter();
         let scoped = Scoped { running: &raw const scope.running, f };
         // SAFETY: 1. Of these types. 2. The scope ends after the thread has left it, and the handle does not outlive it.
         match unsafe { self.launch(scoped, run::<F, T>) } {
             Ok(handle) => Ok(ScopedJoinHandle { handle, scope: PhantomData }),
             Err(errno) => {
                 // SAFETY: 1. Counted above, and no thread does it.
-                unsafe { leave(&raw const scope.running) };
+                unsafe { Running::leave(&raw const scope.running) };
                 Err(errno)
             }
         }
@@ -103,7 +93,7 @@ impl Builder<'_> {
 
 /// What a thread in a scope starts from.
 struct Scoped<F> {
-    running: *const AtomicU32,
+    running: *const Running,
     f: F,
 }
 
@@ -120,33 +110,57 @@ unsafe fn run<F: FnOnce() -> T, T>(this: &Block) {
     unsafe { finish(this, f()) };
     this.destructors.run(); // The scope waits for these too.
     // SAFETY: 1. is our 2.
-    unsafe { leave(running) };
+    unsafe { Running::leave(running) };
 }
 
-/// Counts one thread less, and wakes who waits for the last one.
+/// How many threads of a scope may still borrow.
 ///
-/// # Safety
-///
-/// 1. The scope of `running` counts the caller, once, and so is still there.
-unsafe fn leave(running: *const AtomicU32) {
-    // SAFETY: 1. It is there until this is done.
-    // Release: what the thread did comes before the scope's end.
-    let before = unsafe { (*running).fetch_sub(1, Release) };
-    if before == WAITED | 1 {
-        // The word may be gone by now, or be another: whoever waits on that looks again.
-        futex::wake_at(running, false, 1, sys::FUTEX_ANY);
-    }
-}
+/// ```text
+/// │ WAITED │ count … 31 bits │
+/// ```
+pub(super) struct Running(AtomicU32);
 
-fn wait_for_all(running: &AtomicU32) {
-    // Acquire, here and below: pairs with the release in `leave`, each of which comes down to this.
-    if running.load(Acquire) == 0 {
-        return;
+/// Who opened the scope sleeps, or is about to.
+const WAITED: u32 = 1 << 31;
+
+impl Running {
+    pub(super) fn new() -> Running {
+        Running(AtomicU32::new(0))
     }
-    let mut seen = running.fetch_or(WAITED, Acquire) | WAITED;
-    while seen != WAITED {
-        let _ = futex::wait(running, seen);
-        seen = running.load(Acquire);
+
+    /// Counts one more. The caller opened the scope or is counted itself.
+    pub(super) fn enter(&self) {
+        // Relaxed: the new thread comes after this anyway. Threads are fewer than the bits count: the kernel has 22 for them.
+        self.0.fetch_add(1, Relaxed);
+    }
+
+    /// Counts one thread less, and wakes who waits for the last one.
+    ///
+    /// # Safety
+    ///
+    /// 1. The caller is counted, once, so the scope is still there.
+    pub(super) unsafe fn leave(running: *const Running) {
+        // SAFETY: 1. It is there until this is done.
+        let word = unsafe { &raw const (*running).0 };
+        // SAFETY: as above.
+        // Release: what the thread did comes before the scope's end.
+        let before = unsafe { (*word).fetch_sub(1, Release) };
+        if before == WAITED | 1 {
+            // The word may be gone by now, or be another: whoever waits on that looks again.
+            base::wake(word, 1, ANY);
+        }
+    }
+
+    pub(super) fn wait_for_all(&self) {
+        // Acquire, here and below: pairs with the release in `leave`, each of which comes down to this.
+        if self.0.load(Acquire) == 0 {
+            return;
+        }
+        let mut seen = self.0.fetch_or(WAITED, Acquire) | WAITED;
+        while seen != WAITED {
+            base::wait(&self.0, seen, None, ANY);
+            seen = self.0.load(Acquire);
+        }
     }
 }
 
@@ -175,7 +189,7 @@ impl<T> ScopedJoinHandle<'_, T> {
 
 impl fmt::Debug for Scope<'_, '_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let running = self.running.load(Relaxed) & !WAITED;
+        let running = self.running.0.load(Relaxed) & !WAITED;
         f.debug_struct("Scope").field("running", &running).finish_non_exhaustive()
     }
 }

@@ -110,8 +110,10 @@ pub fn read_file<'a>(path: &CStr, buf: &'a mut [u8]) -> Result<&'a [u8], Errno> 
     Ok(&buf[..filled])
 }
 
-/// How many mappings this process has. (Under an emulator, those of the guest.)
+/// How many mappings this process has, without the stacks that are kept for threads to come. (Under an emulator, those of
+/// the guest.)
 pub fn mappings() -> usize {
+    thread::trim_stack_cache();
     let file = sys::open(c"/proc/self/maps", sys::flags::O_RDONLY | sys::flags::O_CLOEXEC, 0).expect("/proc/self/maps");
     let mut buf = [0; 4096];
     let mut lines = 0;
@@ -123,8 +125,10 @@ pub fn mappings() -> usize {
     }
 }
 
-/// This process's address space in KiB: VmSize. Under an emulator that is the emulator's, and says nothing of ours.
+/// This process's address space in KiB, without kept stacks: VmSize. Under an emulator that is the emulator's, and says
+/// nothing of ours.
 pub fn vm_size_kib() -> usize {
+    thread::trim_stack_cache();
     let mut buf = [0; 4096];
     let status = read_file(c"/proc/self/status", &mut buf).expect("/proc/self/status");
     let text = core::str::from_utf8(status).expect("ASCII");

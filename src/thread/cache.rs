@@ -1,0 +1,142 @@
+//! Memory of threads that ended, for threads that start. Atomics only, so that `models` runs this very code.
+//!
+//! ```text
+//!     slots │ ● │ ● │   │ ● │ … │      a pointer in a slot owns what it points to; whoever swaps it out has it alone
+//! ```
+//!
+//! Nobody looks through a pointer in a slot, and nothing is a link: so there is nothing to be confused about when the same
+//! memory comes back meanwhile.
+
+use core::ptr::{NonNull, null_mut};
+use core::sync::atomic::Ordering::{Acquire, Relaxed, Release};
+
+use crate::futex::base::{AtomicPtr, AtomicU32, MODEL, const_fn};
+
+/// What is kept.
+pub(super) trait Keep {
+    /// Its size in units of 4096 bytes: only the same size will do for another.
+    fn units(&self) -> u32;
+
+    /// Whether its thread runs on it no more. Acquire: what the thread did there comes before.
+    fn is_idle(&self) -> bool;
+}
+
+/// The most that is kept, whatever the limits say.
+pub(super) const MOST: usize = if MODEL { 2 } else { 64 };
+
+pub(super) struct Cache<T> {
+    slots: [Slot<T>; MOST],
+    /// How much is in the slots; never more than the limit was when it came.
+    units: AtomicU32,
+    /// How many slots are in use at most, and how many units.
+    limits: [AtomicU32; 2],
+}
+
+struct Slot<T> {
+    kept: AtomicPtr<T>,
+    /// Of what was put here last: a hint, so that not everybody takes out what he has no use for.
+    units: AtomicU32,
+}
+
+impl<T> Slot<T> {
+    const_fn! {
+        const fn new() -> Slot<T> {
+            Slot { kept: AtomicPtr::new(null_mut()), units: AtomicU32::new(0) }
+        }
+    }
+}
+
+impl<T: Keep> Cache<T> {
+    #[cfg(not(all(loom, test)))]
+    pub(super) const fn new(units: u32) -> Cache<T> {
+        Cache {
+            slots: [const { Slot::new() }; MOST],
+            units: AtomicU32::new(0),
+            limits: [AtomicU32::new(MOST as u32), AtomicU32::new(units)],
+        }
+    }
+
+    #[cfg(all(loom, test))]
+    pub(super) fn new(units: u32) -> Cache<T> {
+        Cache {
+            slots: core::array::from_fn(|_| Slot::new()),
+            units: AtomicU32::new(0),
+            limits: [AtomicU32::new(MOST as u32), AtomicU32::new(units)],
+        }
+    }
+
+    /// Keeps it, if there is room; else it stays the caller's. Its thread may still run, if it does no more than end.
+    pub(super) fn put(&self, memory: NonNull<T>) -> bool {
+        // SAFETY: the caller's until it is in a slot.
+        let units = unsafe { memory.as_ref() }.units();
+        // Relaxed, here and below: these count, and order nothing.
+        let [slots, limit] = self.limits.each_ref().map(|limit| limit.load(Relaxed));
+        let add = |now: u32| now.checked_add(units).filter(|sum| *sum <= limit);
+        if self.units.fetch_update(Relaxed, Relaxed, add).is_err() {
+            return false;
+        }
+        let kept = self.put_into(slots as usize, memory, units);
+        if !kept {
+            self.units.fetch_sub(units, Relaxed);
+        }
+        kept
+    }
+
+    /// Puts it into one of the first `slots`.
+    fn put_into(&self, slots: usize, memory: NonNull<T>, units: u32) -> bool {
+        self.slots.iter().take(slots).any(|slot| {
+            // Release: what was done with the memory comes before whoever takes it.
+            let put = slot.kept.load(Relaxed).is_null()
+                && slot.kept.compare_exchange(null_mut(), memory.as_ptr(), Release, Relaxed).is_ok();
+            if put {
+                slot.units.store(units, Relaxed);
+            }
+            put
+        })
+    }
+
+    /// Takes one of this size that no thread runs on, if there is one. What was taken out for a look and finds no slot any
+    /// more goes to `free`.
+    pub(super) fn take(&self, units: u32, free: impl FnMut(NonNull<T>)) -> Option<NonNull<T>> {
+        self.find(|slot| slot.units.load(Relaxed) == units, |memory| memory.units() == units, free)
+    }
+
+    /// Takes any one that no thread runs on; see [`take`](Cache::take).
+    pub(super) fn take_any(&self, free: impl FnMut(NonNull<T>)) -> Option<NonNull<T>> {
+        self.find(|_| true, |_| true, free)
+    }
+
+    /// Sets how many are kept at most, and how many units.
+    pub(super) fn limit(&self, slots: u32, units: u32) {
+        self.limits[0].store(slots, Relaxed);
+        self.limits[1].store(units, Relaxed);
+    }
+
+    fn find(
+        &self,
+        hint: impl Fn(&Slot<T>) -> bool,
+        fits: impl Fn(&T) -> bool,
+        mut free: impl FnMut(NonNull<T>),
+    ) -> Option<NonNull<T>> {
+        for slot in &self.slots {
+            if slot.kept.load(Relaxed).is_null() || !hint(slot) {
+                continue;
+            }
+            // Acquire pairs with the release in `put`.
+            let Some(memory) = NonNull::new(slot.kept.swap(null_mut(), Acquire)) else { continue };
+            // SAFETY: it was in the slot, so now it is ours.
+            let this = unsafe { memory.as_ref() };
+            let units = this.units();
+            if fits(this) && this.is_idle() {
+                self.units.fetch_sub(units, Relaxed);
+                return Some(memory);
+            }
+            // It was counted, so it may come back whatever the limits are; there is no slot only if they all filled meanwhile.
+            if !self.put_into(MOST, memory, units) {
+                self.units.fetch_sub(units, Relaxed);
+                free(memory);
+            }
+        }
+        None
+    }
+}

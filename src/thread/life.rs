@@ -1,0 +1,124 @@
+//! A thread's life as the others see it: whether it runs, who may still touch its memory, and whose its result is.
+//!
+//! Atomics and the futex only, so that `models` runs this very code.
+
+use core::sync::atomic::Ordering::{Acquire, Relaxed, Release};
+#[cfg(not(all(loom, test)))]
+use core::sync::atomic::fence;
+#[cfg(all(loom, test))]
+use loom::sync::atomic::fence;
+
+use crate::errno::Errno;
+use crate::futex::base::AtomicU32;
+use crate::sys;
+
+pub(super) struct Life {
+    /// The kernel's: the thread's id from before it runs until after it ended, then 0.
+    tid: AtomicU32,
+    /// Who can still touch the mapping: the thread itself, its handle, and each `Thread`.
+    refs: AtomicU32,
+    /// ```text
+    /// JOINABLE ── closure returned ──▶ FINISHED   the handle takes or drops the result
+    ///     └────── handle dropped ────▶ DETACHED   the thread drops the result
+    /// ```
+    state: AtomicU32,
+}
+
+const JOINABLE: u32 = 0;
+const FINISHED: u32 = 1;
+const DETACHED: u32 = 2;
+
+impl Life {
+    /// Of a thread not yet started, with two references: its own, and its handle's (or, for the main thread, one that never
+    /// goes).
+    pub(super) fn new() -> Life {
+        Life { tid: AtomicU32::new(0), refs: AtomicU32::new(2), state: AtomicU32::new(JOINABLE) }
+    }
+
+    /// The word that the kernel writes.
+    pub(super) fn tid_word(&self) -> *mut u32 {
+        (&raw const self.tid).cast_mut().cast()
+    }
+
+    /// The kernel's number for the thread; 0 once it has ended.
+    pub(super) fn tid(&self) -> u32 {
+        // Acquire pairs with the kernel's clear, which is ordered after all that the thread did.
+        self.tid.load(Acquire)
+    }
+
+    /// Waits until the kernel says that the thread ended: then nothing of it runs on its stack.
+    pub(super) fn wait_for_end(&self) {
+        loop {
+            let tid = self.tid();
+            if tid == 0 {
+                return;
+            }
+            wait_for_kernel(&self.tid, tid);
+        }
+    }
+
+    /// The thread's part when its closure has returned and the result is written: whether the handle will take care of that,
+    /// else the thread has to.
+    pub(super) fn finish(&self) -> bool {
+        // Release: the result comes before the word that says it is there. The other side is in `detach`, and in `join`.
+        self.state.compare_exchange(JOINABLE, FINISHED, Release, Relaxed).is_ok()
+    }
+
+    /// The handle's part when it goes unjoined: whether the result is there and the handle has to take care of it.
+    pub(super) fn detach(&self) -> bool {
+        // Acquire pairs with the release in `finish`.
+        self.state.compare_exchange(JOINABLE, DETACHED, Relaxed, Acquire).is_err()
+    }
+
+    /// Whether the closure has returned, and the result is the handle's.
+    pub(super) fn is_finished(&self) -> bool {
+        // Acquire pairs with the release in `finish`.
+        self.state.load(Acquire) == FINISHED
+    }
+
+    /// Counts one more who can touch the mapping. The caller is one already.
+    pub(super) fn retain(&self) {
+        // Relaxed: the new reference comes from one that already orders.
+        if self.refs.fetch_add(1, Relaxed) > i32::MAX as u32 {
+            sys::die("counting a thread's handles", Errno::EOVERFLOW);
+        }
+    }
+
+    /// Counts one less; whether that was the last, who has to see to the mapping.
+    pub(super) fn release(&self) -> bool {
+        // Release: what we did with the memory comes before whoever sees to it.
+        if self.refs.fetch_sub(1, Release) != 1 {
+            return false;
+        }
+        fence(Acquire); // Pairs with every other release.
+        true
+    }
+}
+
+/// Sleeps while `tid` holds `expected`; the kernel's wake is a shared one. EAGAIN, EINTR and a spurious Ok all mean: look
+/// again.
+#[cfg(not(all(loom, test)))]
+fn wait_for_kernel(tid: &AtomicU32, expected: u32) {
+    let _ = crate::futex::shared::wait(tid, expected);
+}
+
+#[cfg(all(loom, test))]
+fn wait_for_kernel(tid: &AtomicU32, expected: u32) {
+    crate::futex::base::wait(tid, expected, None, crate::futex::base::ANY);
+}
+
+/// The kernel's part, for models.
+#[cfg(all(loom, test))]
+impl Life {
+    pub(super) fn kernel_starts(&self, tid: u32) {
+        self.tid.store(tid, Relaxed);
+    }
+
+    pub(super) fn kernel_clears(&self) {
+        let word = &raw const self.tid;
+        // An exchange, for loom knows no order of a store and what the waiter's kernel does.
+        self.tid.swap(0, Release);
+        // The memory may be gone or another thread's by now, and is not looked at.
+        crate::futex::base::wake(word, u32::MAX, crate::futex::base::ANY);
+    }
+}

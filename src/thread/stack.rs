@@ -1,0 +1,217 @@
+//! A thread's mapping: how it is laid out, and where it comes from and goes to.
+//!
+//! A mapping whose thread ended is kept for a thread to come, so that starting and ending threads takes no mmap(2), munmap(2)
+//! or mprotect(2). What holds, and how:
+//!
+//! 1. *Nobody runs on a kept mapping that is taken.* It is put away as it is, also by a thread that puts its own away as the
+//!    last thing it does on it, and taken only when the kernel has cleared the tid word that lies in it. So a detached thread
+//!    needs no other to put its stack away, and nobody waits.
+//! 2. *A kept mapping is nobody else's.* It is put away by who gave up the last reference, which a thread does after it has
+//!    left the list of threads and nobody signals it any more.
+//! 3. *It is as good as new.* The guard pages stay. Its size is exactly what the next thread needs, so the parts lie where
+//!    that thread's would. TLS, block, name and closure are written anew; a thread sets its signal stack itself; and of what
+//!    else lies there no safe code reads anything it has not written.
+//! 4. *It keeps little memory.* Of a thread that used more than [`WARM`] bytes of its stack the rest is given back at once
+//!    (`MADV_DONTNEED`: `MADV_FREE` would leave it counted as the process's until somebody else needs it).
+//! 5. *The cache is bounded*: [`limit_stack_cache`] says how. What it has no room for is unmapped.
+//!
+//! After a fork(2) the child has the parent's kept mappings, as its own. Those that threads of the parent were just leaving
+//! stay unused, for in the child nobody clears their words.
+
+use core::ptr::{NonNull, null_mut};
+use core::slice;
+
+use linux_raw_sys::general as k;
+
+use super::Block;
+use super::cache::{Cache, Keep, MOST};
+use crate::auxv::page_size;
+use crate::errno::{Errno, Result};
+use crate::signal::{self, SignalStack};
+use crate::sys;
+
+/// Every machine's ABI is content with it.
+pub(super) const STACK_ALIGN: usize = 16;
+
+/// Less could not hold what runs before and after the closure.
+const MIN_STACK_SIZE: usize = 16 << 10;
+
+/// How much of a kept stack, counted from its high end, may stay in memory.
+const WARM: usize = 64 << 10;
+
+/// How much is looked at to see whether a stack was used beyond that; no page is smaller.
+const LOOK: usize = 4096;
+
+/// What the cache counts in.
+const UNIT: usize = 4096;
+
+/// How many bytes of address space the cache takes at most: as many stacks of the default size as it has room for, and where
+/// addresses are scarce, 15.
+const MOST_BYTES: usize = if usize::BITS == 32 { 32 << 20 } else { MOST * (3 << 20) };
+
+/// Sets how many stacks of ended threads are kept for threads to come, and how many bytes of address space they take
+/// together. 0 for either turns the cache off. Kept stacks beyond that are unmapped, now or when a thread next starts.
+///
+/// As long as nothing is set, 64 stacks are kept at most, and no more than that ever, of 192 MiB in all; on 32-bit machines
+/// 32 MiB. Each has at most some 70 KiB in memory, one of a thread that did little two pages.
+pub fn limit_stack_cache(stacks: usize, bytes: usize) {
+    let count = |number: usize| u32::try_from(number).unwrap_or(u32::MAX).min(u32::MAX - 1);
+    cache().limit(count(stacks), count(bytes / UNIT));
+    trim_stack_cache();
+}
+
+/// Unmaps the kept stacks of threads that have ended, and returns how many bytes of address space that were. A thread that is
+/// just ending may leave its own after that.
+pub fn trim_stack_cache() -> usize {
+    let mut bytes = 0;
+    while let Some(kept) = cache().take_any(free) {
+        // SAFETY: taken from the cache, so ours.
+        bytes += unsafe { kept.as_ref() }.mapping.1;
+        free(kept);
+    }
+    bytes
+}
+
+#[cfg(not(all(loom, test)))]
+fn cache() -> &'static Cache<Block> {
+    static CACHE: Cache<Block> = Cache::new((MOST_BYTES / UNIT) as u32);
+    &CACHE
+}
+
+#[cfg(all(loom, test))]
+fn cache() -> &'static Cache<Block> {
+    unreachable!("each model has its own")
+}
+
+impl Keep for Block {
+    fn units(&self) -> u32 {
+        units(self.mapping.1)
+    }
+
+    fn is_idle(&self) -> bool {
+        self.life.tid() == 0
+    }
+}
+
+/// More than any limit if it is more than anything.
+fn units(len: usize) -> u32 {
+    u32::try_from(len.div_ceil(UNIT)).unwrap_or(u32::MAX)
+}
+
+/// Puts the mapping of a thread away, if there is room; else it stays the caller's. The thread may be the caller.
+///
+/// # Safety
+///
+/// 1. The last reference to `block` was the caller's. Its thread has ended, or does nothing more than end.
+pub(super) unsafe fn keep(block: NonNull<Block>) -> bool {
+    // SAFETY: 1. It is the caller's until it is put away.
+    give_back_what_is_deep(unsafe { block.as_ref() });
+    cache().put(block)
+}
+
+/// Unmaps the mapping of a thread that has ended or is about to.
+fn free(block: NonNull<Block>) {
+    // SAFETY: the caller's, who had it from the cache or gave up the last reference.
+    let this = unsafe { block.as_ref() };
+    this.life.wait_for_end();
+    let (base, len) = this.mapping;
+    // SAFETY: 1. Nobody else has it, and nobody runs on it.
+    unsafe { sys::munmap(base, len) }.unwrap_or_else(|errno| sys::die("munmap of a thread that ended", errno));
+}
+
+/// Keeps the mapping of a thread, or unmaps it.
+///
+/// # Safety
+///
+/// 1. As for [`keep`]; and it is not the calling thread's.
+pub(super) unsafe fn keep_or_free(block: NonNull<Block>) {
+    // SAFETY: 1. is our caller's.
+    if !unsafe { keep(block) } {
+        free(block);
+    }
+}
+
+/// Gives the deep part of a stack back to the kernel if anything was ever written to the page above it: a thread that went
+/// deeper left a frame there. (The exception is a frame larger than a page of which nothing was written there. Asking the
+/// kernel what is in memory, for every thread, would cost more than it saves.)
+fn give_back_what_is_deep(block: &Block) {
+    let page = page_size();
+    let warm = WARM.max(page);
+    let Some(deep_end) = (block.stack.end & !(page - 1)).checked_sub(warm) else { return };
+    if deep_end <= block.stack.start {
+        return;
+    }
+    let at = |address: usize| block.mapping.0.wrapping_add(address - block.mapping.0.addr());
+    // SAFETY: within the stack, which is mapped and nobody uses so far down.
+    let words = unsafe { slice::from_raw_parts(at(deep_end).cast::<usize>(), LOOK / size_of::<usize>()) };
+    if words.iter().any(|word| *word != 0) {
+        let deep = block.stack.start..deep_end + page;
+        // Refused by a filter, or where all memory is locked: then it stays.
+        // SAFETY: 1. As above.
+        let _ = unsafe { sys::madvise(at(deep.start), deep.len(), k::MADV_DONTNEED) };
+    }
+}
+
+/// A thread's mapping while it is being laid out; unmapped when dropped.
+pub(super) struct Mapping {
+    pub(super) base: *mut u8,
+    pub(super) len: usize,
+    pub(super) signal_stack: SignalStack,
+    pub(super) stack_base: *mut u8,
+    /// Whether all of it is zero.
+    pub(super) is_fresh: bool,
+    /// Everything above is carved.
+    top: usize,
+}
+
+impl Mapping {
+    /// Room for two guard pages, a signal stack, a stack and the parts, each a size and an alignment.
+    pub(super) fn new(stack_size: usize, parts: &[(usize, usize)]) -> Result<Mapping> {
+        let page = page_size();
+        let parts = parts.iter().try_fold(0usize, |sum, (size, align)| sum.checked_add(*size)?.checked_add(*align));
+        let signal_size = signal::stack_size();
+        let below = page + signal_size + page;
+        let len = (|| {
+            let stack = stack_size.max(MIN_STACK_SIZE).checked_add(STACK_ALIGN)?;
+            below.checked_add(stack)?.checked_add(parts?)?.checked_next_multiple_of(page)
+        })();
+        let len = len.ok_or(Errno::ENOMEM)?;
+        // SAFETY: taken from the cache, so ours.
+        let kept = cache().take(units(len), free).map(|kept| unsafe { kept.as_ref() }.mapping.0);
+        let base = match kept {
+            Some(base) => base,
+            None => map(len)?,
+        };
+        let signal_stack = SignalStack { base: base.wrapping_add(page), size: signal_size };
+        let stack_base = base.wrapping_add(below);
+        let mapping = Mapping { base, len, signal_stack, stack_base, is_fresh: kept.is_none(), top: len };
+        if mapping.is_fresh {
+            for guard in [base, base.wrapping_add(page + signal_size)] {
+                // SAFETY: 1. Fresh, and nobody uses it.
+                unsafe { sys::mprotect(guard, page, k::PROT_NONE) }?;
+            }
+        }
+        Ok(mapping)
+    }
+
+    /// The next part down: `size` bytes at a multiple of `align`.
+    pub(super) fn carve(&mut self, size: usize, align: usize) -> *mut u8 {
+        let address = (self.base.addr() + self.top - size) & !(align - 1);
+        self.top = address - self.base.addr();
+        self.base.wrapping_add(self.top)
+    }
+}
+
+fn map(len: usize) -> Result<*mut u8> {
+    let flags = k::MAP_PRIVATE | k::MAP_ANONYMOUS | k::MAP_NORESERVE | k::MAP_STACK;
+    // SAFETY: 1. Not MAP_FIXED.
+    unsafe { sys::mmap(null_mut(), len, k::PROT_READ | k::PROT_WRITE, flags, -1, 0) }
+}
+
+impl Drop for Mapping {
+    fn drop(&mut self) {
+        // SAFETY: 1. No thread was started on it, and what was carved from it is not used again.
+        unsafe { sys::munmap(self.base, self.len) }
+            .unwrap_or_else(|errno| sys::die("munmap of a thread never started", errno));
+    }
+}

@@ -1,0 +1,277 @@
+//! Stacks of threads that ended, kept for threads to come.
+#![no_std]
+#![no_main]
+
+use core::hint::black_box;
+use core::sync::atomic::{
+    AtomicBool, AtomicUsize,
+    Ordering::{Acquire, Relaxed, Release},
+};
+use core::time::Duration;
+
+use linux_raw_sys::general as k;
+use rt0::signal::{self, Action, Signal};
+use rt0::sys;
+use rt0::thread::{self, Builder, JoinHandle, limit_stack_cache, scope, spawn, trim_stack_cache};
+use rt0_tests::seccomp::{Verdict, filter};
+use rt0_tests::{Ended, emulated, fork, mappings, read_file, tests, vm_size_kib, wait_for, wait_until};
+
+/// Where a thread's mapping is.
+fn here() -> usize {
+    signal::signal_stack().expect("every thread has one").base.addr()
+}
+
+/// The size of one kept stack of the default kind; none is kept after.
+fn size_of_one() -> usize {
+    spawn(|| ()).unwrap().join();
+    trim_stack_cache();
+    spawn(|| ()).unwrap().join();
+    trim_stack_cache()
+}
+
+/// So many threads that are there at once.
+fn at_once<const N: usize>(builder: Builder<'_>) {
+    static GO: AtomicUsize = AtomicUsize::new(0);
+    let go = GO.load(Relaxed);
+    let wait = move || {
+        while GO.load(Acquire) == go {
+            thread::yield_now();
+        }
+    };
+    let threads: [JoinHandle<()>; N] = [(); N].map(|()| builder.spawn(wait).unwrap());
+    GO.store(go + 1, Release);
+    threads.into_iter().for_each(JoinHandle::join);
+}
+
+/// VmRSS in KiB.
+fn resident_kib() -> usize {
+    let mut buf = [0; 4096];
+    let status = core::str::from_utf8(read_file(c"/proc/self/status", &mut buf).expect("/proc")).expect("ASCII");
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("a VmRSS line");
+    line.trim().trim_end_matches(" kB").parse().expect("a number")
+}
+
+#[inline(never)]
+fn use_stack(kib: usize) -> usize {
+    let frame = black_box([1u8; 1024]);
+    if kib == 0 { 0 } else { use_stack(kib - 1) + frame[kib % 1024] as usize }
+}
+
+tests! {
+    fn the_next_thread_runs_where_the_last_one_did() {
+        let first = spawn(here).unwrap().join();
+        for _ in 0..100 {
+            assert_eq!(spawn(here).unwrap().join(), first);
+            assert_eq!(scope(|s| s.spawn(here).unwrap().join()), first);
+        }
+    }
+
+    fn a_thread_that_starts_after_one_ended_makes_no_mapping_and_gives_none_back() {
+        static ENDED: AtomicUsize = AtomicUsize::new(0);
+        at_once::<8>(Builder::new());
+        // A new mapping would need its guard pages.
+        filter(&[k::__NR_mprotect, k::__NR_munmap, k::__NR_madvise], Verdict::Kill, Verdict::Allow);
+        for round in 1..=200 {
+            spawn(|| ()).unwrap().join();
+            Builder::new().name("named").spawn(|| ()).unwrap().join();
+            drop(spawn(|| ENDED.fetch_add(1, Relaxed)).unwrap());
+            wait_until("the detached thread", || ENDED.load(Relaxed) == round);
+        }
+    }
+
+    fn a_limit_of_0_turns_the_cache_off() {
+        for (stacks, bytes) in [(0, usize::MAX), (usize::MAX, 0)] {
+            spawn(|| ()).unwrap().join();
+            limit_stack_cache(stacks, bytes);
+            spawn(|| ()).unwrap().join();
+            assert_eq!(trim_stack_cache(), 0);
+            limit_stack_cache(64, usize::MAX);
+        }
+    }
+
+    fn no_more_is_kept_than_the_limits_say() {
+        let one = size_of_one();
+        assert!(one >= 2 << 20, "{one}");
+        limit_stack_cache(3, usize::MAX);
+        at_once::<8>(Builder::new());
+        assert_eq!(trim_stack_cache(), 3 * one);
+        limit_stack_cache(usize::MAX, 2 * one + one / 2);
+        at_once::<8>(Builder::new());
+        assert_eq!(trim_stack_cache(), 2 * one);
+        limit_stack_cache(usize::MAX, usize::MAX);
+        at_once::<80>(Builder::new().stack_size(64 << 10));
+        let most = trim_stack_cache();
+        at_once::<1>(Builder::new().stack_size(64 << 10));
+        assert_eq!(most, 64 * trim_stack_cache());
+        assert_eq!(trim_stack_cache(), 0);
+    }
+
+    fn a_kept_stack_serves_its_own_size_only() {
+        let small = Builder::new().stack_size(64 << 10);
+        let first = small.spawn(here).unwrap().join();
+        let large = Builder::new().stack_size(8 << 20).spawn(|| (here(), use_stack(4 << 10))).unwrap().join();
+        assert_eq!(large.1, 4 << 10);
+        assert_eq!(small.spawn(here).unwrap().join(), first);
+        // What goes with it counts too: this closure needs more pages.
+        let captured = [7u8; 20_000];
+        assert_eq!(small.spawn(move || captured.iter().map(|n| *n as usize).sum::<usize>()).unwrap().join(), 140_000);
+    }
+
+    fn the_memory_of_a_deep_stack_is_given_back_at_once() {
+        let deep = || spawn(|| use_stack(1 << 10)).unwrap().join();
+        if emulated() {
+            assert_eq!([deep(), deep()], [1 << 10; 2]);
+            return;
+        }
+        spawn(|| ()).unwrap().join();
+        let before = resident_kib();
+        (0..4).for_each(|_| assert_eq!(deep(), 1 << 10));
+        let after = resident_kib();
+        assert!(after < before + 400, "{before} KiB, then {after}");
+    }
+
+    fn kept_stacks_take_little_memory() {
+        if emulated() {
+            return;
+        }
+        at_once::<64>(Builder::new());
+        let kept = resident_kib();
+        assert!(trim_stack_cache() > 0);
+        let none = resident_kib();
+        assert!(kept <= none + 64 * 16, "{kept} KiB, {none} without");
+    }
+
+    #[keys("signal=11", "stderr=has overflowed its stack")]
+    fn a_kept_stack_has_its_guard_page_and_its_signal_stack_still() {
+        #[allow(unconditional_recursion)]
+        fn forever(n: usize) -> usize {
+            let frame = black_box([n as u8; 256]);
+            forever(black_box(n + 1)) + frame[n % 256] as usize
+        }
+        let first = spawn(here).unwrap().join();
+        let again = spawn(move || {
+            assert_eq!(here(), first);
+            forever(0)
+        });
+        again.unwrap().join();
+    }
+
+    fn handlers_run_on_the_signal_stack_of_a_kept_one() {
+        static AT: AtomicUsize = AtomicUsize::new(0);
+        extern "C" fn note(_: i32) {
+            let local = 0u8;
+            AT.store(black_box(&raw const local).addr(), Relaxed);
+        }
+        // SAFETY: 1. It writes an atomic.
+        unsafe { signal::sigaction(Signal::SIGUSR1, Action::call(note)) }.unwrap();
+        for _ in 0..3 {
+            let stack = spawn(|| {
+                signal::raise(Signal::SIGUSR1).unwrap();
+                let stack = signal::signal_stack().expect("every thread has one");
+                stack.base.addr()..stack.base.addr() + stack.size
+            });
+            assert!(stack.unwrap().join().contains(&AT.load(Relaxed)));
+        }
+    }
+
+    fn who_has_a_thread_keeps_its_mapping_from_the_next_one() {
+        let handle = Builder::new().name("kept").spawn(here).unwrap();
+        let kept = handle.thread();
+        let first = handle.join();
+        assert_ne!(Builder::new().name("next").spawn(here).unwrap().join(), first);
+        assert_eq!(kept.name(), Some("kept"));
+        drop(kept);
+        at_once::<2>(Builder::new());
+    }
+
+    fn a_closure_and_a_name_are_the_new_threads_own() {
+        static DROPS: AtomicUsize = AtomicUsize::new(0);
+        struct Counted(usize);
+        impl Drop for Counted {
+            fn drop(&mut self) {
+                DROPS.fetch_add(1, Relaxed);
+            }
+        }
+        for round in 0..100 {
+            let captured = Counted(round);
+            let name = ["a", "longer", ""][round % 3];
+            let handle = Builder::new().name(name).spawn(move || {
+                assert_eq!(thread::current().name(), Some(name));
+                captured
+            });
+            assert_eq!(handle.unwrap().join().0, round);
+            assert!(spawn(|| thread::current().name().is_none()).unwrap().join());
+        }
+        assert_eq!(DROPS.load(Relaxed), 100);
+    }
+
+    fn a_forked_child_uses_its_copy() {
+        at_once::<4>(Builder::new());
+        let first = spawn(here).unwrap().join();
+        let pid = fork().expect("fork");
+        if pid == 0 {
+            let same = (0..100).all(|_| spawn(here).unwrap().join() == first);
+            limit_stack_cache(0, 0);
+            sys::exit_group(if same { 0 } else { 1 });
+        }
+        assert_eq!(spawn(here).unwrap().join(), first);
+        assert_eq!(wait_for(pid), Ended::Exit(0));
+    }
+
+    #[keys("limit=240", "alone")]
+    fn ten_thousand_threads_without_the_cache_leave_nothing() {
+        limit_stack_cache(0, 0);
+        (0..100).for_each(|_| spawn(|| ()).unwrap().join());
+        let (maps, size) = (mappings(), vm_size_kib());
+        for round in 0..10_000 {
+            let handle = spawn(|| ()).unwrap();
+            if round % 8 == 0 { drop(handle) } else { handle.join() }
+        }
+        wait_until("every mapping to be gone", || mappings() <= maps + 2);
+        if !emulated() {
+            wait_until("VmSize to be flat", || vm_size_kib() <= size + 2 * 2052);
+        }
+    }
+
+    #[keys("limit=240", "alone")]
+    fn threads_that_come_and_go_while_limits_change_lose_nothing() {
+        static STOP: AtomicBool = AtomicBool::new(false);
+        static STARTED: AtomicUsize = AtomicUsize::new(0);
+        static ENDED: AtomicUsize = AtomicUsize::new(0);
+        spawn(|| ()).unwrap().join();
+        let before = mappings();
+        let rounds = if emulated() { 200 } else { 2000 };
+        scope(|s| {
+            for worker in 0..3 {
+                s.spawn(move || {
+                    for round in 0..rounds {
+                        let builder = Builder::new().stack_size([64 << 10, 2 << 20][(round + worker) % 2]);
+                        STARTED.fetch_add(1, Relaxed);
+                        let work = move || {
+                            let mark = round ^ here();
+                            if round % 100 == 0 {
+                                use_stack(40);
+                            }
+                            ENDED.fetch_add(1, Relaxed);
+                            (mark ^ here(), round)
+                        };
+                        let handle = builder.spawn(work).unwrap();
+                        if round % 3 == 0 { drop(handle) } else { assert_eq!(handle.join(), (round, round)) }
+                    }
+                })
+                .unwrap();
+            }
+            let trims = s.spawn(|| while !STOP.load(Relaxed) {
+                for (stacks, bytes) in [(0, 0), (1, usize::MAX), (64, 8 << 20), (64, usize::MAX)] {
+                    limit_stack_cache(stacks, bytes);
+                    thread::sleep(Duration::from_micros(300));
+                }
+            });
+            wait_until("the workers", || STARTED.load(Relaxed) == 3 * rounds);
+            STOP.store(true, Relaxed);
+            trims.unwrap().join();
+        });
+        wait_until("every thread to end", || ENDED.load(Relaxed) == 3 * rounds);
+        wait_until("every mapping to be gone", || mappings() <= before + 2);
+    }
+}
