@@ -60,6 +60,10 @@ pub fn of_programs<'a>(setup: &Setup, machine: &'a Machine, built: &'a Built) ->
         let name = "examples::wc_prints_what_coreutils_prints";
         tests.push(Test::new(row, name, || verdict(wc_like_coreutils(machine, wc))));
     }
+    if let Some(pool) = built.program(machine, "pool") {
+        let name = "examples::pool_prints_what_coreutils_prints";
+        tests.push(Test::new(row, name, || verdict(pool_like_coreutils(machine, pool))));
+    }
     if let (Some(hello), false) = (built.program(machine, "hello"), row.ends_with("-dev")) {
         let name = "examples::hello_has_nothing_of_what_it_does_not_use";
         tests.push(Test::new(row, name, || verdict(nothing_unused(hello))));
@@ -165,6 +169,41 @@ fn wc_like_coreutils(machine: &Machine, wc: &Path) -> Result<()> {
         }
         let missing = files.iter().filter(|f| **f == "missing").all(|f| ours.stderr.contains(f));
         ensure!(missing, "no message names the missing file: {:?}", ours.stderr);
+    }
+    Ok(())
+}
+
+/// Runs our pool and coreutils' sha256sum on the same files.
+fn pool_like_coreutils(machine: &Machine, pool: &Path) -> Result<()> {
+    let folder = scratch(&format!("pool-{}", machine.target.name))?;
+    fs::create_dir_all(folder.join("folder"))?;
+    // Lengths about those where the last block becomes two.
+    let lengths = [0, 1, 55, 56, 63, 64, 65, 119, 120, 65_535, 65_536, 65_537, 2_000_000];
+    for len in lengths {
+        fs::write(folder.join(len.to_string()), large_text(len))?;
+    }
+    let mut files: Vec<String> = lengths.iter().map(usize::to_string).collect();
+    let rest = (0..1000).map(|number| lengths[number * 7 % (lengths.len() - 2)].to_string());
+    let others = ["missing", "folder", "0/not-a-folder", "64"].map(str::to_string);
+    let cases = [vec!["0".to_string()], files.clone(), others.to_vec(), {
+        files.extend(rest.chain(others));
+        files
+    }];
+    for files in cases {
+        let run = |mut command: Command| {
+            command.args(&files).current_dir(&folder).env("LC_ALL", "C").stdin(Stdio::null());
+            process::run(&mut command, LIMIT).map(|outcome| (process::shell_line(&command), outcome))
+        };
+        let (line, ours) = run(machine.command(pool))?;
+        let (_, theirs) = run(Command::new("sha256sum"))?;
+        let same = ours.stdout == theirs.stdout && ours.stderr == theirs.stderr;
+        ensure!(
+            same && ours.status.code() == theirs.status.code(),
+            "coreutils' sha256sum: {}\nours: {}\n(in {}) {line}",
+            seen(&theirs, &theirs.status.to_string()),
+            seen(&ours, &ours.status.to_string()),
+            folder.display()
+        );
     }
     Ok(())
 }
