@@ -136,7 +136,7 @@ pub(super) unsafe fn keep_or_free(block: NonNull<Block>) {
 /// kernel what is in memory, for every thread, would cost more than it saves.)
 fn give_back_what_is_deep(block: &Block) {
     let page = page_size();
-    let warm = WARM.max(page);
+    let warm = WARM.max(2 * page); // Two: the page that is looked at goes too, and the thread may still run on the next.
     let Some(deep_end) = (block.stack.end & !(page - 1)).checked_sub(warm) else { return };
     if deep_end <= block.stack.start {
         return;
