@@ -11,9 +11,12 @@
 
 use core::ffi::{CStr, c_char, c_int, c_ulong};
 use core::fmt;
-use core::ptr::{NonNull, null_mut};
+use core::ptr::null_mut;
 use core::slice;
-use core::sync::atomic::{AtomicPtr, AtomicUsize, Ordering::Relaxed};
+use core::sync::atomic::{
+    AtomicPtr, AtomicUsize,
+    Ordering::{Acquire, Relaxed, Release},
+};
 
 use linux_raw_sys::general as k;
 use linux_raw_sys::{auxvec, elf};
@@ -88,12 +91,12 @@ impl Env {
 
     /// The auxiliary vector.
     pub fn auxv(&self) -> Auxv {
-        self.auxv
+        if self.auxv.is_empty() { of_process() } else { self.auxv }
     }
 
-    /// This environment with another auxiliary vector.
-    pub(crate) fn with_auxv(self, auxv: Auxv) -> Env {
-        Env { auxv, ..self }
+    /// What of it the stack holds.
+    pub(crate) fn auxv_on_stack(&self) -> Auxv {
+        self.auxv
     }
 }
 
@@ -108,7 +111,7 @@ impl fmt::Debug for Env {
         f.debug_struct("Env")
             .field("args", &self.args)
             .field("vars", &self.vars.len())
-            .field("auxv", &self.auxv)
+            .field("auxv", &self.auxv())
             .finish()
     }
 }
@@ -290,25 +293,48 @@ impl fmt::Debug for Auxv {
     }
 }
 
-/// Bytes in a page; 0 until [`settle`] ran.
+/// Bytes in a page; 0 until somebody asked.
 static PAGE_SIZE: AtomicUsize = AtomicUsize::new(0);
 
 /// Bytes in a page.
+#[inline]
 pub(crate) fn page_size() -> usize {
-    // Relaxed: written once, before any other thread.
-    PAGE_SIZE.load(Relaxed)
+    // Relaxed: the number is all there is, and threads that ask at once find the same.
+    match PAGE_SIZE.load(Relaxed) {
+        0 => find_page_size(),
+        size => size,
+    }
 }
 
-/// The process's vector, for what is looked up in it later: its address and its length. Empty until [`settle`] ran.
-static PAIRS: AtomicPtr<[usize; 2]> = AtomicPtr::new(NonNull::dangling().as_ptr());
+#[cold]
+fn find_page_size() -> usize {
+    let size = page_size_of(of_process(), &mut Kernel);
+    PAGE_SIZE.store(size, Relaxed);
+    size
+}
+
+/// The process's vector: how many pairs, and where. No pairs until [`keep`] ran, and if the stack had none, until
+/// somebody asked.
+static PAIRS: AtomicPtr<[usize; 2]> = AtomicPtr::new(null_mut());
 static PAIRS_LEN: AtomicUsize = AtomicUsize::new(0);
 
 /// The auxiliary vector of this process.
 pub(crate) fn of_process() -> Auxv {
-    // Relaxed: written once, before any other thread.
-    let (pairs, len) = (PAIRS.load(Relaxed), PAIRS_LEN.load(Relaxed));
-    // SAFETY: the vector lives as long as the process, and nobody writes to it.
-    Auxv { pairs: unsafe { slice::from_raw_parts(pairs, len) } }
+    // Acquire, twice, pairs with the releases in `keep`: where there is a length there is an address, and the pairs.
+    match PAIRS_LEN.load(Acquire) {
+        0 => find_vector(),
+        // SAFETY: the vector lives as long as the process, and nobody writes to it.
+        len => Auxv { pairs: unsafe { slice::from_raw_parts(PAIRS.load(Acquire), len) } },
+    }
+}
+
+/// Asks the kernel for what the stack did not say.
+#[cold]
+fn find_vector() -> Auxv {
+    // Threads that ask at once read the same; each keeps a page, and all but one forget where.
+    let auxv = complete(Auxv { pairs: &[] }, &mut Kernel);
+    keep(auxv);
+    auxv
 }
 
 /// getauxval(3), less its errno: 0 for what is not there. For the compiler's own library, under the name that link.ld
@@ -318,13 +344,10 @@ extern "C" fn __rt0_getauxval(kind: c_ulong) -> c_ulong {
     of_process().get(kind as usize).unwrap_or(0) as c_ulong
 }
 
-/// Completes what the stack did not say, and keeps the vector and the page size. Runs once, before any other thread.
-pub(crate) fn settle(env: Env) -> Env {
-    let (auxv, page_size) = ladder(env.auxv, &mut Kernel);
-    PAGE_SIZE.store(page_size, Relaxed);
-    PAIRS.store(auxv.pairs.as_ptr().cast_mut(), Relaxed);
-    PAIRS_LEN.store(auxv.pairs.len(), Relaxed);
-    env.with_auxv(auxv)
+/// Keeps the vector for what is looked up in it later.
+pub(crate) fn keep(auxv: Auxv) {
+    PAIRS.store(auxv.pairs.as_ptr().cast_mut(), Release);
+    PAIRS_LEN.store(auxv.pairs.len(), Release);
 }
 
 /// Where the ladder finds what the stack did not say.
@@ -341,13 +364,17 @@ const PROBED: usize = 256 << 10;
 /// Assumed when nothing tells: all our sizes and offsets are then multiples of every page size in use.
 const LARGEST_COMMON: usize = 64 << 10;
 
-fn ladder(stack: Auxv, source: &mut impl Source) -> (Auxv, usize) {
-    let auxv = match stack {
+/// The vector, with what the stack did not say.
+fn complete(stack: Auxv, source: &mut impl Source) -> Auxv {
+    match stack {
         Auxv { pairs: [] } => source.proc_auxv().map_or(stack, Auxv::from_words),
         _ => stack,
-    };
-    let page_size = auxv.page_size().unwrap_or_else(|| probe_page_size(source).unwrap_or(LARGEST_COMMON));
-    (auxv, page_size)
+    }
+}
+
+/// The page size, by the vector or as found.
+fn page_size_of(auxv: Auxv, source: &mut impl Source) -> usize {
+    auxv.page_size().unwrap_or_else(|| probe_page_size(source).unwrap_or(LARGEST_COMMON))
 }
 
 #[cold]
@@ -422,6 +449,11 @@ mod tests {
         }
     }
 
+    fn ladder(stack: Auxv, source: &mut impl Source) -> (Auxv, usize) {
+        let auxv = complete(stack, source);
+        (auxv, page_size_of(auxv, source))
+    }
+
     fn address(text: &'static CStr) -> usize {
         text.as_ptr().expose_provenance()
     }
@@ -464,7 +496,7 @@ mod tests {
     fn no_arguments_no_variables_and_no_vector_are_empty_views() {
         let env = env(&[0, 0, 0, AT_NULL]);
         assert_eq!((env.args().count(), env.vars().count()), (0, 0));
-        assert!(env.auxv().is_empty());
+        assert!(env.auxv_on_stack().is_empty());
     }
 
     #[test]

@@ -37,7 +37,7 @@ pub(crate) unsafe extern "C" fn rust_start(sp: *const usize) -> ! {
     // SAFETY: 1. The kernel lays the stack out so; a loader without a vector leaves AT_NULL. 3. The stack's top is
     // never given back, and rt0 does not write there.
     let env = unsafe { Env::from_stack(sp) };
-    let env = auxv::settle(env);
+    auxv::keep(env.auxv_on_stack());
     // SAFETY: 1. by 2. above.
     unsafe { thread::adopt_main() };
     open_standard_descriptors();
