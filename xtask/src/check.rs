@@ -101,7 +101,8 @@ fn commands(setup: &Setup, sources: &[Source]) -> Result<Vec<(String, Command)>>
     // rustfmt does not find what cfg_select! chooses, nor crates outside the workspace.
     let mut rustfmt = pinned("rustfmt");
     rustfmt.args(["--check", "--edition", "2024"]);
-    let hidden = |s: &&Source| ["arch/", "examples/standalone/", "fuzz/"].iter().any(|f| s.path.starts_with(f));
+    let hidden =
+        |s: &&Source| ["arch/", "bench/", "examples/standalone/", "fuzz/"].iter().any(|f| s.path.starts_with(f));
     rustfmt.args(sources.iter().filter(hidden).map(|s| s.path.as_str()));
 
     let lints = "-- -D warnings";
@@ -118,6 +119,12 @@ fn commands(setup: &Setup, sources: &[Source]) -> Result<Vec<(String, Command)>>
         (
             "lints of the unit tests".to_string(),
             cargo(&format!("clippy --package rt0 --package xtask --tests {lints}")),
+        ),
+        (
+            "lints of the benchmark".to_string(),
+            cargo(&format!(
+                "clippy --manifest-path bench/Cargo.toml --target-dir target/bench/check --all-features --bins {lints}"
+            )),
         ),
         ("docs".to_string(), docs),
         ("docs of private items".to_string(), private_docs),
@@ -180,7 +187,8 @@ fn places(source: &Source) -> Vec<Finding> {
         };
         let assembly =
             ["asm", "naked_asm", "global_asm"].iter().any(|m| has_word(code, m) && code.contains(&format!("{m}!")));
-        broken(!assembly || arch || path == "src/intrinsics.rs", "assembly belongs in arch/");
+        let bare = path.starts_with("bench/src/raw/"); // What is measured there is a program without rt0.
+        broken(!assembly || arch || bare || path == "src/intrinsics.rs", "assembly belongs in arch/");
         let asks = has_word(code, "target_arch");
         let attribute = path == "src/lib.rs" && code.contains("asm_experimental_arch");
         broken(
@@ -406,7 +414,7 @@ fn has_word(text: &str, word: &str) -> bool {
 /// All Rust files of the repository, split.
 fn read_sources() -> Result<Vec<Source>> {
     let mut folders: Vec<PathBuf> =
-        ["src", "arch", "tests", "examples", "xtask", "fuzz"].map(|f| root().join(f)).to_vec();
+        ["src", "arch", "tests", "examples", "bench", "xtask", "fuzz"].map(|f| root().join(f)).to_vec();
     let mut files = vec![root().join("build.rs")];
     while let Some(folder) = folders.pop() {
         for entry in fs::read_dir(&folder).into_iter().flatten() {

@@ -216,8 +216,13 @@ impl Runtime for Raw {
 
     #[inline(always)]
     fn call_once() {
-        if DONE.load(Acquire) == 0 {
+        #[cold]
+        #[inline(never)]
+        fn first() {
             DONE.store(1, Release);
+        }
+        if DONE.load(Acquire) == 0 {
+            first();
         }
     }
 

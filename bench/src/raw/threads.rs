@@ -20,8 +20,7 @@ struct Shared {
 // SAFETY: the count is the lock's, and the stack the one thread's.
 unsafe impl Sync for Shared {}
 
-static SHARED: Shared =
-    Shared { lock: Lock::new(), count: UnsafeCell::new(0), stack: UnsafeCell::new([0; 512]) };
+static SHARED: Shared = Shared { lock: Lock::new(), count: UnsafeCell::new(0), stack: UnsafeCell::new([0; 512]) };
 static TID: AtomicU32 = AtomicU32::new(0);
 
 fn add(number: usize) {

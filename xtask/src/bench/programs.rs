@@ -18,7 +18,7 @@ pub struct Recipe {
     prefix: &'static str,
     /// For all programs.
     flags: &'static [&'static str],
-    /// For the small ones, besides.
+    /// For the small ones, in front of these.
     small_flags: &'static [&'static str],
     /// Whether the toolchain's LLD links, else the system's C compiler does.
     lld: bool,
@@ -31,7 +31,12 @@ const RAW: Recipe = Recipe {
     prefix: "raw",
     // core as it comes prebuilt names the unwinder's personality.
     flags: &["-Crelocation-model=static", "-Clink-arg=--defsym=rust_eh_personality=0"],
-    small_flags: &["-Clink-arg=-N", "-Clink-arg=-znognustack", "-Clink-arg=--no-eh-frame-hdr"],
+    small_flags: &[
+        "-Clink-arg=-N",
+        "-Clink-arg=-znognustack",
+        "-Clink-arg=--no-eh-frame-hdr",
+        "-Clink-arg=-znosectionheader",
+    ],
     lld: true,
 };
 
@@ -41,7 +46,7 @@ pub const RT0: Recipe = Recipe {
     feature: "rt0",
     prefix: "rt0",
     flags: &["-Crelocation-model=static", "-Clink-arg=-Trt0.ld"],
-    small_flags: &[],
+    small_flags: &["-Clink-arg=-Trt0-small.ld", "-Clink-arg=-znosectionheader"],
     lld: true,
 };
 
@@ -135,7 +140,7 @@ fn folder(recipe: &Recipe) -> PathBuf {
 /// other's flags do not make it stale.
 fn cargo(tools: &Tools, recipe: &Recipe, profile: &str, more_flags: &[&str]) -> Result<()> {
     let host = &tools.host;
-    let mut flags: Vec<String> = recipe.flags.iter().chain(more_flags).map(|flag| flag.to_string()).collect();
+    let mut flags: Vec<String> = more_flags.iter().chain(recipe.flags).map(|flag| flag.to_string()).collect();
     if recipe.lld {
         flags.extend([format!("-Clinker={}", tools.linker.display()), "-Clinker-flavor=ld.lld".to_string()]);
     }
