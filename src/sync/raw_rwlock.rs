@@ -218,6 +218,12 @@ impl RawRwLock {
         }
     }
 
+    /// Whether a writer has the lock or waits for readers to leave, for models.
+    #[cfg(all(loom, test))]
+    pub(super) fn has_writer(&self) -> bool {
+        self.state.load(Relaxed) & WRITER != 0
+    }
+
     /// Sleeps while the state is as given, but for SLEEPERS; true says that the deadline has passed.
     fn sleep(&self, state: u32, deadline: Option<Instant>, kind: u32) -> bool {
         let marked = state | SLEEPERS;

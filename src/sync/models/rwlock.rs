@@ -1,6 +1,7 @@
 //! RwLock.
 
 use super::*;
+use crate::sync::raw_rwlock::RawRwLock;
 
 #[test]
 fn loom_a_writer_excludes_readers_while_signals_come() {
@@ -41,7 +42,7 @@ fn loom_a_reader_that_gives_up_leaves_nothing() {
 
 #[test]
 fn loom_a_writer_that_gives_up_lets_readers_in() {
-    model(3, || {
+    model(2, || {
         let lock = Arc::new(RwLock::new(Watched::default()));
         let guard = lock.read();
         let writer = spawn(&lock, |lock| lock.try_write_until(some_time()).map(|guard| guard.add(1)).is_some());
@@ -85,6 +86,19 @@ fn loom_a_writer_becomes_a_reader_without_another_between() {
 }
 
 #[test]
+fn loom_a_reader_sees_what_a_writer_did_that_became_a_reader() {
+    model(3, || {
+        let lock = Arc::new(RwLock::new(Watched::default()));
+        let guard = lock.write();
+        let reader = spawn(&lock, |lock| lock.read().get());
+        guard.add(1);
+        let guard = crate::sync::RwLockWriteGuard::downgrade(guard);
+        assert_eq!(reader.join().unwrap(), 1, "which is still there");
+        drop(guard);
+    });
+}
+
+#[test]
 fn loom_a_writer_that_gives_up_its_place_leaves_nothing() {
     model(3, || {
         let lock = Arc::new(RwLock::new(Watched::default()));
@@ -122,6 +136,34 @@ fn loom_a_reader_that_comes_while_others_are_let_in_gets_in_too() {
         drop(guard);
         let writer = spawn(&lock, |lock| lock.write().add(1));
         assert!(lock.read().get() <= 1);
+        reader.join().unwrap();
+        writer.join().unwrap();
+    });
+}
+
+#[test]
+fn loom_no_reader_overtakes_a_writer_that_was_there_before() {
+    model(1, || {
+        let lock = Arc::new((RawRwLock::new(), Watched::default()));
+        lock.0.write(|| None);
+        let reader = spawn(&lock, |(raw, value)| {
+            raw.read(|| None);
+            value.get();
+            raw.end_read();
+        });
+        let_others_go_first();
+        lock.0.end_write();
+        let writer = spawn(&lock, |(raw, value)| {
+            raw.write(|| None);
+            value.add(1);
+            raw.end_write();
+        });
+        let_others_go_first();
+        let (raw, value) = &*lock;
+        let after_a_writer = raw.has_writer();
+        raw.read(|| None);
+        assert!(value.get() == 1 || !after_a_writer);
+        raw.end_read();
         reader.join().unwrap();
         writer.join().unwrap();
     });
