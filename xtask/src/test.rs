@@ -24,6 +24,8 @@ const SKIPPED: i32 = 77;
 
 /// How long a test may take if it does not say otherwise.
 const LIMIT_NATIVE: Duration = Duration::from_secs(60);
+/// The longest model takes 20 s of a processor.
+const LIMIT_MODEL: Duration = Duration::from_secs(300);
 const LIMIT_QEMU: Duration = Duration::from_secs(180);
 
 /// How long tests that let everything happen at once go on, natively; they have a short time of their own.
@@ -121,10 +123,10 @@ pub fn run(options: Options, words: &[String], filter: Option<&str>) -> Result<E
     if with_host {
         report.runners.insert("host", "native".to_string());
         for (name, path) in &units.binaries {
-            tests.extend(unit_tests(name, path, "").unwrap_or_else(|failed| vec![failed]));
+            tests.extend(unit_tests(name, path, "", LIMIT_NATIVE).unwrap_or_else(|failed| vec![failed]));
         }
         for (_, path) in &models.binaries {
-            tests.extend(unit_tests("models", path, "::loom_").unwrap_or_else(|failed| vec![failed]));
+            tests.extend(unit_tests("models", path, "::loom_", LIMIT_MODEL).unwrap_or_else(|failed| vec![failed]));
         }
         tests.extend(host_tests::of_the_repository(&setup));
     }
@@ -371,7 +373,7 @@ pub fn seen(outcome: &process::Outcome, what: &str) -> String {
 // ---- unit tests of the host ----
 
 /// The tests of a binary made by `cargo test` with `part` in their names, each as a process of its own like all others.
-fn unit_tests<'a>(name: &str, binary: &'a Path, part: &str) -> Result<Vec<Test<'a>>, Test<'a>> {
+fn unit_tests<'a>(name: &str, binary: &'a Path, part: &str, limit: Duration) -> Result<Vec<Test<'a>>, Test<'a>> {
     let list = |more: &[&str]| {
         let mut command = Command::new(binary);
         command.args(["--list", "--format", "terse"]).args(more);
@@ -392,7 +394,7 @@ fn unit_tests<'a>(name: &str, binary: &'a Path, part: &str) -> Result<Vec<Test<'
             }
             let mut command = Command::new(binary);
             command.args(["--exact", &test]).current_dir(root());
-            match process::run(&mut command, LIMIT_NATIVE) {
+            match process::run(&mut command, limit) {
                 Ok(outcome) if outcome.status.success() && !outcome.timed_out => Verdict::Passed,
                 Ok(outcome) => Verdict::Failed(seen(&outcome, &process::shell_line(&command))),
                 Err(error) => Verdict::Failed(format!("cannot start: {error}")),
