@@ -24,9 +24,9 @@ const SKIPPED: i32 = 77;
 
 /// How long a test may take if it does not say otherwise.
 const LIMIT_NATIVE: Duration = Duration::from_secs(60);
+const LIMIT_QEMU: Duration = Duration::from_secs(180);
 /// The longest model takes 20 s of a processor.
 const LIMIT_MODEL: Duration = Duration::from_secs(300);
-const LIMIT_QEMU: Duration = Duration::from_secs(180);
 
 /// How long tests that let everything happen at once go on, natively; they have a short time of their own.
 const STRESS: &str = "RT0_STRESS_SECONDS";
