@@ -109,13 +109,13 @@ impl Locked<'_> {
         let first = unsafe { self.list.first.load(Relaxed).as_ref() }?;
         self.remove(first);
         // SAFETY: its thread borrows the mutex until the wait is over, which for an adopted one takes the list's lock.
-        let adopted =
-            unsafe { first.mutex.as_ref() }.is_some_and(|mutex| mutex.adopt(&first.state, || first.settle(ADOPTED)));
+        let adopted = unsafe { first.mutex.as_ref() }
+            .is_some_and(|mutex| mutex.adopt(&first.state, || settle(&first.state, ADOPTED)));
         if adopted {
             return None;
         }
         let word = &raw const first.state;
-        first.settle(NOTIFIED); // From here on it may be gone.
+        settle(&first.state, NOTIFIED); // From here on it may be gone.
         Some(word)
     }
 
@@ -165,11 +165,12 @@ impl Waiter {
             }
         }
     }
+}
 
-    /// Under the list's lock, by who unlinked the entry.
-    fn settle(&self, state: u32) {
-        self.state.swap(state, AcqRel);
-    }
+/// Under the list's lock, by who unlinked the entry with this state. It borrows no more of the entry, which may go before
+/// this returns.
+fn settle(state: &AtomicU32, to: u32) {
+    state.swap(to, AcqRel);
 }
 
 /// Wakes the thread whose entry this was. It may be gone, and something else there, which a wake then reaches for no
