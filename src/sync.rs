@@ -35,15 +35,16 @@
 //! 3. A waiter that was woken and finds the lock taken each time it looks closes it to newcomers. The next to get it are
 //!    waiters that closed it, in their order.
 //!
-//! A [`RwLock`] alternates: a reader that waits gets in after the writer that is there, or after the next if it came while
-//! others were being let in; a writer waits for the readers that were there before it, and for writers as for a mutex. [`Condvar`] and [`Semaphore`] serve first come, first served, without exception; a
-//! [`Channel`] is a mutex and two condition variables.
+//! A [`RwLock`] alternates: a reader that waits gets in after the writer that is there, or after the next if it came
+//! while others were being let in; a writer waits for the readers that were there before it, and for writers as for a
+//! mutex. [`Condvar`] and [`Semaphore`] serve first come, first served, without exception; a [`Channel`] is a mutex and
+//! two condition variables.
 //!
 //! # How they are tested
 //!
-//! All stand on four operations (`futex::base`), so that the same source runs over a fake kernel under loom: `cargo xtask
-//! test models` (or `RUSTFLAGS="--cfg loom" cargo test -p rt0 --lib --release loom`) explores what threads can do to each
-//! other, within the bounds that `models` states.
+//! All stand on four operations (`futex::base`), so that the same source runs over a fake kernel under loom: `cargo
+//! xtask test host::models` (or `RUSTFLAGS="--cfg loom" cargo test -p rt0 --lib --release loom`) explores what threads
+//! can do to each other, within the bounds that `models` states.
 //!
 //! [`Duration`]: core::time::Duration
 //! [`Duration::MAX`]: core::time::Duration::MAX
