@@ -9,8 +9,8 @@ use static_assertions::assert_impl_all;
 use crate::futex::base::{self, ANY, AtomicU32, const_fn};
 use crate::time::Instant;
 
-/// One token: [`park`](Parker::park) waits for it and takes it, [`unpark`](Parker::unpark) puts it there. What parks and
-/// unparks a thread, as a value of its own. Several threads may park; a token lets one of them go.
+/// One token: [`park`](Parker::park) waits for it and takes it, [`unpark`](Parker::unpark) puts it there. What parks
+/// and unparks a thread, as a value of its own. Several threads may park; a token lets one of them go.
 pub struct Parker {
     /// ```text
     /// │ how many park … 31 bits │ TOKEN │
@@ -75,8 +75,8 @@ impl Parker {
                 state = self.state.load(Relaxed);
                 continue;
             }
-            // Acquire pairs with the release in `unpark`. Leaving without a token must see that there is none: its wake may
-            // have been ours.
+            // Acquire pairs with the release in `unpark`. Leaving without a token must see that there is none: its wake
+            // may have been ours.
             match self.state.compare_exchange(state, (state & !TOKEN) - SLEEPER, Acquire, Relaxed) {
                 Ok(_) => return taken,
                 Err(changed) => state = changed,

@@ -44,8 +44,8 @@ mod kernel {
 
     pub(crate) use crate::futex::requeue;
 
-    /// Sleeps while `word` holds `expected`, until a wake for one of its `kinds`. May return at any time; true says that
-    /// the deadline has passed.
+    /// Sleeps while `word` holds `expected`, until a wake for one of its `kinds`. May return at any time; true says
+    /// that the deadline has passed.
     pub(crate) fn wait(word: &AtomicU32, expected: u32, deadline: Option<Instant>, kinds: u32) -> bool {
         // EAGAIN, EINTR and a spurious Ok all mean: look again.
         futex::wait_as(word, expected, deadline, kinds) == Err(Errno::ETIMEDOUT)
@@ -56,7 +56,8 @@ mod kernel {
         futex::wake_at(word, false, count, kinds)
     }
 
-    /// How many processors the process may run on (its main thread's affinity), asked for once. 1 if the kernel won't say.
+    /// How many processors the process may run on (its main thread's affinity), asked for once. 1 if the kernel won't
+    /// say.
     pub(crate) fn processors() -> usize {
         static FOUND: AtomicUsize = AtomicUsize::new(0);
         // Relaxed: the number is all there is, and threads that ask at once find the same.

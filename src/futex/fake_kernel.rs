@@ -1,9 +1,10 @@
 //! The kernel of a model: loom's atomics, and a futex whose sleepers loom schedules.
 //!
-//! A sleep compares and falls asleep in one step, as the kernel does under its lock, and wakes are served first come, first
-//! served. [`interrupt`] and [`expire`] are what happens from outside, a signal and the end of the time: they end the sleeps
-//! that they find. A wake also orders memory (loom's `unpark` does), which the kernel does not promise; but each model also
-//! runs through the ways where the word has changed already, and there nothing but the lock's own orderings counts.
+//! A sleep compares and falls asleep in one step, as the kernel does under its lock, and wakes are served first come,
+//! first served. [`interrupt`] and [`expire`] are what happens from outside, a signal and the end of the time: they end
+//! the sleeps that they find. A wake also orders memory (loom's `unpark` does), which the kernel does not promise; but
+//! each model also runs through the ways where the word has changed already, and there nothing but the lock's own
+//! orderings counts.
 
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;

@@ -14,8 +14,8 @@ pub struct Barrier {
     threads: usize,
     /// How many of this round have come.
     arrived: Mutex<usize>,
-    /// The round's number, what those sleep on who wait for the round to be full. It comes round after 2^32, which would
-    /// have to pass while a thread looks away.
+    /// The round's number, what those sleep on who wait for the round to be full. It comes round after 2^32, which
+    /// would have to pass while a thread looks away.
     round: AtomicU32,
 }
 

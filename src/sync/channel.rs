@@ -12,12 +12,12 @@ use super::mutex::{Mutex, MutexGuard};
 use crate::futex::base::{self, const_fn};
 use crate::time::Instant;
 
-/// A queue of at most `N` values between threads, in the order they were sent; the shapes are those of std's channels. Each
-/// value goes to one receiver.
+/// A queue of at most `N` values between threads, in the order they were sent; the shapes are those of std's channels.
+/// Each value goes to one receiver.
 ///
 /// The channel is a place, often a `static`; [`split`](Channel::split) gives the two ends. While there is no receiver,
-/// sending fails; while there is no sender, receiving fails once the queue is empty. What is left in the queue stays until
-/// somebody receives it or the channel is dropped.
+/// sending fails; while there is no sender, receiving fails once the queue is empty. What is left in the queue stays
+/// until somebody receives it or the channel is dropped.
 ///
 /// Whole sends and receives, those that wait and those that do not, lock a mutex for the time of a copy.
 pub struct Channel<T, const N: usize> {
@@ -137,8 +137,8 @@ pub struct Sender<'a, T, const N: usize> {
 }
 
 impl<T, const N: usize> Sender<'_, T, N> {
-    /// Sends a value; waits while the queue is full. Fails if there is no receiver. That it was sent does not say that it
-    /// will be received.
+    /// Sends a value; waits while the queue is full. Fails if there is no receiver. That it was sent does not say that
+    /// it will be received.
     pub fn send(&self, value: T) -> Result<(), SendError<T>> {
         self.channel.push(value, Limit::NONE).map_err(|error| SendError(error.into_inner()))
     }

@@ -13,8 +13,8 @@ use crate::time::Instant;
 
 /// A condition variable, as std's; first come, first served, and no wait ends without a cause.
 ///
-/// A notification by a thread that has the mutex wakes nobody: it makes the waiter one of the mutex, whose unlock then wakes
-/// it. Without a waiter it is one load.
+/// A notification by a thread that has the mutex wakes nobody: it makes the waiter one of the mutex, whose unlock then
+/// wakes it. Without a waiter it is one load.
 pub struct Condvar {
     waiters: WaitList,
 }
@@ -29,8 +29,8 @@ impl Condvar {
         }
     }
 
-    /// Gives up the mutex, waits for a notification, and takes the mutex again. Giving up and beginning to wait are one step:
-    /// a notification by who locks the mutex after that is not missed.
+    /// Gives up the mutex, waits for a notification, and takes the mutex again. Giving up and beginning to wait are one
+    /// step: a notification by who locks the mutex after that is not missed.
     ///
     /// Threads that wait at the same time may each come with a mutex of its own.
     pub fn wait<'a, T: ?Sized>(&self, guard: MutexGuard<'a, T>) -> MutexGuard<'a, T> {

@@ -12,8 +12,8 @@ use static_assertions::{assert_impl_all, assert_not_impl_any};
 use crate::futex::base::{self, ANY, AtomicU32, const_fn};
 use crate::time::Instant;
 
-/// Runs a closure once, however many threads ask, as std's without poisoning and its `_force` forms: a closure that panics
-/// ends the process, with 101. One that asks for its own [`Once`] waits for itself: a deadlock.
+/// Runs a closure once, however many threads ask, as std's without poisoning and its `_force` forms: a closure that
+/// panics ends the process, with 101. One that asks for its own [`Once`] waits for itself: a deadlock.
 pub struct Once {
     /// `NEW ── who comes first runs the closure ──▶ RUNNING ── it returned ──▶ DONE`, and beside the first two whether
     /// threads sleep on this until DONE comes.
@@ -110,12 +110,13 @@ impl fmt::Debug for Once {
     }
 }
 
-/// A value that is set once, as std's. A function that panics while it makes the value ends the process, with 101; one that
-/// asks for the value it makes waits for itself: a deadlock.
+/// A value that is set once, as std's. A function that panics while it makes the value ends the process, with 101; one
+/// that asks for the value it makes waits for itself: a deadlock.
 pub struct OnceLock<T> {
     once: Once,
-    /// Written by who runs `once`, before it is done; then only read. (An `Option`, though `once` says whether it is there,
-    /// so that dropping takes no code of ours: then a value may refer to what is dropped before it, as in std's.)
+    /// Written by who runs `once`, before it is done; then only read. (An `Option`, though `once` says whether it is
+    /// there, so that dropping takes no code of ours: then a value may refer to what is dropped before it, as in
+    /// std's.)
     value: UnsafeCell<Option<T>>,
 }
 
@@ -253,15 +254,16 @@ impl<T: fmt::Debug> fmt::Debug for OnceLock<T> {
     }
 }
 
-/// A value that is made when it is first used, as std's. A function that panics while it makes the value ends the process,
-/// with 101; one that uses the value waits for itself: a deadlock.
+/// A value that is made when it is first used, as std's. A function that panics while it makes the value ends the
+/// process, with 101; one that uses the value waits for itself: a deadlock.
 pub struct LazyLock<T, F = fn() -> T> {
     value: OnceLock<T>,
     /// Taken by who makes the value.
     make: Cell<Option<F>>,
 }
 
-// SAFETY: `make` is touched by the one thread that makes the value only, which is why it must be Send and need not be Sync.
+// SAFETY: `make` is touched by the one thread that makes the value only, which is why it must be Send and need not be
+// Sync.
 unsafe impl<T: Send + Sync, F: Send> Sync for LazyLock<T, F> {}
 impl<T: UnwindSafe, F: UnwindSafe> UnwindSafe for LazyLock<T, F> {}
 impl<T: UnwindSafe + RefUnwindSafe, F: UnwindSafe> RefUnwindSafe for LazyLock<T, F> {}

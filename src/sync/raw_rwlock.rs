@@ -1,19 +1,22 @@
 //! The lock under a [`RwLock`](super::RwLock): many readers or one writer, in turns, without a value.
 //!
-//! A writer announces itself, which makes readers that come from then on wait, and waits for those that are there to leave.
-//! When it is done, or gives up, the readers that wait are let in: each moves in when it wakes, and the next writer, which
-//! may announce itself meanwhile, waits for them all to come and go. Writers queue for the announcement in a mutex.
+//! A writer announces itself, which makes readers that come from then on wait, and waits for those that are there to
+//! leave. When it is done, or gives up, the readers that wait are let in: each moves in when it wakes, and the next
+//! writer, which may announce itself meanwhile, waits for them all to come and go. Writers queue for the announcement
+//! in a mutex.
 //!
 //! Properties, and how they are achieved:
 //!
-//! 1. *A writer is alone.* It has the lock when WRITER is its own, nobody is in, and nobody is being let in. While WRITER
-//!    is set nobody enters but those being let in.
-//! 2. *Readers and writers alternate.* Who is done, or gives up, as a writer lets in all that wait, in one step with giving
-//!    up WRITER. While they are let in (OPEN), others do not join them, so this ends; and OPEN implies that some are left,
-//!    for who is being let in does not give up.
-//! 3. *No wake is lost.* Who sleeps has set SLEEPERS, in one step with seeing the state it sleeps on. Only the writer that
-//!    ends clears it, and then it wakes all who may sleep: another writer cannot be among those who wait for readers.
-//! 4. *Who leaves touches nothing after that step.* Only the kernel gets the address: the next may have freed the memory.
+//! 1. *A writer is alone.* It has the lock when WRITER is its own, nobody is in, and nobody is being let in. While
+//!    WRITER is set nobody enters but those being let in.
+//! 2. *Readers and writers alternate.* Who is done, or gives up, as a writer lets in all that wait, in one step with
+//!    giving up WRITER. While they are let in (OPEN), others do not join them, so this ends; and OPEN implies that some
+//!    are left, for who is being let in does not give up.
+//! 3. *No wake is lost.* Who sleeps has set SLEEPERS, in one step with seeing the state it sleeps on. Only the writer
+//!    that ends clears it, and then it wakes all who may sleep: another writer cannot be among those who wait for
+//!    readers.
+//! 4. *Who leaves touches nothing after that step.* Only the kernel gets the address: the next may have freed the
+//!    memory.
 
 use core::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 
@@ -183,7 +186,8 @@ impl RawRwLock {
     /// Becomes the writer, when there is none. By who has `writers`.
     fn announce(&self, deadline: Option<Instant>) -> bool {
         let mut late = false;
-        // Not an exchange, which readers that come and go could make fail for ever. Relaxed: `wait_for_readers` comes next.
+        // Not an exchange, which readers that come and go could make fail for ever. Relaxed: `wait_for_readers` comes
+        // next.
         while self.state.fetch_or(WRITER, Relaxed) & WRITER != 0 {
             if late {
                 self.state.fetch_and(!QUEUE, Relaxed);
@@ -245,7 +249,8 @@ fn wake_followers(state: Result<u32, u32>, word: *const AtomicU32) {
     }
 }
 
-/// After a reader left this state. The lock may be gone: a writer that has seen the last reader leave may have freed it.
+/// After a reader left this state. The lock may be gone: a writer that has seen the last reader leave may have freed
+/// it.
 #[cold]
 fn left_with_sleepers(state: u32, word: *const AtomicU32) {
     if state & WRITER != 0 && inside(state) == 1 {

@@ -166,8 +166,8 @@ impl<T> From<T> for RwLock<T> {
 #[must_use = "if unused, the lock is unlocked at once"]
 pub struct RwLockReadGuard<'a, T: ?Sized> {
     raw: &'a RawRwLock,
-    /// And not the lock, in whose type `T` is what it is: a guard for a `&'static T` is one for a `&T` too, as std's. That it
-    /// is a pointer keeps the guard on its thread.
+    /// And not the lock, in whose type `T` is what it is: a guard for a `&'static T` is one for a `&T` too, as std's.
+    /// That it is a pointer keeps the guard on its thread.
     value: NonNull<T>,
 }
 

@@ -12,14 +12,15 @@ use crate::errno::{Errno, Result};
 use crate::futex::base::{self, AtomicU32, const_fn};
 use crate::time::Instant;
 
-/// A number of permits: [`acquire`](Semaphore::acquire) takes one and waits while there is none, [`release`](Semaphore::release)
-/// puts some back, also such as nobody took. First come, first served: a permit goes to who has waited longest.
+/// A number of permits: [`acquire`](Semaphore::acquire) takes one and waits while there is none,
+/// [`release`](Semaphore::release) puts some back, also such as nobody took. First come, first served: a permit goes to
+/// who has waited longest.
 pub struct Semaphore {
     /// ```text
     /// │ permits … 31 bits │ QUEUE │
     /// ```
-    /// QUEUE says that threads may wait in the list: then there are no permits, for each that comes goes to one of them,
-    /// and this is changed by who has the list's lock only.
+    /// QUEUE says that threads may wait in the list: then there are no permits, for each that comes goes to one of
+    /// them, and this is changed by who has the list's lock only.
     state: AtomicU32,
     waiters: WaitList,
 }
@@ -76,8 +77,8 @@ impl Semaphore {
         SemaphoreGuard { semaphore: self }
     }
 
-    /// Adds so many `permits`. Each goes to a thread that waits, the rest may be taken by any. What the caller did before is
-    /// seen by those.
+    /// Adds so many `permits`. Each goes to a thread that waits, the rest may be taken by any. What the caller did
+    /// before is seen by those.
     ///
     /// Errors: `EOVERFLOW` if there would be more than [`Semaphore::MAX`]; then nothing was added.
     pub fn release(&self, permits: u32) -> Result<()> {

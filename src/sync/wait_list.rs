@@ -16,7 +16,8 @@ pub(super) struct WaitList {
     last: Cell<*mut Waiter>,
 }
 
-// SAFETY: `last` and the entries' links are touched under the lock only; an entry stays in its place while it is linked.
+// SAFETY: `last` and the entries' links are touched under the lock only; an entry stays in its place while it is
+// linked.
 unsafe impl Send for WaitList {}
 // SAFETY: as above.
 unsafe impl Sync for WaitList {}
@@ -167,8 +168,8 @@ impl Waiter {
     }
 }
 
-/// Under the list's lock, by who unlinked the entry with this state. It borrows no more of the entry, which may go before
-/// this returns.
+/// Under the list's lock, by who unlinked the entry with this state. It borrows no more of the entry, which may go
+/// before this returns.
 fn settle(state: &AtomicU32, to: u32) {
     state.swap(to, AcqRel);
 }
