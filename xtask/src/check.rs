@@ -559,7 +559,7 @@ mod tests {
             check("src/futex.rs", "\nuse crate::thread;")[0]
                 .starts_with("src/futex.rs:2: futex (layer 2) names thread")
         );
-        assert!(check("src/sync.rs", "use crate::sys;")[0].contains("sync may name only futex"));
+        assert!(check("src/sync.rs", "use crate::sys;")[0].contains("sync may name only errno, futex"));
         assert!(check("src/thread.rs", "crate::start::x()")[0].contains("nothing names start"));
         assert!(check("src/start.rs", "use crate::{thread, panic};").is_empty());
         assert!(check("src/novel.rs", "")[0].contains("has no layer"));
