@@ -131,8 +131,9 @@ impl Layout {
         // SAFETY: as above; the program's image lies elsewhere.
         unsafe { to.copy_from_nonoverlapping(image.bytes.as_ptr(), image.bytes.len()) };
         if !is_zero {
+            let rest = to.wrapping_add(image.bytes.len());
             // SAFETY: as above, for the rest of the image.
-            unsafe { to.add(image.bytes.len()).write_bytes(0, image.size - image.bytes.len()) };
+            unsafe { rest.write_bytes(0, image.size - image.bytes.len()) };
         }
         // SAFETY: 1. and 2.: likewise the block, which the layout aligns.
         let at = unsafe { area.add(self.block) }.cast::<B>();

@@ -383,12 +383,12 @@ impl Entry {
 /// # Safety
 ///
 /// 1. `entry` is that of a `Slot<T>` of the calling thread that is ALIVE, and nobody uses the value.
-unsafe fn destroy<T>(entry: *const Entry) {
+unsafe fn destroy<T: 'static>(entry: *const Entry) {
     // SAFETY: 1. It is the slot's first field.
     let slot = unsafe { &*entry.cast::<Slot<T>>() };
     slot.state.set(GONE); // First, for the destructor may look.
     // SAFETY: 1. There is a value, and from here on nobody gets at it.
-    unsafe { (*slot.value.get()).assume_init_drop() };
+    unsafe { slot.value().cast_mut().drop_in_place() };
 }
 
 /// A block's part: what its thread has to destroy. Touched by that thread alone.

@@ -14,7 +14,7 @@ use rt0::signal::{self, Action, Signal};
 use rt0::sys;
 use rt0::thread::{self, Builder, JoinHandle, limit_stack_cache, scope, spawn, trim_stack_cache};
 use rt0_tests::seccomp::{Verdict, filter};
-use rt0_tests::{Ended, emulated, fork, mappings, read_file, tests, vm_size_kib, wait_for, wait_until};
+use rt0_tests::{Ended, emulated, fork, mappings, read_file, skip, tests, vm_size_kib, wait_for, wait_until};
 
 /// Where a thread's mapping is.
 fn here() -> usize {
@@ -109,8 +109,8 @@ tests! {
     fn a_kept_stack_serves_its_own_size_only() {
         let small = Builder::new().stack_size(64 << 10);
         let first = small.spawn(here).unwrap().join();
-        let large = Builder::new().stack_size(8 << 20).spawn(|| (here(), use_stack(4 << 10))).unwrap().join();
-        assert_eq!(large.1, 4 << 10);
+        let large = Builder::new().stack_size(16 << 20).spawn(|| (here(), use_stack(2 << 10))).unwrap().join();
+        assert_eq!(large.1, 2 << 10);
         assert_eq!(small.spawn(here).unwrap().join(), first);
         // What goes with it counts too: this closure needs more pages.
         let captured = [7u8; 20_000];
@@ -118,7 +118,8 @@ tests! {
     }
 
     fn the_memory_of_a_deep_stack_is_given_back_at_once() {
-        let deep = || spawn(|| use_stack(1 << 10)).unwrap().join();
+        // Room for the frames of a program that is not optimised.
+        let deep = || Builder::new().stack_size(16 << 20).spawn(|| use_stack(1 << 10)).unwrap().join();
         if emulated() {
             assert_eq!([deep(), deep()], [1 << 10; 2]);
             return;
@@ -206,6 +207,9 @@ tests! {
     }
 
     fn a_forked_child_uses_its_copy() {
+        if emulated() {
+            skip("qemu-user hangs in a thread that starts after a fork, on some machines"); // It did on MIPS and s390x.
+        }
         at_once::<4>(Builder::new());
         let first = spawn(here).unwrap().join();
         let pid = fork().expect("fork");
@@ -245,7 +249,7 @@ tests! {
             for worker in 0..3 {
                 s.spawn(move || {
                     for round in 0..rounds {
-                        let builder = Builder::new().stack_size([64 << 10, 2 << 20][(round + worker) % 2]);
+                        let builder = Builder::new().stack_size([512 << 10, 2 << 20][(round + worker) % 2]);
                         STARTED.fetch_add(1, Relaxed);
                         let work = move || {
                             let mark = round ^ here();
