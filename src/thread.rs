@@ -32,7 +32,7 @@
 //! A stack that runs over meets its guard page, and the process ends by SIGSEGV with a line that says so. The reporter
 //! and the main thread's signal stack are installed by the first [`spawn`], or by [`report_overflows`] before.
 //!
-//! [`scope`] starts threads that may borrow; [`thread_local!`](crate::thread_local!) gives each thread values of its own.
+//! [`scope()`] starts threads that may borrow; [`thread_local!`](crate::thread_local!) gives each thread values of its own.
 //!
 //! All threads are in a list (`list.rs`), which `all_threads` goes through.
 

@@ -24,11 +24,17 @@ pub(super) trait Keep {
 /// The most that is kept, whatever the limits say.
 pub(super) const MOST: usize = if MODEL { 2 } else { 64 };
 
+/// What is kept as long as nobody sets it: as many stacks of the default size as there is room for, and where addresses are
+/// scarce, 15.
+const LIMITS: [u32; 2] =
+    [MOST as u32, if usize::BITS == 32 { (32 << 20) / 4096 } else { MOST as u32 * ((3 << 20) / 4096) }];
+
 pub(super) struct Cache<T> {
     slots: [Slot<T>; MOST],
     /// How much is in the slots; never more than the limit was when it came.
     units: AtomicU32,
-    /// How many slots are in use at most, and how many units.
+    /// How many slots are in use at most, and how many units, each one more than that; 0 until it is set. So a cache starts as
+    /// zeros, for which a program's file has no room.
     limits: [AtomicU32; 2],
 }
 
@@ -48,20 +54,20 @@ impl<T> Slot<T> {
 
 impl<T: Keep> Cache<T> {
     #[cfg(not(all(loom, test)))]
-    pub(super) const fn new(units: u32) -> Cache<T> {
+    pub(super) const fn new() -> Cache<T> {
         Cache {
             slots: [const { Slot::new() }; MOST],
             units: AtomicU32::new(0),
-            limits: [AtomicU32::new(MOST as u32), AtomicU32::new(units)],
+            limits: [AtomicU32::new(0), AtomicU32::new(0)],
         }
     }
 
     #[cfg(all(loom, test))]
-    pub(super) fn new(units: u32) -> Cache<T> {
+    pub(super) fn new() -> Cache<T> {
         Cache {
             slots: core::array::from_fn(|_| Slot::new()),
             units: AtomicU32::new(0),
-            limits: [AtomicU32::new(MOST as u32), AtomicU32::new(units)],
+            limits: [AtomicU32::new(0), AtomicU32::new(0)],
         }
     }
 
@@ -70,7 +76,8 @@ impl<T: Keep> Cache<T> {
         // SAFETY: the caller's until it is in a slot.
         let units = unsafe { memory.as_ref() }.units();
         // Relaxed, here and below: these count, and order nothing.
-        let [slots, limit] = self.limits.each_ref().map(|limit| limit.load(Relaxed));
+        let limit = |which: usize| self.limits[which].load(Relaxed).checked_sub(1).unwrap_or(LIMITS[which]);
+        let [slots, limit] = [limit(0), limit(1)];
         let add = |now: u32| now.checked_add(units).filter(|sum| *sum <= limit);
         if self.units.fetch_update(Relaxed, Relaxed, add).is_err() {
             return false;
@@ -108,8 +115,8 @@ impl<T: Keep> Cache<T> {
 
     /// Sets how many are kept at most, and how many units.
     pub(super) fn limit(&self, slots: u32, units: u32) {
-        self.limits[0].store(slots, Relaxed);
-        self.limits[1].store(units, Relaxed);
+        self.limits[0].store(slots.saturating_add(1), Relaxed);
+        self.limits[1].store(units.saturating_add(1), Relaxed);
     }
 
     fn find(

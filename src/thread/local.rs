@@ -95,7 +95,7 @@ macro_rules! thread_local {
 /// have a destructor, in the reverse order of their first use (of the end of their initialiser, where there is one). A
 /// destructor may use other values: one that is made by that is destroyed too, next. A value that is being destroyed, or
 /// was, cannot be used again: [`try_with`](LocalKey::try_with) is an [`AccessError`], all other methods panic. Joining a
-/// thread waits for its destructors, and so does the end of a [`scope`](super::scope).
+/// thread waits for its destructors, and so does the end of a [`scope`](super::scope()).
 ///
 /// The main thread destroys its values when `main` returns, before the process ends; other threads may be running. Nothing
 /// is destroyed where the process ends otherwise: by a panic, [`exit_group`](crate::sys::exit_group) or a signal. Values

@@ -182,7 +182,7 @@ fn loom_the_last_of_three_who_have_a_thread_frees_it() {
 #[test]
 fn loom_a_stack_that_its_thread_put_away_is_taken_when_the_thread_is_off_it() {
     model(8, || {
-        let cache = Arc::new(Cache::new(10));
+        let cache = Arc::new(Cache::new());
         let memory = Memory::new(1);
         let thread = {
             let cache = cache.clone();
@@ -208,7 +208,7 @@ fn loom_a_stack_that_its_thread_put_away_is_taken_when_the_thread_is_off_it() {
 #[test]
 fn loom_what_two_take_is_not_the_same_and_nothing_is_lost() {
     model(4, || {
-        let cache = Arc::new(Cache::new(10));
+        let cache = Arc::new(Cache::new());
         let both = [Memory::idle(1), Memory::idle(1)];
         let putter = {
             let (cache, memory) = (cache.clone(), both[0].clone());
@@ -241,7 +241,8 @@ fn loom_what_two_take_is_not_the_same_and_nothing_is_lost() {
 #[test]
 fn loom_the_bounds_hold_when_two_put_away_at_once() {
     model(8, || {
-        let cache = Arc::new(Cache::new(3));
+        let cache = Arc::new(Cache::new());
+        cache.limit(2, 3);
         let both = [Memory::idle(2), Memory::idle(2)];
         let other = {
             let (cache, memory) = (cache.clone(), both[0].clone());
@@ -258,7 +259,7 @@ fn loom_the_bounds_hold_when_two_put_away_at_once() {
 #[test]
 fn loom_a_look_at_what_does_not_fit_loses_nothing() {
     model(6, || {
-        let cache = Arc::new(Cache::new(10));
+        let cache = Arc::new(Cache::new());
         let (busy, small, late) = (Memory::idle(2), Memory::idle(1), Memory::idle(2));
         busy.life.kernel_starts(7);
         assert!(cache.put(pointer(&busy)) && cache.put(pointer(&small)));

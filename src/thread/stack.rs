@@ -11,7 +11,7 @@
 //! 3. *It is as good as new.* The guard pages stay. Its size is exactly what the next thread needs, so the parts lie where
 //!    that thread's would. TLS, block, name and closure are written anew; a thread sets its signal stack itself; and of what
 //!    else lies there no safe code reads anything it has not written.
-//! 4. *It keeps little memory.* Of a thread that used more than [`WARM`] bytes of its stack the rest is given back at once
+//! 4. *It keeps little memory.* Of a thread that used more than 64 KiB (`WARM`) of its stack the rest is given back at once
 //!    (`MADV_DONTNEED`: `MADV_FREE` would leave it counted as the process's until somebody else needs it).
 //! 5. *The cache is bounded*: [`limit_stack_cache`] says how. What it has no room for is unmapped.
 //!
@@ -24,7 +24,7 @@ use core::slice;
 use linux_raw_sys::general as k;
 
 use super::Block;
-use super::cache::{Cache, Keep, MOST};
+use super::cache::{Cache, Keep};
 use crate::auxv::page_size;
 use crate::errno::{Errno, Result};
 use crate::signal::{self, SignalStack};
@@ -45,17 +45,13 @@ const LOOK: usize = 4096;
 /// What the cache counts in.
 const UNIT: usize = 4096;
 
-/// How many bytes of address space the cache takes at most: as many stacks of the default size as it has room for, and where
-/// addresses are scarce, 15.
-const MOST_BYTES: usize = if usize::BITS == 32 { 32 << 20 } else { MOST * (3 << 20) };
-
 /// Sets how many stacks of ended threads are kept for threads to come, and how many bytes of address space they take
 /// together. 0 for either turns the cache off. Kept stacks beyond that are unmapped, now or when a thread next starts.
 ///
 /// As long as nothing is set, 64 stacks are kept at most, and no more than that ever, of 192 MiB in all; on 32-bit machines
 /// 32 MiB. Each has at most some 70 KiB in memory, one of a thread that did little two pages.
 pub fn limit_stack_cache(stacks: usize, bytes: usize) {
-    let count = |number: usize| u32::try_from(number).unwrap_or(u32::MAX).min(u32::MAX - 1);
+    let count = |number: usize| u32::try_from(number).unwrap_or(u32::MAX);
     cache().limit(count(stacks), count(bytes / UNIT));
     trim_stack_cache();
 }
@@ -74,7 +70,7 @@ pub fn trim_stack_cache() -> usize {
 
 #[cfg(not(all(loom, test)))]
 fn cache() -> &'static Cache<Block> {
-    static CACHE: Cache<Block> = Cache::new((MOST_BYTES / UNIT) as u32);
+    static CACHE: Cache<Block> = Cache::new();
     &CACHE
 }
 
