@@ -257,6 +257,24 @@ fn loom_the_bounds_hold_when_two_put_away_at_once() {
 }
 
 #[test]
+fn loom_what_finds_no_slot_is_not_counted() {
+    model(8, || {
+        let cache = Arc::new(Cache::new());
+        cache.limit(1, 4);
+        let both = [Memory::idle(2), Memory::idle(2)];
+        let other = {
+            let (cache, memory) = (cache.clone(), both[0].clone());
+            thread::spawn(move || cache.put(pointer(&memory)))
+        };
+        let mine = cache.put(pointer(&both[1]));
+        assert!(mine != other.join().unwrap(), "there is one slot");
+        assert!(cache.take_any(|_| unreachable!("there is room")).is_some());
+        cache.limit(1, 2);
+        assert!(cache.put(pointer(&both[0])));
+    });
+}
+
+#[test]
 fn loom_a_look_at_what_does_not_fit_loses_nothing() {
     model(6, || {
         let cache = Arc::new(Cache::new());
