@@ -124,13 +124,13 @@ tests! {
         let mut check = |to: usize, from: Option<usize>, len: usize| {
             buf.iter_mut().enumerate().for_each(|(i, slot)| *slot = byte(i));
             let start = black_box(buf.as_mut_ptr()).wrapping_add(to).cast();
-            // SAFETY: all ranges lie in the array.
             match from {
                 // Where they do not overlap, both must do it.
-                Some(from) if from.abs_diff(to) >= len && len % 2 == 0 => unsafe {
-                    memcpy(start, buf.as_ptr().wrapping_add(from).cast(), len)
-                },
-                // SAFETY: as above.
+                Some(from) if from.abs_diff(to) >= len && len.is_multiple_of(2) => {
+                    // SAFETY: all ranges lie in the array, and these two do not overlap.
+                    unsafe { memcpy(start, buf.as_ptr().wrapping_add(from).cast(), len) }
+                }
+                // SAFETY: as above, but for the overlap.
                 Some(from) => unsafe { memmove(start, buf.as_ptr().wrapping_add(from).cast(), len) },
                 // SAFETY: as above.
                 None => unsafe { memset(start, 0x1_5A, len) },

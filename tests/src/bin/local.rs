@@ -257,8 +257,8 @@ tests! {
 
     fn an_initialiser_that_uses_its_own_key_once_ends_with_one_value() {
         thread_local!(static KEY: Says = {
-            static DEEPER: AtomicBool = AtomicBool::new(true);
-            if DEEPER.swap(false, Relaxed) {
+            static DEEPER: AtomicU32 = AtomicU32::new(1);
+            if DEEPER.swap(0, Relaxed) == 1 {
                 KEY.with(|inner| assert_eq!(inner.0, "inner"));
                 Says("outer")
             } else {

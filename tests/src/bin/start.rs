@@ -149,7 +149,7 @@ extern "C" fn made<const I: usize>(argc: c_int, argv: *const *const c_char, envp
         (0..)
             .take_while(|i| {
                 // SAFETY: the kernel's lists end with a null, at which this ends.
-                let entry = unsafe { list.add(*i).read() };
+                let entry = unsafe { *list.wrapping_add(*i) };
                 // SAFETY: what is not null is a string.
                 !entry.is_null() && unsafe { CStr::from_ptr(entry) }.count_bytes() < usize::MAX
             })
