@@ -9,7 +9,6 @@
 //! no overflow takes the same way without the line.
 
 use core::ffi::CStr;
-use core::fmt::Write as _;
 use core::ops::Range;
 use core::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
@@ -54,16 +53,11 @@ fn report(info: &Info) {
         && let Some(stack) = overflowed(block, address, info.sp())
     {
         let mut line = Line::new(2);
-        // Errors: there is nobody left to tell.
-        let _ = writeln!(
-            line,
-            "\nthread '{}' (tid {}) has overflowed its stack: it touched {address:#x}, below {:#x}..{:#x} ({} KiB)",
-            name_for_messages(),
-            sys::gettid(),
-            stack.start,
-            stack.end,
-            stack.len() >> 10,
-        );
+        line.text("\nthread '").text(name_for_messages()).text("' (tid ").number(sys::gettid() as usize, 10);
+        line.text(") has overflowed its stack: it touched 0x").number(address, 16);
+        line.text(", below 0x").number(stack.start, 16).text("..0x").number(stack.end, 16);
+        line.text(" (").number(stack.len() >> 10, 10).text(" KiB)\n");
+        // An error: there is nobody left to tell.
         let _ = line.finish();
     }
     let Some(signal) = Signal::from_raw(info.number() as u32) else { return };

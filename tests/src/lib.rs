@@ -69,10 +69,17 @@ pub fn run(env: Env, tests: &[Test]) -> i32 {
     0
 }
 
-/// How long a test goes on that lets everything happen at once: three seconds, or as many as `RT0_STRESS_SECONDS` says.
+/// How many threads show that nothing stays of any: ten thousand, and under an emulator, where each takes a
+/// millisecond, fewer.
+pub fn thousands() -> usize {
+    if emulated() { 2_000 } else { 10_000 }
+}
+
+/// How long a test goes on that lets everything happen at once: three seconds (under an emulator, one), or as many as
+/// `RT0_STRESS_SECONDS` says.
 pub fn stress_time(env: Env) -> Duration {
     let seconds = env.var("RT0_STRESS_SECONDS").and_then(|seconds| seconds.to_str().ok()?.parse().ok());
-    Duration::from_secs(seconds.unwrap_or(3))
+    Duration::from_secs(seconds.unwrap_or_else(|| if emulated() { 1 } else { 3 }))
 }
 
 /// Where the vDSO's image lies; empty where there is none. Its length is that of most: 16 KiB, and nothing that runs is

@@ -97,7 +97,8 @@ enum Task {
     },
     /// Runs the tests, on all machines unless some are named
     ///
-    /// RT0_STRESS_SECONDS=N lets the tests in which everything happens at once go on for so long, natively (CI: 30).
+    /// RT0_STRESS_SECONDS=N lets the tests in which everything happens at once go on for so long, natively and in
+    /// release (CI: 30).
     Test {
         /// Short name, triple, `native` or `all`; may be given several times
         #[arg(long)]

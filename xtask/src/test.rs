@@ -2,7 +2,7 @@
 //!
 //! A test program says with `--list` which tests it has and what each expects; `PROGRAM NAME` runs one. All tests of
 //! all machines go into one queue, from which as many workers take as there are processors; tests marked `alone` come
-//! after that, one at a time.
+//! after that, those of emulators first, and then the native ones, one at a time.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::io::{IsTerminal, Write};
@@ -48,16 +48,27 @@ pub struct Test<'a> {
     pub machine: &'static str,
     /// `bin::name`.
     pub name: String,
-    /// Whether it must have the machine for itself.
-    pub alone: bool,
+    /// Beside which others it runs.
+    pub phase: Phase,
     /// Runs it.
     pub run: Box<dyn Fn() -> Verdict + Send + Sync + 'a>,
+}
+
+/// What runs beside each other; the phases follow in this order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Phase {
+    /// Most tests.
+    Together,
+    /// Tests marked `alone`, under an emulator: it is slow, so that one more of them harms none.
+    Heavy,
+    /// Tests marked `alone`, natively: each has the machine for itself.
+    Alone,
 }
 
 impl<'a> Test<'a> {
     /// A test that may run beside others.
     pub fn new(machine: &'static str, name: impl Into<String>, run: impl Fn() -> Verdict + Send + Sync + 'a) -> Self {
-        Test { machine, name: name.into(), alone: false, run: Box::new(run) }
+        Test { machine, name: name.into(), phase: Phase::Together, run: Box::new(run) }
     }
 
     fn full_name(&self) -> String {
@@ -155,14 +166,14 @@ pub fn run(options: Options, words: &[String], filter: Option<&str>) -> Result<E
     Ok(report.print(&times))
 }
 
-/// Takes the tests from a queue with as many workers as there are processors; then those that must be alone.
+/// Takes the tests of each phase from a queue, with as many workers as there are processors, or one.
 fn run_all(tests: Vec<Test>, report: &mut Report) {
     let workers = thread::available_parallelism().map_or(1, usize::from);
     let total = tests.len();
     report.start(total);
-    let (alone, together): (VecDeque<_>, VecDeque<_>) = tests.into_iter().partition(|test| test.alone);
     let report = Mutex::new(report);
-    for (tests, workers) in [(together, workers), (alone, 1)] {
+    for (phase, workers) in [(Phase::Together, workers), (Phase::Heavy, workers), (Phase::Alone, 1)] {
+        let tests: VecDeque<_> = tests.iter().filter(|test| test.phase == phase).collect();
         let queue = Mutex::new(tests);
         let take = || queue.lock().expect("no worker panics with the queue").pop_front();
         thread::scope(|scope| {
@@ -277,7 +288,8 @@ fn guest_command(machine: &Machine, program: &Path, test: &Expectation) -> Comma
         shell
     };
     command.env_clear().env("PATH", std::env::var_os("PATH").unwrap_or_default());
-    if let (None, Some(seconds)) = (machine.qemu(), std::env::var_os(STRESS)) {
+    let full_speed = machine.qemu().is_none() && machine.target.profile == targets::Profile::Release;
+    if let (true, Some(seconds)) = (full_speed, std::env::var_os(STRESS)) {
         command.env(STRESS, seconds);
     }
     command.envs(test.env.iter().map(|(name, value)| (name, value))).current_dir(root());
@@ -304,7 +316,12 @@ fn guest_tests<'a>(machine: &'a Machine, bin: &str, program: &'a Path) -> Vec<Te
             Ok(test) => test,
             Err(error) => return failed(error),
         };
-        let (name, alone) = (format!("{bin}::{}", test.name), test.alone);
+        let name = format!("{bin}::{}", test.name);
+        let phase = match test.alone {
+            false => Phase::Together,
+            true if machine.qemu().is_some() => Phase::Heavy,
+            true => Phase::Alone,
+        };
         let gap_name = name.clone();
         let run = move || {
             if let (Some(reason), Some(_)) = (&test.native, machine.qemu()) {
@@ -326,7 +343,7 @@ fn guest_tests<'a>(machine: &'a Machine, bin: &str, program: &'a Path) -> Vec<Te
                 (verdict, _) => verdict,
             }
         };
-        tests.push(Test { machine: machine.target.name, name, alone, run: Box::new(run) });
+        tests.push(Test { machine: machine.target.name, name, phase, run: Box::new(run) });
     }
     tests
 }

@@ -14,7 +14,9 @@ use rt0::signal::{self, Action, Signal};
 use rt0::sys;
 use rt0::thread::{self, Builder, JoinHandle, limit_stack_cache, scope, spawn, trim_stack_cache};
 use rt0_tests::seccomp::{Verdict, filter};
-use rt0_tests::{Ended, emulated, fork, mappings, read_file, skip, tests, vm_size_kib, wait_for, wait_until};
+use rt0_tests::{
+    Ended, emulated, fork, mappings, read_file, skip, tests, thousands, vm_size_kib, wait_for, wait_until,
+};
 
 /// Where a thread's mapping is.
 fn here() -> usize {
@@ -223,11 +225,11 @@ tests! {
     }
 
     #[keys("limit=240", "alone")]
-    fn ten_thousand_threads_without_the_cache_leave_nothing() {
+    fn thousands_of_threads_without_the_cache_leave_nothing() {
         limit_stack_cache(0, 0);
         (0..100).for_each(|_| spawn(|| ()).unwrap().join());
         let (maps, size) = (mappings(), vm_size_kib());
-        for round in 0..10_000 {
+        for round in 0..thousands() {
             let handle = spawn(|| ()).unwrap();
             if round % 8 == 0 { drop(handle) } else { handle.join() }
         }

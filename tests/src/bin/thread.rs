@@ -13,7 +13,7 @@ use rt0::signal::{Action, Signal};
 use rt0::thread::{Builder, Thread, spawn};
 use rt0::time::Instant;
 use rt0::{Errno, signal, sys, thread};
-use rt0_tests::{emulated, mappings, read_file, tests, vm_size_kib, wait_until};
+use rt0_tests::{emulated, mappings, read_file, tests, thousands, vm_size_kib, wait_until};
 
 const TICK: Duration = Duration::from_millis(20);
 
@@ -112,24 +112,25 @@ tests! {
     }
 
     #[keys("limit=240", "alone")]
-    fn ten_thousand_joined_threads_leave_nothing() {
+    fn thousands_of_joined_threads_leave_nothing() {
         flat(|| {
-            for _ in 0..10_000 {
+            for _ in 0..thousands() {
                 spawn(|| ()).unwrap().join();
             }
         });
     }
 
     #[keys("limit=240", "alone")]
-    fn ten_thousand_detached_threads_leave_nothing() {
+    fn thousands_of_detached_threads_leave_nothing() {
         static ENDED: AtomicUsize = AtomicUsize::new(0);
         flat(|| {
-            for started in 1..=10_000 {
+            let count = thousands();
+            for started in 1..=count {
                 drop(spawn(|| ENDED.fetch_add(1, Relaxed)).unwrap());
                 // At most 64 at a time.
                 wait_until("threads to end", || ENDED.load(Relaxed) + 64 >= started);
             }
-            wait_until("every thread to end", || ENDED.load(Relaxed) == 10_000);
+            wait_until("every thread to end", || ENDED.load(Relaxed) == count);
         });
     }
 
