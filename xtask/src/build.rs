@@ -200,7 +200,7 @@ fn call<'a>(
             if !missing.is_empty() {
                 let mut hint = String::new();
                 if machine.core != Core::Prebuilt && !built.programs.iter().any(|p| p.machine == machine.target.name) {
-                    hint.push_str("; if crates.io cannot be reached: the source of core needs crates from there");
+                    hint.push_str("; if the registry cannot be reached: the source of core needs crates from there");
                 }
                 let why = format!("cargo's messages above say why{hint}");
                 let line = alone(machine);
