@@ -138,20 +138,9 @@ impl Line {
         self
     }
 
-    /// A number in base 10 or 16: for messages in programs that need no formatting otherwise, which is 3 KiB.
-    pub(crate) fn number(&mut self, mut number: usize, base: usize) -> &mut Line {
-        let mut digits = [b'0'; 20]; // Of 2^64 - 1.
-        let mut first = digits.len();
-        for digit in digits.iter_mut().rev() {
-            *digit = (number % base) as u8;
-            *digit += if *digit < 10 { b'0' } else { b'a' - 10 };
-            number /= base;
-            first -= 1;
-            if number == 0 {
-                break;
-            }
-        }
-        self.bytes(digits.get(first..).unwrap_or_default())
+    /// A number in base 10 or 16; see [`sys::digits`].
+    pub(crate) fn number(&mut self, number: usize, base: usize) -> &mut Line {
+        self.bytes(sys::digits(number, base, &mut [0; 20]))
     }
 
     fn flush(&mut self) {

@@ -650,19 +650,28 @@ fn private_flag(shared: bool) -> u32 {
 /// on stderr and `SIGABRT`, without the formatting machinery and without a working thread pointer.
 #[cold]
 pub(crate) fn die(what: &str, errno: Errno) -> ! {
-    let mut number = [b' ', 0, 0, 0, 0, b'\n'];
-    let mut rest = errno.raw();
-    for digit in number[1..5].iter_mut().rev() {
-        *digit = b'0' + (rest % 10) as u8;
-        rest /= 10;
-    }
-    let zeros = number[1..5].iter().take_while(|digit| **digit == b'0').count();
-    number[zeros] = b' ';
-    for part in [b"rt0: fatal: ", what.as_bytes(), b" failed with errno", &number[zeros..]] {
+    let mut buf = [0; 20];
+    let number = digits(errno.raw() as usize, 10, &mut buf);
+    for part in [b"rt0: fatal: ", what.as_bytes(), b" failed with errno ", number, b"\n"] {
         let _ = write(2, part); // Nobody is left to hear of a failure here.
     }
     let _ = tgkill(getpid(), gettid(), k::SIGABRT);
     exit_group(128 + k::SIGABRT as i32) // Where the signal is blocked or caught.
+}
+
+/// A number's digits in base 10 or 16: for messages in programs that need no formatting otherwise, which is 3 KiB.
+pub(crate) fn digits(mut number: usize, base: usize, buf: &mut [u8; 20]) -> &[u8] {
+    let mut first = buf.len(); // Enough for 2^64 - 1.
+    for digit in buf.iter_mut().rev() {
+        *digit = (number % base) as u8;
+        *digit += if *digit < 10 { b'0' } else { b'a' - 10 };
+        number /= base;
+        first -= 1;
+        if number == 0 {
+            break;
+        }
+    }
+    buf.get(first..).unwrap_or_default()
 }
 
 /// A call's number, and the width of its timespec's seconds.

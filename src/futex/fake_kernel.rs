@@ -1,4 +1,4 @@
-//! The kernel of a model: loom's atomics, and a futex whose sleepers loom schedules.
+//! The kernel of a model: loom's atomics, a futex whose sleepers loom schedules, and values that loom watches.
 //!
 //! A sleep compares and falls asleep in one step, as the kernel does under its lock, and wakes are served first come,
 //! first served. [`interrupt`] and [`expire`] are what happens from outside, a signal and the end of the time: they end
@@ -11,6 +11,7 @@ use std::collections::VecDeque;
 use std::rc::Rc;
 use std::sync::atomic::Ordering::Relaxed;
 
+use loom::cell::UnsafeCell;
 use loom::thread::{self, Thread};
 
 use crate::time::Instant;
@@ -144,4 +145,27 @@ fn end_sleeps(kernel: &mut Kernel, end: End, most: usize, which: impl Fn(&Sleepe
         ended += 1;
     }
     ended
+}
+
+/// A value whose every access must be ordered after the others by what is modelled.
+#[derive(Default)]
+pub(crate) struct Watched(UnsafeCell<u32>);
+
+// SAFETY: loom reports accesses that race.
+unsafe impl Sync for Watched {}
+
+impl Watched {
+    pub(crate) fn add(&self, number: u32) -> u32 {
+        self.0.with_mut(|value| {
+            // SAFETY: loom has seen that nobody else is here.
+            unsafe { *value += number };
+            // SAFETY: as above.
+            unsafe { *value }
+        })
+    }
+
+    pub(crate) fn get(&self) -> u32 {
+        // SAFETY: loom has seen that nobody writes.
+        self.0.with(|value| unsafe { *value })
+    }
 }

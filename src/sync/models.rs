@@ -19,35 +19,11 @@ mod semaphore;
 
 use std::sync::Arc;
 
-use loom::cell::UnsafeCell;
 use loom::thread::{self, JoinHandle};
 
 use super::{Barrier, Channel, Condvar, LazyLock, Mutex, Once, OnceLock, Parker, RecvError, RwLock, Semaphore};
-use crate::futex::fake_kernel::{expire, interrupt, model, model_on};
+use crate::futex::fake_kernel::{Watched, expire, interrupt, model, model_on};
 use crate::time::Instant;
-
-/// A value whose every access must be ordered after the others by what is modelled.
-#[derive(Default)]
-struct Watched(UnsafeCell<u32>);
-
-// SAFETY: loom reports accesses that race.
-unsafe impl Sync for Watched {}
-
-impl Watched {
-    fn add(&self, number: u32) -> u32 {
-        self.0.with_mut(|value| {
-            // SAFETY: loom has seen that nobody else is here.
-            unsafe { *value += number };
-            // SAFETY: as above.
-            unsafe { *value }
-        })
-    }
-
-    fn get(&self) -> u32 {
-        // SAFETY: loom has seen that nobody writes.
-        self.0.with(|value| unsafe { *value })
-    }
-}
 
 /// A thread that has what it needs.
 fn spawn<S: Send + Sync + 'static, R: 'static>(shared: &Arc<S>, run: impl FnOnce(&S) -> R + 'static) -> JoinHandle<R> {

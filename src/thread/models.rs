@@ -8,31 +8,12 @@
 use core::ptr::NonNull;
 use std::sync::Arc;
 
-use loom::cell::UnsafeCell;
 use loom::thread;
 
 use super::cache::{Cache, Keep};
 use super::life::Life;
 use super::scope::Running;
-use crate::futex::fake_kernel::{interrupt, model};
-
-/// A value whose every access must be ordered after the others by what is modelled.
-#[derive(Default)]
-struct Watched(UnsafeCell<u32>);
-
-// SAFETY: loom reports accesses that race.
-unsafe impl Sync for Watched {}
-
-impl Watched {
-    fn add(&self, number: u32) -> u32 {
-        self.0.with_mut(|value| {
-            // SAFETY: loom has seen that nobody else is here.
-            unsafe { *value += number };
-            // SAFETY: as above.
-            unsafe { *value }
-        })
-    }
-}
+use crate::futex::fake_kernel::{Watched, interrupt, model};
 
 /// A thread's mapping.
 struct Memory {
