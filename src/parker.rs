@@ -1,4 +1,14 @@
 //! Waiting for a token.
+//!
+//! Properties, and how they are achieved:
+//!
+//! 1. *A token lets one park go.* Whoever returns with it has cleared TOKEN by a compare-exchange.
+//! 2. *No wake is lost.* Who parks counts itself before it sleeps, in the word that it sleeps on; `unpark` sets TOKEN in one
+//!    step with seeing the count. So either the sleep finds the word changed, or the wake finds the sleeper. Who is woken and
+//!    finds the token taken sleeps again; who gives up leaves by an exchange that sees no token, and takes one that is there.
+//! 3. *`unpark` touches nothing once the token is there.* Only the kernel gets the address.
+//! 4. *What came before an unpark comes before the return of the park that takes its token*, also where the token was there
+//!    already: release in `unpark`, acquire wherever TOKEN is cleared.
 
 use core::fmt;
 use core::sync::atomic::Ordering::{Acquire, Relaxed, Release};

@@ -1,8 +1,14 @@
 //! From the first Rust instruction to the user's main, and back to exit_group(2).
 //!
-//! Nothing of rt0 runs before main that can wait: on x86_64 the thread pointer is set (one call) and the standard
-//! descriptors are looked at (one call). Until the thread pointer is set, nothing may lock, panic or ask for the current
-//! thread. Then come the program's own constructors, if it has any, and main.
+//! What holds, and how:
+//!
+//! 1. *Nothing of rt0 runs before main that can wait.* On x86_64 the thread pointer is set (one call) and the standard
+//!    descriptors are looked at (one call).
+//! 2. *Until the thread pointer is set, nothing locks, panics or asks for the current thread*: [`rust_start`] calls only what
+//!    does not, and what may comes after, in a function of its own ([`run`]).
+//! 3. *No code of the program runs before descriptors 0, 1 and 2 are open.*
+//! 4. *The program's constructors run once, before main, on a main thread that is whole*, in the order of the linker.
+//! 5. *The main thread's thread-locals are destroyed when main has returned*, before the process ends.
 
 use core::ffi::{c_char, c_int};
 

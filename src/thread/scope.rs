@@ -1,4 +1,13 @@
 //! Threads that may borrow, for the scope that they run in ends after them.
+//!
+//! Properties, and how they are achieved:
+//!
+//! 1. *A scope ends after the last use of what its threads borrow.* A thread is counted before it is started, and uncounts
+//!    itself when its closure has returned, its result is settled and its thread-locals are destroyed.
+//! 2. *The end is not missed.* Who waits sets WAITED in one step with seeing the count; the last thread to leave sees it in
+//!    one step with uncounting itself, and wakes.
+//! 3. *A thread that leaves touches nothing of the scope after that.* Only the kernel gets the address.
+//! 4. *A spawn that fails is not waited for*: it uncounts what it counted.
 
 use core::fmt;
 use core::marker::PhantomData;
