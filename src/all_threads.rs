@@ -3,42 +3,44 @@
 //!
 //! ```text
 //!     the caller                                      each other thread
-//!     block the program's signals, lock the list
+//!     block the program's signals, close the list
 //!     the call here; refused? nobody else is touched
 //!     write the request, then for each thread:
 //!       asked = ASKED, tgkill ────────────────────▶   handler: the call; answer = its result
 //!     wait for `REMAINING` to be 0  ◀──────────────   the last one to answer wakes the caller
 //!     compare, look at /proc/self/task
-//!     unlock, unblock
+//!     open the list, unblock
 //! ```
 //!
 //! What must hold, and how it does:
 //!
 //! 1. *Every thread makes the call, once.* A thread is in the list before it runs and until it runs no more of the
-//!    program: [`spawn`](crate::thread::spawn) links it before clone(2) and both are under the lock, a thread unlinks
-//!    itself under the lock when its closure is done. So while the lock is held the threads that could miss the call
-//!    are those in the list. A thread that starts later descends from one that made it, and inherits what the call
-//!    set. `asked` lets a handler answer once, however many signals come.
-//! 2. *No thread is signalled that is not whole.* Its id is in its block before the lock is let go, for clone(2)
+//!    program: [`spawn`](crate::thread::spawn) links it before clone(2) and stays inside the list's gate for both, a
+//!    thread unlinks itself inside the gate when its closure is done. The caller closes the gate, which waits for those
+//!    inside: so while it is closed the threads that could miss the call are those in the list. A thread that starts
+//!    later descends from one that made it, and inherits what the call set. `asked` lets a handler answer once, however
+//!    many signals come.
+//! 2. *No thread is signalled that is not whole.* Its id is in its block before its parent leaves the gate, for clone(2)
 //!    writes it. It starts with every signal blocked and lets the reserved ones through when it has its signal stack;
 //!    till then the request waits, and the caller with it.
-//! 3. *No thread is signalled that is gone.* A thread in the list cannot pass the end of its life, for which it needs
-//!    the lock.
-//! 4. *Whoever waits for the lock can answer.* All that is blocked in that wait are the program's signals. Else two
-//!    callers at once, or a caller and a thread that spawns or ends, would each wait for the other. Whoever has the
-//!    lock may block everything, as spawn does around clone(2): nobody can ask while it has it.
-//! 5. *Nobody holds the lock and waits for whom it holds up.* The program's signals are blocked, so no handler of its
-//!    runs on the holder and wants the lock. Handlers of rt0's own take no lock. The holder waits for answers, which
-//!    need none (4), for threads to be gone that are behind their unlinking, and for nothing else.
+//! 3. *No thread is signalled that is gone.* A thread in the list cannot pass the end of its life, for which it has to
+//!    pass the gate.
+//! 4. *Whoever waits at the gate can answer.* All that is blocked in that wait are the program's signals. Else two
+//!    callers at once, or a caller and a thread that spawns or ends, would each wait for the other. Whoever is inside
+//!    may block everything, as spawn does around clone(2): nobody asks as long as it is.
+//! 5. *Nobody waits for whom it holds up.* Inside the gate everything is blocked, so that no handler runs there, and the
+//!    only wait is for the latch, whose holder waits for nobody. Whoever has closed the gate blocks the program's
+//!    signals, so no handler of its runs and wants the gate; handlers of rt0's own never do. It waits for those inside,
+//!    for answers, which need no gate (4), for threads to be gone that are behind their unlinking, and for nothing else.
 //! 6. *The request is whole when it is read.* It is written before `asked` is set (release) and read after `asked`
 //!    was seen (acquire); answers are written before `REMAINING` is counted down, and read after it was seen at 0.
-//!    The next request waits for the lock, so for all answers.
+//!    The next request waits for the gate, so for all answers.
 //! 7. *No answer is waited for in vain.* Before the call is made anywhere, one signal to the caller itself shows that
 //!    signals arrive at all (an emulator may lack them) and can be queued (`RLIMIT_SIGPENDING`). A thread that cannot
 //!    be signalled after that, or is killed in its call by a filter, is counted as a mismatch.
 //!
 //! `model.rs` explores every order in which callers, a spawning thread, its child and an ending thread may take these
-//! steps, and shows that each of the rules 1, 3 and 4 is needed.
+//! steps, and shows that each of the rules 1 to 4 is needed. The gate has models of its own (`thread/models.rs`).
 //!
 //! The limits: a thread that blocks signal 33 by a raw call is waited for as long as it does; so is one that is
 //! stopped. A blocking call blocks all. What the return from a handler undoes (rt_sigprocmask(2), sigaltstack(2))
@@ -88,7 +90,7 @@ pub unsafe fn syscall(nr: usize, args: [usize; 6]) -> Result<usize> {
     catch()?;
     let before = signal::mask(How::Block, &SigSet::full());
     // SAFETY: 1. is our caller's.
-    let done = unsafe { with_list(&List::lock(), nr, args) };
+    let done = unsafe { with_list(&List::close(), nr, args) };
     signal::mask(How::Set, &before);
     done
 }
@@ -144,7 +146,7 @@ unsafe fn with_list(list: &List, nr: usize, args: [usize; 6]) -> Result<usize> {
 /// How long to wait for answers before a look at who can still give one.
 const LOOK_AFTER: Duration = Duration::from_millis(100);
 
-/// The call to make. Written under the list's lock while nobody is asked.
+/// The call to make. Written while the list is closed and nobody is asked.
 static REQUEST: Request = Request(UnsafeCell::new((0, [0; 6])));
 
 struct Request(UnsafeCell<(usize, [usize; 6])>);

@@ -12,8 +12,8 @@
 //!    to its weight. At a thread's end its clock says how many ticks there should have been: the kernel looks at timers
 //!    100 to 1000 times a second, and so misses those of a thread that was shorter. They make one sample, at the
 //!    function that the thread runs.
-//! 2. *A thread that starts is profiled from its first instruction.* Whoever spawns it sets its timer, on a clock that
-//!    was zero then.
+//! 2. *A thread that starts is profiled from its first instruction.* It sets its timer itself before anything of the
+//!    program runs on it, on a clock that was zero when it was cloned.
 //! 3. *Each tick counts once.* Timers may be refused: by `RLIMIT_SIGPENDING`, a filter, an emulator. Then the process's
 //!    own (setitimer(2), `ITIMER_PROF`) runs as well; its ticks count on threads without a timer, and on the others
 //!    theirs. A `SIGPROF` from anywhere else does not count. It is the fallback, for it counts whole ticks of the
@@ -22,8 +22,8 @@
 //! 4. *No timer outlives its thread.* The thread deletes it at its end, with all signals blocked.
 //! 5. *The handler waits for nobody*, and touches its own thread's stack, block and ring. It stays installed after
 //!    [`stop`]: a tick that is on its way finds it and nothing to do, where the default would end the process.
-//! 6. *Start, stop, and the coming and going of threads exclude each other*: all are under the lock of the list of
-//!    threads.
+//! 6. *Start, stop, and the coming and going of threads exclude each other*: the list of threads is closed for the first
+//!    two, and who comes or goes while a profile runs has its links.
 
 mod ring;
 mod stack;
@@ -42,7 +42,7 @@ use crate::arch::{Arch, Cpu};
 use crate::errno::{Errno, Result};
 use crate::signal::{self, Action, How, Info, SigSet, Signal};
 use crate::sys::{self, Timespec};
-use crate::thread::{self, Block, List, this_block};
+use crate::thread::{self, Block, Links, List, Profiler, this_block};
 use ring::Ring;
 
 /// The most addresses in a sample's stack.
@@ -73,6 +73,7 @@ pub fn start(hz: u32) -> Result<()> {
         }
         list.link_main();
         list.bury_the_dead();
+        list.set_profiler(&Profiler { enter, leave });
         know_main_stack();
         // SAFETY: 1. `tick` waits for nobody and touches what (5) says.
         unsafe { signal::sigaction(Signal::SIGPROF, Action::info(tick)) }?;
@@ -159,15 +160,15 @@ impl Drop for Drainer {
     }
 }
 
-/// Calls `f` with the list of threads locked; the program's signals are blocked, for their handlers might want it too.
+/// Calls `f` with the list of threads closed; the program's signals are blocked, for their handlers might want it too.
 fn with_list<T>(f: impl FnOnce(&List) -> T) -> T {
     let before = signal::mask(How::Block, &SigSet::full());
-    let done = f(&List::lock());
+    let done = f(&List::close());
     signal::mask(How::Set, &before);
     done
 }
 
-/// What is going on. Touched under the lock of the list of threads.
+/// What is going on. Changed while the list of threads is closed, read by who has its links.
 struct Session {
     /// Nanoseconds of CPU time between two samples of a thread; 0 if nobody profiles.
     period: Cell<u64>,
@@ -219,7 +220,7 @@ pub(crate) struct Slot {
     ring: AtomicPtr<Ring>,
     /// The weight of the timer's ticks so far. The handler adds to it.
     counted: AtomicU32,
-    /// The timer, and the moment on the thread's clock of its first tick. Touched under the list's lock.
+    /// The timer, and the moment on the thread's clock of its first tick. Touched by who has the list's links.
     timer: Cell<(i32, u64)>,
 }
 
@@ -234,35 +235,36 @@ impl Slot {
     }
 }
 
-/// Profiles a thread that was just cloned, if anybody profiles (2).
-pub(crate) fn enter(list: &List, thread: NonNull<Block>) {
-    if SESSION.0.period.get() != 0 {
-        // SAFETY: a block stays as long as it is linked.
-        let thread = unsafe { thread.as_ref() };
-        if profile(list, thread, 0).is_err() {
+/// Profiles the calling thread, which has just started, if anybody profiles (2) and it was not found in the list by
+/// [`start`].
+fn enter(links: &Links, thread: NonNull<Block>) {
+    // SAFETY: a block stays as long as it is linked.
+    let thread = unsafe { thread.as_ref() };
+    if SESSION.0.period.get() != 0 && thread.profile.token.load(Relaxed) != SESSION.0.token.get() {
+        if profile(links, thread, 0).is_err() {
             UNPROFILED.fetch_add(1, Relaxed);
         }
     }
 }
 
 /// The end of a thread's profile: called by the thread itself, with all signals blocked, or after it ended (4).
-pub(crate) fn leave(list: &List, thread: NonNull<Block>) {
+fn leave(links: &Links, thread: NonNull<Block>) {
     // SAFETY: the caller's list still held the block.
     let block = unsafe { thread.as_ref() };
     if delete_timer(block) && thread == this_block() {
         count_what_is_missing(block);
     }
     if let Some(ring) = NonNull::new(block.profile.ring.swap(null_mut(), Relaxed)) {
-        ring::give_back(list, ring);
+        ring::give_back(links, ring);
     }
 }
 
 /// Gives a thread a ring and a timer, whose first tick is within a period after `since` on the thread's clock. Any
 /// refusal leaves it to the process's timer (3).
-fn profile(list: &List, thread: &Block, since: u64) -> Result<()> {
+fn profile(links: &Links, thread: &Block, since: u64) -> Result<()> {
     let (slot, session) = (&thread.profile, &SESSION.0);
     if slot.ring.load(Relaxed).is_null() {
-        slot.ring.store(ring::take(list)?.as_ptr(), Release); // Zeroed by the kernel before the handler finds it.
+        slot.ring.store(ring::take(links)?.as_ptr(), Release); // Zeroed by the kernel before the handler finds it.
     }
     let (tid, token, first) = (thread.tid(), session.token.get(), since + session.first_tick());
     let timer = match sys::timer_create(sys::cpu_clock(tid), tid, k::SIGPROF, token) {

@@ -37,6 +37,7 @@
 //! All threads are in a list (`list.rs`), which `all_threads` goes through.
 
 mod cache;
+mod gate;
 mod interrupt;
 mod life;
 mod list;
@@ -74,10 +75,11 @@ use crate::time::{ClockId, Instant};
 use crate::tls::{self, Image, Layout};
 use crate::vdso;
 use life::Life;
+use list::Passage;
 use stack::{Mapping, STACK_ALIGN};
 
 pub use interrupt::Generation;
-pub(crate) use list::List;
+pub(crate) use list::{Links, List, Profiler};
 pub use local::{AccessError, LocalKey};
 pub(crate) use overflow::main_stack_end;
 pub use overflow::report_overflows;
@@ -237,9 +239,8 @@ fn start(&Ready { block, stack, thread_pointer, .. }: &Ready) -> Result<()> {
         let before = signal::block_everything();
         // SAFETY: nobody else has the block until it is linked.
         unsafe { (*block.as_ptr()).mask = before };
-        let list = List::lock_in_silence();
-        list.link_main();
-        list.link(block);
+        let passage = Passage::enter_in_silence();
+        passage.link(block);
         let args = CloneArgs {
             flags: FLAGS as usize,
             stack,
@@ -250,11 +251,10 @@ fn start(&Ready { block, stack, thread_pointer, .. }: &Ready) -> Result<()> {
         };
         // SAFETY: 1. Carved so. 2. In the mapping, which the caller leaves to the block's references. 3. Blocked above.
         let cloned = unsafe { sys::clone_thread(&args) };
-        match cloned {
-            Ok(_) => profile::enter(&list, block),
-            Err(_) => list.unlink(block),
-        }
-        drop(list);
+        if cloned.is_err() {
+            passage.unlink(block);
+        } // Else it may have ended by now, and its memory be another's.
+        drop(passage);
         before.restore();
         match cloned {
             Ok(_) => return Ok(()),
@@ -283,12 +283,13 @@ pub(crate) unsafe extern "C" fn rust_thread(block: *mut u8) -> ! {
     if let Some(name) = this.name() {
         sys::prctl_set_name(kernel_name(name).as_c_str());
     }
+    list::profile_from_start(NonNull::from_ref(this));
     this.mask.restore();
     // SAFETY: `launch` is what `run` was made for, and it runs once.
     unsafe { (this.run)(this) };
     this.destructors.run();
     signal::block_everything();
-    List::lock_in_silence().unlink(NonNull::from_ref(this));
+    Passage::enter_in_silence().unlink(NonNull::from_ref(this));
     this.interrupts.end();
     // No handler asks for random bytes any more, so no state is taken after this.
     this.random.give_back();
@@ -347,7 +348,7 @@ pub(crate) struct Block {
     life: Life,
     parker: Parker,
     interrupts: interrupt::Interrupts,
-    links: list::Links,
+    neighbours: list::Neighbours,
     pub(crate) mailbox: Mailbox,
     destructors: local::Destructors,
     /// What the vDSO makes this thread's random bytes with.
@@ -378,7 +379,7 @@ impl Block {
             life: Life::new(),
             parker: Parker::new(),
             interrupts: interrupt::Interrupts::new(),
-            links: list::Links::new(),
+            neighbours: list::Neighbours::new(),
             mailbox: Mailbox::new(),
             destructors: local::Destructors::new(),
             random: vdso::StateSlot::new(),

@@ -1,7 +1,7 @@
 //! The protocol of `all_threads` and the thread list, in every order that its steps can be taken in.
 //!
-//! A step is what a thread does at once as far as others can tell: take the lock, link a block, clone, signal,
-//! answer. Two threads make a call on all, one spawns, one ends, and the child ends too; and somebody sends one
+//! A step is what a thread does at once as far as others can tell: enter the gate, link a block, clone, close the gate,
+//! signal, answer. Two threads make a call on all, one spawns, one ends, and the child ends too; and somebody sends one
 //! signal 33 more. Whatever the order, everyone comes to an end, each thread that runs the program has made each call
 //! once, and no handler runs where none may. Then one rule at a time is broken, and the model must find out: so it
 //! can.
@@ -12,12 +12,14 @@ use std::vec::Vec;
 /// What the protocol demands, each of which can be left out.
 #[derive(Clone, Copy)]
 struct Rules {
-    /// Property 4: whoever waits for the lock lets signal 33 through.
+    /// Property 4: whoever waits at the gate lets signal 33 through.
     listens_while_waiting: bool,
-    /// Property 1: a thread leaves the list under the lock.
-    ends_under_lock: bool,
-    /// Property 1: a thread is linked and cloned under one lock.
-    spawns_under_lock: bool,
+    /// Property 3: a thread leaves the list inside the gate.
+    ends_inside: bool,
+    /// Property 1: a thread is linked and cloned in one stay inside the gate.
+    spawns_inside: bool,
+    /// Property 1: whoever closes the gate waits for those inside.
+    waits_for_those_inside: bool,
     /// Property 2: a child starts with everything blocked.
     child_starts_deaf: bool,
     /// Property 1: a thread answers once, however many signals come.
@@ -26,8 +28,9 @@ struct Rules {
 
 const KEPT: Rules = Rules {
     listens_while_waiting: true,
-    ends_under_lock: true,
-    spawns_under_lock: true,
+    ends_inside: true,
+    spawns_inside: true,
+    waits_for_those_inside: true,
     child_starts_deaf: true,
     answers_once: true,
 };
@@ -55,15 +58,17 @@ enum At {
     /// Cloned, and without its signal stack.
     Starting,
     Running,
-    /// Everything is blocked, and the lock is tried.
+    /// Everything is blocked, and the gate is tried.
     Trying,
-    /// It waits for the lock.
+    /// It waits until nobody else has closed the gate.
     Waiting,
-    /// It has the lock after it waited, and blocks everything again.
-    GotIt,
-    /// It has the lock. The number is how far its work has come.
+    /// It is inside after it waited, and blocks everything again.
+    GotIn,
+    /// It has closed the gate, and waits for those inside.
+    Closing,
+    /// It is inside, or has the gate for itself. The number is how far its work has come.
     Holding(u8),
-    /// It has let go of the lock.
+    /// It has left the gate.
     Released,
     Done,
     Gone,
@@ -84,7 +89,9 @@ struct Thread {
 #[derive(Clone, PartialEq, Eq, Hash)]
 struct State {
     threads: [Thread; THREADS],
-    holder: Option<usize>,
+    /// Who has closed the gate.
+    closed: Option<usize>,
+    inside: [bool; THREADS],
     request: usize,
     remaining: u8,
     /// Nobody has sent the signal that means nothing.
@@ -97,7 +104,7 @@ impl State {
             |at, listed| Thread { at, listens: listed, pending: false, asked: false, listed, made: [0; CALLS] };
         let mut threads = [thread(At::Running, true); THREADS];
         threads[CHILD] = thread(At::Nowhere, false);
-        State { threads, holder: None, request: 0, remaining: 0, stray_signal: true }
+        State { threads, closed: None, inside: [false; THREADS], request: 0, remaining: 0, stray_signal: true }
     }
 
     /// Every state that one step leads to; an error if a step must not be.
@@ -148,10 +155,10 @@ impl State {
     /// A thread's next step, if it can take it now.
     fn step(&mut self, who: usize, rules: &Rules) -> Result<bool, &'static str> {
         let at = self.threads[who].at;
-        let needs_lock = match PROGRAMS[who] {
-            Program::Call(_) => true,
-            Program::Spawn => rules.spawns_under_lock,
-            Program::End => rules.ends_under_lock,
+        let goes_inside = match PROGRAMS[who] {
+            Program::Call(_) => false,
+            Program::Spawn => rules.spawns_inside,
+            Program::End => rules.ends_inside,
         };
         let next = match (at, PROGRAMS[who]) {
             (At::Nowhere | At::Done | At::Gone, _) => return Ok(false),
@@ -166,20 +173,26 @@ impl State {
             }
             (At::Running, _) => {
                 self.threads[who].listens = false;
-                if needs_lock { At::Trying } else { At::Holding(0) }
+                if goes_inside { At::Trying } else { At::Holding(0) }
             }
-            (At::Trying, _) if self.take_lock(who) => At::Holding(0),
+            (At::Trying, _) if self.enter(who) => At::Holding(0),
             (At::Trying, _) => {
                 self.threads[who].listens = rules.listens_while_waiting;
                 At::Waiting
             }
-            (At::Waiting, _) if !self.take_lock(who) => return Ok(false),
-            (At::Waiting, Program::Call(_)) => {
+            (At::Waiting, Program::Call(_)) if self.closed.is_none() => {
+                self.closed = Some(who);
+                At::Closing
+            }
+            (At::Waiting, Program::Call(_)) => return Ok(false),
+            (At::Closing, _) if rules.waits_for_those_inside && self.inside.contains(&true) => return Ok(false),
+            (At::Closing, _) => {
                 self.threads[who].listens = true;
                 At::Holding(0)
             }
-            (At::Waiting, _) => At::GotIt,
-            (At::GotIt, _) => {
+            (At::Waiting, _) if !self.enter(who) => return Ok(false),
+            (At::Waiting, _) => At::GotIn,
+            (At::GotIn, _) => {
                 self.threads[who].listens = false;
                 At::Holding(0)
             }
@@ -188,7 +201,7 @@ impl State {
                 None => return Ok(false),
             },
             (At::Holding(0), Program::Spawn) => {
-                self.threads[CHILD].listed = rules.spawns_under_lock;
+                self.threads[CHILD].listed = rules.spawns_inside;
                 At::Holding(1)
             }
             (At::Holding(1), Program::Spawn) => {
@@ -198,7 +211,9 @@ impl State {
                 At::Holding(2)
             }
             (At::Holding(_), Program::Spawn) => {
-                self.threads[CHILD].listed = true;
+                if !rules.spawns_inside {
+                    self.threads[CHILD].listed = true;
+                }
                 self.release(who)
             }
             (At::Holding(_), Program::End) => {
@@ -254,18 +269,14 @@ impl State {
         (0..THREADS).filter(move |&other| other != who && self.threads[other].listed)
     }
 
-    fn take_lock(&mut self, who: usize) -> bool {
-        let free = self.holder.is_none();
-        if free {
-            self.holder = Some(who);
-        }
-        free
+    fn enter(&mut self, who: usize) -> bool {
+        self.inside[who] = self.closed.is_none();
+        self.inside[who]
     }
 
     fn release(&mut self, who: usize) -> At {
-        if self.holder == Some(who) {
-            self.holder = None;
-        }
+        self.inside[who] = false;
+        self.closed.take_if(|closer| *closer == who);
         At::Released
     }
 
@@ -309,13 +320,18 @@ fn without_listening_while_waiting_there_is_a_deadlock() {
 }
 
 #[test]
-fn without_the_lock_at_its_end_a_thread_is_signalled_that_is_gone() {
-    assert!(explore(Rules { ends_under_lock: false, ..KEPT }).is_err());
+fn unless_a_thread_ends_inside_one_is_signalled_that_is_gone() {
+    assert!(explore(Rules { ends_inside: false, ..KEPT }).is_err());
 }
 
 #[test]
-fn without_the_lock_around_clone_a_child_is_missed() {
-    assert!(explore(Rules { spawns_under_lock: false, ..KEPT }).is_err());
+fn unless_a_thread_is_cloned_inside_it_is_missed() {
+    assert!(explore(Rules { spawns_inside: false, ..KEPT }).is_err());
+}
+
+#[test]
+fn without_waiting_for_those_inside_a_thread_is_missed_or_signalled_that_is_not_there() {
+    assert!(explore(Rules { waits_for_those_inside: false, ..KEPT }).is_err());
 }
 
 #[test]

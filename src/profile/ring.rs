@@ -25,7 +25,7 @@ use linux_raw_sys::general as k;
 use super::DEPTH;
 use crate::errno::Result;
 use crate::sys;
-use crate::thread::List;
+use crate::thread::Links;
 
 /// A power of two: positions count on for ever, and wrap where an address does.
 const WORDS: usize = 8192;
@@ -41,7 +41,7 @@ pub(super) struct Ring {
     lost: AtomicU32,
     /// Written before the ring is in [`ALL`], and never again.
     next: Cell<*const Ring>,
-    /// Touched under the lock of the list of threads.
+    /// Touched by who has the links of the list of threads.
     next_free: Cell<*const Ring>,
     words: [UnsafeCell<usize>; WORDS],
 }
@@ -66,8 +66,8 @@ pub(super) fn all() -> impl Iterator<Item = &'static Ring> {
 }
 
 /// A ring that no thread has. `ENOMEM`.
-pub(super) fn take(_: &List) -> Result<NonNull<Ring>> {
-    // Relaxed: the lock orders.
+pub(super) fn take(_: &Links) -> Result<NonNull<Ring>> {
+    // Relaxed: whoever had the links before comes before.
     if let Some(ring) = NonNull::new(FREE.load(Relaxed)) {
         // SAFETY: rings stay.
         FREE.store(unsafe { ring.as_ref() }.next_free.replace(null()).cast_mut(), Relaxed);
@@ -85,7 +85,7 @@ pub(super) fn take(_: &List) -> Result<NonNull<Ring>> {
 }
 
 /// Takes back the ring of a thread that will produce no more.
-pub(super) fn give_back(_: &List, ring: NonNull<Ring>) {
+pub(super) fn give_back(_: &Links, ring: NonNull<Ring>) {
     // SAFETY: rings stay.
     unsafe { ring.as_ref() }.next_free.set(FREE.load(Relaxed));
     FREE.store(ring.as_ptr(), Relaxed);

@@ -1,66 +1,127 @@
 //! Every thread that is: the main one and those that [`spawn`](super::spawn) made, linked through their blocks.
 //!
-//! A lock guards the list, and whoever holds it waits only for what the holders of no lock do. `all_threads` relies
-//! on how it is used; the properties are written down there.
+//! Threads come and go side by side, each inside the gate (`gate.rs`), and touch links under its latch. `all_threads` and
+//! `profile` close the gate: then nobody comes or goes. They rely on how it is used; the properties are written down
+//! in `all_threads`.
 
 use core::cell::{Cell, UnsafeCell};
+use core::ops::Deref;
 use core::ptr::{NonNull, null_mut};
-use core::sync::atomic::{
-    AtomicU32,
-    Ordering::{Acquire, Relaxed, Release, SeqCst},
-    fence,
-};
+use core::sync::atomic::{AtomicPtr, Ordering::Relaxed};
 
+use super::gate::{Gate, Latch};
 use super::{Block, this_block};
 use crate::signal::{self, How, SigSet};
-use crate::{futex, profile};
 
-/// A block's neighbours in the list. Touched under the lock only.
-pub(super) struct Links {
+/// A block's neighbours in the list. Touched by whoever has the [`Links`] only.
+pub(super) struct Neighbours {
     previous: Cell<*mut Block>,
     next: Cell<*mut Block>,
     linked: Cell<bool>,
 }
 
-impl Links {
-    pub(super) const fn new() -> Links {
-        Links { previous: Cell::new(null_mut()), next: Cell::new(null_mut()), linked: Cell::new(false) }
+impl Neighbours {
+    pub(super) const fn new() -> Neighbours {
+        Neighbours { previous: Cell::new(null_mut()), next: Cell::new(null_mut()), linked: Cell::new(false) }
     }
 }
 
-static LOCK: Lock = Lock { next: AtomicU32::new(0), turn: AtomicU32::new(0) };
-static FIRST: First = First(UnsafeCell::new(null_mut()));
+/// The list's guards and its beginning.
+struct Threads {
+    gate: Gate,
+    latch: Latch,
+    first: UnsafeCell<*mut Block>,
+    /// Set while the gate is closed.
+    profiler: AtomicPtr<Profiler>,
+}
 
-struct First(UnsafeCell<*mut Block>);
+// SAFETY: only who has the `Links` touches `first`, and there is one at a time.
+unsafe impl Sync for Threads {}
 
-// SAFETY: only a `List` touches it, and there is one at a time.
-unsafe impl Sync for First {}
+#[cfg(not(all(loom, test)))]
+fn threads() -> &'static Threads {
+    static THREADS: Threads = Threads {
+        gate: Gate::new(),
+        latch: Latch::new(),
+        first: UnsafeCell::new(null_mut()),
+        profiler: AtomicPtr::new(null_mut()),
+    };
+    &THREADS
+}
 
-/// The list, while its lock is held: nobody else adds to it or takes from it.
-pub(crate) struct List(());
+#[cfg(all(loom, test))]
+fn threads() -> &'static Threads {
+    unreachable!("a model has its own gate")
+}
 
-impl List {
-    /// Takes the lock. A handler that ran while it is held could want it again, so the program's signals are blocked;
-    /// the reserved ones are not, so that whoever holds it can be answered meanwhile.
-    pub(crate) fn lock() -> List {
-        LOCK.lock();
-        List(())
-    }
+/// What is done with threads that come and go when they are profiled: a program that never asks for that has no profiler
+/// in it.
+pub(crate) struct Profiler {
+    /// For the calling thread, which has just started, with all signals blocked. It may be known already.
+    pub(crate) enter: fn(&Links, NonNull<Block>),
+    /// For one that leaves the list: called by the thread itself, with all signals blocked, or after it ended.
+    pub(crate) leave: fn(&Links, NonNull<Block>),
+}
 
-    /// Takes the lock where every signal is blocked and stays so; only if somebody else holds it the reserved ones
-    /// are let through until it is there, for the holder may be waiting for this thread's answer.
-    pub(super) fn lock_in_silence() -> List {
-        if !LOCK.try_lock() {
+/// A way into the list and out of it, for one thread; others have theirs at the same time. All signals are blocked.
+pub(super) struct Passage(());
+
+impl Passage {
+    /// Enters where every signal is blocked and stays so; only if somebody has closed the list the reserved ones are let
+    /// through until it is open again, for he may be waiting for this thread's answer.
+    pub(super) fn enter_in_silence() -> Passage {
+        if !threads().gate.try_enter() {
             signal::mask(How::Set, &SigSet::full());
-            LOCK.lock();
+            threads().gate.enter_in_turn();
             signal::block_everything();
         }
-        List(())
+        Passage(())
     }
 
+    /// Puts in a thread that is about to be cloned.
+    pub(super) fn link(&self, block: NonNull<Block>) {
+        threads().latch.with(|| {
+            let links = Links(());
+            links.link_main();
+            links.link(block);
+        });
+    }
+
+    /// Takes out a thread that ends, or was not cloned.
+    pub(super) fn unlink(&self, block: NonNull<Block>) {
+        threads().latch.with(|| Links(()).unlink(block));
+    }
+}
+
+/// Has the calling thread profiled from its start, if anybody profiles.
+///
+/// Whoever sets the profiler does so before the list is open to the thread's parent, and then it is seen here, or finds
+/// the thread in the list.
+pub(super) fn profile_from_start(block: NonNull<Block>) {
+    if let Some(profiler) = profiler() {
+        let _passage = Passage::enter_in_silence();
+        threads().latch.with(|| (profiler.enter)(&Links(()), block));
+    }
+}
+
+fn profiler() -> Option<&'static Profiler> {
+    // SAFETY: set from a reference that lasts. Relaxed: it never changed.
+    unsafe { threads().profiler.load(Relaxed).as_ref() }
+}
+
+impl Drop for Passage {
+    fn drop(&mut self) {
+        threads().gate.leave();
+    }
+}
+
+/// The right to change the list: others may be coming and going, but not at this moment.
+pub(crate) struct Links(());
+
+impl Links {
     fn first(&self) -> &Cell<*mut Block> {
-        // SAFETY: this is the only `List`, and the reference lives no longer.
-        unsafe { Cell::from_mut(&mut *FIRST.0.get()) }
+        // SAFETY: these are the only `Links`, and the reference lives no longer.
+        unsafe { Cell::from_mut(&mut *threads().first.get()) }
     }
 
     /// Sees to it that the main thread is in it. If nobody is, there never was another, and the caller is the main
@@ -71,31 +132,50 @@ impl List {
         }
     }
 
-    pub(super) fn link(&self, block: NonNull<Block>) {
+    fn link(&self, block: NonNull<Block>) {
         let first = self.first().replace(block.as_ptr());
-        let links = self.links(block);
+        let links = self.neighbours(block);
         links.linked.set(true);
         links.next.set(first);
         if let Some(first) = NonNull::new(first) {
-            self.links(first).previous.set(block.as_ptr());
+            self.neighbours(first).previous.set(block.as_ptr());
         }
     }
 
     /// Takes out a block, if it is in.
-    pub(super) fn unlink(&self, block: NonNull<Block>) {
-        let links = self.links(block);
+    fn unlink(&self, block: NonNull<Block>) {
+        let links = self.neighbours(block);
         if !links.linked.replace(false) {
             return;
         }
-        profile::leave(self, block);
+        if let Some(profiler) = profiler() {
+            (profiler.leave)(self, block);
+        }
         let (previous, next) = (links.previous.replace(null_mut()), links.next.replace(null_mut()));
         match NonNull::new(previous) {
-            Some(previous) => self.links(previous).next.set(next),
+            Some(previous) => self.neighbours(previous).next.set(next),
             None => self.first().set(next),
         }
         if let Some(next) = NonNull::new(next) {
-            self.links(next).previous.set(previous);
+            self.neighbours(next).previous.set(previous);
         }
+    }
+
+    fn neighbours(&self, block: NonNull<Block>) -> &Neighbours {
+        // SAFETY: a block stays as long as it is linked, and its neighbours are touched by whoever has the links alone.
+        unsafe { &(*block.as_ptr()).neighbours }
+    }
+}
+
+/// The list, while nobody else adds to it or takes from it.
+pub(crate) struct List(Links);
+
+impl List {
+    /// Closes the list. A handler that ran meanwhile could want it too, so the program's signals are blocked; the reserved
+    /// ones are not, so that whoever has closed it can be answered meanwhile.
+    pub(crate) fn close() -> List {
+        threads().gate.close();
+        List(Links(()))
     }
 
     /// Takes out who ended without leaving: by exit(2) in a call of the program's own, or killed by a filter. Their
@@ -110,62 +190,33 @@ impl List {
         }
     }
 
+    /// Has threads that come and go profiled from now on. What was set stays, so that whatever a thread was given is
+    /// taken back from it.
+    pub(crate) fn set_profiler(&self, profiler: &'static Profiler) {
+        threads().profiler.store(core::ptr::from_ref(profiler).cast_mut(), Relaxed);
+    }
+
     /// All threads.
     pub(crate) fn iter(&self) -> impl Iterator<Item = NonNull<Block>> + '_ {
         let mut next = NonNull::new(self.first().get());
         core::iter::from_fn(move || {
             let block = next?;
-            next = NonNull::new(self.links(block).next.get());
+            next = NonNull::new(self.neighbours(block).next.get());
             Some(block)
         })
     }
+}
 
-    fn links(&self, block: NonNull<Block>) -> &Links {
-        // SAFETY: a block stays as long as it is linked, and its links are touched under the lock alone.
-        unsafe { &(*block.as_ptr()).links }
+impl Deref for List {
+    type Target = Links;
+
+    fn deref(&self) -> &Links {
+        &self.0
     }
 }
 
 impl Drop for List {
     fn drop(&mut self) {
-        LOCK.unlock();
-    }
-}
-
-/// A lock that is taken in the order in which it was asked for: one call on all threads after another must not keep a
-/// thread from starting or ending.
-struct Lock {
-    /// The number that the next who asks gets.
-    next: AtomicU32,
-    /// The number that has its turn; the lock is free when that is nobody's yet.
-    turn: AtomicU32,
-}
-
-impl Lock {
-    fn try_lock(&self) -> bool {
-        // Acquire, here and below: pairs with the release in `unlock`.
-        let turn = self.turn.load(Acquire);
-        self.next.compare_exchange(turn, turn.wrapping_add(1), Relaxed, Relaxed).is_ok()
-    }
-
-    fn lock(&self) {
-        let number = self.next.fetch_add(1, Relaxed);
-        fence(SeqCst); // Asking comes before looking; `unlock` has them the other way round, and one of the two sees.
-        loop {
-            let turn = self.turn.load(Acquire);
-            if turn == number {
-                return;
-            }
-            let _ = futex::wait(&self.turn, turn);
-        }
-    }
-
-    fn unlock(&self) {
-        let turn = self.turn.load(Relaxed).wrapping_add(1);
-        self.turn.store(turn, Release);
-        fence(SeqCst);
-        if self.next.load(Relaxed) != turn {
-            futex::wake_all(&self.turn); // They are few, and one of them is it.
-        }
+        threads().gate.open();
     }
 }

@@ -1,4 +1,4 @@
-//! Models of a thread's life, of the cache of stacks and of scopes: each runs in every way in which its threads can follow
+//! Models of a thread's life, of the cache of stacks, of the list's gate and of scopes: each runs in every way in which its threads can follow
 //! each other, with at most so many preemptions in each as the first argument of [`model`] says.
 //!
 //! A thread of the model is a thread of rt0's from its closure's return on; at its end the model's kernel clears the tid word
@@ -11,6 +11,7 @@ use std::sync::Arc;
 use loom::thread;
 
 use super::cache::{Cache, Keep};
+use super::gate::{Gate, Latch};
 use super::life::Life;
 use super::scope::Running;
 use crate::futex::fake_kernel::{Watched, interrupt, model};
@@ -281,6 +282,91 @@ fn loom_a_look_at_what_does_not_fit_loses_nothing() {
             out += 1;
         }
         assert_eq!(out, 2 + put);
+    });
+}
+
+type Guarded = (Gate, Latch, Watched, Watched);
+
+/// Comes or goes.
+fn pass((gate, latch, links, _): &Guarded) {
+    if !gate.try_enter() {
+        gate.enter_in_turn();
+    }
+    latch.with(|| links.add(1));
+    gate.leave();
+}
+
+/// Makes a call on all threads.
+fn close((gate, _, links, request): &Guarded) {
+    gate.close();
+    links.add(1);
+    request.add(1);
+    gate.open();
+}
+
+/// Two others do this and that while the model's own thread does the third.
+fn at_the_gate(first: fn(&Guarded), second: fn(&Guarded), third: fn(&Guarded)) -> (u32, u32) {
+    let guarded = Arc::new((Gate::new(), Latch::new(), Watched::default(), Watched::default()));
+    let others = [first, second].map(|act| {
+        let guarded = guarded.clone();
+        thread::spawn(move || act(&guarded))
+    });
+    interrupt();
+    third(&guarded);
+    for other in others {
+        other.join().unwrap();
+    }
+    (guarded.2.get(), guarded.3.get())
+}
+
+#[test]
+fn loom_nobody_is_inside_a_closed_gate_and_all_come_through() {
+    model(3, || assert_eq!(at_the_gate(pass, pass, close), (3, 1)));
+}
+
+#[test]
+fn loom_two_who_close_the_gate_do_so_one_after_the_other() {
+    model(3, || assert_eq!(at_the_gate(close, pass, close), (3, 2)));
+}
+
+#[test]
+fn loom_who_finds_the_gate_closed_waits_for_nobody_else() {
+    model(8, || {
+        let shared = Arc::new((Gate::new(), Watched::default()));
+        shared.0.close();
+        let late = {
+            let shared = shared.clone();
+            thread::spawn(move || {
+                let at_once = shared.0.try_enter();
+                if !at_once {
+                    shared.0.enter_in_turn();
+                }
+                assert_eq!(shared.1.get(), 1);
+                shared.0.leave();
+            })
+        };
+        shared.1.add(1);
+        shared.0.open();
+        assert!(shared.0.try_enter(), "nobody has closed it");
+        shared.0.leave();
+        late.join().unwrap();
+    });
+}
+
+#[test]
+fn loom_the_latch_is_one_threads_at_a_time() {
+    model(6, || {
+        let shared = Arc::new((Latch::new(), Watched::default()));
+        let others: [_; 2] = core::array::from_fn(|_| {
+            let shared = shared.clone();
+            thread::spawn(move || shared.0.with(|| shared.1.add(1)))
+        });
+        shared.0.with(|| shared.1.add(1));
+        interrupt();
+        for thread in others {
+            thread.join().unwrap();
+        }
+        assert_eq!(shared.0.with(|| shared.1.get()), 3);
     });
 }
 
