@@ -309,8 +309,15 @@ tests! {
             burn(1_000_000);
             (sys::gettid(), thread_time())
         };
+        static HAS_STARTED: AtomicBool = AtomicBool::new(false);
         start(HZ).unwrap();
-        let first = thread::spawn(work).unwrap();
+        let first = thread::spawn(move || {
+            HAS_STARTED.store(true, Relaxed);
+            work()
+        }).unwrap();
+        while !HAS_STARTED.load(Relaxed) {
+            thread::yield_now();
+        }
         allow_timers(false);
         let others = [thread::spawn(work).unwrap(), thread::spawn(work).unwrap()];
         let main = work();
