@@ -168,7 +168,8 @@ fn with_list<T>(f: impl FnOnce(&List) -> T) -> T {
     done
 }
 
-/// What is going on. Changed while the list of threads is closed, read by who has its links.
+/// What is going on. Touched by who has the links of the list of threads; that it goes on changes while the list is
+/// closed only.
 struct Session {
     /// Nanoseconds of CPU time between two samples of a thread; 0 if nobody profiles.
     period: Cell<u64>,
@@ -240,10 +241,9 @@ impl Slot {
 fn enter(links: &Links, thread: NonNull<Block>) {
     // SAFETY: a block stays as long as it is linked.
     let thread = unsafe { thread.as_ref() };
-    if SESSION.0.period.get() != 0 && thread.profile.token.load(Relaxed) != SESSION.0.token.get() {
-        if profile(links, thread, 0).is_err() {
-            UNPROFILED.fetch_add(1, Relaxed);
-        }
+    let must_be = SESSION.0.period.get() != 0 && thread.profile.token.load(Relaxed) != SESSION.0.token.get();
+    if must_be && profile(links, thread, 0).is_err() {
+        UNPROFILED.fetch_add(1, Relaxed);
     }
 }
 
