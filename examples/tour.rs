@@ -43,7 +43,7 @@ fn tour(env: Env) -> Result<(), Errno> {
     let workers = ["anna", "bela", "carl", "dora"].map(|name| Builder::new().name(name).spawn(work));
     for worker in workers {
         let worker = worker?;
-        let this = worker.thread();
+        let this = worker.thread().clone();
         println!("  {} was thread {} of the kernel", this.name().unwrap_or("?"), worker.join());
     }
     println!("  under one lock they counted to {} (4 x 10,000) in {:?}", COUNTER.lock(), start.elapsed());

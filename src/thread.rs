@@ -55,6 +55,7 @@ use core::marker::PhantomData;
 use core::mem::{ManuallyDrop, MaybeUninit};
 use core::num::NonZeroUsize;
 use core::ops::Range;
+use core::panic::{RefUnwindSafe, UnwindSafe};
 use core::ptr::{NonNull, null_mut};
 use core::sync::atomic::{AtomicPtr, AtomicUsize, Ordering::Relaxed};
 use core::time::Duration;
@@ -105,6 +106,7 @@ pub fn available_parallelism() -> Result<NonZeroUsize> {
 
 /// A thread's properties, before it starts.
 #[derive(Clone, Copy, Debug)]
+#[must_use = "no thread starts before it is spawned"]
 pub struct Builder<'a> {
     name: Option<&'a str>,
     stack_size: usize,
@@ -134,7 +136,23 @@ impl<'a> Builder<'a> {
         F: FnOnce() -> T + Send + 'static,
         T: Send + 'static,
     {
-        // SAFETY: 1. Of these types. 2. Both may live for ever.
+        // SAFETY: 1. Both may live for ever.
+        unsafe { self.spawn_unchecked(f) }
+    }
+
+    /// [`Builder::spawn`] of a closure that may borrow, where somebody else sees to it that what it borrows lives long
+    /// enough. [`scope()`] does so by itself.
+    ///
+    /// # Safety
+    ///
+    /// 1. What `f` and its result borrow outlives the thread, all copies of its [`Thread`], and the handle; or the thread
+    ///    is joined before any of that ends.
+    pub unsafe fn spawn_unchecked<F, T>(self, f: F) -> Result<JoinHandle<T>>
+    where
+        F: FnOnce() -> T + Send,
+        T: Send,
+    {
+        // SAFETY: 1. Of these types. 2. is our 1.
         unsafe { self.launch(f, run::<F, T>) }
     }
 
@@ -152,7 +170,7 @@ impl<'a> Builder<'a> {
         match start(&ready) {
             Ok(()) => {
                 core::mem::forget(ready.mapping); // The block's references own it now.
-                Ok(JoinHandle { block, result: launch.cast(), owns: PhantomData })
+                Ok(JoinHandle { thread: Thread { block }, result: launch.cast(), owns: PhantomData })
             }
             Err(errno) => {
                 // SAFETY: no thread started, so the content is still here and nobody else's.
@@ -525,7 +543,8 @@ impl ThreadId {
 
 /// Owns a running thread: [`join`](JoinHandle::join) it for its result, or drop it to let it run on its own.
 pub struct JoinHandle<T> {
-    block: NonNull<Block>,
+    /// Dropped after the result, whose place it keeps.
+    thread: Thread,
     result: *mut T,
     owns: PhantomData<T>,
 }
@@ -547,51 +566,46 @@ impl<T> JoinHandle<T> {
     ///
     /// When called by the thread itself, which would wait forever.
     pub fn join(self) -> T {
-        assert!(self.block != this_block(), "a thread cannot join itself");
+        assert!(self.thread.block != this_block(), "a thread cannot join itself");
         let this = ManuallyDrop::new(self);
-        // SAFETY: the handle's reference keeps the block.
-        let block = unsafe { this.block.as_ref() };
-        block.life.wait_for_end();
-        if !block.life.is_finished() {
+        let life = &this.thread.block().life;
+        life.wait_for_end();
+        if !life.is_finished() {
             // By exit(2) in a call of the program's own, or by a filter: there is no result.
             sys::die("joining a thread that ended without a result", Errno::ECANCELED);
         }
         // SAFETY: the thread ended after it wrote the result, and left it to us: only dropping the handle detaches.
         let result = unsafe { this.result.read() };
         // SAFETY: 1. The handle's; forgotten above.
-        unsafe { release(this.block) };
+        unsafe { release(this.thread.block) };
         result
     }
 
     /// Whether the closure has returned, so that [`join`](JoinHandle::join) will not wait long.
     pub fn is_finished(&self) -> bool {
-        // SAFETY: the handle's reference keeps the block.
-        unsafe { self.block.as_ref() }.life.is_finished()
+        self.thread.block().life.is_finished()
     }
 
     /// The thread.
-    pub fn thread(&self) -> Thread {
-        // SAFETY: 1. The handle's reference keeps the block while a new one is made.
-        unsafe { Thread::of(self.block) }
+    #[must_use]
+    pub fn thread(&self) -> &Thread {
+        &self.thread
     }
 }
 
 impl<T> Drop for JoinHandle<T> {
     /// Detaches the thread.
     fn drop(&mut self) {
-        // SAFETY: the handle's reference keeps the block.
-        if unsafe { self.block.as_ref() }.life.detach() {
+        if self.thread.block().life.detach() {
             // SAFETY: written, and not taken, for join forgets the handle.
             unsafe { self.result.drop_in_place() };
         }
-        // SAFETY: 1. The handle's.
-        unsafe { release(self.block) };
     }
 }
 
 impl<T> fmt::Debug for JoinHandle<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("JoinHandle").field("thread", &self.thread()).finish_non_exhaustive()
+        f.debug_struct("JoinHandle").field("thread", self.thread()).finish_non_exhaustive()
     }
 }
 
@@ -605,7 +619,11 @@ unsafe impl Send for Thread {}
 // SAFETY: as above.
 unsafe impl Sync for Thread {}
 
-assert_impl_all!(Thread: Send, Sync, Clone);
+// Its cells are for the thread itself and for whoever has the list's lock, and a panic ends the process.
+impl UnwindSafe for Thread {}
+impl RefUnwindSafe for Thread {}
+
+assert_impl_all!(Thread: Send, Sync, Clone, UnwindSafe, RefUnwindSafe);
 assert_not_impl_any!(Thread: Copy);
 
 impl Thread {
@@ -624,11 +642,13 @@ impl Thread {
     }
 
     /// Its identity.
+    #[must_use]
     pub fn id(&self) -> ThreadId {
         self.block().id
     }
 
     /// Its name, if it was given one; `main` for the main thread.
+    #[must_use]
     pub fn name(&self) -> Option<&str> {
         self.block().name()
     }
@@ -661,9 +681,17 @@ impl fmt::Debug for Thread {
 }
 
 /// The calling thread.
+#[must_use]
 pub fn current() -> Thread {
     // SAFETY: 1. The thread's own does.
     unsafe { Thread::of(this_block()) }
+}
+
+/// Whether the calling thread is unwinding after a panic, which no thread ever is: a panic ends the process, and destructors
+/// do not run for it. So this is false; it is here for code that asks.
+#[must_use]
+pub const fn panicking() -> bool {
+    false
 }
 
 /// Lets other threads run: sched_yield(2).

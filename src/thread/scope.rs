@@ -191,7 +191,8 @@ impl<T> ScopedJoinHandle<'_, T> {
     }
 
     /// The thread.
-    pub fn thread(&self) -> Thread {
+    #[must_use]
+    pub fn thread(&self) -> &Thread {
         self.handle.thread()
     }
 }
@@ -205,6 +206,6 @@ impl fmt::Debug for Scope<'_, '_> {
 
 impl<T> fmt::Debug for ScopedJoinHandle<'_, T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("ScopedJoinHandle").field("thread", &self.thread()).finish_non_exhaustive()
+        f.debug_struct("ScopedJoinHandle").field("thread", self.thread()).finish_non_exhaustive()
     }
 }

@@ -371,7 +371,7 @@ tests! {
             })
             .unwrap()
         });
-        let targets = readers.each_ref().map(|reader| reader.thread());
+        let targets = readers.each_ref().map(|reader| reader.thread().clone());
         let interrupting = spawn(move || {
             while !STOP.load(Relaxed) {
                 for target in &targets {

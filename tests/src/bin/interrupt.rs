@@ -31,7 +31,7 @@ tests! {
     fn a_thread_that_waits_in_a_call_comes_back() {
         let [read, _write] = pipe();
         let reader = spawn(move || sys::read(read, &mut [0; 1])).unwrap();
-        until(|| reader.is_finished(), &reader.thread());
+        until(|| reader.is_finished(), reader.thread());
         assert_eq!(reader.join(), Err(Errno::EINTR));
     }
 
@@ -106,13 +106,13 @@ tests! {
             sys::read(read, &mut [0; 1])
         })
         .unwrap();
-        until(|| reader.is_finished(), &reader.thread());
+        until(|| reader.is_finished(), reader.thread());
         assert_eq!(reader.join(), Err(Errno::EINTR));
     }
 
     fn a_thread_that_ended_is_esrch() {
         let ended = spawn(|| ()).unwrap();
-        let thread = ended.thread();
+        let thread = ended.thread().clone();
         ended.join();
         assert_eq!(thread.interrupt().err(), Some(Errno::ESRCH));
         assert_eq!(thread.signal(Signal::SIGTERM), Err(Errno::ESRCH));
@@ -177,7 +177,7 @@ tests! {
         let thread = waiter.thread();
         for round in (1..=200).chain([u32::MAX]) {
             FLAG.store(round, Relaxed);
-            until(|| SEEN.load(Relaxed) == round, &thread);
+            until(|| SEEN.load(Relaxed) == round, thread);
         }
         waiter.join();
     }
@@ -195,7 +195,7 @@ tests! {
                 }
             })
             .unwrap();
-            let thread = ending.thread();
+            let thread = ending.thread().clone();
             let interrupting = spawn(move || {
                 while thread.interrupt().is_ok() {
                     SENT.fetch_add(1, Relaxed);
@@ -220,7 +220,7 @@ tests! {
             count
         })
         .unwrap();
-        let thread = interrupted.thread();
+        let thread = interrupted.thread().clone();
         let storm = spawn(move || {
             while !STOP.load(Relaxed) {
                 thread.interrupt().unwrap();

@@ -179,7 +179,7 @@ tests! {
 
     fn who_has_a_thread_keeps_its_mapping_from_the_next_one() {
         let handle = Builder::new().name("kept").spawn(here).unwrap();
-        let kept = handle.thread();
+        let kept = handle.thread().clone();
         let first = handle.join();
         assert_ne!(Builder::new().name("next").spawn(here).unwrap().join(), first);
         assert_eq!(kept.name(), Some("kept"));

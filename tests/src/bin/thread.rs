@@ -280,7 +280,7 @@ tests! {
         spawn(|| ()).unwrap().join(); // What the first one sets up stays.
         let before = mappings();
         let handle = Builder::new().name("gone").spawn(|| ()).unwrap();
-        let kept: Thread = handle.thread();
+        let kept: Thread = handle.thread().clone();
         let copy = kept.clone();
         handle.join();
         copy.unpark();
