@@ -7,9 +7,9 @@ use crate::sys;
 use crate::time::Instant;
 
 #[cfg(not(all(loom, test)))]
-pub(crate) use self::kernel::{AtomicPtr, AtomicU32, pause, processors, requeue, wait, wake};
+pub(crate) use self::kernel::{AtomicPtr, AtomicU32, pause, requeue, several_processors, wait, wake};
 #[cfg(all(loom, test))]
-pub(crate) use super::fake_kernel::{AtomicPtr, AtomicU32, pause, processors, requeue, wait, wake};
+pub(crate) use super::fake_kernel::{AtomicPtr, AtomicU32, pause, requeue, several_processors, wait, wake};
 
 /// Lets a constructor be `const`, except in a model, whose atomics come to life at run time.
 macro_rules! const_fn {
@@ -32,9 +32,9 @@ pub(crate) const ANY: u32 = sys::FUTEX_ANY;
 
 #[cfg(not(any(all(loom, test), miri)))]
 mod kernel {
-    use core::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+    use core::sync::atomic::Ordering::Relaxed;
 
-    use crate::errno::Errno;
+    use crate::errno::{Errno, Result};
     use crate::futex;
     use crate::sys;
     use crate::time::Instant;
@@ -56,28 +56,34 @@ mod kernel {
         futex::wake_at(word, false, count, kinds)
     }
 
-    /// How many processors the process may run on (its main thread's affinity), asked for once. 1 if the kernel won't
-    /// say.
-    pub(crate) fn processors() -> usize {
-        static FOUND: AtomicUsize = AtomicUsize::new(0);
-        // Relaxed: the number is all there is, and threads that ask at once find the same.
-        match FOUND.load(Relaxed) {
-            0 => {
-                let count = count_processors();
-                FOUND.store(count, Relaxed);
-                count
-            }
-            count => count,
+    /// Whether the process may run on more than one processor (its main thread's affinity), asked for once. No if the
+    /// kernel won't say.
+    pub(crate) fn several_processors() -> bool {
+        const ONE: u32 = 1;
+        const SEVERAL: u32 = 2;
+        static FOUND: AtomicU32 = AtomicU32::new(0);
+        // Relaxed: the answer is all there is, and threads that ask at once find the same.
+        let mut found = FOUND.load(Relaxed);
+        if found == 0 {
+            found = if ask_for_processors() { SEVERAL } else { ONE };
+            FOUND.store(found, Relaxed);
         }
+        found == SEVERAL
     }
 
     #[cold]
-    fn count_processors() -> usize {
-        let mut mask = [0usize; 8192 / usize::BITS as usize]; // As many as any kernel has been built for.
-        match sys::sched_getaffinity(sys::getpid(), &mut mask) {
-            Ok(_) => mask.iter().map(|word| word.count_ones() as usize).sum::<usize>().max(1),
-            Err(_) => 1,
+    fn ask_for_processors() -> bool {
+        fn several(mask: &mut [usize]) -> Result<bool> {
+            sys::sched_getaffinity(sys::getpid(), mask)?;
+            Ok(mask.iter().map(|word| word.count_ones()).sum::<u32>() > 1)
         }
+        const WORD: usize = usize::BITS as usize;
+        // EINVAL: the kernel can have more processors than that. None has been built for more than the second.
+        match several(&mut [0; 1024 / WORD]) {
+            Err(Errno::EINVAL) => several(&mut [0; 8192 / WORD]),
+            answer => answer,
+        }
+        .unwrap_or(false)
     }
 }
 
@@ -100,8 +106,8 @@ mod kernel {
 
     pub(crate) fn requeue(_: &AtomicU32, _: &AtomicU32) {}
 
-    pub(crate) fn processors() -> usize {
-        1
+    pub(crate) fn several_processors() -> bool {
+        false
     }
 }
 
@@ -117,7 +123,7 @@ pub(crate) fn poll(mut done: impl FnMut() -> bool) -> bool {
     if done() {
         return true;
     }
-    processors() > 1
+    several_processors()
         && (0..LOOKS).any(|look| {
             (0..1 << look).for_each(|_| pause());
             done()

@@ -76,8 +76,8 @@ fn step<R>(operation: impl FnOnce(&mut Kernel) -> R) -> R {
     KERNEL.with(|kernel| operation(kernel.borrow_mut().as_mut().unwrap()))
 }
 
-pub(crate) fn processors() -> usize {
-    KERNEL.with(|kernel| kernel.borrow().as_ref().map_or(1, |kernel| kernel.processors))
+pub(crate) fn several_processors() -> bool {
+    KERNEL.with(|kernel| kernel.borrow().as_ref().is_some_and(|kernel| kernel.processors > 1))
 }
 
 pub(crate) fn wait(word: &AtomicU32, expected: u32, deadline: Option<Instant>, kinds: u32) -> bool {

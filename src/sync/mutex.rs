@@ -69,6 +69,11 @@ impl<T> Mutex<T> {
 }
 
 impl<T: ?Sized> Mutex<T> {
+    /// What `f` returns, called with the value, under the lock.
+    pub fn with_mut<F: FnOnce(&mut T) -> R, R>(&self, f: F) -> R {
+        f(&mut self.lock())
+    }
+
     /// Waits until the lock is free, and takes it.
     #[inline]
     pub fn lock(&self) -> MutexGuard<'_, T> {

@@ -143,7 +143,7 @@ impl RawMutex {
     fn poll(&self) -> bool {
         const LOOKS: u32 = if MODEL { 1 } else { 6 };
         const LONGEST: u16 = if MODEL { 1 } else { 256 };
-        if base::processors() == 1 {
+        if !base::several_processors() {
             return false;
         }
         let patience = self.patience.load(Relaxed);
@@ -196,7 +196,7 @@ impl RawMutex {
 
     /// Goes on as a waiter that is awake, until it has the lock or, when it is late, finds it held.
     pub(super) fn take_turn(&self, mut late: bool, deadline: Option<Instant>) -> bool {
-        let mut looks = if base::processors() > 1 { LOOKS } else { 0 };
+        let mut looks = if base::several_processors() { LOOKS } else { 0 };
         loop {
             let turn = self.turn.load(Relaxed);
             let state = self.state.load(Relaxed);

@@ -75,6 +75,16 @@ impl<T> RwLock<T> {
 }
 
 impl<T: ?Sized> RwLock<T> {
+    /// What `f` returns, called with the value, locked for reading.
+    pub fn with<F: FnOnce(&T) -> R, R>(&self, f: F) -> R {
+        f(&self.read())
+    }
+
+    /// What `f` returns, called with the value, locked for writing.
+    pub fn with_mut<F: FnOnce(&mut T) -> R, R>(&self, f: F) -> R {
+        f(&mut self.write())
+    }
+
     /// Waits until no writer has the lock or waits for readers to leave, and takes it for reading.
     #[inline]
     pub fn read(&self) -> RwLockReadGuard<'_, T> {
