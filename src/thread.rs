@@ -49,14 +49,14 @@ mod overflow;
 mod scope;
 mod stack;
 
-use core::cell::UnsafeCell;
+use core::cell::{Cell, UnsafeCell};
 use core::fmt;
 use core::marker::PhantomData;
 use core::mem::{ManuallyDrop, MaybeUninit};
 use core::num::NonZeroUsize;
 use core::ops::Range;
 use core::panic::{RefUnwindSafe, UnwindSafe};
-use core::ptr::{NonNull, null_mut};
+use core::ptr::{NonNull, null, null_mut};
 use core::sync::atomic::{AtomicPtr, AtomicUsize, Ordering::Relaxed};
 use core::time::Duration;
 
@@ -152,21 +152,29 @@ impl<'a> Builder<'a> {
         F: FnOnce() -> T + Send,
         T: Send,
     {
-        // SAFETY: 1. Of these types. 2. is our 1.
-        unsafe { self.launch(f, run::<F, T>) }
+        // SAFETY: 1. Of these types. 2. is our 1. 3. None.
+        unsafe { self.launch(f, run::<F, T>, null()) }
     }
 
-    /// Starts a thread that does `run`, which finds `content` at [`Block::launch`].
+    /// Starts a thread that does `run`, which finds `content` at [`Block::launch`]; in a scope, if there is one.
     ///
     /// # Safety
     ///
     /// 1. `run` takes a `C` from there and leaves the result to [`finish`], as a `T`. Another thread may have either.
     /// 2. What `content` and the result borrow outlives `run`, and the handle.
-    unsafe fn launch<C, T>(self, content: C, run: unsafe fn(&Block)) -> Result<JoinHandle<T>> {
+    /// 3. The scope, if it is not null, counts the thread.
+    unsafe fn launch<C, T>(
+        self,
+        content: C,
+        run: unsafe fn(&Block),
+        scope: *const scope::Running,
+    ) -> Result<JoinHandle<T>> {
         let ready = self.prepare(size_of::<Launch<C, T>>(), align_of::<Launch<C, T>>(), run)?;
         let (block, launch) = (ready.block, ready.launch);
         // SAFETY: fresh, of the size and alignment of this type among others.
         unsafe { launch.cast::<C>().write(content) };
+        // SAFETY: nobody else has the block until it is linked.
+        unsafe { block.as_ref() }.scope.set(scope);
         match start(&ready) {
             Ok(()) => {
                 core::mem::forget(ready.mapping); // The block's references own it now.
@@ -369,6 +377,8 @@ pub(crate) struct Block {
     neighbours: list::Neighbours,
     pub(crate) mailbox: Mailbox,
     destructors: local::Destructors,
+    /// The scope that counts the thread. The thread's alone, and after an end by exit(2) or a filter, the list's.
+    scope: Cell<*const scope::Running>,
     /// What the vDSO makes this thread's random bytes with.
     random: vdso::StateSlot,
     pub(crate) profile: profile::Slot,
@@ -400,6 +410,7 @@ impl Block {
             neighbours: list::Neighbours::new(),
             mailbox: Mailbox::new(),
             destructors: local::Destructors::new(),
+            scope: Cell::new(null()),
             random: vdso::StateSlot::new(),
             profile: profile::Slot::new(),
             id,

@@ -10,7 +10,7 @@ use core::ptr::{NonNull, null_mut};
 use core::sync::atomic::{AtomicPtr, Ordering::Relaxed};
 
 use super::gate::{Gate, Latch};
-use super::{Block, this_block};
+use super::{Block, scope, this_block};
 use crate::signal::{self, How, SigSet};
 
 /// A block's neighbours in the list. Touched by whoever has the [`Links`] only.
@@ -179,12 +179,14 @@ impl List {
     }
 
     /// Takes out who ended without leaving: by exit(2) in a call of the program's own, or killed by a filter. Their
-    /// memory is given back when their handles are gone.
+    /// scopes don't wait for them any more; their memory is given back when their handles are gone.
     pub(crate) fn bury_the_dead(&self) {
         // SAFETY: a block stays as long as it is linked.
         let is_dead = |block: &NonNull<Block>| unsafe { block.as_ref() }.tid() == 0;
         while let Some(dead) = self.iter().find(is_dead) {
             self.unlink(dead);
+            // SAFETY: 1. Linked until the line above, so its own reference is there. It left the scope, or never will.
+            unsafe { scope::bury(dead.as_ref()) };
             // SAFETY: 1. A thread that is in the list has its own reference still, and this one will not come to it.
             unsafe { super::release(dead) };
         }

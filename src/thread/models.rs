@@ -394,8 +394,35 @@ fn loom_a_scope_ends_after_its_last_thread_also_if_threads_start_threads() {
             })
         };
         interrupt();
-        shared.0.wait_for_all();
+        assert!(shared.0.wait_for_all());
         assert_eq!((shared.1.add(1), shared.2.add(1)), (2, 2));
         first.join().unwrap().join().unwrap();
+    });
+}
+
+#[test]
+fn loom_a_thread_that_was_lost_is_not_waited_for_and_is_not_forgotten() {
+    model(8, || {
+        let shared = Arc::new((Running::new(), Watched::default()));
+        shared.0.enter();
+        shared.0.enter();
+        let leaves = {
+            let shared = shared.clone();
+            thread::spawn(move || {
+                shared.1.add(1);
+                // SAFETY: 1. Counted above.
+                unsafe { Running::leave(&shared.0) };
+            })
+        };
+        let buries = {
+            let shared = shared.clone();
+            // SAFETY: 1. Counted above; it is the lost one's count.
+            thread::spawn(move || unsafe { Running::lose(&shared.0) })
+        };
+        interrupt();
+        assert!(!shared.0.wait_for_all());
+        assert_eq!(shared.1.add(1), 1);
+        leaves.join().unwrap();
+        buries.join().unwrap();
     });
 }

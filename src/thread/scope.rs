@@ -8,16 +8,21 @@
 //!    one step with uncounting itself, and wakes.
 //! 3. *A thread that leaves touches nothing of the scope after that.* Only the kernel gets the address.
 //! 4. *A spawn that fails is not waited for*: it uncounts what it counted.
+//! 5. *Nor is a thread that ended without leaving*, by exit(2) in a call of the program's own or killed by a filter. Nobody
+//!    tells: who waits looks now and then through the list of threads, which uncounts those whose tid the kernel cleared.
 
 use core::fmt;
 use core::marker::PhantomData;
+use core::ptr::null;
 use core::sync::atomic::Ordering::{Acquire, Relaxed, Release};
+use core::time::Duration;
 
 use static_assertions::assert_impl_all;
 
-use super::{Block, Builder, JoinHandle, Thread, finish};
+use super::{Block, Builder, JoinHandle, List, Thread};
 use crate::errno::Result;
 use crate::futex::base::{self, ANY, AtomicU32};
+use crate::signal::{self, How, SigSet};
 
 /// Calls `f` with a [`Scope`], and returns when `f` and every thread that was started in the scope are done: their closures
 /// have returned, their results were dropped or taken, the destructors of their thread-locals have run. So these threads
@@ -33,6 +38,11 @@ use crate::futex::base::{self, ANY, AtomicU32};
 /// ```
 ///
 /// A panic, in `f` or in a thread, ends the process with status 101, as any other.
+///
+/// # Panics
+///
+/// When a thread of the scope ended without a result, by exit(2) in a call of the program's own or killed by a seccomp
+/// filter: after all others have ended, and up to a minute later.
 pub fn scope<'env, F, T>(f: F) -> T
 where
     F: for<'scope> FnOnce(&'scope Scope<'scope, 'env>) -> T,
@@ -41,7 +51,7 @@ where
     struct Wait<'a>(&'a Running);
     impl Drop for Wait<'_> {
         fn drop(&mut self) {
-            self.0.wait_for_all();
+            assert!(self.0.wait_for_all(), "a scoped thread ended without a result");
         }
     }
     let scope = Scope { running: Running::new(), scope: PhantomData, env: PhantomData };
@@ -87,9 +97,9 @@ impl Builder<'_> {
         T: Send + 'scope,
     {
         scope.running.enter();
-        let scoped = Scoped { running: &raw const scope.running, f };
         // SAFETY: 1. Of these types. 2. The scope ends after the thread has left it, and the handle does not outlive it.
-        match unsafe { self.launch(scoped, run::<F, T>) } {
+        // 3. Above.
+        match unsafe { self.launch(f, run::<F, T>, &raw const scope.running) } {
             Ok(handle) => Ok(ScopedJoinHandle { handle, scope: PhantomData }),
             Err(errno) => {
                 // SAFETY: 1. Counted above, and no thread does it.
@@ -100,37 +110,45 @@ impl Builder<'_> {
     }
 }
 
-/// What a thread in a scope starts from.
-struct Scoped<F> {
-    running: *const Running,
-    f: F,
-}
-
 /// Calls the closure, settles who drops its result, and leaves the scope as the last thing that can use a borrow.
 ///
 /// # Safety
 ///
-/// 1. `this.launch` holds a `Scoped<F>`, has room for a `T`, and nobody else will take it.
-/// 2. The scope counts this thread.
+/// 1. `this.launch` holds an `F`, has room for a `T`, and nobody else will take it.
+/// 2. `this.scope` counts this thread.
 unsafe fn run<F: FnOnce() -> T, T>(this: &Block) {
-    // SAFETY: 1. It is read once.
-    let Scoped { running, f } = unsafe { this.launch.cast::<Scoped<F>>().read() };
-    // SAFETY: 1. Its content was taken above.
-    unsafe { finish(this, f()) };
+    // SAFETY: 1. are the same.
+    unsafe { super::run::<F, T>(this) };
     this.destructors.run(); // The scope waits for these too.
-    // SAFETY: 1. is our 2.
-    unsafe { Running::leave(running) };
+    // SAFETY: 1. is our 2.; no longer there from here on.
+    unsafe { Running::leave(this.scope.replace(null())) };
+}
+
+/// Uncounts a thread that ended while its scope counted it.
+///
+/// # Safety
+///
+/// 1. The thread has ended, and its block is the caller's alone.
+pub(super) unsafe fn bury(dead: &Block) {
+    let running = dead.scope.replace(null());
+    if !running.is_null() {
+        // SAFETY: 1. It is counted, and does not uncount itself.
+        unsafe { Running::lose(running) };
+    }
 }
 
 /// How many threads of a scope may still borrow.
 ///
 /// ```text
-/// │ WAITED │ count … 31 bits │
+/// │ WAITED │ LOST │ count … 30 bits │
 /// ```
 pub(super) struct Running(AtomicU32);
 
 /// Who opened the scope sleeps, or is about to.
 const WAITED: u32 = 1 << 31;
+/// A thread ended without a result.
+const LOST: u32 = 1 << 30;
+const COUNT: u32 = LOST - 1;
 
 impl Running {
     pub(super) fn new() -> Running {
@@ -147,31 +165,63 @@ impl Running {
     ///
     /// # Safety
     ///
-    /// 1. The caller is counted, once, so the scope is still there.
+    /// 1. The thread is counted, once, so the scope is still there.
     pub(super) unsafe fn leave(running: *const Running) {
         // SAFETY: 1. It is there until this is done.
         let word = unsafe { &raw const (*running).0 };
         // SAFETY: as above.
         // Release: what the thread did comes before the scope's end.
         let before = unsafe { (*word).fetch_sub(1, Release) };
-        if before == WAITED | 1 {
+        if before & !LOST == WAITED | 1 {
             // The word may be gone by now, or be another: whoever waits on that looks again.
             base::wake(word, 1, ANY);
         }
     }
 
-    pub(super) fn wait_for_all(&self) {
+    /// Counts one thread less that ended without a result.
+    ///
+    /// # Safety
+    ///
+    /// 1. That of [`Running::leave`].
+    pub(super) unsafe fn lose(running: *const Running) {
+        // SAFETY: 1. It is there.
+        // Relaxed: the count, which comes after it, orders it.
+        unsafe { &(*running).0 }.fetch_or(LOST, Relaxed);
+        // SAFETY: 1. is our caller's.
+        unsafe { Running::leave(running) };
+    }
+
+    /// Waits until none is counted; whether all left.
+    #[must_use]
+    pub(super) fn wait_for_all(&self) -> bool {
         // Acquire, here and below: pairs with the release in `leave`, each of which comes down to this.
         if self.0.load(Acquire) == 0 {
-            return;
+            return true;
         }
+        let mut patience = FIRST_LOOK;
         let mut seen = self.0.fetch_or(WAITED, Acquire) | WAITED;
-        while seen != WAITED {
-            base::wait(&self.0, seen, None, ANY);
+        while seen & COUNT != 0 {
+            if base::wait(&self.0, seen, base::deadline_of(patience), ANY) {
+                look_for_the_lost();
+                patience = (2 * patience).min(LAST_LOOK);
+            }
             seen = self.0.load(Acquire);
         }
+        seen & LOST == 0
     }
 }
+
+/// Uncounts those that ended without leaving, of this scope and all others. A handler that ran meanwhile might want the list.
+#[cold]
+fn look_for_the_lost() {
+    let before = signal::mask(How::Block, &SigSet::full());
+    List::close().bury_the_dead();
+    signal::mask(How::Set, &before);
+}
+
+/// How long a scope waits before it looks for threads that ended without leaving; each time twice as long, up to the other.
+const FIRST_LOOK: Duration = Duration::from_millis(100);
+const LAST_LOOK: Duration = Duration::from_secs(60);
 
 /// Owns a thread in a scope: [`join`](ScopedJoinHandle::join) it for its result, or drop it and let the scope wait.
 pub struct ScopedJoinHandle<'scope, T> {
@@ -199,7 +249,7 @@ impl<T> ScopedJoinHandle<'_, T> {
 
 impl fmt::Debug for Scope<'_, '_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let running = self.running.0.load(Relaxed) & !WAITED;
+        let running = self.running.0.load(Relaxed) & COUNT;
         f.debug_struct("Scope").field("running", &running).finish_non_exhaustive()
     }
 }

@@ -8,12 +8,20 @@ use core::sync::atomic::{
 };
 use core::time::Duration;
 
+use linux_raw_sys::general as k;
+use rt0::signal::Signal;
 use rt0::thread::{Builder, Scope, ScopedJoinHandle, scope, spawn};
 use rt0::time::Instant;
-use rt0::{Errno, thread};
+use rt0::{Errno, all_threads, sys, thread};
 use rt0_tests::{mappings, tests, wait_until};
 
 const TICK: Duration = Duration::from_millis(20);
+
+/// exit(2), behind rt0's back.
+fn end_this_thread() {
+    // SAFETY: 1. What others borrow from this thread's stack: nothing.
+    let _ = unsafe { sys::syscall(k::__NR_exit as usize, [0; 6]) };
+}
 
 tests! {
     fn threads_borrow_what_outlives_the_scope_and_give_it_back() {
@@ -213,6 +221,47 @@ tests! {
                 thread::park();
             }
         })
+    }
+
+    #[keys("exit=101", "stderr=a scoped thread ended without a result")]
+    fn a_scope_ends_with_101_when_a_thread_ended_by_a_call_of_its_own() {
+        static OTHERS: AtomicUsize = AtomicUsize::new(0);
+        scope(|s| {
+            for _ in 0..3 {
+                s.spawn(end_this_thread).unwrap();
+            }
+            let others = || {
+                thread::sleep(10 * TICK); // The scope looks meanwhile, and waits on.
+                OTHERS.fetch_add(1, Relaxed);
+            };
+            s.spawn(others).unwrap();
+            s.spawn(others).unwrap();
+        });
+    }
+
+    #[keys("exit=101", "stderr=a scoped thread ended without a result")]
+    fn a_thread_that_a_call_on_all_threads_finds_dead_is_not_waited_for_either() {
+        scope(|s| {
+            let lost = s.spawn(end_this_thread).unwrap();
+            wait_until("the thread to end", || lost.thread().signal(Signal::SIGURG).is_err());
+            // Some emulators cannot; then the scope looks by itself.
+            // SAFETY: 1. It only asks.
+            let _ = unsafe { all_threads::syscall(k::__NR_getpid as usize, [0; 6]) };
+        });
+    }
+
+    fn a_scope_that_waits_long_looks_for_lost_threads_and_finds_none() {
+        let ended = AtomicUsize::new(0);
+        scope(|s| {
+            let body = || {
+                thread::sleep(20 * TICK);
+                ended.fetch_add(1, Relaxed);
+            };
+            s.spawn(body).unwrap();
+            // Not of this scope, and dead: its handle's affair.
+            drop(spawn(end_this_thread).unwrap());
+        });
+        assert_eq!(ended.into_inner(), 1);
     }
 
     #[keys("exit=101", "stderr=panicked at ")]
