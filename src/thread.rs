@@ -77,7 +77,7 @@ use crate::tls::{self, Image, Layout};
 use crate::vdso;
 use life::Life;
 use list::Passage;
-use stack::{Mapping, STACK_ALIGN};
+use stack::{MIN_STACK_SIZE, Mapping, STACK_ALIGN};
 
 pub use interrupt::Generation;
 pub(crate) use list::{Links, List, Profiler};
@@ -124,8 +124,10 @@ impl<'a> Builder<'a> {
         Builder { name: Some(name), ..self }
     }
 
-    /// The least size of the stack in bytes, rounded up to whole pages and to 16 KiB. Only what is touched takes
-    /// memory. A size that no address space has makes [`Builder::spawn`] fail with `ENOMEM`.
+    /// The least size of the stack in bytes, rounded up to whole pages. Fewer than 16 KiB, and room for some copies of the
+    /// closure and its result, it never has: so 0 is enough for a closure that does little, and for handlers of signals,
+    /// which run on a stack of their own. Only what is touched takes memory. A size that no address space has makes
+    /// [`Builder::spawn`] fail with `ENOMEM`.
     pub const fn stack_size(self, bytes: usize) -> Builder<'a> {
         Builder { stack_size: bytes, ..self }
     }
@@ -199,7 +201,10 @@ impl<'a> Builder<'a> {
         let image = Image::of_program();
         let tls = Layout::new::<Block>(&image);
         let id = ThreadId::next()?;
-        let mut mapping = Mapping::new(self.stack_size, &[(tls.size, tls.align), (size, align), (name.len(), 1)])?;
+        // Who moves the closure and the result to and from their place does so over the stack.
+        let least = size.saturating_mul(4).saturating_add(MIN_STACK_SIZE);
+        let mut mapping =
+            Mapping::new(self.stack_size.max(least), &[(tls.size, tls.align), (size, align), (name.len(), 1)])?;
         let area = mapping.carve(tls.size, tls.align);
         let launch = mapping.carve(size, align);
         let name_at = mapping.carve(name.len(), 1);

@@ -421,7 +421,7 @@ fn loom_a_thread_that_was_lost_is_not_waited_for_and_is_not_forgotten() {
         };
         interrupt();
         assert!(!shared.0.wait_for_all());
-        assert_eq!(shared.1.add(1), 1);
+        assert_eq!(shared.1.add(1), 2);
         leaves.join().unwrap();
         buries.join().unwrap();
     });

@@ -34,7 +34,7 @@ use crate::sys;
 pub(super) const STACK_ALIGN: usize = 16;
 
 /// Less could not hold what runs before and after the closure.
-const MIN_STACK_SIZE: usize = 16 << 10;
+pub(super) const MIN_STACK_SIZE: usize = 16 << 10;
 
 /// How much of a kept stack, counted from its high end, may stay in memory.
 const WARM: usize = 64 << 10;
@@ -168,7 +168,7 @@ impl Mapping {
         let signal_size = signal::stack_size();
         let below = page + signal_size + page;
         let len = (|| {
-            let stack = stack_size.max(MIN_STACK_SIZE).checked_add(STACK_ALIGN)?;
+            let stack = stack_size.checked_add(STACK_ALIGN)?;
             below.checked_add(stack)?.checked_add(parts?)?.checked_next_multiple_of(page)
         })();
         let len = len.ok_or(Errno::ENOMEM)?;

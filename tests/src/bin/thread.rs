@@ -204,6 +204,34 @@ tests! {
         assert_eq!(Builder::new().stack_size(0).spawn(work).unwrap().join(), 1000);
     }
 
+    fn a_stack_of_hardly_any_size_runs_a_closure_and_a_handler() {
+        #[inline(never)]
+        fn use_stack() -> usize {
+            core::hint::black_box([1u8; 2 << 10]).iter().map(|n| *n as usize).sum()
+        }
+        static HANDLED: AtomicUsize = AtomicUsize::new(0);
+        extern "C" fn handle(_: i32) {
+            HANDLED.fetch_add(use_stack(), Relaxed);
+        }
+        // SAFETY: 1. It writes an atomic.
+        unsafe { signal::sigaction(Signal::SIGUSR1, Action::call(handle)) }.unwrap();
+        for size in [0, 1, 4095, 4096, 4097, 8 << 10, (16 << 10) - 1, 16 << 10, (16 << 10) + 1, 64 << 10] {
+            HANDLED.store(0, Relaxed);
+            let thread = Builder::new().name("small").stack_size(size).spawn(move || {
+                let used = use_stack();
+                signal::raise(Signal::SIGUSR1).unwrap();
+                used
+            });
+            assert_eq!((thread.unwrap().join(), HANDLED.load(Relaxed)), (2 << 10, 2 << 10), "a stack of {size}");
+        }
+    }
+
+    fn a_small_stack_has_room_for_a_large_closure_and_a_large_result() {
+        let captured = core::hint::black_box([3u8; 60_000]);
+        let thread = Builder::new().stack_size(0).spawn(move || captured);
+        assert!(thread.unwrap().join().iter().all(|n| *n == 3));
+    }
+
     fn a_stack_has_the_size_that_was_asked_for() {
         fn use_stack(kib: usize) -> usize {
             let frame = core::hint::black_box([1u8; 1024]);
@@ -274,6 +302,26 @@ tests! {
         assert_eq!(handle.join(), (id, true));
         assert_ne!(id, thread::current().id());
         assert_eq!(thread::current().id(), thread::current().id());
+    }
+
+    fn a_handle_lends_its_thread() {
+        let handle = Builder::new().name("lent").spawn(thread::park).unwrap();
+        let lent: &Thread = handle.thread();
+        assert_eq!((lent.name(), lent.id()), (Some("lent"), handle.thread().id()));
+        lent.unpark();
+        handle.join();
+    }
+
+    fn a_closure_that_borrows_is_started_by_who_vouches_for_it() {
+        let (numbers, mut sum) = ([1, 2, 3], 0);
+        // SAFETY: 1. It is joined at once.
+        let handle = unsafe { Builder::new().spawn_unchecked(|| sum = numbers.iter().sum()) };
+        handle.unwrap().join();
+        assert_eq!(sum, 6);
+    }
+
+    fn no_thread_is_ever_panicking() {
+        assert!(!thread::panicking() && !spawn(thread::panicking).unwrap().join());
     }
 
     fn a_thread_value_outlives_its_thread() {
