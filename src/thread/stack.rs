@@ -16,7 +16,8 @@
 //! 5. *The cache is bounded*: [`limit_stack_cache`] says how. What it has no room for is unmapped.
 //!
 //! After a fork(2) the child has the parent's kept mappings, as its own. Those that threads of the parent were just leaving
-//! stay unused, for in the child nobody clears their words.
+//! stay unused, for in the child nobody clears their words; and nobody waits for that: the cache looks at the word only, and
+//! who unmaps one asks first whether its thread is of this process.
 
 use core::ptr::{NonNull, null_mut};
 use core::slice;
@@ -109,10 +110,18 @@ pub(super) unsafe fn keep(block: NonNull<Block>) -> bool {
 fn free(block: NonNull<Block>) {
     // SAFETY: the caller's, who had it from the cache or gave up the last reference.
     let this = unsafe { block.as_ref() };
-    this.life.wait_for_end();
+    if is_of_this_process(this.life.tid()) {
+        this.life.wait_for_end();
+    }
     let (base, len) = this.mapping;
-    // SAFETY: 1. Nobody else has it, and nobody runs on it.
+    // SAFETY: 1. Nobody else has it, and nobody runs on it: its thread ended, or runs in the process that this is a copy of.
     unsafe { sys::munmap(base, len) }.unwrap_or_else(|errno| sys::die("munmap of a thread that ended", errno));
+}
+
+/// Whether a thread that has not ended is one of ours, and not of the process that forked this one. (Numbers come again, in
+/// millions of threads.)
+fn is_of_this_process(tid: u32) -> bool {
+    tid != 0 && sys::tgkill(sys::getpid(), tid, 0) != Err(Errno::ESRCH)
 }
 
 /// Keeps the mapping of a thread, or unmaps it.

@@ -10,6 +10,7 @@ use core::sync::atomic::{
 use core::time::Duration;
 
 use linux_raw_sys::general as k;
+use linux_raw_sys::prctl::PR_SET_NO_NEW_PRIVS;
 use rt0::signal::{self, Action, Signal};
 use rt0::sys;
 use rt0::thread::{self, Builder, JoinHandle, limit_stack_cache, scope, spawn, trim_stack_cache};
@@ -51,6 +52,70 @@ fn resident_kib() -> usize {
     let status = core::str::from_utf8(read_file(c"/proc/self/status", &mut buf).expect("/proc")).expect("ASCII");
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("a VmRSS line");
     line.trim().trim_end_matches(" kB").parse().expect("a number")
+}
+
+static LISTENER: AtomicUsize = AtomicUsize::new(0);
+
+/// From now on this thread's exit(2) waits for whoever has the listener: seccomp_unotify(2).
+fn hold_exits() {
+    const SET_MODE_FILTER: usize = 1;
+    const NEW_LISTENER: usize = 8;
+    #[repr(C)]
+    struct Instruction(u16, u8, u8, u32); // struct sock_filter
+    #[repr(C)]
+    struct Program(u16, *const Instruction); // struct sock_fprog
+    let instructions = [
+        Instruction(0x20, 0, 0, 0), // The call's number.
+        Instruction(0x15, 0, 1, k::__NR_exit),
+        Instruction(0x06, 0, 0, 0x7fc0_0000), // SECCOMP_RET_USER_NOTIF
+        Instruction(0x06, 0, 0, 0x7fff_0000), // SECCOMP_RET_ALLOW
+    ];
+    let program = Program(4, (&raw const instructions).cast());
+    (&raw const instructions).expose_provenance();
+    let no_new_privs = [PR_SET_NO_NEW_PRIVS as usize, 1, 0, 0, 0, 0];
+    // SAFETY: 1. Of this thread's rights.
+    unsafe { sys::syscall(k::__NR_prctl as usize, no_new_privs) }.unwrap();
+    let args = [SET_MODE_FILTER, NEW_LISTENER, (&raw const program).expose_provenance(), 0, 0, 0];
+    // SAFETY: 1. The kernel reads the program.
+    match unsafe { sys::syscall(k::__NR_seccomp as usize, args) } {
+        Ok(listener) => LISTENER.store(listener, Release),
+        Err(_) => skip("no filters that another thread answers for here"),
+    }
+}
+
+fn wait_for_listener() -> usize {
+    wait_until("the filter", || LISTENER.load(Acquire) != 0);
+    LISTENER.swap(0, Relaxed)
+}
+
+/// Waits until a thread makes a call that is held; its number.
+fn next_exit(listener: usize) -> u64 {
+    const RECEIVE: usize = 0xc050_2100; // SECCOMP_IOCTL_NOTIF_RECV
+    let mut notification = [0u64; 10]; // struct seccomp_notif
+    let args = [listener, RECEIVE, (&raw mut notification).expose_provenance(), 0, 0, 0];
+    // SAFETY: 1. The kernel writes the notification.
+    unsafe { sys::syscall(k::__NR_ioctl as usize, args) }.unwrap();
+    notification[0]
+}
+
+fn let_exit(listener: usize, held: u64) {
+    const SEND: usize = 0xc018_2101; // SECCOMP_IOCTL_NOTIF_SEND
+    #[repr(C)]
+    struct Response(u64, i64, i32, u32); // struct seccomp_notif_resp
+    let mut response = Response(held, 0, 0, 1); // SECCOMP_USER_NOTIF_FLAG_CONTINUE
+    let args = [listener, SEND, (&raw mut response).expose_provenance(), 0, 0, 0];
+    // SAFETY: 1. The kernel reads the response.
+    unsafe { sys::syscall(k::__NR_ioctl as usize, args) }.unwrap();
+}
+
+/// Ends the process by SIGALRM if it still runs then.
+fn end_after(time: Duration) {
+    let zero = || k::__kernel_old_timeval { tv_sec: 0, tv_usec: 0 };
+    let value = k::__kernel_old_timeval { tv_sec: time.as_secs() as _, tv_usec: 0 };
+    let timer = k::__kernel_old_itimerval { it_interval: zero(), it_value: value };
+    let args = [k::ITIMER_REAL as usize, (&raw const timer).expose_provenance(), 0, 0, 0, 0];
+    // SAFETY: 1. The kernel reads the times.
+    unsafe { sys::syscall(k::__NR_setitimer as usize, args) }.expect("setitimer");
 }
 
 #[inline(never)]
@@ -222,6 +287,31 @@ tests! {
         }
         assert_eq!(spawn(here).unwrap().join(), first);
         assert_eq!(wait_for(pid), Ended::Exit(0));
+    }
+
+    #[keys("native=it takes a filter that lets another thread answer for the kernel")]
+    fn a_forked_child_waits_for_no_thread_that_was_leaving_its_stack() {
+        for keeps in [true, false] {
+            let leaving = spawn(hold_exits).unwrap();
+            let listener = wait_for_listener();
+            let held = next_exit(listener);
+            // Its closure has returned, its own reference is gone, and it has come as far as its exit(2).
+            assert!(leaving.is_finished());
+            let pid = fork().expect("fork");
+            if pid == 0 {
+                end_after(Duration::from_secs(10)); // Not 0.
+                if !keeps {
+                    limit_stack_cache(0, 0);
+                }
+                drop(leaving);
+                (0..100).for_each(|_| spawn(|| ()).unwrap().join());
+                limit_stack_cache(0, 0);
+                sys::exit_group(0);
+            }
+            assert_eq!(wait_for(pid), Ended::Exit(0), "keeps: {keeps}");
+            let_exit(listener, held);
+            leaving.join();
+        }
     }
 
     #[keys("limit=240", "alone")]
