@@ -57,6 +57,11 @@ macro_rules! writer {
                 write_all(self.as_raw_fd(), buf)
             }
 
+            /// Does nothing, for nothing is buffered; it is here for code that asks.
+            pub fn flush(&self) -> Result<()> {
+                Ok(())
+            }
+
             /// The descriptor's number.
             pub const fn as_raw_fd(&self) -> RawFd {
                 $fd

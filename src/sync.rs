@@ -18,8 +18,8 @@
 //! # Where they differ from std's
 //!
 //! There is no poisoning: what returns a `LockResult` there returns the guard or the value here, the `try_` forms an
-//! [`Option`], and what is about poison is missing (`is_poisoned`, `clear_poison`, `call_once_force`, `wait_force`,
-//! [`Once`]'s state). [`Channel`] is std's `sync_channel` with its capacity in the type, room for at least one value,
+//! [`Option`], and what is about poison is missing (`is_poisoned`, `clear_poison`) or says that there is none
+//! ([`OnceState`]). [`Channel`] is std's `sync_channel` with its capacity in the type, room for at least one value,
 //! any number of receivers, and the values that nobody received kept until it is dropped. More than std's are the timed
 //! forms,
 //! [`Semaphore`], [`Parker`] and the order of [`Condvar`]'s waiters, which never wake without a cause.
@@ -77,6 +77,6 @@ pub use channel::{
 pub use condvar::{Condvar, WaitTimeoutResult};
 pub use mapped::{MappedMutexGuard, MappedRwLockReadGuard, MappedRwLockWriteGuard};
 pub use mutex::{Mutex, MutexGuard};
-pub use once::{LazyLock, Once, OnceLock};
+pub use once::{LazyLock, Once, OnceLock, OnceState};
 pub use rwlock::{RwLock, RwLockReadGuard, RwLockWriteGuard};
 pub use semaphore::{Semaphore, SemaphoreGuard};

@@ -27,27 +27,32 @@ assert_eq_size!(Instant, Timespec);
 
 impl Instant {
     /// Now.
+    #[must_use]
     #[inline]
     pub fn now() -> Instant {
         Instant(ClockId::CLOCK_MONOTONIC.must_read())
     }
 
     /// The time since `earlier`; zero if that is later.
+    #[must_use]
     pub fn duration_since(&self, earlier: Instant) -> Duration {
         self.checked_duration_since(earlier).unwrap_or_default()
     }
 
     /// The time since `earlier`; `None` if that is later.
+    #[must_use]
     pub fn checked_duration_since(&self, earlier: Instant) -> Option<Duration> {
         self.0.since(earlier.0).ok()
     }
 
     /// The time since `earlier`; zero if that is later.
+    #[must_use]
     pub fn saturating_duration_since(&self, earlier: Instant) -> Duration {
         self.duration_since(earlier)
     }
 
     /// The time from this moment until now.
+    #[must_use]
     pub fn elapsed(&self) -> Duration {
         Instant::now().duration_since(*self)
     }
@@ -91,6 +96,7 @@ impl SystemTime {
     pub const UNIX_EPOCH: SystemTime = SystemTime(ZERO);
 
     /// Now.
+    #[must_use]
     #[inline]
     pub fn now() -> SystemTime {
         SystemTime(ClockId::CLOCK_REALTIME.must_read())
@@ -123,6 +129,7 @@ pub struct SystemTimeError(Duration);
 
 impl SystemTimeError {
     /// How much later it is.
+    #[must_use]
     pub fn duration(&self) -> Duration {
         self.0
     }

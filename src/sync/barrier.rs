@@ -24,6 +24,7 @@ assert_impl_all!(Barrier: Send, Sync, UnwindSafe, RefUnwindSafe);
 impl Barrier {
     const_fn! {
         /// A barrier for rounds of so many `threads`.
+        #[must_use]
         pub const fn new(threads: usize) -> Barrier {
             Barrier { threads, arrived: Mutex::new(0), round: AtomicU32::new(0) }
         }
@@ -69,6 +70,7 @@ pub struct BarrierWaitResult(bool);
 
 impl BarrierWaitResult {
     /// True for one thread of each round.
+    #[must_use]
     pub fn is_leader(&self) -> bool {
         self.0
     }

@@ -24,6 +24,7 @@ assert_impl_all!(Condvar: Send, Sync, UnwindSafe, RefUnwindSafe);
 impl Condvar {
     const_fn! {
         /// A condition variable that nobody waits for.
+        #[must_use]
         pub const fn new() -> Condvar {
             Condvar { waiters: WaitList::new() }
         }
@@ -38,11 +39,10 @@ impl Condvar {
     }
 
     /// [`wait`](Condvar::wait), as long as `condition` says so; it is asked first.
-    pub fn wait_while<'a, T: ?Sized>(
-        &self,
-        mut guard: MutexGuard<'a, T>,
-        mut condition: impl FnMut(&mut T) -> bool,
-    ) -> MutexGuard<'a, T> {
+    pub fn wait_while<'a, T: ?Sized, F>(&self, mut guard: MutexGuard<'a, T>, mut condition: F) -> MutexGuard<'a, T>
+    where
+        F: FnMut(&mut T) -> bool,
+    {
         while condition(&mut *guard) {
             guard = self.wait(guard);
         }
@@ -68,12 +68,15 @@ impl Condvar {
     }
 
     /// [`wait_while`](Condvar::wait_while), for at most `timeout`; timed out says that `condition` still held.
-    pub fn wait_timeout_while<'a, T: ?Sized>(
+    pub fn wait_timeout_while<'a, T: ?Sized, F>(
         &self,
         mut guard: MutexGuard<'a, T>,
         timeout: Duration,
-        mut condition: impl FnMut(&mut T) -> bool,
-    ) -> (MutexGuard<'a, T>, WaitTimeoutResult) {
+        mut condition: F,
+    ) -> (MutexGuard<'a, T>, WaitTimeoutResult)
+    where
+        F: FnMut(&mut T) -> bool,
+    {
         let deadline = base::deadline_of(timeout);
         let mut result = WaitTimeoutResult(false);
         while condition(&mut *guard) {
@@ -155,6 +158,7 @@ pub struct WaitTimeoutResult(bool);
 
 impl WaitTimeoutResult {
     /// True if no notification came in time.
+    #[must_use]
     pub fn timed_out(&self) -> bool {
         self.0
     }

@@ -82,18 +82,21 @@ impl<T: ?Sized> Mutex<T> {
     }
 
     /// Takes the lock if it is free and not kept for threads that wait.
+    #[must_use]
     #[inline]
     pub fn try_lock(&self) -> Option<MutexGuard<'_, T>> {
         self.raw.try_lock().then(|| self.guard())
     }
 
     /// Waits for at most `timeout` until the lock is free, and takes it.
+    #[must_use]
     #[inline]
     pub fn try_lock_for(&self, timeout: Duration) -> Option<MutexGuard<'_, T>> {
         self.raw.lock_until(|| base::deadline_of(timeout)).then(|| self.guard())
     }
 
     /// Waits until `deadline` at the latest for the lock to be free, and takes it.
+    #[must_use]
     #[inline]
     pub fn try_lock_until(&self, deadline: Instant) -> Option<MutexGuard<'_, T>> {
         self.raw.lock_until(|| Some(deadline)).then(|| self.guard())

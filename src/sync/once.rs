@@ -12,8 +12,8 @@ use static_assertions::{assert_impl_all, assert_not_impl_any};
 use crate::futex::base::{self, ANY, AtomicU32, const_fn};
 use crate::time::Instant;
 
-/// Runs a closure once, however many threads ask, as std's without poisoning and its `_force` forms: a closure that
-/// panics ends the process, with 101. One that asks for its own [`Once`] waits for itself: a deadlock.
+/// Runs a closure once, however many threads ask, as std's without poisoning: a closure that panics ends the process, with
+/// 101, so the `_force` forms do what those without do. One that asks for its own [`Once`] waits for itself: a deadlock.
 pub struct Once {
     /// `NEW ── who comes first runs the closure ──▶ RUNNING ── it returned ──▶ DONE`, and beside the first two whether
     /// threads sleep on this until DONE comes.
@@ -30,6 +30,7 @@ assert_impl_all!(Once: Send, Sync, UnwindSafe, RefUnwindSafe);
 impl Once {
     const_fn! {
         /// One that has not run.
+        #[must_use]
         pub const fn new() -> Once {
             Once { state: AtomicU32::new(NEW) }
         }
@@ -38,10 +39,16 @@ impl Once {
     /// Calls `f` if nothing was called here before. When this returns, what was called has returned, and what it did is
     /// seen.
     #[inline]
-    pub fn call_once(&self, f: impl FnOnce()) {
+    pub fn call_once<F: FnOnce()>(&self, f: F) {
         if !self.is_completed() {
             self.call(f);
         }
+    }
+
+    /// [`call_once`](Once::call_once), for code that asks whether a closure before this one panicked: none did.
+    #[inline]
+    pub fn call_once_force<F: FnOnce(&OnceState)>(&self, f: F) {
+        self.call_once(|| f(&OnceState(())));
     }
 
     /// Whether the closure has returned.
@@ -54,6 +61,11 @@ impl Once {
     /// Waits until the closure has returned; calls none.
     pub fn wait(&self) {
         self.wait_with(None);
+    }
+
+    /// [`wait`](Once::wait).
+    pub fn wait_force(&self) {
+        self.wait();
     }
 
     /// [`wait`](Once::wait), for at most `timeout`; whether it has returned.
@@ -110,6 +122,22 @@ impl fmt::Debug for Once {
     }
 }
 
+/// What [`Once::call_once_force`] tells its closure.
+pub struct OnceState(());
+
+impl OnceState {
+    /// Whether a closure before this one panicked: no, for then the process would have ended.
+    pub fn is_poisoned(&self) -> bool {
+        false
+    }
+}
+
+impl fmt::Debug for OnceState {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("OnceState").field("poisoned", &self.is_poisoned()).finish()
+    }
+}
+
 /// A value that is set once, as std's. A function that panics while it makes the value ends the process, with 101; one
 /// that asks for the value it makes waits for itself: a deadlock.
 pub struct OnceLock<T> {
@@ -134,6 +162,7 @@ assert_not_impl_any!(OnceLock<*const u8>: Send, Sync);
 impl<T> OnceLock<T> {
     const_fn! {
         /// Without a value.
+        #[must_use]
         pub const fn new() -> OnceLock<T> {
             OnceLock { once: Once::new(), value: UnsafeCell::new(None) }
         }
@@ -165,7 +194,7 @@ impl<T> OnceLock<T> {
 
     /// The value; `f` makes it if it is not set. However many threads ask, one makes it, and the others wait.
     #[inline]
-    pub fn get_or_init(&self, f: impl FnOnce() -> T) -> &T {
+    pub fn get_or_init<F: FnOnce() -> T>(&self, f: F) -> &T {
         self.once.call_once(|| {
             let value = f();
             // SAFETY: it is not done, so nobody reads, and only one thread is here.

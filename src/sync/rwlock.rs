@@ -93,17 +93,20 @@ impl<T: ?Sized> RwLock<T> {
     }
 
     /// Takes the lock for reading, if no writer has it or waits for readers to leave.
+    #[must_use]
     #[inline]
     pub fn try_read(&self) -> Option<RwLockReadGuard<'_, T>> {
         self.raw.try_read().then(|| self.reader())
     }
 
     /// [`read`](RwLock::read), if that takes at most `timeout`.
+    #[must_use]
     pub fn try_read_for(&self, timeout: Duration) -> Option<RwLockReadGuard<'_, T>> {
         self.raw.read(|| base::deadline_of(timeout)).then(|| self.reader())
     }
 
     /// [`read`](RwLock::read), if that is possible before `deadline`.
+    #[must_use]
     pub fn try_read_until(&self, deadline: Instant) -> Option<RwLockReadGuard<'_, T>> {
         self.raw.read(|| Some(deadline)).then(|| self.reader())
     }
@@ -116,17 +119,20 @@ impl<T: ?Sized> RwLock<T> {
     }
 
     /// Takes the lock for writing, if nobody has it or waits for it.
+    #[must_use]
     #[inline]
     pub fn try_write(&self) -> Option<RwLockWriteGuard<'_, T>> {
         self.raw.try_write().then(|| self.writer())
     }
 
     /// [`write`](RwLock::write), if that takes at most `timeout`.
+    #[must_use]
     pub fn try_write_for(&self, timeout: Duration) -> Option<RwLockWriteGuard<'_, T>> {
         self.raw.write(|| base::deadline_of(timeout)).then(|| self.writer())
     }
 
     /// [`write`](RwLock::write), if that is possible before `deadline`.
+    #[must_use]
     pub fn try_write_until(&self, deadline: Instant) -> Option<RwLockWriteGuard<'_, T>> {
         self.raw.write(|| Some(deadline)).then(|| self.writer())
     }

@@ -151,6 +151,7 @@ tests! {
         let (read, write) = pipe();
         replace(2, write);
         stderr().write_str("text").unwrap();
+        assert_eq!((stderr().flush(), stdout().flush()), (Ok(()), Ok(())));
         let mut buf = [0; 8];
         assert_eq!(rt0::io::read(read, &mut buf), Ok(4));
         assert_eq!(&buf[..4], b"text");

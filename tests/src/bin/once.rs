@@ -35,6 +35,20 @@ tests! {
         assert_eq!(RUNS.load(Relaxed), 1);
     }
 
+    fn the_forms_that_ask_about_panics_find_none() {
+        static ONCE: Once = Once::new();
+        let waiter = spawn(|| ONCE.wait_force()).unwrap();
+        let mut runs = 0;
+        for _ in 0..2 {
+            ONCE.call_once_force(|state| {
+                runs += 1;
+                assert!(!state.is_poisoned() && prints(format_args!("{state:?}"), "OnceState { poisoned: false }"));
+            });
+        }
+        assert_eq!(runs, 1);
+        waiter.join();
+    }
+
     fn who_waits_for_a_once_starts_nothing() {
         static ONCE: Once = Once::new();
         let waiters = [(); 4].map(|()| spawn(|| ONCE.wait()).unwrap());

@@ -14,9 +14,10 @@ use rt0::sync::{
     Condvar, MappedMutexGuard, MappedRwLockReadGuard, MappedRwLockWriteGuard, Mutex, MutexGuard, RwLock,
     RwLockReadGuard, RwLockWriteGuard,
 };
-use rt0::sys;
 use rt0::thread::{self, JoinHandle, spawn};
 use rt0::time::Instant;
+use rt0::{Errno, sys};
+use rt0_tests::seccomp::{Verdict, filter};
 use rt0_tests::{prints, tests, wait_until};
 
 const TICK: Duration = Duration::from_millis(20);
@@ -58,6 +59,34 @@ tests! {
         assert_eq!(DROPS.load(Relaxed), 2);
         assert!(mutex.lock().is_none());
         assert_eq!(Mutex::new([1, 2]).get_cloned(), [1, 2]);
+    }
+
+    fn what_is_called_with_a_locked_value_returns_through_the_lock() {
+        let (mutex, lock) = (Mutex::new(1), RwLock::new(1));
+        let double = |value: &mut i32| core::mem::replace(value, 2 * *value);
+        assert_eq!((mutex.with_mut(double), mutex.with_mut(double), mutex.get_cloned()), (1, 2, 4));
+        assert_eq!((lock.with_mut(double), lock.with(|value| value + 5)), (1, 7));
+        assert!(mutex.with_mut(|_| mutex.try_lock().is_none()));
+        assert!(lock.with(|_| lock.try_write().is_none() && lock.try_read().is_some()));
+    }
+
+    fn a_kernel_that_does_not_say_how_many_processors_there_are_gets_locks_that_work() {
+        static COUNT: Mutex<u32> = Mutex::new(0);
+        filter(&[k::__NR_sched_getaffinity], Verdict::Refuse(Errno::EINVAL), Verdict::Allow);
+        let threads = [(); 4].map(|()| {
+            spawn(|| {
+                for _ in 0..1000 {
+                    let mut count = COUNT.lock();
+                    *count += 1;
+                    if *count % 100 == 0 {
+                        thread::yield_now();
+                    }
+                }
+            })
+            .unwrap()
+        });
+        join(threads);
+        assert_eq!(*COUNT.lock(), 4000);
     }
 
     fn a_guard_of_a_part_keeps_the_whole_mutex_locked() {
