@@ -186,7 +186,7 @@ impl List {
         while let Some(dead) = self.iter().find(is_dead) {
             self.unlink(dead);
             // SAFETY: 1. Linked until the line above, so its own reference is there. It left the scope, or never will.
-            unsafe { scope::bury(dead.as_ref()) };
+            unsafe { scope::bury(dead) };
             // SAFETY: 1. A thread that is in the list has its own reference still, and this one will not come to it.
             unsafe { super::release(dead) };
         }

@@ -13,7 +13,7 @@
 
 use core::fmt;
 use core::marker::PhantomData;
-use core::ptr::null;
+use core::ptr::{NonNull, null};
 use core::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 use core::time::Duration;
 
@@ -128,9 +128,10 @@ unsafe fn run<F: FnOnce() -> T, T>(this: &Block) {
 ///
 /// # Safety
 ///
-/// 1. The thread has ended, and its block is the caller's alone.
-pub(super) unsafe fn bury(dead: &Block) {
-    let running = dead.scope.replace(null());
+/// 1. The thread has ended, and its block is there and the caller's alone.
+pub(super) unsafe fn bury(dead: NonNull<Block>) {
+    // SAFETY: 1.
+    let running = unsafe { dead.as_ref() }.scope.replace(null());
     if !running.is_null() {
         // SAFETY: 1. It is counted, and does not uncount itself.
         unsafe { Running::lose(running) };

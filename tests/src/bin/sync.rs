@@ -78,7 +78,7 @@ tests! {
                 for _ in 0..1000 {
                     let mut count = COUNT.lock();
                     *count += 1;
-                    if *count % 100 == 0 {
+                    if count.is_multiple_of(100) {
                         thread::yield_now();
                     }
                 }
