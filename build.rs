@@ -4,7 +4,7 @@ use std::{env, fs, path::Path};
 
 fn main() {
     let out = env::var("OUT_DIR").expect("cargo sets OUT_DIR");
-    for (from, name) in [("link.ld", "rt0.ld"), ("small.ld", "rt0-small.ld")] {
+    for (from, name) in [("link.ld", "rt0.ld"), ("small.ld", "rt0-small.ld"), ("common.ld", "rt0-common.ld")] {
         let script = Path::new(&out).join(name);
         fs::copy(from, &script).unwrap_or_else(|e| panic!("copying {from} to {}: {e}", script.display()));
         println!("cargo:rerun-if-changed={from}");

@@ -28,9 +28,8 @@ use crate::{io, sys};
 /// What the program was started with. It lies on the initial stack, which lives as long as the process.
 #[derive(Clone, Copy)]
 pub struct Env {
-    args: &'static [*const c_char],
-    vars: &'static [*const c_char],
-    auxv: Auxv,
+    /// The stack pointer at the program's first instruction.
+    start: *const usize,
 }
 
 // SAFETY: rt0 never writes to the initial stack, and the strings there are the program's to read from any thread.
@@ -49,39 +48,43 @@ impl Env {
     /// 2. Behind that null lies an auxiliary vector that ends with `AT_NULL`, or a single `AT_NULL`.
     /// 3. Nobody writes to it again, nor to its strings, and it lives as long as the process.
     pub(crate) unsafe fn from_stack(sp: *const usize) -> Env {
-        // SAFETY: 1. argc is the first word; 2. what follows ends as the callee needs.
-        let argc = unsafe { *sp };
-        // SAFETY: 1. The words after argc, one per argument and the null, are there.
-        let argv = unsafe { sp.add(1) }.cast::<*const c_char>();
-        // SAFETY: as above.
-        let envp = unsafe { argv.add(argc + 1) };
-        let count = (0..).take_while(|&i| !unsafe_at(envp, i).is_null()).count();
-        // SAFETY: 1. The null that ended the count is there, and the vector follows it.
-        let auxv = unsafe { envp.add(count + 1) }.cast::<usize>();
-        let pairs = (0..).take_while(|&i| unsafe_at(auxv, 2 * i) != AT_NULL).count();
-        Env {
-            // SAFETY: 1. and 3.: argc pointers that stay.
-            args: unsafe { slice::from_raw_parts(argv, argc) },
-            // SAFETY: 1. and 3.: the pointers just counted.
-            vars: unsafe { slice::from_raw_parts(envp, count) },
-            // SAFETY: 2. and 3.: the pairs just counted.
-            auxv: Auxv { pairs: unsafe { slice::from_raw_parts(auxv.cast(), pairs) } },
-        }
+        Env { start: sp }
+    }
+
+    /// Argument pointers, as many as the first word says.
+    fn argv(&self) -> &'static [*const c_char] {
+        // SAFETY: `from_stack`, 1.: it is the first word.
+        let argc = unsafe { *self.start };
+        // SAFETY: `from_stack`, 1. and 3.: they lie behind it, and stay.
+        unsafe { slice::from_raw_parts(self.start.wrapping_add(1).cast(), argc) }
+    }
+
+    /// The first of the environment's pointers, which end with a null.
+    fn envp(&self) -> *const *const c_char {
+        let argv = self.argv();
+        argv.as_ptr().wrapping_add(argv.len() + 1) // A null ends argv.
+    }
+
+    fn environ(&self) -> &'static [*const c_char] {
+        let count = (0..).take_while(|&i| !unsafe_at(self.envp(), i).is_null()).count();
+        // SAFETY: `from_stack`, 1. and 3.: the pointers just counted.
+        unsafe { slice::from_raw_parts(self.envp(), count) }
     }
 
     /// argc, argv and envp, for C.
+    #[inline(always)]
     pub(crate) fn as_c(&self) -> (c_int, *const *const c_char, *const *const c_char) {
-        (self.args.len() as c_int, self.args.as_ptr(), self.vars.as_ptr())
+        (self.argv().len() as c_int, self.argv().as_ptr(), self.envp())
     }
 
     /// The arguments; the first, if there is one, is the name that the program was called by.
     pub fn args(&self) -> Args {
-        Args { left: self.args.iter() }
+        Args { left: self.argv().iter() }
     }
 
     /// The environment's variables. As in std, an entry without `=` after its first byte is passed over.
     pub fn vars(&self) -> Vars {
-        Vars { left: self.vars.iter() }
+        Vars { left: self.environ().iter() }
     }
 
     /// The value of the first variable of this name.
@@ -91,26 +94,29 @@ impl Env {
 
     /// The auxiliary vector.
     pub fn auxv(&self) -> Auxv {
-        if self.auxv.is_empty() { of_process() } else { self.auxv }
+        let on_stack = self.auxv_on_stack();
+        if on_stack.is_empty() { of_process() } else { on_stack }
     }
 
     /// What of it the stack holds.
-    pub(crate) fn auxv_on_stack(&self) -> Auxv {
-        self.auxv
+    fn auxv_on_stack(&self) -> Auxv {
+        let environ = self.environ();
+        // SAFETY: 1. `from_stack`, 2. and 3.: the vector follows the null that ends the environment.
+        unsafe { Auxv::until_null(environ.as_ptr().wrapping_add(environ.len() + 1).cast()) }
     }
 }
 
-/// One word of the initial stack, for the counts of [`Env::from_stack`].
+/// One word of the initial stack or of a vector, for counting.
 fn unsafe_at<T: Copy>(base: *const T, index: usize) -> T {
-    // SAFETY: only called above, where 1. and 2. say that each count meets its end before the stack's.
+    // SAFETY: only called where 1. and 2. of `from_stack`, or 1. of `until_null`, say that each count meets its end.
     unsafe { base.wrapping_add(index).read() }
 }
 
 impl fmt::Debug for Env {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Env")
-            .field("args", &self.args)
-            .field("vars", &self.vars.len())
+            .field("args", &self.argv())
+            .field("vars", &self.environ().len())
             .field("auxv", &self.auxv())
             .finish()
     }
@@ -253,6 +259,17 @@ impl Auxv {
         Auxv { pairs: &pairs[..end] }
     }
 
+    /// The vector from `first` up to `AT_NULL`.
+    ///
+    /// # Safety
+    ///
+    /// 1. Pairs lie there, the last of which is an `AT_NULL`. They stay, and nobody writes to them.
+    unsafe fn until_null(first: *const [usize; 2]) -> Auxv {
+        let count = (0..).take_while(|&i| unsafe_at(first, i)[0] != AT_NULL).count();
+        // SAFETY: 1. The pairs just counted.
+        Auxv { pairs: unsafe { slice::from_raw_parts(first, count) } }
+    }
+
     /// The value of the first entry with this tag (an `AT_*` of getauxval(3)).
     pub fn get(&self, tag: usize) -> Option<usize> {
         self.iter().find(|entry| entry.0 == tag).map(|entry| entry.1)
@@ -313,27 +330,35 @@ fn find_page_size() -> usize {
     size
 }
 
-/// The process's vector: how many pairs, and where. No pairs until [`keep`] ran, and if the stack had none, until
-/// somebody asked.
-static PAIRS: AtomicPtr<[usize; 2]> = AtomicPtr::new(null_mut());
-static PAIRS_LEN: AtomicUsize = AtomicUsize::new(0);
+/// The initial stack's first word: null until [`keep`] ran.
+static START: AtomicPtr<usize> = AtomicPtr::new(null_mut());
+
+/// The process's vector, with its `AT_NULL`: null until somebody asked, and as long as there is none.
+static VECTOR: AtomicPtr<[usize; 2]> = AtomicPtr::new(null_mut());
 
 /// The auxiliary vector of this process.
 pub(crate) fn of_process() -> Auxv {
-    // Acquire, twice, pairs with the releases in `keep`: where there is a length there is an address, and the pairs.
-    match PAIRS_LEN.load(Acquire) {
-        0 => find_vector(),
-        // SAFETY: the vector lives as long as the process, and nobody writes to it.
-        len => Auxv { pairs: unsafe { slice::from_raw_parts(PAIRS.load(Acquire), len) } },
+    // Acquire pairs with the release in `find_vector`.
+    let vector = VECTOR.load(Acquire);
+    if vector.is_null() {
+        return find_vector();
     }
+    // SAFETY: 1. As `find_vector` left it.
+    unsafe { Auxv::until_null(vector) }
 }
 
-/// Asks the kernel for what the stack did not say.
+/// Looks for it on the stack, and asks the kernel for what that did not say.
 #[cold]
 fn find_vector() -> Auxv {
+    // Relaxed: stored before there was a second thread.
+    let start = START.load(Relaxed);
+    let on_stack = if start.is_null() { Auxv { pairs: &[] } } else { Env { start }.auxv_on_stack() };
     // Threads that ask at once read the same; each keeps a page, and all but one forget where.
-    let auxv = complete(Auxv { pairs: &[] }, &mut Kernel);
-    keep(auxv);
+    let auxv = complete(on_stack, &mut Kernel);
+    if !auxv.is_empty() {
+        // Either source has an AT_NULL behind the last pair.
+        VECTOR.store(auxv.pairs.as_ptr().cast_mut(), Release);
+    }
     auxv
 }
 
@@ -344,15 +369,14 @@ extern "C" fn __rt0_getauxval(kind: c_ulong) -> c_ulong {
     of_process().get(kind as usize).unwrap_or(0) as c_ulong
 }
 
-/// Keeps the vector for what is looked up in it later.
-pub(crate) fn keep(auxv: Auxv) {
-    PAIRS.store(auxv.pairs.as_ptr().cast_mut(), Release);
-    PAIRS_LEN.store(auxv.pairs.len(), Release);
+/// Keeps the way to the vector, for who looks something up in it later.
+pub(crate) fn keep(env: Env) {
+    START.store(env.start.cast_mut(), Relaxed);
 }
 
 /// Where the ladder finds what the stack did not say.
 trait Source {
-    /// The words of `/proc/self/auxv`.
+    /// The words of `/proc/self/auxv`; behind them there are two zeros at least.
     fn proc_auxv(&mut self) -> Result<&'static [usize]>;
     /// Whether `offset` is the first byte of a page in a mapping of [`PROBED`] bytes; an error if there is none.
     fn starts_page(&mut self, offset: usize) -> Result<bool>;
@@ -392,6 +416,7 @@ struct Kernel;
 impl Source for Kernel {
     fn proc_auxv(&mut self) -> Result<&'static [usize]> {
         const WORDS: usize = 512; // A vector has some 20 to 40 pairs; what does not fit is cut off.
+        const ROOM: usize = (WORDS - 2) * size_of::<usize>(); // The last pair stays an AT_NULL.
         let file = sys::open(c"/proc/self/auxv", k::O_RDONLY | k::O_CLOEXEC, 0)?;
         // Kept for the life of the process, as the stack's own would be.
         let base = map(WORDS * size_of::<usize>())?;
@@ -399,7 +424,7 @@ impl Source for Kernel {
         let bytes = unsafe { slice::from_raw_parts_mut(base, WORDS * size_of::<usize>()) };
         let mut filled = 0;
         loop {
-            match io::read(file.as_raw_fd(), &mut bytes[filled..])? {
+            match io::read(file.as_raw_fd(), &mut bytes[filled..ROOM])? {
                 0 => break,
                 count => filled += count,
             }

@@ -4,7 +4,7 @@
 //! table in linux-raw-sys.
 
 use core::fmt;
-use core::num::NonZeroU16;
+use core::num::NonZeroIsize;
 
 use static_assertions::{assert_eq_size, assert_impl_all};
 
@@ -15,9 +15,9 @@ pub type Result<T> = core::result::Result<T, Errno>;
 ///
 /// A wrapper and not an enum, for a number that this version does not know must stay representable.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
-pub struct Errno(NonZeroU16);
+pub struct Errno(NonZeroIsize); // As the kernel returns it, so that nothing is converted: -4095..=-1.
 
-assert_eq_size!(Errno, Option<Errno>, u16);
+assert_eq_size!(Errno, Option<Errno>, Result<()>, isize);
 assert_impl_all!(Errno: Send, Sync, Copy, core::error::Error);
 
 impl Errno {
@@ -26,7 +26,7 @@ impl Errno {
 
     /// The error of this number; `None` for what is no error number (0, or above [`Errno::MAX`]).
     pub const fn from_raw(number: u16) -> Option<Errno> {
-        match NonZeroU16::new(number) {
+        match NonZeroIsize::new(-(number as isize)) {
             Some(nonzero) if number <= Errno::MAX => Some(Errno(nonzero)),
             _ => None,
         }
@@ -34,16 +34,15 @@ impl Errno {
 
     /// The number, as the kernel defines it on this machine.
     pub const fn raw(self) -> u16 {
-        self.0.get()
+        -self.0.get() as u16
     }
 
     /// A raw result as the seam delivers it on every machine: -4095..=-1 is a failure, all else a value.
     #[inline(always)]
     pub(crate) fn check(ret: isize) -> Result<usize> {
         if ret as usize > -(Errno::MAX as isize + 1) as usize {
-            let number = -ret as u16; // 1..=4095, by the comparison above.
             // SAFETY: not 0, by the comparison above.
-            Err(Errno(unsafe { NonZeroU16::new_unchecked(number) }))
+            Err(Errno(unsafe { NonZeroIsize::new_unchecked(ret) }))
         } else {
             Ok(ret as usize)
         }

@@ -664,6 +664,24 @@ unsafe fn store<T: Copy, const ALIGNED: bool>(p: *mut u8, value: T) {
     }
 }
 
+/// Copies the words from `from` to `end`, in little code: for what is mostly nothing or little.
+///
+/// # Safety
+///
+/// 1. What lies there is readable, and as much writable at `to`; the two do not overlap.
+/// 2. All three are aligned.
+#[inline(always)]
+pub(crate) unsafe fn copy_words(mut to: *mut usize, mut from: *const usize, end: *const usize) {
+    while from != end {
+        // SAFETY: 1. and 2. by ours. 3. All bytes are a valid MaybeUninit.
+        let word: MaybeUninit<usize> = unsafe { load::<_, true>(from.cast()) };
+        // SAFETY: 1. and 2. by ours.
+        unsafe { store::<_, true>(to.cast(), word) };
+        (from, to) = (from.wrapping_add(1), to.wrapping_add(1));
+        loop_end();
+    }
+}
+
 /// Ends a loop's body: the compiler must take all memory for changed by each round, and so does not know the loop for
 /// what it is, nor joins the stores of two rounds.
 #[inline(always)]

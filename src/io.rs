@@ -91,9 +91,10 @@ pub fn write(fd: RawFd, buf: &[u8]) -> Result<usize> {
 /// All of `buf` to any descriptor; see [`Stdout::write_all`].
 pub fn write_all(fd: RawFd, mut buf: &[u8]) -> Result<()> {
     while !buf.is_empty() {
-        match write(fd, buf)? {
-            0 => return Err(Errno::EIO),
-            written => buf = &buf[written..],
+        // Nothing, or more than there is: then what writes is no write(2).
+        match buf.split_at_checked(write(fd, buf)?) {
+            Some((&[], _)) | None => return Err(Errno::EIO),
+            Some((_, rest)) => buf = rest,
         }
     }
     Ok(())
@@ -145,7 +146,9 @@ impl Line {
 
     /// A number in base 10 or 16; see [`sys::digits`].
     pub(crate) fn number(&mut self, number: usize, base: usize) -> &mut Line {
-        self.bytes(sys::digits(number, base, &mut [0; 20]))
+        let mut buf = [0; 20];
+        let first = sys::digits(number, base, &mut buf);
+        self.bytes(buf.get(first..).unwrap_or_default())
     }
 
     fn flush(&mut self) {

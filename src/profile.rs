@@ -323,7 +323,11 @@ fn count_what_is_missing(thread: &Block) {
     let due = now.checked_sub(first).map_or(0, |past| past / SESSION.0.period.get() + 1);
     let missing = due.saturating_sub(u64::from(slot.counted.load(Relaxed)));
     if missing != 0 {
-        ring.push(sys::gettid(), u32::try_from(missing).unwrap_or(u32::MAX), &[thread.run as usize]);
+        ring.push(
+            sys::gettid(),
+            u32::try_from(missing).unwrap_or(u32::MAX),
+            &[thread.run.map_or(0, |run| run as usize)],
+        );
     }
 }
 

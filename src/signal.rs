@@ -324,16 +324,12 @@ pub fn mask(how: How, set: &SigSet) -> SigSet {
 pub(crate) struct Blocked(k::kernel_sigset_t);
 
 impl Blocked {
+    pub(crate) const NOTHING: Blocked = Blocked(SigSet::empty().0);
+
     /// Blocks this and no more.
     pub(crate) fn restore(&self) {
         // SAFETY: 1. As in `mask`.
         unsafe { sys::rt_sigprocmask(k::SIG_SETMASK, &self.0) };
-    }
-}
-
-impl From<SigSet> for Blocked {
-    fn from(set: SigSet) -> Blocked {
-        Blocked(set.0)
     }
 }
 

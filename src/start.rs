@@ -28,9 +28,10 @@ unsafe extern "Rust" {
 type Constructor = unsafe extern "C" fn(c_int, *const *const c_char, *const *const c_char);
 
 unsafe extern "C" {
-    /// The first one, and the end behind the last: link.ld.
-    static __rt0_constructors: Constructor;
-    static __rt0_constructors_end: Constructor;
+    /// The first one, and the end behind the last: the linker script. The first has the name that tells what is wrong with
+    /// a program that was linked without it. No elements, so that the compiler does not take them for two places.
+    static __rt0_ld_is_missing: [Constructor; 0];
+    static __rt0_constructors_end: [Constructor; 0];
 }
 
 /// The door from `_start`.
@@ -43,7 +44,7 @@ pub(crate) unsafe extern "C" fn rust_start(sp: *const usize) -> ! {
     // SAFETY: 1. The kernel lays the stack out so; a loader without a vector leaves AT_NULL. 3. The stack's top is
     // never given back, and rt0 does not write there.
     let env = unsafe { Env::from_stack(sp) };
-    auxv::keep(env.auxv_on_stack());
+    auxv::keep(env);
     // SAFETY: 1. by 2. above.
     unsafe { thread::adopt_main() };
     open_standard_descriptors();
@@ -55,8 +56,8 @@ pub(crate) unsafe extern "C" fn rust_start(sp: *const usize) -> ! {
 #[inline(never)]
 fn run(env: Env) -> ! {
     let (argc, argv, envp) = env.as_c();
-    let mut next = &raw const __rt0_constructors;
-    while next < &raw const __rt0_constructors_end {
+    let mut next = (&raw const __rt0_ld_is_missing).cast::<Constructor>();
+    while next < (&raw const __rt0_constructors_end).cast() {
         // SAFETY: before the end, so it is there.
         let constructor = unsafe { *next };
         // SAFETY: who put it there wanted it to be called now, with these.
@@ -75,26 +76,27 @@ fn run(env: Env) -> ! {
 /// as the root directory, which holds the number and refuses to be read or written.
 fn open_standard_descriptors() {
     let entry = |fd| k::pollfd { fd, events: 0, revents: 0 };
-    let mut fds = [entry(0), entry(1), entry(2)];
-    let closed: [bool; 3] = match sys::poll_now(&mut fds) {
-        Ok(0) => return, // The common case: nothing to report, so all three are open.
-        Ok(_) => fds.map(|entry| entry.revents & k::POLLNVAL as i16 != 0),
-        Err(_) => [0, 1, 2].map(|fd| sys::dup(fd).err() == Some(Errno::EBADF)),
-    };
-    for (fd, _) in (0..).zip(closed).filter(|&(_, closed)| closed) {
-        hold(fd).unwrap_or_else(|errno| sys::die("opening a standard descriptor", errno));
+    if sys::poll_now(&mut [entry(0), entry(1), entry(2)]) != Ok(0) {
+        open_what_is_closed();
+    }
+}
+
+/// For when there is something to report of one, which it may be of an open one too, or no poll.
+#[cold]
+fn open_what_is_closed() {
+    for fd in 0..3 {
+        if sys::dup(fd).err() == Some(Errno::EBADF) {
+            if let Err(errno) = hold(fd) {
+                sys::die("opening a standard descriptor", errno);
+            }
+        }
     }
 }
 
 /// Opens something harmless as `fd`, the lowest number that is free.
-#[cold]
 fn hold(fd: sys::RawFd) -> Result<()> {
     let file = sys::open(c"/dev/null", k::O_RDWR, 0).or_else(|_| sys::open(c"/", k::O_RDONLY | k::O_DIRECTORY, 0))?;
-    match file.as_raw_fd() {
-        got if got == fd => {
-            file.into_raw_fd(); // Stays open for the life of the process.
-            Ok(())
-        }
-        _ => Err(Errno::EBADF), // Somebody shares our table and opened it first, or a filter lies to us.
-    }
+    // It stays open for the life of the process. If it is another number somebody shares our table and opened that first, or
+    // a filter lies to us.
+    if file.into_raw_fd() == fd { Ok(()) } else { Err(Errno::EBADF) }
 }

@@ -650,18 +650,24 @@ fn private_flag(shared: bool) -> u32 {
 /// on stderr and `SIGABRT`, without the formatting machinery and without a working thread pointer.
 #[cold]
 pub(crate) fn die(what: &str, errno: Errno) -> ! {
-    let mut buf = [0; 20];
-    let number = digits(errno.raw() as usize, 10, &mut buf);
-    for part in [b"rt0: fatal: ", what.as_bytes(), b" failed with errno ", number, b"\n"] {
-        let _ = write(2, part); // Nobody is left to hear of a failure here.
-    }
+    let mut end = [0; 21];
+    let [number @ .., newline] = &mut end;
+    let first = digits(errno.raw().into(), 10, number);
+    *newline = b'\n';
+    let part = |at: *const u8, len| k::iovec { iov_base: at.cast_mut().cast(), iov_len: len as _ };
+    let text = |text: &[u8]| part(text.as_ptr(), text.len());
+    let number = part(end.as_ptr().wrapping_add(first), end.len() - first);
+    let line = [text(b"rt0: fatal: "), text(what.as_bytes()), text(b" failed with errno "), number];
+    // SAFETY: 1. The kernel only reads them. An error: nobody is left to hear of it.
+    let _ = unsafe { call!(__NR_writev, 2, at(&raw const line), line.len()) };
     let _ = tgkill(getpid(), gettid(), k::SIGABRT);
     exit_group(128 + k::SIGABRT as i32) // Where the signal is blocked or caught.
 }
 
-/// A number's digits in base 10 or 16: for messages in programs that need no formatting otherwise, which is 3 KiB.
-pub(crate) fn digits(mut number: usize, base: usize, buf: &mut [u8; 20]) -> &[u8] {
-    let mut first = buf.len(); // Enough for 2^64 - 1.
+/// Puts a number's digits in base 10 or 16 at the end of `buf`, as far as they fit (20 are enough), and says where they begin:
+/// for messages in programs that need no formatting otherwise, which is 3 KiB.
+pub(crate) fn digits(mut number: usize, base: usize, buf: &mut [u8]) -> usize {
+    let mut first = buf.len();
     for digit in buf.iter_mut().rev() {
         *digit = (number % base) as u8;
         *digit += if *digit < 10 { b'0' } else { b'a' - 10 };
@@ -671,7 +677,7 @@ pub(crate) fn digits(mut number: usize, base: usize, buf: &mut [u8; 20]) -> &[u8
             break;
         }
     }
-    buf.get(first..).unwrap_or_default()
+    first
 }
 
 /// A call's number, and the width of its timespec's seconds.

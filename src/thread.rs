@@ -52,12 +52,12 @@ mod stack;
 use core::cell::{Cell, UnsafeCell};
 use core::fmt;
 use core::marker::PhantomData;
-use core::mem::{ManuallyDrop, MaybeUninit};
+use core::mem::ManuallyDrop;
 use core::num::NonZeroUsize;
 use core::ops::Range;
 use core::panic::{RefUnwindSafe, UnwindSafe};
 use core::ptr::{NonNull, null, null_mut};
-use core::sync::atomic::{AtomicPtr, AtomicUsize, Ordering::Relaxed};
+use core::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use core::time::Duration;
 
 use linux_raw_sys::general as k;
@@ -68,12 +68,13 @@ use crate::all_threads::Mailbox;
 use crate::arch::CloneArgs;
 use crate::cpu;
 use crate::errno::{Errno, Result};
+use crate::futex::base::const_fn;
 use crate::parker::Parker;
 use crate::profile;
 use crate::signal::{self, Blocked, SignalStack};
 use crate::sys;
 use crate::time::{ClockId, Instant};
-use crate::tls::{self, Image, Layout};
+use crate::tls;
 use crate::vdso;
 use life::Life;
 use list::Passage;
@@ -198,14 +199,12 @@ impl<'a> Builder<'a> {
         }
         // What it could not set up costs no more than the line about an overflow.
         let _ = report_overflows();
-        let image = Image::of_program();
-        let tls = Layout::new::<Block>(&image);
-        let id = ThreadId::next()?;
+        let (area_size, area_align) = tls::area_layout::<Block>();
+        let number = ThreadId::next_number()?;
         // Who moves the closure and the result to and from their place does so over the stack.
-        let least = size.saturating_mul(4).saturating_add(MIN_STACK_SIZE);
-        let mut mapping =
-            Mapping::new(self.stack_size.max(least), &[(tls.size, tls.align), (size, align), (name.len(), 1)])?;
-        let area = mapping.carve(tls.size, tls.align);
+        let stack_size = self.stack_size.max(size.saturating_mul(4).saturating_add(MIN_STACK_SIZE));
+        let mut mapping = Mapping::new(stack_size, &[(area_size, area_align), (size, align), (name.len(), 1)])?;
+        let area = mapping.carve(area_size, area_align);
         let launch = mapping.carve(size, align);
         let name_at = mapping.carve(name.len(), 1);
         let stack = mapping.carve(0, STACK_ALIGN);
@@ -216,17 +215,22 @@ impl<'a> Builder<'a> {
         let name_there = unsafe { &*core::ptr::slice_from_raw_parts(name_at, name.len()) };
         // SAFETY: as above.
         let name_there = unsafe { core::str::from_utf8_unchecked(name_there) };
-        let block = Block {
-            name: self.name.map(|_| NonNull::from_ref(name_there)),
-            mapping: (mapping.base, mapping.len),
-            signal_stack: mapping.signal_stack,
-            stack: mapping.stack_base.addr()..stack.addr(),
-            launch,
-            run,
-            ..Block::new(id)
-        };
-        // SAFETY: 1. Carved with the layout's size and alignment; zero if it says so. 2. The layout is the image's.
-        let (block, thread_pointer) = unsafe { Block::place(area, mapping.is_fresh, &tls, &image, block) };
+        if !mapping.is_fresh {
+            // SAFETY: carved, of this size.
+            unsafe { area.write_bytes(0, area_size) };
+        }
+        // SAFETY: 1. Carved by the layout, and zeros: a fresh mapping is nothing else.
+        let (mut block, thread_pointer) = unsafe { tls::fill::<Block>(area) };
+        // SAFETY: all zeros, as a block may be, and nobody else has it yet.
+        let fields = unsafe { block.as_mut() };
+        fields.this = fields;
+        fields.number = number;
+        fields.name = self.name.map(|_| NonNull::from_ref(name_there));
+        fields.mapping = (mapping.base, mapping.len);
+        fields.signal_stack = mapping.signal_stack;
+        fields.stack = mapping.stack_base.addr()..stack.addr();
+        fields.launch = launch;
+        fields.run = Some(run);
         Ok(Ready { mapping, block, launch, stack, thread_pointer })
     }
 }
@@ -316,8 +320,10 @@ pub(crate) unsafe extern "C" fn rust_thread(block: *mut u8) -> ! {
     }
     list::profile_from_start(NonNull::from_ref(this));
     this.mask.restore();
-    // SAFETY: `launch` is what `run` was made for, and it runs once.
-    unsafe { (this.run)(this) };
+    if let Some(run) = this.run {
+        // SAFETY: `launch` is what `run` was made for, and it runs once.
+        unsafe { run(this) };
+    }
     this.destructors.run();
     signal::block_everything();
     Passage::enter_in_silence().unlink(NonNull::from_ref(this));
@@ -371,7 +377,8 @@ fn kernel_name(name: &str) -> heapless::CString<16> {
     cut
 }
 
-/// What rt0 knows of a thread. Lies at the thread pointer (variant II) or right below the ABI's part of it.
+/// What rt0 knows of a thread. Lies at the thread pointer (variant II) or right below the ABI's part of it. All zeros, it is
+/// the main thread's before anything happened.
 #[repr(C, align(16))]
 pub(crate) struct Block {
     /// Its own address, where variant II wants it.
@@ -387,73 +394,66 @@ pub(crate) struct Block {
     /// What the vDSO makes this thread's random bytes with.
     random: vdso::StateSlot,
     pub(crate) profile: profile::Slot,
-    id: ThreadId,
+    /// Makes its [`ThreadId`].
+    number: usize,
     name: Option<NonNull<str>>,
     /// The signals that were blocked on the thread that spawned this one.
     mask: Blocked,
     /// Base and length; null and 0 for the main thread's.
     mapping: (*mut u8, usize),
-    /// Parts of the mapping; for the main thread, nothing.
+    /// A part of the mapping; for the main thread, nothing.
     pub(crate) signal_stack: SignalStack,
     /// The addresses of the stack; its guard page lies right below.
     pub(crate) stack: Range<usize>,
     launch: *mut u8,
-    pub(crate) run: unsafe fn(&Block),
+    pub(crate) run: Option<unsafe fn(&Block)>,
 }
 
 const _: () = assert!(offset_of!(Block, this) == 0, "variant II reads it at the thread pointer");
 const _: () = assert!(size_of::<Block>().is_multiple_of(align_of::<Block>()), "variant I finds it from its end");
 
 impl Block {
-    fn new(id: ThreadId) -> Block {
-        unsafe fn nothing(_: &Block) {}
-        Block {
-            this: null_mut(),
-            life: Life::new(),
-            parker: Parker::new(),
-            interrupts: interrupt::Interrupts::new(),
-            neighbours: list::Neighbours::new(),
-            mailbox: Mailbox::new(),
-            destructors: local::Destructors::new(),
-            scope: Cell::new(null()),
-            random: vdso::StateSlot::new(),
-            profile: profile::Slot::new(),
-            id,
-            name: None,
-            mask: signal::SigSet::empty().into(),
-            mapping: (null_mut(), 0),
-            signal_stack: SignalStack { base: null_mut(), size: 0 },
-            stack: 0..0,
-            launch: null_mut(),
-            run: nothing,
+    const_fn! {
+        /// All zeros.
+        const fn new() -> Block {
+            Block {
+                this: null_mut(),
+                life: Life::new(),
+                parker: Parker::new(),
+                interrupts: interrupt::Interrupts::new(),
+                neighbours: list::Neighbours::new(),
+                mailbox: Mailbox::new(),
+                destructors: local::Destructors::new(),
+                scope: Cell::new(null()),
+                random: vdso::StateSlot::new(),
+                profile: profile::Slot::new(),
+                number: 0,
+                name: None,
+                mask: Blocked::NOTHING,
+                mapping: (null_mut(), 0),
+                signal_stack: SignalStack { base: null_mut(), size: 0 },
+                stack: 0..0,
+                launch: null_mut(),
+                run: None,
+            }
         }
-    }
-
-    /// # Safety
-    ///
-    /// Those of [`Layout::fill`].
-    unsafe fn place(
-        area: *mut u8,
-        is_zero: bool,
-        tls: &Layout,
-        image: &Image,
-        block: Block,
-    ) -> (NonNull<Block>, *mut u8) {
-        // SAFETY: they are our caller's.
-        let (block, thread_pointer) = unsafe { tls.fill(area, is_zero, image, block) };
-        // SAFETY: just written, and nobody else has it yet.
-        unsafe { (*block.as_ptr()).this = block.as_ptr() };
-        (block, thread_pointer)
     }
 
     /// The kernel's number for it; 0 once it has ended. The main thread's is the process's, which a fork changes.
     pub(crate) fn tid(&self) -> u32 {
-        if self.mapping.0.is_null() { sys::getpid() } else { self.life.tid() }
+        if self.is_main() { sys::getpid() } else { self.life.tid() }
     }
 
     fn name(&self) -> Option<&str> {
-        // SAFETY: copied from a str, into the mapping that this block lies in (or static, for the main thread).
+        if self.is_main() {
+            return Some("main");
+        }
+        // SAFETY: copied from a str, into the mapping that this block lies in.
         self.name.map(|name| unsafe { name.as_ref() })
+    }
+
+    fn is_main(&self) -> bool {
+        self.mapping.0.is_null()
     }
 }
 
@@ -471,46 +471,36 @@ unsafe fn release(block: NonNull<Block>) {
     }
 }
 
-/// Room for the main thread's block and a small TLS image, so that starting needs no mapping.
-#[repr(align(64))]
-struct MainArea(UnsafeCell<MaybeUninit<[u8; 1024]>>);
+/// The main thread's block, as large as the linker makes room for (tls.rs). The compiler refuses what is not zero in a section
+/// of this name; and so a new thread's block needs zeros only.
+#[cfg(not(all(loom, test)))]
+#[used]
+#[unsafe(link_section = ".bss.rt0_block")]
+static MAIN: Main = Main(UnsafeCell::new(Block::new()));
 
-// SAFETY: `adopt_main` hands it out once, before there is a second thread.
-unsafe impl Sync for MainArea {}
+#[cfg(not(all(loom, test)))]
+struct Main(#[allow(dead_code)] UnsafeCell<Block>); // For the linker alone.
 
-static MAIN_AREA: MainArea = MainArea(UnsafeCell::new(MaybeUninit::zeroed()));
-static MAIN: AtomicPtr<Block> = AtomicPtr::new(null_mut());
+// SAFETY: nobody touches it by this name.
+#[cfg(not(all(loom, test)))]
+unsafe impl Sync for Main {}
 
 /// Gives the main thread its TLS, its block and its thread pointer.
 ///
 /// # Safety
 ///
 /// 1. Called once, before any other thread exists and before anything asks for the current thread.
+#[inline(always)]
 pub(crate) unsafe fn adopt_main() {
-    let image = Image::of_program();
-    let tls = Layout::new::<Block>(&image);
-    let area = if tls.size <= size_of::<MainArea>() && tls.align <= align_of::<MainArea>() {
-        MAIN_AREA.0.get().cast()
-    } else {
-        main_area_of(&tls).unwrap_or_else(|errno| sys::die("mmap of the main thread's TLS", errno))
-    };
-    let block = Block { name: Some(NonNull::from_ref("main")), ..Block::new(ThreadId::MAIN) };
-    // SAFETY: 1. Large and aligned enough, static or fresh, so zero; and ours by 1. 2. The layout is the image's.
-    let (block, thread_pointer) = unsafe { Block::place(area, true, &tls, &image, block) };
-    // SAFETY: 1. As the layout says; it stays for the life of the process.
+    // SAFETY: 1. By ours.
+    let (block, thread_pointer) = unsafe { tls::fill_main::<Block>() };
+    // SAFETY: all zeros, as a block may be, and nobody else has it yet.
+    unsafe { (*block.as_ptr()).this = block.as_ptr() };
+    // SAFETY: 1. Just filled; it stays for the life of the process.
     let done = unsafe { <crate::arch::Cpu as crate::arch::Arch>::set_thread_pointer(thread_pointer) };
-    Errno::check(done).unwrap_or_else(|errno| sys::die("setting the thread pointer", errno));
-    // Relaxed: threads that come later are cloned after this.
-    MAIN.store(block.as_ptr(), Relaxed);
-}
-
-#[cold]
-fn main_area_of(tls: &Layout) -> Result<*mut u8> {
-    let len = tls.size.checked_add(tls.align).ok_or(Errno::ENOMEM)?;
-    let flags = k::MAP_PRIVATE | k::MAP_ANONYMOUS;
-    // SAFETY: 1. Not MAP_FIXED.
-    let base = unsafe { sys::mmap(null_mut(), len, k::PROT_READ | k::PROT_WRITE, flags, -1, 0) }?;
-    Ok(base.wrapping_add(base.addr().wrapping_neg() & (tls.align - 1)))
+    if let Err(errno) = Errno::check(done) {
+        sys::die("setting the thread pointer", errno);
+    }
 }
 
 /// What the main thread has to do when `main` has returned.
@@ -521,7 +511,8 @@ pub(crate) fn end_main() {
 
 /// The name to show for the current thread, also before it has a block (then the process is still starting).
 pub(crate) fn name_for_messages() -> &'static str {
-    if MAIN.load(Relaxed).is_null() {
+    // SAFETY: static, and all zeros until `adopt_main` wrote to it, before anybody else came.
+    if unsafe { tls::block_of_main::<Block>().as_ref() }.this.is_null() {
         return "starting";
     }
     let block = this_block();
@@ -546,14 +537,17 @@ pub(crate) fn with_random_slot<R>(f: impl FnOnce(&vdso::StateSlot) -> R) -> R {
 pub struct ThreadId(NonZeroUsize);
 
 impl ThreadId {
-    const MAIN: ThreadId = ThreadId(NonZeroUsize::MIN);
-
-    /// `EAGAIN` when all numbers were used (on a 32-bit machine, after four billion threads): none is given twice.
-    fn next() -> Result<ThreadId> {
-        static LAST: AtomicUsize = AtomicUsize::new(ThreadId::MAIN.0.get());
+    /// The number of a thread to come; the main thread's is 0, so that it need not be written. `EAGAIN` when all numbers were
+    /// used (on a 32-bit machine, after four billion threads): none is given twice.
+    fn next_number() -> Result<usize> {
+        static LAST: AtomicUsize = AtomicUsize::new(0);
         // Relaxed: only the number counts.
-        let last = LAST.fetch_update(Relaxed, Relaxed, |last| last.checked_add(1)).map_err(|_| Errno::EAGAIN)?;
-        Ok(ThreadId(NonZeroUsize::MIN.saturating_add(last)))
+        let next = |last| (last < usize::MAX - 1).then_some(last + 1);
+        LAST.fetch_update(Relaxed, Relaxed, next).map_or(Err(Errno::EAGAIN), |last| Ok(last + 1))
+    }
+
+    fn of_number(number: usize) -> ThreadId {
+        ThreadId(NonZeroUsize::MIN.saturating_add(number))
     }
 }
 
@@ -660,7 +654,7 @@ impl Thread {
     /// Its identity.
     #[must_use]
     pub fn id(&self) -> ThreadId {
-        self.block().id
+        ThreadId::of_number(self.block().number)
     }
 
     /// Its name, if it was given one; `main` for the main thread.

@@ -1,262 +1,189 @@
-//! Where a thread's own data lies: the program's TLS image (PT_TLS), the ABI's control block, and rt0's thread block.
+//! Where a thread's own data lies: its copy of the program's TLS image, the ABI's control block, and rt0's thread block.
 //!
 //! ```text
-//!     variant I       │ thread block │ tcb │ TLS image │           start of tcb + bias = thread pointer
-//!     variant II      │ TLS image │ thread block │                thread block        = thread pointer
+//!     variant I       │ thread block │ control block │ TLS image │  start of control block + bias = thread pointer
+//!     variant II      │ TLS image │ thread block │                  thread block                  = thread pointer
 //! ```
 //!
 //! The linker has put each variable at a fixed distance from the thread pointer, computed from the image's address and
-//! alignment; [`Layout`] must agree with it to the byte, also where the image's address is no multiple of its
-//! alignment.
+//! alignment. It lays the main thread's area out too (common.ld), so nothing is computed here: every thread's area is as
+//! aligned and as large as the main thread's, and the parts are at the same distances.
 //!
 //! Source: Ulrich Drepper, *ELF Handling For Thread-Local Storage*; the machines' psABIs.
 
 use core::ptr::NonNull;
-use core::slice;
-
-use linux_raw_sys::elf;
 
 use crate::arch::{Arch, Cpu, Tls};
+use crate::intrinsics;
+
+/// An address that the linker defines. A type without bytes: of others the compiler knows that no two lie at one address.
+type Mark = [u8; 0];
 
 unsafe extern "C" {
-    /// The program's own ELF header, mapped with its first segment; the linker defines it.
-    static __ehdr_start: elf::Elf_Ehdr;
+    /// The TLS image in the program: its first byte, and the end of what is not just zeros, rounded up to words.
+    static __rt0_tls_start: Mark;
+    static __rt0_tls_filled: Mark;
 
-    /// What in the program lies where the thread pointer points, without its bias, in a thread's TLS. The script has one for
-    /// variant II and one for each control block of variant I; all say what [`Layout`] says.
-    static __rt0_tls_below: u8;
-    static __rt0_tls_above_0: u8;
-    static __rt0_tls_above_8: u8;
-    static __rt0_tls_above_16: u8;
+    /// What in the program lies where the thread pointer points, without its bias, in a thread's TLS: of variant II, and of
+    /// variant I with a control block. (Without one that is the image's start.)
+    static __rt0_tls_below: Mark;
+    static __rt0_tls_above: Mark;
+
+    /// The main thread's area: of variant II from the first to the end of a block at the second, of variant I from the
+    /// second to the last. The thread pointer is, without its bias, the second or the third.
+    static __rt0_area: Mark;
+    static __rt0_area_below: Mark;
+    static __rt0_area_above: Mark;
+    static __rt0_area_end: Mark;
+    /// Its copy of the image, of variant II, and of variant I with a control block.
+    static __rt0_area_image_below: Mark;
+    static __rt0_area_image_above: Mark;
+    /// No variable: its address is the alignment of areas and of the image.
+    static __rt0_tls_align: Mark;
 }
 
-/// The program's TLS image.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Image {
-    bytes: &'static [u8],
-    /// Its size with the zeros after `bytes`.
-    size: usize,
-    /// A power of two.
-    align: usize,
-    /// Its address in the program modulo `align`.
-    skew: usize,
+const _: () = assert!(
+    matches!(Cpu::TLS, Tls::Below | Tls::Above { tcb: 0..=16, .. }),
+    "link.ld aligns the image to 16, and so puts it that far behind the control block's start"
+);
+
+const BIAS: usize = match Cpu::TLS {
+    Tls::Below => 0,
+    Tls::Above { bias, .. } => bias,
+};
+
+/// A thread's area, or the addresses in it, for a block of some type.
+struct Area {
+    start: *mut u8,
+    end: *mut u8,
+    /// Where the image's copy begins.
+    image: *mut u8,
+    /// Where the thread pointer points, without its bias.
+    pointer: *mut u8,
 }
 
-impl Image {
-    /// The image of this program; empty if it has none.
-    pub(crate) fn of_program() -> Image {
-        let header = &raw const __ehdr_start;
-        // SAFETY: the linker script maps the ELF header and the program headers; nobody writes to them.
-        let ehdr = unsafe { &*header };
-        let headers = header.cast::<u8>().wrapping_add(ehdr.e_phoff).cast();
-        // SAFETY: as above, `e_phnum` headers lie at `e_phoff`.
-        let headers: &[elf::Elf_Phdr] = unsafe { slice::from_raw_parts(headers, ehdr.e_phnum.into()) };
-        // The script asks for the header also where there is nothing to describe: then it is all zero.
-        match headers.iter().find(|header| header.p_type == elf::PT_TLS && header.p_memsz != 0) {
-            None => Image { bytes: &[], size: 0, align: 1, skew: 0 },
-            Some(tls) => {
-                let align = tls.p_align.max(1);
-                let start = core::ptr::with_exposed_provenance(tls.p_vaddr);
-                Image {
-                    // SAFETY: a static program lies where its headers say; the image is read-only until copied.
-                    bytes: unsafe { slice::from_raw_parts(start, tls.p_filesz) },
-                    size: tls.p_memsz,
-                    align,
-                    skew: tls.p_vaddr & (align - 1),
-                }
-            }
-        }
-    }
-}
-
-/// Offsets within a thread's area, which starts at a multiple of `align`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Layout {
-    /// Of the thread block.
-    block: usize,
-    /// Of the TLS image.
-    image: usize,
-    /// Of what the thread pointer holds, bias included.
-    thread_pointer: usize,
-    pub size: usize,
-    pub align: usize,
-}
-
-impl Layout {
-    /// For a thread block of type `B`.
-    pub(crate) const fn new<B>(image: &Image) -> Layout {
-        Layout::of_variant(&Cpu::TLS, size_of::<B>(), align_of::<B>(), image)
-    }
-
-    const fn of_variant(tls: &Tls, block_size: usize, block_align: usize, image: &Image) -> Layout {
-        let align = if image.align > block_align { image.align } else { block_align };
-        let modulus = image.align - 1;
-        match *tls {
-            Tls::Above { tcb, bias } => {
-                let start = block_size.next_multiple_of(align);
-                let image_offset = start + tcb + (image.skew.wrapping_sub(tcb) & modulus);
-                Layout {
-                    block: start - block_size,
-                    image: image_offset,
-                    thread_pointer: start + bias,
-                    size: image_offset + image.size,
-                    align,
-                }
-            }
+impl Area {
+    /// The main thread's. All addresses are the linker's.
+    #[inline(always)]
+    fn of_main<B>() -> Area {
+        let (start, end, image, pointer) = match Cpu::TLS {
             Tls::Below => {
-                // The image ends so far below that its start is as skewed as in the program.
-                let below = image.size + (0usize.wrapping_sub(image.skew).wrapping_sub(image.size) & modulus);
-                let start = below.next_multiple_of(align);
-                Layout { block: start, image: start - below, thread_pointer: start, size: start + block_size, align }
+                let block = &raw const __rt0_area_below;
+                (
+                    &raw const __rt0_area,
+                    block.wrapping_byte_add(size_of::<B>()),
+                    &raw const __rt0_area_image_below,
+                    block,
+                )
             }
-        }
+            Tls::Above { tcb, .. } => {
+                let above = &raw const __rt0_area_above;
+                let image = if tcb == 0 { above } else { &raw const __rt0_area_image_above };
+                (&raw const __rt0_area_below, &raw const __rt0_area_end, image, above)
+            }
+        };
+        let [start, end, image, pointer] = [start, end, image, pointer].map(|mark| mark.cast_mut().cast());
+        Area { start, end, image, pointer }
     }
 
-    /// Fills a thread's area: the image is copied, the block written. Returns the block and the thread pointer.
+    /// Copies the program's image there. Returns the block, which is zeros, and the thread pointer.
     ///
     /// # Safety
     ///
-    /// 1. `area` is a multiple of `self.align`, and `self.size` bytes there are writable and nobody else's; if `is_zero`, they
-    ///    are zero.
-    /// 2. The layout is that of `image` and `B`.
-    pub(crate) unsafe fn fill<B>(
-        &self,
-        area: *mut u8,
-        is_zero: bool,
-        image: &Image,
-        block: B,
-    ) -> (NonNull<B>, *mut u8) {
-        // SAFETY: 1. and 2.: the layout keeps the image within the area.
-        let to = unsafe { area.add(self.image) };
-        // SAFETY: as above; the program's image lies elsewhere.
-        unsafe { to.copy_from_nonoverlapping(image.bytes.as_ptr(), image.bytes.len()) };
-        if !is_zero {
-            let rest = to.wrapping_add(image.bytes.len());
-            // SAFETY: as above, for the rest of the image.
-            unsafe { rest.write_bytes(0, image.size - image.bytes.len()) };
-        }
-        // SAFETY: 1. and 2.: likewise the block, which the layout aligns.
-        let at = unsafe { area.add(self.block) }.cast::<B>();
-        // SAFETY: as above.
-        unsafe { at.write(block) };
-        // SAFETY: within the area, so not null.
-        (unsafe { NonNull::new_unchecked(at) }, area.wrapping_add(self.thread_pointer))
+    /// 1. The area is the main thread's or laid out so, all zeros, and nobody else's.
+    #[inline(always)]
+    unsafe fn fill<B>(self) -> (NonNull<B>, *mut u8) {
+        let (from, end) = (&raw const __rt0_tls_start, &raw const __rt0_tls_filled);
+        // SAFETY: 1. The linker keeps the image within the area; the program's own lies elsewhere. 2. Both begin at a multiple
+        // of 16, and the end is rounded up.
+        unsafe { intrinsics::copy_words(self.image.cast(), from.cast(), end.cast()) };
+        let thread_pointer = self.pointer.wrapping_add(BIAS);
+        // SAFETY: 1. A block's place is within the area.
+        (unsafe { block_at(thread_pointer) }, thread_pointer)
     }
 }
 
-/// The calling thread's block.
+/// The size and the alignment of a thread's area.
+#[inline(always)]
+pub(crate) fn area_layout<B>() -> (usize, usize) {
+    let main = Area::of_main::<B>();
+    (main.end.addr() - main.start.addr(), (&raw const __rt0_tls_align).addr())
+}
+
+/// Copies the program's image into a thread's area. Returns the block, which is zeros, and the thread pointer.
 ///
 /// # Safety
 ///
-/// 1. This thread's pointer is set, from a [`Layout`] for `B`.
+/// 1. `area` is laid out as [`area_layout`] says, all zeros, and nobody else's.
 #[inline(always)]
-pub(crate) unsafe fn block_of_this_thread<B>() -> NonNull<B> {
+pub(crate) unsafe fn fill<B>(area: *mut u8) -> (NonNull<B>, *mut u8) {
+    let Area { start, end, image, pointer } = Area::of_main::<B>();
+    let at = |of_main: *mut u8| area.wrapping_add(of_main.addr() - start.addr());
+    let area = Area { start: area, end: at(end), image: at(image), pointer: at(pointer) };
     // SAFETY: 1. is our caller's.
-    let thread_pointer = unsafe { Cpu::thread_pointer() };
+    unsafe { area.fill() }
+}
+
+/// The same for the main thread's area, which is static.
+///
+/// # Safety
+///
+/// 1. Nobody has written there.
+#[inline(always)]
+pub(crate) unsafe fn fill_main<B>() -> (NonNull<B>, *mut u8) {
+    // SAFETY: 1. By ours, for it starts as zeros.
+    unsafe { Area::of_main::<B>().fill() }
+}
+
+/// The main thread's block; zeros before [`fill_main`] and what came after.
+#[inline(always)]
+pub(crate) fn block_of_main<B>() -> NonNull<B> {
+    // SAFETY: 1. The main thread's, as `fill_main` computes it.
+    unsafe { block_at(Area::of_main::<B>().pointer.wrapping_add(BIAS)) }
+}
+
+/// The block of the thread with this thread pointer.
+///
+/// # Safety
+///
+/// 1. It is one that [`fill`] returned, for `B`.
+#[inline(always)]
+unsafe fn block_at<B>(thread_pointer: *mut u8) -> NonNull<B> {
     let block = match Cpu::TLS {
-        Tls::Above { bias, .. } => thread_pointer.wrapping_sub(bias + size_of::<B>()),
+        Tls::Above { .. } => thread_pointer.wrapping_sub(BIAS + size_of::<B>()),
         Tls::Below => thread_pointer,
     };
     // SAFETY: 1. A block lies there.
     unsafe { NonNull::new_unchecked(block.cast()) }
 }
 
-const _: () = assert!(
-    matches!(Cpu::TLS, Tls::Below | Tls::Above { tcb: 0 | 8 | 16, .. }),
-    "link.ld has no __rt0_tls_above_* for a control block of this size"
-);
+/// The calling thread's block.
+///
+/// # Safety
+///
+/// 1. This thread's pointer is set, to one that [`fill`] returned for `B`.
+#[inline(always)]
+pub(crate) unsafe fn block_of_this_thread<B>() -> NonNull<B> {
+    // SAFETY: 1. is our caller's.
+    let thread_pointer = unsafe { Cpu::thread_pointer() };
+    // SAFETY: 1. is our caller's.
+    unsafe { block_at(thread_pointer) }
+}
+
+/// What in the program's image stands for where the thread pointer points, without its bias, in a thread's.
+#[inline(always)]
+fn origin() -> *const Mark {
+    match Cpu::TLS {
+        Tls::Below => &raw const __rt0_tls_below,
+        Tls::Above { tcb: 0, .. } => &raw const __rt0_tls_start,
+        Tls::Above { .. } => &raw const __rt0_tls_above,
+    }
+}
 
 /// The calling thread's copy of something in the program's TLS image. (A `#[thread_local]` is found so by the compiler.)
 #[inline(always)]
 pub(crate) fn copy_of_this_thread<T>(in_image: *const T) -> *mut T {
     // SAFETY: 1. All safe code runs where the thread pointer is set.
     let thread_pointer = unsafe { Cpu::thread_pointer() };
-    let (origin, bias) = match Cpu::TLS {
-        Tls::Below => (&raw const __rt0_tls_below, 0),
-        Tls::Above { tcb: 16, bias } => (&raw const __rt0_tls_above_16, bias),
-        Tls::Above { tcb: 8, bias } => (&raw const __rt0_tls_above_8, bias),
-        Tls::Above { bias, .. } => (&raw const __rt0_tls_above_0, bias),
-    };
-    thread_pointer.wrapping_add(in_image.addr()).wrapping_sub(origin.addr() + bias).cast()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    const BLOCK: (usize, usize) = (144, 16);
-
-    fn image(size: usize, align: usize, skew: usize) -> Image {
-        Image { bytes: &[], size, align, skew }
-    }
-
-    /// What LLD subtracts from or adds to the thread pointer for the image's first byte (`getTlsTpOffset`, in our
-    /// words).
-    fn linker_offset(tls: &Tls, image: &Image) -> isize {
-        let modulus = image.align as isize - 1;
-        let (size, skew) = (image.size as isize, image.skew as isize);
-        match *tls {
-            Tls::Above { tcb, bias } => tcb as isize + ((skew - tcb as isize) & modulus) - bias as isize,
-            Tls::Below => -(size + ((-skew - size) & modulus)),
-        }
-    }
-
-    #[test]
-    fn every_variant_agrees_with_the_linker() {
-        for tls in [
-            Tls::Below,
-            Tls::Above { tcb: 16, bias: 0 },
-            Tls::Above { tcb: 8, bias: 0 },
-            Tls::Above { tcb: 0, bias: 0 },
-            Tls::Above { tcb: 0, bias: 0x7000 },
-        ] {
-            for align in [1, 2, 4, 8, 16, 32, 64, 256, 4096, 65536] {
-                for skew in [0, 1, 4, 8, 16, 24, 60, 4000].into_iter().filter(|skew| *skew < align) {
-                    for size in [0, 1, 7, 8, 64, 100, 4096, 5000] {
-                        check(&tls, &image(size, align, skew));
-                    }
-                }
-            }
-        }
-    }
-
-    #[test]
-    fn the_linker_scripts_origins_agree_with_every_variant() {
-        for align in [1, 4, 8, 16, 64, 4096] {
-            for size in [1, 8, 100, 5000] {
-                let image = image(size, align, 0);
-                let start = 10 * align; // Where the image lies in the program.
-                let below = (start + size).next_multiple_of(align);
-                assert_eq!(origin(&Tls::Below, &image, start), below, "{image:?}");
-                for tcb in [0, 8, 16] {
-                    let above = if tcb == 0 { start as isize } else { start as isize - tcb.max(align) as isize };
-                    let found = origin(&Tls::Above { tcb, bias: 0 }, &image, start) as isize;
-                    assert_eq!(found, above, "{tcb} {image:?}");
-                }
-            }
-        }
-    }
-
-    /// The address in the program that stands for the thread pointer.
-    fn origin(tls: &Tls, image: &Image, start: usize) -> usize {
-        let layout = Layout::of_variant(tls, BLOCK.0, BLOCK.1, image);
-        start.wrapping_add(layout.thread_pointer).wrapping_sub(layout.image)
-    }
-
-    fn check(tls: &Tls, image: &Image) {
-        let (block_size, block_align) = BLOCK;
-        let layout = Layout::of_variant(tls, block_size, block_align, image);
-        let offset = layout.image as isize - layout.thread_pointer as isize;
-        assert_eq!(offset, linker_offset(tls, image), "{image:?}");
-        assert_eq!(layout.image % image.align, image.skew, "{image:?}: the image is as aligned as in the program");
-        assert_eq!(layout.block % block_align, 0, "{image:?}");
-        let block = layout.block..layout.block + block_size;
-        let data = layout.image..layout.image + image.size;
-        assert!(block.end <= layout.size && data.end <= layout.size, "{image:?}");
-        assert!(block.end <= data.start || data.end <= block.start, "{image:?}: block and image overlap");
-        match *tls {
-            Tls::Below => assert_eq!(block.start, layout.thread_pointer),
-            Tls::Above { bias, .. } => assert_eq!(block.end, layout.thread_pointer - bias),
-        }
-    }
+    thread_pointer.wrapping_add(in_image.addr()).wrapping_sub(origin().addr() + BIAS).cast()
 }

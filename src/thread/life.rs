@@ -9,13 +9,14 @@ use core::sync::atomic::fence;
 use loom::sync::atomic::fence;
 
 use crate::errno::Errno;
-use crate::futex::base::AtomicU32;
+use crate::futex::base::{AtomicU32, const_fn};
 use crate::sys;
 
 pub(super) struct Life {
     /// The kernel's: the thread's id from before it runs until after it ended, then 0.
     tid: AtomicU32,
-    /// Who can still touch the mapping: the thread itself, its handle, and each `Thread`.
+    /// Who can still touch the mapping: the thread itself, its handle, and each `Thread`. Less [`UNCOUNTED`], so that a life
+    /// begins as zeros.
     refs: AtomicU32,
     /// ```text
     /// JOINABLE ── closure returned ──▶ FINISHED   the handle takes or drops the result
@@ -24,15 +25,19 @@ pub(super) struct Life {
     state: AtomicU32,
 }
 
+/// The thread's own reference and its handle's (or, for the main thread, one that never goes).
+const UNCOUNTED: u32 = 2;
+
 const JOINABLE: u32 = 0;
 const FINISHED: u32 = 1;
 const DETACHED: u32 = 2;
 
 impl Life {
-    /// Of a thread not yet started, with two references: its own, and its handle's (or, for the main thread, one that never
-    /// goes).
-    pub(super) fn new() -> Life {
-        Life { tid: AtomicU32::new(0), refs: AtomicU32::new(2), state: AtomicU32::new(JOINABLE) }
+    const_fn! {
+        /// Of a thread not yet started: zeros.
+        pub(super) const fn new() -> Life {
+            Life { tid: AtomicU32::new(0), refs: AtomicU32::new(0), state: AtomicU32::new(JOINABLE) }
+        }
     }
 
     /// The word that the kernel writes.
@@ -79,7 +84,7 @@ impl Life {
     /// Counts one more who can touch the mapping. The caller is one already.
     pub(super) fn retain(&self) {
         // Relaxed: the new reference comes from one that already orders.
-        if self.refs.fetch_add(1, Relaxed) > i32::MAX as u32 {
+        if self.refs.fetch_add(1, Relaxed).wrapping_add(UNCOUNTED) > i32::MAX as u32 {
             sys::die("counting a thread's handles", Errno::EOVERFLOW);
         }
     }
@@ -87,7 +92,7 @@ impl Life {
     /// Counts one less; whether that was the last, who has to see to the mapping.
     pub(super) fn release(&self) -> bool {
         // Release: what we did with the memory comes before whoever sees to it.
-        if self.refs.fetch_sub(1, Release) != 1 {
+        if self.refs.fetch_sub(1, Release).wrapping_add(UNCOUNTED) != 1 {
             return false;
         }
         fence(Acquire); // Pairs with every other release.
