@@ -672,12 +672,28 @@ unsafe fn store<T: Copy, const ALIGNED: bool>(p: *mut u8, value: T) {
 /// 2. All three are aligned.
 #[inline(always)]
 pub(crate) unsafe fn copy_words(mut to: *mut usize, mut from: *const usize, end: *const usize) {
-    while from != end {
+    while from < end {
         // SAFETY: 1. and 2. by ours. 3. All bytes are a valid MaybeUninit.
         let word: MaybeUninit<usize> = unsafe { load::<_, true>(from.cast()) };
         // SAFETY: 1. and 2. by ours.
         unsafe { store::<_, true>(to.cast(), word) };
         (from, to) = (from.wrapping_add(1), to.wrapping_add(1));
+        loop_end();
+    }
+}
+
+/// Zeros the words from `from` to `end`, in little code too.
+///
+/// # Safety
+///
+/// 1. They are writable.
+/// 2. Both are aligned.
+#[inline(always)]
+pub(crate) unsafe fn zero_words(mut from: *mut usize, end: *mut usize) {
+    while from < end {
+        // SAFETY: 1. and 2. by ours.
+        unsafe { store::<_, true>(from.cast(), 0usize) };
+        from = from.wrapping_add(1);
         loop_end();
     }
 }

@@ -130,7 +130,7 @@ impl Line {
         self.bytes(text.as_bytes())
     }
 
-    fn bytes(&mut self, mut rest: &[u8]) -> &mut Line {
+    pub(crate) fn bytes(&mut self, mut rest: &[u8]) -> &mut Line {
         while !rest.is_empty() {
             let room = self.text.capacity() - self.text.len();
             let (now, later) = rest.split_at(room.min(rest.len()));
@@ -144,14 +144,14 @@ impl Line {
         self
     }
 
-    /// A number in base 10 or 16; see [`sys::digits`].
-    pub(crate) fn number(&mut self, number: usize, base: usize) -> &mut Line {
+    /// A number, in base 10 or in hexadecimal; see [`sys::digits`].
+    pub(crate) fn number(&mut self, number: usize, hexadecimal: bool) -> &mut Line {
         let mut buf = [0; 20];
-        let first = sys::digits(number, base, &mut buf);
+        let first = sys::digits(number, hexadecimal, &mut buf);
         self.bytes(buf.get(first..).unwrap_or_default())
     }
 
-    fn flush(&mut self) {
+    pub(crate) fn flush(&mut self) {
         if self.result.is_ok() {
             self.result = write_all(self.fd, &self.text);
         }
@@ -213,9 +213,10 @@ mod tests {
     fn numbers_of_a_line_are_as_formatted() {
         extern crate std;
         for number in [0, 1, 9, 10, 99, 4096, 0xDEAD_BEEF, usize::MAX / 10, usize::MAX] {
-            for (base, formatted) in [(10, std::format!("<{number}>")), (16, std::format!("<{number:x}>"))] {
+            for (hexadecimal, formatted) in [(false, std::format!("<{number}>")), (true, std::format!("<{number:x}>"))]
+            {
                 let mut line = Line::new(-1);
-                line.text("<").number(number, base).text(">");
+                line.text("<").number(number, hexadecimal).text(">");
                 assert_eq!(line.text, formatted.as_bytes());
             }
         }

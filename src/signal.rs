@@ -26,7 +26,7 @@ use crate::sys;
 
 pub use info::{Info, Sender};
 pub use stack::{SignalStack, sigaltstack, signal_stack};
-pub(crate) use stack::{ensure_main_has_stack, stack_size};
+pub(crate) use stack::{ensure_main_has_stack, set_signal_stack, stack_size};
 
 /// Interrupts one thread: `SIGRTMIN`, glibc's for cancelling.
 pub(crate) const INTERRUPT: u32 = k::SIGRTMIN;
@@ -225,7 +225,8 @@ impl Action {
         Action { handler: Handler::Info(InfoHandler::of::<F>()), mask: SigSet::full(), restart: true }
     }
 
-    fn to_kernel(self) -> <Cpu as Arch>::Sigaction {
+    #[inline(always)] // Of a constant nothing is left.
+    pub(crate) fn to_kernel(self) -> <Cpu as Arch>::Sigaction {
         let (handler, siginfo) = match self.handler {
             Handler::Default => (SIG_DFL, 0),
             Handler::Ignore => (SIG_IGN, 0),
@@ -280,6 +281,32 @@ pub fn action_of(signal: Signal) -> Result<Action> {
     // SAFETY: 1. Nothing is installed.
     unsafe { sys::rt_sigaction(signal.raw(), None, Some(&mut now)) }?;
     Ok(Action::from_kernel(now))
+}
+
+/// Sets what `signal` does if that is the default so far: what [`action_of`] and [`sigaction`] do, without what they
+/// return.
+///
+/// # Safety
+///
+/// 1. As for [`sigaction`].
+/// 2. The main thread has its signal stack.
+#[inline]
+pub(crate) unsafe fn replace_default(signal: Signal, action: &<Cpu as Arch>::Sigaction) -> Result<()> {
+    let mut now = *action;
+    // SAFETY: 1. Nothing is installed.
+    unsafe { sys::rt_sigaction(signal.raw(), None, Some(&mut now)) }?;
+    if RawAction::from_kernel(now).handler != SIG_DFL {
+        return Ok(());
+    }
+    // SAFETY: 1. is our caller's.
+    unsafe { sys::rt_sigaction(signal.raw(), Some(action), None) }
+}
+
+/// Lets `signal` do again what it does by default.
+#[inline]
+pub(crate) fn set_default(signal: Signal) -> Result<()> {
+    // SAFETY: 1. The default is no handler.
+    unsafe { sys::rt_sigaction(signal.raw(), Some(&Action::DEFAULT.to_kernel()), None) }
 }
 
 /// Installs rt0's own handler for one of the reserved signals, with everything blocked while it runs.

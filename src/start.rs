@@ -28,8 +28,8 @@ unsafe extern "Rust" {
 type Constructor = unsafe extern "C" fn(c_int, *const *const c_char, *const *const c_char);
 
 unsafe extern "C" {
-    /// The first one, and the end behind the last: the linker script. The first has the name that tells what is wrong with
-    /// a program that was linked without it. No elements, so that the compiler does not take them for two places.
+    /// The first one, and the end behind the last: the linker script. The first has the name that tells what is wrong
+    /// with a program that was linked without it. No elements, so that the compiler does not take them for two places.
     static __rt0_ld_is_missing: [Constructor; 0];
     static __rt0_constructors_end: [Constructor; 0];
 }
@@ -85,10 +85,10 @@ fn open_standard_descriptors() {
 #[cold]
 fn open_what_is_closed() {
     for fd in 0..3 {
-        if sys::dup(fd).err() == Some(Errno::EBADF) {
-            if let Err(errno) = hold(fd) {
-                sys::die("opening a standard descriptor", errno);
-            }
+        if sys::dup(fd).err() == Some(Errno::EBADF)
+            && let Err(errno) = hold(fd)
+        {
+            sys::die("opening a standard descriptor", errno);
         }
     }
 }
@@ -96,7 +96,7 @@ fn open_what_is_closed() {
 /// Opens something harmless as `fd`, the lowest number that is free.
 fn hold(fd: sys::RawFd) -> Result<()> {
     let file = sys::open(c"/dev/null", k::O_RDWR, 0).or_else(|_| sys::open(c"/", k::O_RDONLY | k::O_DIRECTORY, 0))?;
-    // It stays open for the life of the process. If it is another number somebody shares our table and opened that first, or
-    // a filter lies to us.
+    // It stays open for the life of the process. If it is another number somebody shares our table and opened that
+    // first, or a filter lies to us.
     if file.into_raw_fd() == fd { Ok(()) } else { Err(Errno::EBADF) }
 }

@@ -418,9 +418,9 @@ pub fn sched_setaffinity(tid: u32, mask: &[usize]) -> Result<()> {
 }
 
 /// prctl(2) with `PR_SET_NAME`: the calling thread's name; the kernel takes the first 15 bytes.
-pub(crate) fn prctl_set_name(name: &CStr) {
+pub(crate) fn prctl_set_name(name: &[u8; 16]) {
     // It cannot fail with a readable name.
-    // SAFETY: 1. The kernel only reads the name.
+    // SAFETY: 1. The kernel only reads the name, and no more of it.
     let _ = unsafe { call!(__NR_prctl, linux_raw_sys::prctl::PR_SET_NAME as usize, at(name.as_ptr())) };
 }
 
@@ -479,18 +479,17 @@ pub(crate) unsafe fn rt_sigprocmask(how: u32, new: &k::kernel_sigset_t) -> k::ke
     old
 }
 
-/// sigaltstack(2): sets the calling thread's signal stack, if `new` is given, and returns the one before. `ENOMEM` if it
+/// sigaltstack(2): sets the calling thread's signal stack, if `new` is given; `old` is the one before. `ENOMEM` if it
 /// is smaller than the kernel's least, `EPERM` on the stack itself.
 ///
 /// # Safety
 ///
 /// 1. `new` is memory for nothing else, as long as it is this thread's signal stack.
-pub(crate) unsafe fn sigaltstack(new: Option<&k::sigaltstack>) -> Result<k::sigaltstack> {
-    let mut old = k::sigaltstack { ss_sp: null_mut(), ss_flags: 0, ss_size: 0 };
+pub(crate) unsafe fn sigaltstack(new: Option<&k::sigaltstack>, old: Option<&mut k::sigaltstack>) -> Result<()> {
     let new = new.map_or(null(), |new| new as *const k::sigaltstack);
+    let old = old.map_or(null_mut(), |old| old as *mut k::sigaltstack);
     // SAFETY: 1. is our caller's; the kernel writes `old`.
-    unsafe { call!(__NR_sigaltstack, at(new), at(&raw mut old)) }?;
-    Ok(old)
+    unsafe { call!(__NR_sigaltstack, at(new), at(old)) }.map(drop)
 }
 
 // Time, and calls that wait.
@@ -650,23 +649,26 @@ fn private_flag(shared: bool) -> u32 {
 /// on stderr and `SIGABRT`, without the formatting machinery and without a working thread pointer.
 #[cold]
 pub(crate) fn die(what: &str, errno: Errno) -> ! {
+    #[inline(never)]
+    fn say(text: &[u8]) {
+        let _ = write(2, text); // Nobody is left to hear of a failure here.
+    }
     let mut end = [0; 21];
     let [number @ .., newline] = &mut end;
-    let first = digits(errno.raw().into(), 10, number);
+    let first = digits(errno.raw().into(), false, number);
     *newline = b'\n';
-    let part = |at: *const u8, len| k::iovec { iov_base: at.cast_mut().cast(), iov_len: len as _ };
-    let text = |text: &[u8]| part(text.as_ptr(), text.len());
-    let number = part(end.as_ptr().wrapping_add(first), end.len() - first);
-    let line = [text(b"rt0: fatal: "), text(what.as_bytes()), text(b" failed with errno "), number];
-    // SAFETY: 1. The kernel only reads them. An error: nobody is left to hear of it.
-    let _ = unsafe { call!(__NR_writev, 2, at(&raw const line), line.len()) };
+    say(b"rt0: fatal: ");
+    say(what.as_bytes());
+    say(b" failed with errno ");
+    say(end.get(first..).unwrap_or_default());
     let _ = tgkill(getpid(), gettid(), k::SIGABRT);
     exit_group(128 + k::SIGABRT as i32) // Where the signal is blocked or caught.
 }
 
-/// Puts a number's digits in base 10 or 16 at the end of `buf`, as far as they fit (20 are enough), and says where they begin:
-/// for messages in programs that need no formatting otherwise, which is 3 KiB.
-pub(crate) fn digits(mut number: usize, base: usize, buf: &mut [u8]) -> usize {
+/// Puts a number's digits, in base 10 or in hexadecimal, at the end of `buf`, as far as they fit (20 are enough), and
+/// says where they begin: for messages in programs that need no formatting otherwise, which is 3 KiB.
+pub(crate) fn digits(mut number: usize, hexadecimal: bool, buf: &mut [u8]) -> usize {
+    let base = if hexadecimal { 16 } else { 10 };
     let mut first = buf.len();
     for digit in buf.iter_mut().rev() {
         *digit = (number % base) as u8;

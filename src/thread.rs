@@ -49,7 +49,7 @@ mod overflow;
 mod scope;
 mod stack;
 
-use core::cell::{Cell, UnsafeCell};
+use core::cell::Cell;
 use core::fmt;
 use core::marker::PhantomData;
 use core::mem::ManuallyDrop;
@@ -69,6 +69,7 @@ use crate::arch::CloneArgs;
 use crate::cpu;
 use crate::errno::{Errno, Result};
 use crate::futex::base::const_fn;
+use crate::intrinsics;
 use crate::parker::Parker;
 use crate::profile;
 use crate::signal::{self, Blocked, SignalStack};
@@ -203,7 +204,8 @@ impl<'a> Builder<'a> {
         let number = ThreadId::next_number()?;
         // Who moves the closure and the result to and from their place does so over the stack.
         let stack_size = self.stack_size.max(size.saturating_mul(4).saturating_add(MIN_STACK_SIZE));
-        let mut mapping = Mapping::new(stack_size, &[(area_size, area_align), (size, align), (name.len(), 1)])?;
+        let room = [area_align, size, align, name.len()].into_iter().fold(area_size, usize::saturating_add);
+        let mut mapping = Mapping::new(stack_size, room)?;
         let area = mapping.carve(area_size, area_align);
         let launch = mapping.carve(size, align);
         let name_at = mapping.carve(name.len(), 1);
@@ -216,8 +218,8 @@ impl<'a> Builder<'a> {
         // SAFETY: as above.
         let name_there = unsafe { core::str::from_utf8_unchecked(name_there) };
         if !mapping.is_fresh {
-            // SAFETY: carved, of this size.
-            unsafe { area.write_bytes(0, area_size) };
+            // SAFETY: 1. Carved, of this size. 2. Both are multiples of 16.
+            unsafe { intrinsics::zero_words(area.cast(), area.wrapping_add(area_size).cast()) };
         }
         // SAFETY: 1. Carved by the layout, and zeros: a fresh mapping is nothing else.
         let (mut block, thread_pointer) = unsafe { tls::fill::<Block>(area) };
@@ -226,6 +228,7 @@ impl<'a> Builder<'a> {
         fields.this = fields;
         fields.number = number;
         fields.name = self.name.map(|_| NonNull::from_ref(name_there));
+        fields.tell_name = self.name.map(|_| tell_name as fn(&Block));
         fields.mapping = (mapping.base, mapping.len);
         fields.signal_stack = mapping.signal_stack;
         fields.stack = mapping.stack_base.addr()..stack.addr();
@@ -314,9 +317,9 @@ pub(crate) unsafe extern "C" fn rust_thread(block: *mut u8) -> ! {
     let this = unsafe { &*block };
     // SAFETY: 1. It lies in the thread's own mapping, for this alone.
     // Only a filter can refuse it; then handlers run on the thread's stack, and an overflow ends without its line.
-    let _ = unsafe { signal::sigaltstack(Some(this.signal_stack)) };
-    if let Some(name) = this.name() {
-        sys::prctl_set_name(kernel_name(name).as_c_str());
+    let _ = unsafe { signal::set_signal_stack(this.signal_stack) };
+    if let Some(tell_name) = this.tell_name {
+        tell_name(this);
     }
     list::profile_from_start(NonNull::from_ref(this));
     this.mask.restore();
@@ -369,16 +372,18 @@ unsafe fn finish<T>(this: &Block, result: T) {
     }
 }
 
-/// What the kernel keeps of a name: 15 bytes, here cut at a character's end.
-fn kernel_name(name: &str) -> heapless::CString<16> {
-    let mut cut = heapless::CString::new();
-    // It fits, and a name has no NUL: `spawn` saw to it.
-    let _ = cut.extend_from_bytes(&name.as_bytes()[..name.floor_char_boundary(15)]);
-    cut
+/// Tells the kernel the calling thread's name, of which it keeps 15 bytes, here cut at a character's end.
+fn tell_name(this: &Block) {
+    let name = this.name().unwrap_or_default();
+    let mut cut = [0; 16];
+    for (to, from) in cut.iter_mut().zip(name[..name.floor_char_boundary(15)].bytes()) {
+        *to = from;
+    }
+    sys::prctl_set_name(&cut);
 }
 
-/// What rt0 knows of a thread. Lies at the thread pointer (variant II) or right below the ABI's part of it. All zeros, it is
-/// the main thread's before anything happened.
+/// What rt0 knows of a thread. Lies at the thread pointer (variant II) or right below the ABI's part of it. All zeros,
+/// it is the main thread's before anything happened.
 #[repr(C, align(16))]
 pub(crate) struct Block {
     /// Its own address, where variant II wants it.
@@ -397,6 +402,8 @@ pub(crate) struct Block {
     /// Makes its [`ThreadId`].
     number: usize,
     name: Option<NonNull<str>>,
+    /// `Some` if it has a name: so a program that names no thread has not the function either.
+    tell_name: Option<fn(&Block)>,
     /// The signals that were blocked on the thread that spawned this one.
     mask: Blocked,
     /// Base and length; null and 0 for the main thread's.
@@ -429,6 +436,7 @@ impl Block {
                 profile: profile::Slot::new(),
                 number: 0,
                 name: None,
+                tell_name: None,
                 mask: Blocked::NOTHING,
                 mapping: (null_mut(), 0),
                 signal_stack: SignalStack { base: null_mut(), size: 0 },
@@ -452,6 +460,10 @@ impl Block {
         self.name.map(|name| unsafe { name.as_ref() })
     }
 
+    fn name_for_messages(&self) -> &str {
+        self.name().unwrap_or("<unnamed>")
+    }
+
     fn is_main(&self) -> bool {
         self.mapping.0.is_null()
     }
@@ -471,15 +483,15 @@ unsafe fn release(block: NonNull<Block>) {
     }
 }
 
-/// The main thread's block, as large as the linker makes room for (tls.rs). The compiler refuses what is not zero in a section
-/// of this name; and so a new thread's block needs zeros only.
+/// The main thread's block, as large as the linker makes room for (tls.rs). The compiler refuses what is not zero in a
+/// section of this name; and so a new thread's block needs zeros only.
 #[cfg(not(all(loom, test)))]
 #[used]
 #[unsafe(link_section = ".bss.rt0_block")]
-static MAIN: Main = Main(UnsafeCell::new(Block::new()));
+static MAIN: Main = Main(core::cell::UnsafeCell::new(Block::new()));
 
 #[cfg(not(all(loom, test)))]
-struct Main(#[allow(dead_code)] UnsafeCell<Block>); // For the linker alone.
+struct Main(#[allow(dead_code)] core::cell::UnsafeCell<Block>); // For the linker alone.
 
 // SAFETY: nobody touches it by this name.
 #[cfg(not(all(loom, test)))]
@@ -510,14 +522,14 @@ pub(crate) fn end_main() {
 }
 
 /// The name to show for the current thread, also before it has a block (then the process is still starting).
+#[cfg(feature = "panic-handler")]
 pub(crate) fn name_for_messages() -> &'static str {
     // SAFETY: static, and all zeros until `adopt_main` wrote to it, before anybody else came.
     if unsafe { tls::block_of_main::<Block>().as_ref() }.this.is_null() {
         return "starting";
     }
-    let block = this_block();
     // SAFETY: a running thread's block stays; the message is written before the thread ends.
-    unsafe { block.as_ref() }.name().unwrap_or("<unnamed>")
+    unsafe { this_block().as_ref() }.name_for_messages()
 }
 
 pub(crate) fn this_block() -> NonNull<Block> {
@@ -537,8 +549,8 @@ pub(crate) fn with_random_slot<R>(f: impl FnOnce(&vdso::StateSlot) -> R) -> R {
 pub struct ThreadId(NonZeroUsize);
 
 impl ThreadId {
-    /// The number of a thread to come; the main thread's is 0, so that it need not be written. `EAGAIN` when all numbers were
-    /// used (on a 32-bit machine, after four billion threads): none is given twice.
+    /// The number of a thread to come; the main thread's is 0, so that it need not be written. `EAGAIN` when all
+    /// numbers were used (on a 32-bit machine, after four billion threads): none is given twice.
     fn next_number() -> Result<usize> {
         static LAST: AtomicUsize = AtomicUsize::new(0);
         // Relaxed: only the number counts.

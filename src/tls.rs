@@ -1,4 +1,5 @@
-//! Where a thread's own data lies: its copy of the program's TLS image, the ABI's control block, and rt0's thread block.
+//! Where a thread's own data lies: its copy of the program's TLS image, the ABI's control block, and rt0's thread
+//! block.
 //!
 //! ```text
 //!     variant I       │ thread block │ control block │ TLS image │  start of control block + bias = thread pointer
@@ -6,8 +7,8 @@
 //! ```
 //!
 //! The linker has put each variable at a fixed distance from the thread pointer, computed from the image's address and
-//! alignment. It lays the main thread's area out too (common.ld), so nothing is computed here: every thread's area is as
-//! aligned and as large as the main thread's, and the parts are at the same distances.
+//! alignment. It lays the main thread's area out too (common.ld), so nothing is computed here: every thread's area is
+//! as aligned and as large as the main thread's, and the parts are at the same distances.
 //!
 //! Source: Ulrich Drepper, *ELF Handling For Thread-Local Storage*; the machines' psABIs.
 
@@ -16,7 +17,8 @@ use core::ptr::NonNull;
 use crate::arch::{Arch, Cpu, Tls};
 use crate::intrinsics;
 
-/// An address that the linker defines. A type without bytes: of others the compiler knows that no two lie at one address.
+/// An address that the linker defines. A type without bytes: of others the compiler knows that no two lie at one
+/// address.
 type Mark = [u8; 0];
 
 unsafe extern "C" {
@@ -24,8 +26,8 @@ unsafe extern "C" {
     static __rt0_tls_start: Mark;
     static __rt0_tls_filled: Mark;
 
-    /// What in the program lies where the thread pointer points, without its bias, in a thread's TLS: of variant II, and of
-    /// variant I with a control block. (Without one that is the image's start.)
+    /// What in the program lies where the thread pointer points, without its bias, in a thread's TLS: of variant II,
+    /// and of variant I with a control block. (Without one that is the image's start.)
     static __rt0_tls_below: Mark;
     static __rt0_tls_above: Mark;
 
@@ -82,8 +84,8 @@ impl Area {
                 (&raw const __rt0_area_below, &raw const __rt0_area_end, image, above)
             }
         };
-        let [start, end, image, pointer] = [start, end, image, pointer].map(|mark| mark.cast_mut().cast());
-        Area { start, end, image, pointer }
+        let at = |mark: *const Mark| mark.cast_mut().cast();
+        Area { start: at(start), end: at(end), image: at(image), pointer: at(pointer) }
     }
 
     /// Copies the program's image there. Returns the block, which is zeros, and the thread pointer.
@@ -94,8 +96,8 @@ impl Area {
     #[inline(always)]
     unsafe fn fill<B>(self) -> (NonNull<B>, *mut u8) {
         let (from, end) = (&raw const __rt0_tls_start, &raw const __rt0_tls_filled);
-        // SAFETY: 1. The linker keeps the image within the area; the program's own lies elsewhere. 2. Both begin at a multiple
-        // of 16, and the end is rounded up.
+        // SAFETY: 1. The linker keeps the image within the area; the program's own lies elsewhere. 2. Both begin at a
+        // multiple of 16, and the end is rounded up.
         unsafe { intrinsics::copy_words(self.image.cast(), from.cast(), end.cast()) };
         let thread_pointer = self.pointer.wrapping_add(BIAS);
         // SAFETY: 1. A block's place is within the area.
@@ -136,7 +138,7 @@ pub(crate) unsafe fn fill_main<B>() -> (NonNull<B>, *mut u8) {
 }
 
 /// The main thread's block; zeros before [`fill_main`] and what came after.
-#[inline(always)]
+#[cfg(feature = "panic-handler")]
 pub(crate) fn block_of_main<B>() -> NonNull<B> {
     // SAFETY: 1. The main thread's, as `fill_main` computes it.
     unsafe { block_at(Area::of_main::<B>().pointer.wrapping_add(BIAS)) }
@@ -180,7 +182,8 @@ fn origin() -> *const Mark {
     }
 }
 
-/// The calling thread's copy of something in the program's TLS image. (A `#[thread_local]` is found so by the compiler.)
+/// The calling thread's copy of something in the program's TLS image. (A `#[thread_local]` is found so by the
+/// compiler.)
 #[inline(always)]
 pub(crate) fn copy_of_this_thread<T>(in_image: *const T) -> *mut T {
     // SAFETY: 1. All safe code runs where the thread pointer is set.

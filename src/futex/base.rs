@@ -32,9 +32,9 @@ pub(crate) const ANY: u32 = sys::FUTEX_ANY;
 
 #[cfg(not(any(all(loom, test), miri)))]
 mod kernel {
-    use core::sync::atomic::Ordering::Relaxed;
+    use core::sync::atomic::{AtomicU8, Ordering::Relaxed};
 
-    use crate::errno::{Errno, Result};
+    use crate::errno::Errno;
     use crate::futex;
     use crate::sys;
     use crate::time::Instant;
@@ -56,34 +56,33 @@ mod kernel {
         futex::wake_at(word, false, count, kinds)
     }
 
-    /// Whether the process may run on more than one processor (its main thread's affinity), asked for once. No if the
-    /// kernel won't say.
+    /// Whether the process may run on several processors (its main thread's affinity), asked for once. No if the kernel
+    /// won't say.
     pub(crate) fn several_processors() -> bool {
-        const ONE: u32 = 1;
-        const SEVERAL: u32 = 2;
-        static FOUND: AtomicU32 = AtomicU32::new(0);
+        static FOUND: AtomicU8 = AtomicU8::new(0);
         // Relaxed: the answer is all there is, and threads that ask at once find the same.
-        let mut found = FOUND.load(Relaxed);
-        if found == 0 {
-            found = if ask_for_processors() { SEVERAL } else { ONE };
-            FOUND.store(found, Relaxed);
+        match FOUND.load(Relaxed) {
+            0 => {
+                let several = look_for_several();
+                FOUND.store(1 + u8::from(several), Relaxed);
+                several
+            }
+            found => found > 1,
         }
-        found == SEVERAL
     }
 
     #[cold]
-    fn ask_for_processors() -> bool {
-        fn several(mask: &mut [usize]) -> Result<bool> {
-            sys::sched_getaffinity(sys::getpid(), mask)?;
-            Ok(mask.iter().map(|word| word.count_ones()).sum::<u32>() > 1)
+    fn look_for_several() -> bool {
+        let mut mask = [0usize; 8192 / usize::BITS as usize]; // As many as any kernel has been built for.
+        let _ = sys::sched_getaffinity(sys::getpid(), &mut mask); // Of an error nothing is there.
+        let mut found = false;
+        for word in mask.into_iter().filter(|word| *word != 0) {
+            if found || !word.is_power_of_two() {
+                return true;
+            }
+            found = true;
         }
-        const WORD: usize = usize::BITS as usize;
-        // EINVAL: the kernel can have more processors than that. None has been built for more than the second.
-        match several(&mut [0; 1024 / WORD]) {
-            Err(Errno::EINVAL) => several(&mut [0; 8192 / WORD]),
-            answer => answer,
-        }
-        .unwrap_or(false)
+        false
     }
 }
 

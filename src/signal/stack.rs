@@ -21,8 +21,9 @@ pub struct SignalStack {
 /// The calling thread's signal stack, if it has one.
 pub fn signal_stack() -> Option<SignalStack> {
     // It cannot fail; a filter that forbids it is no stack.
+    let mut now = NONE;
     // SAFETY: 1. Nothing changes.
-    unsafe { sys::sigaltstack(None) }.ok().and_then(from_kernel)
+    unsafe { sys::sigaltstack(None, Some(&mut now)) }.ok().and_then(|()| from_kernel(now))
 }
 
 /// sigaltstack(2): sets the calling thread's signal stack, `None` for none, and returns the one before. `ENOMEM` for
@@ -33,12 +34,26 @@ pub fn signal_stack() -> Option<SignalStack> {
 /// 1. `new` is memory that is used for nothing else as long as it is this thread's signal stack, and it is large
 ///    enough for the handlers that run on it; nothing guards its end.
 pub unsafe fn sigaltstack(new: Option<SignalStack>) -> Result<Option<SignalStack>> {
-    let new = match new {
-        Some(SignalStack { base, size }) => k::sigaltstack { ss_sp: base.cast(), ss_flags: 0, ss_size: size as _ },
-        None => k::sigaltstack { ss_sp: null_mut(), ss_flags: k::SS_DISABLE as i32, ss_size: 0 },
-    };
+    let (new, mut old) = (new.map_or(NONE, to_kernel), NONE);
     // SAFETY: 1. is our caller's.
-    unsafe { sys::sigaltstack(Some(&new)) }.map(from_kernel)
+    unsafe { sys::sigaltstack(Some(&new), Some(&mut old)) }?;
+    Ok(from_kernel(old))
+}
+
+/// [`sigaltstack`] for who does not ask for the one before.
+///
+/// # Safety
+///
+/// 1. As for that.
+pub(crate) unsafe fn set_signal_stack(new: SignalStack) -> Result<()> {
+    // SAFETY: 1. is our caller's.
+    unsafe { sys::sigaltstack(Some(&to_kernel(new)), None) }
+}
+
+const NONE: k::sigaltstack = k::sigaltstack { ss_sp: null_mut(), ss_flags: k::SS_DISABLE as i32, ss_size: 0 };
+
+fn to_kernel(SignalStack { base, size }: SignalStack) -> k::sigaltstack {
+    k::sigaltstack { ss_sp: base.cast(), ss_flags: 0, ss_size: size as _ }
 }
 
 fn from_kernel(old: k::sigaltstack) -> Option<SignalStack> {
@@ -55,7 +70,8 @@ pub(crate) fn stack_size() -> usize {
     const HANDLERS: usize = 16 << 10;
     const MOST_BELIEVED: usize = 1 << 20; // Some 16 times what the largest registers of today take.
     let frame = auxv::of_process().get(auxvec::AT_MINSIGSTKSZ as usize).unwrap_or(0).min(MOST_BELIEVED);
-    (2 * frame + HANDLERS).max(LEAST).next_multiple_of(page_size())
+    let page = page_size(); // A power of two.
+    ((2 * frame + HANDLERS).max(LEAST) + page - 1) & !(page - 1)
 }
 
 /// Gives the main thread its signal stack, below it a guard page. Who asks first does so before a second thread
@@ -76,7 +92,7 @@ pub(crate) fn ensure_main_has_stack() -> Result<()> {
         let guarded = unsafe { sys::mprotect(map, guard, k::PROT_NONE) };
         // SAFETY: 1. Fresh memory that stays for the life of the process.
         let set =
-            guarded.and_then(|()| unsafe { sigaltstack(Some(SignalStack { base: map.wrapping_add(guard), size })) });
+            guarded.and_then(|()| unsafe { set_signal_stack(SignalStack { base: map.wrapping_add(guard), size }) });
         if set.is_err() {
             // SAFETY: 1. Nobody uses it.
             unsafe { sys::munmap(map, guard + size) }

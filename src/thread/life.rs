@@ -15,8 +15,8 @@ use crate::sys;
 pub(super) struct Life {
     /// The kernel's: the thread's id from before it runs until after it ended, then 0.
     tid: AtomicU32,
-    /// Who can still touch the mapping: the thread itself, its handle, and each `Thread`. Less [`UNCOUNTED`], so that a life
-    /// begins as zeros.
+    /// Who can still touch the mapping: the thread itself, its handle, and each `Thread`. Less [`UNCOUNTED`], so that a
+    /// life begins as zeros.
     refs: AtomicU32,
     /// ```text
     /// JOINABLE ── closure returned ──▶ FINISHED   the handle takes or drops the result

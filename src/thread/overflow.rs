@@ -14,11 +14,11 @@ use core::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
 use linux_raw_sys::{auxvec, general as k};
 
-use super::{Block, name_for_messages, this_block};
+use super::{Block, this_block};
 use crate::auxv::{self, page_size};
 use crate::errno::Result;
 use crate::io::Line;
-use crate::signal::{self, Action, Handler, Info, Signal};
+use crate::signal::{self, Action, Info, Signal};
 use crate::sys;
 
 /// Lets a stack that runs over say so before the process ends by SIGSEGV: which thread, where its stack lies, and
@@ -35,11 +35,10 @@ pub fn report_overflows() -> Result<()> {
         return Ok(());
     }
     signal::ensure_main_has_stack()?;
+    let action = Action::info(report).to_kernel();
     for signal in [Signal::SIGSEGV, Signal::SIGBUS] {
-        if matches!(signal::action_of(signal)?.handler, Handler::Default) {
-            // SAFETY: 1. `report` makes system calls and reads what this thread alone writes.
-            unsafe { signal::sigaction(signal, Action::info(report)) }?;
-        }
+        // SAFETY: 1. `report` makes system calls and reads what this thread alone writes. 2. As above.
+        unsafe { signal::replace_default(signal, &action) }?;
     }
     ASKED.store(true, Relaxed);
     Ok(())
@@ -52,17 +51,20 @@ fn report(info: &Info) {
     if let Some(address) = info.address().map(|address| address.addr())
         && let Some(stack) = overflowed(block, address, info.sp())
     {
+        let numbers = [sys::gettid() as usize, address, stack.start, stack.end, stack.len() >> 10];
+        let mut numbers = numbers.iter();
         let mut line = Line::new(2);
-        line.text("\nthread '").text(name_for_messages()).text("' (tid ").number(sys::gettid() as usize, 10);
-        line.text(") has overflowed its stack: it touched 0x").number(address, 16);
-        line.text(", below 0x").number(stack.start, 16).text("..0x").number(stack.end, 16);
-        line.text(" (").number(stack.len() >> 10, 10).text(" KiB)\n");
-        // An error: there is nobody left to tell.
-        let _ = line.finish();
+        for &byte in b"\nthread '@' (tid #) has overflowed its stack: it touched 0x$, below 0x$..0x$ (# KiB)\n" {
+            match byte {
+                b'@' => line.text(block.name_for_messages()),
+                b'#' | b'$' => line.number(*numbers.next().unwrap_or(&0), byte == b'$'),
+                _ => line.bytes(&[byte]),
+            };
+        }
+        line.flush(); // An error: there is nobody left to tell.
     }
     let Some(signal) = Signal::from_raw(info.number() as u32) else { return };
-    // SAFETY: 1. The default is no handler.
-    let _ = unsafe { signal::sigaction(signal, Action::DEFAULT) };
+    let _ = signal::set_default(signal);
     // What a program sent, and what the kernel says of memory that nobody touched, does not come again by itself. It
     // is blocked until this returns.
     if info.code() <= 0 || (signal, info.code()) == (Signal::SIGBUS, k::BUS_MCEERR_AO as i32) {
@@ -88,7 +90,8 @@ pub(crate) fn main_stack_end() -> Option<usize> {
     let path = auxv::of_process().get(auxvec::AT_EXECFN as usize)?;
     // SAFETY: the kernel put the path there, with its NUL, and rt0 never writes to the initial stack.
     let path = unsafe { CStr::from_ptr(core::ptr::with_exposed_provenance(path)) };
-    (path.as_ptr().addr() + path.count_bytes() + 1).checked_next_multiple_of(page_size())
+    let page = page_size(); // A power of two.
+    Some((path.as_ptr().addr() + path.count_bytes()).checked_add(page)? & !(page - 1))
 }
 
 /// The addresses that the main thread's stack may grow to, down to its limit; with none, down to where it was refused.

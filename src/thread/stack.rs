@@ -92,7 +92,7 @@ impl Keep for Block {
 
 /// More than any limit if it is more than anything.
 fn units(len: usize) -> u32 {
-    u32::try_from(len.div_ceil(UNIT)).unwrap_or(u32::MAX)
+    u32::try_from(len / UNIT).unwrap_or(u32::MAX) // A mapping is whole pages.
 }
 
 /// Puts the mapping of a thread away, if there is room; else it stays the caller's. The thread may be the caller.
@@ -170,15 +170,14 @@ pub(super) struct Mapping {
 }
 
 impl Mapping {
-    /// Room for two guard pages, a signal stack, a stack and the parts, each a size and an alignment.
-    pub(super) fn new(stack_size: usize, parts: &[(usize, usize)]) -> Result<Mapping> {
+    /// Room for two guard pages, a signal stack, a stack, and parts of `room` bytes, their alignments included.
+    pub(super) fn new(stack_size: usize, room: usize) -> Result<Mapping> {
         let page = page_size();
-        let parts = parts.iter().try_fold(0usize, |sum, (size, align)| sum.checked_add(*size)?.checked_add(*align));
         let signal_size = signal::stack_size();
         let below = page + signal_size + page;
         let len = (|| {
             let stack = stack_size.checked_add(STACK_ALIGN)?;
-            below.checked_add(stack)?.checked_add(parts?)?.checked_next_multiple_of(page)
+            below.checked_add(stack)?.checked_add(room)?.checked_add(page - 1).map(|len| len & !(page - 1))
         })();
         let len = len.ok_or(Errno::ENOMEM)?;
         // SAFETY: taken from the cache, so ours.
