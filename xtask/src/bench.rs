@@ -260,6 +260,70 @@ pub fn smoke_test(setup: &Setup) -> Test<'static> {
     })
 }
 
+/// rt0's small programs on x86_64, and how many bytes each may have: what it has. Who makes one
+/// larger says why.
+const SIZES: [(&str, u64); 2] = [("hello", 1312), ("threads", 7856)];
+
+/// A test that they stay as small as they are, so that nothing comes in unseen.
+pub fn sizes_test(setup: &Setup) -> Test<'static> {
+    let tools = Tools::find(setup).map_err(|error| format!("{error:#}"));
+    Test::new("host", "bench::small_programs_stay_as_small_as_they_are", move || {
+        let sizes = tools.clone().and_then(|tools| programs::small_sizes(&tools).map_err(|error| format!("{error:#}")));
+        let sizes = match sizes {
+            Ok(Some(sizes)) => sizes,
+            Ok(None) => return Verdict::Skipped("sizes are known of x86_64 only".to_string()),
+            Err(error) => return Verdict::Failed(error),
+        };
+        let larger = SIZES.iter().zip(sizes).filter(|((_, most), size)| size > most);
+        let larger: Vec<_> = larger.map(|((name, most), size)| format!("{name}: {size} bytes, not {most}")).collect();
+        if larger.is_empty() { Verdict::Passed } else { Verdict::Failed(larger.join("; ")) }
+    })
+}
+
+/// What a program must not be linked with or without, and what the linker says then.
+const REFUSED: [(&[&str], &str); 3] = [
+    (&["-Clink-arg=-Trt0.ld"], RELOCATED),
+    (&["-Clink-arg=-Trt0-small.ld"], RELOCATED),
+    (&["-Crelocation-model=static"], "undefined symbol: __rt0_ld_is_missing"),
+];
+const RELOCATED: &str =
+    "rt0: nothing relocates a program when it starts: compile and link with -Crelocation-model=static";
+
+/// A function of which a resolver would have to say where it is. For x86_64; as assembly it is the same on most.
+const IFUNC: &str = r#"
+#![no_std]
+core::arch::global_asm!(
+    ".globl f, _start",
+    ".type f,@gnu_indirect_function",
+    ".section .text.resolver, \"ax\"",
+    "f: .long 0",
+    ".text",
+    "_start: .long f - .",
+);
+"#;
+
+/// A test that it does.
+pub fn refused_test(setup: &Setup) -> Test<'static> {
+    let tools = Tools::find(setup).map_err(|error| format!("{error:#}"));
+    Test::new("host", "repository::the_linker_refuses_with_a_sentence_what_would_not_run", move || {
+        let done = tools.clone().and_then(|tools| refused(&tools).map_err(|error| format!("{error:#}")));
+        done.map_or_else(Verdict::Failed, |()| Verdict::Passed)
+    })
+}
+
+fn refused(tools: &Tools) -> Result<()> {
+    for (flags, sentence) in REFUSED {
+        let outcome = programs::link_hello(tools, flags, LIMIT)?;
+        let said = !outcome.status.success() && outcome.stderr.contains(sentence);
+        ensure!(said, seen(&outcome, &format!("{flags:?} is not refused with `{sentence}`")));
+    }
+    let outcome = programs::link_alone(tools, IFUNC, LIMIT)?;
+    let sentence = "rt0: nobody calls resolvers when a program starts: STT_GNU_IFUNC symbols are not supported";
+    let said = !outcome.status.success() && outcome.stderr.contains(sentence);
+    ensure!(said, seen(&outcome, &format!("an ifunc is not refused with `{sentence}`")));
+    Ok(())
+}
+
 fn smoke(tools: &Tools) -> Result<()> {
     for contestant in programs::build_smoke(tools)? {
         for scaling in [false, true] {

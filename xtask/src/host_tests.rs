@@ -39,6 +39,8 @@ pub fn of_the_repository(setup: &Setup) -> Vec<Test<'static>> {
     }
     if root().join("bench/Cargo.toml").exists() {
         tests.push(bench::smoke_test(setup));
+        tests.push(bench::sizes_test(setup));
+        tests.push(bench::refused_test(setup));
     }
     tests
 }

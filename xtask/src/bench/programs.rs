@@ -1,11 +1,14 @@
 //! Builds the programs of the package bench/, one runtime per call of cargo: each has its linker and flags.
 
+use std::fs;
 use std::path::PathBuf;
-use std::process::Stdio;
+use std::process::{Command, Stdio};
+use std::time::Duration;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 
 use crate::setup::{Setup, pinned};
+use crate::test::{scratch, seen};
 use crate::{process, root, say, targets};
 
 /// A runtime, and how its programs are built.
@@ -18,7 +21,9 @@ pub struct Recipe {
     prefix: &'static str,
     /// For all programs.
     flags: &'static [&'static str],
-    /// For the small ones, in front of these.
+    /// For the loops, besides.
+    loops_flags: &'static [&'static str],
+    /// For the small ones, besides.
     small_flags: &'static [&'static str],
     /// Whether the toolchain's LLD links, else the system's C compiler does.
     lld: bool,
@@ -31,6 +36,7 @@ const RAW: Recipe = Recipe {
     prefix: "raw",
     // core as it comes prebuilt names the unwinder's personality.
     flags: &["-Crelocation-model=static", "-Clink-arg=--defsym=rust_eh_personality=0"],
+    loops_flags: &[],
     small_flags: &[
         "-Clink-arg=-N",
         "-Clink-arg=-znognustack",
@@ -45,7 +51,8 @@ pub const RT0: Recipe = Recipe {
     name: "rt0",
     feature: "rt0",
     prefix: "rt0",
-    flags: &["-Crelocation-model=static", "-Clink-arg=-Trt0.ld"],
+    flags: &["-Crelocation-model=static"],
+    loops_flags: &["-Clink-arg=-Trt0.ld"],
     small_flags: &["-Clink-arg=-Trt0-small.ld", "-Clink-arg=-znosectionheader"],
     lld: true,
 };
@@ -55,6 +62,7 @@ const STD: Recipe = Recipe {
     feature: "std",
     prefix: "std",
     flags: &["-Ctarget-feature=+crt-static"],
+    loops_flags: &[],
     small_flags: &[],
     lld: false,
 };
@@ -119,7 +127,7 @@ pub fn build(tools: &Tools, recipe: &Recipe) -> Result<Contestant> {
     if recipe.name == RAW.name && !host.starts_with("x86_64-") {
         bail!("it is written for x86_64, and this is {host}: there are no ratios to it");
     }
-    cargo(tools, recipe, "release", &[])?;
+    cargo(tools, recipe, "release", recipe.loops_flags)?;
     cargo(tools, recipe, "small", recipe.small_flags)?;
     let folder = folder(recipe).join(host);
     let small = |name: &str| folder.join("small").join(format!("{}-{name}", recipe.prefix));
@@ -130,6 +138,44 @@ pub fn build(tools: &Tools, recipe: &Recipe) -> Result<Contestant> {
         hello: small("hello"),
         threads: small("threads"),
     })
+}
+
+/// How many bytes rt0's greeting and its program with a thread have; `None` on machines other than x86_64.
+pub fn small_sizes(tools: &Tools) -> Result<Option<[u64; 2]>> {
+    if !tools.host.starts_with("x86_64-") {
+        return Ok(None);
+    }
+    cargo(tools, &RT0, "small", RT0.small_flags)?;
+    let folder = folder(&RT0).join(&tools.host).join("small");
+    Ok(Some([folder.join("rt0-hello").metadata()?.len(), folder.join("rt0-threads").metadata()?.len()]))
+}
+
+/// Compiles a file to an object, and tries to link that alone with rt0's linker script; what the linker said is the
+/// outcome.
+pub fn link_alone(tools: &Tools, source: &str, limit: Duration) -> Result<process::Outcome> {
+    let folder = scratch("linked-alone")?;
+    for (from, to) in [("link.ld", "rt0.ld"), ("common.ld", "rt0-common.ld")] {
+        fs::copy(root().join(from), folder.join(to))?;
+    }
+    fs::write(folder.join("alone.rs"), source)?;
+    let mut rustc = pinned("rustc");
+    rustc.current_dir(&folder).args(["--edition=2024", "--crate-type=lib", "--emit=obj", "--target", &tools.host]);
+    let compiled = process::run(rustc.arg("alone.rs"), limit)?;
+    ensure!(compiled.status.success(), seen(&compiled, &process::shell_line(&rustc)));
+    let mut linker = Command::new(&tools.linker);
+    linker.current_dir(&folder).args(["-flavor", "gnu", "-L.", "-Trt0.ld", "alone.o", "-o", "alone"]);
+    Ok(process::run(&mut linker, limit)?)
+}
+
+/// Tries to link rt0's greeting with flags that it cannot be linked with; what cargo said is the outcome.
+pub fn link_hello(tools: &Tools, flags: &[&str], limit: Duration) -> Result<process::Outcome> {
+    let host = &tools.host;
+    let linker = format!("-Clinker={}", tools.linker.display());
+    let flags: Vec<&str> = flags.iter().copied().chain([linker.as_str(), "-Clinker-flavor=ld.lld"]).collect();
+    let mut command = pinned("cargo");
+    command.args(["build", "--manifest-path", "bench/Cargo.toml", "--target", host, "--features", RT0.feature]);
+    command.args(["--bin", "rt0-hello", "--config", &format!("target.{host}.rustflags={flags:?}"), "--target-dir"]);
+    Ok(process::run(command.arg(root().join("target/bench/refused")), limit)?)
 }
 
 fn folder(recipe: &Recipe) -> PathBuf {
