@@ -3,6 +3,7 @@
 //! Each child leads a process group of its own, so that on expiry everything it started goes with it, and nothing else
 //! does. Ctrl-C on the terminal does not reach those groups; `prepare` sees to it.
 
+use std::cell::Cell;
 use std::io::{self, Read};
 use std::os::unix::process::CommandExt;
 use std::process::{Command, ExitStatus, Stdio};
@@ -10,8 +11,9 @@ use std::sync::{Mutex, MutexGuard, PoisonError, mpsc};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use nix::sys::resource::{Resource, setrlimit};
+use nix::sys::resource::{Resource, UsageWho, getrusage, setrlimit};
 use nix::sys::signal::{Signal, killpg};
+use nix::sys::time::TimeValLike;
 use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid};
 use nix::unistd::Pid;
 
@@ -47,6 +49,7 @@ pub fn run(command: &mut Command, limit: Duration) -> io::Result<Outcome> {
     let stderr = capture(child.stderr.take());
     let leader = Pid::from_raw(child.id() as i32);
     let ended = wait_unreaped(leader, started + limit);
+    CPU.set(CPU.get() + cpu_time(leader));
     // Also when the leader has ended: something that it started may still hold the pipes. The leader is not reaped yet,
     // so its number can be nobody else's.
     let _ = killpg(leader, Signal::SIGKILL);
@@ -69,6 +72,37 @@ fn wait_unreaped(child: Pid, deadline: Instant) -> io::Result<bool> {
         pause = (pause * 2).min(Duration::from_millis(10)); // Most tests end at once; for the others 10 ms is nothing.
     }
     Ok(true)
+}
+
+thread_local! {
+    /// What the children that this thread ran have computed since it was last asked.
+    static CPU: Cell<Duration> = const { Cell::new(Duration::ZERO) };
+}
+
+/// The processors' time that the children took which this thread ran since it last asked.
+pub fn take_cpu_time() -> Duration {
+    CPU.take()
+}
+
+/// The processors' time of all children that have ended and been waited for, and of theirs: builds and tests. getrusage(2)
+pub fn cpu_time_of_all() -> Duration {
+    let Ok(usage) = getrusage(UsageWho::RUSAGE_CHILDREN) else { return Duration::ZERO };
+    let times = [usage.user_time(), usage.system_time()];
+    times.iter().map(|time| Duration::from_micros(time.num_microseconds().max(0) as u64)).sum()
+}
+
+/// The processors' time of a process that is not reaped yet, and of those that it waited for. proc_pid_stat(5)
+fn cpu_time(process: Pid) -> Duration {
+    // Clock ticks are hundredths of a second for every program.
+    let text = std::fs::read_to_string(format!("/proc/{process}/stat")).unwrap_or_default();
+    Duration::from_millis(10 * ticks(&text))
+}
+
+/// The sum of fields 14 to 17. The second one is the program's name, and may have anything in it but ends at the last
+/// parenthesis.
+fn ticks(stat: &str) -> u64 {
+    let fields = stat.rsplit_once(')').map_or("", |(_, rest)| rest).split_whitespace();
+    fields.skip(11).take(4).filter_map(|field| field.parse::<u64>().ok()).sum()
 }
 
 /// Makes Ctrl-C and SIGTERM end the running children before us, and children write no core files.
@@ -165,6 +199,16 @@ mod tests {
     fn endless_output_is_cut_off() {
         let outcome = sh("head -c 3000000 /dev/zero", Duration::from_secs(10));
         assert_eq!((outcome.stdout.len() as u64, outcome.status.code()), (CAPTURE_BYTES, Some(0)));
+    }
+
+    #[test]
+    fn a_childs_time_is_counted_with_that_of_its_children() {
+        take_cpu_time();
+        sh("i=0; while [ $i -lt 300000 ]; do i=$((i + 1)); done; sh -c :", Duration::from_secs(60));
+        assert!(take_cpu_time() > Duration::ZERO);
+        assert_eq!(take_cpu_time(), Duration::ZERO);
+        assert_eq!(ticks("7 (a) 1 (b) S 1 7 7 0 -1 4194560 9 9 0 0 1 20 300 4000 20 0 1 0 5"), 4321);
+        assert_eq!(ticks(""), 0);
     }
 
     #[test]

@@ -1,10 +1,12 @@
 //! `cargo xtask test`: one process per test, on every machine, and one account of it all.
 //!
 //! A test program says with `--list` which tests it has and what each expects; `PROGRAM NAME` runs one. All tests of
-//! all machines go into one queue, from which as many workers take as there are processors; tests marked `alone` come
-//! after that, those of emulators first, and then the native ones, one at a time.
+//! all machines go into one queue, from which two workers for each processor take, since many tests wait; tests marked
+//! `alone` come after that, those of emulators first, beside each other, and then the native ones, one at a time.
 
+use std::cmp::Reverse;
 use std::collections::{BTreeMap, VecDeque};
+use std::fmt;
 use std::io::{IsTerminal, Write};
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
@@ -23,10 +25,10 @@ use crate::{Options, build, elf, host_tests, process, root, say, targets};
 const SKIPPED: i32 = 77;
 
 /// How long a test may take if it does not say otherwise.
-const LIMIT_NATIVE: Duration = Duration::from_secs(60);
-const LIMIT_QEMU: Duration = Duration::from_secs(180);
-/// The longest model takes 20 s of a processor.
-const LIMIT_MODEL: Duration = Duration::from_secs(300);
+/// On a quiet machine it takes seconds; this is for one that has much else to do.
+const LIMIT_NATIVE: Duration = Duration::from_secs(240);
+const LIMIT_QEMU: Duration = Duration::from_secs(300);
+const LIMIT_MODEL: Duration = Duration::from_secs(600);
 
 /// How long tests that let everything happen at once go on, natively; they have a short time of their own.
 const STRESS: &str = "RT0_STRESS_SECONDS";
@@ -166,13 +168,13 @@ pub fn run(options: Options, words: &[String], filter: Option<&str>) -> Result<E
     Ok(report.print(&times))
 }
 
-/// Takes the tests of each phase from a queue, with as many workers as there are processors, or one.
+/// Takes the tests of each phase from a queue, each with its number of workers.
 fn run_all(tests: Vec<Test>, report: &mut Report) {
     let workers = thread::available_parallelism().map_or(1, usize::from);
     let total = tests.len();
     report.start(total);
     let report = Mutex::new(report);
-    for (phase, workers) in [(Phase::Together, workers), (Phase::Heavy, workers), (Phase::Alone, 1)] {
+    for (phase, workers) in [(Phase::Together, 2 * workers), (Phase::Heavy, workers), (Phase::Alone, 1)] {
         let tests: VecDeque<_> = tests.iter().filter(|test| test.phase == phase).collect();
         let queue = Mutex::new(tests);
         let take = || queue.lock().expect("no worker panics with the queue").pop_front();
@@ -181,9 +183,11 @@ fn run_all(tests: Vec<Test>, report: &mut Report) {
                 scope.spawn(|| {
                     while let Some(test) = take() {
                         let started = Instant::now();
+                        process::take_cpu_time(); // What came before was no test's.
                         let verdict = (test.run)();
+                        let spent = Spent { time: started.elapsed(), cpu: process::take_cpu_time() };
                         let mut report = report.lock().expect("no worker panics with the report");
-                        report.add(&test.full_name(), verdict, Some(started.elapsed()));
+                        report.add(&test.full_name(), verdict, Some(spent));
                     }
                 });
             }
@@ -426,11 +430,26 @@ fn unit_tests<'a>(name: &str, binary: &'a Path, part: &str, limit: Duration) -> 
 /// Collects verdicts, prints each as it comes, and all of them at the end.
 struct Report {
     counts: BTreeMap<String, Count>,
+    /// What each test took.
+    spent: Vec<(String, Spent)>,
     runners: BTreeMap<&'static str, String>,
     failures: Vec<(String, String)>,
     skips: BTreeMap<String, Vec<String>>,
     filter: Option<String>,
     bar: ProgressBar,
+}
+
+/// What a test took: from start to end, and of the processors.
+#[derive(Clone, Copy, Default)]
+struct Spent {
+    time: Duration,
+    cpu: Duration,
+}
+
+impl fmt::Display for Spent {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:.1} s, of processors {:.1} s", self.time.as_secs_f64(), self.cpu.as_secs_f64())
+    }
 }
 
 /// The sums of one machine.
@@ -439,13 +458,14 @@ struct Count {
     passed: usize,
     failed: usize,
     skipped: usize,
-    time: Duration,
+    spent: Spent,
 }
 
 impl Report {
     fn new(filter: Option<&str>) -> Report {
         Report {
             counts: BTreeMap::new(),
+            spent: Vec::new(),
             runners: BTreeMap::new(),
             failures: Vec::new(),
             skips: BTreeMap::new(),
@@ -464,10 +484,14 @@ impl Report {
         }
     }
 
-    fn add(&mut self, name: &str, verdict: Verdict, time: Option<Duration>) {
+    fn add(&mut self, name: &str, verdict: Verdict, spent: Option<Spent>) {
         let machine = name.split("::").next().unwrap_or(name);
         let count = self.counts.entry(machine.to_string()).or_default();
-        count.time += time.unwrap_or_default();
+        if let Some(spent) = spent {
+            count.spent.time += spent.time;
+            count.spent.cpu += spent.cpu;
+            self.spent.push((name.to_string(), spent));
+        }
         let mut line = format!("test {name} ... ");
         match verdict {
             Verdict::Passed => {
@@ -485,8 +509,8 @@ impl Report {
                 self.skips.entry(reason).or_default().push(name.to_string());
             }
         }
-        if let Some(time) = time.filter(|t| t.as_secs() >= 5) {
-            line += &format!(" ({:.1} s)", time.as_secs_f64());
+        if let Some(spent) = spent.filter(|spent| spent.time.as_secs() >= 5) {
+            line += &format!(" ({:.1} s)", spent.time.as_secs_f64());
         }
         self.bar.inc(1);
         self.bar.suspend(|| println!("{line}"));
@@ -513,11 +537,21 @@ impl Report {
         for (machine, count) in &self.counts {
             let runner = self.runners.get(machine.as_str()).map_or("not set up", String::as_str);
             let sums = format!("{} passed, {} failed, {} skipped", count.passed, count.failed, count.skipped);
-            println!("{machine:<12} {sums}, {:.1} s ({runner})", count.time.as_secs_f64());
+            println!("{machine:<12} {sums}, {} ({runner})", count.spent);
             (passed, failed, skipped) = (passed + count.passed, failed + count.failed, skipped + count.skipped);
+        }
+        for (what, key) in [("the longest", (|spent| spent.time) as fn(&Spent) -> Duration), ("the dearest", |s| s.cpu)]
+        {
+            let mut order: Vec<_> = self.spent.iter().collect();
+            order.sort_by_key(|(_, spent)| Reverse(key(spent)));
+            println!("{what}:");
+            order.iter().take(5).for_each(|(name, spent)| println!("  {name}: {spent}"));
         }
         let times: Vec<_> = times.iter().map(|(what, time)| format!("{what} {:.1} s", time.as_secs_f64())).collect();
         println!("time: {}", times.join(", "));
+        let run: Duration = self.spent.iter().map(|(_, spent)| spent.cpu).sum();
+        let all = process::cpu_time_of_all();
+        println!("of processors: tests {:.1} s, with builds {:.1} s", run.as_secs_f64(), all.as_secs_f64());
         if passed + failed == 0 {
             println!("no test ran{}", self.filter.as_ref().map_or(String::new(), |f| format!(": none contains `{f}`")));
         }
