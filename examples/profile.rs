@@ -1,7 +1,7 @@
 //! Profiles itself: a known mix of work on several threads, written as a pprof file and as folded stacks.
 //!
 //! ```text
-//! profile [PPROF-FILE [FOLDED-FILE]]              default: profile.pb and profile.folded
+//! profile [PPROF-FILE [FOLDED-FILE [ROUNDS]]]     default: profile.pb, profile.folded, 40 rounds of work
 //! go tool pprof -top PROGRAM profile.pb           the functions and their shares
 //! flamegraph.pl profile.folded > profile.svg      or inferno-flamegraph, or any other that reads this form
 //! ```
@@ -33,7 +33,12 @@ fn main(env: Env) -> i32 {
     let mut names = env.args().skip(1);
     let pprof = names.next().unwrap_or(c"profile.pb");
     let folded = names.next().unwrap_or(c"profile.folded");
-    match run(pprof, folded) {
+    let rounds = names.next().map_or(Some(40), |rounds| rounds.to_str().ok()?.parse().ok());
+    let Some(rounds) = rounds else {
+        eprintln!("profile: the third argument is no number of rounds");
+        return 2;
+    };
+    match run(pprof, folded, rounds) {
         Ok(drained) => {
             println!("{} samples, {} lost, in {pprof:?} and {folded:?}", drained.samples, drained.lost);
             0
@@ -45,7 +50,7 @@ fn main(env: Env) -> i32 {
     }
 }
 
-fn run(pprof: &CStr, folded: &CStr) -> Result<Drained, Errno> {
+fn run(pprof: &CStr, folded: &CStr, rounds: u32) -> Result<Drained, Errno> {
     let mut pprof = pprof::Writer::create(pprof, HZ)?;
     let mut folded = Text::create(folded)?;
     let symbols = symbols::of_program(); // None if the program was stripped: then there are addresses.
@@ -59,7 +64,7 @@ fn run(pprof: &CStr, folded: &CStr) -> Result<Drained, Errno> {
     };
 
     start(HZ)?;
-    let workers = ["anna", "bela", "carl"].map(|name| Builder::new().name(name).spawn(|| work(40)));
+    let workers = ["anna", "bela", "carl"].map(|name| Builder::new().name(name).spawn(move || work(rounds)));
     let (mut samples, mut lost) = (0, 0);
     let mut add = |drained: Drained| {
         samples += drained.samples;

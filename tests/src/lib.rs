@@ -9,6 +9,7 @@ pub mod files;
 pub mod seccomp;
 
 use core::ffi::CStr;
+use core::fmt::Write as _;
 use core::ops::Range;
 use core::time::Duration;
 
@@ -69,17 +70,22 @@ pub fn run(env: Env, tests: &[Test]) -> i32 {
     0
 }
 
-/// How many threads show that nothing stays of any: ten thousand, and under an emulator, where each takes a
-/// millisecond, fewer.
-pub fn thousands() -> usize {
-    if emulated() { 2_000 } else { 10_000 }
+/// How often to do what proves more the more often it is done: so many times natively, and a fifth of that under an
+/// emulator, where all takes longer and none of rt0's own code runs otherwise for it.
+pub fn often(times: usize) -> usize {
+    if emulated() { times.div_ceil(5) } else { times }
 }
 
-/// How long a test goes on that lets everything happen at once: three seconds (under an emulator, one), or as many as
-/// `RT0_STRESS_SECONDS` says.
+/// How many threads show that nothing stays of any.
+pub fn thousands() -> usize {
+    often(10_000)
+}
+
+/// How long a test goes on that lets everything happen at once: a second (under an emulator, a quarter), or as many as
+/// `RT0_STRESS_SECONDS` says. What must have happened meanwhile is waited for, however long that takes.
 pub fn stress_time(env: Env) -> Duration {
     let seconds = env.var("RT0_STRESS_SECONDS").and_then(|seconds| seconds.to_str().ok()?.parse().ok());
-    Duration::from_secs(seconds.unwrap_or_else(|| if emulated() { 1 } else { 3 }))
+    seconds.map_or(Duration::from_millis(if emulated() { 250 } else { 1000 }), Duration::from_secs)
 }
 
 /// Where the vDSO's image lies; empty where there is none. Its length is that of most: 16 KiB, and nothing that runs is
@@ -156,15 +162,44 @@ pub fn prints(arguments: core::fmt::Arguments<'_>, expected: &str) -> bool {
     core::fmt::write(&mut rest, arguments).is_ok() && rest.0.is_empty()
 }
 
-/// Waits until `done`, for at most ten seconds; the caller says what it waited for.
+/// Waits until `done`, for a minute and longer where sleeps are late: a machine may have much else to do. The caller says
+/// what it waited for.
 pub fn wait_until(what: &str, mut done: impl FnMut() -> bool) {
-    for _ in 0..10_000 {
+    for _ in 0..60_000 {
         if done() {
             return;
         }
         thread::sleep(Duration::from_millis(1));
     }
-    panic!("waited ten seconds in vain: {what}");
+    panic!("waited a minute in vain: {what}");
+}
+
+/// Text of 39 bytes at most, and a 0 behind it; how long it is.
+struct Text([u8; 40], usize);
+
+impl core::fmt::Write for Text {
+    fn write_str(&mut self, text: &str) -> core::fmt::Result {
+        let room = self.0.get_mut(self.1..self.1 + text.len() + 1).ok_or(core::fmt::Error)?;
+        room[..text.len()].copy_from_slice(text.as_bytes());
+        self.1 += text.len();
+        Ok(())
+    }
+}
+
+/// Waits until a thread of this process sleeps in the kernel: so at five looks, for an emulator's threads also sleep for
+/// a moment where one waits for another's turn. proc_pid_stat(5)
+pub fn wait_until_asleep(tid: u32) {
+    let mut path = Text([0; 40], 0);
+    write!(path, "/proc/self/task/{tid}/stat").expect("room for ten digits and an end");
+    let path = CStr::from_bytes_until_nul(&path.0).expect("it has an end");
+    let mut looks = 0;
+    wait_until("a thread to sleep", || {
+        let mut buf = [0; 512];
+        let stat = read_file(path, &mut buf).expect("the thread is there");
+        let state = stat.iter().rposition(|byte| *byte == b')').and_then(|at| stat.get(at + 2));
+        looks = if state == Some(&b'S') { looks + 1 } else { 0 };
+        looks == 5
+    });
 }
 
 /// fork(2), where only this thread is: 0 in the child, which must not return from the test.

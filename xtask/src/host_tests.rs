@@ -49,7 +49,9 @@ pub fn of_the_repository(setup: &Setup) -> Vec<Test<'static>> {
 pub fn of_programs<'a>(setup: &Setup, machine: &'a Machine, built: &'a Built) -> Vec<Test<'a>> {
     let row = machine.target.name;
     let mut tests = Vec::new();
-    for example in built.programs.iter().filter(|p| p.example && p.machine == row) {
+    // The profile is looked at by tests of its own.
+    let examples = built.programs.iter().filter(|p| p.example && p.machine == row && p.name != "profile");
+    for example in examples {
         tests.push(Test::new(row, format!("examples::{}", example.name), || {
             let mut command = machine.command(&example.path);
             verdict(process::run(command.current_dir(root()), LIMIT).map_err(Into::into).and_then(|outcome| {

@@ -98,7 +98,7 @@ enum Task {
     /// Runs the tests, on all machines unless some are named
     ///
     /// RT0_STRESS_SECONDS=N lets the tests in which everything happens at once go on for so long, natively and in
-    /// release (CI: 30).
+    /// release, instead of one second.
     Test {
         /// Short name, triple, `native` or `all`; may be given several times
         #[arg(long)]

@@ -17,7 +17,7 @@ use rt0::sync::{
 use rt0::thread::{self, JoinHandle, spawn};
 use rt0::time::Instant;
 use rt0::{Errno, sys};
-use rt0_tests::{prints, tests, wait_until};
+use rt0_tests::{prints, tests, wait_until, wait_until_asleep};
 
 const TICK: Duration = Duration::from_millis(20);
 
@@ -43,8 +43,18 @@ tests! {
 
     fn a_barrier_waits_for_the_last() {
         static BARRIER: Barrier = Barrier::new(3);
-        let others = [(); 2].map(|()| spawn(|| BARRIER.wait().is_leader()).unwrap());
-        thread::sleep(TICK);
+        static TIDS: [AtomicU32; 2] = [const { AtomicU32::new(0) }; 2];
+        let others = TIDS.each_ref().map(|tid| {
+            spawn(move || {
+                tid.store(sys::gettid(), Relaxed);
+                BARRIER.wait().is_leader()
+            })
+            .unwrap()
+        });
+        for tid in &TIDS {
+            wait_until("it to start", || tid.load(Relaxed) != 0);
+            wait_until_asleep(tid.load(Relaxed));
+        }
         assert!(others.iter().all(|other| !other.is_finished()));
         assert!(BARRIER.wait().is_leader(), "the last to come leads");
         assert_eq!(join(others), [false; 2]);
@@ -113,16 +123,16 @@ tests! {
 
     fn permits_go_to_who_has_waited_longest() {
         static SEMAPHORE: Semaphore = Semaphore::new(0);
-        static WAITING: AtomicU32 = AtomicU32::new(0);
+        static TID: AtomicU32 = AtomicU32::new(0);
         static SERVED: AtomicU32 = AtomicU32::new(0);
         let waiters = [0, 1, 2, 3].map(|place| {
             let handle = spawn(move || {
-                WAITING.fetch_add(1, Relaxed);
+                TID.store(sys::gettid(), Relaxed);
                 SEMAPHORE.acquire();
                 assert_eq!(SERVED.fetch_add(1, Relaxed), place);
             });
-            wait_until("it to wait", || WAITING.load(Relaxed) == place + 1);
-            thread::sleep(TICK);
+            wait_until("it to start", || TID.load(Relaxed) != 0);
+            wait_until_asleep(TID.swap(0, Relaxed));
             handle.unwrap()
         });
         for served in 1..=4 {
@@ -390,7 +400,6 @@ tests! {
         assert_eq!(DROPS.load(Relaxed), 4);
     }
 
-    #[keys("limit=240")]
     fn a_channel_and_a_parker_work_under_a_storm_of_signals() {
         extern "C" fn nothing(_: i32) {}
         static OVER: AtomicBool = AtomicBool::new(false);

@@ -10,7 +10,7 @@ use rt0::signal::{Action, How, SigSet, Signal, mask, sigaction};
 use rt0::thread::{Thread, spawn};
 use rt0::time::Instant;
 use rt0::{Errno, all_threads, sys, thread};
-use rt0_tests::{mappings, tests, wait_until};
+use rt0_tests::{mappings, often, tests, wait_until};
 
 /// Interrupts until `done`, as the documentation says.
 fn until(done: impl Fn() -> bool, thread: &Thread) {
@@ -183,12 +183,11 @@ tests! {
     }
 
     /// Also natively rare: the signal meets a thread just as it ends.
-    #[keys("limit=240")]
     fn threads_that_end_while_they_are_interrupted_lose_nothing() {
         static SENT: AtomicUsize = AtomicUsize::new(0);
         spawn(|| ()).unwrap().join();
         let before = mappings();
-        for round in 0..300 {
+        for round in 0..often(300) {
             let ending = spawn(move || {
                 for _ in 0..round % 7 {
                     thread::yield_now();

@@ -13,7 +13,7 @@ use rt0::signal::{self, Action, Signal};
 use rt0::sync::Mutex;
 use rt0::thread::{AccessError, LocalKey, scope, spawn};
 use rt0::{Env, thread, thread_local};
-use rt0_tests::{mappings, prints, tests, wait_until};
+use rt0_tests::{mappings, often, prints, tests, wait_until};
 
 thread_local! {
     /// Of every kind, and of sizes and alignments that need padding.
@@ -370,14 +370,15 @@ tests! {
         });
         spawn(|| ()).unwrap().join(); // What the first one sets up stays.
         let before = mappings();
-        for round in 0..500 {
+        let threads = often(500);
+        for round in 0..threads {
             let handle = spawn(|| KEY.with(|_| ())).unwrap();
             if round % 2 == 0 {
                 handle.join();
             }
         }
-        wait_until("every thread to end", || GONE.load(Relaxed) == 500);
-        assert_eq!(MADE.load(Relaxed), 500);
+        wait_until("every thread to end", || GONE.load(Relaxed) == threads);
+        assert_eq!(MADE.load(Relaxed), threads);
         wait_until("every mapping to be gone", || mappings() <= before + 2);
     }
 }

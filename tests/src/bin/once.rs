@@ -167,15 +167,18 @@ tests! {
     fn a_set_that_comes_second_waits_for_the_first() {
         static LOCK: OnceLock<u32> = OnceLock::new();
         static BEGUN: AtomicU32 = AtomicU32::new(0);
+        static LOOKED: AtomicU32 = AtomicU32::new(0);
         let first = spawn(|| {
             LOCK.get_or_init(|| {
                 BEGUN.store(1, Release);
+                wait_until("a look", || LOOKED.load(Relaxed) == 1);
                 thread::sleep(TICK);
                 1
             });
         });
         wait_until("the first to begin", || BEGUN.load(Acquire) == 1);
         assert_eq!(LOCK.get(), None, "not there while it is made");
+        LOOKED.store(1, Relaxed);
         assert_eq!(LOCK.set(2), Err(2));
         assert_eq!(LOCK.get(), Some(&1));
         first.unwrap().join();

@@ -136,7 +136,6 @@ tests! {
         all_differ(results.as_flattened());
     }
 
-    #[keys("limit=240")]
     fn a_thousand_threads_use_the_states_of_those_that_ended() {
         static ENDED: AtomicUsize = AtomicUsize::new(0);
         let round = |threads: usize| {

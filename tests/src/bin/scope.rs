@@ -13,7 +13,7 @@ use rt0::signal::Signal;
 use rt0::thread::{Builder, Scope, ScopedJoinHandle, scope, spawn};
 use rt0::time::Instant;
 use rt0::{Errno, all_threads, sys, thread};
-use rt0_tests::{mappings, tests, wait_until};
+use rt0_tests::{mappings, often, tests, wait_until};
 
 const TICK: Duration = Duration::from_millis(20);
 
@@ -195,11 +195,10 @@ tests! {
         spawn(|| scope(|s| drop(s.spawn(|| ()).unwrap()))).unwrap().join();
     }
 
-    #[keys("limit=240")]
     fn many_scopes_that_end_just_as_their_threads_do_lose_nothing() {
         spawn(|| ()).unwrap().join(); // What the first one sets up stays.
         let before = mappings();
-        for round in 0..500 {
+        for round in 0..often(500) {
             let sum = AtomicUsize::new(0);
             scope(|s| {
                 for number in 1..=4 {

@@ -16,7 +16,7 @@ use rt0::sys;
 use rt0::thread::{self, Builder, JoinHandle, limit_stack_cache, scope, spawn, trim_stack_cache};
 use rt0_tests::seccomp::{Verdict, filter};
 use rt0_tests::{
-    Ended, emulated, fork, mappings, read_file, skip, tests, thousands, vm_size_kib, wait_for, wait_until,
+    Ended, emulated, fork, mappings, often, read_file, skip, tests, thousands, vm_size_kib, wait_for, wait_until,
 };
 
 /// Where a thread's mapping is.
@@ -314,7 +314,7 @@ tests! {
         }
     }
 
-    #[keys("limit=240", "alone")]
+    #[keys("alone")]
     fn thousands_of_threads_without_the_cache_leave_nothing() {
         limit_stack_cache(0, 0);
         (0..100).for_each(|_| spawn(|| ()).unwrap().join());
@@ -329,14 +329,14 @@ tests! {
         }
     }
 
-    #[keys("limit=240", "alone")]
+    #[keys("alone")]
     fn threads_that_come_and_go_while_limits_change_lose_nothing() {
         static STOP: AtomicBool = AtomicBool::new(false);
         static STARTED: AtomicUsize = AtomicUsize::new(0);
         static ENDED: AtomicUsize = AtomicUsize::new(0);
         spawn(|| ()).unwrap().join();
         let before = mappings();
-        let rounds = if emulated() { 200 } else { 2000 };
+        let rounds = often(2000);
         scope(|s| {
             for worker in 0..3 {
                 s.spawn(move || {

@@ -613,7 +613,6 @@ tests! {
 
     // Under a storm of signals, none of which may end a wait or lose a wake.
 
-    #[keys("limit=240")]
     fn a_mutex_works_under_a_storm_of_signals() {
         static COUNT: Mutex<u32> = Mutex::new(0);
         in_a_storm(|| {
@@ -633,7 +632,6 @@ tests! {
         });
     }
 
-    #[keys("limit=240")]
     fn a_rwlock_works_under_a_storm_of_signals() {
         static LOCK: RwLock<[u32; 2]> = RwLock::new([0; 2]);
         in_a_storm(|| {
@@ -656,7 +654,6 @@ tests! {
         });
     }
 
-    #[keys("limit=240")]
     fn a_condition_works_under_a_storm_of_signals() {
         in_a_storm(ping_pong);
     }

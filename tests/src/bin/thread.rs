@@ -13,7 +13,7 @@ use rt0::signal::{Action, Signal};
 use rt0::thread::{Builder, Thread, spawn};
 use rt0::time::Instant;
 use rt0::{Errno, signal, sys, thread};
-use rt0_tests::{emulated, mappings, read_file, tests, thousands, vm_size_kib, wait_until};
+use rt0_tests::{emulated, mappings, often, read_file, tests, thousands, vm_size_kib, wait_until};
 
 const TICK: Duration = Duration::from_millis(20);
 
@@ -40,13 +40,16 @@ tests! {
     }
 
     fn join_before_the_end_waits_for_it() {
+        static GO: AtomicBool = AtomicBool::new(false);
         static DONE: AtomicBool = AtomicBool::new(false);
         let handle = spawn(|| {
+            wait_until("leave to go on", || GO.load(Relaxed));
             thread::sleep(TICK);
             DONE.store(true, Relaxed);
         })
         .unwrap();
         assert!(!handle.is_finished());
+        GO.store(true, Relaxed);
         handle.join();
         assert!(DONE.load(Relaxed));
     }
@@ -98,20 +101,20 @@ tests! {
 
     fn a_handle_dropped_just_as_the_thread_ends_loses_nothing() {
         static RESULTS: AtomicUsize = AtomicUsize::new(0);
-        const ROUNDS: usize = 1000;
+        let rounds = often(1000);
         let before = mappings();
-        for round in 0..ROUNDS {
+        for round in 0..rounds {
             let handle = spawn(|| Dropped(&RESULTS)).unwrap();
             for _ in 0..round % 50 {
                 thread::yield_now();
             }
             drop(handle);
         }
-        wait_until("every result to be dropped", || RESULTS.load(Relaxed) == ROUNDS);
+        wait_until("every result to be dropped", || RESULTS.load(Relaxed) == rounds);
         wait_until("every mapping to be gone", || mappings() <= before + 2);
     }
 
-    #[keys("limit=240", "alone")]
+    #[keys("alone")]
     fn thousands_of_joined_threads_leave_nothing() {
         flat(|| {
             for _ in 0..thousands() {
@@ -120,7 +123,7 @@ tests! {
         });
     }
 
-    #[keys("limit=240", "alone")]
+    #[keys("alone")]
     fn thousands_of_detached_threads_leave_nothing() {
         static ENDED: AtomicUsize = AtomicUsize::new(0);
         flat(|| {
@@ -393,7 +396,6 @@ tests! {
         thread::sleep(Duration::ZERO);
     }
 
-    #[keys("limit=240")]
     fn threads_start_and_end_under_a_storm_of_signals() {
         static HANDLED: AtomicUsize = AtomicUsize::new(0);
         static STOP: AtomicBool = AtomicBool::new(false);
@@ -418,7 +420,7 @@ tests! {
             }
         })
         .unwrap();
-        for round in 0..1000 {
+        for round in 0..often(1000) {
             let handle = spawn(move || {
                 thread::yield_now();
                 ENDED.fetch_add(1, Relaxed);

@@ -29,6 +29,7 @@ fn pestered(f: impl FnOnce()) -> usize {
     }
     // SAFETY: 1. An atomic.
     unsafe { sigaction(Signal::SIGUSR1, Action::call(count)) }.unwrap();
+    DONE.store(false, Relaxed);
     let (process, sleeper) = (sys::getpid(), sys::gettid());
     let sender = spawn(move || {
         while !DONE.load(Relaxed) {
@@ -40,7 +41,7 @@ fn pestered(f: impl FnOnce()) -> usize {
     f();
     DONE.store(true, Relaxed);
     sender.join();
-    HANDLED.load(Relaxed)
+    HANDLED.swap(0, Relaxed)
 }
 
 /// Whether `f` is still at it after three ticks.
@@ -89,10 +90,15 @@ tests! {
     }
 
     fn signals_do_not_shorten_a_sleep() {
-        let deadline = Instant::now() + TICK * 5;
-        let handled = pestered(|| sleep_until(deadline));
-        assert!(Instant::now() >= deadline);
-        assert!(handled > 0);
+        // On a machine that has much to do, the sender may come too late.
+        loop {
+            let deadline = Instant::now() + TICK * 5;
+            let handled = pestered(|| sleep_until(deadline));
+            assert!(Instant::now() >= deadline);
+            if handled > 0 {
+                break;
+            }
+        }
     }
 
     fn signals_do_not_shorten_a_sleep_by_another_clock() {
