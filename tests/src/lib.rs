@@ -285,6 +285,7 @@ pub fn filter_calls(nr: u32, action: u32) -> Result<(), Errno> {
     const IF_EQUAL: u16 = 0x15;
     const RETURN: u16 = 0x06;
     const ALLOW: u32 = 0x7fff_0000;
+    seccomp::need_filters();
     let step = |code, jump_false, k| Step { code, jump_true: 0, jump_false, k };
     let steps = [step(LOAD_WORD, 0, 0), step(IF_EQUAL, 1, nr), step(RETURN, 0, action), step(RETURN, 0, ALLOW)];
     steps.as_ptr().expose_provenance();

@@ -14,6 +14,7 @@ use rt0::signal::{Action, How, SigSet, Signal, mask, sigaction};
 use rt0::thread::{Builder, JoinHandle, spawn};
 use rt0::{Errno, futex, println, sys, thread};
 use rt0_tests::files::{empty, own_mounts};
+use rt0_tests::seccomp::need_filters;
 use rt0_tests::{emulated, filter_calls, mappings, often, skip, stress_time, tests, wait_until};
 
 const KEEPCAPS: [usize; 2] = [prctl::PR_SET_KEEPCAPS as usize, prctl::PR_GET_KEEPCAPS as usize];
@@ -648,6 +649,7 @@ tests! {
             .unwrap()
         });
         all_threads::set_no_new_privs().unwrap();
+        need_filters();
         let step = |code, jf, k| FilterStep { code, jt: 0, jf, k };
         let refuse = 0x5_0000 | Errno::EXDEV.raw() as u32;
         let filter = [step(0x20, 0, 0), step(0x15, 1, k::__NR_getppid), step(6, 0, refuse), step(6, 0, 0x7fff_0000)];

@@ -420,7 +420,8 @@ tests! {
             }
         })
         .unwrap();
-        for round in 0..often(1000) {
+        let rounds = often(1000);
+        for round in 0..rounds {
             let handle = spawn(move || {
                 thread::yield_now();
                 ENDED.fetch_add(1, Relaxed);
@@ -431,10 +432,10 @@ tests! {
                 assert_eq!(handle.join(), round);
             }
         }
-        wait_until("every thread to end", || ENDED.load(Relaxed) == 1000);
+        wait_until("every thread to end", || ENDED.load(Relaxed) == rounds);
+        wait_until("a signal", || HANDLED.load(Relaxed) > 0);
         STOP.store(true, Relaxed);
         storm.join();
-        assert!(HANDLED.load(Relaxed) > 0);
         wait_until("every mapping to be gone", || mappings() <= before + 2);
     }
 
