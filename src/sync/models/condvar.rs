@@ -21,7 +21,7 @@ fn loom_a_notification_under_the_lock_reaches_who_waits() {
 
 #[test]
 fn loom_a_notification_while_the_lock_is_held_makes_the_waiter_one_of_the_lock() {
-    model(2, || {
+    model(1, || {
         let flag = Arc::new(Flag::default());
         let waiter = spawn(&flag, |flag| drop(flag.changed.wait_while(flag.up.lock(), |up| *up == 0)));
         let_others_go_first();

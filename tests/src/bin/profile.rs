@@ -422,7 +422,9 @@ tests! {
         let (mut inside, mut all) = (0, 0);
         let _ = drain(|sample| {
             all += 1;
-            inside += (sample.stack[0].wrapping_sub(compute as fn() as usize) < 512) as u32;
+            // Not optimised, it calls functions for each step of its loop.
+            let within = |address: &usize| address.wrapping_sub(compute as fn() as usize) < 512;
+            inside += sample.stack.iter().take(4).any(within) as u32;
         }).unwrap();
         // The rest is in getrusage(2), where an emulator spends more.
         assert!(inside * if emulated() { 20 } else { 4 } > all, "{inside} of {all}");
@@ -472,7 +474,7 @@ tests! {
         let check = move || {
             let (mut inside, mut named) = (0, 0);
             let end = Instant::now() + Duration::from_secs(10);
-            while inside < 100 && Instant::now() < end {
+            while inside < 50 && Instant::now() < end {
                 start(20_000).unwrap();
                 read_clocks(Instant::now() + Duration::from_millis(100));
                 stop();

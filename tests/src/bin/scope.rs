@@ -198,7 +198,7 @@ tests! {
     fn many_scopes_that_end_just_as_their_threads_do_lose_nothing() {
         spawn(|| ()).unwrap().join(); // What the first one sets up stays.
         let before = mappings();
-        for round in 0..often(500) {
+        for round in 0..often(200) {
             let sum = AtomicUsize::new(0);
             scope(|s| {
                 for number in 1..=4 {

@@ -101,7 +101,7 @@ tests! {
 
     fn a_handle_dropped_just_as_the_thread_ends_loses_nothing() {
         static RESULTS: AtomicUsize = AtomicUsize::new(0);
-        let rounds = often(1000);
+        let rounds = often(300);
         let before = mappings();
         for round in 0..rounds {
             let handle = spawn(|| Dropped(&RESULTS)).unwrap();
