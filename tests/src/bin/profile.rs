@@ -199,7 +199,7 @@ tests! {
         static SPENT: AtomicU32 = AtomicU32::new(0);
         start(HZ).unwrap();
         let tid = sys::gettid();
-        for _ in 0..if emulated() { 400 } else { 1000 } {
+        for _ in 0..if emulated() { 300 } else { 1000 } {
             thread::spawn(|| {
                 burn(1000);
                 SPENT.fetch_add(thread_time() as u32, Relaxed);

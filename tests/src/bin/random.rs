@@ -18,7 +18,7 @@ use rt0::time::Instant;
 use rt0::{Errno, all_threads, println, sys, vdso};
 use rt0_tests::files::{mount, own_mounts};
 use rt0_tests::seccomp::{Verdict, filter, need_filters};
-use rt0_tests::{Ended, SKIPPED, alarm_every, fork, mappings, skip, tests, vdso_image, wait_for, wait_until};
+use rt0_tests::{Ended, SKIPPED, alarm_every, fork, mappings, often, skip, tests, vdso_image, wait_for, wait_until};
 
 type Bytes = [u8; 16];
 
@@ -168,7 +168,7 @@ tests! {
         round(100);
         wait_until("every stack to be gone", || sleep_and_count() == sleep_and_count());
         let before = mappings();
-        round(1000);
+        round(often(1000));
         wait_until("every mapping to be gone", || mappings() <= before + 2);
     }
 

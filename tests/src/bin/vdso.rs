@@ -16,7 +16,7 @@ use rt0::time::{ClockId, Instant, SystemTime};
 use rt0::vdso::{InUse, in_use, turn_off, turn_off_if_asked};
 use rt0::{Env, Errno, println, thread};
 use rt0_tests::seccomp::{Verdict, filter};
-use rt0_tests::{alarm_every, emulated, skip, tests, vdso_image};
+use rt0_tests::{alarm_every, emulated, often, skip, tests, vdso_image};
 
 const NOTHING: InUse = InUse { clock_gettime: false, getrandom: false };
 
@@ -175,7 +175,7 @@ tests! {
         let mut last = Instant::now();
         let end = last + Duration::from_secs(20);
         let mut reads = 0u32;
-        let enough = || HANDLED.load(Relaxed) >= 500 && (may_miss_it || INSIDE.load(Relaxed) >= 10);
+        let enough = || HANDLED.load(Relaxed) >= often(500) && (may_miss_it || INSIDE.load(Relaxed) >= 10);
         while (!enough() || reads < 20_000) && last < end {
             let now = Instant::now();
             assert!(now >= last, "{last:?}, then {now:?}");
