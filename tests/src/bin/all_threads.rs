@@ -153,10 +153,12 @@ tests! {
     fn each_thread_that_is_there_has_what_was_set() {
         const THREADS: usize = 11;
         static ROUND: AtomicU32 = AtomicU32::new(0);
+        static LOOKING: AtomicU32 = AtomicU32::new(0);
         static ANSWERS: AtomicU32 = AtomicU32::new(0);
         static RIGHT: AtomicU32 = AtomicU32::new(0);
         fn answer_each_round(mine: usize) {
             let mut seen = ROUND.load(Acquire);
+            LOOKING.fetch_add(1, Release);
             loop {
                 let round = ROUND.load(Acquire);
                 if round == seen {
@@ -174,7 +176,7 @@ tests! {
         let mut threads = [const { None }; THREADS];
         for launch in 0..THREADS {
             threads[launch] = Some(spawn(move || answer_each_round(launch)).unwrap());
-            thread::sleep(Duration::from_millis(2));
+            wait_until("the thread to look", || LOOKING.load(Acquire) as usize > launch);
             for value in [1, 0] {
                 set_flag_on_all(value).unwrap();
                 let alive = threads.iter().flatten().filter(|thread| !thread.is_finished()).count() as u32;
