@@ -65,7 +65,7 @@ use linux_raw_sys::{general as k, prctl};
 use crate::arch::{Arch, Cpu};
 use crate::errno::{self, Errno};
 use crate::io::Line;
-use crate::signal::{self, ALL_THREADS, How, SigSet, Signal};
+use crate::signal::{self, ALL_THREADS, Signal};
 use crate::thread::{self, List, this_block};
 use crate::{futex, sys};
 
@@ -88,11 +88,8 @@ pub type Result<T> = core::result::Result<T, Error>;
 ///    thread.
 pub unsafe fn syscall(nr: usize, args: [usize; 6]) -> Result<usize> {
     catch()?;
-    let before = signal::mask(How::Block, &SigSet::full());
     // SAFETY: 1. is our caller's.
-    let done = unsafe { with_list(&List::close(), nr, args) };
-    signal::mask(How::Set, &before);
-    done
+    List::with(|list| unsafe { with_list(list, nr, args) })
 }
 
 /// # Safety

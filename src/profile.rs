@@ -41,7 +41,7 @@ use linux_raw_sys::general as k;
 
 use crate::arch::{Arch, Cpu};
 use crate::errno::{Errno, Result};
-use crate::signal::{self, Action, How, Info, SigSet, Signal};
+use crate::signal::{self, Action, Info, Signal};
 use crate::sys::{self, Timespec};
 use crate::thread::{self, Block, Links, List, Profiler, this_block};
 use ring::Ring;
@@ -68,7 +68,7 @@ pub fn start(hz: u32) -> Result<()> {
         return Err(Errno::EINVAL);
     }
     let _only = Drainer::new()?;
-    with_list(|list| {
+    List::with(|list| {
         if SESSION.0.period.get() != 0 {
             return Err(Errno::EBUSY);
         }
@@ -95,7 +95,7 @@ pub fn start(hz: u32) -> Result<()> {
 ///
 /// CPU time of the calling thread's that no sample stands for yet makes one more, at this function.
 pub fn stop() {
-    with_list(|list| {
+    List::with(|list| {
         // SAFETY: a running thread's block stays.
         let this = unsafe { this_block().as_ref() };
         if delete_timer(this) {
@@ -168,14 +168,6 @@ impl Drop for Drainer {
     fn drop(&mut self) {
         DRAINING.store(0, Release);
     }
-}
-
-/// Calls `f` with the list of threads closed; the program's signals are blocked, for their handlers might want it too.
-fn with_list<T>(f: impl FnOnce(&List) -> T) -> T {
-    let before = signal::mask(How::Block, &SigSet::full());
-    let done = f(&List::close());
-    signal::mask(How::Set, &before);
-    done
 }
 
 /// What is going on. Touched by who has the links of the list of threads; that it goes on changes while the list is

@@ -291,7 +291,7 @@ fn start(&Ready { block, stack, thread_pointer, .. }: &Ready) -> Result<()> {
         let cloned = unsafe { sys::clone_thread(&args) };
         if cloned.is_err() {
             passage.unlink(block);
-        } // Else it may have ended by now, and its memory be another's.
+        } // Else it runs, and may have left the list by now.
         drop(passage);
         before.restore();
         match cloned {

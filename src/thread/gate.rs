@@ -15,7 +15,8 @@
 //! 3. *Nobody sleeps in vain.* A word is compared by the kernel as it puts the caller to sleep, and changed before a wake.
 //!    Whether a wake is needed is seen by exchanges of one word: either the waiter's comes first and is seen, or it
 //!    comes second and sees what it would wait for.
-//! 4. *What is done inside, under the latch, or while it is closed is seen by whoever has the same later.*
+//! 4. *What is done under the latch or while it is closed is seen by whoever comes to either later.* Each way in acquires
+//!    what the ways out before it released, on the gate's word and on the latch's.
 //!
 //! After a fork(2) in a process of several threads, those who were inside then never leave in the child.
 //!

@@ -171,11 +171,15 @@ impl Links {
 pub(crate) struct List(Links);
 
 impl List {
-    /// Closes the list. A handler that ran meanwhile could want it too, so the program's signals are blocked; the reserved
-    /// ones are not, so that whoever has closed it can be answered meanwhile.
-    pub(crate) fn close() -> List {
+    /// Calls `f` with the list closed. A handler that ran meanwhile could want it too, so the program's signals are
+    /// blocked; the reserved ones are not, so that whoever has closed it before can be answered meanwhile.
+    pub(crate) fn with<T>(f: impl FnOnce(&List) -> T) -> T {
+        let before = signal::mask(How::Block, &SigSet::full());
         threads().gate.close();
-        List(Links(()))
+        let done = f(&List(Links(())));
+        threads().gate.open();
+        signal::mask(How::Set, &before);
+        done
     }
 
     /// Takes out who ended without leaving: by exit(2) in a call of the program's own, or killed by a filter. Their
@@ -214,11 +218,5 @@ impl Deref for List {
 
     fn deref(&self) -> &Links {
         &self.0
-    }
-}
-
-impl Drop for List {
-    fn drop(&mut self) {
-        threads().gate.open();
     }
 }

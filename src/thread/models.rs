@@ -1,5 +1,5 @@
-//! Models of a thread's life, of the cache of stacks, of the list's gate and of scopes: each runs in every way in which its threads can follow
-//! each other, with at most so many preemptions in each as the first argument of [`model`] says.
+//! Models of a thread's life, of the cache of stacks, of the list's gate and of scopes: each runs in every way in which its
+//! threads can follow each other, with at most so many preemptions in each as the first argument of [`model`] says.
 //!
 //! A thread of the model is a thread of rt0's from its closure's return on; at its end the model's kernel clears the tid word
 //! and wakes. The stack and the result are values whose accesses loom watches: one that nothing orders is reported, as is a

@@ -22,7 +22,6 @@ use static_assertions::assert_impl_all;
 use super::{Block, Builder, JoinHandle, List, Thread};
 use crate::errno::Result;
 use crate::futex::base::{self, ANY, AtomicU32};
-use crate::signal::{self, How, SigSet};
 
 /// Calls `f` with a [`Scope`], and returns when `f` and every thread that was started in the scope are done: their closures
 /// have returned, their results were dropped or taken, the destructors of their thread-locals have run. So these threads
@@ -212,12 +211,10 @@ impl Running {
     }
 }
 
-/// Uncounts those that ended without leaving, of this scope and all others. A handler that ran meanwhile might want the list.
+/// Uncounts those that ended without leaving, of this scope and all others.
 #[cold]
 fn look_for_the_lost() {
-    let before = signal::mask(How::Block, &SigSet::full());
-    List::close().bury_the_dead();
-    signal::mask(How::Set, &before);
+    List::with(List::bury_the_dead);
 }
 
 /// How long a scope waits before it looks for threads that ended without leaving; each time twice as long, up to the other.

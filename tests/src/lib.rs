@@ -14,7 +14,6 @@ use core::ops::Range;
 use core::time::Duration;
 
 use linux_raw_sys::general as k;
-use linux_raw_sys::prctl::{PR_SET_NO_NEW_PRIVS, PR_SET_SECCOMP};
 use rt0::{Env, Errno, println, sys, thread};
 
 /// One test.
@@ -269,36 +268,6 @@ pub fn stderr_of(child: impl FnOnce(), buf: &mut [u8]) -> (&str, Ended) {
     let text = core::str::from_utf8(&buf[..filled]).expect("text");
     (text.find("qemu: uncaught target signal").map_or(text, |at| &text[..at]), wait_for(pid))
 }
-
-/// Lets a seccomp filter on the calling thread alone answer the call `nr` with `action` (a `SECCOMP_RET_*`).
-pub fn filter_calls(nr: u32, action: u32) -> Result<(), Errno> {
-    #[repr(C)]
-    struct Step {
-        code: u16,
-        jump_true: u8,
-        jump_false: u8,
-        k: u32,
-    }
-    #[repr(C)]
-    struct Program(u16, *const Step); // struct sock_fprog
-    const LOAD_WORD: u16 = 0x20; // At 0 lies the call's number.
-    const IF_EQUAL: u16 = 0x15;
-    const RETURN: u16 = 0x06;
-    const ALLOW: u32 = 0x7fff_0000;
-    seccomp::need_filters();
-    let step = |code, jump_false, k| Step { code, jump_true: 0, jump_false, k };
-    let steps = [step(LOAD_WORD, 0, 0), step(IF_EQUAL, 1, nr), step(RETURN, 0, action), step(RETURN, 0, ALLOW)];
-    steps.as_ptr().expose_provenance();
-    let program = Program(steps.len() as u16, steps.as_ptr());
-    let prctl = |option: u32, a, b| {
-        // SAFETY: 1. The kernel reads the program; which calls this thread may make is the caller's wish.
-        unsafe { sys::syscall(k::__NR_prctl as usize, [option as usize, a, b, 0, 0, 0]) }.map(drop)
-    };
-    prctl(PR_SET_NO_NEW_PRIVS, 1, 0)?;
-    prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, (&raw const program).expose_provenance())
-}
-
-const SECCOMP_MODE_FILTER: usize = 2;
 
 /// Whether this process runs under an emulator, which shows its own file where it does not pretend.
 pub fn emulated() -> bool {

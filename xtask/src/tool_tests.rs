@@ -39,9 +39,6 @@ const FRAMES: [&str; 2] = ["a_handler_of_the_plain_form_returns", "a_handler_of_
 const SHARES: [(&str, f64, f64); 3] =
     [("six_tenths", 45.0, 75.0), ("three_tenths", 18.0, 42.0), ("one_tenth", 3.0, 20.0)];
 
-/// How many rounds of work of examples/profile.rs are profiled: where the shares are looked at, and elsewhere.
-const ROUNDS: [&str; 2] = ["20", "4"];
-
 /// Where pprof is asked: natively, and where segments are aligned to more than the emulator's page.
 const PROFILED: &[&str] = &["x86_64", "x86", "aarch64", "mips"];
 
@@ -146,8 +143,9 @@ fn profiled(machine: &Machine, profile: &Path, folder: &str) -> Result<[PathBuf;
     let folder = scratch(&format!("{folder}-{}", machine.target.name))?;
     let files = ["profile.pb", "profile.folded"].map(|name| folder.join(name));
     let mut command = machine.command(profile);
-    let exact = machine.qemu().is_none() && PROFILED.contains(&machine.target.name);
-    command.args(&files).arg(ROUNDS[!exact as usize]);
+    // More rounds of work where the shares are looked at.
+    let rounds = if machine.qemu().is_none() && PROFILED.contains(&machine.target.name) { "20" } else { "4" };
+    command.args(&files).arg(rounds);
     let outcome = process::run(&mut command, LIMIT)?;
     ensure!(outcome.status.success() && !outcome.timed_out, seen(&outcome, &process::shell_line(&command)));
     Ok(files)

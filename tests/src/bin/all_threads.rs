@@ -14,8 +14,8 @@ use rt0::signal::{Action, How, SigSet, Signal, mask, sigaction};
 use rt0::thread::{Builder, JoinHandle, spawn};
 use rt0::{Errno, futex, println, sys, thread};
 use rt0_tests::files::{empty, own_mounts};
-use rt0_tests::seccomp::need_filters;
-use rt0_tests::{emulated, filter_calls, mappings, often, skip, stress_time, tests, wait_until};
+use rt0_tests::seccomp::{filter_calls, need_filters};
+use rt0_tests::{emulated, mappings, often, skip, stress_time, tests, wait_until};
 
 const KEEPCAPS: [usize; 2] = [prctl::PR_SET_KEEPCAPS as usize, prctl::PR_GET_KEEPCAPS as usize];
 

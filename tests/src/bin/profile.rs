@@ -14,9 +14,8 @@ use rt0::profile::{DEPTH, Drained, MAX_HZ, Sample, drain, start, stop};
 use rt0::signal::{How, SigSet, Signal};
 use rt0::time::{ClockId, Instant};
 use rt0::{Errno, all_threads, println, signal, sys, thread, vdso};
-use rt0_tests::{
-    emulated, filter_calls, mappings, read_file, skip, stress_time, tests, vdso_image, wait_until, wait_until_asleep,
-};
+use rt0_tests::seccomp::filter_calls;
+use rt0_tests::{emulated, mappings, read_file, skip, stress_time, tests, vdso_image, wait_until, wait_until_asleep};
 
 const HZ: u32 = 100;
 

@@ -10,7 +10,8 @@ use rt0::signal::{
     Action, Handler, How, Info, SigSet, Signal, SignalStack, mask, raise, sigaction, sigaltstack, signal_stack,
 };
 use rt0::{Errno, signal, sys, thread};
-use rt0_tests::{Ended, emulated, filter_calls, fork, read_file, skip, tests, wait_for, wait_until};
+use rt0_tests::seccomp::filter_calls;
+use rt0_tests::{Ended, emulated, fork, read_file, skip, tests, wait_for, wait_until};
 
 static LAST: AtomicU32 = AtomicU32::new(0);
 static COUNT: AtomicUsize = AtomicUsize::new(0);
