@@ -69,15 +69,15 @@ pub fn run(env: Env, tests: &[Test]) -> i32 {
     0
 }
 
-/// How often to do what proves more the more often it is done: so many times natively, and a tenth of that under an
+/// How often to do what proves more the more often it is done: so many times natively, and a twentieth of that under an
 /// emulator, where all takes longer and none of rt0's own code runs otherwise for it.
 pub fn often(times: usize) -> usize {
-    if emulated() { times.div_ceil(10) } else { times }
+    if emulated() { times.div_ceil(20) } else { times }
 }
 
 /// How many threads show that nothing stays of any. qemu takes up to 5 ms for one of ARM's.
 pub fn thousands() -> usize {
-    if emulated() { 500 } else { 10_000 }
+    if emulated() { 200 } else { 10_000 }
 }
 
 /// How long a test goes on that lets everything happen at once: a second (under an emulator, a quarter), or as many as
@@ -335,7 +335,7 @@ macro_rules! tls_tests {
 
             fn every_thread_has_an_image_of_its_own() {
                 check(1);
-                for round in 0..20 {
+                for round in 0..$crate::often(100) as u64 {
                     let threads = [2, 3, 4, 5].map(|mark| rt0::thread::spawn(move || check(mark + round)).unwrap());
                     threads.into_iter().for_each(|thread| thread.join());
                 }

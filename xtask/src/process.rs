@@ -11,10 +11,11 @@ use std::sync::{Mutex, MutexGuard, PoisonError, mpsc};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use nix::errno::Errno;
 use nix::sys::resource::{Resource, UsageWho, getrusage, setrlimit};
 use nix::sys::signal::{Signal, killpg};
 use nix::sys::time::TimeValLike;
-use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid};
+use nix::sys::wait::{Id, WaitPidFlag, waitid};
 use nix::unistd::Pid;
 
 /// More than this is read and dropped, so that a program gone mad fills no memory.
@@ -48,7 +49,7 @@ pub fn run(command: &mut Command, limit: Duration) -> io::Result<Outcome> {
     let stdout = capture(child.stdout.take());
     let stderr = capture(child.stderr.take());
     let leader = Pid::from_raw(child.id() as i32);
-    let ended = wait_unreaped(leader, started + limit);
+    let ended = wait_unreaped(leader, limit);
     CPU.set(CPU.get() + cpu_time(leader));
     // Also when the leader has ended: something that it started may still hold the pipes. The leader is not reaped yet,
     // so its number can be nobody else's.
@@ -60,18 +61,20 @@ pub fn run(command: &mut Command, limit: Duration) -> io::Result<Outcome> {
     Ok(Outcome { status, timed_out, stdout: collect(stdout), stderr: collect(stderr), time })
 }
 
-/// Waits until the child has ended, without reaping it; false if the deadline came first.
-fn wait_unreaped(child: Pid, deadline: Instant) -> io::Result<bool> {
-    let flags = WaitPidFlag::WEXITED | WaitPidFlag::WNOWAIT | WaitPidFlag::WNOHANG;
-    let mut pause = Duration::from_micros(500);
-    while waitid(Id::Pid(child), flags)? == WaitStatus::StillAlive {
-        if Instant::now() >= deadline {
-            return Ok(false);
+/// Waits until the child has ended, without reaping it; false if the limit expired first.
+fn wait_unreaped(child: Pid, limit: Duration) -> io::Result<bool> {
+    let (sender, receiver) = mpsc::channel();
+    thread::spawn(move || {
+        let mut ended = Err(Errno::EINTR);
+        while ended == Err(Errno::EINTR) {
+            ended = waitid(Id::Pid(child), WaitPidFlag::WEXITED | WaitPidFlag::WNOWAIT);
         }
-        thread::sleep(pause);
-        pause = (pause * 2).min(Duration::from_millis(10)); // Most tests end at once; for the others 10 ms is nothing.
+        let _ = sender.send(ended); // Nobody listens any more if the limit has expired.
+    });
+    match receiver.recv_timeout(limit) {
+        Ok(ended) => Ok(ended.map(|_| true)?),
+        Err(_) => Ok(false),
     }
-    Ok(true)
 }
 
 thread_local! {

@@ -1,8 +1,8 @@
 //! `cargo xtask test`: one process per test, on every machine, and one account of it all.
 //!
 //! A test program says with `--list` which tests it has and what each expects; `PROGRAM NAME` runs one. All tests of
-//! all machines go into one queue, from which two workers for each processor take, since many tests wait; tests marked
-//! `alone` come after that, those of emulators first, beside each other, and then the native ones, one at a time.
+//! all machines go into one queue, from which two workers for each processor take, since many tests wait. Native tests
+//! marked `alone` come after that, one at a time; under an emulator, which is slow, one more of them harms none.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, VecDeque};
@@ -50,27 +50,16 @@ pub struct Test<'a> {
     pub machine: &'static str,
     /// `bin::name`.
     pub name: String,
-    /// Beside which others it runs.
-    pub phase: Phase,
+    /// Whether it has the machine for itself.
+    pub alone: bool,
     /// Runs it.
     pub run: Box<dyn Fn() -> Verdict + Send + Sync + 'a>,
-}
-
-/// What runs beside each other; the phases follow in this order.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Phase {
-    /// Most tests.
-    Together,
-    /// Tests marked `alone`, under an emulator: it is slow, so that one more of them harms none.
-    Heavy,
-    /// Tests marked `alone`, natively: each has the machine for itself.
-    Alone,
 }
 
 impl<'a> Test<'a> {
     /// A test that may run beside others.
     pub fn new(machine: &'static str, name: impl Into<String>, run: impl Fn() -> Verdict + Send + Sync + 'a) -> Self {
-        Test { machine, name: name.into(), phase: Phase::Together, run: Box::new(run) }
+        Test { machine, name: name.into(), alone: false, run: Box::new(run) }
     }
 
     fn full_name(&self) -> String {
@@ -168,14 +157,14 @@ pub fn run(options: Options, words: &[String], filter: Option<&str>) -> Result<E
     Ok(report.print(&times))
 }
 
-/// Takes the tests of each phase from a queue, each with its number of workers.
+/// Takes the tests from a queue, first those that run beside each other.
 fn run_all(tests: Vec<Test>, report: &mut Report) {
     let workers = thread::available_parallelism().map_or(1, usize::from);
     let total = tests.len();
     report.start(total);
     let report = Mutex::new(report);
-    for (phase, workers) in [(Phase::Together, 2 * workers), (Phase::Heavy, workers), (Phase::Alone, 1)] {
-        let tests: VecDeque<_> = tests.iter().filter(|test| test.phase == phase).collect();
+    for (alone, workers) in [(false, 2 * workers), (true, 1)] {
+        let tests: VecDeque<_> = tests.iter().filter(|test| test.alone == alone).collect();
         let queue = Mutex::new(tests);
         let take = || queue.lock().expect("no worker panics with the queue").pop_front();
         thread::scope(|scope| {
@@ -321,11 +310,7 @@ fn guest_tests<'a>(machine: &'a Machine, bin: &str, program: &'a Path) -> Vec<Te
             Err(error) => return failed(error),
         };
         let name = format!("{bin}::{}", test.name);
-        let phase = match test.alone {
-            false => Phase::Together,
-            true if machine.qemu().is_some() => Phase::Heavy,
-            true => Phase::Alone,
-        };
+        let alone = test.alone && machine.qemu().is_none();
         let gap_name = name.clone();
         let run = move || {
             if let (Some(reason), Some(_)) = (&test.native, machine.qemu()) {
@@ -347,7 +332,7 @@ fn guest_tests<'a>(machine: &'a Machine, bin: &str, program: &'a Path) -> Vec<Te
                 (verdict, _) => verdict,
             }
         };
-        tests.push(Test { machine: machine.target.name, name, phase, run: Box::new(run) });
+        tests.push(Test { machine: machine.target.name, name, alone, run: Box::new(run) });
     }
     tests
 }

@@ -57,10 +57,10 @@ fn check(mark: u32) {
         thread::yield_now();
         assert_eq!((BYTE.get(), WORDS.get(), LAST.get()), (mark as u8, [mark.into(); 3], mark as u16));
         assert_eq!((ALIGNED.with(|v| v.0.get()), PAGE.with(|v| v.0.get())), (mark, !mark));
-        assert!(LARGE.with_borrow(|large| large.iter().all(|byte| *byte == mark as u8)));
         assert_eq!(NOTE.with_borrow(|note| *note), Some(mark));
         assert_eq!(MADE.get(), made);
     }
+    assert!(LARGE.with_borrow(|large| large.iter().all(|byte| *byte == mark as u8)));
     // The block beside them is still whole.
     assert!(thread::current().name().is_none_or(|name| name == "main"));
 }

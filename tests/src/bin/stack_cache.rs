@@ -127,7 +127,7 @@ fn use_stack(kib: usize) -> usize {
 tests! {
     fn the_next_thread_runs_where_the_last_one_did() {
         let first = spawn(here).unwrap().join();
-        for _ in 0..100 {
+        for _ in 0..often(500) {
             assert_eq!(spawn(here).unwrap().join(), first);
             assert_eq!(scope(|s| s.spawn(here).unwrap().join()), first);
         }
@@ -260,7 +260,8 @@ tests! {
                 DROPS.fetch_add(1, Relaxed);
             }
         }
-        for round in 0..100 {
+        let rounds = often(300);
+        for round in 0..rounds {
             let captured = Counted(round);
             let name = ["a", "longer", ""][round % 3];
             let handle = Builder::new().name(name).spawn(move || {
@@ -270,7 +271,7 @@ tests! {
             assert_eq!(handle.unwrap().join().0, round);
             assert!(spawn(|| thread::current().name().is_none()).unwrap().join());
         }
-        assert_eq!(DROPS.load(Relaxed), 100);
+        assert_eq!(DROPS.load(Relaxed), rounds);
     }
 
     fn a_forked_child_uses_its_copy() {

@@ -63,7 +63,7 @@ tests! {
 
     fn join_sees_all_that_the_thread_wrote() {
         static DATA: [AtomicUsize; 64] = [const { AtomicUsize::new(0) }; 64];
-        for round in 1..=200 {
+        for round in 1..=often(1000) {
             spawn(move || DATA.iter().for_each(|word| word.store(round, Relaxed))).unwrap().join();
             assert!(DATA.iter().all(|word| word.load(Relaxed) == round));
         }
