@@ -355,7 +355,7 @@ fn loom_who_finds_the_gate_closed_waits_for_nobody_else() {
 
 #[test]
 fn loom_the_latch_is_one_threads_at_a_time() {
-    model(6, || {
+    model(5, || {
         let shared = Arc::new((Latch::new(), Watched::default()));
         let others: [_; 2] = core::array::from_fn(|_| {
             let shared = shared.clone();

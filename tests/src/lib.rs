@@ -77,14 +77,14 @@ pub fn often(times: usize) -> usize {
 
 /// How many threads show that nothing stays of any. qemu takes up to 5 ms for one of ARM's.
 pub fn thousands() -> usize {
-    if emulated() { 200 } else { 10_000 }
+    if emulated() { 100 } else { 10_000 }
 }
 
-/// How long a test goes on that lets everything happen at once: a second (under an emulator, a quarter), or as many as
+/// How long a test goes on that lets everything happen at once: a second (under an emulator, a sixth), or as many as
 /// `RT0_STRESS_SECONDS` says. What must have happened meanwhile is waited for, however long that takes.
 pub fn stress_time(env: Env) -> Duration {
     let seconds = env.var("RT0_STRESS_SECONDS").and_then(|seconds| seconds.to_str().ok()?.parse().ok());
-    seconds.map_or(Duration::from_millis(if emulated() { 250 } else { 1000 }), Duration::from_secs)
+    seconds.map_or(Duration::from_millis(if emulated() { 160 } else { 1000 }), Duration::from_secs)
 }
 
 /// Where the vDSO's image lies; empty where there is none. Its length is that of most: 16 KiB, and nothing that runs is

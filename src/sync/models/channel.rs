@@ -5,21 +5,18 @@ use super::*;
 #[test]
 fn loom_values_arrive_in_order_and_whole() {
     model(1, || {
-        let channel = Arc::new(Channel::<Watched, 1>::new());
-        let sender = spawn(&channel, |channel| {
-            let (sender, receiver) = channel.split();
+        let channel: &'static Channel<Watched, 1> = Box::leak(Box::new(Channel::new()));
+        let (sender, receiver) = channel.split();
+        let sending = thread::spawn(move || {
             for number in 1..=2 {
                 let value = Watched::default();
                 value.add(number);
                 sender.send(value).unwrap();
             }
-            drop(receiver);
         });
-        let (unused, receiver) = channel.split();
         assert_eq!([receiver.recv().unwrap().get(), receiver.recv().unwrap().get()], [1, 2]);
-        drop(unused);
-        sender.join().unwrap();
         assert!(receiver.recv().is_err());
+        sending.join().unwrap();
     });
 }
 

@@ -266,16 +266,16 @@ tests! {
     fn callers_at_once_take_turns() {
         static COUNTER: AtomicUsize = AtomicUsize::new(0);
         const CALLERS: usize = 4;
-        const CALLS: usize = 200;
         static READY: AtomicUsize = AtomicUsize::new(0);
         static DONE: AtomicUsize = AtomicUsize::new(0);
         COUNTER.store(counter(), Relaxed);
         let sleepers = Sleepers::<4>::start();
+        let calls = often(400);
         let callers = [(); CALLERS].map(|()| {
-            spawn(|| {
+            spawn(move || {
                 READY.fetch_add(1, Relaxed);
                 wait_until("all callers", || READY.load(Relaxed) == CALLERS);
-                for _ in 0..CALLS {
+                for _ in 0..calls {
                     count_all(COUNTER.load(Relaxed)).unwrap();
                 }
                 DONE.fetch_add(1, Relaxed);
@@ -284,7 +284,7 @@ tests! {
             .unwrap()
         });
         callers.into_iter().for_each(|caller| caller.join());
-        assert_eq!(counted(COUNTER.load(Relaxed)), (CALLERS * CALLS * (1 + CALLERS + 4)) as u64);
+        assert_eq!(counted(COUNTER.load(Relaxed)), (CALLERS * calls * (1 + CALLERS + 4)) as u64);
         sleepers.end();
     }
 

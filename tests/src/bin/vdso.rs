@@ -174,9 +174,9 @@ tests! {
         alarm_every(Duration::from_micros(if emulated() { 2000 } else { 200 }));
         let mut last = Instant::now();
         let end = last + Duration::from_secs(20);
-        let mut reads = 0u32;
+        let mut reads = 0;
         let enough = || HANDLED.load(Relaxed) >= often(500) && (may_miss_it || INSIDE.load(Relaxed) >= 10);
-        while (!enough() || reads < 20_000) && last < end {
+        while (!enough() || reads < often(20_000)) && last < end {
             let now = Instant::now();
             assert!(now >= last, "{last:?}, then {now:?}");
             last = now;

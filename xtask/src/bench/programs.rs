@@ -170,12 +170,13 @@ pub fn link_alone(tools: &Tools, source: &str, limit: Duration) -> Result<proces
 /// Tries to link rt0's greeting with flags that it cannot be linked with; what cargo said is the outcome.
 pub fn link_hello(tools: &Tools, flags: &[&str], limit: Duration) -> Result<process::Outcome> {
     let host = &tools.host;
-    let linker = format!("-Clinker={}", tools.linker.display());
-    let flags: Vec<&str> = flags.iter().copied().chain([linker.as_str(), "-Clinker-flavor=ld.lld"]).collect();
+    let linker = [format!("-Clinker={}", tools.linker.display()), "-Clinker-flavor=ld.lld".to_string()];
     let mut command = pinned("cargo");
-    command.args(["build", "--manifest-path", "bench/Cargo.toml", "--target", host, "--features", RT0.feature]);
-    command.args(["--bin", "rt0-hello", "--config", &format!("target.{host}.rustflags={flags:?}"), "--target-dir"]);
-    Ok(process::run(command.arg(root().join("target/bench/refused")), limit)?)
+    command.args(["rustc", "--manifest-path", "bench/Cargo.toml", "--target", host, "--features", RT0.feature]);
+    command.args(["--bin", "rt0-hello", "--config", &format!("target.{host}.rustflags={linker:?}"), "--target-dir"]);
+    // For the program alone: rt0 is compiled once for all of them.
+    command.arg(root().join("target/bench/refused")).arg("--").args(flags);
+    Ok(process::run(&mut command, limit)?)
 }
 
 fn folder(recipe: &Recipe) -> PathBuf {
