@@ -50,8 +50,6 @@ pub struct Built {
     pub failed: BTreeMap<&'static str, String>,
     /// The time until the last `core` was there.
     pub core: Duration,
-    /// The time for the rest.
-    pub rest: Duration,
 }
 
 impl Built {
@@ -193,7 +191,6 @@ fn call<'a>(
     }
     let status = child.wait()?;
     built.core += core_ready;
-    built.rest += started.elapsed() - core_ready;
     if !status.success() {
         for machine in machines {
             let missing = missing(&built.programs, machine.target.name, what);
