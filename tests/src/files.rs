@@ -1,6 +1,7 @@
 //! Files and mounts: what a test puts in place of the kernel's own.
 
 use core::ffi::CStr;
+use core::fmt::{self, Write as _};
 use core::ptr::null;
 
 use linux_raw_sys::general as k;
@@ -14,8 +15,23 @@ pub fn own_mounts() {
         // SAFETY: 1. The process has one thread, and loses nothing that it has.
         unsafe { sys::syscall(k::__NR_unshare as usize, [flags as usize, 0, 0, 0, 0, 0]) }
     };
-    if unshare(k::CLONE_NEWNS).or_else(|_| unshare(k::CLONE_NEWUSER | k::CLONE_NEWNS)).is_err() {
-        skip("neither namespaces of mounts nor of users are to be had");
+    // SAFETY: 1. It only asks.
+    let [user, group] = [k::__NR_geteuid, k::__NR_getegid].map(|nr| unsafe { sys::syscall(nr as usize, [0; 6]) });
+    if unshare(k::CLONE_NEWNS).is_err() {
+        if unshare(k::CLONE_NEWUSER | k::CLONE_NEWNS).is_err() {
+            skip("neither namespaces of mounts nor of users are to be had");
+        }
+        // Who is nobody in the new namespace can make no file there.
+        let map = |path: &CStr, id: usize| {
+            let line = Text::of(format_args!("0 {id} 1"));
+            write(path, line.as_str().as_bytes())
+        };
+        let mapped = write(c"/proc/self/setgroups", b"deny")
+            .and_then(|()| map(c"/proc/self/uid_map", user?))
+            .and_then(|()| map(c"/proc/self/gid_map", group?));
+        if mapped.is_err() {
+            skip("nobody is to be in a namespace of users here");
+        }
     }
     // What is mounted from now on stays here.
     mount(None, c"/", None, k::MS_REC | k::MS_PRIVATE);
@@ -57,4 +73,42 @@ pub fn write(path: &CStr, text: &[u8]) -> Result<(), Errno> {
     let flags = sys::flags::O_WRONLY | sys::flags::O_CREAT | sys::flags::O_TRUNC | sys::flags::O_CLOEXEC;
     let file = sys::open(path, flags, 0o644)?;
     rt0::io::write_all(file.as_raw_fd(), text)
+}
+
+/// A short text: a path, or what is to be written to a file.
+#[derive(Clone, Copy)]
+pub struct Text {
+    bytes: [u8; 128],
+    len: usize,
+}
+
+impl Text {
+    /// What is formatted.
+    pub fn of(arguments: fmt::Arguments<'_>) -> Text {
+        let mut text = Text { bytes: [0; 128], len: 0 };
+        text.write_fmt(arguments).expect("a short text");
+        text
+    }
+
+    /// As it is.
+    pub fn as_str(&self) -> &str {
+        core::str::from_utf8(&self.bytes[..self.len]).expect("it was a str")
+    }
+
+    /// As the path of a file.
+    pub fn as_c(&self) -> &CStr {
+        CStr::from_bytes_until_nul(&self.bytes).expect("room for a NUL")
+    }
+}
+
+impl fmt::Write for Text {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        let end = self.len + text.len();
+        if end >= self.bytes.len() {
+            return Err(fmt::Error);
+        }
+        self.bytes[self.len..end].copy_from_slice(text.as_bytes());
+        self.len = end;
+        Ok(())
+    }
 }

@@ -2,15 +2,13 @@
 #![no_std]
 #![no_main]
 
-use core::ffi::CStr;
-use core::fmt::Write as _;
 use core::num::NonZero;
 use core::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
 use linux_raw_sys::general as k;
 use rt0::cpu::{self, CpuSet};
 use rt0::{Errno, sys, thread};
-use rt0_tests::files::{empty, make_folder, mount, own_mounts, remove_folder, write};
+use rt0_tests::files::{Text, empty, make_folder, mount, own_mounts, remove_folder, write};
 use rt0_tests::seccomp::{self, Verdict};
 use rt0_tests::{Ended, fork, read_file, skip, tests, wait_for, wait_until};
 
@@ -48,37 +46,6 @@ fn processors(count: usize) -> CpuSet {
     set
 }
 
-/// A short text: a path, or what is to be written to a file.
-#[derive(Clone, Copy)]
-struct Text {
-    bytes: [u8; 128],
-    len: usize,
-}
-
-impl Text {
-    fn of(arguments: core::fmt::Arguments<'_>) -> Text {
-        let mut text = Text { bytes: [0; 128], len: 0 };
-        text.write_fmt(arguments).expect("a short text");
-        text
-    }
-
-    fn as_c(&self) -> &CStr {
-        CStr::from_bytes_until_nul(&self.bytes).expect("room for a NUL")
-    }
-}
-
-impl core::fmt::Write for Text {
-    fn write_str(&mut self, text: &str) -> core::fmt::Result {
-        let end = self.len + text.len();
-        if end >= self.bytes.len() {
-            return Err(core::fmt::Error);
-        }
-        self.bytes[self.len..end].copy_from_slice(text.as_bytes());
-        self.len = end;
-        Ok(())
-    }
-}
-
 /// Control groups of the kernel's own: one made for a test, and below it the groups `one` and `two`.
 struct Groups {
     top: Text,
@@ -103,7 +70,7 @@ impl Groups {
             if make_folder(groups.top.as_c()).is_err() {
                 continue;
             }
-            let_through(groups.path("").as_c().to_str().expect("ASCII"));
+            let_through(groups.path("").as_str());
             let made = MEMBERS[1..].iter().all(|member| make_folder(groups.path(member).as_c()).is_ok());
             if made && MEMBERS.iter().all(|member| groups.limit(member, None).is_ok()) {
                 return groups;
@@ -114,13 +81,13 @@ impl Groups {
     }
 
     fn path(&self, member: &str) -> Text {
-        Text::of(format_args!("{}{member}", self.top.as_c().to_str().expect("ASCII")))
+        Text::of(format_args!("{}{member}", self.top.as_str()))
     }
 
     fn write(&self, member: &str, file: &str, text: &Text) -> Result<(), Errno> {
-        let path = Text::of(format_args!("{}/{file}", self.path(member).as_c().to_str().expect("ASCII")));
+        let path = Text::of(format_args!("{}/{file}", self.path(member).as_str()));
         let file = sys::open(path.as_c(), sys::flags::O_WRONLY | sys::flags::O_CLOEXEC, 0)?;
-        rt0::io::write_all(file.as_raw_fd(), &text.bytes[..text.len])
+        rt0::io::write_all(file.as_raw_fd(), text.as_str().as_bytes())
     }
 
     /// Sets a quota of so many percent of a processor, or none.
@@ -130,7 +97,7 @@ impl Groups {
             return self.write(member, "cpu.cfs_quota_us", &quota.unwrap_or(Text::of(format_args!("-1"))));
         }
         let quota = quota.unwrap_or(Text::of(format_args!("max")));
-        self.write(member, "cpu.max", &Text::of(format_args!("{} 100000", quota.as_c().to_str().expect("ASCII"))))
+        self.write(member, "cpu.max", &Text::of(format_args!("{} 100000", quota.as_str())))
     }
 
     /// Moves this process.
