@@ -179,8 +179,8 @@ tests! {
             }
         }
         let mut threads = [const { None }; THREADS];
-        for launch in 0..THREADS {
-            threads[launch] = Some(spawn(move || answer_each_round(launch)).unwrap());
+        for (launch, thread) in threads.iter_mut().enumerate() {
+            *thread = Some(spawn(move || answer_each_round(launch)).unwrap());
             wait_until("the thread to look", || LOOKING.load(Acquire) as usize > launch);
             for value in [1, 0] {
                 set_flag_on_all(value).unwrap();
