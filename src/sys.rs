@@ -305,6 +305,18 @@ pub(crate) unsafe fn madvise(addr: *mut u8, len: usize, advice: u32) -> Result<(
     unsafe { call!(__NR_madvise, at(addr), len, advice as usize) }.map(drop)
 }
 
+/// Whether the kernel can write a few bytes at `addr`: it says so without a fault.
+///
+/// # Safety
+///
+/// 1. Nobody uses what is at `addr`, as long as a signal set is.
+pub(crate) unsafe fn can_write(addr: *mut u8) -> bool {
+    // A call that every machine has, that changes nothing, and that no filter forbids.
+    // SAFETY: 1. is our caller's; the kernel writes the set or finds that it cannot.
+    let asked = unsafe { call!(__NR_rt_sigprocmask, 0, 0, at(addr), size_of::<k::kernel_sigset_t>()) };
+    asked != Err(Errno::EFAULT)
+}
+
 /// prctl(2) with `PR_SET_VMA_ANON_NAME`: the name that /proc/self/maps shows for anonymous memory; since Linux 5.17,
 /// where configured. `EINVAL` for a name of 80 bytes or more or with characters that it does not take, and where there
 /// are no names; `EBADF` for memory that is a file's.

@@ -15,12 +15,17 @@
 //!    (`MADV_DONTNEED`: `MADV_FREE` would leave it counted as the process's until somebody else needs it).
 //! 5. *The cache is bounded*: [`limit_stack_cache`] says how. What it has no room for is unmapped.
 //!
+//! Guard pages are marks in the page table where the kernel has them (Linux 6.13). It then sees one mapping of the stacks that
+//! lie side by side, where a page without permissions makes of each thread three or four; it allows a process 65,530 of them
+//! (vm.max_map_count).
+//!
 //! After a fork(2) the child has the parent's kept mappings, as its own. Those that threads of the parent were just leaving
 //! stay unused, for in the child nobody clears their words; and nobody waits for that: the cache looks at the word only, and
 //! who unmaps one asks first whether its thread is of this process.
 
 use core::ptr::{NonNull, null_mut};
 use core::slice;
+use core::sync::atomic::{AtomicU8, Ordering::Relaxed};
 
 use linux_raw_sys::general as k;
 
@@ -115,7 +120,23 @@ fn free(block: NonNull<Block>) {
     }
     let (base, len) = this.mapping;
     // SAFETY: 1. Nobody else has it, and nobody runs on it: its thread ended, or runs in the process that this is a copy of.
-    unsafe { sys::munmap(base, len) }.unwrap_or_else(|errno| sys::die("munmap of a thread that ended", errno));
+    unsafe { unmap(base, len) };
+}
+
+/// munmap(2). Taken out of the middle of what the kernel sees as one mapping, it leaves two; a process that has as many as
+/// it may is refused that (`ENOMEM`). Then the memory goes, and the addresses stay.
+///
+/// # Safety
+///
+/// 1. The range is a thread's mapping, or what was to be one, and nobody uses it.
+unsafe fn unmap(base: *mut u8, len: usize) {
+    // SAFETY: 1. is our caller's.
+    let unmapped = unsafe { sys::munmap(base, len) }.or_else(|errno| match errno {
+        // SAFETY: 1. is our caller's.
+        Errno::ENOMEM => unsafe { sys::madvise(base, len, k::MADV_DONTNEED) },
+        other => Err(other),
+    });
+    unmapped.unwrap_or_else(|errno| sys::die("munmap of a thread", errno));
 }
 
 /// Whether a thread that has not ended is one of ours, and not of the process that forked this one. (Numbers come again, in
@@ -190,9 +211,9 @@ impl Mapping {
         let stack_base = base.wrapping_add(below);
         let mapping = Mapping { base, len, signal_stack, stack_base, is_fresh: kept.is_none(), top: len };
         if mapping.is_fresh {
-            for guard in [base, base.wrapping_add(page + signal_size)] {
+            for page_of_it in [base, base.wrapping_add(page + signal_size)] {
                 // SAFETY: 1. Fresh, and nobody uses it.
-                unsafe { sys::mprotect(guard, page, k::PROT_NONE) }?;
+                unsafe { guard(page_of_it, page) }?;
             }
         }
         Ok(mapping)
@@ -212,10 +233,37 @@ fn map(len: usize) -> Result<*mut u8> {
     unsafe { sys::mmap(null_mut(), len, k::PROT_READ | k::PROT_WRITE, flags, -1, 0) }
 }
 
+/// Lets whoever touches a page fault.
+///
+/// # Safety
+///
+/// 1. It is mapped, and nobody uses it.
+unsafe fn guard(page: *mut u8, len: usize) -> Result<()> {
+    /// Whether marks do what they should. An emulator may take them for advice that it need not follow.
+    static MARKS: AtomicU8 = AtomicU8::new(UNTRIED);
+    const UNTRIED: u8 = 0;
+    const FAULT: u8 = 1;
+    const USELESS: u8 = 2;
+    // Relaxed, here and below: threads that try at once find the same.
+    let marks = MARKS.load(Relaxed);
+    if marks != USELESS {
+        // SAFETY: 1. is our caller's.
+        let marked = unsafe { sys::madvise(page, len, k::MADV_GUARD_INSTALL) }.is_ok();
+        // SAFETY: 1. is our caller's.
+        if marked && (marks == FAULT || unsafe { !sys::can_write(page) }) {
+            MARKS.store(FAULT, Relaxed);
+            return Ok(());
+        }
+        // Also where the process locks all memory, for as long as it lives.
+        MARKS.store(USELESS, Relaxed);
+    }
+    // SAFETY: 1. is our caller's.
+    unsafe { sys::mprotect(page, len, k::PROT_NONE) }
+}
+
 impl Drop for Mapping {
     fn drop(&mut self) {
         // SAFETY: 1. No thread was started on it, and what was carved from it is not used again.
-        unsafe { sys::munmap(self.base, self.len) }
-            .unwrap_or_else(|errno| sys::die("munmap of a thread never started", errno));
+        unsafe { unmap(self.base, self.len) };
     }
 }

@@ -122,17 +122,31 @@ pub fn read_file<'a>(path: &CStr, buf: &'a mut [u8]) -> Result<&'a [u8], Errno> 
     Ok(&buf[..filled])
 }
 
-/// How many mappings this process has, without the stacks that are kept for threads to come. (Under an emulator, those of
-/// the guest.)
+/// How many mappings this process has, without the stacks that are kept for threads to come; each 512 KiB of one count as
+/// another, for the kernel makes one of those that lie side by side. (Under an emulator, those of the guest.)
 pub fn mappings() -> usize {
     thread::trim_stack_cache();
     let file = sys::open(c"/proc/self/maps", sys::flags::O_RDONLY | sys::flags::O_CLOEXEC, 0).expect("/proc/self/maps");
     let mut buf = [0; 4096];
-    let mut lines = 0;
+    let mut mappings = 0;
+    // A line begins `START-END `, in hexadecimal.
+    let (mut in_range, mut start, mut number) = (true, 0, 0u64);
     loop {
-        match rt0::io::read(file.as_raw_fd(), &mut buf).expect("reading /proc/self/maps") {
-            0 => return lines,
-            count => lines += buf[..count].iter().filter(|byte| **byte == b'\n').count(),
+        let count = rt0::io::read(file.as_raw_fd(), &mut buf).expect("reading /proc/self/maps");
+        if count == 0 {
+            return mappings;
+        }
+        for &byte in &buf[..count] {
+            match byte {
+                b'\n' => (in_range, number) = (true, 0),
+                _ if !in_range => {}
+                b'-' => (start, number) = (number, 0),
+                b' ' => {
+                    in_range = false;
+                    mappings += 1 + ((number - start) >> 19) as usize;
+                }
+                digit => number = number << 4 | u64::from((digit as char).to_digit(16).expect("an address")),
+            }
         }
     }
 }

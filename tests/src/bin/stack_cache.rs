@@ -11,6 +11,7 @@ use core::time::Duration;
 
 use linux_raw_sys::general as k;
 use linux_raw_sys::prctl::PR_SET_NO_NEW_PRIVS;
+use rt0::mapping::{Mapping, Protection};
 use rt0::signal::{self, Action, Signal};
 use rt0::sys;
 use rt0::thread::{self, Builder, JoinHandle, limit_stack_cache, scope, spawn, trim_stack_cache};
@@ -52,6 +53,21 @@ fn resident_kib() -> usize {
     let status = core::str::from_utf8(read_file(c"/proc/self/status", &mut buf).expect("/proc")).expect("ASCII");
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("a VmRSS line");
     line.trim().trim_end_matches(" kB").parse().expect("a number")
+}
+
+/// Whether this kernel has marks for guard pages, and heeds them.
+fn guards_are_marks() -> bool {
+    let page = rt0::cpu::page_size();
+    let memory = Mapping::new(page).unwrap();
+    let mark = [memory.as_ptr().expose_provenance(), page, k::MADV_GUARD_INSTALL as usize, 0, 0, 0];
+    // SAFETY: 1. Nobody uses the page.
+    !emulated() && unsafe { sys::syscall(k::__NR_madvise as usize, mark) }.is_ok()
+}
+
+/// How many mappings the kernel sees, those of kept stacks too.
+fn lines_of_maps() -> usize {
+    let mut buf = [0; 64 << 10];
+    read_file(c"/proc/self/maps", &mut buf).expect("/proc").iter().filter(|byte| **byte == b'\n').count()
 }
 
 static LISTENER: AtomicUsize = AtomicUsize::new(0);
@@ -313,6 +329,62 @@ tests! {
             let_exit(listener, held);
             leaving.join();
         }
+    }
+
+    fn the_stacks_of_many_threads_are_one_mapping_where_guards_are_marks() {
+        if !guards_are_marks() {
+            skip("this kernel has no marks for guard pages");
+        }
+        at_once::<1>(Builder::new()); // What the first one sets up stays.
+        static GO: AtomicBool = AtomicBool::new(false);
+        let before = lines_of_maps();
+        let threads = [(); 100].map(|()| {
+            spawn(|| {
+                while !GO.load(Acquire) {
+                    thread::park_timeout(Duration::from_millis(1));
+                }
+            })
+            .unwrap()
+        });
+        let with_them = lines_of_maps();
+        GO.store(true, Release);
+        threads.into_iter().for_each(JoinHandle::join);
+        assert!(with_them <= before + 20, "{before}, then {with_them}");
+    }
+
+    fn where_no_more_mappings_are_allowed_a_thread_ends_and_gives_its_memory_back() {
+        if !guards_are_marks() {
+            skip("a stack is a mapping of its own here, which can always be taken away");
+        }
+        static STAGE: AtomicUsize = AtomicUsize::new(0);
+        limit_stack_cache(0, 0);
+        let until = |stage| move || {
+            use_stack(200);
+            while STAGE.load(Acquire) < stage {
+                thread::park_timeout(Duration::from_millis(1));
+            }
+        };
+        let [first, middle, last] = [2, 1, 2].map(|stage| spawn(until(stage)).unwrap());
+        // Pages that differ from their neighbours, until the kernel allows no more.
+        let page = rt0::cpu::page_size();
+        let many = Mapping::new(page * 140_000).unwrap();
+        let refused = (0..70_000).find(|index| {
+            let at = 2 * index * page;
+            many.protect(at..at + page, Protection::NONE).is_err()
+        });
+        if refused.is_none() {
+            skip("there is no limit to mappings here");
+        }
+        // Those made two more each; this one makes one, if one is left.
+        let _ = many.protect(page * 139_999.., Protection::NONE);
+        let before = resident_kib();
+        STAGE.store(1, Release);
+        middle.join();
+        assert!(resident_kib() + 100 <= before, "{before} KiB, then {}", resident_kib());
+        drop(many);
+        STAGE.store(2, Release);
+        first.join();
+        last.join();
     }
 
     #[keys("alone")]
