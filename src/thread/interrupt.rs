@@ -81,6 +81,7 @@ impl Thread {
         // Release, here and in `fetch_or`: what the caller did is seen by the thread after its handler.
         let generation = Generation(interrupts.wanted.fetch_add(1, Release).wrapping_add(1));
         interrupts.while_alive(|| {
+            self.block().id_to_signal()?; // First: what a thread left unseen that ended by itself is no signal on its way.
             if interrupts.state.fetch_or(ASKED, Release) & ASKED == 0 {
                 self.block().kill(INTERRUPT).inspect_err(|_| {
                     // Whoever relied on this signal meanwhile has to ask again, as the caller.
@@ -107,7 +108,13 @@ impl Thread {
 
 impl Block {
     fn kill(&self, signal: u32) -> Result<()> {
-        sys::tgkill(sys::getpid(), self.tid(), signal)
+        sys::tgkill(sys::getpid(), self.id_to_signal()?, signal)
+    }
+
+    /// `ESRCH` for a thread that ended without [`Interrupts::end`]: by exit(2) in a call of the program's own, or killed by
+    /// a filter.
+    fn id_to_signal(&self) -> Result<u32> {
+        Some(self.tid()).filter(|tid| *tid != 0).ok_or(Errno::ESRCH)
     }
 }
 

@@ -118,6 +118,31 @@ tests! {
         assert_eq!(thread.signal(Signal::SIGTERM), Err(Errno::ESRCH));
     }
 
+    fn a_thread_that_ended_by_a_call_of_its_own_is_esrch_too() {
+        static BLOCKED: AtomicBool = AtomicBool::new(false);
+        static ASKED: AtomicBool = AtomicBool::new(false);
+        let ended = spawn(|| {
+            // Behind rt0's back: an interrupt is on its way when the thread ends.
+            let all = k::kernel_sigset_t { sig: [!0; _] };
+            let set = (&raw const all).expose_provenance();
+            let block = [k::SIG_BLOCK as usize, set, 0, size_of_val(&all), 0, 0];
+            // SAFETY: 1. The kernel reads the set.
+            unsafe { sys::syscall(k::__NR_rt_sigprocmask as usize, block) }.unwrap();
+            BLOCKED.store(true, Relaxed);
+            wait_until("an interrupt", || ASKED.load(Relaxed));
+            // SAFETY: 1. What others borrow from this thread's stack: nothing.
+            let _ = unsafe { sys::syscall(k::__NR_exit as usize, [0; 6]) };
+        })
+        .unwrap();
+        let thread = ended.thread().clone();
+        wait_until("it to be deaf", || BLOCKED.load(Relaxed));
+        let generation = thread.interrupt().unwrap();
+        ASKED.store(true, Relaxed);
+        wait_until("its end", || thread.interrupt().err() == Some(Errno::ESRCH));
+        assert_eq!(thread.signal(Signal::SIGTERM), Err(Errno::ESRCH));
+        assert!(!thread.has_seen(generation));
+    }
+
     fn a_signal_can_be_sent_to_a_thread() {
         static TID: AtomicU32 = AtomicU32::new(0);
         static END: AtomicBool = AtomicBool::new(false);
