@@ -183,7 +183,7 @@ impl List {
     }
 
     /// Takes out who ended without leaving: by exit(2) in a call of the program's own, or killed by a filter. Their
-    /// scopes don't wait for them any more; their memory is given back when their handles are gone.
+    /// scopes don't wait for them any more; what they had goes to others, their memory when their handles are gone.
     pub(crate) fn bury_the_dead(&self) {
         // SAFETY: a block stays as long as it is linked.
         let is_dead = |block: &NonNull<Block>| unsafe { block.as_ref() }.tid() == 0;
@@ -191,6 +191,9 @@ impl List {
             self.unlink(dead);
             // SAFETY: 1. Linked until the line above, so its own reference is there. It left the scope, or never will.
             unsafe { scope::bury(dead) };
+            // If it died in the middle of a request, whoever gets the state makes a system call for each.
+            // SAFETY: its own reference is there until the next line.
+            unsafe { dead.as_ref() }.random.give_back();
             // SAFETY: 1. A thread that is in the list has its own reference still, and this one will not come to it.
             unsafe { super::release(dead) };
         }

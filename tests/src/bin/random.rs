@@ -18,7 +18,9 @@ use rt0::time::Instant;
 use rt0::{Errno, all_threads, println, sys, vdso};
 use rt0_tests::files::{mount, own_mounts};
 use rt0_tests::seccomp::{Verdict, filter, need_filters};
-use rt0_tests::{Ended, SKIPPED, alarm_every, fork, mappings, often, skip, tests, vdso_image, wait_for, wait_until};
+use rt0_tests::{
+    Ended, SKIPPED, alarm_every, fork, mappings, often, skip, tests, vdso_image, vm_size_kib, wait_for, wait_until,
+};
 
 type Bytes = [u8; 16];
 
@@ -170,6 +172,27 @@ tests! {
         let before = mappings();
         round(often(1000));
         wait_until("every mapping to be gone", || mappings() <= before + 2);
+    }
+
+    fn threads_that_end_by_a_call_of_their_own_leave_their_states_to_others() {
+        need_vdso();
+        let round = |threads: usize| {
+            for _ in 0..threads {
+                let ended = spawn(|| {
+                    random();
+                    // SAFETY: 1. What others borrow from this thread's stack: nothing.
+                    let _ = unsafe { syscall(k::__NR_exit as usize, [0; 6]) };
+                })
+                .unwrap();
+                wait_until("its end", || ended.thread().interrupt().err() == Some(Errno::ESRCH));
+                drop(ended);
+                all_threads::set_no_new_privs().unwrap(); // Finds it dead.
+            }
+        };
+        round(1);
+        let before = vm_size_kib();
+        round(500);
+        assert!(vm_size_kib() < before + 32, "no page for new ones, of which one has room for some 20");
     }
 
     fn a_handler_may_interrupt_a_request_with_its_own() {
