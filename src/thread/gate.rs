@@ -18,7 +18,8 @@
 //! 4. *What is done under the latch or while it is closed is seen by whoever comes to either later.* Each way in acquires
 //!    what the ways out before it released, on the gate's word and on the latch's.
 //!
-//! After a fork(2) in a process of several threads, those who were inside then never leave in the child.
+//! After a fork(2) in a process of several threads, those who were inside then never leave in the child: it cannot close the
+//! gate. Who had the latch, or had closed the gate, keeps it there: then the child cannot start threads either.
 //!
 //! Atomics and the futex only, so that `models` runs this very code.
 
