@@ -332,8 +332,9 @@ fn count_what_is_missing(thread: &Block, at: usize) {
 
 impl Slot {
     fn ring(&self) -> Option<&'static Ring> {
+        // Acquire pairs with the release in `profile`: what is in the ring comes before its address.
         // SAFETY: rings stay.
-        unsafe { self.ring.load(Relaxed).as_ref() }
+        unsafe { self.ring.load(Acquire).as_ref() }
     }
 }
 
