@@ -36,8 +36,8 @@ pub const fn stderr() -> Stderr {
 }
 
 impl Stdin {
-    /// Reads what is there, at most `buf.len()` bytes; 0 at the end. `EINTR` is tried again; other errors of read(2)
-    /// are returned.
+    /// Reads what is there, at most `buf.len()` bytes; 0 at the end. `EINTR` is tried again, see [`read`]; other errors
+    /// of read(2) are returned.
     pub fn read(&self, buf: &mut [u8]) -> Result<usize> {
         read(0, buf)
     }
@@ -78,7 +78,8 @@ macro_rules! writer {
 writer!(Stdout, 1);
 writer!(Stderr, 2);
 
-/// read(2) on any descriptor, tried again after `EINTR`.
+/// read(2) on any descriptor, tried again after `EINTR`. std's returns that; so does [`sys::read`], for a program that is
+/// to look up when a signal comes.
 pub fn read(fd: RawFd, buf: &mut [u8]) -> Result<usize> {
     retry(|| sys::read(fd, buf))
 }

@@ -21,8 +21,7 @@
 //! [`Option`], and what is about poison is missing (`is_poisoned`, `clear_poison`) or says that there is none
 //! ([`OnceState`]). [`Channel`] is std's `sync_channel` with its capacity in the type, room for at least one value,
 //! any number of receivers, and the values that nobody received kept until it is dropped. More than std's are the timed
-//! forms,
-//! [`Semaphore`], [`Parker`] and the order of [`Condvar`]'s waiters, which never wake without a cause.
+//! forms, [`Semaphore`], [`Parker`] and the order of [`Condvar`]'s waiters, which never wake without a cause.
 //!
 //! # Fairness
 //!

@@ -2,7 +2,8 @@
 //!
 //! This is the only caller of the machine's stubs. What differs by machine in the way a call is made (mmap's forms, the
 //! two widths of a timespec) ends here; everything above sees one call. For a call that is not here, there is
-//! [`syscall`].
+//! [`syscall`]. Numbers of calls and flags are the machine's, as the crate `linux-raw-sys` has them (in `general`); rt0
+//! uses it and does not export it.
 //!
 //! Every function returns the kernel's own [`Errno`]; the documentation names those that a correct caller can meet.
 
