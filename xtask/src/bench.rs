@@ -289,6 +289,23 @@ const REFUSED: [(&[&str], &str); 3] = [
 const RELOCATED: &str =
     "rt0: nothing relocates a program when it starts: compile and link with -Crelocation-model=static";
 
+/// Something in each section that only -Ccode-model=large has. What a script does not name would lie anywhere.
+const LARGE: &str = r#"
+#![no_std]
+core::arch::global_asm!(
+    ".globl _start",
+    ".section .ltext.f, \"ax\"",
+    "_start: .long 0",
+    ".section .lrodata.c, \"a\"",
+    ".long 0",
+    ".section .ldata.d, \"aw\"",
+    ".long 0",
+    ".section .lbss.b, \"aw\", %nobits",
+    ".long 0",
+    ".text",
+);
+"#;
+
 /// A function of which a resolver would have to say where it is. For x86_64; as assembly it is the same on most.
 const IFUNC: &str = r#"
 #![no_std]
@@ -321,6 +338,9 @@ fn refused(tools: &Tools) -> Result<()> {
     let sentence = "rt0: nobody calls resolvers when a program starts: STT_GNU_IFUNC symbols are not supported";
     let said = !outcome.status.success() && outcome.stderr.contains(sentence);
     ensure!(said, seen(&outcome, &format!("an ifunc is not refused with `{sentence}`")));
+    let outcome = programs::link_alone(tools, LARGE, LIMIT)?;
+    let placed = outcome.status.success() && !outcome.stderr.contains("alone.o:(");
+    ensure!(placed, seen(&outcome, "a section of the large code model's is in no place that the script names"));
     Ok(())
 }
 
