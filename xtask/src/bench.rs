@@ -251,13 +251,18 @@ impl Machine {
     }
 }
 
+/// A test of what is built with these tools.
+fn test(setup: &Setup, name: &str, look: fn(&Tools) -> Result<Verdict>) -> Test<'static> {
+    let tools = Tools::find(setup).map_err(|error| format!("{error:#}"));
+    Test::new("host", name, move || {
+        let seen = tools.clone().and_then(|tools| look(&tools).map_err(|error| format!("{error:#}")));
+        seen.unwrap_or_else(Verdict::Failed)
+    })
+}
+
 /// A test that the programs run and print every metric, so that they do not rot between benchmarks.
 pub fn smoke_test(setup: &Setup) -> Test<'static> {
-    let tools = Tools::find(setup).map_err(|error| format!("{error:#}"));
-    Test::new("host", "bench::each_runtime_prints_every_metric_that_it_lists", move || {
-        let done = tools.clone().and_then(|tools| smoke(&tools).map_err(|error| format!("{error:#}")));
-        done.map_or_else(Verdict::Failed, |()| Verdict::Passed)
-    })
+    test(setup, "bench::each_runtime_prints_every_metric_that_it_lists", smoke)
 }
 
 /// rt0's small programs on x86_64, and how many bytes each may have: what it has. Who makes one
@@ -266,17 +271,13 @@ const SIZES: [(&str, u64); 2] = [("hello", 1312), ("threads", 8240)];
 
 /// A test that they stay as small as they are, so that nothing comes in unseen.
 pub fn sizes_test(setup: &Setup) -> Test<'static> {
-    let tools = Tools::find(setup).map_err(|error| format!("{error:#}"));
-    Test::new("host", "bench::small_programs_stay_as_small_as_they_are", move || {
-        let sizes = tools.clone().and_then(|tools| programs::small_sizes(&tools).map_err(|error| format!("{error:#}")));
-        let sizes = match sizes {
-            Ok(Some(sizes)) => sizes,
-            Ok(None) => return Verdict::Skipped("sizes are known of x86_64 only".to_string()),
-            Err(error) => return Verdict::Failed(error),
+    test(setup, "bench::small_programs_stay_as_small_as_they_are", |tools| {
+        let Some(sizes) = programs::small_sizes(tools)? else {
+            return Ok(Verdict::Skipped("sizes are known of x86_64 only".to_string()));
         };
         let larger = SIZES.iter().zip(sizes).filter(|((_, most), size)| size > most);
         let larger: Vec<_> = larger.map(|((name, most), size)| format!("{name}: {size} bytes, not {most}")).collect();
-        if larger.is_empty() { Verdict::Passed } else { Verdict::Failed(larger.join("; ")) }
+        Ok(if larger.is_empty() { Verdict::Passed } else { Verdict::Failed(larger.join("; ")) })
     })
 }
 
@@ -288,6 +289,37 @@ const REFUSED: [(&[&str], &str); 3] = [
 ];
 const RELOCATED: &str =
     "rt0: nothing relocates a program when it starts: compile and link with -Crelocation-model=static";
+
+/// A function of which a resolver would have to say where it is. For x86_64; as assembly it is the same on most.
+const IFUNC: &str = r#"
+#![no_std]
+core::arch::global_asm!(
+    ".globl f, _start",
+    ".type f,@gnu_indirect_function",
+    ".section .text.resolver, \"ax\"",
+    "f: .long 0",
+    ".text",
+    "_start: .long f - .",
+);
+"#;
+
+/// A test that it does.
+pub fn refused_test(setup: &Setup) -> Test<'static> {
+    test(setup, "repository::the_linker_refuses_with_a_sentence_what_would_not_run", refused)
+}
+
+fn refused(tools: &Tools) -> Result<Verdict> {
+    for (flags, sentence) in REFUSED {
+        let outcome = programs::link_hello(tools, flags, LIMIT)?;
+        let said = !outcome.status.success() && outcome.stderr.contains(sentence);
+        ensure!(said, seen(&outcome, &format!("{flags:?} is not refused with `{sentence}`")));
+    }
+    let outcome = programs::link_alone(tools, "ifunc", IFUNC, LIMIT)?;
+    let sentence = "rt0: nobody calls resolvers when a program starts: STT_GNU_IFUNC symbols are not supported";
+    let said = !outcome.status.success() && outcome.stderr.contains(sentence);
+    ensure!(said, seen(&outcome, &format!("an ifunc is not refused with `{sentence}`")));
+    Ok(Verdict::Passed)
+}
 
 /// Something in each section that only -Ccode-model=large has. What a script does not name would lie anywhere.
 const LARGE: &str = r#"
@@ -306,45 +338,17 @@ core::arch::global_asm!(
 );
 "#;
 
-/// A function of which a resolver would have to say where it is. For x86_64; as assembly it is the same on most.
-const IFUNC: &str = r#"
-#![no_std]
-core::arch::global_asm!(
-    ".globl f, _start",
-    ".type f,@gnu_indirect_function",
-    ".section .text.resolver, \"ax\"",
-    "f: .long 0",
-    ".text",
-    "_start: .long f - .",
-);
-"#;
-
-/// A test that it does.
-pub fn refused_test(setup: &Setup) -> Test<'static> {
-    let tools = Tools::find(setup).map_err(|error| format!("{error:#}"));
-    Test::new("host", "repository::the_linker_refuses_with_a_sentence_what_would_not_run", move || {
-        let done = tools.clone().and_then(|tools| refused(&tools).map_err(|error| format!("{error:#}")));
-        done.map_or_else(Verdict::Failed, |()| Verdict::Passed)
+/// A test that the linker script names a place for each.
+pub fn large_test(setup: &Setup) -> Test<'static> {
+    test(setup, "repository::the_linker_script_has_a_place_for_the_large_code_model", |tools| {
+        let outcome = programs::link_alone(tools, "large", LARGE, LIMIT)?;
+        let placed = outcome.status.success() && !outcome.stderr.contains("alone.o:(");
+        ensure!(placed, seen(&outcome, "a section of the large code model's is in no place that the script names"));
+        Ok(Verdict::Passed)
     })
 }
 
-fn refused(tools: &Tools) -> Result<()> {
-    for (flags, sentence) in REFUSED {
-        let outcome = programs::link_hello(tools, flags, LIMIT)?;
-        let said = !outcome.status.success() && outcome.stderr.contains(sentence);
-        ensure!(said, seen(&outcome, &format!("{flags:?} is not refused with `{sentence}`")));
-    }
-    let outcome = programs::link_alone(tools, IFUNC, LIMIT)?;
-    let sentence = "rt0: nobody calls resolvers when a program starts: STT_GNU_IFUNC symbols are not supported";
-    let said = !outcome.status.success() && outcome.stderr.contains(sentence);
-    ensure!(said, seen(&outcome, &format!("an ifunc is not refused with `{sentence}`")));
-    let outcome = programs::link_alone(tools, LARGE, LIMIT)?;
-    let placed = outcome.status.success() && !outcome.stderr.contains("alone.o:(");
-    ensure!(placed, seen(&outcome, "a section of the large code model's is in no place that the script names"));
-    Ok(())
-}
-
-fn smoke(tools: &Tools) -> Result<()> {
+fn smoke(tools: &Tools) -> Result<Verdict> {
     for contestant in programs::build_smoke(tools)? {
         for scaling in [false, true] {
             let choices = Choices { scaling, ..Choices::SMOKE };
@@ -369,7 +373,7 @@ fn smoke(tools: &Tools) -> Result<()> {
             );
         }
     }
-    Ok(())
+    Ok(Verdict::Passed)
 }
 
 impl Choices {

@@ -152,8 +152,8 @@ pub fn small_sizes(tools: &Tools) -> Result<Option<[u64; 2]>> {
 
 /// Compiles a file to an object, and tries to link that alone with rt0's linker script. What the linker said is the
 /// outcome, with a warning for each section that the script does not name.
-pub fn link_alone(tools: &Tools, source: &str, limit: Duration) -> Result<process::Outcome> {
-    let folder = scratch("linked-alone")?;
+pub fn link_alone(tools: &Tools, name: &str, source: &str, limit: Duration) -> Result<process::Outcome> {
+    let folder = scratch(&format!("linked-alone-{name}"))?;
     for (from, to) in [("link.ld", "rt0.ld"), ("common.ld", "rt0-common.ld")] {
         fs::copy(root().join(from), folder.join(to))?;
     }
