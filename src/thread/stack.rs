@@ -14,10 +14,9 @@
 //! 4. *It keeps little memory.* Of a thread that used more than 64 KiB (`WARM`) of its stack the rest is given back at once
 //!    (`MADV_DONTNEED`: `MADV_FREE` would leave it counted as the process's until somebody else needs it).
 //! 5. *The cache is bounded*: [`limit_stack_cache`] says how. What it has no room for is unmapped.
-//!
-//! Guard pages are marks in the page table where the kernel has them (Linux 6.13). It then sees one mapping of the stacks that
-//! lie side by side, where a page without permissions makes of each thread three or four; it allows a process 65,530 of them
-//! (vm.max_map_count).
+//! 6. *A guard page faults.* It is a mark in the page table where the kernel has those (Linux 6.13), as the first one shows that
+//!    is tried; else a page without permissions. With marks the kernel sees one mapping of the stacks that lie side by side,
+//!    where the others make three or four of each thread; it allows a process 65,530 (vm.max_map_count).
 //!
 //! After a fork(2) the child has the parent's kept mappings, as its own. Those that threads of the parent were just leaving
 //! stay unused, for in the child nobody clears their words; and nobody waits for that: the cache looks at the word only, and
@@ -124,7 +123,8 @@ fn free(block: NonNull<Block>) {
 }
 
 /// munmap(2). Taken out of the middle of what the kernel sees as one mapping, it leaves two; a process that has as many as
-/// it may is refused that (`ENOMEM`). Then the memory goes, and the addresses stay.
+/// it may is refused that (`ENOMEM`). Then the memory goes, and the addresses stay. (A thread that unmaps its own as its
+/// last act cannot look, and leaves both.)
 ///
 /// # Safety
 ///
@@ -211,9 +211,9 @@ impl Mapping {
         let stack_base = base.wrapping_add(below);
         let mapping = Mapping { base, len, signal_stack, stack_base, is_fresh: kept.is_none(), top: len };
         if mapping.is_fresh {
-            for page_of_it in [base, base.wrapping_add(page + signal_size)] {
+            for low in [base, base.wrapping_add(page + signal_size)] {
                 // SAFETY: 1. Fresh, and nobody uses it.
-                unsafe { guard(page_of_it, page) }?;
+                unsafe { guard(low, page) }?;
             }
         }
         Ok(mapping)
