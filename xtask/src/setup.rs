@@ -10,12 +10,13 @@
 //! the first with a vDSO) in Debian's packages. The linker is always the rust-lld of the pinned toolchain.
 
 use std::cell::OnceCell;
+use std::collections::BTreeSet;
 use std::fmt;
 use std::fs::{self, File};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow, bail};
 
@@ -30,6 +31,9 @@ const QEMU_GOOD: Version = Version((10, 0, 0));
 /// What helps when no emulator can be had.
 const QEMU_MEND: &str = "a qemu-user of 7.2 or newer on PATH, or in the folder that `--qemu` names, mends it \
                          (on Debian: `apt-get install qemu-user` as root)";
+
+/// A server that is there says what it has not before that.
+const RUSTUP_ANSWERS: Duration = Duration::from_secs(20);
 
 /// The oldest rustc that rt0 compiles with.
 const RUSTC_OLDEST: (u32, u32, u32) = (1, 95, 0);
@@ -232,16 +236,30 @@ impl Setup {
         self.rust.sysroot.join("lib/rustlib/src/rust/library/core/Cargo.toml").exists()
     }
 
-    /// Way 2: one rustup call for all that lack a prebuilt core, since each call asks the server anew.
+    /// Way 2: one rustup call for all that lack a prebuilt core, since each call asks the server anew. It stops at the
+    /// first that the server has not; then each of the others is asked for by itself, as long as the server answers.
     fn rustup_targets(&self, targets: &[&'static Target]) {
-        let missing: Vec<_> =
-            targets.iter().filter(|t| t.prebuilt && !self.has_prebuilt(t)).map(|t| t.triple).collect();
-        if missing.is_empty() || !self.allowed(Place::Rustup) {
+        let missing = || {
+            let lacking = targets.iter().filter(|t| t.prebuilt && !self.has_prebuilt(t)).map(|t| t.triple);
+            lacking.collect::<BTreeSet<_>>()
+        };
+        let wanted = missing();
+        if wanted.is_empty() || !self.allowed(Place::Rustup) {
             return;
         }
-        say!("prebuilt core: rustup target add {}", missing.join(" "));
-        if let Err(error) = checked(pinned("rustup").args(["target", "add"]).args(&missing)) {
-            say!("rustup cannot ({error:#}); going on to the source of core");
+        let add = |triples: &BTreeSet<&str>| checked(pinned("rustup").args(["target", "add"]).args(triples));
+        say!("prebuilt core: rustup target add {}", Vec::from_iter(wanted.iter().copied()).join(" "));
+        let Err(error) = add(&wanted) else { return };
+        for triple in missing().into_iter().filter(|_| wanted.len() > 1) {
+            let started = Instant::now();
+            if add(&BTreeSet::from([triple])).is_err() && started.elapsed() > RUSTUP_ANSWERS {
+                break;
+            }
+        }
+        let left = missing();
+        if !left.is_empty() {
+            let left = Vec::from_iter(left).join(", ");
+            say!("rustup cannot get {left} ({error:#}); going on to the source of core");
         }
     }
 
