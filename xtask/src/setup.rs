@@ -236,30 +236,19 @@ impl Setup {
         self.rust.sysroot.join("lib/rustlib/src/rust/library/core/Cargo.toml").exists()
     }
 
-    /// Way 2: one rustup call for all that lack a prebuilt core, since each call asks the server anew. It stops at the
-    /// first that the server has not; then each of the others is asked for by itself, as long as the server answers.
+    /// Way 2, one call for each that lacks a prebuilt core: a call for several ends at the first that the server has not.
     fn rustup_targets(&self, targets: &[&'static Target]) {
-        let missing = || {
-            let lacking = targets.iter().filter(|t| t.prebuilt && !self.has_prebuilt(t)).map(|t| t.triple);
-            lacking.collect::<BTreeSet<_>>()
-        };
-        let wanted = missing();
-        if wanted.is_empty() || !self.allowed(Place::Rustup) {
-            return;
-        }
-        let add = |triples: &BTreeSet<&str>| checked(pinned("rustup").args(["target", "add"]).args(triples));
-        say!("prebuilt core: rustup target add {}", Vec::from_iter(wanted.iter().copied()).join(" "));
-        let Err(error) = add(&wanted) else { return };
-        for triple in missing().into_iter().filter(|_| wanted.len() > 1) {
+        let lacking = targets.iter().filter(|t| t.prebuilt && !self.has_prebuilt(t)).map(|t| t.triple);
+        let missing: BTreeSet<_> = lacking.filter(|_| self.allowed(Place::Rustup)).collect();
+        for triple in missing {
+            say!("prebuilt core: rustup target add {triple}");
             let started = Instant::now();
-            if add(&BTreeSet::from([triple])).is_err() && started.elapsed() > RUSTUP_ANSWERS {
-                break;
+            if let Err(error) = checked(pinned("rustup").args(["target", "add", triple])) {
+                say!("rustup cannot ({error:#}); going on to the source of core");
+                if started.elapsed() > RUSTUP_ANSWERS {
+                    break; // It would be the same with the others.
+                }
             }
-        }
-        let left = missing();
-        if !left.is_empty() {
-            let left = Vec::from_iter(left).join(", ");
-            say!("rustup cannot get {left} ({error:#}); going on to the source of core");
         }
     }
 
