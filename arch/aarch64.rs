@@ -114,7 +114,7 @@ impl Arch for Cpu {
     }
 
     #[unsafe(naked)]
-    unsafe extern "C" fn clone_thread(args: &CloneArgs) -> isize {
+    unsafe extern "C" fn clone(args: &CloneArgs) -> isize {
         //   C: clone(args)    kernel: clone(flags, stack, ptid, tls, ctid)
         //             x0                       x0     x1    x2   x3    x4
         naked_asm!(
@@ -143,7 +143,7 @@ impl Arch for Cpu {
             tls = const offset_of!(CloneArgs, tls),
             flags = const offset_of!(CloneArgs, flags),
             nr = const k::__NR_clone,
-            thread = sym crate::thread::rust_thread,
+            thread = sym crate::sys::rust_clone,
         )
     }
 

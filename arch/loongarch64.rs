@@ -109,7 +109,7 @@ impl Arch for Cpu {
     }
 
     #[unsafe(naked)]
-    unsafe extern "C" fn clone_thread(args: &CloneArgs) -> isize {
+    unsafe extern "C" fn clone(args: &CloneArgs) -> isize {
         //   C: clone(args)    kernel: clone(flags, stack, ptid, ctid, tls)
         //            $a0                     $a0    $a1    $a2   $a3   $a4
         naked_asm!(
@@ -139,7 +139,7 @@ impl Arch for Cpu {
             tls = const offset_of!(CloneArgs, tls),
             flags = const offset_of!(CloneArgs, flags),
             nr = const k::__NR_clone,
-            thread = sym crate::thread::rust_thread,
+            thread = sym crate::sys::rust_clone,
         )
     }
 

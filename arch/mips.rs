@@ -139,7 +139,7 @@ impl Arch for Cpu {
         tp
     }
 
-    unsafe extern "C" fn clone_thread(args: &CloneArgs) -> isize {
+    unsafe extern "C" fn clone(args: &CloneArgs) -> isize {
         type Entry = unsafe extern "C" fn(*mut u8) -> !;
 
         /// `entry` is an argument so that the compiler finds its address, by whichever means the code model has.
@@ -153,7 +153,7 @@ impl Arch for Cpu {
                 ".set noreorder",
                 "lw $v0, {stack}($a0)",
                 "lw $v1, {start}($a0)",
-                "addiu $v0, $v0, -32", // Room for rust_thread's argument registers, and above it the child's two words.
+                "addiu $v0, $v0, -32", // Room for rust_clone's argument registers, and above it the child's two words.
                 "sw $v1, 16($v0)",
                 "sw $a1, 20($v0)",
                 "move $a1, $v0",
@@ -188,7 +188,7 @@ impl Arch for Cpu {
             )
         }
         // SAFETY: 1. to 3. are our caller's.
-        unsafe { clone(args, crate::thread::rust_thread) }
+        unsafe { clone(args, crate::sys::rust_clone) }
     }
 
     unsafe fn unmap_and_exit(base: *mut u8, len: usize) -> ! {

@@ -135,7 +135,7 @@ impl Arch for Cpu {
         tp
     }
 
-    unsafe extern "C" fn clone_thread(args: &CloneArgs) -> isize {
+    unsafe extern "C" fn clone(args: &CloneArgs) -> isize {
         type Entry = unsafe extern "C" fn(*mut u8) -> !;
 
         /// `entry` is an argument so that the compiler finds its address, by whichever means the code model has.
@@ -181,7 +181,7 @@ impl Arch for Cpu {
             )
         }
         // SAFETY: 1. to 3. are our caller's.
-        unsafe { clone(args, crate::thread::rust_thread) }
+        unsafe { clone(args, crate::sys::rust_clone) }
     }
 
     unsafe fn unmap_and_exit(base: *mut u8, len: usize) -> ! {

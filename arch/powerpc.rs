@@ -120,7 +120,7 @@ impl Arch for Cpu {
     }
 
     #[unsafe(naked)]
-    unsafe extern "C" fn clone_thread(args: &CloneArgs) -> isize {
+    unsafe extern "C" fn clone(args: &CloneArgs) -> isize {
         //   C: clone(args)    kernel: clone(flags, stack, ptid, tls, ctid)
         //            r3                       r3     r4    r5   r6    r7
         naked_asm!(
@@ -154,7 +154,7 @@ impl Arch for Cpu {
             flags = const offset_of!(CloneArgs, flags),
             frame = const FRAME,
             nr = const k::__NR_clone,
-            thread = sym crate::thread::rust_thread,
+            thread = sym crate::sys::rust_clone,
         )
     }
 

@@ -148,7 +148,7 @@ impl Arch for Cpu {
     }
 
     #[unsafe(naked)]
-    unsafe extern "C" fn clone_thread(args: &CloneArgs) -> isize {
+    unsafe extern "C" fn clone(args: &CloneArgs) -> isize {
         //   C: clone(args)    kernel: clone(flags, stack, ptid, tls, ctid)
         //            a0                      a0     a1     a2   a3    a4
         naked_asm!(
@@ -178,7 +178,7 @@ impl Arch for Cpu {
             tls = const offset_of!(CloneArgs, tls),
             flags = const offset_of!(CloneArgs, flags),
             nr = const k::__NR_clone,
-            thread = sym crate::thread::rust_thread,
+            thread = sym crate::sys::rust_clone,
         )
     }
 

@@ -126,7 +126,7 @@ impl Arch for Cpu {
     }
 
     #[unsafe(naked)]
-    unsafe extern "C" fn clone_thread(args: &CloneArgs) -> isize {
+    unsafe extern "C" fn clone(args: &CloneArgs) -> isize {
         //   C: clone(args)    kernel: clone(stack, flags, ptid, ctid, tls)
         //            r2                     r2     r3     r4    r5    r6
         naked_asm!(
@@ -159,7 +159,7 @@ impl Arch for Cpu {
             flags = const offset_of!(CloneArgs, flags),
             frame = const FRAME,
             nr = const k::__NR_clone,
-            thread = sym crate::thread::rust_thread,
+            thread = sym crate::sys::rust_clone,
         )
     }
 

@@ -133,9 +133,9 @@ impl Arch for Cpu {
     }
 
     /// The window of its own is what the child gets a copy of, %l0 and %l1 in it; without one it would be that of
-    /// our caller, with a frame of who knows what size.
+    /// our caller, with a frame of unknown size.
     #[unsafe(naked)]
-    unsafe extern "C" fn clone_thread(args: &CloneArgs) -> isize {
+    unsafe extern "C" fn clone(args: &CloneArgs) -> isize {
         //   C: clone(args)    kernel: clone(flags, stack, ptid, tls, ctid)
         //            %i0                    %o0    %o1    %o2   %o3  %o4
         naked_asm!(
@@ -148,6 +148,8 @@ impl Arch for Cpu {
             "ldx [%i0 + {stack}], %o1",
             "sub %o1, {bias}, %o1",
             "sub %o1, {frame}, %l1", // Where the kernel puts the copy of our frame.
+            "stx %l0, [%l1 + {bias}]", // A child with memory of its own finds no copy there: the kernel
+            "stx %l1, [%l1 + {bias} + 8]", // makes it in the parent's memory, after it copied that.
             "ldx [%i0 + {tid}], %o2",
             "ldx [%i0 + {tls}], %o3",
             "mov %o2, %o4",
@@ -178,7 +180,7 @@ impl Arch for Cpu {
             bias = const BIAS,
             frame = const FRAME,
             nr = const k::__NR_clone,
-            thread = sym crate::thread::rust_thread,
+            thread = sym crate::sys::rust_clone,
         )
     }
 

@@ -184,7 +184,7 @@ impl Arch for Cpu {
     }
 
     #[inline(never)]
-    unsafe extern "C" fn clone_thread(args: &CloneArgs) -> isize {
+    unsafe extern "C" fn clone(args: &CloneArgs) -> isize {
         #[unsafe(naked)]
         unsafe extern "C" fn clone(args: *const CloneArgs, tls: *const k::user_desc) -> isize {
             //   C: clone(args, tls)    kernel: clone(flags, stack, ptid, tls, ctid)
@@ -231,7 +231,7 @@ impl Arch for Cpu {
                 tid = const offset_of!(CloneArgs, tid),
                 flags = const offset_of!(CloneArgs, flags),
                 nr = const k::__NR_clone,
-                thread = sym crate::thread::rust_thread,
+                thread = sym crate::sys::rust_clone,
             )
         }
         let selector: u16;

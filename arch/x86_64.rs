@@ -111,7 +111,7 @@ impl Arch for Cpu {
     }
 
     #[unsafe(naked)]
-    unsafe extern "C" fn clone_thread(args: &CloneArgs) -> isize {
+    unsafe extern "C" fn clone(args: &CloneArgs) -> isize {
         //   C: clone(args)    kernel: clone(flags, stack, ptid, ctid, tls)
         //            rdi                      rdi    rsi    rdx   r10   r8
         naked_asm!(
@@ -142,7 +142,7 @@ impl Arch for Cpu {
             tls = const offset_of!(CloneArgs, tls),
             flags = const offset_of!(CloneArgs, flags),
             nr = const k::__NR_clone,
-            thread = sym crate::thread::rust_thread,
+            thread = sym crate::sys::rust_clone,
         )
     }
 

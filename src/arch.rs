@@ -5,7 +5,7 @@
 //! compile errors.
 //! `arch/README.md` is the guide to a new port.
 //!
-//! Two doors lead from assembly into Rust: [`crate::start::rust_start`] and [`crate::thread::rust_thread`].
+//! Two doors lead from assembly into Rust: [`crate::start::rust_start`] and [`crate::sys::rust_clone`].
 
 use core::ffi::{c_int, c_long, c_void};
 
@@ -207,19 +207,22 @@ pub(crate) trait Arch {
     ///
     /// # Safety
     ///
-    /// 1. [`Arch::set_thread_pointer`] succeeded on this thread, or `clone_thread` started it.
+    /// 1. [`Arch::set_thread_pointer`] succeeded on this thread, or `clone` started it.
     unsafe fn thread_pointer() -> *mut u8;
 
-    /// clone(2) with the arguments in this machine's order. The parent gets the raw result. The child starts on
-    /// `args.stack` with the frame chain ended, and calls [`crate::thread::rust_thread`] with `args.start`, which it
-    /// reads from above its stack pointer, never from below.
+    /// clone(2) of a thread or of a process, with the arguments in this machine's order. The parent
+    /// gets the raw result. The child starts on `args.stack` with the frame chain ended, and calls
+    /// [`crate::sys::rust_clone`] with `args.start`, which it reads from above its stack pointer,
+    /// never from below. The stub works also where the child has a copy of the memory: it leaves
+    /// nothing for the child in memory after the kernel's copy is made.
     ///
     /// # Safety
     ///
     /// 1. `args.stack` is the high end, 16-aligned, of a stack that nobody else uses, with at least 256 bytes below it.
-    /// 2. `args.tls` and `args.tid` lie in memory that outlives the thread, `tls` as for `set_thread_pointer`.
-    /// 3. All signals are blocked.
-    unsafe extern "C" fn clone_thread(args: &CloneArgs) -> isize;
+    /// 2. `args.tid` is null, or memory for what the flags write there, as long as they may.
+    /// 3. With `CLONE_SETTLS`, `args.tls` is as for `set_thread_pointer` and outlives the child.
+    /// 4. All signals are blocked.
+    unsafe extern "C" fn clone(args: &CloneArgs) -> isize;
 
     /// munmap(2) of the memory that this thread's stack lies in, then exit(2) of the thread, with no use of a stack
     /// between.
@@ -401,18 +404,19 @@ impl Credentials {
     };
 }
 
-/// What `clone_thread` needs; read by assembly through `offset_of!`.
+/// What `clone` needs; read by assembly through `offset_of!`.
 #[repr(C)]
 pub(crate) struct CloneArgs {
     /// The `CLONE_*` flags.
     pub flags: usize,
     /// The high end of the child's stack.
     pub stack: *mut u8,
-    /// The word that the kernel sets to the tid now and clears at the thread's end.
+    /// The word for the flags that have one. For a thread, the kernel sets it to the tid now and
+    /// clears it at the thread's end; with `CLONE_PIDFD` it gets the descriptor's number.
     pub tid: *mut u32,
     /// The child's thread pointer.
     pub tls: *mut u8,
-    /// What the child hands to `rust_thread`.
+    /// What the child hands to `rust_clone`.
     pub start: *mut u8,
 }
 

@@ -358,14 +358,45 @@ pub(crate) unsafe fn exit(status: i32) -> ! {
     }
 }
 
-/// clone(2) of a thread, see [`Arch::clone_thread`]: the new thread's id. `EAGAIN`, `ENOMEM`, `EPERM`, `EINVAL`.
+/// A child's first function. It gets what [`clone`] was given for it, runs on the child's own
+/// stack, and all signals are blocked.
+pub(crate) type Entry = unsafe extern "C" fn(arg: *mut u8) -> !;
+
+/// What a child starts with, at the high end of its stack.
+#[repr(C, align(16))]
+struct Start {
+    entry: Entry,
+    arg: *mut u8,
+}
+
+/// clone(2) of a thread or of a process that begins with `entry(arg)`: the child's id. `EAGAIN`,
+/// `ENOMEM`, `EPERM`, `EINVAL`. `args.start` is not looked at.
 ///
 /// # Safety
 ///
-/// Those of [`Arch::clone_thread`].
-pub(crate) unsafe fn clone_thread(args: &CloneArgs) -> Result<u32> {
-    // SAFETY: they are our caller's.
-    Errno::check(unsafe { Cpu::clone_thread(args) }).map(|tid| tid as u32)
+/// 1. `args.stack` is the high end, 16-aligned, of a stack that nothing else uses, with at least
+///    320 bytes below it.
+/// 2. The conditions 2 to 4 of [`Arch::clone`].
+/// 3. `entry` may be called with `arg` in the child.
+pub(crate) unsafe fn clone(args: CloneArgs, entry: Entry, arg: *mut u8) -> Result<u32> {
+    let start = args.stack.cast::<Start>().wrapping_sub(1);
+    // SAFETY: by 1., this is memory of the child's stack, aligned, and no other code uses it.
+    unsafe { start.write(Start { entry, arg }) };
+    let args = CloneArgs { stack: start.cast(), start: start.cast(), ..args };
+    // SAFETY: 1. by our 1., less one `Start`. 2. to 4. by our 2.
+    Errno::check(unsafe { Cpu::clone(&args) }).map(|tid| tid as u32)
+}
+
+/// The door from [`Arch::clone`]: the child's first Rust, on its own stack, with all signals blocked.
+///
+/// # Safety
+///
+/// 1. `start` is the [`Start`] that [`clone`] left for this child.
+pub(crate) unsafe extern "C" fn rust_clone(start: *mut u8) -> ! {
+    // SAFETY: by 1., it was written before the clone, and lies above this child's frames.
+    let Start { entry, arg } = unsafe { start.cast::<Start>().read() };
+    // SAFETY: by 3. of `clone`.
+    unsafe { entry(arg) }
 }
 
 /// set_tid_address(2): the word that the kernel clears at this thread's end, or null for none.

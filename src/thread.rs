@@ -285,10 +285,11 @@ fn start(&Ready { block, stack, thread_pointer, .. }: &Ready) -> Result<()> {
             // SAFETY: as above.
             tid: unsafe { block.as_ref() }.life.tid_word(),
             tls: thread_pointer,
-            start: block.as_ptr().cast(),
+            start: null_mut(),
         };
-        // SAFETY: 1. Carved so. 2. In the mapping, which the caller leaves to the block's references. 3. Blocked above.
-        let cloned = unsafe { sys::clone_thread(&args) };
+        // SAFETY: 1. Carved so. 2. The word and the thread pointer lie in the mapping, which the caller
+        // leaves to the block's references; signals are blocked above. 3. The block is the new thread's.
+        let cloned = unsafe { sys::clone(args, rust_thread, block.as_ptr().cast()) };
         if cloned.is_err() {
             passage.unlink(block);
         } // Else it runs, and may have left the list by now.
@@ -306,12 +307,12 @@ fn start(&Ready { block, stack, thread_pointer, .. }: &Ready) -> Result<()> {
     }
 }
 
-/// The door from `clone_thread`: the thread's first Rust, on its own stack, with all signals blocked.
+/// The thread's first function, on its own stack, with all signals blocked.
 ///
 /// # Safety
 ///
 /// 1. `block` is this thread's, and all of it was written before the clone.
-pub(crate) unsafe extern "C" fn rust_thread(block: *mut u8) -> ! {
+unsafe extern "C" fn rust_thread(block: *mut u8) -> ! {
     let block = block.cast::<Block>();
     // SAFETY: 1. Until `end`, this thread's own reference keeps it; others only touch its atomics.
     let this = unsafe { &*block };

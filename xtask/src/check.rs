@@ -48,7 +48,7 @@ const NARROWER: &[(&str, &[&str])] =
 const SEQUENCER: &str = "start";
 
 /// The two doors from assembly into Rust; beside these an arch file names the contract only.
-const DOORS: [&str; 2] = ["crate::start::rust_start", "crate::thread::rust_thread"];
+const DOORS: [&str; 2] = ["crate::start::rust_start", "crate::sys::rust_clone"];
 
 /// The guide to a port.
 const GUIDE: &str = "arch/README.md";
