@@ -249,8 +249,8 @@ unsafe fn guard(page: *mut u8, len: usize) -> Result<()> {
     if marks != USELESS {
         // SAFETY: 1. is our caller's.
         let marked = unsafe { sys::madvise(page, len, k::MADV_GUARD_INSTALL) }.is_ok();
-        // SAFETY: 1. is our caller's.
-        if marked && (marks == FAULT || unsafe { !sys::can_write(page) }) {
+        // SAFETY: 1. No thread uses the page, so none waits there.
+        if marked && (marks == FAULT || unsafe { !sys::can_read(page) }) {
             MARKS.store(FAULT, Relaxed);
             return Ok(());
         }
