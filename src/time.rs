@@ -185,33 +185,29 @@ impl ClockId {
     /// device's clock.
     #[inline]
     pub fn now(self) -> Result<Timespec> {
-        let mut now = ZERO;
-        self.read(&mut now)?;
-        Ok(now)
+        self.read()
     }
 
     #[inline(always)]
-    fn read(self, now: &mut Timespec) -> Result<()> {
-        vdso::clock_gettime(self.0, now).or_else(|refused| self.ask_kernel(now, refused))
+    fn read(self) -> Result<Timespec> {
+        vdso::clock_gettime(self.0).or_else(|refused| self.ask_kernel(refused))
     }
 
     /// [`ClockId::read`] without the vDSO, which has no function or `refused`. The kernel knows best whether that is so.
     #[cold]
-    fn ask_kernel(self, now: &mut Timespec, refused: Errno) -> Result<()> {
-        *now = sys::clock_gettime(self.0)?;
+    fn ask_kernel(self, refused: Errno) -> Result<Timespec> {
+        let now = sys::clock_gettime(self.0)?;
         // A filter's ENOSYS, which the vDSO hands on from a clock that it cannot read itself, is not among these.
         if refused == Errno::ENOSYS {
             vdso::give_clocks_up();
         }
-        Ok(())
+        Ok(now)
     }
 
     /// [`ClockId::read`] of a clock that every kernel has.
     #[inline(always)]
     fn must_read(self) -> Timespec {
-        let mut now = ZERO;
-        self.read(&mut now).unwrap_or_else(|errno| sys::die("clock_gettime", errno));
-        now
+        self.read().unwrap_or_else(|errno| sys::die("clock_gettime", errno))
     }
 
     /// Sleeps until it shows `deadline` or more, by clock_nanosleep(2); signal handlers that run meanwhile do not shorten

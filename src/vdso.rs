@@ -149,28 +149,39 @@ fn clock_function() -> Option<ClockFunction> {
     }
 }
 
-/// Writes the time of a clock to `now`. `ENOSYS` if the vDSO has no clock_gettime; what its errors mean is best asked of the
-/// system call, and should that succeed where this said `ENOSYS`, [`give_clocks_up`].
-///
-/// Not a `Result<Timespec>`: that would be built in memory and taken apart again, in a call that takes 20 ns.
+/// The time of a clock. `ENOSYS` if the vDSO has no clock_gettime; what its errors mean is best asked of the system call,
+/// and should that succeed where this said `ENOSYS`, [`give_clocks_up`].
 #[inline(always)]
-pub(crate) fn clock_gettime(clock: c_int, now: &mut Timespec) -> Result<()> {
+pub(crate) fn clock_gettime(clock: c_int) -> Result<Timespec> {
     match clock_function() {
         Some(ClockFunction::Wide(function)) => {
+            let mut now = Timespec { tv_sec: 0, tv_nsec: 0 };
             // SAFETY: 1. found under the wide name. 2. Of the wide form.
-            let done = unsafe { Cpu::vdso_clock_gettime(function, clock, (&raw mut *now).cast()) };
-            Errno::check(done).map(drop)
+            let done = unsafe { Cpu::vdso_clock_gettime(function, clock, (&raw mut now).cast()) };
+            Errno::check(done)?;
+            Ok(Timespec { tv_sec: take_field(&now.tv_sec), tv_nsec: take_field(&now.tv_nsec) })
         }
         Some(ClockFunction::Narrow(function)) => {
-            let mut narrow = k::__kernel_old_timespec { tv_sec: 0, tv_nsec: 0 };
+            let mut now = k::__kernel_old_timespec { tv_sec: 0, tv_nsec: 0 };
             // SAFETY: 1. found under the narrow name. 2. Of the narrow form.
-            let done = unsafe { Cpu::vdso_clock_gettime(function, clock, (&raw mut narrow).cast()) };
+            let done = unsafe { Cpu::vdso_clock_gettime(function, clock, (&raw mut now).cast()) };
             Errno::check(done)?;
-            *now = Timespec::from_narrow(narrow);
-            Ok(())
+            let (tv_sec, tv_nsec) = (take_field(&now.tv_sec), take_field(&now.tv_nsec));
+            Ok(Timespec::from_narrow(k::__kernel_old_timespec { tv_sec, tv_nsec }))
         }
         None => Err(Errno::ENOSYS),
     }
+}
+
+/// A field that the vDSO stored a moment ago, by one load of the field's width.
+///
+/// The vDSO stores the two fields one by one. The compiler would copy both by one load, and a processor forwards a store
+/// to a load only if that one store has all of it: else the load waits until both stores are in the cache. Measured on
+/// x86_64: 32 ns a call instead of 26. Volatile loads are not joined.
+#[inline(always)]
+fn take_field<T: Copy>(field: &T) -> T {
+    // SAFETY: a reference can be read from.
+    unsafe { (&raw const *field).read_volatile() }
 }
 
 /// Uses system calls for the clocks from now on: the vDSO has a function only to say that it has none, as MIPS' does on a
