@@ -75,41 +75,59 @@ impl RawMutex {
 
     #[inline]
     pub(super) fn lock(&self) {
-        if !self.try_lock() {
-            self.lock_contended(None);
+        if let Err(state) = self.lock_free() {
+            self.lock_contended(state, None);
         }
     }
 
     /// Whether the lock was taken before the deadline.
     #[inline]
     pub(super) fn lock_until(&self, deadline: impl FnOnce() -> Option<Instant>) -> bool {
-        self.try_lock() || self.lock_contended(deadline())
+        match self.lock_free() {
+            Ok(_) => true,
+            Err(state) => self.lock_contended(state, deadline()),
+        }
     }
 
     #[inline]
     pub(super) fn try_lock(&self) -> bool {
-        // An own look first costs nothing when the lock is free: what is exchanged does not depend on it then.
-        let state = self.state.load(Relaxed);
-        if state == 0 {
-            // Acquire, wherever the lock is taken, pairs with the release in `unlock`.
-            self.state.compare_exchange(0, LOCKED, Acquire, Relaxed).is_ok()
-        } else {
-            state & (LOCKED | CLOSED) == 0 && self.overtake(state)
+        match self.lock_free() {
+            Ok(_) => true,
+            Err(state) => self.try_lock_seen(state),
         }
+    }
+
+    /// Takes the lock if it is free and no thread waits; else returns the state. There is no load before the exchange,
+    /// which would wait for it: the word was stored a moment ago.
+    #[inline(always)]
+    fn lock_free(&self) -> Result<u32, u32> {
+        // Acquire, wherever the lock is taken, pairs with the release in `unlock`.
+        self.state.compare_exchange(0, LOCKED, Acquire, Relaxed)
+    }
+
+    /// Takes the lock if it is still in the state given, and this state lets a newcomer take it.
+    fn try_lock_seen(&self, state: u32) -> bool {
+        if state == 0 { self.lock_free().is_ok() } else { state & (LOCKED | CLOSED) == 0 && self.overtake(state) }
     }
 
     /// Gives up the lock, which the caller has.
     #[inline]
     pub(super) fn unlock(&self) {
-        let state = self.state.load(Relaxed);
+        // The look decides only: what the exchange expects does not depend on it, so the exchange does not wait for it.
         // Release: what was done under the lock is seen by the next to take it.
-        if state & WAKE != 0 || self.state.compare_exchange(state, state - LOCKED, Release, Relaxed).is_err() {
-            self.unlock_contended();
+        let state = self.state.load(Relaxed);
+        if state != LOCKED || self.state.compare_exchange(LOCKED, 0, Release, Relaxed).is_err() {
+            self.unlock_contended(state);
         }
     }
 
+    /// [`RawMutex::unlock`] when others wait.
     #[cold]
-    fn unlock_contended(&self) {
+    fn unlock_contended(&self, state: u32) {
+        // No thread is to be woken. Release, here and below, as in `unlock`.
+        if state & WAKE == 0 && self.state.compare_exchange(state, state - LOCKED, Release, Relaxed).is_ok() {
+            return;
+        }
         let turn = &raw const self.turn;
         let mut must_wake = false;
         let released = loop {
@@ -130,9 +148,10 @@ impl RawMutex {
         }
     }
 
+    /// Waits for the lock, which was in this state; whether it was taken before the deadline.
     #[cold]
-    fn lock_contended(&self, deadline: Option<Instant>) -> bool {
-        self.poll() || self.wait(deadline)
+    fn lock_contended(&self, state: u32, deadline: Option<Instant>) -> bool {
+        self.try_lock_seen(state) || self.poll() || self.wait(deadline)
     }
 
     /// Looks now and then whether the lock is free.
@@ -154,7 +173,7 @@ impl RawMutex {
             if state & CLOSED != 0 {
                 return false;
             }
-            if state & LOCKED == 0 && self.try_lock() {
+            if self.try_lock_seen(state) {
                 let longer = (2 * patience + 4).min(4 * LONGEST);
                 self.learn(patience, if look > 0 { longer } else { patience - patience.div_ceil(4) });
                 return true;
@@ -176,7 +195,7 @@ impl RawMutex {
         let mut turn = self.turn.load(Relaxed); // Before the release that announces (2), as wherever `turn` is read.
         let mut state = self.state.load(Relaxed);
         while state & (LOCKED | CLOSED) == 0 || !self.join(&mut state) {
-            if self.try_lock() {
+            if self.try_lock_seen(self.state.load(Relaxed)) {
                 return true;
             }
             turn = self.turn.load(Relaxed);

@@ -74,17 +74,29 @@ impl RawRwLock {
 
     #[inline]
     pub(super) fn read(&self, deadline: impl FnOnce() -> Option<Instant>) -> bool {
-        // An own look first costs nothing when nobody is there: what is exchanged does not depend on it then. Acquire,
-        // wherever the lock is taken, pairs with the release in `end_write` (and, to write, in `end_read`).
-        (self.state.load(Relaxed) == 0 && self.state.compare_exchange(0, READER, Acquire, Relaxed).is_ok())
-            || self.try_read()
-            || self.read_contended(deadline())
+        self.try_read() || self.read_contended(deadline())
     }
 
-    #[inline(never)]
+    #[inline]
     pub(super) fn try_read(&self) -> bool {
-        let enter = |state| (state & WRITER == 0 && has_room(state)).then_some(state + READER);
-        self.state.fetch_update(Acquire, Relaxed, enter).is_ok()
+        // There is no load before the exchange, which would wait for it: the word was stored a moment ago. Acquire,
+        // wherever the lock is taken, pairs with the release in `end_write` (and, to write, in `end_read`).
+        match self.state.compare_exchange(0, READER, Acquire, Relaxed) {
+            Ok(_) => true,
+            Err(state) => self.try_read_seen(state),
+        }
+    }
+
+    /// [`RawRwLock::try_read`] of a lock that was in this state.
+    #[inline(never)]
+    fn try_read_seen(&self, mut state: u32) -> bool {
+        while state & WRITER == 0 && has_room(state) {
+            match self.state.compare_exchange_weak(state, state + READER, Acquire, Relaxed) {
+                Ok(_) => return true,
+                Err(now) => state = now,
+            }
+        }
+        false
     }
 
     #[inline]
@@ -101,7 +113,7 @@ impl RawRwLock {
     fn read_contended(&self, deadline: Option<Instant>) -> bool {
         let mut late = false;
         loop {
-            if self.try_read() {
+            if self.try_read_seen(self.state.load(Relaxed)) {
                 return true;
             }
             let state = self.state.load(Relaxed);
@@ -149,7 +161,15 @@ impl RawRwLock {
 
     #[inline]
     pub(super) fn try_write(&self) -> bool {
-        let state = self.state.load(Relaxed);
+        // As in `try_read`, there is no load before.
+        match self.state.compare_exchange(0, WRITER, Acquire, Relaxed) {
+            Ok(_) => true,
+            Err(state) => self.try_write_seen(state),
+        }
+    }
+
+    /// [`RawRwLock::try_write`] of a lock that was in this state.
+    fn try_write_seen(&self, state: u32) -> bool {
         // SLEEPERS may be left over from readers that found no room.
         state & !SLEEPERS == 0 && self.state.compare_exchange(state, state | WRITER, Acquire, Relaxed).is_ok()
     }
@@ -172,7 +192,7 @@ impl RawRwLock {
 
     #[cold]
     fn write_contended(&self, deadline: Option<Instant>) -> bool {
-        if base::poll(|| self.try_write()) {
+        if base::poll(|| self.try_write_seen(self.state.load(Relaxed))) {
             return true;
         }
         if !self.writers.lock_until(|| deadline) {
