@@ -1,8 +1,10 @@
 //! aarch64 (arm64), EM 183, both endians.
 //!
-//! - System call: `svc 0`; number in x8; arguments in x0 to x5; result in x0, a failure is -4095..=-1. The kernel keeps
-//!   all other registers, but of SVE's only the low 128 bits of each vector: the rest of them, the predicates and FFR
-//!   are lost. Source: syscall(2), Documentation/arch/arm64/sve.rst.
+//! - System call: `svc 0`; number in x8; arguments in x0 to x5; result in x0, a failure is -4095..=-1.
+//!   A call that is restarted through its restart block leaves `restart_syscall` in x8. Source:
+//!   do_signal and setup_restart_syscall in arch/arm64/kernel/signal.c. The kernel keeps all other
+//!   registers, except that SVE's vectors keep only their low 128 bits: the rest of them, the
+//!   predicates and FFR are lost. Source: syscall(2), Documentation/arch/arm64/sve.rst.
 //! - Entry: sp is 16-aligned and points at argc; all other registers are 0. Source: arch/arm64/include/asm/processor.h.
 //! - Thread pointer: tpidr_el0, which the program writes itself; TLS variant I, a control block of 16 bytes. Source:
 //!   AAELF64 (ELF for the Arm 64-bit Architecture).
@@ -34,12 +36,12 @@ macro_rules! syscall {
         #[inline(always)]
         unsafe fn $name(nr: usize $(, $arg: usize)*) -> isize {
             let ret;
-            // SAFETY: 1. The caller vouches for the call; the instruction itself destroys only x0, and what a program
-            // compiled for SVE keeps in vectors and predicates (FFR the compiler never keeps).
+            // SAFETY: 1. is our caller's. The kernel changes only x0, x8 and what a program compiled for
+            // SVE keeps in vectors and predicates (the compiler keeps nothing in FFR).
             unsafe {
                 asm!(
                     "svc 0",
-                    in("x8") nr,
+                    inlateout("x8") nr => _,
                     $(in($reg) $arg,)*
                     lateout("x0") ret,
                     $(#[cfg(target_feature = "sve")] lateout($sve) _,)*

@@ -1,7 +1,10 @@
 //! arm (32 bits, EABI), EM 40, from v5TE on, both endians; all code here is A32, not Thumb.
 //!
-//! - System call: `svc 0`; number in r7; arguments in r0 to r5; result in r0, a failure is -4095..=-1. The kernel keeps
-//!   all other registers. Source: syscall(2), arch/arm/kernel/entry-common.S.
+//! - System call: `svc 0`; number in r7; arguments in r0 to r5; result in r0, a failure is -4095..=-1.
+//!   A call that is restarted through its restart block leaves `restart_syscall` in r7: on a 64-bit
+//!   kernel (compat_setup_restart_syscall in arch/arm64/kernel/signal32.c) and on old 32-bit ones
+//!   (do_signal in arch/arm/kernel/signal.c; newer ones restart inside the kernel, in
+//!   slow_work_pending of entry-common.S). The kernel keeps all other registers. Source: syscall(2).
 //! - Entry: sp is 16-aligned and points at argc; all other registers are 0. Source: arch/arm/include/asm/processor.h.
 //! - Thread pointer: set by a call of this machine's own, `set_tls`; read from the register TPIDRURO, which v7 and v6K
 //!   have. Where it is missing the kernel has a function that reads it at a fixed address, and where it is there, that
@@ -33,11 +36,11 @@ macro_rules! syscall {
         #[inline(always)]
         unsafe fn $name(nr: usize $(, $arg: usize)*) -> isize {
             let ret;
-            // SAFETY: 1. The caller vouches for the call; the instruction itself destroys only r0.
+            // SAFETY: 1. is our caller's. The kernel changes only r0 and r7.
             unsafe {
                 asm!(
                     "svc #0",
-                    in("r7") nr,
+                    inlateout("r7") nr => _,
                     $(in($reg) $arg,)*
                     lateout("r0") ret,
                     options(nostack, preserves_flags),

@@ -1,7 +1,9 @@
 //! loongarch64 (LP64D), EM 258.
 //!
-//! - System call: `syscall 0`; number in $a7; arguments in $a0 to $a5; result in $a0, a failure is -4095..=-1. The
-//!   kernel destroys $t0 to $t8 (it saves them for exceptions only) and keeps everything else, $fcc0 to $fcc7 included.
+//! - System call: `syscall 0`; number in $a7; arguments in $a0 to $a5; result in $a0, a failure is
+//!   -4095..=-1. A call that is restarted through its restart block leaves `restart_syscall` in $a7.
+//!   Source: arch_do_signal_or_restart in arch/loongarch/kernel/signal.c. The kernel destroys $t0 to
+//!   $t8 (it saves them for exceptions only) and keeps everything else, $fcc0 to $fcc7 included.
 //!   Source: handle_syscall in arch/loongarch/kernel/entry.S.
 //! - Entry: $sp is 16-aligned and points at argc; no other register is promised. Source: start_thread in
 //!   arch/loongarch/kernel/process.c.
@@ -29,11 +31,11 @@ macro_rules! syscall {
         #[inline(always)]
         unsafe fn $name(nr: usize $(, $arg: usize)*) -> isize {
             let ret;
-            // SAFETY: 1. The caller vouches for the call; the kernel destroys only $a0 and $t0 to $t8.
+            // SAFETY: 1. is our caller's. The kernel changes only $a0, $a7 and $t0 to $t8.
             unsafe {
                 asm!(
                     "syscall 0",
-                    in("$a7") nr,
+                    inlateout("$a7") nr => _,
                     $(in($reg) $arg,)*
                     lateout("$a0") ret,
                     lateout("$t0") _, lateout("$t1") _, lateout("$t2") _, lateout("$t3") _, lateout("$t4") _,

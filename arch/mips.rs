@@ -3,6 +3,8 @@
 //! - System call: `syscall`; number in $v0; arguments in $a0-$a3, then at 16($sp) and 20($sp); result in $v0. After a
 //!   failure $a3 is not 0, and $v0 is the positive error number. The kernel destroys $at, $t0-$t8, hi and lo. On each
 //!   call, whatever it is, it reads 16($sp) to 28($sp). Source: arch/mips/kernel/scall32-o32.S, asm/stackframe.h.
+//!   A restarted call has another number in $v0 meanwhile, which the result overwrites, and its old
+//!   $a3. Source: do_signal in arch/mips/kernel/signal.c.
 //! - Delay slots: the instruction after a branch or jump runs before the branch takes effect. Under `.set noreorder` we
 //!   fill them ourselves.
 //! - Functions: position-independent ones expect their own address in $t9 and make their $gp of it, so every call from

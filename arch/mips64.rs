@@ -3,6 +3,8 @@
 //! - System call: `syscall`; number in $v0; arguments in $a0-$a5, which are $4-$9; result in $v0. After a failure $a3
 //!   is not 0, and $v0 is the positive error number. The kernel destroys $at, $10-$15, $24, hi and lo; whether $8 and
 //!   $9 survive differs by kernel. Source: arch/mips/kernel/scall64-n64.S, asm/stackframe.h.
+//!   A restarted call has another number in $v0 meanwhile, which the result overwrites, and its old
+//!   $a3. Source: do_signal in arch/mips/kernel/signal.c.
 //! - Delay slots: the instruction after a branch or jump runs before the branch takes effect. Under `.set noreorder` we
 //!   fill them ourselves.
 //! - Functions: position-independent ones expect their own address in $t9 and make their $gp of it, so every call from

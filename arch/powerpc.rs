@@ -4,6 +4,7 @@
 //!   cr0 and leaves the error number, positive, in r3. The kernel may destroy r0, r4 to r12, cr0, ctr and xer; it keeps
 //!   lr, the other condition fields and all floating-point and vector registers. Source: the kernel's
 //!   Documentation/arch/powerpc/syscall64-abi.rst, which holds for `sc` here too; arch/powerpc/kernel/entry_32.S.
+//!   What it leaves in r0 may be `restart_syscall`: check_syscall_restart in arch/powerpc/kernel/signal.c.
 //! - 64-bit arguments are two registers, the high half first, in an odd-even pair (r3:r4, r5:r6, r7:r8).
 //! - Entry: r1 is 16-aligned and points at argc. Source: `start_thread` in arch/powerpc/kernel/process.c.
 //! - Thread pointer: r2, which the compiler leaves alone; TLS variant I, biased by 0x7000. Source: Power Architecture
@@ -43,10 +44,10 @@ macro_rules! syscall {
                     "bns+ 2f",  // cr0.SO clear: r3 is a value.
                     "neg 3, 3", // Set: r3 is an error number, which the seam wants negative.
                     "2:",
-                    in("r0") nr,
+                    inlateout("r0") nr => _,
                     $(in($reg) $arg,)*
                     lateout("r3") ret,
-                    lateout("r0") _, lateout("r4") _, lateout("r5") _, lateout("r6") _, lateout("r7") _,
+                    lateout("r4") _, lateout("r5") _, lateout("r6") _, lateout("r7") _,
                     lateout("r8") _, lateout("r9") _, lateout("r10") _, lateout("r11") _, lateout("r12") _,
                     lateout("cr0") _, lateout("ctr") _, lateout("xer") _,
                     options(nostack),

@@ -3,7 +3,9 @@
 //! - System call: `sc`; number in r0; arguments in r3 to r8; result in r3. A failure sets the summary overflow bit of
 //!   cr0 and leaves the error number, positive, in r3. The kernel may destroy r0, r4 to r12, cr0, ctr and xer; it keeps
 //!   lr, the other condition fields and all floating-point and vector registers. Source: the kernel's
-//!   Documentation/arch/powerpc/syscall64-abi.rst. (`scv 0` would spare us the bit, but wants a POWER9 and AT_HWCAP2.)
+//!   Documentation/arch/powerpc/syscall64-abi.rst. What it leaves in r0 may be `restart_syscall`:
+//!   check_syscall_restart in arch/powerpc/kernel/signal.c. (`scv 0` would spare us the bit, but
+//!   wants a POWER9 and AT_HWCAP2.)
 //! - Entry: r1 is 16-aligned and points at argc; r12 holds the entry's own address. Source: `start_thread` in
 //!   arch/powerpc/kernel/process.c.
 //! - Calls: code finds its data through r2, the TOC pointer. A function's global entry computes it from r12, its local
@@ -46,10 +48,10 @@ macro_rules! syscall {
                     "bns+ 2f",  // cr0.SO clear: r3 is a value.
                     "neg 3, 3", // Set: r3 is an error number, which the seam wants negative.
                     "2:",
-                    in("r0") nr,
+                    inlateout("r0") nr => _,
                     $(in($reg) $arg,)*
                     lateout("r3") ret,
-                    lateout("r0") _, lateout("r4") _, lateout("r5") _, lateout("r6") _, lateout("r7") _,
+                    lateout("r4") _, lateout("r5") _, lateout("r6") _, lateout("r7") _,
                     lateout("r8") _, lateout("r9") _, lateout("r10") _, lateout("r11") _, lateout("r12") _,
                     lateout("cr0") _, lateout("ctr") _, lateout("xer") _,
                     options(nostack),

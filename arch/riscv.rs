@@ -1,8 +1,10 @@
 //! riscv64 and riscv32 (RV64GC lp64d, RV32GC ilp32d), EM 243. They differ in the width of a word and in a few calls.
 //!
-//! - System call: `ecall`; number in a7; arguments in a0 to a5; result in a0, a failure is -4095..=-1. The kernel keeps
-//!   everything else but the vector registers and vl, vtype, vxrm, vxsat. Source: arch/riscv/kernel/entry.S,
-//!   Documentation/arch/riscv/vector.rst.
+//! - System call: `ecall`; number in a7; arguments in a0 to a5; result in a0, a failure is -4095..=-1.
+//!   A call that is restarted through its restart block leaves `restart_syscall` in a7. Source:
+//!   arch_do_signal_or_restart in arch/riscv/kernel/signal.c. The kernel keeps everything else but
+//!   the vector registers and vl, vtype, vxrm, vxsat. Source: do_trap_ecall_u in
+//!   arch/riscv/kernel/traps.c, Documentation/arch/riscv/vector.rst.
 //! - riscv32 has only the calls with 64-bit times, and mmap2, whose offset counts 4096 bytes. Source:
 //!   include/uapi/asm-generic/unistd.h (`__ARCH_WANT_TIME32_SYSCALLS`), arch/riscv/kernel/sys_riscv.c.
 //! - Entry: sp is 16-aligned and points at argc; no other register is promised. gp must hold `__global_pointer$` before
@@ -31,12 +33,12 @@ macro_rules! syscall {
         #[inline(always)]
         unsafe fn $name(nr: usize $(, $arg: usize)*) -> isize {
             let ret;
-            // SAFETY: 1. The caller vouches for the call; the kernel keeps all but a0 and the vector state, whose
-            // control registers are destroyed by default.
+            // SAFETY: 1. is our caller's. The kernel changes only a0, a7 and the vector state, whose control
+            // registers an `asm!` destroys by default.
             unsafe {
                 asm!(
                     "ecall",
-                    in("a7") nr,
+                    inlateout("a7") nr => _,
                     $(in($reg) $arg,)*
                     lateout("a0") ret,
                     out("v0") _, out("v1") _, out("v2") _, out("v3") _, out("v4") _, out("v5") _, out("v6") _,

@@ -1,7 +1,10 @@
 //! s390x (IBM Z), EM 22, big-endian.
 //!
-//! - System call: `svc 0`; number in r1; arguments in r2 to r7; result in r2, a failure is -4095..=-1. Nothing else is
-//!   destroyed. (`svc n` would carry a number below 256 by itself.) Source: arch/s390/kernel/entry.S, syscall.c.
+//! - System call: `svc 0`; number in r1; arguments in r2 to r7; result in r2, a failure is -4095..=-1.
+//!   The kernel changes nothing else: it restarts a call by a number of its own (do_signal and
+//!   arch_do_signal_or_restart in arch/s390/kernel/signal.c). r1 is declared changed nevertheless,
+//!   as on all machines: a tracer that replaces a call may leave it so. (`svc n` would carry a
+//!   number below 256 by itself.) Source: __do_syscall in arch/s390/kernel/syscall.c.
 //! - mmap(2) takes one argument, the address of its six. Source: `sys_old_mmap`, arch/s390/kernel/syscall.c.
 //! - Entry: r15 is 8-aligned at least and points at argc. Source: ELF ABI s390x Supplement, "Process Initialization".
 //! - Thread pointer: access registers a0 (its high half) and a1 (its low half); TLS variant II.
@@ -32,11 +35,11 @@ macro_rules! syscall {
         #[inline(always)]
         unsafe fn $name(nr: usize $(, $arg: usize)*) -> isize {
             let ret;
-            // SAFETY: 1. The caller vouches for the call; the instruction itself destroys nothing.
+            // SAFETY: 1. is our caller's. The kernel changes only r2, a tracer r1.
             unsafe {
                 asm!(
                     "svc 0",
-                    in("r1") nr,
+                    inlateout("r1") nr => _,
                     $(in($reg) $arg,)*
                     lateout("r2") ret,
                     options(nostack, preserves_flags),

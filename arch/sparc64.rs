@@ -3,7 +3,9 @@
 //! - System call: `ta 0x6d`; number in %g1; arguments in %o0 to %o5; result in %o0. After a failure the carry flag is
 //!   set, and %o0 is the positive error number. clone, fork and pipe return a second result in %o1. Also %g6 may be
 //!   destroyed, which is the system's, and the floating-point registers: today's kernels keep them, but those who wrote
-//!   them do not rely on it. Source: arch/sparc/kernel/syscalls.S, signal_64.c, arch/sparc/vdso/vclock_gettime.c.
+//!   them do not rely on it. A call that is restarted through its restart block leaves
+//!   `restart_syscall` in %g1 (do_signal in signal_64.c). Source: arch/sparc/kernel/syscalls.S,
+//!   signal_64.c, arch/sparc/vdso/vclock_gettime.c.
 //! - Delay slots: the instruction after a branch or call runs before it takes effect.
 //! - Register windows: `save` gives a function new %l0-%l7 and %o0-%o7, and makes the caller's %o its %i; `restore` goes
 //!   back. The processor has a few windows. For what does not fit, the kernel stores %l and %i of a window where its %sp

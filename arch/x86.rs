@@ -2,7 +2,8 @@
 //!
 //! - System call: `int 0x80`; number in eax; arguments in ebx ecx edx esi edi ebp; result in eax, a failure is
 //!   -4095..=-1. The kernel keeps all other registers. Source: syscall(2), arch/x86/entry/entry_32.S and
-//!   entry_64_compat.S. The compiler does not give esi and ebp away: it may address the stack by them.
+//!   entry_64_compat.S; a restarted call has another number in eax meanwhile, which the result
+//!   overwrites (arch_do_signal_or_restart in arch/x86/kernel/signal.c). The compiler does not give esi and ebp away: it may address the stack by them.
 //! - Entry: esp is 16-aligned and points at argc. Source: System V psABI for the Intel386, 2.3.
 //! - Thread pointer: gs base, through a descriptor that set_thread_area(2) puts into the thread's part of the GDT; TLS
 //!   variant II; the word at gs:0 holds its own address.

@@ -2,6 +2,8 @@
 //!
 //! - System call: `syscall`; number in rax; arguments in rdi rsi rdx r10 r8 r9; result in rax, a failure is -4095..=-1.
 //!   The instruction destroys rcx and r11, nothing else. Source: syscall(2), arch/x86/entry/entry_64.S.
+//!   A restarted call has another number in rax meanwhile, which the result overwrites. Source:
+//!   arch_do_signal_or_restart in arch/x86/kernel/signal.c.
 //! - Entry: rsp is 16-aligned and points at argc; rdx is 0. Source: System V psABI, 3.4.
 //! - Thread pointer: fs base, set by arch_prctl(2); TLS variant II; the word at fs:0 holds its own address.
 //! - clone(2): flags, stack, ptid, ctid, tls.

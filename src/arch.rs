@@ -169,6 +169,9 @@ pub(crate) trait Arch {
 
     /// System calls with 0 to 6 arguments. A failure is -4095..=-1 on every machine.
     ///
+    /// The stub declares the number's register as changed: a kernel that restarts the call, or a
+    /// tracer, may leave another number there.
+    ///
     /// # Safety
     ///
     /// 1. The call, with these arguments, does nothing to memory or to this process that the caller may not do.

@@ -8,6 +8,7 @@ use anyhow::{Context, Result, bail};
 use object::read::elf::{FileHeader, ProgramHeader, SectionHeader, Sym};
 use object::{Endianness, FileKind, elf};
 
+use crate::calls;
 use crate::targets::{Elf, TARGETS, Target};
 
 /// Checks the file at `path` against the table's row; the error names the file and every fact that does not hold.
@@ -40,7 +41,12 @@ fn violations(data: &[u8], expected: &Elf) -> Vec<String> {
         Ok(FileKind::Elf64) => violations_of::<elf::FileHeader64<Endianness>>(data, expected, 64),
         _ => return vec!["not an ELF file".to_string()],
     };
-    found.unwrap_or_else(|e| vec![format!("malformed: {e}")])
+    let mut found = found.unwrap_or_else(|e| vec![format!("malformed: {e}")]);
+    if found.is_empty() {
+        // Only of what is for the machine whose instructions it is decoded as.
+        found = calls::violations(data, expected).unwrap_or_else(|error| vec![error]);
+    }
+    found
 }
 
 fn violations_of<H: FileHeader<Endian = Endianness>>(

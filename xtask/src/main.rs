@@ -15,6 +15,7 @@
 
 mod bench;
 mod build;
+mod calls;
 mod check;
 mod elf;
 mod host_tests;

@@ -1,0 +1,234 @@
+//! One more fact of every program: the call's number is set anew for each system call.
+//!
+//! A kernel that restarts a call through its restart block writes `restart_syscall` into the register that held the
+//! number, and a tracer may write there what it likes. A loop that sets the number once, before its first round, would
+//! then make another call than it was written for. So on every path from a function's entry, or from another system
+//! call, to a system call lies an instruction that writes the number's register.
+//!
+//! How it is decided, for each function that makes a system call:
+//!
+//! 1. Every instruction is decoded as far as the question needs: whether it writes the register, and where it may go on.
+//!    An instruction that is not known writes nothing, so a gap of a decoder is a false alarm, never a missed fault.
+//! 2. A call comes back, to the instruction after it, with the register as it was, unless the function is one of these
+//!    that have no path to a return. No machine passes anything in the number's register to a function, so at a
+//!    function's entry the number is not set.
+//! 3. A jump through a register goes to every place of the function where another jump leads, or that no instruction
+//!    falls into. A case of a jump table into which another case falls, and nothing else leads, is missed.
+//! 4. What the machine's ABI marks as data among the code (`$d`) is no code.
+//! 5. A system call that no known path reaches is a fault too, and so is a program without one: nothing is skipped in
+//!    silence.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use object::{Object, ObjectSection, ObjectSymbol, SectionKind, SymbolKind, elf};
+
+use crate::targets::Elf;
+
+mod decode;
+#[cfg(test)]
+mod tests;
+
+use decode::{Decoder, Instruction, Target};
+
+/// What may have happened to the register on some path: it is not set since the function's entry, or it is what a system
+/// call left there, or it is set.
+const UNSET: u8 = 1;
+const LEFT_BY_A_CALL: u8 = 2;
+const SET: u8 = 4;
+
+/// What a program without a system call is told: each ends by one, so the check looked at nothing.
+const NONE: &str = "no system call was found in it";
+
+/// The functions of this ELF file that make a system call whose number may not be set. `Err` names a machine that has
+/// no decoder.
+pub fn violations(data: &[u8], elf: &Elf) -> Result<Vec<String>, String> {
+    let decoder: Decoder = match elf.machine {
+        // The number's register is the result's: each call writes it, and the compiler is told so.
+        elf::EM_X86_64 | elf::EM_386 | elf::EM_MIPS => return Ok(Vec::new()),
+        elf::EM_AARCH64 => decode::aarch64,
+        elf::EM_ARM => decode::arm,
+        elf::EM_RISCV if elf.bits == 64 => decode::riscv::<64>,
+        elf::EM_RISCV => decode::riscv::<32>,
+        elf::EM_LOONGARCH => decode::loongarch64,
+        elf::EM_S390 => decode::s390x,
+        elf::EM_PPC | elf::EM_PPC64 if elf.big_endian => decode::powerpc::<true>,
+        elf::EM_PPC | elf::EM_PPC64 => decode::powerpc::<false>,
+        elf::EM_SPARCV9 => decode::sparc64,
+        other => return Err(format!("no decoder for the instructions of machine {other}")),
+    };
+    let file = object::File::parse(data).map_err(|error| format!("malformed: {error}"))?;
+    let (mut found, mut any) = (Vec::new(), false);
+    for section in file.sections().filter(|section| section.kind() == SectionKind::Text) {
+        let code = section.data().map_err(|error| format!("malformed: {error}"))?;
+        let (start, end) = (section.address(), section.address() + code.len() as u64);
+        // Functions, and the code between them.
+        let mut parts = BTreeMap::from([(start, (decoder, "no function"))]);
+        let mut kinds = BTreeMap::new();
+        for symbol in file.symbols().filter(|s| (start..end).contains(&s.address())) {
+            let (address, name) = (symbol.address(), symbol.name().unwrap_or("?"));
+            match name.get(..2) {
+                Some("$d") => _ = kinds.insert(address, false),
+                Some("$a" | "$t" | "$x") => _ = kinds.insert(address, true),
+                _ if symbol.kind() == SymbolKind::Text && symbol.size() != 0 => {
+                    // On Arm an odd address is that of a function in Thumb.
+                    let thumb = elf.machine == elf::EM_ARM && address % 2 == 1;
+                    let (from, decoder) =
+                        if thumb { (address - 1, decode::thumb as Decoder) } else { (address, decoder) };
+                    parts.insert(from, (decoder, name));
+                    parts.entry(from + symbol.size()).or_insert((decoder, "no function"));
+                }
+                _ => {}
+            }
+        }
+        let mut functions = BTreeMap::new();
+        let ends = parts.keys().skip(1).copied().chain([end]);
+        for ((&from, &(decoder, name)), to) in parts.iter().zip(ends).filter(|&((&from, _), to)| from < to) {
+            let is_code = |at: u64| kinds.range(..=at).next_back().is_none_or(|(_, &is_code)| is_code);
+            let code = &code[(from - start) as usize..(to.min(end) - start) as usize];
+            functions
+                .insert(from, Function { name, end: to, code: decoded(decoder, code, from, is_code), returns: false });
+        }
+        find_what_returns(&mut functions);
+        any |= functions.values().flat_map(|function| function.code.values()).any(|i| i.system_call);
+        for (&start, function) in &functions {
+            for (at, why) in check(&functions, start, function) {
+                found.push(format!("the system call at {at:#x} in {}: {why}", function.name));
+            }
+        }
+    }
+    if !any {
+        found.push(NONE.to_string());
+    }
+    Ok(found)
+}
+
+/// A function, or code that belongs to none.
+struct Function<'a> {
+    name: &'a str,
+    end: u64,
+    code: BTreeMap<u64, Instruction>,
+    /// Whether there is a path from its entry to a return.
+    returns: bool,
+}
+
+/// Functions by their addresses.
+type Functions<'a> = BTreeMap<u64, Function<'a>>;
+
+/// Whether what lies at `address` may return: only a function that has no path to a return does not. (A call may go past
+/// a function's first instructions.)
+fn returns(functions: &Functions, address: u64) -> bool {
+    let function = functions.range(..=address).next_back().map(|(_, function)| function);
+    function.is_none_or(|function| address >= function.end || function.returns)
+}
+
+/// Sets [`Function::returns`]. To begin with nothing does; each round finds what returns by what did so before.
+fn find_what_returns(functions: &mut Functions) {
+    loop {
+        let mut found = Vec::new();
+        for (&start, function) in functions.iter().filter(|(_, function)| !function.returns) {
+            let mut seen = BTreeSet::new();
+            let mut work = vec![start];
+            let mut path_to_return = false;
+            while let (Some(at), false) = (work.pop(), path_to_return) {
+                let Some(instruction) = function.code.get(&at) else {
+                    path_to_return = !(start..function.end).contains(&at) && returns(functions, at); // A tail call.
+                    continue;
+                };
+                if seen.insert(at) {
+                    path_to_return = instruction.returns || instruction.target == Target::Unknown;
+                    work.extend(after(functions, at, instruction));
+                    work.extend(if let Target::Address(to) = instruction.target { Some(to) } else { None });
+                }
+            }
+            if path_to_return {
+                found.push(start);
+            }
+        }
+        if found.is_empty() {
+            return;
+        }
+        for start in found {
+            functions.entry(start).and_modify(|function| function.returns = true);
+        }
+    }
+}
+
+/// The address of the instruction after one, if it may be next.
+fn after(functions: &Functions, at: u64, instruction: &Instruction) -> Option<u64> {
+    let comes_back = instruction.calls.is_none_or(|called| returns(functions, called));
+    (instruction.falls_through && comes_back).then_some(at + instruction.length as u64)
+}
+
+fn decoded(decoder: Decoder, code: &[u8], start: u64, is_code: impl Fn(u64) -> bool) -> BTreeMap<u64, Instruction> {
+    let mut instructions = BTreeMap::new();
+    let mut offset = 0;
+    while offset < code.len() {
+        let at = start + offset as u64;
+        let Some(instruction) = decoder(code, offset, at) else { break };
+        offset += instruction.length;
+        if is_code(at) {
+            instructions.insert(at, instruction);
+        }
+    }
+    instructions
+}
+
+/// The system calls of the function at `start` whose number may not be set, and why.
+fn check(functions: &Functions, start: u64, function: &Function) -> Vec<(u64, &'static str)> {
+    let instructions = &function.code;
+    if !instructions.values().any(|i| i.system_call) {
+        return Vec::new();
+    }
+
+    // Where a jump through a register may lead: see 3.
+    let mut orphans = BTreeSet::new();
+    let mut leaders = BTreeSet::new();
+    let mut falls_through = true;
+    for (&at, instruction) in instructions {
+        if !falls_through {
+            orphans.insert(at);
+        }
+        falls_through = after(functions, at, instruction).is_some();
+        if let Target::Address(target) = instruction.target {
+            leaders.insert(target);
+        }
+    }
+
+    let mut states: BTreeMap<u64, u8> = BTreeMap::new();
+    let mut work = vec![(start, UNSET)];
+    while let Some((at, state)) = work.pop() {
+        let Some(instruction) = instructions.get(&at) else { continue }; // It left the function.
+        let known = states.entry(at).or_default();
+        if *known | state == *known {
+            continue;
+        }
+        *known |= state;
+        let state = match instruction {
+            Instruction { system_call: true, .. } => LEFT_BY_A_CALL,
+            Instruction { sets_number: true, .. } => SET,
+            _ => *known,
+        };
+        work.extend(after(functions, at, instruction).map(|next| (next, state)));
+        match instruction.target {
+            Target::None => {}
+            Target::Address(target) => work.push((target, state)),
+            Target::Unknown => {
+                work.extend(orphans.iter().map(|&to| (to, state)));
+                if state & LEFT_BY_A_CALL != 0 {
+                    work.extend(leaders.iter().map(|&to| (to, LEFT_BY_A_CALL)));
+                }
+            }
+        }
+    }
+
+    let calls = instructions.iter().filter(|(_, i)| i.system_call);
+    let broken = calls.filter_map(|(&at, _)| match states.get(&at) {
+        None => Some((at, "no path to it is known")),
+        Some(state) if state & LEFT_BY_A_CALL != 0 => {
+            Some((at, "another system call can be followed by it, and its number is not set again between them"))
+        }
+        Some(state) if state & UNSET != 0 => Some((at, "the function can reach it without setting its number")),
+        Some(_) => None,
+    });
+    broken.collect()
+}
