@@ -53,7 +53,7 @@ macro_rules! syscall {
 
 impl Arch for Cpu {
     const MMAP: Mmap = Mmap::Units4096(k::__NR_mmap2);
-    timed!(both FUTEX, CLOCK_GETTIME, CLOCK_NANOSLEEP, PPOLL, TIMER_SETTIME);
+    timed!(both FUTEX, CLOCK_GETTIME, CLOCK_NANOSLEEP, PPOLL, SIGTIMEDWAIT, TIMER_SETTIME);
     const EVEN_PAIRS: bool = true;
     const TLS: Tls = Tls::Above { tcb: 8, bias: 0 };
     const UNALIGNED_WORDS: bool = false;
@@ -70,6 +70,7 @@ impl Arch for Cpu {
         Context { pc: offset_of!(Ucontext, pc), sp: offset_of!(Ucontext, sp), fp: offset_of!(Ucontext, fp) };
     const FRAMES: Option<Frames> = Some(Frames { caller: 0, return_address: 4, in_callers: false });
     const CREDENTIALS: Credentials = Credentials {
+        getuid: k::__NR_getuid32,
         setuid: k::__NR_setuid32,
         setgid: k::__NR_setgid32,
         setgroups: k::__NR_setgroups32,

@@ -80,9 +80,9 @@ impl Arch for Cpu {
     #[cfg(target_pointer_width = "32")]
     const MMAP: Mmap = Mmap::Units4096(k::__NR_mmap2);
     #[cfg(target_pointer_width = "64")]
-    timed!(plain FUTEX, CLOCK_GETTIME, CLOCK_NANOSLEEP, PPOLL, TIMER_SETTIME);
+    timed!(plain FUTEX, CLOCK_GETTIME, CLOCK_NANOSLEEP, PPOLL, SIGTIMEDWAIT, TIMER_SETTIME);
     #[cfg(target_pointer_width = "32")]
-    timed!(time64 FUTEX, CLOCK_GETTIME, CLOCK_NANOSLEEP, PPOLL, TIMER_SETTIME);
+    timed!(time64 FUTEX, CLOCK_GETTIME, CLOCK_NANOSLEEP, PPOLL, SIGTIMEDWAIT, TIMER_SETTIME);
     const EVEN_PAIRS: bool = false;
     const TLS: Tls = Tls::Above { tcb: 0, bias: 0 };
     const UNALIGNED_WORDS: bool = false;

@@ -45,7 +45,7 @@ macro_rules! syscall {
 
 impl Arch for Cpu {
     const MMAP: Mmap = Mmap::Units4096(k::__NR_mmap2);
-    timed!(both FUTEX, CLOCK_GETTIME, CLOCK_NANOSLEEP, PPOLL, TIMER_SETTIME);
+    timed!(both FUTEX, CLOCK_GETTIME, CLOCK_NANOSLEEP, PPOLL, SIGTIMEDWAIT, TIMER_SETTIME);
     const EVEN_PAIRS: bool = false;
     const TLS: Tls = Tls::Below;
     const UNALIGNED_WORDS: bool = true;
@@ -63,6 +63,7 @@ impl Arch for Cpu {
         Context { pc: offset_of!(Ucontext, eip), sp: offset_of!(Ucontext, esp), fp: offset_of!(Ucontext, ebp) };
     const FRAMES: Option<Frames> = Some(Frames { caller: 0, return_address: 4, in_callers: false });
     const CREDENTIALS: Credentials = Credentials {
+        getuid: k::__NR_getuid32,
         setuid: k::__NR_setuid32,
         setgid: k::__NR_setgid32,
         setgroups: k::__NR_setgroups32,

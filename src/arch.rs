@@ -72,26 +72,30 @@ macro_rules! vdso {
 /// `both`, and the newer ones have names of their own; or these are all that there is.
 #[allow(unused_macro_rules)] // A machine uses one of the three.
 macro_rules! timed {
-    (plain FUTEX, CLOCK_GETTIME, CLOCK_NANOSLEEP, PPOLL, TIMER_SETTIME) => {
+    (plain FUTEX, CLOCK_GETTIME, CLOCK_NANOSLEEP, PPOLL, SIGTIMEDWAIT, TIMER_SETTIME) => {
         const FUTEX: Timed = Timed::Wide(k::__NR_futex);
         const CLOCK_GETTIME: Timed = Timed::Wide(k::__NR_clock_gettime);
         const CLOCK_NANOSLEEP: Timed = Timed::Wide(k::__NR_clock_nanosleep);
         const PPOLL: Timed = Timed::Wide(k::__NR_ppoll);
+        const SIGTIMEDWAIT: Timed = Timed::Wide(k::__NR_rt_sigtimedwait);
         const TIMER_SETTIME: Timed = Timed::Wide(k::__NR_timer_settime);
     };
-    (both FUTEX, CLOCK_GETTIME, CLOCK_NANOSLEEP, PPOLL, TIMER_SETTIME) => {
+    (both FUTEX, CLOCK_GETTIME, CLOCK_NANOSLEEP, PPOLL, SIGTIMEDWAIT, TIMER_SETTIME) => {
         const FUTEX: Timed = Timed::Split { wide: k::__NR_futex_time64, narrow: k::__NR_futex };
         const CLOCK_GETTIME: Timed = Timed::Split { wide: k::__NR_clock_gettime64, narrow: k::__NR_clock_gettime };
         const CLOCK_NANOSLEEP: Timed =
             Timed::Split { wide: k::__NR_clock_nanosleep_time64, narrow: k::__NR_clock_nanosleep };
         const PPOLL: Timed = Timed::Split { wide: k::__NR_ppoll_time64, narrow: k::__NR_ppoll };
+        const SIGTIMEDWAIT: Timed =
+            Timed::Split { wide: k::__NR_rt_sigtimedwait_time64, narrow: k::__NR_rt_sigtimedwait };
         const TIMER_SETTIME: Timed = Timed::Split { wide: k::__NR_timer_settime64, narrow: k::__NR_timer_settime };
     };
-    (time64 FUTEX, CLOCK_GETTIME, CLOCK_NANOSLEEP, PPOLL, TIMER_SETTIME) => {
+    (time64 FUTEX, CLOCK_GETTIME, CLOCK_NANOSLEEP, PPOLL, SIGTIMEDWAIT, TIMER_SETTIME) => {
         const FUTEX: Timed = Timed::Wide(k::__NR_futex_time64);
         const CLOCK_GETTIME: Timed = Timed::Wide(k::__NR_clock_gettime64);
         const CLOCK_NANOSLEEP: Timed = Timed::Wide(k::__NR_clock_nanosleep_time64);
         const PPOLL: Timed = Timed::Wide(k::__NR_ppoll_time64);
+        const SIGTIMEDWAIT: Timed = Timed::Wide(k::__NR_rt_sigtimedwait_time64);
         const TIMER_SETTIME: Timed = Timed::Wide(k::__NR_timer_settime64);
     };
 }
@@ -140,6 +144,8 @@ pub(crate) trait Arch {
     const CLOCK_NANOSLEEP: Timed;
     /// ppoll(2).
     const PPOLL: Timed;
+    /// rt_sigtimedwait(2).
+    const SIGTIMEDWAIT: Timed;
     /// timer_settime(2).
     const TIMER_SETTIME: Timed;
     /// Whether a 64-bit argument, which takes a pair of 32-bit registers, begins only at an even one, so that a register
@@ -385,9 +391,10 @@ pub(crate) struct Frames {
     pub in_callers: bool,
 }
 
-/// The numbers of the calls that take user and group ids of 32 bits: setuid(2), setgid(2), setgroups(2), setresuid(2),
-/// setresgid(2). On the oldest machines the plain names cut them to 16.
+/// The numbers of the calls with user and group ids of 32 bits: getuid(2), setuid(2), setgid(2),
+/// setgroups(2), setresuid(2), setresgid(2). On the oldest machines the plain names cut them to 16.
 pub(crate) struct Credentials {
+    pub getuid: u32,
     pub setuid: u32,
     pub setgid: u32,
     pub setgroups: u32,
@@ -399,6 +406,7 @@ impl Credentials {
     /// Where the plain names take 32 bits.
     #[allow(dead_code)] // Not where they do not.
     pub const PLAIN: Credentials = Credentials {
+        getuid: k::__NR_getuid,
         setuid: k::__NR_setuid,
         setgid: k::__NR_setgid,
         setgroups: k::__NR_setgroups,

@@ -11,7 +11,7 @@
 
 use core::ffi::{CStr, c_char, c_int, c_ulong};
 use core::fmt;
-use core::ptr::null_mut;
+use core::ptr::{null, null_mut};
 use core::slice;
 use core::sync::atomic::{
     AtomicPtr, AtomicUsize,
@@ -372,6 +372,14 @@ extern "C" fn __rt0_getauxval(kind: c_ulong) -> c_ulong {
 /// Keeps the way to the vector, for who looks something up in it later.
 pub(crate) fn keep(env: Env) {
     START.store(env.start.cast_mut(), Relaxed);
+}
+
+/// The environment that the process was started with: pointers to its entries, and a null behind them.
+pub(crate) fn envp() -> *const *const c_char {
+    const NONE: &[*const c_char; 1] = &[null()];
+    // Relaxed: stored before there was a second thread.
+    let start = START.load(Relaxed);
+    if start.is_null() { NONE.as_ptr() } else { Env { start }.envp() }
 }
 
 /// Where the ladder finds what the stack did not say.

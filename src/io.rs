@@ -3,10 +3,14 @@
 //! `print!` and its family collect one call's text on the stack, so that a line of up to 512 bytes is one write(2) and
 //! lines of several threads do not mix.
 
+mod event;
+
 use core::fmt::{self, Write as _};
 
 use crate::errno::{Errno, Result};
 use crate::sys::{self, RawFd};
+
+pub use event::EventFd;
 
 /// Standard input, descriptor 0.
 #[derive(Clone, Copy, Debug)]

@@ -16,7 +16,7 @@
 //!   L3   thread   all_threads   profile                   know about threads
 //!           │
 //!   L2   futex  signal  auxv  tls  io  time  vdso         know one kernel facility each
-//!        cpu  mapping  parker  start*
+//!        cpu  mapping  parker  process  start*
 //!           │
 //!   L1   sys ── errno                                     typed, man-2 names
 //!           │
@@ -69,6 +69,7 @@ pub mod mapping;
 #[cfg(all(feature = "panic-handler", not(test)))]
 mod panic;
 mod parker;
+pub mod process;
 pub mod profile;
 pub mod random;
 pub mod signal;

@@ -12,8 +12,10 @@
 //! [`Thread::interrupt`]: crate::thread::Thread::interrupt
 //! [`thread::spawn`]: crate::thread::spawn
 
+mod exec;
 mod info;
 mod stack;
+mod wait;
 
 use core::fmt;
 
@@ -24,9 +26,11 @@ use crate::arch::{Arch, Cpu, RawAction};
 use crate::errno::Result;
 use crate::sys;
 
-pub use info::{Info, Sender};
+pub(crate) use exec::{ignore_again, reset_actions};
+pub use info::{Info, Sender, Siginfo};
 pub use stack::{SignalStack, sigaltstack, signal_stack};
 pub(crate) use stack::{ensure_main_has_stack, set_signal_stack, stack_size};
+pub use wait::{pending, suspend, wait, wait_timeout, wait_until};
 
 /// Interrupts one thread: `SIGRTMIN`, glibc's for cancelling.
 pub(crate) const INTERRUPT: u32 = k::SIGRTMIN;
@@ -119,6 +123,13 @@ impl SigSet {
         set.sig[(reserved[0] / WORD) as usize] &= !(1 << (reserved[0] % WORD));
         set.sig[(reserved[1] / WORD) as usize] &= !(1 << (reserved[1] % WORD));
         SigSet(set)
+    }
+
+    /// The set as the kernel takes it, for signalfd(2), ppoll(2) and their like: its address and its
+    /// length, which is the `sizemask` or `sigsetsize` of these.
+    pub const fn as_bytes(&self) -> &[u8] {
+        // SAFETY: words without padding, so as many bytes, and they live as long.
+        unsafe { core::slice::from_raw_parts((&raw const self.0).cast(), size_of::<SigSet>()) }
     }
 
     /// Puts `signal` in.

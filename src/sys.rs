@@ -7,6 +7,7 @@
 //!
 //! Every function returns the kernel's own [`Errno`]; the documentation names those that a correct caller can meet.
 
+mod process;
 mod release;
 
 use core::ffi::CStr;
@@ -18,6 +19,9 @@ use static_assertions::{assert_eq_align, assert_eq_size};
 
 use crate::arch::{Arch, CloneArgs, Cpu, Mmap, Restorer, Timed};
 use crate::errno::{Errno, Result};
+
+pub(crate) use process::*;
+pub use process::{kill, pipe};
 
 /// A file descriptor's number.
 pub type RawFd = i32;

@@ -2,22 +2,36 @@
 
 use core::fmt;
 use core::marker::PhantomData;
+use core::ops::Deref;
 
 use linux_raw_sys::general as k;
-use static_assertions::{assert_eq_size, assert_not_impl_any};
+use static_assertions::{assert_eq_size, assert_impl_all, assert_not_impl_any};
 
 use super::Signal;
 use crate::arch::{Arch, Cpu};
 
-/// What the kernel says about a signal, while its handler runs.
+/// What the kernel says about a signal: siginfo_t. [`wait`](super::wait) returns one.
+#[repr(transparent)]
+#[derive(Clone, Copy)]
+pub struct Siginfo(k::siginfo_t);
+
+assert_eq_size!(Siginfo, [u8; 128]); // The kernel's SI_MAX_SIZE: never less, whatever the signal.
+
+// SAFETY: numbers and addresses, and nothing is reached through these.
+unsafe impl Send for Siginfo {}
+// SAFETY: as above.
+unsafe impl Sync for Siginfo {}
+
+assert_impl_all!(Siginfo: Send, Sync, Copy);
+
+/// What the kernel says about a signal and about what it interrupted, while its handler runs.
 pub struct Info<'a> {
-    siginfo: &'a k::siginfo_t,
+    siginfo: &'a Siginfo,
     /// The `ucontext`, which linux-raw-sys has no type for.
     context: *const u8,
     frame: PhantomData<&'a ()>,
 }
 
-assert_eq_size!(k::siginfo_t, [u8; 128]); // The kernel's SI_MAX_SIZE: never less, whatever the signal.
 assert_not_impl_any!(Info: Send, Sync); // It lies in the handler's frame.
 
 /// Who sent a signal.
@@ -41,18 +55,15 @@ pub(crate) struct Timer {
 /// The part that all signals have; linux-raw-sys knows in which order this machine has it.
 type Head = k::siginfo__bindgen_ty_1__bindgen_ty_1;
 
-impl<'a> Info<'a> {
-    /// # Safety
-    ///
-    /// 1. Both are what the kernel passed to a handler with `SA_SIGINFO`, and that handler still runs.
-    pub(super) unsafe fn new(siginfo: *const k::siginfo_t, context: *const u8) -> Info<'a> {
-        // SAFETY: 1. The kernel wrote all of it.
-        Info { siginfo: unsafe { &*siginfo }, context, frame: PhantomData }
+impl Siginfo {
+    /// What the kernel wrote.
+    pub(super) fn new(siginfo: k::siginfo_t) -> Siginfo {
+        Siginfo(siginfo)
     }
 
     fn head(&self) -> &Head {
         // SAFETY: all signals have this part, and it is numbers.
-        unsafe { &self.siginfo.__bindgen_anon_1.__bindgen_anon_1 }
+        unsafe { &self.0.__bindgen_anon_1.__bindgen_anon_1 }
     }
 
     /// The signal's number.
@@ -84,6 +95,15 @@ impl<'a> Info<'a> {
         Some(Sender { pid: kill._pid as u32, uid: kill._uid })
     }
 
+    /// The value that came with it, if a program sent it with one: sigqueue(3).
+    pub fn value(&self) -> Option<usize> {
+        let head = (self.code() == k::SI_QUEUE).then(|| self.head())?;
+        // SAFETY: with this code the kernel writes this part.
+        let value = unsafe { head._sifields._rt }._sigval;
+        // SAFETY: as above; any bits are a pointer.
+        Some(unsafe { value.sival_ptr }.addr())
+    }
+
     /// What a timer of timer_create(2) says, if one sent it.
     pub(crate) fn timer(&self) -> Option<Timer> {
         // The headers of MIPS have -3 for it, what runs there has been seen to send -2; -3 elsewhere is a message
@@ -104,6 +124,35 @@ impl<'a> Info<'a> {
             self.code() > 0 && self.code() != k::SI_KERNEL as i32 && WITH_ADDRESS.contains(&(self.number() as u32));
         // SAFETY: for these the kernel writes this part.
         has.then(|| unsafe { self.head()._sifields._sigfault }._addr.cast_const().cast())
+    }
+}
+
+impl fmt::Debug for Siginfo {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Siginfo")
+            .field("signal", &Signal::from_raw(self.number() as u32))
+            .field("code", &self.code())
+            .field("sender", &self.sender())
+            .field("address", &self.address())
+            .finish_non_exhaustive()
+    }
+}
+
+impl Deref for Info<'_> {
+    type Target = Siginfo;
+
+    fn deref(&self) -> &Siginfo {
+        self.siginfo
+    }
+}
+
+impl<'a> Info<'a> {
+    /// # Safety
+    ///
+    /// 1. Both are what the kernel passed to a handler with `SA_SIGINFO`, and that handler still runs.
+    pub(super) unsafe fn new(siginfo: *const k::siginfo_t, context: *const u8) -> Info<'a> {
+        // SAFETY: 1. The kernel wrote all of it; a Siginfo is one.
+        Info { siginfo: unsafe { &*siginfo.cast::<Siginfo>() }, context, frame: PhantomData }
     }
 
     /// The address of the instruction that was about to run, or that faulted.

@@ -5,6 +5,7 @@
 //! who calls them.
 #![no_std]
 
+pub mod children;
 pub mod files;
 pub mod seccomp;
 

@@ -27,6 +27,7 @@ const LAYERS: &[(&str, u8)] = &[
     ("io", 2),
     ("mapping", 2),
     ("parker", 2),
+    ("process", 2),
     ("signal", 2),
     ("time", 2),
     ("tls", 2),

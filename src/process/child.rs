@@ -1,0 +1,172 @@
+//! A child that runs or ran: waiting for it, and signals to it.
+
+use core::fmt;
+use core::time::Duration;
+
+use linux_raw_sys::general as k;
+use static_assertions::assert_impl_all;
+
+use super::ExitStatus;
+use crate::errno::{Errno, Result};
+use crate::signal::Signal;
+use crate::sys::{self, OwnedFd, Timespec, Waited, Which};
+use crate::time::Instant;
+
+/// A process that [`Command::spawn`](super::Command::spawn) started. Dropping it neither ends nor
+/// reaps it, as std's: once ended, it stays a zombie until this process ends, or until some code
+/// waits for any child.
+pub struct Child {
+    pid: u32,
+    pidfd: Option<OwnedFd>,
+    ended: Option<ExitStatus>,
+    /// The end to write to, if its standard input is [`Stdio::Piped`](super::Stdio::Piped).
+    pub stdin: Option<OwnedFd>,
+    /// The end to read from, if its standard output is.
+    pub stdout: Option<OwnedFd>,
+    /// The end to read from, if its standard error is.
+    pub stderr: Option<OwnedFd>,
+}
+
+assert_impl_all!(Child: Send, Sync);
+
+impl Child {
+    pub(super) fn new(pid: u32, pidfd: Option<OwnedFd>, pipes: [Option<OwnedFd>; 3]) -> Child {
+        let [stdin, stdout, stderr] = pipes;
+        Child { pid, pidfd, ended: None, stdin, stdout, stderr }
+    }
+
+    /// Its number. After it was reaped the kernel may give it to another process.
+    #[must_use]
+    pub fn id(&self) -> u32 {
+        self.pid
+    }
+
+    /// The descriptor of the process, where the kernel has these (Linux 5.4): a poller sees it
+    /// readable when the process has ended.
+    #[must_use]
+    pub fn pidfd(&self) -> Option<&OwnedFd> {
+        self.pidfd.as_ref()
+    }
+
+    /// Waits until it has ended, and reaps it; the same status each time. Closes
+    /// [`stdin`](Child::stdin) first, so that a child that reads to the end gets there. A stopped
+    /// child has not ended.
+    ///
+    /// `ECHILD`: other code has reaped it, or `SIGCHLD` is ignored and it has ended; how is not
+    /// known then.
+    pub fn wait(&mut self) -> Result<ExitStatus> {
+        drop(self.stdin.take());
+        loop {
+            match self.reap(0) {
+                Ok(Some(status)) => return Ok(status),
+                Ok(None) | Err(Errno::EINTR) => {} // A handler ran.
+                Err(errno) => return Err(errno),
+            }
+        }
+    }
+
+    /// As [`wait`](Child::wait), if it has ended already; `None` if not. It closes nothing.
+    pub fn try_wait(&mut self) -> Result<Option<ExitStatus>> {
+        self.reap(k::WNOHANG)
+    }
+
+    /// As [`wait`](Child::wait), for at most `timeout`; `None` if it has not ended by then.
+    ///
+    /// Without a descriptor of the process (before Linux 5.4) it looks every 10 ms. Also `EINVAL`
+    /// where `RLIMIT_NOFILE` is 0.
+    pub fn wait_timeout(&mut self, timeout: Duration) -> Result<Option<ExitStatus>> {
+        drop(self.stdin.take());
+        let deadline = Instant::now().checked_add(timeout);
+        loop {
+            let ended = self.try_wait()?;
+            let left = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
+            if ended.is_some() || left == Some(Duration::ZERO) {
+                return Ok(ended);
+            }
+            self.sleep(left.unwrap_or(Duration::MAX))?;
+        }
+    }
+
+    /// Sleeps for at most `left`, less if it ends or a handler runs.
+    fn sleep(&self, left: Duration) -> Result<()> {
+        const LOOK_EVERY: Duration = Duration::from_millis(10);
+        const LONGEST: Duration = Duration::from_secs(1 << 30);
+        let span = |left: Duration| Timespec { tv_sec: left.as_secs() as i64, tv_nsec: left.subsec_nanos().into() };
+        let slept = match &self.pidfd {
+            Some(pidfd) => {
+                let mut entry = [k::pollfd { fd: pidfd.as_raw_fd(), events: k::POLLIN as i16, revents: 0 }];
+                sys::ppoll(&mut entry, Some(&span(left.min(LONGEST)))).map(drop)
+            }
+            None => sys::nanosleep(&span(left.min(LOOK_EVERY))),
+        };
+        slept.or_else(|errno| if errno == Errno::EINTR { Ok(()) } else { Err(errno) })
+    }
+
+    /// Ends it by `SIGKILL`. Does nothing if it was reaped through this handle, or has ended.
+    ///
+    /// Errors: `ESRCH`, other code has reaped it; `EPERM`, it runs as another user by now.
+    pub fn kill(&mut self) -> Result<()> {
+        if self.ended.is_some() { Ok(()) } else { self.signal(Signal::SIGKILL) }
+    }
+
+    /// Sends it a signal: pidfd_send_signal(2), or kill(2) before Linux 5.1. One that has ended and
+    /// was not reaped takes it without effect.
+    ///
+    /// Errors: `ESRCH`, it has been reaped; `EPERM`, it runs as another user by now; `EAGAIN`, as
+    /// many signals from 34 on are on their way as `RLIMIT_SIGPENDING` allows this user.
+    pub fn signal(&self, signal: Signal) -> Result<()> {
+        if self.ended.is_some() {
+            return Err(Errno::ESRCH);
+        }
+        let sent = self.pidfd.as_ref().map(|pidfd| sys::pidfd_send_signal(pidfd.as_raw_fd(), signal.raw()));
+        match sent {
+            None | Some(Err(Errno::ENOSYS)) => sys::kill(self.pid as i32, signal.raw()),
+            Some(sent) => sent,
+        }
+    }
+
+    fn reap(&mut self, options: u32) -> Result<Option<ExitStatus>> {
+        if self.ended.is_none() {
+            let by_number = || sys::waitid(Which::Pid(self.pid), k::WEXITED | options);
+            let ended = match &self.pidfd {
+                // EINVAL: Linux 5.3 has the descriptors and cannot wait by one.
+                Some(fd) => match sys::waitid(Which::PidFd(fd.as_raw_fd()), k::WEXITED | options) {
+                    Err(Errno::EINVAL) => by_number(),
+                    ended => ended,
+                },
+                None => by_number(),
+            };
+            self.ended = ended?.map(ExitStatus::of);
+        }
+        Ok(self.ended)
+    }
+}
+
+impl fmt::Debug for Child {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Child").field("pid", &self.pid).field("ended", &self.ended).finish_non_exhaustive()
+    }
+}
+
+/// Waits until any child has ended, also one that it was not the parent of (an orphan, where this
+/// process reaps them: as the first of a PID namespace, or by `PR_SET_CHILD_SUBREAPER`), and reaps
+/// it: its number and status.
+///
+/// A [`Child`] that is reaped by this says `ECHILD` when it is waited for. `ECHILD` here: there is
+/// no child; `EINTR`: a handler ran, or [`Thread::interrupt`](crate::thread::Thread::interrupt).
+pub fn wait_any() -> Result<(u32, ExitStatus)> {
+    loop {
+        if let Some(ended) = sys::waitid(Which::Any, k::WEXITED)? {
+            return Ok(of_any(ended));
+        }
+    }
+}
+
+/// As [`wait_any`], if one has ended already; `None` if there are children and none has.
+pub fn try_wait_any() -> Result<Option<(u32, ExitStatus)>> {
+    sys::waitid(Which::Any, k::WEXITED | k::WNOHANG).map(|ended| ended.map(of_any))
+}
+
+fn of_any(ended: Waited) -> (u32, ExitStatus) {
+    (ended.pid, ExitStatus::of(ended))
+}

@@ -1,0 +1,283 @@
+//! The child's side: from clone(2) to execve(2), and how a failure gets back. The numbers are those
+//! of `process`.
+//!
+//! ```text
+//!     low                                                            high
+//!     │ guard │ stack ◄──── grows down │ argv │ envp │ descriptors to copy │
+//! ```
+
+use core::cell::Cell;
+use core::convert::Infallible;
+use core::ffi::c_char;
+use core::ptr::{from_mut, null_mut};
+use core::sync::atomic::{
+    AtomicBool, AtomicU32,
+    Ordering::{Acquire, Relaxed, Release},
+};
+
+use linux_raw_sys::general as k;
+
+use super::command::{Command, Group};
+use super::search;
+use crate::arch::CloneArgs;
+use crate::auxv::{self, page_size};
+use crate::errno::{Errno, Result};
+use crate::io;
+use crate::mapping::Mapping;
+use crate::signal::{self, How};
+use crate::sys::{self, OwnedFd, RawFd, Which};
+
+/// The child's stack in bytes: for a hook, and a path of 4 KiB.
+const STACK: usize = 64 << 10;
+
+/// What a child works from. With memory of its own, it has a copy.
+pub(super) struct Launch<'a> {
+    command: &'a Command<'a>,
+    argv: *const *const c_char,
+    envp: *const *const c_char,
+    copies: &'a [Copy],
+    /// Where to write an error, if there is a pipe.
+    report: Cell<Option<RawFd>>,
+    /// `UNTOUCHED` until the child has begun, then `BEGUN`, or the errno that it ended with.
+    said: AtomicU32,
+}
+
+const UNTOUCHED: u32 = 0;
+const BEGUN: u32 = u32::MAX; // No errno.
+
+/// A descriptor that the child is to have.
+struct Copy {
+    from: Cell<RawFd>,
+    to: RawFd,
+    /// Whether `from` is a copy already, out of the way of the others.
+    moved: Cell<bool>,
+}
+
+/// Set when a child was seen to share memory (4).
+static MEMORY_IS_SHARED: AtomicBool = AtomicBool::new(false);
+
+/// The exit status of a child that could not execute its program: a shell's.
+const NOT_EXECUTED: i32 = 127;
+
+/// Lays out what a child of `command` needs, and calls `f` with it and with the high end of the
+/// child's stack.
+pub(super) fn with<T>(
+    command: &Command,
+    standard: &[Option<RawFd>; 3],
+    f: impl FnOnce(&Launch, *mut u8) -> Result<T>,
+) -> Result<T> {
+    let own = auxv::envp();
+    let entries = || {
+        // SAFETY: 1. The initial stack, which stays, or nothing.
+        unsafe { command.environment.entries(own) }
+    };
+    let inherited = command.environment.is_inherited();
+    let variables = if inherited { 0 } else { entries().count() };
+    let copies = standard.iter().flatten().count() + command.descriptors.len();
+    let pointers = command.args.len().saturating_add(variables).saturating_add(3); // The first, and two nulls.
+
+    let guard = page_size();
+    let low = guard + STACK;
+    let bytes = pointers.checked_mul(size_of::<*const c_char>()).ok_or(Errno::E2BIG)?;
+    let len = copies.checked_mul(size_of::<Copy>()).and_then(|copies| copies.checked_add(bytes)?.checked_add(low));
+    let mapping = Mapping::reserve(len.ok_or(Errno::E2BIG)?)?;
+    mapping.commit(guard..)?;
+    let stack = mapping.as_ptr().wrapping_add(low);
+
+    // SAFETY: the mapping is fresh and has room for them; zeros are null pointers. It outlives the
+    // slice.
+    let room = unsafe { core::slice::from_raw_parts_mut(stack.cast::<*const c_char>(), pointers) };
+    let program = [command.arg0].into_iter().chain(command.args.iter().copied());
+    let (argv, room) = search::fill(room, program.map(|arg| arg.as_ptr()))?;
+    let envp = if inherited { own } else { search::fill(room, entries())?.0.as_ptr() };
+
+    let list = stack.wrapping_add(bytes).cast::<Copy>();
+    let standard = (0..).zip(standard).filter_map(|(to, from)| Some(((*from)?, to)));
+    let others = command.descriptors.iter().map(|(from, to)| (from.as_raw_fd(), *to));
+    for (index, (from, to)) in standard.chain(others).enumerate() {
+        let copy = Copy { from: Cell::new(from), to, moved: Cell::new(false) };
+        // SAFETY: as many as were counted, behind the pointers, which are aligned to more.
+        unsafe { list.wrapping_add(index).write(copy) };
+    }
+    // SAFETY: just written; the mapping outlives the slice.
+    let copies = unsafe { core::slice::from_raw_parts(list, copies) };
+    let (report, said) = (Cell::new(None), AtomicU32::new(UNTOUCHED));
+    f(&Launch { command, argv: argv.as_ptr(), envp, copies, report, said }, stack)
+}
+
+impl Launch<'_> {
+    /// Starts the child on `stack`: its number and, where the kernel has one, its descriptor.
+    pub(super) fn start(&self, stack: *mut u8) -> Result<(u32, Option<OwnedFd>)> {
+        let Command { hook, uid, gid, groups, .. } = self.command;
+        let own_memory = hook.is_some() || uid.is_some() || gid.is_some() || groups.is_some(); // (3)
+        // Relaxed: it only saves a pipe.
+        let pipe = if own_memory || !MEMORY_IS_SHARED.load(Relaxed) { Some(sys::pipe()?) } else { None };
+        self.report.set(pipe.as_ref().map(|(_, write)| write.as_raw_fd()));
+
+        let flags = k::SIGCHLD | if own_memory { 0 } else { k::CLONE_VM | k::CLONE_VFORK };
+        let before = signal::block_everything();
+        let cloned = match self.clone(flags | k::CLONE_PIDFD, stack) {
+            // qemu before 9 knows no CLONE_PIDFD. The child cannot be reaped before this opens it,
+            // unless SIGCHLD is ignored.
+            Err(Errno::EINVAL) => self.clone(flags, stack).map(|(pid, _)| (pid, sys::pidfd_open(pid).ok())),
+            cloned => cloned,
+        };
+        before.restore();
+        let (pid, pidfd) = cloned?;
+
+        // Acquire pairs with the child's releases.
+        let error = match (self.said.load(Acquire), pipe) {
+            // No shared memory, or the child was killed before it began; then the pipe says
+            // nothing.
+            (UNTOUCHED, Some((read, write))) => {
+                drop(write);
+                told(&read)
+            }
+            (UNTOUCHED, None) => None,
+            (BEGUN, _) => {
+                MEMORY_IS_SHARED.store(true, Relaxed);
+                None
+            }
+            (number, _) => Errno::from_raw(number as u16),
+        };
+        let Some(errno) = error else { return Ok((pid, pidfd)) };
+        // It ends now. ECHILD: something else has reaped it.
+        while sys::waitid(Which::Pid(pid), k::WEXITED) == Err(Errno::EINTR) {}
+        Err(errno)
+    }
+
+    /// clone(2) with `flags`, with all signals blocked (1).
+    fn clone(&self, flags: u32, stack: *mut u8) -> Result<(u32, Option<OwnedFd>)> {
+        let mut pidfd: RawFd = -1; // Stays so before Linux 5.2, which does not know the flag.
+        let args = CloneArgs {
+            flags: flags as usize,
+            stack,
+            tid: from_mut(&mut pidfd).cast(),
+            tls: null_mut(),
+            start: null_mut(),
+        };
+        // SAFETY: 1. `with` laid it out so. 2. `pidfd` outlives the call, and no thread pointer is
+        // set; the caller has blocked all signals. 3. `self` outlives the child, or the child's use
+        // of its memory: with CLONE_VFORK this returns when that is over, and without CLONE_VM the
+        // child has a copy.
+        let pid = unsafe { sys::clone(args, enter, core::ptr::from_ref(self).cast_mut().cast()) }?;
+        // qemu that could not open one says 0, the number of another file.
+        let opened = pidfd > 0 || pidfd == 0 && sys::pidfd_send_signal(0, 0).is_ok();
+        // SAFETY: 1. The kernel has just opened it for us.
+        Ok((pid, opened.then(|| unsafe { OwnedFd::from_raw_fd(pidfd) })))
+    }
+
+    /// Replaces this process's program. The errors are as of a child; then signals are as before.
+    pub(super) fn exec(&self) -> Result<Infallible> {
+        let changed = signal::reset_actions(&self.command.defaults, false)?;
+        let before = signal::mask(How::Block, &signal::SigSet::empty());
+        let executed = self.execute();
+        signal::mask(How::Set, &before);
+        signal::ignore_again(&changed);
+        executed
+    }
+
+    /// Makes the process what the command asks for, and executes the program.
+    fn execute(&self) -> Result<Infallible> {
+        let command = self.command;
+        self.copy_descriptors()?;
+        match command.group {
+            Group::Parents => {}
+            Group::Of(group) => sys::setpgid(group)?,
+            Group::NewSession => sys::setsid()?,
+        }
+        match command.groups {
+            Some(groups) => sys::setgroups(groups)?,
+            None if command.uid.is_some() && sys::is_root() => sys::setgroups(&[])?,
+            None => {}
+        }
+        command.gid.map_or(Ok(()), sys::setgid)?;
+        command.uid.map_or(Ok(()), sys::setuid)?;
+        command.current_dir.map_or(Ok(()), sys::chdir)?;
+        if command.no_new_privs {
+            sys::set_no_new_privs()?;
+        }
+        signal::mask(How::Set, &command.mask);
+        command.hook.map_or(Ok(()), |hook| hook())?;
+        // SAFETY: 1. `with` made it so, or the kernel.
+        let path = unsafe { search::path_of(self.envp) };
+        Err(search::execute(command.program, path, |path| {
+            // SAFETY: 1. As above. 2. A child has one thread; what else is replaced,
+            // `Command::exec` says.
+            match unsafe { sys::execve(path, self.argv, self.envp) } {
+                Err(errno) => errno,
+            }
+        }))
+    }
+
+    /// Gives each descriptor its number. A number may be in use as the source of another, or of the
+    /// pipe: these are moved first.
+    fn copy_descriptors(&self) -> Result<()> {
+        if let Some(report) = self.report.get().filter(|report| self.is_wanted(*report)) {
+            self.report.set(Some(self.out_of_the_way(report)?));
+        }
+        for copy in self.copies.iter().filter(|copy| self.is_wanted(copy.from.get())) {
+            copy.from.set(self.out_of_the_way(copy.from.get())?);
+            copy.moved.set(true);
+        }
+        for Copy { from, to, moved } in self.copies {
+            // SAFETY: 1. The caller wants the number to be this. What it was is closed in this
+            // process alone.
+            unsafe { sys::dup3(from.get(), *to, 0) }?;
+            if moved.get() {
+                // SAFETY: 1. Made above, and used for this alone.
+                drop(unsafe { OwnedFd::from_raw_fd(from.get()) });
+            }
+        }
+        Ok(())
+    }
+
+    fn is_wanted(&self, number: RawFd) -> bool {
+        self.copies.iter().any(|copy| copy.to == number)
+    }
+
+    /// A copy of `fd`, close-on-exec, under a number that is not wanted. (By dup(2), which takes
+    /// the lowest free number: fcntl(2), which could start higher, has two names, and fails where
+    /// no number is above the wanted ones.)
+    fn out_of_the_way(&self, fd: RawFd) -> Result<RawFd> {
+        loop {
+            let copy = sys::dup(fd)?.into_raw_fd(); // If wanted, it is replaced when that number's turn comes.
+            if !self.is_wanted(copy) {
+                // SAFETY: 1. It is ours.
+                unsafe { sys::dup3(fd, copy, k::O_CLOEXEC) }?;
+                return Ok(copy);
+            }
+        }
+    }
+}
+
+/// The child's first function.
+///
+/// # Safety
+///
+/// 1. `launch` is a [`Launch`], shared with the parent or a copy of its.
+/// 2. This is a new process, and all signals are blocked.
+unsafe extern "C" fn enter(launch: *mut u8) -> ! {
+    // SAFETY: by 1.; it outlives this process's use of it.
+    let launch = unsafe { &*launch.cast::<Launch>() };
+    // Release, here and below, pairs with the parent's acquire.
+    launch.said.store(BEGUN, Release);
+    let executed = signal::reset_actions(&launch.command.defaults, true).and_then(|_| launch.execute());
+    let Err(errno) = executed;
+    launch.said.store(errno.raw().into(), Release);
+    if let Some(report) = launch.report.get() {
+        // The parent holds the other end, and reads. Without it nothing is left to tell.
+        let _ = sys::write(report, &errno.raw().to_ne_bytes());
+    }
+    sys::exit_group(NOT_EXECUTED)
+}
+
+/// What a child says through the pipe; `None` if it ends without a word. (A pipe of ours fails only
+/// by a filter; then the child's status has to tell.)
+fn told(read: &OwnedFd) -> Option<Errno> {
+    let mut number = [0; 2];
+    match io::read(read.as_raw_fd(), &mut number) {
+        Ok(2) => Errno::from_raw(u16::from_ne_bytes(number)),
+        _ => None,
+    }
+}
