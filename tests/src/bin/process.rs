@@ -47,7 +47,8 @@ fn is_empty(set: &SigSet) -> bool {
     set.as_bytes().iter().all(|byte| *byte == 0)
 }
 
-/// Whether a program that starts now has the signal blocked, or ignored (`what`): proc_pid_status(5)
+/// Whether a program that starts now has the signal blocked, or ignored (`what`):
+/// proc_pid_status(5)
 fn ignores(signal: Signal) -> bool {
     matches!(signal::action_of(signal).expect("a signal").handler, Handler::Ignore)
 }
@@ -284,7 +285,8 @@ rt0_tests::tests! {
             // SAFETY: 1. Just made.
             unsafe { OwnedFd::from_raw_fd(number) }
         };
-        // The files lie at 1, HIGH + 1 and HIGH; the child has them at 0, 1 and HIGH, and one twice.
+        // The files lie at 1, HIGH + 1 and HIGH; the child has them at 0, 1 and HIGH, and one
+        // twice.
         let (a, b, c) = (at(a, 1), at(b, HIGH + 1), at(c, HIGH));
         let run = |role, f: &dyn Fn(Command) -> Command| {
             children::with(c"descriptors_change_places", role, &[], |command| f(command).status()).unwrap().code()
