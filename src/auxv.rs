@@ -139,6 +139,22 @@ unsafe impl Send for Args {}
 // SAFETY: as for Env.
 unsafe impl Sync for Args {}
 
+impl Args {
+    /// What is left of them, as the kernel takes them.
+    pub(crate) fn pointers(&self) -> Pointers {
+        Pointers(self.left.as_slice())
+    }
+}
+
+/// Some of the arguments.
+#[derive(Clone, Copy)]
+pub(crate) struct Pointers(pub &'static [*const c_char]);
+
+// SAFETY: as for Env.
+unsafe impl Send for Pointers {}
+// SAFETY: as for Env.
+unsafe impl Sync for Pointers {}
+
 impl Iterator for Args {
     type Item = &'static CStr;
 

@@ -9,6 +9,7 @@ use static_assertions::assert_impl_all;
 use super::launch;
 use super::search::Environment;
 use super::{Child, ExitStatus};
+use crate::auxv::{Args, Pointers};
 use crate::errno::{Errno, Result};
 use crate::signal::{SigSet, Signal};
 use crate::sys::{self, OwnedFd, RawFd};
@@ -21,6 +22,7 @@ pub struct Command<'a> {
     pub(super) program: &'a CStr,
     pub(super) arg0: &'a CStr,
     pub(super) args: &'a [&'a CStr],
+    pub(super) passed_on: Pointers,
     pub(super) environment: Environment<'a>,
     pub(super) current_dir: Option<&'a CStr>,
     stdio: [Stdio<'a>; 3],
@@ -79,6 +81,7 @@ impl<'a> Command<'a> {
             program,
             arg0: program,
             args: &[],
+            passed_on: Pointers(&[]),
             environment: Environment { clear: false, remove: &[], set: &[] },
             current_dir: None,
             stdio: [Stdio::Inherit; 3],
@@ -97,6 +100,17 @@ impl<'a> Command<'a> {
     /// The arguments after the first.
     pub const fn args(self, args: &'a [&'a CStr]) -> Command<'a> {
         Command { args, ..self }
+    }
+
+    /// Arguments after those of [`args`](Command::args): what is left of this process's own.
+    ///
+    /// ```ignore
+    /// let mut own = env.args();
+    /// let (_, program) = (own.next(), own.next());
+    /// Command::new(program.unwrap_or(c"sh")).pass_on(own).exec()
+    /// ```
+    pub fn pass_on(self, own: Args) -> Command<'a> {
+        Command { passed_on: own.pointers(), ..self }
     }
 
     /// The first argument, by which the program is told its name, where it is not the program's

@@ -74,7 +74,9 @@ pub(super) fn with<T>(
     let inherited = command.environment.is_inherited();
     let variables = if inherited { 0 } else { entries().count() };
     let copies = standard.iter().flatten().count() + command.descriptors.len();
-    let pointers = command.args.len().saturating_add(variables).saturating_add(3); // The first, and two nulls.
+    let passed_on = command.passed_on.0;
+    let others = 3; // The first argument, and two nulls.
+    let pointers = [command.args.len(), passed_on.len(), variables].into_iter().fold(others, usize::saturating_add);
 
     let guard = page_size();
     let low = guard + STACK;
@@ -87,8 +89,8 @@ pub(super) fn with<T>(
     // SAFETY: the mapping is fresh and has room for them; zeros are null pointers. It outlives the
     // slice.
     let room = unsafe { core::slice::from_raw_parts_mut(stack.cast::<*const c_char>(), pointers) };
-    let program = [command.arg0].into_iter().chain(command.args.iter().copied());
-    let (argv, room) = search::fill(room, program.map(|arg| arg.as_ptr()))?;
+    let args = [command.arg0].into_iter().chain(command.args.iter().copied()).map(|arg| arg.as_ptr());
+    let (argv, room) = search::fill(room, args.chain(passed_on.iter().copied()))?;
     let envp = if inherited { own } else { search::fill(room, entries())?.0.as_ptr() };
 
     let list = stack.wrapping_add(bytes).cast::<Copy>();

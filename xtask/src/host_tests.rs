@@ -14,7 +14,7 @@ use object::{Object, ObjectSymbol, SymbolKind};
 use crate::build::Built;
 use crate::setup::{Machine, Setup, pinned};
 use crate::test::{Test, Verdict, scratch, seen};
-use crate::{bench, process, root, tool_tests};
+use crate::{bench, init_tests, process, root, tool_tests};
 
 /// The system calls of a program that does nothing, on x86_64: the price of rt0 before `main`, and the end.
 const CALLS_OF_NOTHING: [&str; 3] = [
@@ -50,8 +50,9 @@ pub fn of_the_repository(setup: &Setup) -> Vec<Test<'static>> {
 pub fn of_programs<'a>(setup: &Setup, machine: &'a Machine, built: &'a Built) -> Vec<Test<'a>> {
     let row = machine.target.name;
     let mut tests = Vec::new();
-    // The profile is looked at by tests of its own.
-    let examples = built.programs.iter().filter(|p| p.example && p.machine == row && p.name != "profile");
+    // These are looked at by tests of their own.
+    let own = ["init", "profile"];
+    let examples = built.programs.iter().filter(|p| p.example && p.machine == row && !own.contains(&p.name.as_str()));
     for example in examples {
         tests.push(Test::new(row, format!("examples::{}", example.name), || {
             let mut command = machine.command(&example.path);
@@ -81,6 +82,7 @@ pub fn of_programs<'a>(setup: &Setup, machine: &'a Machine, built: &'a Built) ->
             Err(error) => Verdict::Failed(format!("no strace: {error}")),
         }));
     }
+    tests.extend(init_tests::of_init(machine, built));
     tests.extend(tool_tests::of_programs(setup, machine, built));
     tests
 }

@@ -19,6 +19,7 @@ mod calls;
 mod check;
 mod elf;
 mod host_tests;
+mod init_tests;
 mod packages;
 mod process;
 mod setup;
