@@ -597,6 +597,10 @@ pub(crate) fn cpu_clock(tid: u32) -> i32 {
     (!tid << 3 | CPUCLOCK_PERTHREAD_MASK | CPUCLOCK_SCHED) as i32
 }
 
+// The kernel reads 64 bytes, whatever the union in them is used for (SIGEV_MAX_SIZE in
+// asm-generic/siginfo.h).
+const _: () = assert!(size_of::<k::sigevent>() == 64, "timer_create reads beyond the struct");
+
 /// timer_create(2) of a timer that sends `sig`, with `value`, to the thread `tid` of this process (`SIGEV_THREAD_ID`):
 /// its number. `EAGAIN` over `RLIMIT_SIGPENDING` or where an emulator has no more, `EINVAL` for a thread that ended,
 /// `ENOSYS`, `EPERM` by a filter.

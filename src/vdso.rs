@@ -37,9 +37,10 @@ pub fn turn_off() {
 }
 
 /// [`turn_off`], if the environment has `RT0_VDSO=0`; returns whether it has. For a program that lets its users decide:
-/// call it first in main. Nothing else in rt0 looks at the variable.
+/// call it first in main. Nothing else in rt0 looks at the variable. A process that must be careful
+/// ([`Auxv::secure`]) does not look at it either: its environment is another user's.
 pub fn turn_off_if_asked(env: Env) -> bool {
-    let asked = env.var("RT0_VDSO") == Some(c"0");
+    let asked = env.var("RT0_VDSO") == Some(c"0") && !env.auxv().secure();
     if asked {
         turn_off();
     }

@@ -34,7 +34,7 @@ pub fn own_mounts() {
         }
     }
     // What is mounted from now on stays here.
-    mount(None, c"/", None, k::MS_REC | k::MS_PRIVATE);
+    mount(None, c"/", Some(c"none"), k::MS_REC | k::MS_PRIVATE); // A type that memcheck can read.
 }
 
 /// mount(2), after [`own_mounts`].

@@ -7,6 +7,7 @@
 
 pub mod children;
 pub mod files;
+pub mod launch;
 pub mod seccomp;
 
 use core::ffi::CStr;
@@ -52,9 +53,11 @@ macro_rules! tests {
     };
 }
 
-/// Lists the tests or runs one; what a test program's main returns.
+/// Lists the tests or runs one; what a test program's main returns. Where there are no arguments,
+/// `RT0_TEST` names it.
 pub fn run(env: Env, tests: &[Test]) -> i32 {
-    let wanted = env.args().nth(1).and_then(|arg| arg.to_str().ok()).unwrap_or("--list");
+    let wanted = env.args().nth(1).or_else(|| env.var("RT0_TEST"));
+    let wanted = wanted.and_then(|wanted| wanted.to_str().ok()).unwrap_or("--list");
     if wanted == "--list" {
         for test in tests {
             rt0::print!("{}", test.name);
@@ -123,10 +126,26 @@ pub fn read_file<'a>(path: &CStr, buf: &'a mut [u8]) -> Result<&'a [u8], Errno> 
     Ok(&buf[..filled])
 }
 
-/// How many mappings this process has, without the stacks that are kept for threads to come; each 512 KiB of one count as
-/// another, for the kernel makes one of those that lie side by side. (Under an emulator, those of the guest.)
+/// Whether valgrind runs this program: its mappings are the process's, and nobody can tell them
+/// from the program's.
+pub fn under_valgrind() -> bool {
+    let mut path = [0; 512];
+    let args = [k::AT_FDCWD as isize as usize, c"/proc/thread-self/exe".as_ptr().expose_provenance()];
+    let args = [args[0], args[1], path.as_mut_ptr().expose_provenance(), path.len(), 0, 0];
+    // SAFETY: 1. The kernel reads the path and writes the buffer.
+    let filled = unsafe { sys::syscall(k::__NR_readlinkat as usize, args) }.unwrap_or(0);
+    path[..filled].windows(8).any(|part| part == b"valgrind")
+}
+
+/// How many mappings this process has, without the stacks that are kept for threads to come; each
+/// 512 KiB of one count as another, for the kernel makes one of those that lie side by side. (Under
+/// an emulator, those of the guest. Under valgrind 0, see [`under_valgrind`]: a test of mappings is
+/// then one of the rest.)
 pub fn mappings() -> usize {
     thread::trim_stack_cache();
+    if under_valgrind() {
+        return 0;
+    }
     let file = sys::open(c"/proc/self/maps", sys::flags::O_RDONLY | sys::flags::O_CLOEXEC, 0).expect("/proc/self/maps");
     let mut buf = [0; 4096];
     let mut mappings = 0;
@@ -242,10 +261,22 @@ pub enum Ended {
 
 /// waitid(2) for a child to end.
 pub fn wait_for(pid: u32) -> Ended {
+    match changed(pid, k::WEXITED) {
+        Err(ended) => ended,
+        Ok(signal) => panic!("the child stopped by signal {signal}"),
+    }
+}
+
+/// waitid(2) for a child to stop, by which signal, or else to end.
+pub fn stopped_or_ended(pid: u32) -> Result<u32, Ended> {
+    changed(pid, k::WEXITED | k::WSTOPPED)
+}
+
+fn changed(pid: u32, what: u32) -> Result<u32, Ended> {
     // SAFETY: the struct is numbers, for which all zeros are valid.
     let mut info: k::siginfo_t = unsafe { core::mem::zeroed() };
     let at = (&raw mut info).expose_provenance();
-    let wait = [k::P_PID as usize, pid as usize, at, k::WEXITED as usize, 0, 0];
+    let wait = [k::P_PID as usize, pid as usize, at, what as usize, 0, 0];
     // SAFETY: 1. The kernel writes `info`.
     while let Err(errno) = unsafe { sys::syscall(k::__NR_waitid as usize, wait) } {
         assert_eq!(errno, Errno::EINTR);
@@ -254,7 +285,11 @@ pub fn wait_for(pid: u32) -> Ended {
     let head = unsafe { info.__bindgen_anon_1.__bindgen_anon_1 };
     // SAFETY: as above; this is its part for SIGCHLD.
     let status = unsafe { head._sifields._sigchld }._status as u32;
-    if head.si_code == k::CLD_EXITED as i32 { Ended::Exit(status) } else { Ended::Signal(status) }
+    match head.si_code as u32 {
+        k::CLD_EXITED => Err(Ended::Exit(status)),
+        k::CLD_STOPPED | k::CLD_TRAPPED => Ok(status),
+        _ => Err(Ended::Signal(status)),
+    }
 }
 
 /// What `child`, run in a process of its own, writes to standard error, as much as fits in `buf`; and how it ended.

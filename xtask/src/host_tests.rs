@@ -14,7 +14,7 @@ use object::{Object, ObjectSymbol, SymbolKind};
 use crate::build::Built;
 use crate::setup::{Machine, Setup, pinned};
 use crate::test::{Test, Verdict, scratch, seen};
-use crate::{bench, init_tests, process, root, tool_tests};
+use crate::{bench, init_tests, process, root, tool_tests, traced, valgrind};
 
 /// The system calls of a program that does nothing, on x86_64: the price of rt0 before `main`, and the end.
 const CALLS_OF_NOTHING: [&str; 3] = [
@@ -84,6 +84,8 @@ pub fn of_programs<'a>(setup: &Setup, machine: &'a Machine, built: &'a Built) ->
     }
     tests.extend(init_tests::of_init(machine, built));
     tests.extend(tool_tests::of_programs(setup, machine, built));
+    tests.extend(traced::of_programs(setup, machine, built));
+    tests.extend(valgrind::of_programs(setup, machine, built));
     tests
 }
 

@@ -26,6 +26,8 @@ mod setup;
 mod targets;
 mod test;
 mod tool_tests;
+mod traced;
+mod valgrind;
 
 use std::ffi::OsString;
 use std::os::unix::process::CommandExt;

@@ -437,6 +437,18 @@ impl Setup {
         self.tool("gdb", "gdb-minimal", 100)
     }
 
+    /// A command for valgrind: the one on PATH, else the package's, without the script that looks
+    /// for C++'s libraries.
+    pub fn valgrind(&self) -> Result<Command> {
+        if on_path("valgrind").is_some() {
+            return Ok(Command::new("valgrind"));
+        }
+        let unpacked = self.tool("valgrind.bin", "valgrind", 150)?;
+        let mut command = Command::new(unpacked.get_program());
+        command.env("VALGRIND_LIB", self.folder.join("valgrind/usr/libexec/valgrind"));
+        Ok(command)
+    }
+
     /// Go's command: what `RT0_GO` says, or the one on PATH, or in target/setup/go.
     pub fn go(&self) -> Option<PathBuf> {
         let named = std::env::var_os("RT0_GO").map(PathBuf::from);
@@ -535,6 +547,10 @@ pub fn doctor(options: Options) -> Result<ExitCode> {
     println!("rustc-web   {}", state(web.is_some(), "not unpacked; only needed when rustup cannot help"));
     println!("strace      {}", tool("strace", "would be unpacked from Debian's package, for one test"));
     println!("gdb         {}", tool("gdb", "would be unpacked from Debian's package, for the tests of signal frames"));
+    println!(
+        "valgrind    {}",
+        tool("valgrind", "would be unpacked from Debian's package, for the tests under memcheck")
+    );
     println!("go          {}", tool("go", "missing: the tests of profiles leave `go tool pprof` out"));
     println!("cache       {} (may be deleted at any time)", setup.folder.display());
     println!();

@@ -193,8 +193,9 @@ fn run_all(tests: Vec<Test>, report: &mut Report) {
 
 /// What a line of `--list` says about a test.
 #[derive(Debug, Default, PartialEq, Eq)]
-struct Expectation {
-    name: String,
+pub struct Expectation {
+    /// The test.
+    pub name: String,
     /// The exit status that means success.
     exit: i32,
     /// The signal that it must die by.
@@ -208,7 +209,7 @@ struct Expectation {
     /// Descriptors that are closed at its start.
     close: Vec<u32>,
     /// Why it proves nothing under an emulator.
-    native: Option<String>,
+    pub native: Option<String>,
     alone: bool,
     limit: Option<Duration>,
 }
@@ -266,10 +267,9 @@ fn unescape(value: &str) -> String {
     out
 }
 
-/// The command for a test, with nothing of our environment but PATH and `RT0_STRESS_SECONDS`: what it sees is the same
-/// everywhere.
-fn guest_command(machine: &Machine, program: &Path, test: &Expectation) -> Command {
-    let mut inner = machine.command(program);
+/// The command for a test, with nothing of our environment but PATH: what it sees is the same
+/// everywhere. `inner` starts the test program.
+pub fn guest_command(mut inner: Command, test: &Expectation) -> Command {
     inner.arg(&test.name).args(&test.args);
     let mut command = if test.stack.is_none() && test.close.is_empty() {
         inner
@@ -286,34 +286,34 @@ fn guest_command(machine: &Machine, program: &Path, test: &Expectation) -> Comma
         shell
     };
     command.env_clear().env("PATH", std::env::var_os("PATH").unwrap_or_default());
-    let full_speed = machine.qemu().is_none() && machine.target.profile == targets::Profile::Release;
-    if let (true, Some(seconds)) = (full_speed, std::env::var_os(STRESS)) {
-        command.env(STRESS, seconds);
-    }
     command.envs(test.env.iter().map(|(name, value)| (name, value))).current_dir(root());
     command
+}
+
+/// The tests that a program says it has.
+pub fn list(machine: &Machine, program: &Path) -> Result<Vec<Expectation>, String> {
+    let mut command = machine.command(program);
+    let line = process::shell_line(command.arg("--list"));
+    let listed = match process::run(&mut command, LIMIT_QEMU) {
+        Ok(outcome) if outcome.status.success() => Ok(outcome),
+        Ok(outcome) => Err(seen(&outcome, "--list failed")),
+        Err(error) => Err(format!("cannot start: {error}")),
+    };
+    let tests = listed.and_then(|listed| listed.stdout.lines().map(expectation).collect());
+    tests.map_err(|why| format!("{why}\n{line}"))
 }
 
 /// All tests of one program; a program that cannot list them is one failed test.
 fn guest_tests<'a>(machine: &'a Machine, bin: &str, program: &'a Path) -> Vec<Test<'a>> {
     let limit = if machine.qemu().is_some() { LIMIT_QEMU } else { LIMIT_NATIVE };
-    let mut command = machine.command(program);
-    let line = process::shell_line(command.arg("--list"));
-    let failed = |why: String| {
-        let why = format!("{why}\n{line}");
-        vec![Test::new(machine.target.name, format!("{bin}::list"), move || Verdict::Failed(why.clone()))]
-    };
-    let listed = match process::run(&mut command, limit) {
-        Ok(outcome) if outcome.status.success() => outcome,
-        Ok(outcome) => return failed(seen(&outcome, "--list failed")),
-        Err(error) => return failed(format!("cannot start: {error}")),
+    let listed = match list(machine, program) {
+        Ok(listed) => listed,
+        Err(why) => {
+            return vec![Test::new(machine.target.name, format!("{bin}::list"), move || Verdict::Failed(why.clone()))];
+        }
     };
     let mut tests = Vec::new();
-    for line in listed.stdout.lines() {
-        let test = match expectation(line) {
-            Ok(test) => test,
-            Err(error) => return failed(error),
-        };
+    for test in listed {
         let name = format!("{bin}::{}", test.name);
         let alone = test.alone && machine.qemu().is_none();
         let gap_name = name.clone();
@@ -321,7 +321,11 @@ fn guest_tests<'a>(machine: &'a Machine, bin: &str, program: &'a Path) -> Vec<Te
             if let (Some(reason), Some(_)) = (&test.native, machine.qemu()) {
                 return Verdict::Skipped(format!("under qemu: {reason}"));
             }
-            let mut command = guest_command(machine, program, &test);
+            let mut command = guest_command(machine.command(program), &test);
+            let full_speed = machine.qemu().is_none() && machine.target.profile == targets::Profile::Release;
+            if let (true, Some(seconds)) = (full_speed, std::env::var_os(STRESS)) {
+                command.env(STRESS, seconds);
+            }
             let verdict = match process::run(&mut command, test.limit.unwrap_or(limit)) {
                 Ok(outcome) => judge(&outcome, &test),
                 Err(error) => Verdict::Failed(format!("cannot start: {error}")),
@@ -343,7 +347,7 @@ fn guest_tests<'a>(machine: &'a Machine, bin: &str, program: &'a Path) -> Vec<Te
 }
 
 /// Compares what was seen with what was expected.
-fn judge(outcome: &process::Outcome, test: &Expectation) -> Verdict {
+pub fn judge(outcome: &process::Outcome, test: &Expectation) -> Verdict {
     if outcome.timed_out {
         return Verdict::Failed(seen(outcome, &format!("no end after {:.0} s", outcome.time.as_secs_f64())));
     }
@@ -619,10 +623,8 @@ mod tests {
 
     #[test]
     fn limits_and_descriptors_are_set_by_a_line_that_can_be_typed() {
-        let row = &targets::TARGETS[0];
-        let machine = Machine { target: row, core: crate::setup::Core::Prebuilt, runner: crate::setup::Runner::Native };
         let test = expectation("-c\targs=ulimit -s\tstack=100000\tclose=1").expect("a good line");
-        let command = guest_command(&machine, Path::new("/bin/echo"), &test);
+        let command = guest_command(Command::new("/bin/echo"), &test);
         let line = process::shell_line(&command);
         assert!(line.ends_with(r#"sh -c 'ulimit -S -s 98; exec "$0" "$@" 1>&-' /bin/echo -c ulimit -s"#), "{line}");
     }

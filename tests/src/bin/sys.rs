@@ -100,6 +100,26 @@ tests! {
         assert_eq!(call(k::__NR_getpid, [0; 6]), Ok(sys::getpid() as usize));
     }
 
+    /// The struct that rt0 hands to timer_create(2) is of just this size (`const` in sys.rs).
+    fn a_timer_reads_64_bytes_of_its_event() {
+        let page = rt0::cpu::page_size();
+        let memory = rt0::mapping::Mapping::new(2 * page).unwrap();
+        memory.protect(page.., rt0::mapping::Protection::NONE).unwrap();
+        let end = memory.as_ptr().wrapping_add(page);
+        let notify = end.wrapping_sub(64).wrapping_add(size_of::<usize>() + 4).cast::<i32>();
+        // SAFETY: within the first page, which nobody else has; `sigev_notify` follows a pointer
+        // and an int.
+        unsafe { notify.write(k::SIGEV_NONE as i32) };
+        let mut timer = 0i32;
+        let at = (&raw mut timer).expose_provenance();
+        let create = |event: *mut u8| {
+            call(k::__NR_timer_create, [k::CLOCK_MONOTONIC as usize, event.expose_provenance(), at, 0, 0, 0])
+        };
+        assert_eq!(create(end.wrapping_sub(64)), Ok(0));
+        assert_eq!(call(k::__NR_timer_delete, [timer as usize, 0, 0, 0, 0, 0]), Ok(0));
+        assert_eq!(create(end.wrapping_sub(60)), Err(Errno::EFAULT));
+    }
+
     fn a_null_path_is_efault() {
         let here = k::AT_FDCWD as isize as usize;
         assert_eq!(call(k::__NR_openat, [here, null::<u8>().addr(), 0, 0, 0, 0]), Err(Errno::EFAULT));
