@@ -182,7 +182,7 @@ impl Arch for Cpu {
                 nr = const k::__NR_clone,
             )
         }
-        // SAFETY: 1. to 3. are our caller's.
+        // SAFETY: 1. to 4. are our caller's.
         unsafe { clone(args, crate::sys::rust_clone) }
     }
 

@@ -241,7 +241,7 @@ impl Arch for Cpu {
         unsafe { asm!("mov {:x}, gs", out(reg) selector, options(nomem, nostack, preserves_flags)) };
         // The child inherits our selector, so its descriptor goes into the same entry, of its own part of the GDT.
         let tls = descriptor(u32::from(selector >> 3), args.tls);
-        // SAFETY: 1. to 3. are our caller's; the kernel reads `tls` before it returns here.
+        // SAFETY: 1. to 4. are our caller's; the kernel reads `tls` before it returns here.
         unsafe { clone(args, &tls) }
     }
 

@@ -46,6 +46,11 @@
 //! 6. **A clock's time, random bytes**: [`time`], [`random`] → [`vdso`], which looked the function up in the kernel's
 //!    image when it was first needed → the function, without a system call; where there is none, the call.
 //!
+//! 7. **A program**: [`process::Command`] lays arguments, environment and a stack into one mapping,
+//!    blocks signals and clones → the child, in the parent's memory, becomes what was asked for and
+//!    executes the program → the parent goes on, with what execve(2) said. The numbered properties are
+//!    in [`process`].
+//!
 //! # Features
 //!
 //! `panic-handler` (default): the `#[panic_handler]`, which prints and ends with 101. Without it, bring your own.

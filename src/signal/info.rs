@@ -10,7 +10,7 @@ use static_assertions::{assert_eq_size, assert_impl_all, assert_not_impl_any};
 use super::Signal;
 use crate::arch::{Arch, Cpu};
 
-/// What the kernel says about a signal: siginfo_t. [`wait`](super::wait) returns one.
+/// What the kernel says about a signal: siginfo_t. [`wait`](super::wait()) returns one.
 #[repr(transparent)]
 #[derive(Clone, Copy)]
 pub struct Siginfo(k::siginfo_t);

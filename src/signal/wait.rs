@@ -1,25 +1,4 @@
 //! Waiting for signals: sigwaitinfo(2), sigpending(2), sigsuspend(2).
-//!
-//! A signal that is to be waited for must be blocked on every thread, else it may be delivered to
-//! one that does not wait. A thread starts with the mask of the thread that spawned it: so block
-//! the set on the main thread before the first [`spawn`](crate::thread::spawn), and the whole
-//! process has it blocked. A child process has it not: [`Command`](crate::process::Command) starts
-//! programs with no signal blocked.
-//!
-//! ```ignore
-//! let set = SigSet::from_iter([Signal::SIGTERM, Signal::SIGCHLD]);
-//! signal::mask(How::Block, &set); // Before the first thread.
-//! loop {
-//!     match signal::wait(&set) {
-//!         Ok(info) if info.number() == Signal::SIGTERM.raw() as i32 => break,
-//!         Ok(_) => while let Ok(Some((pid, status))) = process::try_wait_any() { … },
-//!         Err(_) => {} // EINTR: look again.
-//!     }
-//! }
-//! ```
-//!
-//! Two signals of one kind that come before the first is taken are one (but for real-time signals,
-//! from 34 on): after a SIGCHLD look for children until there is none.
 
 use core::time::Duration;
 
@@ -29,7 +8,30 @@ use crate::sys::{self, Timespec};
 use crate::time::Instant;
 
 /// Takes a pending signal of `set`, or waits for one: what the kernel says about it. Its handler
-/// does not run.
+/// does not run. sigwaitinfo(2)
+///
+/// The signal must be blocked on every thread, else it may be delivered to one that does not wait.
+/// A thread starts with the mask of the thread that spawned it: block the set on the main thread
+/// before the first [`spawn`](crate::thread::spawn), and all threads have it blocked. Programs that
+/// [`Command`](crate::process::Command) starts have no signal blocked. `examples/init.rs` is a
+/// program that does so.
+///
+/// ```ignore
+/// let set = SigSet::from_iter([Signal::SIGTERM, Signal::SIGCHLD]);
+/// signal::mask(How::Block, &set); // Before the first thread.
+/// loop {
+///     match signal::wait(&set) {
+///         Ok(info) if info.number() == Signal::SIGTERM.raw() as i32 => break,
+///         Ok(_) => while let Ok(Some((pid, status))) = process::try_wait_any() {
+///             println!("{pid}: {status}");
+///         },
+///         Err(_) => {} // EINTR: look again.
+///     }
+/// }
+/// ```
+///
+/// Two signals of one number that come before the first is taken are one, but for real-time signals
+/// (from 34 on): so after a SIGCHLD look for children until there is none.
 ///
 /// `EINTR`: a handler of another signal ran, or
 /// [`Thread::interrupt`](crate::thread::Thread::interrupt).

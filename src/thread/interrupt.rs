@@ -73,6 +73,10 @@ impl Thread {
     /// nobody anything. Calls that signal(7) lists as restarted always, as read(2) of a file on a disk, and rt0's own
     /// waits (locks, sleeping, parking, [`io`](crate::io)) go on.
     ///
+    /// So it also wakes a thread that blocks in a call of a foreign library, such as a poller's, if
+    /// that returns on `EINTR`. A poller of the program's own is better woken by an
+    /// [`EventFd`](crate::io::EventFd) among its descriptors: that is never missed.
+    ///
     /// May be called in a handler. Errors: `ESRCH`, the thread has ended; `EAGAIN`, as many signals are on their way
     /// as `RLIMIT_SIGPENDING` allows this user; `EOPNOTSUPP`, an emulator without the signal.
     pub fn interrupt(&self) -> Result<Generation> {

@@ -198,7 +198,7 @@ rt0_tests::tests! {
             (me.descriptors(&no_number), Errno::EBADF),
         ];
         for (command, errno) in &cases {
-            leaves_nothing(|| assert_eq!(command.spawn().err(), Some(*errno), "{command:?}"));
+            leaves_nothing(|| assert_eq!(command.spawn().err(), Some(*errno)));
         }
     }
 
