@@ -73,22 +73,23 @@ pub fn run(env: Env, tests: &[Test]) -> i32 {
     0
 }
 
-/// How often to do what proves more the more often it is done: so many times natively, and a twentieth of that under an
-/// emulator, where all takes longer and none of rt0's own code runs otherwise for it.
+/// How often to do what proves more the more often it is done: so many times natively, and a
+/// twentieth of that where all takes longer and none of rt0's own code runs otherwise for it.
 pub fn often(times: usize) -> usize {
-    if emulated() { times.div_ceil(20) } else { times }
+    if slow() { times.div_ceil(20) } else { times }
 }
 
 /// How many threads show that nothing stays of any. qemu takes up to 5 ms for one of ARM's.
 pub fn thousands() -> usize {
-    if emulated() { 100 } else { 10_000 }
+    if slow() { 100 } else { 10_000 }
 }
 
-/// How long a test goes on that lets everything happen at once: a second (under an emulator, a sixth), or as many as
-/// `RT0_STRESS_SECONDS` says. What must have happened meanwhile is waited for, however long that takes.
+/// How long a test goes on that lets everything happen at once: a second (where all is slow, a
+/// sixth), or as many as `RT0_STRESS_SECONDS` says. What must have happened meanwhile is waited
+/// for, however long that takes.
 pub fn stress_time(env: Env) -> Duration {
     let seconds = env.var("RT0_STRESS_SECONDS").and_then(|seconds| seconds.to_str().ok()?.parse().ok());
-    seconds.map_or(Duration::from_millis(if emulated() { 160 } else { 1000 }), Duration::from_secs)
+    seconds.map_or(Duration::from_millis(if slow() { 160 } else { 1000 }), Duration::from_secs)
 }
 
 /// Where the vDSO's image lies; empty where there is none. Its length is that of most: 16 KiB, and nothing that runs is
@@ -236,6 +237,10 @@ pub fn wait_until_asleep(tid: u32) {
 }
 
 /// fork(2), where only this thread is: 0 in the child, which must not return from the test.
+///
+/// Which of the two a process is, it learns from its own number: SPARC's kernel gives the child its
+/// parent's as the result of clone(2), and a second result beside it.
+/// (arch/sparc/kernel/process_64.c)
 pub fn fork() -> Result<u32, Errno> {
     // clone(2) is everywhere, but on s390x its first two arguments change places.
     let mut names = [[0u8; 65]; 6]; // struct new_utsname
@@ -246,8 +251,10 @@ pub fn fork() -> Result<u32, Errno> {
     if names[4].starts_with(b"s390x\0") {
         core::mem::swap(&mut flags, &mut stack);
     }
+    let parent = sys::getpid();
     // SAFETY: 1. The child has a copy of everything.
-    unsafe { sys::syscall(k::__NR_clone as usize, [flags, stack, 0, 0, 0, 0]) }.map(|pid| pid as u32)
+    let pid = unsafe { sys::syscall(k::__NR_clone as usize, [flags, stack, 0, 0, 0, 0]) }?;
+    Ok(if sys::getpid() == parent { pid as u32 } else { 0 })
 }
 
 /// How a child ended.
@@ -319,7 +326,17 @@ pub fn stderr_of(child: impl FnOnce(), buf: &mut [u8]) -> (&str, Ended) {
     (text.find("qemu: uncaught target signal").map_or(text, |at| &text[..at]), wait_for(pid))
 }
 
-/// Whether this process runs under an emulator, which shows its own file where it does not pretend.
+/// Whether instructions take many times as long as on a processor: under an emulator of programs,
+/// and on a real kernel under an emulator of machines, where the first process says so by a file.
+pub fn slow() -> bool {
+    let args = [k::AT_FDCWD as isize as usize, c"/slow".as_ptr().expose_provenance(), 0, 0, 0, 0];
+    // SAFETY: 1. The kernel reads the path.
+    let marked = unsafe { sys::syscall(k::__NR_faccessat as usize, args) };
+    marked.is_ok() || emulated()
+}
+
+/// Whether what answers this process's calls is an emulator, which shows its own file where it does
+/// not pretend.
 pub fn emulated() -> bool {
     let link = |path: &CStr, buf: &mut [u8]| {
         let [path, out] = [path.as_ptr().expose_provenance(), buf.as_mut_ptr().expose_provenance()];

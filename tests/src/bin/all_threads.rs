@@ -15,7 +15,7 @@ use rt0::thread::{Builder, JoinHandle, spawn};
 use rt0::{Errno, futex, println, sys, thread};
 use rt0_tests::files::{empty, own_mounts};
 use rt0_tests::seccomp::{filter_calls, need_filters};
-use rt0_tests::{emulated, mappings, often, skip, stress_time, tests, wait_until};
+use rt0_tests::{mappings, often, skip, slow, stress_time, tests, wait_until};
 
 const KEEPCAPS: [usize; 2] = [prctl::PR_SET_KEEPCAPS as usize, prctl::PR_GET_KEEPCAPS as usize];
 
@@ -146,7 +146,7 @@ tests! {
             }
             assert_eq!(sleepers.end(), [1; N]);
         }
-        if emulated() { all::<100>() } else { all::<1000>() }
+        if slow() { all::<100>() } else { all::<1000>() }
     }
 
     /// Threads come and go between the calls, and each that is there has what the last one set.

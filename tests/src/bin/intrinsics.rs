@@ -5,7 +5,7 @@
 use core::ffi::{c_char, c_int, c_void};
 use core::hint::black_box;
 
-use rt0_tests::{emulated, tests};
+use rt0_tests::{slow, tests};
 
 unsafe extern "C" {
     fn memcpy(to: *mut c_void, from: *const c_void, len: usize) -> *mut c_void;
@@ -27,7 +27,7 @@ fn pattern() -> [u8; ROOM] {
 
 /// Where it takes long, only each fifth of the offsets, with each length other ones.
 fn step() -> usize {
-    if emulated() || cfg!(debug_assertions) { 5 } else { 1 }
+    if slow() || cfg!(debug_assertions) { 5 } else { 1 }
 }
 
 fn at(buf: &mut [u8; ROOM], offset: usize) -> *mut c_void {

@@ -104,14 +104,18 @@ tests! {
 
     fn other_faults_die_without_a_line() {
         let mut buf = [0; 512];
-        for address in [0, 8, usize::MAX - 100] {
-            let (text, ended) = stderr_of(|| {
+        // An address that only the kernel may use is on some machines an address error.
+        for (address, signals) in [(0, [k::SIGSEGV; 2]), (8, [k::SIGSEGV; 2]), (usize::MAX - 100, [k::SIGSEGV, k::SIGBUS])] {
+            let expected = |(text, ended): (&str, Ended)| {
+                text.is_empty() && matches!(ended, Ended::Signal(signal) if signals.contains(&signal))
+            };
+            let seen = stderr_of(|| {
                 report_overflows().unwrap();
                 fault_at(address);
             }, &mut buf);
-            assert_eq!((text, ended), ("", Ended::Signal(k::SIGSEGV)));
-            let (text, ended) = stderr_of(|| spawn(move || fault_at(address)).unwrap().join(), &mut buf);
-            assert_eq!((text, ended), ("", Ended::Signal(k::SIGSEGV)));
+            assert!(expected(seen), "{address:#x}");
+            let seen = stderr_of(|| spawn(move || fault_at(address)).unwrap().join(), &mut buf);
+            assert!(expected(seen), "{address:#x}, on a thread");
         }
     }
 

@@ -16,7 +16,7 @@ use rt0::time::{ClockId, Instant};
 use rt0::{Errno, all_threads, println, signal, sys, thread, vdso};
 use rt0_tests::seccomp::filter_calls;
 use rt0_tests::{
-    emulated, mappings, often, read_file, skip, stress_time, tests, vdso_image, wait_until, wait_until_asleep,
+    emulated, mappings, often, read_file, skip, slow, stress_time, tests, vdso_image, wait_until, wait_until_asleep,
 };
 
 const HZ: u32 = 100;
@@ -159,6 +159,12 @@ fn burn_until(mut is_enough: impl FnMut(Sample<'_>) -> bool) {
     panic!("twenty seconds of CPU time and not enough samples");
 }
 
+/// By how much two clocks of processor time may differ in so many microseconds, where an emulator's
+/// machine is put off while its host has other work: the kernel counts that time by one of them only.
+fn lost(spent: u64) -> u64 {
+    spent / 2 + 40_000
+}
+
 /// Whether this program has a chain of frames to follow: its own code was compiled so, and the machine has one.
 fn has_frames() -> bool {
     start(1000).unwrap();
@@ -209,7 +215,7 @@ tests! {
         static SPENT: AtomicU32 = AtomicU32::new(0);
         start(HZ).unwrap();
         let tid = sys::gettid();
-        for _ in 0..if emulated() { 150 } else { 1000 } {
+        for _ in 0..if slow() { 150 } else { 1000 } {
             thread::spawn(|| {
                 burn(1000);
                 SPENT.fetch_add(thread_time() as u32, Relaxed);
@@ -346,7 +352,8 @@ tests! {
         println!("{threads:?}: {weights:?}; {of_others}");
         for ((_, spent), weight) in threads.into_iter().zip(weights) {
             // Beside what they computed there is their start, and a tick or two more or less.
-            assert!((weight * PERIOD).abs_diff(spent) <= 30_000 + 2 * PERIOD, "{weight} samples in {spent} us");
+            let slack = 30_000 + 2 * PERIOD + if slow() { lost(spent) } else { 0 };
+            assert!((weight * PERIOD).abs_diff(spent) <= slack, "{weight} samples in {spent} us");
         }
         assert!((1..200).contains(&of_others));
     }
@@ -377,7 +384,9 @@ tests! {
         };
         stop();
         let sampled = total() * PERIOD;
-        assert!(sampled <= spent + 2 * PERIOD, "{sampled} us sampled, {spent} us spent");
+        // A timer that still counted would make it twice as much.
+        let slack = 2 * PERIOD + if slow() { lost(spent) } else { 0 };
+        assert!(sampled <= spent + slack, "{sampled} us sampled, {spent} us spent");
     }
 
     fn what_a_program_sends_is_no_tick_and_harms_nobody() {
@@ -400,7 +409,8 @@ tests! {
         burn(20_000); // The next tick brings them, or the end.
         stop();
         let sampled = total();
-        assert!((14..=22).contains(&sampled), "{sampled}");
+        let most = 22 + if slow() { lost(170_000) / PERIOD } else { 0 };
+        assert!((14..=most).contains(&sampled), "{sampled}");
     }
 
     fn only_one_drains() {
@@ -434,8 +444,11 @@ tests! {
             all >= 40
         });
         stop();
+        if slow() && inside == 0 {
+            skip("this emulator lets a timer expire only where the program makes a call");
+        }
         // The rest is in getrusage(2), where an emulator spends more.
-        assert!(inside * if emulated() { 20 } else { 4 } > all, "{inside} of {all}");
+        assert!(inside * if slow() { 20 } else { 4 } > all, "{inside} of {all}");
     }
 
     fn a_stack_leads_from_the_inside_out_on_main_and_elsewhere() {
@@ -503,7 +516,7 @@ tests! {
         };
         let counts = [check.clone()(), thread::Builder::new().stack_size(0).spawn(check).unwrap().join()];
         println!("samples in the vDSO, with their caller: {counts:?}");
-        if emulated() && counts.iter().any(|(inside, _)| *inside == 0) {
+        if slow() && counts.iter().any(|(inside, _)| *inside == 0) {
             skip("no tick of this emulator's comes within the vDSO");
         }
         assert!(counts.iter().all(|(inside, _)| *inside > 0));

@@ -603,12 +603,13 @@ fn skip_because(errno: Errno, what: &str) -> ! {
 }
 
 /// The hexadecimal number after `name` in /proc/thread-self/status.
+/// A set of signals as /proc shows it, the first 64: MIPS has 128.
 fn status_line(name: &str) -> u64 {
     let mut buf = [0; 4096];
     let status = read_file(c"/proc/thread-self/status", &mut buf).unwrap();
     let text = core::str::from_utf8(status).unwrap();
     let line = text.lines().find_map(|line| line.strip_prefix(name)).unwrap();
-    u64::from_str_radix(line.trim(), 16).unwrap()
+    u128::from_str_radix(line.trim(), 16).unwrap() as u64
 }
 
 fn map_page(prot: u32) -> *mut u8 {

@@ -16,7 +16,7 @@ use rt0::time::{ClockId, Instant, SystemTime};
 use rt0::vdso::{InUse, in_use, turn_off, turn_off_if_asked};
 use rt0::{Env, Errno, println, thread};
 use rt0_tests::seccomp::{Verdict, filter};
-use rt0_tests::{alarm_every, emulated, often, skip, tests, vdso_image};
+use rt0_tests::{alarm_every, often, skip, slow, tests, vdso_image};
 
 const NOTHING: InUse = InUse { clock_gettime: false, getrandom: false };
 
@@ -170,8 +170,8 @@ tests! {
         });
         // SAFETY: 1. Clocks and atomics only.
         unsafe { sigaction(Signal::SIGALRM, action) }.unwrap();
-        let may_miss_it = emulated() || !in_use().clock_gettime;
-        alarm_every(Duration::from_micros(if emulated() { 2000 } else { 200 }));
+        let may_miss_it = slow() || !in_use().clock_gettime;
+        alarm_every(Duration::from_micros(if slow() { 2000 } else { 200 }));
         let mut last = Instant::now();
         let end = last + Duration::from_secs(20);
         let mut reads = 0;
