@@ -15,6 +15,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result};
 use serde_json::Value;
 
+use crate::kernel::INIT;
 use crate::setup::{Core, Machine, Setup, pinned};
 use crate::targets::{Profile, Target};
 use crate::{process, root, say};
@@ -26,6 +27,8 @@ pub enum What<'a> {
     Example(&'a str),
     /// All test programs and all examples.
     Everything,
+    /// These test programs and no example.
+    Programs(&'a [String]),
 }
 
 /// A program that cargo made.
@@ -88,6 +91,10 @@ fn cargo(linker: &Path, core: &Core, profile: Profile, machines: &[&Machine], wh
         What::Example(name) => command.args(["--package", "rt0", "--example", name]),
         What::Everything => {
             command.args(["--keep-going", "--package", "rt0", "--package", "rt0-tests", "--bins", "--examples"])
+        }
+        What::Programs(names) => {
+            let names = names.iter().flat_map(|name| ["--bin", name]);
+            command.args(["--keep-going", "--package", "rt0-tests"]).args(names)
         }
     };
     let targets: Vec<_> = machines.iter().map(|machine| machine.target).collect();
@@ -222,13 +229,22 @@ fn missing(programs: &[Program], machine: &str, what: What) -> Vec<String> {
     let examples = match what {
         What::Example(name) => vec![name.to_string()],
         What::Everything => sources(&root().join("examples")),
+        What::Programs(_) => Vec::new(),
     };
     let tests = match what {
         What::Example(_) => Vec::new(),
-        What::Everything => sources(&root().join("tests/src/bin")),
+        What::Everything => test_programs(),
+        What::Programs(names) => names.to_vec(),
     };
     let examples = examples.into_iter().filter(|name| !there(name, true));
     examples.chain(tests.into_iter().filter(|name| !there(name, false))).collect()
+}
+
+/// The names of all test programs, and of the one that starts them in a guest.
+pub fn test_programs() -> Vec<String> {
+    let mut names = sources(&root().join("tests/src/bin"));
+    names.push(INIT.to_string());
+    names
 }
 
 /// The names of the programs whose source is a file of this folder, in order.

@@ -7,6 +7,7 @@
 //! - `targets.rs`: the table of machines.
 //! - `test.rs`: the test run: list, run, report; `host_tests.rs`: tests that look at whole programs from outside,
 //!   `tool_tests.rs`: those that take other people's tools for it.
+//! - `kernel.rs`, `kernel/`: tests on real kernels under qemu-system.
 //! - `bench.rs`, `bench/`: what rt0 costs, beside others.
 //! - `check.rs`: the rules of this repository that a command can hold.
 //! - `build.rs`: one cargo call for many machines; `elf.rs`: the facts that must hold for what was built.
@@ -20,6 +21,7 @@ mod check;
 mod elf;
 mod host_tests;
 mod init_tests;
+mod kernel;
 mod packages;
 mod process;
 mod setup;
@@ -99,17 +101,21 @@ enum Task {
         #[arg(long, default_value = "native")]
         target: String,
     },
+    /// Boots a real kernel under qemu-system with an example as its first and only process, on this
+    /// terminal
+    Boot {
+        /// A file name of examples/ without `.rs`
+        #[arg(default_value = "tour")]
+        example: String,
+        /// Short name, or MACHINE@VERSION for one of its kernels, as in `aarch64@6.12`
+        #[arg(long, default_value = "x86_64")]
+        target: String,
+    },
     /// Runs the tests, on all machines unless some are named
     ///
     /// RT0_STRESS_SECONDS=N lets the tests in which everything happens at once go on for so long, natively and in
     /// release, instead of one second.
-    Test {
-        /// Short name, triple, `native` or `all`; may be given several times
-        #[arg(long)]
-        target: Vec<String>,
-        /// Only tests whose full name (`mips::futex::wake_wakes_one`) contains this
-        filter: Option<String>,
-    },
+    Test(test::Choices),
     /// Measures what rt0 costs, beside std, parking_lot and the bare kernel, on the machine that this runs on
     Bench(bench::Choices),
     /// Checks the rules of this repository: format, lints, layers, docs
@@ -143,7 +149,12 @@ fn execute(cli: Cli) -> Result<ExitCode> {
             println!("{}", program.display());
             Ok(ExitCode::SUCCESS)
         }
-        Task::Test { target, filter } => test::run(cli.options, &target, filter.as_deref()),
+        Task::Boot { example, target } => {
+            let guest = kernel::boot::guest(&Setup::new(cli.options.clone())?, &target)?;
+            let (_, program) = build_example(cli.options.clone(), &example, guest.row.machine)?;
+            kernel::boot::run(&Setup::new(cli.options)?, &guest, &program)
+        }
+        Task::Test(choices) => test::run(cli.options, &choices),
         Task::Bench(choices) => bench::run(cli.options, choices),
         Task::Check => check::run(cli.options),
         Task::Doctor => setup::doctor(cli.options),

@@ -22,9 +22,12 @@ const FORMAT: u32 = 1;
 const LIMIT: Duration = Duration::from_secs(15 * 60);
 
 /// An apt with its own lists and cache.
+#[derive(Debug)]
 pub struct Apt {
     folder: PathBuf,
     config: PathBuf,
+    /// Of the machine's own release.
+    codename: String,
     /// Whether all package lists could be fetched.
     complete: bool,
 }
@@ -39,17 +42,46 @@ impl Apt {
         if sources.is_empty() {
             bail!("the sources in /etc/apt name no suite of {codename}; add one, or install the packages by hand");
         }
-        let folder = setup.join("apt");
+        say!("package lists for {codename}: by apt");
+        Apt::with(setup, &setup.join("apt"), &codename, &sources, "")
+    }
+
+    /// An apt for the packages of another architecture and suite of the machine's own mirror. It
+    /// knows of no package that is installed.
+    pub fn foreign(setup: &Path, architecture: &str, suite: &str) -> Result<Apt> {
+        checked(Command::new("apt-get").arg("--version"))?;
+        let release = fs::read_to_string("/etc/os-release").unwrap_or_default();
+        let codename = os_field(&release, "VERSION_CODENAME").context("/etc/os-release has no VERSION_CODENAME")?;
+        let sources = foreign_source(&machine_sources()?, &codename, suite);
+        let sources = sources.with_context(|| format!("the sources in /etc/apt name no mirror of {codename}"))?;
+        let folder = setup.join("apt").join(format!("{architecture}-{suite}"));
+        let more = format!(
+            "APT::Architecture \"{architecture}\";\n#clear APT::Architectures;\nAPT::Architectures {{ \
+             \"{architecture}\"; }};\nDir::State::status \"{}/status\";\nAcquire::GzipIndexes \"true\";\n",
+            folder.display()
+        );
+        say!("package lists of {suite} for {architecture}: by apt");
+        let apt = Apt::with(setup, &folder, &codename, &sources, &more)?;
+        if !apt.complete {
+            bail!(
+                "no package lists of {suite} for {architecture} (see above): is there a network, and on the mirror that suite?"
+            );
+        }
+        Ok(apt)
+    }
+
+    /// The folder of an apt, with its configuration and the newest lists.
+    fn with(setup: &Path, folder: &Path, codename: &str, sources: &str, more: &str) -> Result<Apt> {
         check_room(setup, 100)?; // On a full disk apt neither ends nor says so.
         for part in ["lists/partial", "cache/archives/partial", "sources", "empty"] {
-            fs::create_dir_all(folder.join(part)).with_context(|| no_room(&folder))?;
+            fs::create_dir_all(folder.join(part)).with_context(|| no_room(folder))?;
         }
         let config = folder.join("apt.conf");
         fs::write(folder.join("sources/rt0.sources"), sources)?;
         fs::write(folder.join("sources.list"), "")?;
-        fs::write(&config, configuration(&folder))?;
-        let mut apt = Apt { folder, config, complete: true };
-        say!("package lists for {codename}: by apt, into {}", apt.folder.join("lists").display());
+        fs::write(folder.join("status"), "")?;
+        fs::write(&config, configuration(folder) + more)?;
+        let mut apt = Apt { folder: folder.to_path_buf(), config, codename: codename.to_string(), complete: true };
         // A source without backports, or one that is down, is an error for apt; what counts is what can be had then.
         if let Err(error) = apt.run("apt-get", &["update", "-q", "--error-on=any"]) {
             say!("going on without some package lists: {error:#}");
@@ -72,6 +104,43 @@ impl Apt {
         Ok(versions)
     }
 
+    /// The names of all packages that a regular expression describes.
+    pub fn search(&self, pattern: &str) -> Result<Vec<String>> {
+        let lines = self.run("apt-cache", &["search", "--names-only", pattern])?;
+        Ok(lines.lines().filter_map(|line| line.split_whitespace().next()).map(str::to_string).collect())
+    }
+
+    /// Downloads one package, without what it needs, and unpacks the files that `patterns` of tar's
+    /// describe to `folder`. apt compares it with the hash that the signed lists give.
+    pub fn extract(&self, package: &str, patterns: &[&str], folder: &Path, megabytes: u64) -> Result<()> {
+        check_room(&self.folder, megabytes)?;
+        let archives = self.folder.join("cache/download");
+        let _ = fs::remove_dir_all(&archives); // What an earlier, interrupted run left.
+        fs::create_dir_all(&archives).with_context(|| no_room(&archives))?;
+        let mut download = Command::new("apt-get");
+        download.arg("-c").arg(&self.config).args(["download", "-q", package]).env("LC_ALL", "C");
+        checked(download.current_dir(&archives))?;
+        let archive = fs::read_dir(&archives)?.flatten().map(|entry| entry.path());
+        let archive = archive.into_iter().find(|path| path.extension().is_some_and(|e| e == "deb"));
+        let archive = archive.with_context(|| format!("apt downloaded nothing for {package}"))?;
+        fs::create_dir_all(folder).with_context(|| no_room(folder))?;
+        let mut unpack = Command::new("sh");
+        unpack.args([
+            "-c",
+            r#"deb=$1 to=$2; shift 2; dpkg-deb --fsys-tarfile "$deb" | tar -x -C "$to" --wildcards "$@""#,
+        ]);
+        unpack.arg("unpack").arg(&archive).arg(folder).args(patterns);
+        checked(&mut unpack).with_context(|| no_room(folder))?;
+        Ok(fs::remove_dir_all(&archives)?)
+    }
+
+    /// Removes the lists and whatever else it has. The next [`Apt::foreign`] fetches them anew.
+    pub fn remove(self) {
+        if let Err(error) = fs::remove_dir_all(&self.folder) {
+            say!("{} is left: {error}", self.folder.display());
+        }
+    }
+
     /// Whether the package needs no other: the mark of Debian's static emulators among those of the same name.
     pub fn stands_alone(&self, package: &str, version: &str) -> Result<bool> {
         let record = self.run("apt-cache", &["show", &format!("{package}={version}")])?;
@@ -82,12 +151,28 @@ impl Apt {
     ///
     /// The folder appears at the end and complete, or not at all. `stamp` says what is in it.
     pub fn unpack(&self, packages: &[String], target: &Path, megabytes: u64, stamp: &Stamp) -> Result<()> {
+        self.unpack_part(packages, target, megabytes, stamp, &|_| {})
+    }
+
+    /// The same; `prune` is called after each package, on the folder as it is then.
+    pub fn unpack_part(
+        &self,
+        packages: &[String],
+        target: &Path,
+        megabytes: u64,
+        stamp: &Stamp,
+        prune: &dyn Fn(&Path),
+    ) -> Result<()> {
         let parent = target.parent().context("a folder in the cache")?;
         check_room(parent, megabytes)?;
         let archives = self.folder.join("cache/archives");
         let _ = fs::remove_dir_all(&archives); // What an earlier, interrupted run left is not what we are asking for.
         fs::create_dir_all(archives.join("partial"))?;
         let mut words = vec!["install", "--download-only", "--reinstall", "-y", "-q"];
+        // What a package of the backports needs is to come from there too, where it must.
+        let backports =
+            packages.iter().any(|package| package.contains("~bpo")).then(|| format!("{}-backports", self.codename));
+        words.extend(backports.iter().flat_map(|suite| ["-t", suite]));
         words.extend(packages.iter().map(String::as_str));
         self.run("apt-get", &words)?;
 
@@ -103,12 +188,13 @@ impl Apt {
                 count += 1;
                 checked(Command::new("dpkg").arg("-x").arg(&archive).arg(&partial)).with_context(|| no_room(target))?;
                 fs::remove_file(&archive)?;
+                prune(&partial);
             }
         }
         if count == 0 {
             bail!("apt downloaded nothing for {}", packages.join(" "));
         }
-        fs::write(partial.join(STAMP), stamp.text())?;
+        stamp.write(&partial)?;
         if target.exists() {
             fs::remove_dir_all(target)?;
         }
@@ -149,6 +235,11 @@ impl Stamp {
         &self.0
     }
 
+    /// Puts it into the folder.
+    pub fn write(&self, folder: &Path) -> Result<()> {
+        fs::write(folder.join(STAMP), self.text()).with_context(|| no_room(folder))
+    }
+
     /// Whether `folder` was unpacked on this release in this format; `Some` is what it holds.
     pub fn contents(folder: &Path) -> Option<String> {
         let text = fs::read_to_string(folder.join(STAMP)).ok()?;
@@ -159,8 +250,13 @@ impl Stamp {
 
 /// Runs a command with a generous limit; an error carries what it said.
 pub fn checked(command: &mut Command) -> Result<String> {
+    checked_within(command, LIMIT)
+}
+
+/// The same with a limit of its own.
+pub fn checked_within(command: &mut Command, limit: Duration) -> Result<String> {
     let line = process::shell_line(command);
-    let outcome = process::run(command, LIMIT).map_err(|e| match e.kind() {
+    let outcome = process::run(command, limit).map_err(|e| match e.kind() {
         std::io::ErrorKind::NotFound => anyhow!("{} is not on this machine", command.get_program().to_string_lossy()),
         _ => anyhow!("cannot start `{line}`: {e}"),
     })?;
@@ -297,6 +393,23 @@ fn private_sources(stanzas: &str, codename: &str) -> String {
     out
 }
 
+/// The machine's own stanza for the distribution, with another suite in it. Debian's keys sign all
+/// suites of a mirror.
+fn foreign_source(stanzas: &str, codename: &str, suite: &str) -> Option<String> {
+    let own = private_sources(stanzas, codename);
+    let stanza = own.split("\n\n").find(|stanza| {
+        let suites = stanza.lines().find_map(|line| line.strip_prefix("Suites:")).unwrap_or_default();
+        suites.split_whitespace().any(|name| name == codename)
+    })?;
+    let line = |line: &str| match line.split_once(':') {
+        Some(("Suites", _)) => format!("Suites: {suite}\n"),
+        Some(("Components", _)) => "Components: main\n".to_string(),
+        Some(("Architectures", _)) => String::new(), // The machine's own; here another is asked for.
+        _ => format!("{line}\n"),
+    };
+    Some(stanza.lines().map(line).collect())
+}
+
 /// The upstream part of a Debian version as numbers: `1:10.0.2+ds-2` is 10, 0, 2.
 pub fn upstream(version: &str) -> (u32, u32, u32) {
     let version = version.split_once(':').map_or(version, |(_, rest)| rest);
@@ -333,6 +446,17 @@ mod tests {
         assert!(ours.contains("Suites: bookworm bookworm-updates bookworm-backports\n"), "{ours}");
         assert!(ours.contains("Signed-By:\n -----BEGIN\n .\n"), "{ours}");
         assert!(!ours.contains("other"), "{ours}");
+    }
+
+    #[test]
+    fn another_suite_comes_from_the_mirror_and_with_the_keys_of_the_machines_own() {
+        let stanzas = "Types: deb\nURIs: http://other\nSuites: bookworm-security\nComponents: main\n\n\
+                       Types: deb\nURIs: http://mirror/debian\nSuites: bookworm bookworm-updates\n\
+                       Components: main contrib\nArchitectures: amd64\nSigned-By: /k.gpg\n";
+        let ours = foreign_source(stanzas, "bookworm", "sid").expect("there is a mirror");
+        let expected = "Types: deb\nURIs: http://mirror/debian\nSuites: sid\nComponents: main\nSigned-By: /k.gpg\n";
+        assert_eq!(ours, expected);
+        assert_eq!(foreign_source(stanzas, "trixie", "sid"), None);
     }
 
     #[test]

@@ -26,7 +26,7 @@ use crate::{Options, Place, elf, process, root, say};
 
 /// The oldest qemu that the tests are known to pass under, and the first that emulates enough to be the default.
 const QEMU_OLDEST: Version = Version((7, 2, 0));
-const QEMU_GOOD: Version = Version((10, 0, 0));
+pub const QEMU_GOOD: Version = Version((10, 0, 0));
 
 /// What helps when no emulator can be had.
 const QEMU_MEND: &str = "a qemu-user of 7.2 or newer on PATH, or in the folder that `--qemu` names, mends it \
@@ -137,7 +137,7 @@ pub struct Setup {
     /// The pinned toolchain.
     pub rust: Rust,
     /// target/setup
-    folder: PathBuf,
+    pub folder: PathBuf,
     rust_src: OnceCell<Result<(), String>>,
     debian: OnceCell<Result<PathBuf, String>>,
     apt: OnceCell<Result<Apt, String>>,
@@ -206,11 +206,7 @@ impl Setup {
 
     /// Gets the machines ready. One that cannot be is an error of its own and does not keep the others back.
     pub fn machines(&self, targets: &[&'static Target]) -> Vec<(&'static Target, Result<Machine>)> {
-        // Two runs at once would unpack into each other's folders.
-        let lock = File::create(self.folder.join("lock")).and_then(|file| file.lock().map(|()| file));
-        if let Err(error) = &lock {
-            say!("going on without a lock on {}: {error}", self.folder.display());
-        }
+        let _lock = self.lock();
         self.rustup_targets(targets);
         let ready = |target: &'static Target| {
             let core = self.core(target)?;
@@ -218,6 +214,15 @@ impl Setup {
             Ok(Machine { target, core, runner })
         };
         targets.iter().map(|&target| (target, ready(target))).collect()
+    }
+
+    /// Held while something is unpacked: two runs at once would do it into each other's folders.
+    pub fn lock(&self) -> Option<File> {
+        let lock = File::create(self.folder.join("lock")).and_then(|file| file.lock().map(|()| file));
+        if let Err(error) = &lock {
+            say!("going on without a lock on {}: {error}", self.folder.display());
+        }
+        lock.ok()
     }
 
     fn allowed(&self, place: Place) -> bool {
@@ -322,7 +327,8 @@ impl Setup {
         Ok(script)
     }
 
-    fn apt(&self) -> Result<&Apt> {
+    /// The machine's own packages.
+    pub fn apt(&self) -> Result<&Apt> {
         let apt = self.apt.get_or_init(|| Apt::open(&self.folder).map_err(|e| format!("{e:#}")));
         apt.as_ref().map_err(|error| anyhow!("{error}"))
     }
@@ -457,7 +463,7 @@ impl Setup {
     }
 
     /// A command for a program: the one on PATH, else that of one of Debian's packages.
-    fn tool(&self, program: &str, package: &str, megabytes: u64) -> Result<Command> {
+    pub fn tool(&self, program: &str, package: &str, megabytes: u64) -> Result<Command> {
         if on_path(program).is_some() {
             return Ok(Command::new(program));
         }
@@ -522,7 +528,8 @@ fn is_version(wish: &str, version: Version) -> bool {
     full.strip_prefix(wish).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
 }
 
-fn on_path(program: &str) -> Option<PathBuf> {
+/// The file of a program that a shell would start.
+pub fn on_path(program: &str) -> Option<PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_default();
     std::env::split_paths(&path).map(|folder| folder.join(program)).find(|file| file.is_file())
 }

@@ -18,7 +18,8 @@ use std::time::{Duration, Instant};
 use anyhow::Result;
 use indicatif::{ProgressBar, ProgressStyle};
 
-use crate::setup::{Machine, Setup};
+use crate::kernel::{self, Guest, INIT, Job};
+use crate::setup::{Machine, Rust, Setup};
 use crate::{Options, build, elf, host_tests, process, root, say, targets};
 
 /// Exit status of a test program that says `skipped: <reason>`.
@@ -67,29 +68,63 @@ impl<'a> Test<'a> {
     }
 }
 
+/// What to test.
+#[derive(clap::Args)]
+pub struct Choices {
+    /// Short name, triple, `native` or `all`; may be given several times
+    #[arg(long)]
+    target: Vec<String>,
+    /// On real kernels under qemu-system, and nothing else: a machine, MACHINE@VERSION as in
+    /// `aarch64@6.12`, `daily` or `all`
+    #[arg(long, value_name = "ROW", num_args = 0..=1, require_equals = true, value_delimiter = ',',
+          default_missing_value = "daily", conflicts_with = "target")]
+    kernel: Vec<String>,
+    /// After all else, those on the real kernels of every day
+    #[arg(long, conflicts_with = "kernel")]
+    daily: bool,
+    /// Only tests whose full name (`mips::futex::wake_wakes_one`) contains this
+    filter: Option<String>,
+}
+
 /// Runs the tests and reports; the exit status says whether all is well.
-pub fn run(options: Options, words: &[String], filter: Option<&str>) -> Result<ExitCode> {
+pub fn run(options: Options, choices: &Choices) -> Result<ExitCode> {
     process::prepare();
     let started = Instant::now();
     let setup = Setup::new(options)?;
+    let (words, filter) = (choices.target.as_slice(), choices.filter.as_deref());
+    let first = filter.and_then(|f| f.split_once("::")).map(|(first, _)| first);
+    // A filter that begins with a kernel's name asks for that kernel.
+    let row = first.filter(|word| kernel::is_row_name(word)).map(str::to_string);
+    let kernels = match row {
+        Some(row) => vec![row],
+        None if choices.daily => vec!["daily".to_string()],
+        None => choices.kernel.clone(),
+    };
+    let plan = kernel::Plan::new(&kernels)?;
+    let kernels_only = !kernels.is_empty() && !choices.daily;
     let all = ["all".to_string()];
     let targets = targets::select(if words.is_empty() { &all } else { words }, &setup.rust.host)?;
     // A filter that begins with a machine's name needs nothing set up for the others.
-    let first = filter.and_then(|f| f.split_once("::")).map(|(first, _)| first);
     let only = first.filter(|f| *f == "host" || targets::TARGETS.iter().any(|t| t.name == *f));
     let targets: Vec<_> = targets.into_iter().filter(|t| only.is_none_or(|name| t.name.ends_with(name))).collect();
+    let targets: Vec<_> = targets.into_iter().filter(|t| !kernels_only || plan.needs(t.name)).collect();
     // Naming machines other than the host's narrows the run to them.
     let native = targets::select(&["native".to_string()], &setup.rust.host).unwrap_or_default();
-    let with_host = only.is_none_or(|name| name == "host")
+    let with_host = !kernels_only
+        && only.is_none_or(|name| name == "host")
         && (words.is_empty() || targets.iter().any(|t| native.iter().any(|n| n.name == t.name)));
 
     let mut report = Report::new(filter);
+    let (guests, missing) = plan.set_up(&setup);
+    for (name, why) in missing {
+        report.add(&format!("{name}::setup"), Verdict::Skipped(why), None);
+    }
     let mut machines = Vec::new();
     for (target, ready) in setup.machines(&targets) {
         match ready {
             Ok(machine) => {
                 say!("{}: core {}, {}", target.name, machine.core, machine.runner);
-                report.runners.insert(target.name, machine.runner.to_string());
+                report.runners.insert(target.name.to_string(), machine.runner.to_string());
                 match machine.qemu().and_then(|v| target.unfit((v.0.0, v.0.1))) {
                     Some(why) => {
                         let verdict = Verdict::Skipped(format!("all of it under {}: {why}", machine.runner));
@@ -113,7 +148,9 @@ pub fn run(options: Options, words: &[String], filter: Option<&str>) -> Result<E
             let models = if with_models { build::models()? } else { build::Units::default() };
             Ok((units, models))
         });
-        let built = build::build(&setup, &machines, build::What::Everything);
+        let what = filter.and_then(|filter| programs_of(filter, &build::test_programs()));
+        let what = what.as_deref().map_or(build::What::Everything, build::What::Programs);
+        let built = build::build(&setup, &machines, what);
         (built, host.join().expect("building does not panic"))
     });
     let (built, (units, models)) = (built?, host?);
@@ -128,7 +165,7 @@ pub fn run(options: Options, words: &[String], filter: Option<&str>) -> Result<E
     let run_started = Instant::now();
     let mut tests = Vec::new();
     if with_host {
-        report.runners.insert("host", "native".to_string());
+        report.runners.insert("host".to_string(), "native".to_string());
         for (name, path) in &units.binaries {
             tests.extend(unit_tests(name, path, "", LIMIT_NATIVE).unwrap_or_else(|failed| vec![failed]));
         }
@@ -142,15 +179,22 @@ pub fn run(options: Options, words: &[String], filter: Option<&str>) -> Result<E
             if let Err(error) = elf::check(&program.path, machine.target) {
                 let name = format!("{}::{}::elf_facts", machine.target.name, program.name);
                 report.add(&name, Verdict::Failed(format!("{error:#}")), None);
-            } else if !program.example {
+            } else if !program.example && program.name != INIT && !kernels_only {
                 tests.extend(guest_tests(machine, &program.name, &program.path));
             }
         }
-        tests.extend(host_tests::of_programs(&setup, machine, &built));
+        if !kernels_only {
+            tests.extend(host_tests::of_programs(&setup, machine, &built));
+        }
     }
     let matches = |test: &Test| filter.is_none_or(|part| test.full_name().contains(part));
     tests.retain(matches);
-    run_all(tests, &mut report);
+    report.start(tests.len());
+    let report = Mutex::new(report);
+    run_all(&tests, false, &report);
+    run_guests(&setup.rust, &machines, &built, &guests, filter, &report);
+    run_all(&tests, true, &report);
+    let report = report.into_inner().expect("no worker panics with the report");
 
     let times = [
         ("set-up", set_up),
@@ -162,31 +206,125 @@ pub fn run(options: Options, words: &[String], filter: Option<&str>) -> Result<E
     Ok(report.print(&times))
 }
 
-/// Takes the tests from a queue, first those that run beside each other.
-fn run_all(tests: Vec<Test>, report: &mut Report) {
-    let workers = thread::available_parallelism().map_or(1, usize::from);
-    let total = tests.len();
-    report.start(total);
-    let report = Mutex::new(report);
-    for (alone, workers) in [(false, 2 * workers), (true, 1)] {
-        let tests: VecDeque<_> = tests.iter().filter(|test| test.alone == alone).collect();
-        let queue = Mutex::new(tests);
-        let take = || queue.lock().expect("no worker panics with the queue").pop_front();
-        thread::scope(|scope| {
-            for _ in 0..workers {
-                scope.spawn(|| {
-                    while let Some(test) = take() {
-                        let started = Instant::now();
-                        process::take_cpu_time(); // What came before was no test's.
-                        let verdict = (test.run)();
-                        let spent = Spent { time: started.elapsed(), cpu: process::take_cpu_time() };
-                        let mut report = report.lock().expect("no worker panics with the report");
-                        report.add(&test.full_name(), verdict, Some(spent));
-                    }
-                });
-            }
-        });
+/// The test programs that a filter names, if it does: then no other is needed. `futex::wait`, also
+/// behind a machine's name.
+fn programs_of(filter: &str, programs: &[String]) -> Option<Vec<String>> {
+    let parts: Vec<_> = filter.split("::").collect();
+    let (_, names) = parts.split_last()?;
+    // The first part may begin within a name, and be a machine's.
+    let fits = |program: &&String| match names {
+        [end] => program.ends_with(end),
+        [machine, name] => *name == **program || (machine.is_empty() && program.ends_with(name)),
+        _ => false,
+    };
+    let mut found: Vec<_> = programs.iter().filter(fits).cloned().collect();
+    if found.is_empty() {
+        return None;
     }
+    found.retain(|name| name != INIT);
+    found.push(INIT.to_string());
+    Some(found)
+}
+
+/// Takes the tests from a queue: those that run beside each other, or those that are alone.
+fn run_all(tests: &[Test], alone: bool, report: &Mutex<Report>) {
+    let workers = thread::available_parallelism().map_or(1, usize::from);
+    let workers = if alone { 1 } else { 2 * workers };
+    let tests: VecDeque<_> = tests.iter().filter(|test| test.alone == alone).collect();
+    let queue = Mutex::new(tests);
+    let take = || queue.lock().expect("no worker panics with the queue").pop_front();
+    thread::scope(|scope| {
+        for _ in 0..workers {
+            scope.spawn(|| {
+                while let Some(test) = take() {
+                    let started = Instant::now();
+                    process::take_cpu_time(); // What came before was no test's.
+                    let verdict = (test.run)();
+                    let spent = Spent { time: started.elapsed(), cpu: process::take_cpu_time() };
+                    let mut report = report.lock().expect("no worker panics with the report");
+                    report.add(&test.full_name(), verdict, Some(spent));
+                }
+            });
+        }
+    });
+}
+
+// ---- the tests on real kernels ----
+
+/// So many guests run at once. Each has up to two processors of its own.
+const GUESTS: usize = 2;
+
+/// Boots one guest after the other, two at a time, and runs the tests of its machine there.
+fn run_guests(
+    rust: &Rust,
+    machines: &[Machine],
+    built: &build::Built,
+    guests: &[Guest],
+    filter: Option<&str>,
+    report: &Mutex<Report>,
+) {
+    let queue = Mutex::new(guests.iter().collect::<VecDeque<_>>());
+    let take = || queue.lock().expect("no worker panics with the queue").pop_front();
+    let add = |guest: &Guest, name: &str, verdict: Verdict, spent: Option<Spent>| {
+        let mut report = report.lock().expect("no worker panics with the report");
+        report.add(&format!("{}::{name}", guest.name), verdict, spent);
+    };
+    thread::scope(|scope| {
+        for _ in 0..GUESTS {
+            scope.spawn(|| {
+                while let Some(guest) = take() {
+                    // What is said of a machine that is not set up or built stands in the report.
+                    let Some(machine) = kernel::machine_of(machines, guest) else { continue };
+                    let tell = |name: &str, verdict, spent| add(guest, name, verdict, spent);
+                    let (jobs, programs) = jobs(machine, built, guest, filter, &tell);
+                    if jobs.is_empty() {
+                        continue;
+                    }
+                    let Some(init) = programs.get(INIT) else {
+                        tell("boot", Verdict::Failed("there is no init: it was not built".to_string()), None);
+                        continue;
+                    };
+                    report.lock().expect("no worker panics with the report").expect_more(jobs.len());
+                    let described = guest.run(rust, init, &programs, &jobs, &tell);
+                    report
+                        .lock()
+                        .expect("no worker panics with the report")
+                        .runners
+                        .insert(guest.name.clone(), described);
+                }
+            });
+        }
+    });
+}
+
+/// The tests that a guest is to run, and the programs of its machine.
+fn jobs(
+    machine: &Machine,
+    built: &build::Built,
+    guest: &Guest,
+    filter: Option<&str>,
+    tell: &dyn Fn(&str, Verdict, Option<Spent>),
+) -> (Vec<Job>, BTreeMap<String, PathBuf>) {
+    let programs = built.programs.iter().filter(|p| p.machine == machine.target.name && !p.example);
+    let programs: BTreeMap<_, _> = programs.map(|p| (p.name.clone(), p.path.clone())).collect();
+    let mut jobs = Vec::new();
+    for (bin, path) in programs.iter().filter(|(name, _)| *name != INIT) {
+        let wanted = |name: &str| filter.is_none_or(|part| format!("{}::{bin}::{name}", guest.name).contains(part));
+        if let Err(error) = elf::check(path, machine.target) {
+            tell(&format!("{bin}::elf_facts"), Verdict::Failed(format!("{error:#}")), None);
+            continue;
+        }
+        match list(machine, path) {
+            Ok(tests) => jobs.extend(tests.into_iter().filter(|test| wanted(&test.name)).map(|test| Job {
+                name: format!("{bin}::{}", test.name),
+                bin: bin.clone(),
+                limit: test.limit.unwrap_or(LIMIT_QEMU),
+                test,
+            })),
+            Err(why) => tell(&format!("{bin}::list"), Verdict::Failed(why), None),
+        }
+    }
+    (jobs, programs)
 }
 
 // ---- the tests of a guest program ----
@@ -202,12 +340,14 @@ pub struct Expectation {
     signal: Option<i32>,
     stdout: Option<String>,
     stderr: Option<String>,
-    args: Vec<String>,
-    env: Vec<(String, String)>,
+    /// Arguments behind its name.
+    pub args: Vec<String>,
+    /// Variables of its environment.
+    pub env: Vec<(String, String)>,
     /// The soft limit of its stack: bytes, or `unlimited`.
-    stack: Option<String>,
+    pub stack: Option<String>,
     /// Descriptors that are closed at its start.
-    close: Vec<u32>,
+    pub close: Vec<u32>,
     /// Why it proves nothing under an emulator.
     pub native: Option<String>,
     alone: bool,
@@ -426,7 +566,7 @@ struct Report {
     counts: BTreeMap<String, Count>,
     /// What each test took.
     spent: Vec<(String, Spent)>,
-    runners: BTreeMap<&'static str, String>,
+    runners: BTreeMap<String, String>,
     failures: Vec<(String, String)>,
     skips: BTreeMap<String, Vec<String>>,
     filter: Option<String>,
@@ -435,9 +575,11 @@ struct Report {
 
 /// What a test took: from start to end, and of the processors.
 #[derive(Clone, Copy, Default)]
-struct Spent {
-    time: Duration,
-    cpu: Duration,
+pub struct Spent {
+    /// From start to end; in a guest, by its own clock.
+    pub time: Duration,
+    /// Of the host's processors.
+    pub cpu: Duration,
 }
 
 impl fmt::Display for Spent {
@@ -476,6 +618,11 @@ impl Report {
                 self.bar.set_style(style);
             }
         }
+    }
+
+    /// More tests turned up.
+    fn expect_more(&mut self, count: usize) {
+        self.bar.inc_length(count as u64);
     }
 
     fn add(&mut self, name: &str, verdict: Verdict, spent: Option<Spent>) {
@@ -528,10 +675,11 @@ impl Report {
         }
         println!();
         let (mut passed, mut failed, mut skipped) = (0, 0, 0);
+        let width = self.counts.keys().map(String::len).max().unwrap_or(0).max(12);
         for (machine, count) in &self.counts {
             let runner = self.runners.get(machine.as_str()).map_or("not set up", String::as_str);
             let sums = format!("{} passed, {} failed, {} skipped", count.passed, count.failed, count.skipped);
-            println!("{machine:<12} {sums}, {} ({runner})", count.spent);
+            println!("{machine:<width$} {sums}, {} ({runner})", count.spent);
             (passed, failed, skipped) = (passed + count.passed, failed + count.failed, skipped + count.skipped);
         }
         for (what, key) in [("the longest", (|spent| spent.time) as fn(&Spent) -> Duration), ("the dearest", |s| s.cpu)]
@@ -612,6 +760,18 @@ mod tests {
             ("exit 0", "t\texit=101"),
         ] {
             assert!(matches!(judged(script, line), Verdict::Failed(_)), "{script} {line}");
+        }
+    }
+
+    #[test]
+    fn a_filter_that_names_a_program_needs_no_other() {
+        let all = ["futex", "sync", "async", INIT].map(str::to_string);
+        let of = |filter| programs_of(filter, &all).map(|names| names.join(" "));
+        assert_eq!(of("futex::wait").as_deref(), Some("futex init"));
+        assert_eq!(of("sync::").as_deref(), Some("sync async init"));
+        assert_eq!(of("mips::sync::mutex").as_deref(), Some("sync init"));
+        for filter in ["sync", "mips::", "examples::hello", "host::rt0::sync::mutex", "mips::examples::wc", ""] {
+            assert_eq!(of(filter), None, "{filter}");
         }
     }
 

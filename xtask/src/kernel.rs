@@ -1,0 +1,106 @@
+//! Tests on real kernels: machines of qemu-system's, on which nothing but a kernel, a small first
+//! process and the test programs are.
+//!
+//! - `kernel/rows.rs`: the table of kernels and boards.
+//! - `kernel/images.rs`: where kernels and emulators come from.
+//! - `kernel/source.rs`: kernels that no distribution has.
+//! - `kernel/initramfs.rs`: what a guest finds at its start.
+//! - `kernel/console.rs`: what it says.
+//! - `kernel/guest.rs`: one guest, from its start to the verdict on each of its tests.
+//! - `kernel/boot.rs`: an example instead of all that.
+
+pub mod boot;
+mod console;
+mod guest;
+mod images;
+mod initramfs;
+mod rows;
+mod source;
+
+use std::collections::BTreeMap;
+
+use anyhow::Result;
+
+pub use guest::{Guest, Job};
+pub use rows::Choice;
+
+use crate::setup::{Machine, Setup};
+use rows::{ROWS, Row};
+
+/// The program that is a guest's first process: a test program that has no tests.
+pub const INIT: &str = "init";
+
+/// The rows that a run is to have, before anything is set up for them.
+pub struct Plan {
+    choices: Vec<Choice>,
+    rows: Vec<&'static Row>,
+}
+
+impl Plan {
+    /// Reads the user's words.
+    pub fn new(words: &[String]) -> Result<Plan> {
+        let choices = words.iter().map(|word| Choice::parse(word)).collect::<Result<Vec<_>>>()?;
+        let rows = ROWS.iter().filter(|row| choices.iter().any(|choice| choice.may_be(row))).collect();
+        Ok(Plan { choices, rows })
+    }
+
+    /// One row, or those of which one has the name: of a machine, the first of every day, or the
+    /// first.
+    pub fn first(word: &str) -> Result<Plan> {
+        let mut plan = Plan::new(&[word.to_string()])?;
+        if !word.contains('@') {
+            let daily = plan.rows.iter().position(|row| row.daily).unwrap_or(0);
+            plan.rows = plan.rows.get(daily).copied().into_iter().collect();
+        }
+        Ok(plan)
+    }
+
+    /// Whether this machine's programs are needed.
+    pub fn needs(&self, machine: &str) -> bool {
+        self.rows.iter().any(|row| row.machine == machine)
+    }
+
+    /// Gets kernels and emulators; for each row that cannot be had, its name and why.
+    pub fn set_up(self, setup: &Setup) -> (Vec<Guest>, BTreeMap<String, String>) {
+        let (mut guests, mut missing) = (Vec::new(), BTreeMap::new());
+        if self.rows.is_empty() {
+            return (guests, missing);
+        }
+        let _lock = setup.lock();
+        let images = images::Images::default();
+        for row in self.rows {
+            let kernel = match images.kernel(setup, row.origin) {
+                Ok(kernel) => kernel,
+                Err(error) => {
+                    missing.insert(row.nickname(), format!("no kernel: {error:#}"));
+                    continue;
+                }
+            };
+            let name = row.name(&kernel.short());
+            if !self.choices.iter().any(|choice| choice.is(row, &name)) {
+                continue;
+            }
+            match images.emulator(setup, row.board.qemu) {
+                Ok(emulator) => guests.push(Guest { name, row, kernel, emulator }),
+                Err(error) => {
+                    missing.insert(name, format!("no emulator: {error:#}"));
+                }
+            }
+        }
+        images.close(setup);
+        if guests.is_empty() && missing.is_empty() {
+            missing.insert("kernel".to_string(), "no kernel of this version can be had".to_string());
+        }
+        (guests, missing)
+    }
+}
+
+/// Whether the text is the name of a row: a filter that begins with one needs no other.
+pub fn is_row_name(word: &str) -> bool {
+    word.contains('@') && Choice::parse(word).is_ok()
+}
+
+/// The machine whose programs a guest runs, if it is set up.
+pub fn machine_of<'a>(machines: &'a [Machine], guest: &Guest) -> Option<&'a Machine> {
+    machines.iter().find(|machine| machine.target.name == guest.row.machine)
+}

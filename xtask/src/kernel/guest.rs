@@ -1,0 +1,403 @@
+//! One guest: its initramfs, its start, what it says, and the verdict on each of its tests.
+//!
+//! A guest ends by itself when its tests are done, or is ended: when it says nothing of its tests
+//! for longer than the test that it is in may take, when its kernel broke, and when it does not
+//! turn itself off. A guest that ended early is started again with the tests that are left, a few
+//! times.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::os::unix::process::ExitStatusExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitStatus};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result};
+
+use super::console::{Console, End, Event, is_emergency};
+use super::images::{Emulator, Kernel};
+use super::initramfs::{Archive, Entry};
+use super::rows::Row;
+use crate::process::{Next, Outcome, Talk, shell_line};
+use crate::setup::Rust;
+use crate::test::{Expectation, Spent, Verdict, judge};
+use crate::{packages, root, say};
+
+/// How long a kernel may take until its first process speaks; quiet machines take ten seconds.
+const BOOT: Duration = Duration::from_secs(240);
+
+/// What a guest may take on top of a test's own limit, and between tests.
+const GRACE: Duration = Duration::from_secs(120);
+
+/// A guest that is done turns itself off, where its kernel can do that.
+const POWER_OFF: Duration = Duration::from_secs(3);
+
+/// What a kernel has to say when it breaks comes within this time.
+const LAST_WORDS: Duration = Duration::from_secs(5);
+
+/// So often a guest is started.
+const STARTS: usize = 3;
+
+/// A machine with its kernel.
+pub struct Guest {
+    /// `aarch64@7.2-16k`.
+    pub name: String,
+    /// Its row in the table.
+    pub row: &'static Row,
+    /// What it boots.
+    pub kernel: Kernel,
+    /// What it runs under.
+    pub emulator: Emulator,
+}
+
+/// A test for a guest.
+pub struct Job {
+    /// `bin::name`.
+    pub name: String,
+    /// The file name of its program.
+    pub bin: String,
+    /// What it expects of its process.
+    pub test: Expectation,
+    /// How long it may take.
+    pub limit: Duration,
+}
+
+/// Where the verdicts go: the test's name in its row, the verdict, and what it took.
+pub type Tell<'a> = dyn Fn(&str, Verdict, Option<Spent>) + 'a;
+
+impl Guest {
+    /// `Linux 6.12.95, qemu-system 10.0.2`, before it has said more.
+    pub fn describe(&self) -> String {
+        format!("Linux {}, {}, qemu {}", self.kernel.version, self.row.board.qemu, self.emulator.version)
+    }
+
+    /// Runs the tests and tells the verdict on each; the result describes the kernel in its own
+    /// words.
+    pub fn run(
+        &self,
+        rust: &Rust,
+        init: &Path,
+        programs: &BTreeMap<String, PathBuf>,
+        jobs: &[Job],
+        tell: &Tell,
+    ) -> String {
+        let mut left: Vec<usize> = (0..jobs.len()).collect();
+        let mut said = self.describe();
+        for _ in 0..STARTS {
+            if left.is_empty() {
+                return said;
+            }
+            let before = left.len();
+            let started = self.start(rust, init, programs, jobs, &left);
+            let boot = match started {
+                Ok((command, talk, _folder)) => {
+                    let mut boot = Boot { guest: self, jobs, tell, talk, command, said: None, left: &mut left };
+                    boot.listen();
+                    boot.said
+                }
+                Err(error) => {
+                    tell("boot", Verdict::Failed(format!("cannot be started: {error:#}")), None);
+                    return said;
+                }
+            };
+            match boot {
+                Some(text) => said = text,
+                None => return said, // It never came as far as init, and will not the next time.
+            }
+            if left.len() == before {
+                break;
+            }
+        }
+        if !left.is_empty() {
+            let names: Vec<_> = left.iter().map(|&index| jobs[index].name.as_str()).collect();
+            let why =
+                format!("{} tests were not run, for the guest ended too often: {}", names.len(), names.join(", "));
+            tell("boot", Verdict::Failed(why), None);
+        }
+        said
+    }
+
+    /// Writes the initramfs and starts the guest.
+    fn start(
+        &self,
+        rust: &Rust,
+        init: &Path,
+        programs: &BTreeMap<String, PathBuf>,
+        jobs: &[Job],
+        left: &[usize],
+    ) -> Result<(String, Talk, Folder)> {
+        let folder = Folder::new(&self.name)?;
+        let archive = self.initramfs(rust, init, programs, jobs, left, &folder.0)?;
+        let initrd = folder.0.join("initramfs");
+        fs::write(&initrd, archive).with_context(|| format!("cannot write {}: is the disk full?", initrd.display()))?;
+        let mut command = self.command(&initrd, "");
+        let line = shell_line(&command);
+        let talk = Talk::start(&mut command).with_context(|| format!("cannot start {line}"))?;
+        Ok((line, talk, folder))
+    }
+
+    /// The command that boots it, with its console on standard input and output.
+    pub fn command(&self, initrd: &Path, append: &str) -> Command {
+        let board = self.row.board;
+        let mut command = self.emulator.command();
+        command.args(board.args).args(["-display", "none", "-monitor", "none", "-serial", "stdio"]);
+        command.args(["-no-reboot", "-nodefaults", "-nic", "none"]);
+        command.args(["-m", &board.memory.to_string(), "-smp", &board.processors.to_string()]);
+        command.arg("-kernel").arg(&self.kernel.file).arg("-initrd").arg(initrd);
+        if let Some(dtb) = &self.kernel.dtb {
+            command.arg("-dtb").arg(dtb);
+        }
+        // A slow host is no fault of the kernel's: it does not watch itself for time.
+        let quiet = "panic=-1 loglevel=3 nowatchdog rcupdate.rcu_cpu_stall_suppress=1";
+        let words = [&format!("console={}", board.console), quiet, board.append, append];
+        let words: Vec<_> = words.into_iter().filter(|word| !word.is_empty()).collect();
+        command.args(["-append", &words.join(" ")]);
+        command
+    }
+
+    fn initramfs(
+        &self,
+        rust: &Rust,
+        init: &Path,
+        programs: &BTreeMap<String, PathBuf>,
+        jobs: &[Job],
+        left: &[usize],
+        folder: &Path,
+    ) -> Result<Vec<u8>> {
+        let mut archive = skeleton();
+        archive.file("init", 0o755, &stripped(rust, init, folder)?);
+        let bins: BTreeSet<_> = left.iter().map(|&index| jobs[index].bin.as_str()).collect();
+        for bin in bins {
+            let program = programs.get(bin).with_context(|| format!("there is no program {bin}"))?;
+            archive.file(&format!("t/{bin}"), 0o755, &stripped(rust, program, folder)?);
+        }
+        let mut plan = Vec::new();
+        for &index in left {
+            let Job { bin, test, limit, .. } = &jobs[index];
+            let words = [format!("/t/{bin}"), test.name.clone()].into_iter().chain(test.args.iter().cloned());
+            let variables = test.env.iter().map(|(name, value)| format!("{name}={value}"));
+            plan.extend(
+                Entry {
+                    number: index,
+                    limit: limit.as_secs(),
+                    stack: test.stack.as_deref(),
+                    close: &test.close,
+                    words: words.collect(),
+                    variables: std::iter::once("PATH=/bin".to_string()).chain(variables).collect(),
+                }
+                .bytes(),
+            );
+        }
+        archive.file("plan", 0o644, &plan);
+        // Tests look for it: what proves more the more often it is done is done less often here.
+        archive.file("slow", 0o644, b"");
+        Ok(archive.finish())
+    }
+}
+
+/// What every guest has.
+pub fn skeleton() -> Archive {
+    let mut archive = Archive::default();
+    for folder in ["dev", "proc", "sys", "run", "t"] {
+        archive.folder(folder, 0o755);
+    }
+    archive.folder("tmp", 0o1777);
+    archive.device("dev/console", 0o600, (5, 1));
+    archive.device("dev/null", 0o666, (1, 3));
+    archive
+}
+
+/// A program without symbols and debug information, which are most of its size.
+pub fn stripped(rust: &Rust, program: &Path, folder: &Path) -> Result<Vec<u8>> {
+    let toolchain = &rust.sysroot;
+    let objcopy = toolchain.join("lib/rustlib").join(&rust.host).join("bin/rust-objcopy");
+    if objcopy.is_file() {
+        let out = folder.join("stripped");
+        let mut command = Command::new(objcopy);
+        command.arg("--strip-all").arg(program).arg(&out).env("LD_LIBRARY_PATH", toolchain.join("lib"));
+        packages::checked(&mut command)?;
+        return fs::read(&out).with_context(|| format!("cannot read {}", out.display()));
+    }
+    // Toolchains before 1.85 have none. It is only larger.
+    fs::read(program).with_context(|| format!("cannot read {}", program.display()))
+}
+
+/// A folder of this run's own, removed with what is in it.
+pub struct Folder(pub PathBuf);
+
+impl Folder {
+    /// For the files of one guest.
+    pub fn new(name: &str) -> Result<Folder> {
+        let folder = root().join("target/guests").join(format!("{name}-{}", std::process::id()));
+        fs::create_dir_all(&folder).with_context(|| format!("cannot write to {}", folder.display()))?;
+        Ok(Folder(folder))
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        if let Err(error) = fs::remove_dir_all(&self.0) {
+            say!("{} is left: {error}", self.0.display());
+        }
+    }
+}
+
+/// A guest that runs.
+struct Boot<'a> {
+    guest: &'a Guest,
+    jobs: &'a [Job],
+    tell: &'a Tell<'a>,
+    talk: Talk,
+    command: String,
+    /// What init said of the kernel.
+    said: Option<String>,
+    /// The tests without a verdict.
+    left: &'a mut Vec<usize>,
+}
+
+/// What a test has said so far.
+#[derive(Default)]
+struct Said {
+    streams: [Vec<u8>; 2],
+    log: Vec<String>,
+}
+
+impl Boot<'_> {
+    /// Listens to the end, and gives the verdict on each test that ended.
+    fn listen(&mut self) {
+        let mut console = Console::default();
+        let mut current: Option<(usize, Said)> = None;
+        let mut done = false;
+        let mut deadline = Instant::now() + BOOT;
+        loop {
+            let ended = match self.talk.next(deadline.saturating_duration_since(Instant::now())) {
+                Next::Line(line) => {
+                    let event = console.line(&line);
+                    match event {
+                        Some(event) => self.event(event, &mut current, &mut done, &mut deadline),
+                        // The last words of a broken kernel, then the end.
+                        None if console.emergency() => deadline = deadline.min(Instant::now() + LAST_WORDS),
+                        None => {}
+                    }
+                    // Lines without end do not keep the deadline away.
+                    (Instant::now() >= deadline).then_some("said nothing more of its tests in time")
+                }
+                Next::Silence => Some("fell silent"),
+                Next::End => Some("ended"),
+            };
+            let Some(how) = ended else { continue };
+            if !done {
+                self.ended_early(how, current, &console);
+            }
+            return;
+        }
+    }
+
+    fn event(&mut self, event: Event, current: &mut Option<(usize, Said)>, done: &mut bool, deadline: &mut Instant) {
+        let name = &self.guest.name;
+        match event {
+            Event::Hello { release, page_size, processors } => {
+                let (board, version) = (self.guest.row.board, self.guest.emulator.version);
+                let pages = page_size >> 10;
+                self.said = Some(format!(
+                    "Linux {release}, {pages} KiB pages, {processors} processor{}, {} {version}",
+                    if processors == 1 { "" } else { "s" },
+                    board.qemu
+                ));
+                *deadline = Instant::now() + GRACE;
+                self.talk.take_cpu_time(); // That of the boot is no test's.
+            }
+            Event::Start(index) => {
+                let limit = self.jobs.get(index).map_or(Duration::ZERO, |job| job.limit);
+                *current = Some((index, Said::default()));
+                *deadline = Instant::now() + limit + GRACE;
+            }
+            Event::Output(index, stream, bytes) => {
+                if let Some((_, said)) = current.as_mut().filter(|(now, _)| *now == index) {
+                    let stream = usize::from(stream == 2);
+                    said.streams[stream].extend(bytes);
+                }
+            }
+            Event::Log(index, text) => {
+                if let Some((_, said)) = current.as_mut().filter(|(now, _)| *now == index) {
+                    said.log.push(text);
+                }
+            }
+            Event::End(index, end, time) => {
+                let said = current.take().filter(|(now, _)| *now == index).map(|(_, said)| said).unwrap_or_default();
+                self.verdict(index, end, time, said);
+                *deadline = Instant::now() + GRACE;
+            }
+            Event::Note(text) => say!("{name}: {text}"),
+            Event::Done(_) => {
+                *done = true;
+                *deadline = Instant::now() + POWER_OFF;
+            }
+        }
+    }
+
+    /// Judges a test that ended.
+    fn verdict(&mut self, index: usize, end: End, time: Duration, said: Said) {
+        let Some(at) = self.left.iter().position(|&left| left == index) else { return };
+        self.left.remove(at);
+        let job = &self.jobs[index];
+        let [stdout, stderr] = said.streams.map(|bytes| String::from_utf8_lossy(&bytes).into_owned());
+        let broken = said.log.iter().any(|line| is_emergency(line));
+        let log = format!("--- the kernel's log ---\n{}", said.log.join("\n"));
+        let status = match end {
+            End::Exit(status) => ExitStatus::from_raw((status & 0xff) << 8),
+            End::Signal(signal) => ExitStatus::from_raw(signal & 0x7f),
+            End::TimedOut => ExitStatus::from_raw(9),
+            End::Refused(_) => ExitStatus::from_raw(127 << 8),
+        };
+        let outcome = Outcome { status, timed_out: end == End::TimedOut, stdout, stderr, time };
+        let verdict = match end {
+            End::Refused(errno) => Verdict::Failed(format!("init cannot run it: error {errno}")),
+            _ if broken => Verdict::Failed(format!("the kernel found a fault of its own while it ran\n{log}")),
+            _ => match judge(&outcome, &job.test) {
+                Verdict::Failed(why) if !said.log.is_empty() => Verdict::Failed(format!("{why}\n{log}")),
+                verdict => verdict,
+            },
+        };
+        let gap = self.guest.row.gaps.iter().find(|gap| job.name.contains(gap.test));
+        let verdict = match (verdict, gap) {
+            (Verdict::Failed(_), Some(gap)) if !broken => Verdict::Skipped(gap.reason.to_string()),
+            (Verdict::Passed, Some(gap)) => {
+                say!("{}::{} passes although the table lists a gap: {}", self.guest.name, job.name, gap.reason);
+                Verdict::Passed
+            }
+            (verdict, _) => verdict,
+        };
+        let spent = Spent { time, cpu: self.talk.take_cpu_time() };
+        (self.tell)(&job.name, verdict, Some(spent));
+    }
+
+    /// The guest ended, or was ended, before its tests did.
+    fn ended_early(&mut self, how: &str, current: Option<(usize, Said)>, console: &Console) {
+        let others = console.others();
+        let words =
+            if others.is_empty() { String::new() } else { format!("\n--- its console, last lines ---\n{others}") };
+        let name = match &current {
+            Some((index, _)) => self.jobs[*index].name.clone(),
+            None => "boot".to_string(),
+        };
+        let when = match (&current, &self.said) {
+            (Some(_), _) => "in this test",
+            (None, Some(_)) => "between two tests",
+            (None, None) => "before its first process spoke",
+        };
+        let broke = if console.emergency() { "its kernel broke: " } else { "" };
+        let mut why = format!("{broke}the guest {how} {when}{words}");
+        if let Some((_, said)) = &current {
+            for (stream, bytes) in ["stdout", "stderr"].iter().zip(&said.streams).filter(|(_, bytes)| !bytes.is_empty())
+            {
+                why += &format!("\n--- {stream} ---\n{}", String::from_utf8_lossy(bytes));
+            }
+        }
+        why += &format!("\n(its initramfs is gone) {}", self.command);
+        if let Some((index, _)) = current {
+            self.left.retain(|&left| left != index);
+        }
+        (self.tell)(&name, Verdict::Failed(why), None);
+    }
+}
