@@ -4,6 +4,20 @@
 //! word is compared with `expected` by the kernel, under its own lock, so a change made before the wake is never
 //! missed.
 //!
+//! What holds of every wait, also where a filter on system calls answers instead of the kernel:
+//!
+//! 1. *A wait that is refused is a wait all the same.* Instead of sleeping on the word, it sleeps for
+//!    50 µs to 1 ms at a time and looks at the word in between. After some 2 ms it returns `Ok`, so
+//!    that the caller's loop looks too.
+//! 2. *`ETIMEDOUT` says that the deadline is past*, by the clock. The errno does not decide: a filter
+//!    can choose it, and the kernel gives it too early for a deadline that was cut to 32 bits. A wait
+//!    without a deadline never returns it.
+//! 3. *A timed wait ends on time*, whichever errno comes: each one leads to a look at the clock. If
+//!    the call and clock_gettime(2) are both refused, the process ends with a message.
+//! 4. *No wake is lost without a word.* A refused wake is let pass only if no thread has ever been
+//!    able to sleep by futex(2) in this process: then all waits are those of (1). Else the process
+//!    ends with a message. The first wait tries the call out, and sets [`SLEEPS`] before it sleeps.
+//!
 //! The functions here are for words of one process. [`shared`] has the same for words in memory that several processes
 //! map, and for those that the kernel wakes (it always wakes as shared).
 
@@ -11,21 +25,26 @@ pub(crate) mod base;
 #[cfg(all(loom, test))]
 pub(crate) mod fake_kernel;
 
-use core::sync::atomic::AtomicU32;
+use core::sync::atomic::{
+    AtomicBool, AtomicU32,
+    Ordering::{Relaxed, SeqCst},
+    fence,
+};
 use core::time::Duration;
 
+use linux_raw_sys::general as k;
+
 use crate::errno::{Errno, Result};
-use crate::sys;
+use crate::sys::{self, Timespec};
 use crate::time::Instant;
 
 macro_rules! operations {
     ($shared:literal) => {
         /// Sleeps while `word` holds `expected`, until woken. Errors: `EAGAIN`, the word held something else; `EINTR`,
-        /// a signal handler ran. `ENOSYS` and `EPERM` mean a filter forbids futex(2): a caller's loop then spins, which
-        /// is slow and not a hang.
+        /// a signal handler ran.
         #[inline]
         pub fn wait(word: &AtomicU32, expected: u32) -> Result<()> {
-            sys::futex_wait(word, $shared, expected, None, sys::FUTEX_ANY)
+            wait_with(word, $shared, expected, None, sys::FUTEX_ANY)
         }
 
         /// [`wait`], for at most `timeout` by the monotonic clock; `ETIMEDOUT` when it is over. A timeout that reaches
@@ -40,12 +59,13 @@ macro_rules! operations {
         /// [`wait`], until `deadline` at the latest; then, and when it lies in the past, `ETIMEDOUT`. The word is
         /// looked at first: `EAGAIN` comes before `ETIMEDOUT`.
         pub fn wait_until(word: &AtomicU32, expected: u32, deadline: Instant) -> Result<()> {
-            sys::futex_wait(word, $shared, expected, Some(&deadline.deadline()), sys::FUTEX_ANY)
+            wait_with(word, $shared, expected, Some(deadline), sys::FUTEX_ANY)
         }
 
         /// Wakes up to `count` threads that wait on `word`, and returns how many.
         ///
-        /// A lost wake is a hang that nobody can explain, so a refusal by the kernel ends the process with a message.
+        /// A lost wake is a hang that nobody can explain. So a wake that a filter refuses, while some thread may sleep,
+        /// ends the process by `SIGABRT`, with a message. Where the call was never allowed, none sleeps, and it is 0.
         /// Only `EFAULT` is let pass, with 0: a waiter that saw the new value may have unmapped the word.
         #[inline]
         pub fn wake(word: &AtomicU32, count: u32) -> usize {
@@ -71,8 +91,75 @@ pub mod shared {
 
 /// The wait of a thread that only wakes with one of its `kinds` reach, with or without a deadline.
 pub(crate) fn wait_as(word: &AtomicU32, expected: u32, deadline: Option<Instant>, kinds: u32) -> Result<()> {
+    wait_with(word, false, expected, deadline, kinds)
+}
+
+/// Every wait. `EAGAIN`, `EINTR`, `ETIMEDOUT`, as the functions above say.
+fn wait_with(word: &AtomicU32, shared: bool, expected: u32, deadline: Option<Instant>, kinds: u32) -> Result<()> {
     let deadline = deadline.map(Instant::deadline);
-    sys::futex_wait(word, false, expected, deadline.as_ref(), kinds)
+    // Relaxed: each thread that may sleep has seen it set, before the kernel looks at the word (4).
+    let tried = if SLEEPS.load(Relaxed) { Ok(()) } else { try_out() };
+    match tried.and_then(|()| sys::futex_wait(word, shared, expected, deadline.as_ref(), kinds)) {
+        Ok(()) => Ok(()),
+        Err(errno) => end_of_wait(word, expected, deadline.as_ref(), errno),
+    }
+}
+
+/// Whether a thread of this process was ever allowed to sleep by futex(2).
+static SLEEPS: AtomicBool = AtomicBool::new(false);
+
+/// Makes a wait that does not sleep, to see whether the call is allowed; its errno if not.
+#[cold]
+fn try_out() -> Result<()> {
+    match sys::futex_wait(&AtomicU32::new(0), false, 1, None, sys::FUTEX_ANY) {
+        Ok(()) | Err(Errno::EAGAIN) => {
+            // Before the kernel looks at the word that this thread sleeps on: futex(2) has a full
+            // barrier in between (kernel/futex/core.c, `futex_hb_waiters_inc`). It pairs with the
+            // fence in `refused_wake`: either the wake sees this, or the sleep sees the changed word.
+            SLEEPS.store(true, Relaxed);
+            Ok(())
+        }
+        Err(errno) => Err(errno),
+    }
+}
+
+/// The result of a wake that was refused (4).
+#[cold]
+fn refused_wake(errno: Errno) -> usize {
+    fence(SeqCst); // After the change of the word; the partner is in `try_out`.
+    if SLEEPS.load(Relaxed) { sys::die("futex wake", errno) } else { 0 }
+}
+
+/// How a wait ends to which the kernel or a filter said `errno`: by the word and the clock. If
+/// neither decides, it is over after some pauses, or at once for a signal.
+#[cold]
+fn end_of_wait(word: &AtomicU32, expected: u32, deadline: Option<&Timespec>, errno: Errno) -> Result<()> {
+    // A word that did not change: it did, and changed back; or a filter says so.
+    let pauses = if errno == Errno::EAGAIN { 3 } else { 5 };
+    for pause in 0.. {
+        // Relaxed: the caller looks at the word itself.
+        if word.load(Relaxed) != expected {
+            return Err(Errno::EAGAIN);
+        }
+        if let Some(deadline) = deadline {
+            // By the system call: `Instant::now` would bring the vDSO into every program.
+            match sys::clock_gettime(k::CLOCK_MONOTONIC as i32) {
+                Ok(now) if now >= *deadline => return Err(Errno::ETIMEDOUT),
+                Ok(_) => {}
+                Err(_) if matches!(errno, Errno::EAGAIN | Errno::EINTR | Errno::ETIMEDOUT) => return Err(errno),
+                Err(_) => sys::die("futex wait", errno),
+            }
+        }
+        if errno == Errno::EINTR || pause == pauses {
+            break;
+        }
+        // Two short ones, for a wake that is about to come; then 50, 200 and 800 µs.
+        let slept = pause >= 2 && sys::nanosleep(&Timespec { tv_sec: 0, tv_nsec: 50_000 << (2 * (pause - 2)) }).is_ok();
+        if !slept {
+            sys::sched_yield();
+        }
+    }
+    if errno == Errno::EINTR { Err(errno) } else { Ok(()) }
 }
 
 /// The wake of a word that may be gone (see [`wake`]), of threads of some kinds only.
@@ -80,7 +167,7 @@ pub(crate) fn wake_at(word: *const AtomicU32, shared: bool, count: u32, kinds: u
     match sys::futex_wake(word, shared, count.min(i32::MAX as u32), kinds) {
         Ok(woken) => woken,
         Err(Errno::EFAULT) => 0,
-        Err(errno) => sys::die("futex wake", errno),
+        Err(errno) => refused_wake(errno),
     }
 }
 

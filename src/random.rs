@@ -39,7 +39,12 @@ pub fn fill(buf: &mut [u8]) -> Result<()> {
 fn ask_kernel(buf: &mut [u8]) -> Result<usize> {
     match sys::getrandom(buf, 0) {
         Ok(filled @ 1..) => Ok(filled),
-        Err(Errno::EINTR) => Ok(0),
+        // The wait for the generator was interrupted. A call that does not wait is not: then it is a filter's word.
+        Err(Errno::EINTR) => match sys::getrandom(&mut buf[..1], k::GRND_NONBLOCK) {
+            Err(Errno::EAGAIN) => Ok(0),
+            Ok(filled @ 1..) => Ok(filled),
+            _ => urandom(buf),
+        },
         _ => urandom(buf), // ENOSYS, or what a filter says.
     }
 }

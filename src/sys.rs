@@ -7,6 +7,7 @@
 //!
 //! Every function returns the kernel's own [`Errno`]; the documentation names those that a correct caller can meet.
 
+mod form;
 mod process;
 mod release;
 
@@ -19,6 +20,7 @@ use static_assertions::{assert_eq_align, assert_eq_size};
 
 use crate::arch::{Arch, CloneArgs, Cpu, Mmap, Restorer, Timed};
 use crate::errno::{Errno, Result};
+use form::{Form, Preference};
 
 pub(crate) use process::*;
 pub use process::{kill, pipe};
@@ -321,9 +323,8 @@ pub(crate) unsafe fn madvise(addr: *mut u8, len: usize, advice: u32) -> Result<(
 /// 1. No thread waits on a futex at `addr`.
 pub(crate) unsafe fn can_read(addr: *const u8) -> bool {
     let op = k::FUTEX_CMP_REQUEUE | private_flag(false);
-    let (Width::Wide(nr) | Width::Narrow(nr)) = timed(Cpu::FUTEX);
     // SAFETY: 1. is our caller's; the kernel reads the word, or finds that it cannot.
-    let asked = unsafe { call!(@ nr, at(addr), op as usize, 0, 0, at(addr), 0) };
+    let asked = futex(|_, nr| unsafe { call!(@ nr, at(addr), op as usize, 0, 0, at(addr), 0) });
     asked != Err(Errno::EFAULT)
 }
 
@@ -348,23 +349,30 @@ pub(crate) fn mincore(addr: *const u8) -> Result<()> {
 // Processes and threads.
 
 /// exit_group(2): ends the process with the low 8 bits of `status`.
+///
+/// Where a filter forbids the call, the process ends by `SIGKILL`. Where that is forbidden too, or does
+/// nothing (to the first process of a PID namespace), the calling thread ends, at worst by a trap.
 pub fn exit_group(status: i32) -> ! {
-    loop {
-        // SAFETY: 1. Ending the process is always allowed.
-        let _ = unsafe { call!(__NR_exit_group, status as usize) };
-    }
+    // SAFETY: 1. Ending the process is always allowed.
+    let _ = unsafe { call!(__NR_exit_group, status as usize) };
+    // SAFETY: 1. As above.
+    let _ = unsafe { call!(__NR_kill, getpid() as usize, k::SIGKILL as usize) };
+    // SAFETY: 1. As above: this thread was to end, and with it what it has borrowed.
+    let _ = unsafe { call!(__NR_exit, status as usize) };
+    // SAFETY: 1. to 3. Nothing is unmapped: the kernel refuses a length of 0.
+    unsafe { Cpu::unmap_and_exit(null_mut(), 0) }
 }
 
-/// exit(2): ends this thread only.
+/// exit(2): ends this thread only. Where a filter forbids the call, the process ends with a message:
+/// other threads would wait for this one's end for ever.
 ///
 /// # Safety
 ///
 /// 1. Nothing on this thread's stack is borrowed by anyone.
 pub(crate) unsafe fn exit(status: i32) -> ! {
-    loop {
-        // SAFETY: 1. is our caller's.
-        let _ = unsafe { call!(__NR_exit, status as usize) };
-    }
+    // SAFETY: 1. is our caller's.
+    let refused = unsafe { call!(__NR_exit, status as usize) };
+    die("exit of a thread", refused.err().unwrap_or(Errno::EINVAL))
 }
 
 /// A child's first function. It gets what [`clone`] was given for it, runs on the child's own
@@ -408,15 +416,15 @@ pub(crate) unsafe extern "C" fn rust_clone(start: *mut u8) -> ! {
     unsafe { entry(arg) }
 }
 
-/// set_tid_address(2): the word that the kernel clears at this thread's end, or null for none.
+/// set_tid_address(2): the word that the kernel clears at this thread's end, or null for none. Only a
+/// filter can refuse it; then the word is the one from before.
 ///
 /// # Safety
 ///
 /// 1. The word outlives the thread.
-pub(crate) unsafe fn set_tid_address(word: *mut u32) {
-    // It cannot fail; the result is the tid.
+pub(crate) unsafe fn set_tid_address(word: *mut u32) -> Result<()> {
     // SAFETY: 1. is our caller's.
-    let _ = unsafe { call!(__NR_set_tid_address, at(word)) };
+    unsafe { call!(__NR_set_tid_address, at(word)) }.map(drop)
 }
 
 /// getpid(2).
@@ -549,20 +557,21 @@ pub(crate) unsafe fn sigaltstack(new: Option<&k::sigaltstack>, old: Option<&mut 
 
 /// clock_gettime(2). `EINVAL` for a clock that does not exist.
 pub(crate) fn clock_gettime(clock: i32) -> Result<Timespec> {
-    match timed(Cpu::CLOCK_GETTIME) {
-        Width::Wide(nr) => {
+    static FORM: Preference = Preference::new();
+    timed(Cpu::CLOCK_GETTIME, &FORM, |form, nr| match form {
+        Form::Wide => {
             let mut now = Timespec { tv_sec: 0, tv_nsec: 0 };
             // SAFETY: 1. The kernel writes `now` only.
             unsafe { call!(@ nr, clock as usize, at(&raw mut now)) }?;
             Ok(now)
         }
-        Width::Narrow(nr) => {
+        Form::Narrow => {
             let mut now = k::__kernel_old_timespec { tv_sec: 0, tv_nsec: 0 };
             // SAFETY: 1. The kernel writes `now` only.
             unsafe { call!(@ nr, clock as usize, at(&raw mut now)) }?;
             Ok(Timespec::from_narrow(now))
         }
-    }
+    })
 }
 
 /// clock_nanosleep(2) until `deadline` on `clock`. `EINTR` when a handler ran, `EINVAL`.
@@ -583,10 +592,11 @@ fn clock_nanosleep(clock: i32, flags: u32, time: &Timespec) -> Result<()> {
         // SAFETY: 1. The kernel only reads the time.
         unsafe { call!(@ nr, clock as usize, flags as usize, time, 0) }.map(drop)
     };
-    match timed(Cpu::CLOCK_NANOSLEEP) {
-        Width::Wide(nr) => nr_and_time(nr, at(time)),
-        Width::Narrow(nr) => nr_and_time(nr, at(&narrow(time))),
-    }
+    static FORM: Preference = Preference::new();
+    timed(Cpu::CLOCK_NANOSLEEP, &FORM, |form, nr| match form {
+        Form::Wide => nr_and_time(nr, at(time)),
+        Form::Narrow => nr_and_time(nr, at(&narrow(time))),
+    })
 }
 
 /// Names the CPU-time clock of a thread of this process, for [`clock_gettime`] and [`timer_create`]: what
@@ -626,10 +636,11 @@ pub(crate) fn timer_settime_abs(timer: i32, interval: Timespec, first: Timespec)
         unsafe { call!(@ nr, timer as usize, k::TIMER_ABSTIME as usize, times, 0) }.map(drop)
     };
     let times = [interval, first]; // struct itimerspec
-    match timed(Cpu::TIMER_SETTIME) {
-        Width::Wide(nr) => nr_and_times(nr, at(&times)),
-        Width::Narrow(nr) => nr_and_times(nr, at(&times.map(|time| narrow(&time)))),
-    }
+    static FORM: Preference = Preference::new();
+    timed(Cpu::TIMER_SETTIME, &FORM, |form, nr| match form {
+        Form::Wide => nr_and_times(nr, at(&times)),
+        Form::Narrow => nr_and_times(nr, at(&times.map(|time| narrow(&time)))),
+    })
 }
 
 /// timer_delete(2). `EINVAL` if there is no such timer.
@@ -662,11 +673,18 @@ pub(crate) fn futex_wait(
         // SAFETY: 1. The kernel reads the word and the deadline.
         unsafe { call!(@ nr, at(word.as_ptr()), op as usize, expected as usize, time, 0, bits as usize) }.map(drop)
     };
-    match (timed(Cpu::FUTEX), deadline) {
-        (Width::Wide(nr) | Width::Narrow(nr), None) => nr_and_time(nr, 0),
-        (Width::Wide(nr), Some(deadline)) => nr_and_time(nr, at(deadline)),
-        (Width::Narrow(nr), Some(deadline)) => nr_and_time(nr, at(&narrow(deadline))),
-    }
+    futex(|form, nr| match (form, deadline) {
+        (_, None) => nr_and_time(nr, 0),
+        (Form::Wide, Some(deadline)) => nr_and_time(nr, at(deadline)),
+        (Form::Narrow, Some(deadline)) => nr_and_time(nr, at(&narrow(deadline))),
+    })
+}
+
+/// Makes futex(2) in the form that answers.
+#[inline(always)]
+fn futex<T>(call: impl FnMut(Form, usize) -> Result<T>) -> Result<T> {
+    static FORM: Preference = Preference::new();
+    timed(Cpu::FUTEX, &FORM, call)
 }
 
 /// What every waiter and every wake has in common, unless it says otherwise.
@@ -677,25 +695,26 @@ pub(crate) const FUTEX_ANY: u32 = k::FUTEX_BITSET_MATCH_ANY;
 ///
 /// It takes a pointer, not a reference: a waiter that saw the new value may have freed the word meanwhile.
 pub(crate) fn futex_wake(word: *const AtomicU32, shared: bool, count: u32, bits: u32) -> Result<usize> {
-    let (Width::Wide(nr) | Width::Narrow(nr)) = timed(Cpu::FUTEX);
-    if bits == FUTEX_ANY {
-        let op = k::FUTEX_WAKE | private_flag(shared);
-        // SAFETY: 1. The kernel takes the address as a name of a queue; it reads no memory through it that could be wrong.
-        unsafe { call!(@ nr, at(word), op as usize, count as usize) }
-    } else {
-        let op = k::FUTEX_WAKE_BITSET | private_flag(shared);
-        // SAFETY: 1. As above.
-        unsafe { call!(@ nr, at(word), op as usize, count as usize, 0, 0, bits as usize) }
-    }
+    futex(|_, nr| {
+        if bits == FUTEX_ANY {
+            let op = k::FUTEX_WAKE | private_flag(shared);
+            // SAFETY: 1. The kernel takes the address as a name of a queue; it reads no memory through it that could be
+            // wrong.
+            unsafe { call!(@ nr, at(word), op as usize, count as usize) }
+        } else {
+            let op = k::FUTEX_WAKE_BITSET | private_flag(shared);
+            // SAFETY: 1. As above.
+            unsafe { call!(@ nr, at(word), op as usize, count as usize, 0, 0, bits as usize) }
+        }
+    })
 }
 
 /// futex(2), `FUTEX_REQUEUE`, private: lets one thread that waits on `from` wait on `to` from now on, and wakes none. How
 /// many there were to move, 0 or 1. `EFAULT` if nothing is mapped there.
 pub(crate) fn futex_requeue(from: *const AtomicU32, to: *const AtomicU32) -> Result<usize> {
     let op = k::FUTEX_REQUEUE | private_flag(false);
-    let (Width::Wide(nr) | Width::Narrow(nr)) = timed(Cpu::FUTEX);
     // SAFETY: 1. As for a wake, the addresses are names of queues.
-    unsafe { call!(@ nr, at(from), op as usize, 0, 1, at(to)) }
+    futex(|_, nr| unsafe { call!(@ nr, at(from), op as usize, 0, 1, at(to)) })
 }
 
 fn private_flag(shared: bool) -> u32 {
@@ -739,26 +758,22 @@ pub(crate) fn digits(mut number: usize, hexadecimal: bool, buf: &mut [u8]) -> us
     first
 }
 
-/// A call's number, and the width of its timespec's seconds.
-enum Width {
-    Wide(usize),
-    Narrow(usize),
-}
-
-/// Which form of a call to use. Costs nothing on 64-bit machines.
+/// Makes a call that takes a time, in the form that answers: `call` gets the form and its number.
+/// Costs nothing on 64-bit machines.
 #[inline(always)]
-fn timed(call: Timed) -> Width {
-    match call {
-        Timed::Wide(nr) => Width::Wide(nr as usize),
-        Timed::Split { wide, .. } if kernel_has_wide_time() => Width::Wide(wide as usize),
-        Timed::Split { narrow, .. } => Width::Narrow(narrow as usize),
+fn timed<T>(machines: Timed, preference: &Preference, mut call: impl FnMut(Form, usize) -> Result<T>) -> Result<T> {
+    match machines {
+        Timed::Wide(nr) => call(Form::Wide, nr as usize),
+        Timed::Split { wide, narrow } => preference.make(kernel_has_wide_time(), |form| match form {
+            Form::Wide => call(form, wide as usize),
+            Form::Narrow => call(form, narrow as usize),
+        }),
     }
 }
 
-/// Whether the 64-bit-time calls of 32-bit machines exist, which came with Linux 5.1 all at once. Decided on first use.
-///
-/// By the version, not by trying: filters kill for unknown numbers, and some vendors' kernels gave the numbers to calls
-/// of their own. Only where the version cannot be read, a call that changes nothing is tried.
+/// Whether the kernel's version promises the 64-bit-time calls of 32-bit machines, which came with
+/// Linux 5.1 all at once. Decided on first use. Only where the version cannot be read, a call that
+/// changes nothing is tried.
 #[cold]
 fn ask_for_wide_time() -> bool {
     match kernel_release() {
@@ -795,7 +810,7 @@ fn kernel_has_wide_time() -> bool {
 fn narrow(time: &Timespec) -> k::__kernel_old_timespec {
     k::__kernel_old_timespec {
         tv_sec: time.tv_sec.clamp(0, i32::MAX as i64) as _, // Early is allowed to all our waits; never is not.
-        tv_nsec: time.tv_nsec as _,
+        tv_nsec: i32::try_from(time.tv_nsec).unwrap_or(-1) as _, // None that would be valid.
     }
 }
 

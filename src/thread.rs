@@ -57,7 +57,7 @@ use core::num::NonZeroUsize;
 use core::ops::Range;
 use core::panic::{RefUnwindSafe, UnwindSafe};
 use core::ptr::{NonNull, null, null_mut};
-use core::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use core::sync::atomic::{AtomicU32, AtomicUsize, Ordering::Relaxed};
 use core::time::Duration;
 
 use linux_raw_sys::general as k;
@@ -68,7 +68,7 @@ use crate::all_threads::Mailbox;
 use crate::arch::CloneArgs;
 use crate::cpu;
 use crate::errno::{Errno, Result};
-use crate::futex::base::const_fn;
+use crate::futex::{self, base::const_fn};
 use crate::intrinsics;
 use crate::parker::Parker;
 use crate::profile;
@@ -338,9 +338,11 @@ unsafe extern "C" fn rust_thread(block: *mut u8) -> ! {
     // SAFETY: 1. The last reference is gone, and what follows is the end.
     if this.life.release() && !unsafe { stack::keep(NonNull::from_ref(this)) } {
         // SAFETY: 1. No word at all.
-        unsafe { sys::set_tid_address(null_mut()) };
-        // SAFETY: 1. Nobody else has a way here. 2. Blocked above. 3. Taken away above.
-        unsafe { <crate::arch::Cpu as crate::arch::Arch>::unmap_and_exit(base, len) }
+        if unsafe { sys::set_tid_address(null_mut()) }.is_ok() {
+            // SAFETY: 1. Nobody else has a way here. 2. Blocked above. 3. Taken away above.
+            unsafe { <crate::arch::Cpu as crate::arch::Arch>::unmap_and_exit(base, len) }
+        }
+        // A filter refused it. The mapping stays: the kernel will clear the word that lies there.
     }
     // SAFETY: 1. Whoever uses this stack next, or had something on it, waits for the end.
     unsafe { sys::exit(0) }
@@ -736,8 +738,11 @@ pub fn sleep(duration: Duration) {
 /// do not shorten it.
 pub fn sleep_until(deadline: Instant) {
     while Instant::now() < deadline {
-        // EINTR: a handler ran. Anything else is a filter's; then this waits for the clock without sleeping.
-        let _ = sys::clock_nanosleep_until(ClockId::CLOCK_MONOTONIC.raw(), &deadline.deadline());
+        match sys::clock_nanosleep_until(ClockId::CLOCK_MONOTONIC.raw(), &deadline.deadline()) {
+            Ok(()) | Err(Errno::EINTR) => {} // Early, or a handler ran.
+            // A filter's. A wait for a word that no other thread has ends by the same clock.
+            Err(_) => _ = futex::wait_until(&AtomicU32::new(0), 0, deadline),
+        }
     }
 }
 

@@ -197,8 +197,9 @@ impl ClockId {
     #[cold]
     fn ask_kernel(self, refused: Errno) -> Result<Timespec> {
         let now = sys::clock_gettime(self.0)?;
-        // A filter's ENOSYS, which the vDSO hands on from a clock that it cannot read itself, is not among these.
-        if refused == Errno::ENOSYS {
+        // Only of the two clocks that every vDSO reads itself if it can. For the others it makes a
+        // system call, and hands on what a filter or the kernel says to the form that it chose.
+        if refused == Errno::ENOSYS && [ClockId::CLOCK_REALTIME, ClockId::CLOCK_MONOTONIC].contains(&self) {
             vdso::give_clocks_up();
         }
         Ok(now)
@@ -218,6 +219,9 @@ impl ClockId {
     /// thread's own time; `EPERM` for an alarm without `CAP_WAKE_ALARM`.
     pub fn sleep_until(self, deadline: Timespec) -> Result<()> {
         while self.now()? < deadline {
+            if !(0..NANOS_PER_SEC).contains(&deadline.tv_nsec) {
+                return Err(Errno::EINVAL); // Some kernels look at the low 32 bits only.
+            }
             match sys::clock_nanosleep_until(self.0, &deadline) {
                 Ok(()) | Err(Errno::EINTR) => {} // Early is possible in any case: see there.
                 Err(errno) => return Err(errno),

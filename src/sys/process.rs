@@ -5,7 +5,7 @@ use core::ffi::{CStr, c_char};
 
 use linux_raw_sys::general as k;
 
-use super::{OwnedFd, RawFd, Timespec, Width, at, call, narrow, syscall, timed};
+use super::{Form, OwnedFd, Preference, RawFd, Timespec, at, call, narrow, syscall, timed};
 use crate::arch::{Arch, Cpu};
 use crate::errno::{Errno, Result};
 
@@ -169,18 +169,19 @@ pub(crate) fn ppoll(fds: &mut [k::pollfd], timeout: Option<&Timespec>) -> Result
         // given.
         unsafe { call!(@ nr, at(fds), fds.len(), time, 0, 0) }
     };
-    match (timed(Cpu::PPOLL), timeout) {
-        (Width::Wide(nr) | Width::Narrow(nr), None) => nr_and_time(nr, 0, fds),
+    static FORM: Preference = Preference::new();
+    timed(Cpu::PPOLL, &FORM, |form, nr| match (form, timeout) {
+        (_, None) => nr_and_time(nr, 0, fds),
         // The kernel writes what is left of the time to it, so it gets a copy.
-        (Width::Wide(nr), Some(timeout)) => {
+        (Form::Wide, Some(timeout)) => {
             let mut timeout = *timeout;
             nr_and_time(nr, at(&raw mut timeout), fds)
         }
-        (Width::Narrow(nr), Some(timeout)) => {
+        (Form::Narrow, Some(timeout)) => {
             let mut timeout = narrow(timeout);
             nr_and_time(nr, at(&raw mut timeout), fds)
         }
-    }
+    })
 }
 
 /// The size of a set, as the calls that take one ask for it.
@@ -200,11 +201,12 @@ pub(crate) fn rt_sigtimedwait(set: &k::kernel_sigset_t, timeout: Option<&Timespe
         // SAFETY: 1. The kernel reads the set and the time, and writes `info`.
         unsafe { call!(@ nr, at(set), to, time, SET) }
     };
-    match (timed(Cpu::SIGTIMEDWAIT), timeout) {
-        (Width::Wide(nr) | Width::Narrow(nr), None) => nr_and_time(nr, 0),
-        (Width::Wide(nr), Some(timeout)) => nr_and_time(nr, at(timeout)),
-        (Width::Narrow(nr), Some(timeout)) => nr_and_time(nr, at(&narrow(timeout))),
-    }?;
+    static FORM: Preference = Preference::new();
+    timed(Cpu::SIGTIMEDWAIT, &FORM, |form, nr| match (form, timeout) {
+        (_, None) => nr_and_time(nr, 0),
+        (Form::Wide, Some(timeout)) => nr_and_time(nr, at(timeout)),
+        (Form::Narrow, Some(timeout)) => nr_and_time(nr, at(&narrow(timeout))),
+    })?;
     Ok(info)
 }
 

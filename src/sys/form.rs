@@ -1,0 +1,215 @@
+//! The two forms of a call that takes a time, on 32-bit machines: wide, with 64-bit seconds (since
+//! Linux 5.1), and narrow, with 32-bit seconds (missing in kernels without
+//! `CONFIG_COMPAT_32BIT_TIME`).
+//!
+//! What holds, and how:
+//!
+//! 1. *The first form is the one that the kernel's version promises*: wide since 5.1. Older kernels
+//!    are not asked for a wide form to find out: filters kill for unknown numbers, and some vendors
+//!    gave these numbers to calls of their own.
+//! 2. *A form that is refused is not the end.* Filters that were written before 5.1 answer the wide
+//!    form with `EPERM` or `ENOSYS`, and a filter may choose any other error. So every error but
+//!    those of [`is_answer`] makes the other form be tried. An old kernel is asked for its wide form
+//!    only after it said `ENOSYS` to the narrow one.
+//! 3. *The form that answered second comes first from then on*, for this call alone: a filter may
+//!    allow the wide form of one call and not that of another. If a filter of another thread refuses
+//!    it there, (2) holds for that thread.
+//! 4. *An error of the call's own stays what it is*: both forms give it, and nothing is remembered.
+//! 5. *Two tries at most.*
+
+use core::sync::atomic::{AtomicBool, Ordering::Relaxed};
+
+use crate::errno::{Errno, Result};
+
+/// The width of the seconds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Form {
+    Wide,
+    Narrow,
+}
+
+/// Which form of one call comes first.
+pub(super) struct Preference {
+    /// Whether it is the other one than the kernel's version promises.
+    other: AtomicBool,
+}
+
+impl Preference {
+    pub(super) const fn new() -> Preference {
+        Preference { other: AtomicBool::new(false) }
+    }
+
+    /// Makes the call, in the other form too if the first is refused. `modern` says that the
+    /// kernel's version promises the wide form.
+    pub(super) fn make<T>(&self, modern: bool, mut call: impl FnMut(Form) -> Result<T>) -> Result<T> {
+        // Relaxed, here and below: the choice is all there is, and either form may be tried first.
+        let other = self.other.load(Relaxed);
+        let mut form = if modern != other { Form::Wide } else { Form::Narrow };
+        let mut refused = None;
+        loop {
+            let done = call(form);
+            let errno = done.as_ref().err().copied();
+            match (refused, errno) {
+                (None, Some(errno)) if let Some(next) = form.after(errno, modern) => {
+                    (form, refused) = (next, Some(errno));
+                }
+                (Some(before), Some(errno)) if !is_answer(errno) => {
+                    // Both failed. The call's own error says more than that a form is missing.
+                    return Err(if is_refusal(before) { errno } else { before });
+                }
+                (refused, _) => {
+                    if refused.is_some() {
+                        self.other.store(!other, Relaxed);
+                    }
+                    return done;
+                }
+            }
+        }
+    }
+}
+
+impl Form {
+    /// The form to try after this one failed.
+    fn after(self, errno: Errno, modern: bool) -> Option<Form> {
+        match self {
+            _ if is_answer(errno) => None,
+            Form::Wide => Some(Form::Narrow),
+            Form::Narrow if modern || errno == Errno::ENOSYS => Some(Form::Wide),
+            Form::Narrow => None,
+        }
+    }
+}
+
+/// Whether only a call that is there fails with it: a wait's own ends.
+fn is_answer(errno: Errno) -> bool {
+    matches!(errno, Errno::EAGAIN | Errno::EINTR | Errno::ETIMEDOUT)
+}
+
+/// Whether kernels and filters say with it that there is no such call.
+fn is_refusal(errno: Errno) -> bool {
+    matches!(errno, Errno::ENOSYS | Errno::EPERM | Errno::EACCES)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ERRORS: [Errno; 8] = [
+        Errno::ENOSYS,
+        Errno::EPERM,
+        Errno::EACCES,
+        Errno::EINVAL,
+        Errno::EFAULT,
+        Errno::EAGAIN,
+        Errno::EINTR,
+        Errno::ETIMEDOUT,
+    ];
+
+    /// Success, and each of the errors.
+    fn answers() -> impl Iterator<Item = Result<()>> + Clone {
+        ERRORS.into_iter().map(Err).chain([Ok(())])
+    }
+
+    /// The forms that are tried, in order, and the result.
+    fn made(preference: &Preference, modern: bool, wide: Result<()>, narrow: Result<()>) -> (Vec<Form>, Result<()>) {
+        let mut tried = Vec::new();
+        let result = preference.make(modern, |form| {
+            tried.push(form);
+            if form == Form::Wide { wide } else { narrow }
+        });
+        (tried, result)
+    }
+
+    /// Every version, preference, and pair of answers.
+    fn all(mut f: impl FnMut(bool, bool, Result<()>, Result<()>)) {
+        for (modern, other) in [(false, false), (false, true), (true, false), (true, true)] {
+            for wide in answers() {
+                answers().for_each(|narrow| f(modern, other, wide, narrow));
+            }
+        }
+    }
+
+    fn preference(other: bool) -> Preference {
+        Preference { other: AtomicBool::new(other) }
+    }
+
+    fn is_there(answer: Result<()>) -> bool {
+        answer.err().is_none_or(is_answer)
+    }
+
+    #[test]
+    fn the_first_form_is_by_the_version_and_by_what_answered() {
+        all(|modern, other, wide, narrow| {
+            let first = if modern != other { Form::Wide } else { Form::Narrow };
+            assert_eq!(made(&preference(other), modern, wide, narrow).0[0], first);
+        });
+    }
+
+    #[test]
+    fn a_form_that_answers_is_the_only_one() {
+        all(|modern, other, wide, narrow| {
+            let first = if modern != other { wide } else { narrow };
+            let preference = preference(other);
+            let (tried, result) = made(&preference, modern, wide, narrow);
+            if is_there(first) {
+                assert_eq!((tried.len(), result), (1, first));
+                assert_eq!(preference.other.into_inner(), other);
+            }
+        });
+    }
+
+    #[test]
+    fn a_refused_form_has_another_which_comes_first_from_then_on() {
+        all(|modern, other, wide, narrow| {
+            let wide_first = modern != other;
+            let (first, second) = if wide_first { (wide, narrow) } else { (narrow, wide) };
+            let old_kernel = !modern && !wide_first && first != Err(Errno::ENOSYS);
+            if is_there(first) || old_kernel {
+                return;
+            }
+            let preference = preference(other);
+            let (tried, result) = made(&preference, modern, wide, narrow);
+            assert_eq!(tried.len(), 2);
+            if is_there(second) {
+                assert_eq!(result, second);
+                let (tried, again) = made(&preference, modern, wide, narrow);
+                assert_eq!((tried.len(), again), (1, second), "it is remembered");
+            } else {
+                assert!(result.is_err());
+                assert_eq!(preference.other.into_inner(), other, "nothing is remembered");
+            }
+        });
+    }
+
+    #[test]
+    fn an_old_kernel_is_not_asked_for_a_wide_form_that_it_need_not_have() {
+        for errno in ERRORS.into_iter().filter(|errno| *errno != Errno::ENOSYS) {
+            assert_eq!(made(&preference(false), false, Ok(()), Err(errno)), (vec![Form::Narrow], Err(errno)));
+        }
+        let both = vec![Form::Narrow, Form::Wide];
+        assert_eq!(made(&preference(false), false, Ok(()), Err(Errno::ENOSYS)), (both, Ok(())));
+    }
+
+    #[test]
+    fn an_error_of_the_calls_own_stays_what_it_is() {
+        let result = |wide, narrow| made(&preference(false), true, Err(wide), Err(narrow)).1;
+        // There is no such clock, also where one form is refused or missing.
+        for refusal in [Errno::ENOSYS, Errno::EPERM, Errno::EACCES] {
+            assert_eq!(result(refusal, Errno::EINVAL), Err(Errno::EINVAL));
+            assert_eq!(result(Errno::EINVAL, refusal), Err(Errno::EINVAL));
+            assert_eq!(result(refusal, refusal), Err(refusal));
+        }
+        assert_eq!(result(Errno::EFAULT, Errno::EFAULT), Err(Errno::EFAULT));
+    }
+
+    #[test]
+    fn what_changes_meanwhile_is_followed() {
+        let preference = preference(false);
+        assert_eq!(made(&preference, true, Err(Errno::EPERM), Ok(())).1, Ok(()));
+        // Another thread's filter, or one that came later, forbids the narrow form instead.
+        for errno in [Errno::EPERM, Errno::ENOSYS, Errno::EINVAL] {
+            assert_eq!(made(&preference, true, Ok(()), Err(errno)).1, Ok(()));
+            assert_eq!(made(&preference, true, Err(errno), Ok(())).1, Ok(()));
+        }
+    }
+}
