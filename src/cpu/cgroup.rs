@@ -25,7 +25,7 @@ use linux_raw_sys::general as k;
 use static_assertions::assert_impl_all;
 
 use super::Quota;
-use super::parse::{self, Below, Lines, Text, Version};
+use super::parse::{self, Below, Lines, Mount, Text, Version};
 use crate::errno::{Errno, Result};
 use crate::mapping::Mapping;
 use crate::sys::{self, OwnedFd};
@@ -202,57 +202,163 @@ pub(super) fn tightest<S: Files>(files: &mut S, levels: &[Level<S::File>]) -> Op
 const PATH_MAX: usize = k::PATH_MAX as usize;
 
 /// Room for the search: lines of files (those of mounts have lists of options), and paths.
-pub(super) const SCRATCH: usize = (56 << 10) + 6 * PATH_MAX;
+pub(super) const SCRATCH: usize = (56 << 10) + 8 * PATH_MAX;
 
 /// Finds the process's group, and the mount that shows most of those above it. `None` if it is in none that can limit
 /// time, or no mount shows it. An error if a file of /proc cannot be read.
 pub(super) fn find<'a, S: Files>(files: &mut S, scratch: &'a mut [u8]) -> Result<Option<Walk<'a>>> {
     // The last room is for a mount point, the path below it and a file's name.
-    let mut rooms = [1, 1, 1, 3].map(|paths| paths * PATH_MAX).into_iter();
+    let mut rooms = [1, 1, 1, 1, 1, 3].map(|paths| paths * PATH_MAX).into_iter();
     let mut rest = scratch;
     let mut room = || {
         let (room, others) = core::mem::take(&mut rest).split_at_mut_checked(rooms.next()?)?;
         rest = others;
         Some(Text::new(room))
     };
-    let (Some(mut group), Some(mut root), Some(mut point), Some(mut best)) = (room(), room(), room(), room()) else {
+    let (Some(mut group), Some(root), Some(point), Some(at), Some(above), Some(mut best)) =
+        (room(), room(), room(), room(), room(), room())
+    else {
         return Err(Errno::ENOMEM);
     };
     let Some(version) = own_group(files, rest, &mut group)? else {
         return Ok(None);
     };
-
-    let file = files.open(c"/proc/self/mountinfo")?;
-    let mut lines = lines(files, &file, rest);
-    // How many groups the best mount shows, and how much of the path's end lies below it.
-    let mut shown: Option<(usize, usize)> = None;
-    while let Some(line) = lines.next()? {
-        let Some(mount) = parse::mount_line(line).filter(|mount| parse::unescape(mount.point, &mut point).is_some())
-        else {
-            continue;
-        };
-        if best.bytes() == point.bytes() {
-            shown = None; // This one covers it.
+    let mut mounts = Mounts { buf: rest, root, point, at, above };
+    let mut hidden = None;
+    while let Some(candidate) = mounts.best_after(hidden, files, version, &group, &mut best)? {
+        if mounts.is_seen(&candidate, files, &best)? {
+            let top = best.bytes().len();
+            let path = &group.bytes()[group.bytes().len() - candidate.below..];
+            return Ok(best.push(path).map(|()| Walk { version, path: best, top }));
         }
-        if mount.version != Some(version) || parse::unescape(mount.root, &mut root).is_none() {
-            continue;
-        }
-        let (groups, below) = match parse::below(root.bytes(), group.bytes()) {
-            Some(Below::At(path)) => (1 + slashes(path), path.len()),
-            Some(Below::Somewhere) => (0, 0),
-            None => continue,
-        };
-        if shown.is_none_or(|(most, _)| groups > most) {
-            best.truncate(0);
-            shown = best.push(point.bytes()).map(|()| (groups, below));
-        }
+        hidden = Some(candidate);
     }
-    let Some((_, below)) = shown else {
-        return Ok(None);
-    };
-    let top = best.bytes().len();
-    let path = &group.bytes()[group.bytes().len() - below..];
-    Ok(best.push(path).map(|()| Walk { version, path: best, top }))
+    Ok(None)
+}
+
+/// A mount that shows the process's group.
+struct Candidate {
+    id: u64,
+    parent: u64,
+    /// How many groups it shows, from the process's own up.
+    groups: usize,
+    /// How much of the group's path, counted from its end, lies below it.
+    below: usize,
+    /// Which line of the file it is.
+    line: usize,
+}
+
+impl Candidate {
+    /// What shows more groups comes first, and of equals the older line.
+    fn comes_before(&self, other: &Candidate) -> bool {
+        (other.groups, self.line) < (self.groups, other.line)
+    }
+}
+
+/// The mounts of the process, read from the file as often as needed: room for paths and lines.
+struct Mounts<'a> {
+    buf: &'a mut [u8],
+    root: Text<'a>,
+    point: Text<'a>,
+    at: Text<'a>,
+    above: Text<'a>,
+}
+
+impl Mounts<'_> {
+    /// Calls `f` for each mount that the process can tell, with its line's number and its point.
+    fn each<S: Files>(
+        &mut self,
+        files: &mut S,
+        mut f: impl FnMut(usize, &Mount<'_>, &[u8], &mut Text<'_>, &mut Text<'_>, &mut Text<'_>),
+    ) -> Result<()> {
+        let file = files.open(c"/proc/self/mountinfo")?;
+        let mut lines = lines(files, &file, self.buf);
+        let mut number = 0;
+        while let Some(line) = lines.next()? {
+            number += 1;
+            let mount = parse::mount_line(line);
+            if let Some(mount) = mount.filter(|mount| parse::unescape(mount.point, &mut self.point).is_some()) {
+                f(number, &mount, self.point.bytes(), &mut self.root, &mut self.at, &mut self.above);
+            }
+        }
+        Ok(())
+    }
+
+    /// The best candidate of those that come after `before`, and its mount point in `best`.
+    fn best_after<S: Files>(
+        &mut self,
+        before: Option<Candidate>,
+        files: &mut S,
+        version: Version,
+        group: &Text<'_>,
+        best: &mut Text<'_>,
+    ) -> Result<Option<Candidate>> {
+        let mut found: Option<Candidate> = None;
+        self.each(files, |line, mount, point, root, _, _| {
+            if mount.version != Some(version) || parse::unescape(mount.root, root).is_none() {
+                return;
+            }
+            let (groups, below) = match parse::below(root.bytes(), group.bytes()) {
+                Some(Below::At(path)) => (1 + slashes(path), path.len()),
+                Some(Below::Somewhere) => (0, 0),
+                None => return,
+            };
+            let this = Candidate { id: mount.id, parent: mount.parent, groups, below, line };
+            if before.as_ref().is_none_or(|before| before.comes_before(&this))
+                && found.as_ref().is_none_or(|found| this.comes_before(found))
+            {
+                best.truncate(0);
+                found = best.push(point).map(|()| this);
+            }
+        })?;
+        Ok(found)
+    }
+
+    /// Whether the candidate's point leads to it, and not to a mount that covers it.
+    ///
+    /// As the kernel goes: from the process's root down, at each name into the mount that lies there
+    /// on the mount where it is. So a mount is covered by one that lies on its root, and by one that
+    /// lies on the same parent at a folder on the way to its point; and with its parent. The order
+    /// of the lines says nothing. The root itself is where the process is, whatever was mounted on
+    /// it since. (A mount whose parent is not listed lies on the mount that the root is in.)
+    fn is_seen<S: Files>(&mut self, candidate: &Candidate, files: &mut S, point: &Text<'_>) -> Result<bool> {
+        /// No tree of mounts is so high, and no file of the kernel's has a circle.
+        const HIGHEST: usize = 256;
+        let (mut id, mut parent, mut covered) = (candidate.id, candidate.parent, false);
+        self.at.truncate(0);
+        if self.at.push(point.bytes()).is_none() {
+            return Ok(false);
+        }
+        for height in 0..HIGHEST {
+            let mut parents = None;
+            self.each(files, |_, mount, point, _, at, above| {
+                if mount.id == id {
+                    return;
+                }
+                let lies_on_it = height == 0 && mount.parent == id && point == at.bytes();
+                let lies_before_it = mount.parent == parent && point != b"/" && is_within(at.bytes(), point);
+                covered |= lies_on_it || lies_before_it;
+                if mount.id == parent {
+                    above.truncate(0);
+                    parents = above.push(point).map(|()| mount.parent);
+                }
+            })?;
+            match parents {
+                _ if covered => return Ok(false),
+                None => return Ok(true),
+                // It lies on the root, and the process is below.
+                Some(_) if self.at.bytes() == b"/" => return Ok(false),
+                Some(above) => (id, parent) = (parent, above),
+            }
+            core::mem::swap(&mut self.at, &mut self.above);
+        }
+        Ok(false)
+    }
+}
+
+/// Whether `path` is `folder` or lies in it.
+fn is_within(path: &[u8], folder: &[u8]) -> bool {
+    path.strip_prefix(folder).is_some_and(|rest| rest.is_empty() || rest.starts_with(b"/"))
 }
 
 /// The process's own group, into `path`.

@@ -36,6 +36,9 @@ fn has_item(list: &[u8], item: &[u8]) -> bool {
 /// A line of /proc/self/mountinfo.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Mount<'a> {
+    /// Its number, and that of the mount that it lies on.
+    pub id: u64,
+    pub parent: u64,
     /// What of the file system is to be seen there; escaped.
     pub root: &'a [u8],
     /// Where; escaped.
@@ -51,7 +54,8 @@ pub(super) struct Mount<'a> {
 /// Any number of fields, or none, stand before the dash.
 pub(super) fn mount_line(line: &[u8]) -> Option<Mount<'_>> {
     let mut fields = line.split(|byte| *byte == b' ');
-    let root = fields.nth(3)?;
+    let (id, parent) = (decimal(fields.next()?)?, decimal(fields.next()?)?);
+    let root = fields.nth(1)?;
     let point = fields.next()?;
     fields.next()?;
     fields.find(|field| *field == b"-")?;
@@ -61,7 +65,7 @@ pub(super) fn mount_line(line: &[u8]) -> Option<Mount<'_>> {
         b"cgroup" if has_item(options, b"cpu") => Some(Version::V1),
         _ => None,
     };
-    Some(Mount { root, point, version })
+    Some(Mount { id, parent, root, point, version })
 }
 
 /// Undoes the escapes of mountinfo into `text`: a backslash and three octal digits are a byte. `None` if the end of

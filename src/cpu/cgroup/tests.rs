@@ -160,10 +160,61 @@ fn the_mount_that_shows_most_is_taken_and_a_covered_one_is_not() {
         assert_eq!(limit(&mut tree), Some((200, 100)));
     }
     let cover = "4 2 0:9 / /whole rw - tmpfs tmpfs rw\n";
-    tree.write(MOUNTS, [part, whole, cover].concat().as_bytes());
-    assert_eq!(limit(&mut tree), None);
-    tree.write(MOUNTS, [whole, cover, part].concat().as_bytes());
-    assert_eq!(limit(&mut tree), Some((100, 100)));
+    for lines in [[part, whole, cover], [whole, cover, part], [cover, whole, part]] {
+        tree.write(MOUNTS, lines.concat().as_bytes());
+        assert_eq!(limit(&mut tree), Some((100, 100)));
+    }
+}
+
+#[test]
+fn a_mount_is_covered_as_the_kernel_goes() {
+    // The group is limited to 4 at /sys/fs/cgroup, and to 2 at /other.
+    let tree = |mounts: &[&str]| {
+        Tree::new(&[
+            (GROUP, "0::/a\n"),
+            (MOUNTS, &mounts.concat()),
+            ("/sys/fs/cgroup/a/cpu.max", "400000 100000\n"),
+            ("/other/a/cpu.max", "200000 100000\n"),
+        ])
+    };
+    let (root, sys) = ("20 1 0:5 / / rw - ext4 disk rw\n", "21 20 0:6 / /sys rw - sysfs sysfs rw\n");
+    let (own, other) =
+        ("30 21 0:7 / /sys/fs/cgroup rw - cgroup2 none rw\n", "31 20 0:7 / /other rw - cgroup2 none rw\n");
+    let here = [root, sys, own, other];
+    assert_eq!(limit(&mut tree(&here)), Some((400, 100)));
+    let with = |more: &str, lines: [&str; 4]| {
+        let [a, b, c, d] = lines;
+        [[a, b, c, d, more], [more, a, b, c, d]].map(|lines| limit(&mut tree(&lines)))
+    };
+    for covers in [
+        "40 30 0:8 / /sys/fs/cgroup rw - tmpfs none rw\n", // On the mount itself.
+        "40 21 0:8 / /sys/fs rw - tmpfs none rw\n",        // At a folder on the way to it.
+        "40 21 0:8 / /sys rw - tmpfs none rw\n",           // On its parent.
+        "40 20 0:8 / /sys rw - tmpfs none rw\n",
+    ] {
+        assert_eq!(with(covers, here), [Some((200, 100)); 2], "{covers}");
+    }
+    for does_not in [
+        "40 30 0:8 / /sys/fs/cgroup/a/b rw - tmpfs none rw\n", // Below it.
+        "40 21 0:8 / /sys/fs/cg rw - tmpfs none rw\n",         // Beside the way to it.
+        "40 20 0:8 / /sys/fs rw - tmpfs none rw\n",            // Covered by /sys itself.
+        "40 20 0:8 / / rw - tmpfs none rw\n",                  // The process is below.
+        "40 50 0:8 / /sys/fs/cgroup rw - tmpfs none rw\n",     // Nowhere.
+    ] {
+        assert_eq!(with(does_not, here), [Some((400, 100)); 2], "{does_not}");
+    }
+    // On top of another of its kind, whichever was listed first.
+    let below = "30 21 0:7 /z /sys/fs/cgroup rw - cgroup2 none rw\n";
+    let on_top = "35 30 0:7 / /sys/fs/cgroup rw - cgroup2 none rw\n";
+    assert_eq!(with(on_top, [root, sys, below, ""]), [Some((400, 100)); 2]);
+    assert_eq!(with(on_top, [root, sys, own, ""]), [Some((400, 100)); 2]);
+    let on_top = "35 30 0:7 /z /sys/fs/cgroup rw - cgroup2 none rw\n";
+    assert_eq!(with(on_top, [root, sys, own, ""]), [None; 2]);
+    // What lies on a mount over the root is not seen, and a circle is no hang.
+    let over_root = "22 20 0:9 / / rw - tmpfs none rw\n";
+    assert_eq!(limit(&mut tree(&[root, over_root, "31 22 0:7 / /other rw - cgroup2 none rw\n"])), None);
+    let circle = ["1 2 0:7 / /other rw - cgroup2 none rw\n", "2 1 0:7 / /x rw - tmpfs none rw\n"];
+    assert_eq!(limit(&mut tree(&circle)), None);
 }
 
 #[test]
@@ -217,12 +268,12 @@ fn running_out_of_descriptors_leaves_none_open_and_is_told() {
         ("/sys/fs/cgroup/a/b/cpu.max", "max 100000\n"),
         ("/sys/fs/cgroup/a/cpu.max", "max 100000\n"),
     ]);
-    for count in 0..5 {
+    for count in 0..6 {
         tree.refuse_open_after(count, Errno::EMFILE);
         assert_eq!(open(&mut tree).err(), Some(Errno::EMFILE), "after {count}");
         assert_eq!(tree.open_files(), 0);
     }
-    tree.refuse_open_after(5, Errno::EMFILE);
+    tree.refuse_open_after(6, Errno::EMFILE);
     let levels = open(&mut tree).unwrap().unwrap();
     assert_eq!((levels.len(), tree.open_files()), (2, 2));
 }
@@ -250,11 +301,11 @@ fn long_lines_and_paths_are_passed_over_but_not_what_lies_above() {
 #[test]
 fn a_small_scratch_is_an_error_and_no_overflow() {
     let mut tree = Tree::new(&[(GROUP, "0::/a\n"), (MOUNTS, V2)]);
-    for size in [0, 1, PATH_MAX, 6 * PATH_MAX - 1] {
+    for size in [0, 1, PATH_MAX, 8 * PATH_MAX - 1] {
         assert!(find(&mut tree, &mut vec![0; size]).is_err(), "{size}");
     }
     // No line fits into nothing.
-    assert!(find(&mut tree, &mut vec![0; 6 * PATH_MAX]).unwrap().is_none());
+    assert!(find(&mut tree, &mut vec![0; 8 * PATH_MAX]).unwrap().is_none());
 }
 
 /// Any bytes in any of the files: a result, within the limits of what was foretold, and nothing left open.
