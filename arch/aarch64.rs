@@ -74,6 +74,7 @@ impl Arch for Cpu {
         fp: offset_of!(Ucontext<Sigcontext>, context.x29),
     };
     const FRAMES: Option<Frames> = Some(Frames { caller: 0, return_address: 8, in_callers: false });
+    const STACK_PROBES: bool = true;
     const CREDENTIALS: Credentials = Credentials::PLAIN;
 
     syscall!(syscall0());

@@ -69,6 +69,7 @@ impl Arch for Cpu {
     const CONTEXT: Context =
         Context { pc: offset_of!(Ucontext, pc), sp: offset_of!(Ucontext, sp), fp: offset_of!(Ucontext, fp) };
     const FRAMES: Option<Frames> = Some(Frames { caller: 0, return_address: 4, in_callers: false });
+    const STACK_PROBES: bool = false;
     const CREDENTIALS: Credentials = Credentials {
         getuid: k::__NR_getuid32,
         setuid: k::__NR_setuid32,

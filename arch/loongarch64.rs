@@ -69,6 +69,7 @@ impl Arch for Cpu {
         fp: offset_of!(Ucontext<Sigcontext>, context.fp),
     };
     const FRAMES: Option<Frames> = Some(Frames { caller: -16, return_address: -8, in_callers: false });
+    const STACK_PROBES: bool = false;
     const CREDENTIALS: Credentials = Credentials::PLAIN;
 
     syscall!(syscall0());

@@ -77,6 +77,7 @@ impl Arch for Cpu {
     };
     // The ABI has none.
     const FRAMES: Option<Frames> = None;
+    const STACK_PROBES: bool = false;
     const CREDENTIALS: Credentials = Credentials::PLAIN;
 
     syscall!(syscall0(), "move $v0, $a0");

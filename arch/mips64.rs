@@ -73,6 +73,7 @@ impl Arch for Cpu {
         Context { pc: offset_of!(Ucontext, pc), sp: offset_of!(Ucontext, r29), fp: offset_of!(Ucontext, r30) };
     // The ABI has none.
     const FRAMES: Option<Frames> = None;
+    const STACK_PROBES: bool = false;
     const CREDENTIALS: Credentials = Credentials::PLAIN;
 
     syscall!(syscall0(), "move $v0, $a0");

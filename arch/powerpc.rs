@@ -77,6 +77,7 @@ impl Arch for Cpu {
     const CONTEXT: Context =
         Context { pc: offset_of!(Ucontext, nip), sp: offset_of!(Ucontext, r1), fp: offset_of!(Ucontext, r1) };
     const FRAMES: Option<Frames> = Some(Frames { caller: 0, return_address: 4, in_callers: true });
+    const STACK_PROBES: bool = true;
     const CREDENTIALS: Credentials = Credentials::PLAIN;
 
     syscall!(syscall0());

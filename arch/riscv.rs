@@ -104,6 +104,7 @@ impl Arch for Cpu {
         let word = size_of::<usize>() as isize;
         Some(Frames { caller: -2 * word, return_address: -word, in_callers: false })
     };
+    const STACK_PROBES: bool = false;
     const CREDENTIALS: Credentials = Credentials::PLAIN;
 
     syscall!(syscall0());

@@ -69,6 +69,7 @@ impl Arch for Cpu {
         Context { pc: offset_of!(Ucontext, psw_address), sp: offset_of!(Ucontext, r15), fp: offset_of!(Ucontext, r11) };
     // Compilers keep the back chain that the ABI allows for only when told to, and rustc is not.
     const FRAMES: Option<Frames> = None;
+    const STACK_PROBES: bool = true;
     const CREDENTIALS: Credentials = Credentials::PLAIN;
 
     syscall!(syscall0());

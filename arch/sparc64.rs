@@ -88,6 +88,7 @@ impl Arch for Cpu {
     // %i6 and %i7 of a window, after %l0-%l7 and %i0-%i5. The latter is the address of the call.
     const FRAMES: Option<Frames> =
         Some(Frames { caller: BIAS as isize + 112, return_address: BIAS as isize + 120, in_callers: false });
+    const STACK_PROBES: bool = false;
     const CREDENTIALS: Credentials = Credentials::PLAIN;
 
     syscall!(syscall0(), "mov %o0, %g1");

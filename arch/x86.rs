@@ -62,6 +62,7 @@ impl Arch for Cpu {
     const CONTEXT: Context =
         Context { pc: offset_of!(Ucontext, eip), sp: offset_of!(Ucontext, esp), fp: offset_of!(Ucontext, ebp) };
     const FRAMES: Option<Frames> = Some(Frames { caller: 0, return_address: 4, in_callers: false });
+    const STACK_PROBES: bool = true;
     const CREDENTIALS: Credentials = Credentials {
         getuid: k::__NR_getuid32,
         setuid: k::__NR_setuid32,

@@ -73,6 +73,7 @@ impl Arch for Cpu {
     const CONTEXT: Context =
         Context { pc: offset_of!(Ucontext, rip), sp: offset_of!(Ucontext, rsp), fp: offset_of!(Ucontext, rbp) };
     const FRAMES: Option<Frames> = Some(Frames { caller: 0, return_address: 8, in_callers: false });
+    const STACK_PROBES: bool = true;
     const CREDENTIALS: Credentials = Credentials::PLAIN;
 
     syscall!(syscall0());

@@ -170,6 +170,9 @@ pub(crate) trait Arch {
     const CONTEXT: Context;
     /// How frames are chained, from the register that [`Context::fp`] finds; `None` where compilers lay no chain.
     const FRAMES: Option<Frames>;
+    /// Whether the compiler has stack probes here: a function with a frame of more than a page touches
+    /// each page of it on the way down. rustc's `stack-probes` in the target's specification.
+    const STACK_PROBES: bool;
     /// The calls that set who a thread is.
     const CREDENTIALS: Credentials;
 

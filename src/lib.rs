@@ -68,6 +68,7 @@ mod auxv;
 pub mod cpu;
 mod errno;
 pub mod futex;
+mod guard;
 mod intrinsics;
 pub mod io;
 pub mod mapping;

@@ -312,6 +312,12 @@ pub(crate) unsafe fn madvise(addr: *mut u8, len: usize, advice: u32) -> Result<(
     unsafe { call!(__NR_madvise, at(addr), len, advice as usize) }.map(drop)
 }
 
+/// munlock(2). `ENOMEM` when that would need one mapping more than `vm.max_map_count`.
+pub(crate) fn munlock(addr: *mut u8, len: usize) -> Result<()> {
+    // SAFETY: 1. Memory that may be paged out has the same contents.
+    unsafe { call!(__NR_munlock, at(addr), len) }.map(drop)
+}
+
 /// Whether the kernel can read a word at `addr`, a multiple of 4. It says so without a fault.
 ///
 /// The call is futex(2), `FUTEX_CMP_REQUEUE`, which reads the word, wakes no thread and moves none. Any program that

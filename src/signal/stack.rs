@@ -7,7 +7,8 @@ use linux_raw_sys::{auxvec, general as k};
 
 use crate::auxv::{self, page_size};
 use crate::errno::Result;
-use crate::sys;
+use crate::mapping::unmap_or_empty;
+use crate::{guard, sys};
 
 /// Memory for the calling thread's handlers to run on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -74,7 +75,7 @@ pub(crate) fn stack_size() -> usize {
     ((2 * frame + HANDLERS).max(LEAST) + page - 1) & !(page - 1)
 }
 
-/// Gives the main thread its signal stack, below it a guard page. Who asks first does so before a second thread
+/// Gives the main thread its signal stack, below it a guard. Who asks first does so before a second thread
 /// exists, so is the main thread. A stack that it was given before stays. `ENOMEM`; a filter that forbids
 /// sigaltstack(2) leaves its handlers on its own stack.
 pub(crate) fn ensure_main_has_stack() -> Result<()> {
@@ -84,19 +85,18 @@ pub(crate) fn ensure_main_has_stack() -> Result<()> {
         return Ok(());
     }
     if signal_stack().is_none() {
-        let (guard, size) = (page_size(), stack_size());
+        let (guard, size) = (guard::size(), stack_size());
         let flags = k::MAP_PRIVATE | k::MAP_ANONYMOUS | k::MAP_NORESERVE | k::MAP_STACK;
         // SAFETY: 1. Not MAP_FIXED.
         let map = unsafe { sys::mmap(null_mut(), guard + size, k::PROT_READ | k::PROT_WRITE, flags, -1, 0) }?;
         // SAFETY: 1. Fresh, and nobody uses it.
-        let guarded = unsafe { sys::mprotect(map, guard, k::PROT_NONE) };
+        let guarded = unsafe { guard::install(map) };
         // SAFETY: 1. Fresh memory that stays for the life of the process.
         let set =
             guarded.and_then(|()| unsafe { set_signal_stack(SignalStack { base: map.wrapping_add(guard), size }) });
         if set.is_err() {
             // SAFETY: 1. Nobody uses it.
-            unsafe { sys::munmap(map, guard + size) }
-                .unwrap_or_else(|errno| sys::die("munmap of a signal stack", errno));
+            unsafe { unmap_or_empty(map, guard + size) };
         }
         guarded?;
     }

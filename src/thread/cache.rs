@@ -25,7 +25,7 @@ pub(super) trait Keep {
 pub(super) const MOST: usize = if MODEL { 2 } else { 64 };
 
 /// What is kept as long as nobody sets it: as many stacks of the default size as there is room for, and where addresses are
-/// scarce, 15.
+/// scarce, some 14.
 const LIMITS: [u32; 2] =
     [MOST as u32, if usize::BITS == 32 { (32 << 20) / 4096 } else { MOST as u32 * ((3 << 20) / 4096) }];
 

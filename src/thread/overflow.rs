@@ -19,7 +19,7 @@ use crate::auxv::{self, page_size};
 use crate::errno::Result;
 use crate::io::Line;
 use crate::signal::{self, Action, Info, Signal};
-use crate::sys;
+use crate::{guard, sys};
 
 /// Lets a stack that runs over say so before the process ends by SIGSEGV: which thread, where its stack lies, and
 /// which address it touched. The main thread gets its signal stack by this.
@@ -76,7 +76,7 @@ fn report(info: &Info) {
 fn overflowed(block: &Block, address: usize, sp: usize) -> Option<Range<usize>> {
     let stack = &block.stack;
     if !stack.is_empty() {
-        let guard = stack.start - page_size()..stack.start;
+        let guard = stack.start - guard::size()..stack.start;
         return guard.contains(&address).then(|| stack.clone());
     }
     let limit = sys::getrlimit(k::RLIMIT_STACK).unwrap_or(None);

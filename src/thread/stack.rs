@@ -14,9 +14,13 @@
 //! 4. *It keeps little memory.* Of a thread that used more than 64 KiB (`WARM`) of its stack the rest is given back at once
 //!    (`MADV_DONTNEED`: `MADV_FREE` would leave it counted as the process's until somebody else needs it).
 //! 5. *The cache is bounded*: [`limit_stack_cache`] says how. What it has no room for is unmapped.
-//! 6. *A guard page faults.* It is a mark in the page table where the kernel has those (Linux 6.13), as the first one shows that
-//!    is tried; else a page without permissions. With marks the kernel sees one mapping of the stacks that lie side by side,
-//!    where the others make three or four of each thread; it allows a process 65,530 (vm.max_map_count).
+//! 6. *A stack that runs over meets a guard*, as a signal stack does: guard.rs says what that catches.
+//! 7. *The cache is in nobody's way.* Where address space or mappings are short (`RLIMIT_AS`,
+//!    `vm.max_map_count`, `RLIMIT_MEMLOCK`), a start that needs a mapping gives the kept ones back and
+//!    tries once more.
+//! 8. *What cannot be unmapped does not end the process*: its memory goes back, its addresses stay
+//!    taken ([`unmap_or_empty`]). A thread that unmaps its own mapping as its last act cannot look, and
+//!    leaves both.
 //!
 //! After a fork(2) the child has the parent's kept mappings, as its own. Those that threads of the parent were just leaving
 //! stay unused, for in the child nobody clears their words; and nobody waits for that: the cache looks at the word only, and
@@ -24,7 +28,6 @@
 
 use core::ptr::{NonNull, null_mut};
 use core::slice;
-use core::sync::atomic::{AtomicU8, Ordering::Relaxed};
 
 use linux_raw_sys::general as k;
 
@@ -32,8 +35,9 @@ use super::Block;
 use super::cache::{Cache, Keep};
 use crate::auxv::page_size;
 use crate::errno::{Errno, Result};
+use crate::mapping::unmap_or_empty;
 use crate::signal::{self, SignalStack};
-use crate::sys;
+use crate::{guard, sys};
 
 /// Every machine's ABI is content with it.
 pub(super) const STACK_ALIGN: usize = 16;
@@ -65,10 +69,8 @@ pub fn limit_stack_cache(stacks: usize, bytes: usize) {
 /// just ending may leave its own after that.
 pub fn trim_stack_cache() -> usize {
     let mut bytes = 0;
-    while let Some(kept) = cache().take_any(free) {
-        // SAFETY: taken from the cache, so ours.
-        bytes += unsafe { kept.as_ref() }.mapping.1;
-        free(kept);
+    while let Some(kept) = cache().take_any(|kept| _ = free(kept)) {
+        bytes += free(kept);
     }
     bytes
 }
@@ -110,8 +112,9 @@ pub(super) unsafe fn keep(block: NonNull<Block>) -> bool {
     cache().put(block)
 }
 
-/// Unmaps the mapping of a thread that has ended or is about to.
-fn free(block: NonNull<Block>) {
+/// Unmaps the mapping of a thread that has ended or is about to, and returns how many bytes that were: none if
+/// the kernel refused.
+fn free(block: NonNull<Block>) -> usize {
     // SAFETY: the caller's, who had it from the cache or gave up the last reference.
     let this = unsafe { block.as_ref() };
     if is_of_this_process(this.life.tid()) {
@@ -119,24 +122,7 @@ fn free(block: NonNull<Block>) {
     }
     let (base, len) = this.mapping;
     // SAFETY: 1. Nobody else has it, and nobody runs on it: its thread ended, or runs in the process that this is a copy of.
-    unsafe { unmap(base, len) };
-}
-
-/// munmap(2). Taken out of the middle of what the kernel sees as one mapping, it leaves two; a process that has as many as
-/// it may is refused that (`ENOMEM`). Then the memory goes, and the addresses stay. (A thread that unmaps its own as its
-/// last act cannot look, and leaves both.)
-///
-/// # Safety
-///
-/// 1. The range is a thread's mapping, or what was to be one, and nobody uses it.
-unsafe fn unmap(base: *mut u8, len: usize) {
-    // SAFETY: 1. is our caller's.
-    let unmapped = unsafe { sys::munmap(base, len) }.or_else(|errno| match errno {
-        // SAFETY: 1. is our caller's.
-        Errno::ENOMEM => unsafe { sys::madvise(base, len, k::MADV_DONTNEED) },
-        other => Err(other),
-    });
-    unmapped.unwrap_or_else(|errno| sys::die("munmap of a thread", errno));
+    if unsafe { unmap_or_empty(base, len) } { len } else { 0 }
 }
 
 /// Whether a thread that has not ended is one of ours, and not of the process that forked this one. (Numbers come again, in
@@ -153,7 +139,7 @@ fn is_of_this_process(tid: u32) -> bool {
 pub(super) unsafe fn keep_or_free(block: NonNull<Block>) {
     // SAFETY: 1. is our caller's.
     if !unsafe { keep(block) } {
-        free(block);
+        let _ = free(block);
     }
 }
 
@@ -191,32 +177,25 @@ pub(super) struct Mapping {
 }
 
 impl Mapping {
-    /// Room for two guard pages, a signal stack, a stack, and parts of `room` bytes, their alignments included.
+    /// Room for two guards, a signal stack, a stack, and parts of `room` bytes, their alignments included.
     pub(super) fn new(stack_size: usize, room: usize) -> Result<Mapping> {
-        let page = page_size();
+        let (page, guard) = (page_size(), guard::size());
         let signal_size = signal::stack_size();
-        let below = page + signal_size + page;
+        let below = guard + signal_size + guard;
         let len = (|| {
             let stack = stack_size.checked_add(STACK_ALIGN)?;
             below.checked_add(stack)?.checked_add(room)?.checked_add(page - 1).map(|len| len & !(page - 1))
         })();
         let len = len.ok_or(Errno::ENOMEM)?;
         // SAFETY: taken from the cache, so ours.
-        let kept = cache().take(units(len), free).map(|kept| unsafe { kept.as_ref() }.mapping.0);
+        let kept = cache().take(units(len), |kept| _ = free(kept)).map(|kept| unsafe { kept.as_ref() }.mapping.0);
         let base = match kept {
             Some(base) => base,
-            None => map(len)?,
+            None => map(len, [0, guard + signal_size])?,
         };
-        let signal_stack = SignalStack { base: base.wrapping_add(page), size: signal_size };
+        let signal_stack = SignalStack { base: base.wrapping_add(guard), size: signal_size };
         let stack_base = base.wrapping_add(below);
-        let mapping = Mapping { base, len, signal_stack, stack_base, is_fresh: kept.is_none(), top: len };
-        if mapping.is_fresh {
-            for low in [base, base.wrapping_add(page + signal_size)] {
-                // SAFETY: 1. Fresh, and nobody uses it.
-                unsafe { guard(low, page) }?;
-            }
-        }
-        Ok(mapping)
+        Ok(Mapping { base, len, signal_stack, stack_base, is_fresh: kept.is_none(), top: len })
     }
 
     /// The next part down: `size` bytes at a multiple of `align`.
@@ -227,43 +206,31 @@ impl Mapping {
     }
 }
 
-fn map(len: usize) -> Result<*mut u8> {
-    let flags = k::MAP_PRIVATE | k::MAP_ANONYMOUS | k::MAP_NORESERVE | k::MAP_STACK;
-    // SAFETY: 1. Not MAP_FIXED.
-    unsafe { sys::mmap(null_mut(), len, k::PROT_READ | k::PROT_WRITE, flags, -1, 0) }
+/// A fresh mapping with guards at these offsets. If there is no room, kept ones make it (7).
+fn map(len: usize, guards: [usize; 2]) -> Result<*mut u8> {
+    match try_map(len, guards) {
+        Err(Errno::ENOMEM | Errno::EAGAIN) if trim_stack_cache() > 0 => try_map(len, guards),
+        done => done,
+    }
 }
 
-/// Lets whoever touches a page fault.
-///
-/// # Safety
-///
-/// 1. It is mapped, and nobody uses it.
-unsafe fn guard(page: *mut u8, len: usize) -> Result<()> {
-    /// Whether marks do what they should. An emulator may take them for advice that it need not follow.
-    static MARKS: AtomicU8 = AtomicU8::new(UNTRIED);
-    const UNTRIED: u8 = 0;
-    const FAULT: u8 = 1;
-    const USELESS: u8 = 2;
-    // Relaxed, here and below: threads that try at once find the same.
-    let marks = MARKS.load(Relaxed);
-    if marks != USELESS {
-        // SAFETY: 1. is our caller's.
-        let marked = unsafe { sys::madvise(page, len, k::MADV_GUARD_INSTALL) }.is_ok();
-        // SAFETY: 1. No thread uses the page, so none waits there.
-        if marked && (marks == FAULT || unsafe { !sys::can_read(page) }) {
-            MARKS.store(FAULT, Relaxed);
-            return Ok(());
-        }
-        // Also where the process locks all memory, for as long as it lives.
-        MARKS.store(USELESS, Relaxed);
+fn try_map(len: usize, guards: [usize; 2]) -> Result<*mut u8> {
+    let flags = k::MAP_PRIVATE | k::MAP_ANONYMOUS | k::MAP_NORESERVE | k::MAP_STACK;
+    // SAFETY: 1. Not MAP_FIXED.
+    let base = unsafe { sys::mmap(null_mut(), len, k::PROT_READ | k::PROT_WRITE, flags, -1, 0) }?;
+    // SAFETY: 1. Within the fresh mapping, which nothing uses.
+    let guarded = guards.into_iter().try_for_each(|offset| unsafe { guard::install(base.wrapping_add(offset)) });
+    if let Err(errno) = guarded {
+        // SAFETY: 1. Fresh, and nothing uses it.
+        unsafe { unmap_or_empty(base, len) };
+        return Err(errno);
     }
-    // SAFETY: 1. is our caller's.
-    unsafe { sys::mprotect(page, len, k::PROT_NONE) }
+    Ok(base)
 }
 
 impl Drop for Mapping {
     fn drop(&mut self) {
         // SAFETY: 1. No thread was started on it, and what was carved from it is not used again.
-        unsafe { unmap(self.base, self.len) };
+        unsafe { unmap_or_empty(self.base, self.len) };
     }
 }

@@ -24,6 +24,7 @@ const LAYERS: &[(&str, u8)] = &[
     ("auxv", 2),
     ("cpu", 2),
     ("futex", 2),
+    ("guard", 2),
     ("io", 2),
     ("mapping", 2),
     ("parker", 2),

@@ -3,11 +3,16 @@
 #![no_main]
 
 use core::hint::black_box;
+use core::mem::MaybeUninit;
 use core::ptr;
 use core::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
 
 use linux_raw_sys::general as k;
-use rt0::signal::{Action, Handler, How, Info, SigSet, Signal, action_of, mask, raise, sigaction, signal_stack};
+use rt0::mapping::Mapping;
+use rt0::signal::{
+    Action, Handler, How, Info, SigSet, Signal, SignalStack, action_of, mask, raise, sigaction, sigaltstack,
+    signal_stack,
+};
 use rt0::thread::{Builder, report_overflows, spawn};
 use rt0::{sys, thread};
 use rt0_tests::{Ended, stderr_of, tests};
@@ -17,6 +22,23 @@ fn forever(n: usize) -> usize {
     let frame = black_box([n as u8; 256]);
     forever(black_box(n + 1)) + frame[n % 256] as usize
 }
+
+/// So many frames of `N` bytes, of which only the far end is written.
+#[inline(never)]
+fn sparse<const N: usize>(frames: usize) -> usize {
+    let mut frame = [const { MaybeUninit::<u8>::uninit() }; N];
+    // It may be written anywhere, for all that the compiler can know.
+    let far_end = black_box(&mut frame).as_mut_ptr();
+    // SAFETY: the first byte of the frame.
+    unsafe { far_end.cast::<u8>().write_volatile(0x5A) };
+    let below = if black_box(frames) > 1 { sparse::<N>(frames - 1) } else { 0 };
+    // SAFETY: written above.
+    below + unsafe { far_end.cast::<u8>().read_volatile() } as usize
+}
+
+/// As many of them as reach beyond a small stack and its guard, in frames of several sizes. (A guard has
+/// 64 KiB where the compiler does not probe.)
+const SPARSE: [fn(usize) -> usize; 4] = [sparse::<8_000>, sparse::<20_000>, sparse::<40_000>, sparse::<61_000>];
 
 /// Reads from an address where nothing is.
 fn fault_at(address: usize) {
@@ -186,6 +208,77 @@ tests! {
         assert!(is_default(Signal::SIGSEGV) && is_default(Signal::SIGBUS) && signal_stack().is_none());
         spawn(|| ()).unwrap().join();
         assert!(!is_default(Signal::SIGSEGV) && !is_default(Signal::SIGBUS) && signal_stack().is_some());
+    }
+
+    fn a_frame_of_which_only_the_far_end_is_written_meets_the_guard() {
+        for frames in SPARSE {
+            says(|| {
+                // What lies below is there: more threads.
+                let first = Builder::new().stack_size(0).spawn(move || {
+                    thread::park();
+                    frames(100)
+                })
+                .unwrap();
+                let _below = [(); 4].map(|()| spawn(thread::park).unwrap());
+                first.thread().unpark();
+                first.join();
+            }, "thread '<unnamed>' (tid ");
+        }
+    }
+
+    fn what_lies_below_a_stack_is_not_written_when_it_overflows() {
+        static BELOW: [AtomicUsize; 2] = [const { AtomicUsize::new(0) }; 2];
+        fn look(_: &Info) {
+            let [base, size] = BELOW.each_ref().map(|number| number.load(Relaxed));
+            let base = ptr::with_exposed_provenance::<u8>(base);
+            // SAFETY: the thread's own signal stack, which it no longer uses.
+            let is_zero = (0..size).all(|at| unsafe { base.wrapping_add(at).read_volatile() } == 0);
+            sys::exit_group(if is_zero { 42 } else { 1 });
+        }
+        for frames in SPARSE {
+            let mut buf = [0; 512];
+            let (text, ended) = stderr_of(|| {
+                // SAFETY: 1. It ends the process.
+                unsafe { sigaction(Signal::SIGSEGV, Action::info(look)) }.unwrap();
+                let other = Mapping::new(256 << 10).unwrap().into_raw();
+                let (base, size) = (other.as_ptr().expose_provenance(), other.len());
+                let thread = Builder::new().stack_size(0).spawn(move || {
+                    let other = SignalStack { base: ptr::with_exposed_provenance_mut(base), size };
+                    // SAFETY: 1. It stays, and is for nothing else.
+                    let own = unsafe { sigaltstack(Some(other)) }.unwrap().expect("every thread has one");
+                    BELOW[0].store(own.base.expose_provenance(), Relaxed);
+                    BELOW[1].store(own.size, Relaxed);
+                    frames(100)
+                });
+                thread.unwrap().join();
+            }, &mut buf);
+            assert_eq!((text, ended), ("", Ended::Exit(42)));
+        }
+    }
+
+    fn a_handler_with_sparse_frames_meets_the_guard_of_its_signal_stack() {
+        extern "C" fn deep(_: i32) {
+            sparse::<61_000>(4);
+        }
+        for main in [true, false] {
+            let mut buf = [0; 512];
+            let (text, ended) = stderr_of(|| {
+                // SAFETY: 1. It runs until it dies.
+                unsafe { sigaction(Signal::SIGUSR1, Action { mask: SigSet::empty(), ..Action::call(deep) }) }.unwrap();
+                let first = spawn(|| {
+                    thread::park();
+                    raise(Signal::SIGUSR1).unwrap();
+                })
+                .unwrap();
+                let _below = [(); 4].map(|()| spawn(thread::park).unwrap());
+                if main {
+                    raise(Signal::SIGUSR1).unwrap();
+                }
+                first.thread().unpark();
+                first.join();
+            }, &mut buf);
+            assert_eq!(ended, Ended::Signal(k::SIGSEGV), "{text}");
+        }
     }
 
     fn large_frames_are_reported_too() {
