@@ -70,6 +70,14 @@ impl Arch for Cpu {
         setgroups: k::__NR_setgroups32,
         setresuid: k::__NR_setresuid32,
         setresgid: k::__NR_setresgid32,
+        ids: [
+            k::__NR_getuid32,
+            k::__NR_geteuid32,
+            k::__NR_getgid32,
+            k::__NR_getegid32,
+            k::__NR_setfsuid32,
+            k::__NR_setfsgid32,
+        ],
     };
 
     syscall!(syscall0());

@@ -136,7 +136,7 @@ unsafe fn with_list(list: &List, nr: usize, args: [usize; 6]) -> Result<usize> {
     let unlisted = proc::unlisted(is_listed, alive + 1);
     match differing.total() + unlisted.total() {
         0 => Ok(expected),
-        _ => Err(Error::Diverged(Divergence { expected, differing, unlisted })),
+        _ => Err(Error::Diverged(Divergence { nr, expected, differing, unlisted })),
     }
 }
 
@@ -296,6 +296,8 @@ impl core::error::Error for Error {}
 /// How the threads differ after a call on all of them.
 #[derive(Clone, Debug)]
 pub struct Divergence {
+    /// The call's number.
+    nr: usize,
     expected: usize,
     /// Thread and raw result.
     differing: FirstOf<(u32, usize)>,
@@ -321,7 +323,7 @@ impl Divergence {
         self.differing.first().iter().map(move |&(tid, raw)| Mismatch {
             tid,
             expected,
-            got: Errno::check(raw as isize),
+            got: sys::result_of(self.nr, raw as isize),
         })
     }
 

@@ -403,6 +403,9 @@ pub(crate) struct Credentials {
     pub setgroups: u32,
     pub setresuid: u32,
     pub setresgid: u32,
+    /// The calls that cannot fail and return an id: getuid(2), geteuid(2), getgid(2), getegid(2),
+    /// setfsuid(2), setfsgid(2). On 32-bit machines a large id looks like an error.
+    pub ids: [u32; 6],
 }
 
 impl Credentials {
@@ -415,6 +418,7 @@ impl Credentials {
         setgroups: k::__NR_setgroups,
         setresuid: k::__NR_setresuid,
         setresgid: k::__NR_setresgid,
+        ids: [k::__NR_getuid, k::__NR_geteuid, k::__NR_getgid, k::__NR_getegid, k::__NR_setfsuid, k::__NR_setfsgid],
     };
 }
 

@@ -109,13 +109,28 @@ fn at<T: ?Sized>(pointer: *const T) -> usize {
 
 /// syscall(2): any call, by its number on this machine.
 ///
+/// What the kernel returns as -4095..=-1 is an error. Of a few calls it is not: getuid(2),
+/// geteuid(2), getgid(2), getegid(2), setfsuid(2) and setfsgid(2) cannot fail, and on 32-bit machines
+/// ids from 2^32 - 4095 on look like errors. Those come back as ids, all but 2^32 - 1, which is no
+/// id. (So of these calls there, only `EPERM` can be told if a filter refuses them.)
+///
 /// # Safety
 ///
 /// 1. The call, with these arguments, does nothing to memory or to this process that the caller may not do.
 pub unsafe fn syscall(nr: usize, args: [usize; 6]) -> Result<usize> {
     let [a, b, c, d, e, f] = args;
     // SAFETY: 1. is our caller's.
-    unsafe { call!(@ nr, a, b, c, d, e, f) }
+    result_of(nr, unsafe { Cpu::syscall6(nr, a, b, c, d, e, f) })
+}
+
+/// What the raw result of a call means: see [`syscall`].
+#[inline]
+pub(crate) fn result_of(nr: usize, ret: isize) -> Result<usize> {
+    const NO_ID: isize = -1;
+    match Errno::check(ret) {
+        Err(_) if usize::BITS == 32 && ret != NO_ID && Cpu::CREDENTIALS.ids.contains(&(nr as u32)) => Ok(ret as usize),
+        done => done,
+    }
 }
 
 // Files.

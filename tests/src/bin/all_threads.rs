@@ -638,6 +638,33 @@ tests! {
         assert!(matches!(all_threads::setgroups(&[]), Err(Error::Refused(Errno::EPERM))));
     }
 
+    /// Ids of the last 4095 look like errors on 32-bit machines.
+    fn ids_at_the_end_of_their_range_are_ids() {
+        #[cfg(any(target_arch = "x86", target_arch = "arm"))]
+        use k::{__NR_getegid32 as GETEGID, __NR_geteuid32 as GETEUID, __NR_setfsuid32 as SETFSUID};
+        #[cfg(not(any(target_arch = "x86", target_arch = "arm")))]
+        use k::{__NR_getegid as GETEGID, __NR_geteuid as GETEUID, __NR_setfsuid as SETFSUID};
+        // SAFETY: 1. It only asks, or sets what files are opened as.
+        let call = |nr: u32, id: u32| unsafe { sys::syscall(nr as usize, [id as usize, 0, 0, 0, 0, 0]) };
+        if call(GETEUID, 0) != Ok(0) {
+            skip("only root can change who it is");
+        }
+        let last = u32::MAX - 1;
+        match all_threads::setresgid(last, last, last) {
+            Err(Error::Refused(Errno::EINVAL)) => skip("a namespace without this group"),
+            done => done.unwrap(),
+        }
+        all_threads::setresuid(0, last, 0).unwrap();
+        assert_eq!((call(GETEUID, 0), call(GETEGID, 0)), (Ok(last as usize), Ok(last as usize)));
+        // What it was before: on each thread, so the calls agree.
+        let _other = spawn(thread::park).unwrap();
+        // SAFETY: 1. It touches no memory.
+        let on_all = |nr: u32, id: u32| unsafe { all_threads::syscall(nr as usize, [id as usize, 0, 0, 0, 0, 0]) };
+        assert_eq!(on_all(GETEUID, 0).unwrap(), last as usize);
+        assert_eq!(on_all(SETFSUID, 0).unwrap(), last as usize);
+        assert_eq!(on_all(SETFSUID, u32::MAX).unwrap(), 0);
+    }
+
     fn no_new_privs_and_filters_are_the_processs() {
         static STEP: AtomicU32 = AtomicU32::new(0);
         let threads = [(); 4].map(|()| {
