@@ -167,6 +167,11 @@ impl Arch for Cpu {
         )
     }
 
+    unsafe extern "C" fn fork() -> isize {
+        // SAFETY: 1. is our caller's. The stack comes before the flags here.
+        unsafe { Self::syscall5(k::__NR_clone as usize, 0, k::SIGCHLD as usize, 0, 0, 0) }
+    }
+
     unsafe fn unmap_and_exit(base: *mut u8, len: usize) -> ! {
         // SAFETY: 1. to 3. are our caller's: the mapping may go, and nothing runs on it after; the second call needs no
         // memory and does not return.

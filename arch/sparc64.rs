@@ -187,6 +187,28 @@ impl Arch for Cpu {
         )
     }
 
+    /// %o0 is the parent's number in the child, and %o1 is 1 there.
+    #[unsafe(naked)]
+    unsafe extern "C" fn fork() -> isize {
+        naked_asm!(
+            ".cfi_startproc",
+            "mov {flags}, %o0",
+            "mov %g0, %o1",
+            "mov %g0, %o2",
+            "mov %g0, %o3",
+            "mov %g0, %o4",
+            "mov {nr}, %g1",
+            "ta 0x6d",
+            "sub %g0, %o0, %g1",
+            "movrnz %o1, %g0, %o0", // The child.
+            "retl",
+            "movcs %xcc, %g1, %o0", // Delay slot: a failure becomes negative.
+            ".cfi_endproc",
+            flags = const k::SIGCHLD,
+            nr = const k::__NR_clone,
+        )
+    }
+
     unsafe fn unmap_and_exit(base: *mut u8, len: usize) -> ! {
         /// Where the last window of a thread is stored that has no stack any more. All such threads share it, and what
         /// they load from it is anybody's.

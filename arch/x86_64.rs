@@ -113,6 +113,14 @@ impl Arch for Cpu {
         tp
     }
 
+    fn any_thread_pointer() -> *mut u8 {
+        const ARCH_GET_FS: usize = 0x1003; // asm/prctl.h
+        let mut base = 0usize;
+        // SAFETY: 1. The kernel writes the word.
+        let _ = unsafe { Self::syscall2(k::__NR_arch_prctl as usize, ARCH_GET_FS, (&raw mut base).expose_provenance()) };
+        core::ptr::with_exposed_provenance_mut(base)
+    }
+
     #[unsafe(naked)]
     unsafe extern "C" fn clone(args: &CloneArgs) -> isize {
         //   C: clone(args)    kernel: clone(flags, stack, ptid, ctid, tls)

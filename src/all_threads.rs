@@ -34,10 +34,14 @@
 //!    for answers, which need no gate (4), for threads to be gone that are behind their unlinking, and for nothing else.
 //! 6. *The request is whole when it is read.* It is written before `asked` is set (release) and read after `asked`
 //!    was seen (acquire); answers are written before `REMAINING` is counted down, and read after it was seen at 0.
-//!    The next request waits for the gate, so for all answers.
+//!    The next request waits until no mailbox is asked or answering.
 //! 7. *No answer is waited for in vain.* Before the call is made anywhere, one signal to the caller itself shows that
 //!    signals arrive at all (an emulator may lack them) and can be queued (`RLIMIT_SIGPENDING`). A thread that cannot
-//!    be signalled after that, or is killed in its call by a filter, is counted as a mismatch.
+//!    be signalled after that, or is killed in its call by a filter, is counted as a mismatch. Each request is answered
+//!    once: the exchange from `ASKED` says by whom.
+//! 8. *A caller that is killed keeps no other out.* The gate that it closed is opened by a thread that waits (`gate.rs`, 5). The
+//!    next caller takes back what threads were asked and have not seen, and waits for those that are answering.
+//!    What the killed caller asked for was then done by some threads and not by others.
 //!
 //! `model.rs` explores every order in which callers, a spawning thread, its child and an ending thread may take these
 //! steps, and shows that each of the rules 1 to 4 is needed. The gate has models of its own (`thread/models.rs`).
@@ -95,7 +99,7 @@ pub unsafe fn syscall(nr: usize, args: [usize; 6]) -> Result<usize> {
 /// # Safety
 ///
 /// 1. As for [`syscall`].
-unsafe fn with_list(list: &List, nr: usize, args: [usize; 6]) -> Result<usize> {
+unsafe fn with_list(list: &List<'_>, nr: usize, args: [usize; 6]) -> Result<usize> {
     list.bury_the_dead();
     let this = this_block();
     // SAFETY: a block stays as long as it is linked, and of another thread's only atomics are touched.
@@ -107,18 +111,25 @@ unsafe fn with_list(list: &List, nr: usize, args: [usize; 6]) -> Result<usize> {
     // SAFETY: 1. is our caller's.
     let expected = unsafe { sys::syscall(nr, args) }?;
 
+    for thread in others() {
+        thread.mailbox.take_back(list, || thread.tid() == 0);
+    }
     // SAFETY: no thread is asked, so none reads it (6).
     unsafe { REQUEST.0.get().write((nr, args)) };
     REMAINING.store(count, Relaxed);
     let process = sys::getpid();
     for thread in others() {
-        thread.mailbox.ask(process, thread.tid());
+        match thread.tid() {
+            0 => pass(&thread.mailbox, expected), // It ended, and waits to be taken out of the list.
+            tid => thread.mailbox.ask(process, tid),
+        }
     }
-    let mut left = count;
+    let mut left = REMAINING.load(Acquire);
     while left != 0 {
-        // Killed in its call: it will not answer, and the kernel has cleared its id.
-        if futex::wait_timeout(&REMAINING, left, LOOK_AFTER) == Err(Errno::ETIMEDOUT) {
-            others().filter(|thread| thread.tid() == 0).for_each(|thread| thread.mailbox.give_up(Errno::ESRCH));
+        if futex::wait_a_while(&REMAINING, left, sys::FUTEX_ANY) {
+            // Killed in its call: it will not answer, and the kernel has cleared its id.
+            others().filter(|thread| thread.tid() == 0).for_each(|thread| thread.mailbox.lose());
+            list.let_signals_through();
         }
         // Acquire pairs with every answer's release, for they count down one word.
         left = REMAINING.load(Acquire);
@@ -133,15 +144,12 @@ unsafe fn with_list(list: &List, nr: usize, args: [usize; 6]) -> Result<usize> {
     }
     let alive = others().filter(|thread| thread.tid() != 0).count();
     let is_listed = |tid| tid == sys::gettid() || others().any(|thread| thread.tid() == tid);
-    let unlisted = proc::unlisted(is_listed, alive + 1);
+    let unlisted = proc::unlisted(is_listed, alive + 1, list);
     match differing.total() + unlisted.total() {
         0 => Ok(expected),
         _ => Err(Error::Diverged(Divergence { nr, expected, differing, unlisted })),
     }
 }
-
-/// How long to wait for answers before a look at who can still give one.
-const LOOK_AFTER: Duration = Duration::from_millis(100);
 
 /// The call to make. Written while the list is closed and nobody is asked.
 static REQUEST: Request = Request(UnsafeCell::new((0, [0; 6])));
@@ -173,34 +181,71 @@ impl Mailbox {
         Mailbox { asked: AtomicU32::new(IDLE), answer: AtomicUsize::new(0) }
     }
 
-    fn ask(&self, process: u32, tid: u32) {
-        self.asked.store(ASKED, Release); // The request comes before: see `answer`.
-        if let Err(errno) = send(process, tid) {
-            self.give_up(errno);
+    /// Sees to it that no request of an earlier caller is left here, which was killed before it had all answers: one that
+    /// the thread has not seen is taken back, one that it is answering is waited for (6, 8).
+    fn take_back(&self, list: &List<'_>, is_gone: impl Fn() -> bool) {
+        for tries in 1u64.. {
+            if self.asked.load(Acquire) == IDLE || self.leaves(ASKED) || is_gone() && self.leaves(ANSWERING) {
+                return;
+            }
+            // The last answer to the call before may be a few instructions from here; to one whose caller was killed it may
+            // take as long as that call.
+            thread::sleep(Duration::from_micros(tries.min(10_000)));
+            if tries.is_multiple_of(64) {
+                list.let_signals_through();
+            }
         }
     }
 
-    /// Answers for a thread that will not, unless it did.
-    fn give_up(&self, errno: Errno) {
-        if self.asked.swap(IDLE, Relaxed) != IDLE {
+    /// Whether this is what makes it idle.
+    fn leaves(&self, state: u32) -> bool {
+        self.asked.compare_exchange(state, IDLE, Acquire, Relaxed).is_ok()
+    }
+
+    fn ask(&self, process: u32, tid: u32) {
+        self.asked.store(ASKED, Release); // The request comes before: see `answer`.
+        if let Err(errno) = send(process, tid)
+            // A stray signal may have made it answer all the same.
+            && self.leaves(ASKED)
+        {
             self.answered(raw(Err(errno)));
         }
     }
 
+    /// Answers for a thread that was killed in its call, or before, unless it had answered.
+    fn lose(&self) {
+        if self.leaves(ASKED) || self.leaves(ANSWERING) {
+            self.answered(raw(Err(Errno::ESRCH)));
+        }
+    }
+
+    /// Leaves an answer. In the thread's handler there is no system call between counting it and being idle, in which it
+    /// could be killed.
     fn answered(&self, result: usize) {
         self.answer.store(result, Relaxed);
-        self.asked.store(IDLE, Relaxed);
         // Release: the answer comes before.
-        if REMAINING.fetch_sub(1, Release) == 1 {
+        let is_last = REMAINING.fetch_sub(1, Release) == 1;
+        self.asked.store(IDLE, Release);
+        if is_last {
             futex::wake(&REMAINING, 1);
         }
     }
+
+    /// As new, in a forked child.
+    pub(crate) fn renew(&self) {
+        self.asked.store(IDLE, Relaxed);
+    }
+}
+
+/// Counts a thread that is no more as one that agrees.
+fn pass(mailbox: &Mailbox, expected: usize) {
+    mailbox.answered(expected);
 }
 
 /// The handler: this thread's answer.
 extern "C" fn answer(_: i32) {
-    // SAFETY: a running thread's block stays.
-    let mailbox = unsafe { &this_block().as_ref().mailbox };
+    let Some(block) = thread::block_in_handler() else { return };
+    let mailbox = &block.mailbox;
     // Acquire pairs with the release in `ask`. A signal that nobody of ours sent finds nothing to do.
     if mailbox.asked.compare_exchange(ASKED, ANSWERING, Acquire, Relaxed).is_ok() {
         // SAFETY: written before this thread was asked, and not again before it has answered.

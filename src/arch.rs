@@ -222,6 +222,13 @@ pub(crate) trait Arch {
     /// 1. [`Arch::set_thread_pointer`] succeeded on this thread, or `clone` started it.
     unsafe fn thread_pointer() -> *mut u8;
 
+    /// The thread pointer of any thread, also of one that was made past rt0 and has none, or one with nothing at it: null,
+    /// or any address. [`Arch::thread_pointer`] may read memory at it, where this asks the kernel.
+    fn any_thread_pointer() -> *mut u8 {
+        // SAFETY: 1. Where this is not overridden, it is a register.
+        unsafe { Self::thread_pointer() }
+    }
+
     /// clone(2) of a thread or of a process, with the arguments in this machine's order. The parent
     /// gets the raw result. The child starts on `args.stack` with the frame chain ended, and calls
     /// [`crate::sys::rust_clone`] with `args.start`, which it reads from above its stack pointer,
@@ -235,6 +242,17 @@ pub(crate) trait Arch {
     /// 3. With `CLONE_SETTLS`, `args.tls` is as for `set_thread_pointer` and outlives the child.
     /// 4. All signals are blocked.
     unsafe extern "C" fn clone(args: &CloneArgs) -> isize;
+
+    /// clone(2) with `SIGCHLD` and no other flag, on the same stack, as fork(2): the raw result, which
+    /// is 0 in the child on every machine.
+    ///
+    /// # Safety
+    ///
+    /// 1. The child does only what a process may do whose other threads vanished at this instant.
+    unsafe extern "C" fn fork() -> isize {
+        // SAFETY: 1. is our caller's.
+        unsafe { Self::syscall5(k::__NR_clone as usize, k::SIGCHLD as usize, 0, 0, 0, 0) }
+    }
 
     /// munmap(2) of the memory that this thread's stack lies in, then exit(2) of the thread, with no use of a stack
     /// between.

@@ -96,12 +96,22 @@ pub(crate) fn wait_as(word: &AtomicU32, expected: u32, deadline: Option<Instant>
 
 /// Every wait. `EAGAIN`, `EINTR`, `ETIMEDOUT`, as the functions above say.
 fn wait_with(word: &AtomicU32, shared: bool, expected: u32, deadline: Option<Instant>, kinds: u32) -> Result<()> {
-    let deadline = deadline.map(Instant::deadline);
+    wait_till(word, shared, expected, deadline.map(Instant::deadline).as_ref(), kinds)
+}
+
+/// The same for a caller that has no [`Instant`].
+pub(crate) fn wait_till(
+    word: &AtomicU32,
+    shared: bool,
+    expected: u32,
+    deadline: Option<&Timespec>,
+    kinds: u32,
+) -> Result<()> {
     // Relaxed: each thread that may sleep has seen it set, before the kernel looks at the word (4).
     let tried = if SLEEPS.load(Relaxed) { Ok(()) } else { try_out() };
-    match tried.and_then(|()| sys::futex_wait(word, shared, expected, deadline.as_ref(), kinds)) {
+    match tried.and_then(|()| sys::futex_wait(word, shared, expected, deadline, kinds)) {
         Ok(()) => Ok(()),
-        Err(errno) => end_of_wait(word, expected, deadline.as_ref(), errno),
+        Err(errno) => end_of_wait(word, expected, deadline, errno),
     }
 }
 
@@ -160,6 +170,32 @@ fn end_of_wait(word: &AtomicU32, expected: u32, deadline: Option<&Timespec>, err
         }
     }
     if errno == Errno::EINTR { Err(errno) } else { Ok(()) }
+}
+
+/// The wait of a thread that only wakes with one of its `kinds` reach, for at most a tenth of a second; true
+/// says that the time is over and the word has not changed.
+///
+/// The time comes from the system call, so that a program that only starts threads has no vDSO
+/// parser in it.
+#[cold]
+pub(crate) fn wait_a_while(word: &AtomicU32, expected: u32, kinds: u32) -> bool {
+    const NANOS: i64 = 100_000_000;
+    let Ok(now) = sys::clock_gettime(k::CLOCK_MONOTONIC as i32) else {
+        let _ = sys::nanosleep(&Timespec { tv_sec: 0, tv_nsec: NANOS });
+        return word.load(Relaxed) == expected;
+    };
+    let nanos = now.tv_nsec + NANOS;
+    let deadline = Timespec { tv_sec: now.tv_sec + nanos / 1_000_000_000, tv_nsec: nanos % 1_000_000_000 };
+    loop {
+        let waited = wait_till(word, false, expected, Some(&deadline), kinds);
+        // Relaxed: the caller looks at the word itself.
+        if word.load(Relaxed) != expected {
+            return false;
+        }
+        if waited == Err(Errno::ETIMEDOUT) {
+            return true;
+        }
+    }
 }
 
 /// The wake of a word that may be gone (see [`wake`]), of threads of some kinds only.

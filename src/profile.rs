@@ -72,9 +72,8 @@ pub fn start(hz: u32) -> Result<()> {
         if SESSION.0.period.get() != 0 {
             return Err(Errno::EBUSY);
         }
-        list.link_main();
         list.bury_the_dead();
-        list.set_profiler(&Profiler { enter, leave });
+        list.set_profiler(&Profiler { enter, leave, fork });
         know_main_stack();
         // SAFETY: 1. `tick` waits for nobody and touches what (5) says.
         unsafe { signal::sigaction(Signal::SIGPROF, Action::info(tick)) }?;
@@ -154,20 +153,37 @@ pub fn drain(mut visit: impl FnMut(Sample<'_>)) -> Result<Drained> {
 /// The right to take from the rings.
 struct Drainer(());
 
-// Words, not bools: the first ARMv6 processors exchange nothing smaller.
-static DRAINING: AtomicU32 = AtomicU32::new(0);
+/// The block of the thread that takes from the rings.
+static DRAINING: AtomicPtr<Block> = AtomicPtr::new(null_mut());
 
 impl Drainer {
     fn new() -> Result<Drainer> {
+        thread::notice_fork(); // What is in a forked child's rings is its parent's.
+        let this = this_block().as_ptr();
         // Acquire pairs with the release in `drop`: a ring has one consumer at a time.
-        if DRAINING.swap(1, Acquire) != 0 { Err(Errno::EBUSY) } else { Ok(Drainer(())) }
+        let take = |from| DRAINING.compare_exchange(from, this, Acquire, Acquire);
+        match take(null_mut()) {
+            Ok(_) => Ok(Drainer(())),
+            // One that was killed, or vanished in a fork, does not take from them any more.
+            Err(other) if is_gone(other) && take(other).is_ok() => Ok(Drainer(())),
+            Err(_) => Err(Errno::EBUSY),
+        }
     }
 }
 
 impl Drop for Drainer {
     fn drop(&mut self) {
-        DRAINING.store(0, Release);
+        DRAINING.store(null_mut(), Release);
     }
+}
+
+/// Whether a thread, known by its block's address, is not in the list or has ended.
+#[cold]
+fn is_gone(thread: *const Block) -> bool {
+    List::with(|list| {
+        // SAFETY: a block stays as long as it is linked.
+        !list.iter().any(|block| block.as_ptr().cast_const() == thread && unsafe { block.as_ref() }.tid() != 0)
+    })
 }
 
 /// What is going on. Touched by who has the links of the list of threads; that it goes on changes while the list is
@@ -261,6 +277,19 @@ fn leave(links: &Links, thread: NonNull<Block>) {
     }
 }
 
+/// A forked child has no timers, and no profile: what was going on is the parent's. Its samples are dropped, and all rings
+/// are free, for their threads are gone, or start anew.
+fn fork(links: &Links, thread: &Block) {
+    SESSION.0.period.set(0);
+    PROCESS_TIMER.store(0, Relaxed);
+    thread.profile.token.store(0, Relaxed);
+    thread.profile.ring.store(null_mut(), Relaxed);
+    ring::free_all(links);
+    for count in [&LOST, &UNPROFILED] {
+        count.store(0, Relaxed);
+    }
+}
+
 /// Gives a thread a ring and a timer, whose first tick is within a period after `since` on the thread's clock. Any
 /// refusal leaves it to the process's timer (3).
 fn profile(links: &Links, thread: &Block, since: u64) -> Result<()> {
@@ -305,7 +334,7 @@ fn start_process_timer() -> Result<()> {
     Ok(())
 }
 
-fn end(list: &List) {
+fn end(list: &List<'_>) {
     SESSION.0.period.set(0);
     for thread in list.iter() {
         // SAFETY: a block stays as long as it is linked.
@@ -340,9 +369,13 @@ impl Slot {
 
 /// The handler.
 fn tick(info: &Info) {
-    let block = this_block();
-    // SAFETY: a running thread's block stays.
-    let block = unsafe { block.as_ref() };
+    let Some(block) = thread::block_in_handler() else {
+        // On a thread that is not rt0's: it has no ring, and no timer but the process's.
+        if info.timer().is_none() && info.code() == k::SI_KERNEL as i32 && PROCESS_TIMER.load(Relaxed) != 0 {
+            LOST.fetch_add(1, Relaxed);
+        }
+        return;
+    };
     let slot = &block.profile;
     // Acquire pairs with the release in `profile`.
     let weight = match (slot.token.load(Acquire), info.timer()) {

@@ -102,6 +102,9 @@ pub struct SigSet(k::kernel_sigset_t);
 
 assert_eq_size!(SigSet, k::kernel_sigset_t);
 
+/// How many signals there are.
+pub(crate) const COUNT: u32 = MAX;
+
 /// Bits in one word of a set.
 const WORD: u32 = usize::BITS;
 
@@ -378,10 +381,33 @@ pub(crate) fn block_everything() -> Blocked {
     Blocked(unsafe { sys::rt_sigprocmask(k::SIG_SETMASK, &EVERYTHING) })
 }
 
+/// For a thread that waits with the program's signals blocked: lets those through for a moment that are pending, that
+/// `before` did not block, and whose action is the default. So a process whose thread waits for one that never comes can
+/// be ended, stopped and gone on with as any.
+#[cold]
+pub(crate) fn let_default_through(before: &Blocked) {
+    let Ok(pending) = sys::rt_sigpending() else { return };
+    let (pending, blocked) = (SigSet::from_kernel(pending), SigSet::from_kernel(before.0));
+    let is_deadly = |signal: &Signal| {
+        let waits = pending.contains(*signal) && !blocked.contains(*signal);
+        waits && action_of(*signal).is_ok_and(|action| matches!(action.handler, Handler::Default))
+    };
+    let deadly: SigSet = (1..=MAX).filter_map(Signal::from_raw).filter(is_deadly).collect();
+    if deadly.0.sig != SigSet::empty().0.sig {
+        // SAFETY: 1. They have no handlers.
+        let now = Blocked(unsafe { sys::rt_sigprocmask(k::SIG_UNBLOCK, &deadly.0) });
+        now.restore();
+    }
+}
+
 /// Sends `signal` to the calling thread; it was handled when this returns, unless it is blocked. Errors of tgkill(2).
 pub fn raise(signal: Signal) -> Result<()> {
+    // A handler that forked between the three calls would let the child signal its parent.
+    let before = block_everything();
     // Both are asked for each time: after a fork they differ.
-    sys::tgkill(sys::getpid(), sys::gettid(), signal.raw())
+    let sent = sys::tgkill(sys::getpid(), sys::gettid(), signal.raw());
+    before.restore();
+    sent
 }
 
 /// Ends the process by `signal`, as if nobody had caught it: whoever waits for the process sees that it died of it,

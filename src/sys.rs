@@ -437,15 +437,26 @@ pub(crate) unsafe extern "C" fn rust_clone(start: *mut u8) -> ! {
     unsafe { entry(arg) }
 }
 
-/// set_tid_address(2): the word that the kernel clears at this thread's end, or null for none. Only a
-/// filter can refuse it; then the word is the one from before.
+/// set_tid_address(2): the word that the kernel clears at this thread's end, or null for none. Returns
+/// the thread's id. Only a filter can refuse it; then the word is the one from before.
 ///
 /// # Safety
 ///
 /// 1. The word outlives the thread.
-pub(crate) unsafe fn set_tid_address(word: *mut u32) -> Result<()> {
+pub(crate) unsafe fn set_tid_address(word: *mut u32) -> Result<u32> {
     // SAFETY: 1. is our caller's.
-    unsafe { call!(__NR_set_tid_address, at(word)) }.map(drop)
+    unsafe { call!(__NR_set_tid_address, at(word)) }.map(|tid| tid as u32)
+}
+
+/// clone(2) of a process with a copy of everything, as fork(2): the child's id, and 0 in the child.
+/// `EAGAIN`, `ENOMEM`.
+///
+/// # Safety
+///
+/// 1. The child does only what a process may do whose other threads vanished at this instant.
+pub(crate) unsafe fn fork() -> Result<u32> {
+    // SAFETY: 1. is our caller's.
+    Errno::check(unsafe { Cpu::fork() }).map(|pid| pid as u32)
 }
 
 /// getpid(2).
@@ -708,6 +719,18 @@ fn futex<T>(call: impl FnMut(Form, usize) -> Result<T>) -> Result<T> {
     timed(Cpu::FUTEX, &FORM, call)
 }
 
+/// Whether the word at `address` holds `value`, by a futex(2) that does not sleep: no for an address
+/// where nothing can be read.
+pub(crate) fn holds(address: *const AtomicU32, value: u32) -> bool {
+    let op = (k::FUTEX_WAIT_BITSET | k::FUTEX_PRIVATE_FLAG) as usize;
+    let past = [0u64; 2]; // The clock's zero, in either width.
+    let waited = futex(|_, nr| {
+        // SAFETY: 1. The kernel reads the word and the time; it says EFAULT where it cannot.
+        unsafe { call!(@ nr, at(address), op, value as usize, at(&raw const past), 0, FUTEX_ANY as usize) }
+    });
+    waited == Err(Errno::ETIMEDOUT)
+}
+
 /// What every waiter and every wake has in common, unless it says otherwise.
 pub(crate) const FUTEX_ANY: u32 = k::FUTEX_BITSET_MATCH_ANY;
 
@@ -758,8 +781,18 @@ pub(crate) fn die(what: &str, errno: Errno) -> ! {
     say(what.as_bytes());
     say(b" failed with errno ");
     say(end.get(first..).unwrap_or_default());
+    // No handler comes between the questions for the ids and their use, where it could fork.
+    let mut blocked = k::kernel_sigset_t { sig: [!0; _] };
+    let set_mask = |set: &k::kernel_sigset_t| {
+        // Not `rt_sigprocmask`, which comes here when it is refused.
+        // SAFETY: 1. The kernel reads the set. A handler for SIGABRT may run at any instruction.
+        let _ = unsafe { call!(__NR_rt_sigprocmask, k::SIG_SETMASK as usize, at(set), 0, size_of_val(set)) };
+    };
+    set_mask(&blocked);
     let _ = tgkill(getpid(), gettid(), k::SIGABRT);
-    exit_group(128 + k::SIGABRT as i32) // Where the signal is blocked or caught.
+    blocked.sig[0] &= !(1 << (k::SIGABRT - 1));
+    set_mask(&blocked);
+    exit_group(128 + k::SIGABRT as i32) // Where the signal is caught.
 }
 
 /// Puts a number's digits, in base 10 or in hexadecimal, at the end of `buf`, as far as they fit (20 are enough), and

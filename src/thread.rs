@@ -37,6 +37,7 @@
 //! All threads are in a list (`list.rs`), which `all_threads` goes through.
 
 mod cache;
+mod fork;
 mod gate;
 mod interrupt;
 mod life;
@@ -57,7 +58,7 @@ use core::num::NonZeroUsize;
 use core::ops::Range;
 use core::panic::{RefUnwindSafe, UnwindSafe};
 use core::ptr::{NonNull, null, null_mut};
-use core::sync::atomic::{AtomicU32, AtomicUsize, Ordering::Relaxed};
+use core::sync::atomic::{AtomicPtr, AtomicU32, AtomicUsize, Ordering::Relaxed};
 use core::time::Duration;
 
 use linux_raw_sys::general as k;
@@ -81,8 +82,9 @@ use life::Life;
 use list::Passage;
 use stack::{MIN_STACK_SIZE, Mapping, STACK_ALIGN};
 
+pub use fork::{Fork, fork};
 pub use interrupt::Generation;
-pub(crate) use list::{Links, List, Profiler};
+pub(crate) use list::{Links, List, Profiler, notice_fork};
 pub use local::{AccessError, LocalKey};
 pub(crate) use overflow::main_stack_end;
 pub use overflow::report_overflows;
@@ -166,7 +168,7 @@ impl<'a> Builder<'a> {
     ///
     /// 1. `run` takes a `C` from there and leaves the result to [`finish`], as a `T`. Another thread may have either.
     /// 2. What `content` and the result borrow outlives `run`, and the handle.
-    /// 3. The scope, if it is not null, counts the thread.
+    /// 3. The scope, if it is not null, was opened by the caller or counts it.
     unsafe fn launch<C, T>(
         self,
         content: C,
@@ -178,7 +180,7 @@ impl<'a> Builder<'a> {
         // SAFETY: fresh, of the size and alignment of this type among others.
         unsafe { launch.cast::<C>().write(content) };
         // SAFETY: nobody else has the block until it is linked.
-        unsafe { block.as_ref() }.scope.set(scope);
+        unsafe { block.as_ref() }.scope.store(scope.cast_mut(), Relaxed);
         match start(&ready) {
             Ok(()) => {
                 core::mem::forget(ready.mapping); // The block's references own it now.
@@ -277,7 +279,7 @@ fn start(&Ready { block, stack, thread_pointer, .. }: &Ready) -> Result<()> {
         let before = signal::block_everything();
         // SAFETY: nobody else has the block until it is linked.
         unsafe { (*block.as_ptr()).mask = before };
-        let passage = Passage::enter_in_silence();
+        let passage = Passage::enter(&before);
         passage.link(block);
         let args = CloneArgs {
             flags: FLAGS as usize,
@@ -322,16 +324,16 @@ unsafe extern "C" fn rust_thread(block: *mut u8) -> ! {
     if let Some(tell_name) = this.tell_name {
         tell_name(this);
     }
-    list::profile_from_start(NonNull::from_ref(this));
+    list::profile_from_start(this);
     this.mask.restore();
     if let Some(run) = this.run {
         // SAFETY: `launch` is what `run` was made for, and it runs once.
         unsafe { run(this) };
     }
     this.destructors.run();
-    signal::block_everything();
-    Passage::enter_in_silence().unlink(NonNull::from_ref(this));
-    this.interrupts.end();
+    let before = signal::block_everything();
+    this.interrupts.end(this, &before);
+    Passage::enter(&before).leave_for_good();
     // No handler asks for random bytes any more, so no state is taken after this.
     this.random.give_back();
     let (base, len) = this.mapping;
@@ -394,11 +396,17 @@ pub(crate) struct Block {
     life: Life,
     parker: Parker,
     interrupts: interrupt::Interrupts,
+    signalling: interrupt::Signalling,
+    held: gate::Held,
+    /// That of the process in which the thread was started, or has gone on after a fork. Written under the
+    /// list's latch before the thread runs, and in a forked child.
+    generation: Cell<u32>,
     neighbours: list::Neighbours,
     pub(crate) mailbox: Mailbox,
     destructors: local::Destructors,
-    /// The scope that counts the thread. The thread's alone, and after an end by exit(2) or a filter, the list's.
-    scope: Cell<*const scope::Running>,
+    /// The scope that counts the thread. Written by the thread, and after an end by exit(2) or a filter, under the list's
+    /// latch.
+    scope: AtomicPtr<scope::Running>,
     /// What the vDSO makes this thread's random bytes with.
     random: vdso::StateSlot,
     pub(crate) profile: profile::Slot,
@@ -431,10 +439,13 @@ impl Block {
                 life: Life::new(),
                 parker: Parker::new(),
                 interrupts: interrupt::Interrupts::new(),
+                signalling: interrupt::Signalling::new(),
+                held: gate::Held::new(),
+                generation: Cell::new(0),
                 neighbours: list::Neighbours::new(),
                 mailbox: Mailbox::new(),
                 destructors: local::Destructors::new(),
-                scope: Cell::new(null()),
+                scope: AtomicPtr::new(null_mut()),
                 random: vdso::StateSlot::new(),
                 profile: profile::Slot::new(),
                 number: 0,
@@ -450,9 +461,24 @@ impl Block {
         }
     }
 
-    /// The kernel's number for it; 0 once it has ended. The main thread's is the process's, which a fork changes.
+    /// The kernel's number for it; 0 once it has ended, and for a thread that is the parent's of a forked child. The main
+    /// thread's is 0 before its first way to the list of threads.
     pub(crate) fn tid(&self) -> u32 {
-        if self.is_main() { sys::getpid() } else { self.life.tid() }
+        if self.generation.get() == fork::generation() { self.life.tid() } else { 0 }
+    }
+
+    /// Of a thread in the list while its gate is closed: whether it runs no more, or never did.
+    fn is_gone(&self) -> bool {
+        self.tid() == 0 || self.life.was_never_cloned()
+    }
+
+    /// Waits until nothing of the thread runs on its stack. A thread of a process that this one was forked from does
+    /// not.
+    fn wait_for_end(&self) {
+        self.life.wait_for_end(|| {
+            list::notice_fork();
+            self.tid() == 0
+        });
     }
 
     fn name(&self) -> Option<&str> {
@@ -540,6 +566,19 @@ pub(crate) fn this_block() -> NonNull<Block> {
     unsafe { tls::block_of_this_thread() }
 }
 
+/// The calling thread's block, for a handler, which may run on a thread that rt0 did not make: then there is none. Such a
+/// thread may have any thread pointer, its maker's or none at all, so nothing is read by that before the kernel has found
+/// this thread's id in the word where a block has it.
+pub(crate) fn block_in_handler() -> Option<&'static Block> {
+    const WORD: usize = offset_of!(Block, life) + Life::TID;
+    let block = tls::block_address::<Block>();
+    let is_ours = sys::holds(block.wrapping_byte_add(WORD).cast(), sys::gettid());
+    // SAFETY: the kernel has read in it, within the first page.
+    is_ours.then(|| unsafe { &*block }).filter(|found| core::ptr::eq(found.this, block))
+}
+
+const _: () = assert!(offset_of!(Block, life) + Life::TID < 64, "one look tells that all of this is there");
+
 /// Hands out the place for the state of the calling thread's random bytes.
 #[inline(always)]
 pub(crate) fn with_random_slot<R>(f: impl FnOnce(&vdso::StateSlot) -> R) -> R {
@@ -593,10 +632,11 @@ impl<T> JoinHandle<T> {
     pub fn join(self) -> T {
         assert!(self.thread.block != this_block(), "a thread cannot join itself");
         let this = ManuallyDrop::new(self);
-        let life = &this.thread.block().life;
-        life.wait_for_end();
+        let self_block = this.thread.block();
+        let life = &self_block.life;
+        self_block.wait_for_end();
         if !life.is_finished() {
-            // By exit(2) in a call of the program's own, or by a filter: there is no result.
+            // By exit(2) in a call of the program's own, by a filter, or in a fork: there is no result.
             sys::die("joining a thread that ended without a result", Errno::ECANCELED);
         }
         // SAFETY: the thread ended after it wrote the result, and left it to us: only dropping the handle detaches.

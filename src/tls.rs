@@ -151,12 +151,21 @@ pub(crate) fn block_of_main<B>() -> NonNull<B> {
 /// 1. It is one that [`fill`] returned, for `B`.
 #[inline(always)]
 unsafe fn block_at<B>(thread_pointer: *mut u8) -> NonNull<B> {
-    let block = match Cpu::TLS {
-        Tls::Above { .. } => thread_pointer.wrapping_sub(BIAS + size_of::<B>()),
-        Tls::Below => thread_pointer,
-    };
     // SAFETY: 1. A block lies there.
-    unsafe { NonNull::new_unchecked(block.cast()) }
+    unsafe { NonNull::new_unchecked(address_at(thread_pointer)) }
+}
+
+#[inline(always)]
+fn address_at<B>(thread_pointer: *mut u8) -> *mut B {
+    match Cpu::TLS {
+        Tls::Above { .. } => thread_pointer.wrapping_sub(BIAS + size_of::<B>()).cast(),
+        Tls::Below => thread_pointer.cast(),
+    }
+}
+
+/// Where the calling thread's block lies if it has one.
+pub(crate) fn block_address<B>() -> *const B {
+    address_at(Cpu::any_thread_pointer())
 }
 
 /// The calling thread's block.

@@ -3,8 +3,8 @@
 //! A step is what a thread does at once as far as others can tell: enter the gate, link a block, clone, close the gate,
 //! signal, answer. Two threads make a call on all, one spawns, one ends, and the child ends too; and somebody sends one
 //! signal 33 more. Whatever the order, everyone comes to an end, each thread that runs the program has made each call
-//! once, and no handler runs where none may. Then one rule at a time is broken, and the model must find out: so it
-//! can.
+//! once, and no handler runs where none may. And one thread may be killed alone before any of its steps: then the
+//! others come to an end all the same. Then one rule at a time is broken, and the model must find out: so it can.
 
 use std::collections::HashSet;
 use std::vec::Vec;
@@ -24,6 +24,14 @@ struct Rules {
     child_starts_deaf: bool,
     /// Property 1: a thread answers once, however many signals come.
     answers_once: bool,
+    /// The gate's property 5: a thread that waits gives back what one that is gone holds.
+    gives_back: bool,
+    /// Property 8: a caller takes back what an earlier one has asked for that was killed.
+    takes_back: bool,
+    /// Property 7: a caller does not wait for a thread that was killed.
+    loses_the_dead: bool,
+    /// The list's property 3: a thread that was never cloned goes with the dead.
+    buries_the_uncloned: bool,
 }
 
 const KEPT: Rules = Rules {
@@ -33,6 +41,10 @@ const KEPT: Rules = Rules {
     waits_for_those_inside: true,
     child_starts_deaf: true,
     answers_once: true,
+    gives_back: true,
+    takes_back: true,
+    loses_the_dead: true,
+    buries_the_uncloned: true,
 };
 
 const THREADS: usize = 5;
@@ -72,6 +84,8 @@ enum At {
     Released,
     Done,
     Gone,
+    /// It was killed alone. What it held is as it was.
+    Killed,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
@@ -96,15 +110,25 @@ struct State {
     remaining: u8,
     /// Nobody has sent the signal that means nothing.
     stray_signal: bool,
+    /// No thread has been killed.
+    may_kill: bool,
 }
 
 impl State {
-    fn start() -> State {
+    fn start(may_kill: bool) -> State {
         let thread =
             |at, listed| Thread { at, listens: listed, pending: false, asked: false, listed, made: [0; CALLS] };
         let mut threads = [thread(At::Running, true); THREADS];
         threads[CHILD] = thread(At::Nowhere, false);
-        State { threads, closed: None, inside: [false; THREADS], request: 0, remaining: 0, stray_signal: true }
+        State {
+            threads,
+            closed: None,
+            inside: [false; THREADS],
+            request: 0,
+            remaining: 0,
+            stray_signal: true,
+            may_kill,
+        }
     }
 
     /// Every state that one step leads to; an error if a step must not be.
@@ -119,7 +143,21 @@ impl State {
             if stepped.step(who, rules)? {
                 states.push(stepped);
             }
-            if self.stray_signal && !matches!(self.threads[who].at, At::Nowhere | At::Gone) {
+            let is_there = !matches!(self.threads[who].at, At::Nowhere | At::Gone | At::Killed);
+            if self.may_kill && is_there && self.threads[who].at != At::Done {
+                let mut killed = self.clone();
+                killed.threads[who].at = At::Killed;
+                killed.may_kill = false;
+                states.push(killed);
+            }
+            let holds = self.inside[who] || self.closed == Some(who);
+            if rules.gives_back && holds && self.threads[who].at == At::Killed {
+                let mut given_back = self.clone();
+                given_back.inside[who] = false;
+                given_back.closed = self.closed.filter(|closer| *closer != who);
+                states.push(given_back);
+            }
+            if self.stray_signal && is_there {
                 let mut signalled = self.clone();
                 signalled.threads[who].pending = true;
                 signalled.stray_signal = false;
@@ -137,6 +175,7 @@ impl State {
         }
         match thread.at {
             At::Starting => return Err("a handler on half a thread"),
+            At::Killed => return Ok(false),
             At::Gone | At::Nowhere => return Err("a handler on no thread"),
             _ => {}
         }
@@ -161,7 +200,7 @@ impl State {
             Program::End => rules.ends_inside,
         };
         let next = match (at, PROGRAMS[who]) {
-            (At::Nowhere | At::Done | At::Gone, _) => return Ok(false),
+            (At::Nowhere | At::Done | At::Gone | At::Killed, _) => return Ok(false),
             (At::Starting, _) => {
                 self.threads[who].listens = true;
                 At::Running
@@ -196,7 +235,7 @@ impl State {
                 self.threads[who].listens = false;
                 At::Holding(0)
             }
-            (At::Holding(done), Program::Call(call)) => match self.call(who, call, done)? {
+            (At::Holding(done), Program::Call(call)) => match self.call(who, call, done, rules)? {
                 Some(at) => at,
                 None => return Ok(false),
             },
@@ -231,11 +270,18 @@ impl State {
     }
 
     /// The steps of a call on all threads: one's own, a signal to each other thread, the wait, the end.
-    fn call(&mut self, who: usize, call: usize, done: u8) -> Result<Option<At>, &'static str> {
+    fn call(&mut self, who: usize, call: usize, done: u8, rules: &Rules) -> Result<Option<At>, &'static str> {
         const FIRST: u8 = 1;
         const LAST: u8 = FIRST + THREADS as u8;
         Ok(Some(match done {
             0 => {
+                // It has waited until none is inside, so a thread that is not cloned never will be.
+                for thread in &mut self.threads {
+                    if thread.at == At::Killed || thread.at == At::Nowhere && rules.buries_the_uncloned {
+                        thread.listed = false;
+                    }
+                    thread.asked &= !rules.takes_back;
+                }
                 self.threads[who].made[call] += 1;
                 self.request = call;
                 self.remaining = self.others(who).count() as u8;
@@ -248,14 +294,21 @@ impl State {
                     if matches!(thread.at, At::Nowhere | At::Gone) {
                         return Err("a signal to no thread");
                     }
-                    (thread.asked, thread.pending) = (true, true);
+                    (thread.asked, thread.pending) = (true, thread.at != At::Killed);
                 }
                 At::Holding(done + 1)
             }
-            _ if self.remaining > 0 => return Ok(None),
+            _ if self.remaining > 0 => {
+                let lost = |thread: &Thread| thread.at == At::Killed && thread.asked && rules.loses_the_dead;
+                let Some(lost) = self.threads.iter_mut().find(|thread| lost(thread)) else { return Ok(None) };
+                lost.asked = false;
+                self.remaining -= 1;
+                At::Holding(done)
+            }
             _ => {
-                let runs =
-                    |thread: &&Thread| !matches!(thread.at, At::Nowhere | At::Released | At::Gone) && thread.listed;
+                let runs = |thread: &&Thread| {
+                    !matches!(thread.at, At::Nowhere | At::Released | At::Gone | At::Killed) && thread.listed
+                };
                 let starting = |thread: &&Thread| thread.at == At::Starting || thread.at == At::Running;
                 if self.threads.iter().filter(|t| runs(t) || starting(t)).any(|thread| thread.made[call] != 1) {
                     return Err("a thread without the call");
@@ -280,17 +333,31 @@ impl State {
         At::Released
     }
 
-    /// Nothing is left to do.
+    /// Nothing is left to do. The child of a spawner that was killed before clone(2) is nowhere for good.
     fn is_end(&self) -> bool {
-        self.threads
-            .iter()
-            .all(|thread| matches!(thread.at, At::Done | At::Gone) && !(thread.pending && thread.listens))
+        let is_never_cloned = self.threads[2].at == At::Killed && self.threads[CHILD].at == At::Nowhere;
+        self.threads.iter().all(|thread| match thread.at {
+            At::Done | At::Gone => !(thread.pending && thread.listens),
+            At::Killed => true,
+            At::Nowhere => is_never_cloned,
+            _ => false,
+        })
     }
 }
 
 /// Goes through every state; how many there are, or what is wrong in one.
 fn explore(rules: Rules) -> Result<usize, &'static str> {
-    let mut seen = HashSet::from([State::start()]);
+    explore_from(State::start(false), rules)
+}
+
+/// The same, where a thread may be killed.
+fn explore_with_a_death(rules: Rules) -> Result<usize, &'static str> {
+    // The stray signal would make it ten times as many states.
+    explore_from(State { stray_signal: false, ..State::start(true) }, rules)
+}
+
+fn explore_from(start: State, rules: Rules) -> Result<usize, &'static str> {
+    let mut seen = HashSet::from([start]);
     let mut open: Vec<State> = seen.iter().cloned().collect();
     while let Some(state) = open.pop() {
         let next = state.next(&rules)?;
@@ -298,8 +365,10 @@ fn explore(rules: Rules) -> Result<usize, &'static str> {
             return Err("a deadlock");
         }
         if state.is_end() {
-            let alive = state.threads.iter().filter(|thread| thread.at == At::Done);
-            if alive.clone().any(|thread| thread.made != [1; CALLS]) {
+            let mut alive = state.threads.iter().filter(|thread| thread.at == At::Done);
+            // What a caller asked for that was killed, some threads did and others did not.
+            let must = |call: usize| u8::from(state.threads[call].at != At::Killed);
+            if alive.any(|thread| (0..CALLS).any(|call| !(must(call)..=1).contains(&thread.made[call]))) {
                 return Err("a thread without the call");
             }
         }
@@ -343,4 +412,30 @@ fn a_child_that_listens_from_the_start_has_a_handler_on_half_a_thread() {
 fn without_taking_the_request_back_a_stray_signal_makes_the_call_again() {
     let wrong = explore(Rules { answers_once: false, ..KEPT });
     assert!(wrong == Err("an answer to no question") || wrong == Err("a call made twice"), "{wrong:?}");
+}
+
+#[test]
+fn with_its_rules_the_protocol_holds_also_when_a_thread_is_killed_before_any_step() {
+    let states = explore_with_a_death(KEPT).unwrap();
+    assert!(states > 10_000, "{states} states are too few to be all");
+}
+
+#[test]
+fn unless_a_waiter_gives_back_what_a_killed_thread_held_there_is_a_deadlock() {
+    assert_eq!(explore_with_a_death(Rules { gives_back: false, ..KEPT }), Err("a deadlock"));
+}
+
+#[test]
+fn unless_a_caller_takes_back_what_a_killed_one_asked_a_call_is_made_twice_or_never() {
+    assert!(explore_with_a_death(Rules { takes_back: false, ..KEPT }).is_err());
+}
+
+#[test]
+fn a_caller_that_waits_for_a_killed_thread_waits_for_ever() {
+    assert_eq!(explore_with_a_death(Rules { loses_the_dead: false, ..KEPT }), Err("a deadlock"));
+}
+
+#[test]
+fn unless_a_thread_that_was_never_cloned_is_buried_it_is_signalled() {
+    assert_eq!(explore_with_a_death(Rules { buries_the_uncloned: false, ..KEPT }), Err("a signal to no thread"));
 }

@@ -8,39 +8,84 @@ use linux_raw_sys::general as k;
 
 use super::FirstOf;
 use crate::errno::Result;
+use crate::thread::List;
 use crate::time::Instant;
-use crate::{io, sys, thread};
+use crate::{io, signal, sys, thread};
 
-/// The threads that are there and not listed, of which `listed` are.
+/// The threads of the program that are there and not listed, of which `listed` are. Nothing if /proc is not there to tell.
 ///
-/// A thread that has left the list may still be in exit(2): as long as such threads become fewer they are given time.
-/// What stays is a thread that rt0 did not start. Nothing if /proc is not there to tell.
-pub(super) fn unlisted(is_listed: impl Fn(u32) -> bool, listed: usize) -> FirstOf<u32> {
+/// A task that is not listed is one of these:
+///
+/// 1. *A worker of the kernel's*, as io_uring and vhost start them in a process: it runs nothing of the program.
+/// 2. *One that has ended*: the kernel is taking it away, or keeps it for the process, as a main thread that called exit(2).
+/// 3. *A thread of rt0's between leaving the list and exit(2)*: it blocks every signal. As long as such threads become fewer
+///    they are given time, and two seconds more.
+/// 4. *An emulator's own.* Under an emulator the kernel shows the emulator's masks, so that 3 and 5 look alike there.
+/// 5. *A thread that rt0 did not start.* There is nothing to wait for.
+pub(super) fn unlisted(is_listed: impl Fn(u32) -> bool, listed: usize, list: &List<'_>) -> FirstOf<u32> {
     const PATIENCE: Duration = Duration::from_secs(2);
-    let (mut fewest, mut since) = (usize::MAX, Instant::now());
+    let (mut fewest, mut since) = (usize::MAX, None);
     loop {
-        let found = look(&is_listed, listed).unwrap_or_default();
-        if found.total() < fewest {
-            (fewest, since) = (found.total(), Instant::now());
-        }
-        if found.total() == 0 || since.elapsed() > PATIENCE {
+        let (found, leaving) = look(&is_listed, listed).unwrap_or_default();
+        if leaving == 0 {
             return found;
         }
+        let now = Instant::now();
+        let start = *since.get_or_insert(now);
+        if leaving < fewest {
+            (fewest, since) = (leaving, Some(now));
+        } else if now.saturating_duration_since(start) > PATIENCE {
+            return found;
+        }
+        list.let_signals_through();
         thread::sleep(Duration::from_millis(1));
     }
 }
 
-fn look(is_listed: impl Fn(u32) -> bool, listed: usize) -> Result<FirstOf<u32>> {
+/// The threads of the program that are not listed; and how many of them may be leaving.
+fn look(is_listed: impl Fn(u32) -> bool, listed: usize) -> Result<(FirstOf<u32>, usize)> {
     let mut found = FirstOf::default();
+    let mut leaving = 0;
     if count_tasks()? != listed {
         let emulator = emulator();
         for_each_task(|tid| {
-            if !is_listed(tid) && !emulator.as_ref().is_some_and(|own| own.has_thread(tid)) {
-                found.add(tid);
+            if is_listed(tid) {
+                return;
             }
+            // Before the flags: of a thread that exits meanwhile the kernel shows an empty mask, and then its flags tell.
+            let Some(blocked) = blocked_signals(tid) else { return };
+            let blocks_everything = blocked >= signal::COUNT - 2; // Two cannot be blocked.
+            if !runs_the_program(tid, blocks_everything) {
+                return;
+            }
+            match &emulator {
+                Some(own) if own.has_thread(tid) => return,
+                Some(_) => leaving += 1,
+                None => leaving += usize::from(blocks_everything),
+            }
+            found.add(tid);
         })?;
     }
-    Ok(found)
+    Ok((found, leaving))
+}
+
+/// Whether a task is neither gone nor a worker of the kernel's (1, 2).
+fn runs_the_program(tid: u32, blocks_everything: bool) -> bool {
+    /// It is in exit(2), or past it. These are the flags of include/linux/sched.h.
+    const PF_EXITING: u32 = 0x4;
+    const PF_IO_WORKER: u32 = 0x10; // Since Linux 5.12; before, `PF_VCPU`, of a thread while it runs a guest.
+    const PF_USER_WORKER: u32 = 0x4000; // Since Linux 6.4.
+    const PF_KTHREAD: u32 = 0x20_0000;
+    let mut buf = [0; 512];
+    let Some(stat) = read_of_task(tid, "stat", &mut buf) else { return false };
+    // `TID (NAME) STATE PPID PGRP SESSION TTY TPGID FLAGS …`; a name may hold anything.
+    let Some(end_of_name) = stat.iter().rposition(|byte| *byte == b')') else { return false };
+    let mut fields = stat[end_of_name + 1..].split(|byte| *byte == b' ').filter(|field| !field.is_empty());
+    let is_dead = matches!(fields.next(), Some(b"X" | b"Z"));
+    let flags = fields.nth(5).and_then(|flags| core::str::from_utf8(flags).ok()?.parse().ok()).unwrap_or(0u32);
+    // A worker lets no signal through that can be blocked.
+    let is_worker = flags & (PF_IO_WORKER | PF_USER_WORKER | PF_KTHREAD) != 0 && blocks_everything;
+    !(is_dead || flags & PF_EXITING != 0 || is_worker)
 }
 
 /// How many threads this process has. The folder's links are its own two and one per thread, so one call tells; reading
@@ -96,12 +141,17 @@ impl Emulator {
 
 /// How many signals a thread blocks, as the kernel sees it.
 fn blocked_signals(tid: u32) -> Option<u32> {
-    let file = sys::open(&of_task(tid, "status")?, k::O_RDONLY | k::O_CLOEXEC, 0).ok()?;
     let mut buf = [0; 2048];
-    let filled = io::read(file.as_raw_fd(), &mut buf).ok()?;
-    let text = core::str::from_utf8(&buf[..filled]).ok()?;
-    let set = text.lines().find_map(|line| line.strip_prefix("SigBlk:"))?;
-    Some(set.trim().chars().filter_map(|digit| digit.to_digit(16)).map(u32::count_ones).sum())
+    let text = read_of_task(tid, "status", &mut buf)?;
+    let set = text.split(|byte| *byte == b'\n').find_map(|line| line.strip_prefix(b"SigBlk:"))?;
+    Some(set.iter().filter_map(|digit| char::from(*digit).to_digit(16)).map(u32::count_ones).sum())
+}
+
+/// The start of a file about a thread of this process. None if the thread is gone.
+fn read_of_task<'a>(tid: u32, file: &str, buf: &'a mut [u8]) -> Option<&'a [u8]> {
+    let file = sys::open(&of_task(tid, file)?, k::O_RDONLY | k::O_CLOEXEC, 0).ok()?;
+    let filled = io::read(file.as_raw_fd(), buf).ok()?;
+    buf.get(..filled)
 }
 
 /// The path of a file about a thread of this process.

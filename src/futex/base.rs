@@ -7,9 +7,11 @@ use crate::sys;
 use crate::time::Instant;
 
 #[cfg(not(all(loom, test)))]
-pub(crate) use self::kernel::{AtomicPtr, AtomicU32, pause, requeue, several_processors, wait, wake};
+pub(crate) use self::kernel::{AtomicPtr, AtomicU32, pause, requeue, several_processors, wait, wait_a_while, wake};
 #[cfg(all(loom, test))]
-pub(crate) use super::fake_kernel::{AtomicPtr, AtomicU32, pause, requeue, several_processors, wait, wake};
+pub(crate) use super::fake_kernel::{
+    AtomicPtr, AtomicU32, pause, requeue, several_processors, wait, wait_a_while, wake,
+};
 
 /// Lets a constructor be `const`, except in a model, whose atomics come to life at run time.
 macro_rules! const_fn {
@@ -42,7 +44,7 @@ mod kernel {
     pub(crate) use core::hint::spin_loop as pause;
     pub(crate) use core::sync::atomic::{AtomicPtr, AtomicU32};
 
-    pub(crate) use crate::futex::requeue;
+    pub(crate) use crate::futex::{requeue, wait_a_while};
 
     /// Sleeps while `word` holds `expected`, until a wake for one of its `kinds`. May return at any time; true says
     /// that the deadline has passed.
@@ -96,6 +98,11 @@ mod kernel {
 
     pub(crate) fn wait(_: &AtomicU32, _: u32, _: Option<Instant>, _: u32) -> bool {
         pause(); // Miri runs another thread then.
+        false
+    }
+
+    pub(crate) fn wait_a_while(_: &AtomicU32, _: u32, _: u32) -> bool {
+        pause();
         false
     }
 

@@ -106,6 +106,11 @@ pub(crate) fn wait(word: &AtomicU32, expected: u32, deadline: Option<Instant>, k
     end.get() == Some(End::Expired)
 }
 
+/// A model has no time: the wait ends as any other.
+pub(crate) fn wait_a_while(word: &AtomicU32, expected: u32, kinds: u32) -> bool {
+    wait(word, expected, None, kinds)
+}
+
 pub(crate) fn wake(word: *const AtomicU32, count: u32, kinds: u32) -> usize {
     step(|kernel| {
         end_sleeps(kernel, End::Woken, count as usize, |sleeper| sleeper.word == word && sleeper.kinds & kinds != 0)

@@ -91,6 +91,15 @@ pub(super) fn give_back(_: &Links, ring: NonNull<Ring>) {
     FREE.store(ring.as_ptr(), Relaxed);
 }
 
+/// In a forked child: no thread has a ring, and what is in them is not the child's.
+pub(super) fn free_all(links: &Links) {
+    FREE.store(null_mut(), Relaxed);
+    for ring in all() {
+        ring.clear();
+        give_back(links, NonNull::from_ref(ring));
+    }
+}
+
 impl Ring {
     /// Adds a sample, or counts it as lost. Only the ring's thread calls this, and its handler only while it does not.
     pub(super) fn push(&self, tid: u32, weight: u32, stack: &[usize]) {
@@ -121,7 +130,8 @@ impl Ring {
     /// consumer.
     pub(super) fn pop(&self, end: usize, stack: &mut [usize; DEPTH]) -> Option<(u32, u32, usize)> {
         let tail = self.tail.load(Relaxed);
-        if tail == end {
+        // Not only equal: a visitor that forks finds all cleared in the child.
+        if end.wrapping_sub(tail) as isize <= 0 {
             return None;
         }
         // SAFETY: between tail and head, so the consumer's.

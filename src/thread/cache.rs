@@ -119,6 +119,13 @@ impl<T: Keep> Cache<T> {
         self.limits[1].store(units.saturating_add(1), Relaxed);
     }
 
+    /// Counts what is there, which nobody changes meanwhile.
+    pub(super) fn count_anew(&self) {
+        let kept = self.slots.iter().filter_map(|slot| NonNull::new(slot.kept.load(Relaxed)));
+        // SAFETY: it stays in its slot.
+        self.units.store(kept.map(|kept| unsafe { kept.as_ref() }.units()).sum(), Relaxed);
+    }
+
     fn find(
         &self,
         hint: impl Fn(&Slot<T>) -> bool,

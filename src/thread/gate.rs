@@ -1,31 +1,64 @@
-//! Who may touch the list of threads: many who come and go at once, or one who goes through it while nobody does.
+//! Access to the list of threads: many threads that start and end at once, or one that goes through it while no other does.
 //!
 //! ```text
 //!     spawn, exit   enter ── the latch, for a few stores ── clone(2) ── leave      any number of them at once
-//!     all_threads   close ── all that it does ───────────────────────── open       one, and nobody is inside
+//!     all_threads   close ── all that it does ───────────────────────── open       one, and no thread is inside
 //! ```
 //!
 //! What holds, and how:
 //!
-//! 1. *Nobody is inside while it is closed.* Who enters counts himself and sees it open in one step; who closes it waits
-//!    until all that are counted have left.
-//! 2. *Everybody comes to his turn.* Who wants to close it, and who finds it closed, draws a number; numbers are served in
-//!    order. So callers that close it one after another keep nobody out for longer than those before him in the queue, and
-//!    whoever closes it waits only for those who are inside by then.
-//! 3. *Nobody sleeps in vain.* A word is compared by the kernel as it puts the caller to sleep, and changed before a wake.
-//!    Whether a wake is needed is seen by exchanges of one word: either the waiter's comes first and is seen, or it
+//! 1. *No thread is inside while it is closed.* A thread that enters counts itself and sees it open in one step; one that
+//!    closes it waits until all that are counted have left.
+//! 2. *Every thread gets its turn.* A thread that wants to close it, or finds it closed, draws a ticket; tickets are served
+//!    in order. So callers that close it one after another keep no thread out for longer than those before it in the queue,
+//!    and a thread that closes it waits only for those that are inside by then.
+//! 3. *No thread sleeps in vain.* A word is compared by the kernel as it puts the caller to sleep, and changed before a
+//!    wake. Whether a wake is needed is seen by exchanges of one word: either the waiter's comes first and is seen, or it
 //!    comes second and sees what it would wait for.
-//! 4. *What is done under the latch or while it is closed is seen by whoever comes to either later.* Each way in acquires
-//!    what the ways out before it released, on the gate's word and on the latch's.
+//! 4. *What is done under the latch or while it is closed is seen by every thread that comes to either later.* Each way in
+//!    acquires what the ways out before it released, on the gate's word and on the latch's.
+//! 5. *A thread that is gone keeps no other out.* A thread can be killed alone, by a filter, in any system call. It notes in
+//!    its [`Held`] what it holds here, in one stretch without a call and with all signals blocked, together with the step
+//!    that takes it or gives it back. So the note of a thread that is gone is exact. All waits are in steps of a tenth of a
+//!    second; after one without change the waiter goes through the list and gives back what threads that are gone held
+//!    ([`Gate::give_back`]), each once, for it has the latch. What a thread that is gone did not come to, its wake, costs
+//!    the sleeper one such step.
+//! 6. *The latch of a holder that is gone goes to a waiter.* The latch names its holder. A waiter that found no change for a
+//!    step asks whether the kernel has cleared the holder's tid word, without a load of its own: if the latch has not
+//!    changed hands after that, the holder was in the list, so the word was there, and the answer is the holder's. The list
+//!    is whole whenever a thread under the latch makes a system call.
 //!
-//! After a fork(2) in a process of several threads, those who were inside then never leave in the child: it cannot close the
-//! gate. Who had the latch, or had closed the gate, keeps it there: then the child cannot start threads either.
+//! A forked child begins with all of this as new (`list.rs`).
 //!
 //! Atomics and the futex only, so that `models` runs this very code.
 
+use core::cell::Cell;
+use core::ptr::null_mut;
 use core::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed, Release};
 
-use crate::futex::base::{self, ANY, AtomicU32, const_fn};
+use crate::futex::base::{self, ANY, AtomicPtr, AtomicU32, const_fn};
+
+/// What a thread holds on which others may come to wait. Written by the thread itself; read by another
+/// once the thread is gone, under the latch.
+pub(super) struct Held {
+    inside: Cell<bool>,
+    /// Whether it has drawn one in the gate's queue, and which. One before the turn means nothing.
+    ticket: Cell<(bool, u32)>,
+}
+
+impl Held {
+    pub(super) const fn new() -> Held {
+        Held { inside: Cell::new(false), ticket: Cell::new(NO_TICKET) }
+    }
+
+    /// Nothing: for the thread itself, in a forked child.
+    pub(super) fn forget(&self) {
+        self.inside.set(false);
+        self.ticket.set(NO_TICKET);
+    }
+}
+
+const NO_TICKET: (bool, u32) = (false, 0);
 
 pub(super) struct Gate {
     /// ```text
@@ -37,6 +70,8 @@ pub(super) struct Gate {
 
 const CLOSED: u32 = 1 << 31;
 
+/// The functions that take a [`Held`] take the calling thread's, and are called with all signals
+/// blocked where they say so.
 impl Gate {
     const_fn! {
         pub(super) const fn new() -> Gate {
@@ -44,108 +79,237 @@ impl Gate {
         }
     }
 
-    /// Whether it was open; then the caller is inside.
-    pub(super) fn try_enter(&self) -> bool {
+    /// Whether it was open; then the caller is inside. All signals are blocked.
+    pub(super) fn try_enter(&self, held: &Held) -> bool {
         let enter = |state| (state & CLOSED == 0).then_some(state + 1);
         // Acquire pairs with the release in `open`.
-        self.state.fetch_update(Acquire, Relaxed, enter).is_ok()
+        let entered = self.state.fetch_update(Acquire, Relaxed, enter).is_ok();
+        if entered {
+            held.inside.set(true);
+        }
+        entered
     }
 
-    /// Waits for its turn, and is inside.
-    pub(super) fn enter_in_turn(&self) {
-        self.queue.wait_for_turn();
-        // Whoever closes it has the turn for as long, so it is open.
+    /// Draws a ticket, for [`wait_for_turn`](Gate::wait_for_turn). All signals are blocked.
+    pub(super) fn draw(&self, held: &Held) {
+        held.ticket.set((true, self.queue.draw()));
+    }
+
+    /// Waits until the caller's ticket is served. `look` is called after each step without change (5).
+    pub(super) fn wait_for_turn(&self, held: &Held, look: impl Fn()) {
+        self.queue.wait_for_turn(held.ticket.get().1, look);
+    }
+
+    /// Enters, by the ticket that is served. All signals are blocked.
+    pub(super) fn enter_in_turn(&self, held: &Held) {
+        // A thread that has closed it keeps the turn, so it is open.
         self.state.fetch_add(1, Acquire);
+        held.inside.set(true);
         self.queue.next_turn();
+        held.ticket.set(NO_TICKET);
+        self.queue.wake_next();
     }
 
-    pub(super) fn leave(&self) {
+    /// Leaves. All signals are blocked. The caller calls [`woken`](Gate::woken) with the result when it
+    /// holds nothing any more.
+    #[must_use]
+    pub(super) fn leave(&self, held: &Held) -> bool {
+        held.inside.set(false);
         // Release pairs with the acquires in `close`.
-        if self.state.fetch_sub(1, Release) == CLOSED | 1 {
+        self.state.fetch_sub(1, Release) == CLOSED | 1
+    }
+
+    /// Wakes the thread that closes the gate, if the last one inside has left.
+    pub(super) fn woken(&self, is_last: bool) {
+        if is_last {
             base::wake(&self.state, 1, ANY);
         }
     }
 
-    /// Waits for its turn, and until nobody is inside.
-    pub(super) fn close(&self) {
-        self.queue.wait_for_turn();
+    /// Closes it, by the ticket that is served, and waits until no thread is inside. `look` is called
+    /// after each step without change (5).
+    pub(super) fn close(&self, look: impl Fn()) {
         let mut state = self.state.fetch_or(CLOSED, Acquire) | CLOSED;
         while state != CLOSED {
-            base::wait(&self.state, state, None, ANY);
+            if base::wait_a_while(&self.state, state, ANY) {
+                look();
+            }
             state = self.state.load(Acquire);
         }
     }
 
-    pub(super) fn open(&self) {
+    pub(super) fn open(&self, held: &Held) {
         self.state.fetch_and(!CLOSED, Release);
+        // The turn goes before the ticket, so that there is no moment at which this thread can be killed
+        // with the turn and without a ticket: a reserved signal may come in between.
         self.queue.next_turn();
+        held.ticket.set(NO_TICKET);
+        self.queue.wake_next();
+    }
+
+    /// Whether a thread that is gone holds something that it will be served later.
+    pub(super) fn is_awaited(&self, gone: &Held) -> bool {
+        // Numbers wrap around; half of them are the past.
+        let to_come = |number: u32| number.wrapping_sub(self.queue.turn.load(Relaxed)) as i32 >= 0;
+        let (has_ticket, number) = gone.ticket.get();
+        gone.inside.get() || has_ticket && to_come(number)
+    }
+
+    /// Gives back what a thread that is gone holds, as far as its turn has come; whether that was
+    /// something. The caller has the latch.
+    pub(super) fn give_back(&self, gone: &Held) -> bool {
+        let mut something = false;
+        if gone.inside.get() {
+            self.woken(self.leave(gone));
+            something = true;
+        }
+        // Acquire: what it did in its turn comes before what is done in the next.
+        if gone.ticket.get() == (true, self.queue.turn.load(Acquire)) {
+            self.open(gone); // If it had not closed it, no other has either.
+            something = true;
+        }
+        something
+    }
+
+    /// As new, in a forked child.
+    pub(super) fn renew(&self) {
+        for word in [&self.state, &self.queue.next, &self.queue.turn] {
+            word.store(0, Relaxed);
+        }
     }
 }
 
 struct Queue {
-    /// The number that the next who asks gets.
+    /// The ticket that the next caller draws.
     next: AtomicU32,
-    /// The number that has its turn; nobody has one when that is the next's.
+    /// The ticket that has its turn; no thread has one when that is the next's.
     turn: AtomicU32,
 }
 
 impl Queue {
-    fn wait_for_turn(&self) {
-        // Acquire pairs with the release of `next_turn`: who draws after it looked sees the turn that it made (3).
-        let number = self.next.fetch_add(1, Acquire);
+    fn draw(&self) -> u32 {
+        // Acquire pairs with the release of `next_turn`: a thread that draws after that looked sees the turn that it made
+        // (3).
+        self.next.fetch_add(1, Acquire)
+    }
+
+    fn wait_for_turn(&self, number: u32, look: impl Fn()) {
         loop {
             let turn = self.turn.load(Acquire);
             if turn == number {
                 return;
             }
-            base::wait(&self.turn, turn, None, kind(number));
+            if base::wait_a_while(&self.turn, turn, kind(number)) {
+                look();
+            }
         }
     }
 
     fn next_turn(&self) {
-        let turn = self.turn.fetch_add(1, Release).wrapping_add(1);
-        // An exchange, so that it is before or after each number drawn (3).
+        self.turn.fetch_add(1, Release);
+    }
+
+    /// Wakes the thread whose turn has come, if there is one.
+    fn wake_next(&self) {
+        let turn = self.turn.load(Relaxed);
+        // An exchange, so that it is before or after each ticket drawn (3).
         if self.next.fetch_add(0, AcqRel) != turn {
             base::wake(&self.turn, u32::MAX, kind(turn)); // Few have the same kind, and one of them is it.
         }
     }
 }
 
-/// By what a sleeper is told from most others.
+/// The futex bitset of a ticket.
 fn kind(number: u32) -> u32 {
     1 << (number % 32)
 }
 
-/// Mutual exclusion for a few instructions, which no signal interrupts: so whoever finds it taken waits for a processor
-/// at most. It is not fair, for a queue would stand still whenever the first in it has no processor.
+/// Mutual exclusion for a few instructions, which no signal interrupts: so a thread that finds it taken waits for a
+/// processor at most. It is not fair, for a queue would stand still whenever the first in it has no processor.
 pub(super) struct Latch {
+    /// ```text
+    /// │ how often it was taken … 30 bits │ WAITED_FOR │ TAKEN │
+    /// ```
     state: AtomicU32,
+    /// The tid word of the thread that has it.
+    holder: AtomicPtr<u32>,
 }
 
-const FREE: u32 = 0;
 const TAKEN: u32 = 1;
-/// Somebody may be asleep.
+/// A thread may be asleep.
 const WAITED_FOR: u32 = 2;
+/// One more time that it was taken.
+const TIME: u32 = 4;
 
 impl Latch {
     const_fn! {
         pub(super) const fn new() -> Latch {
-            Latch { state: AtomicU32::new(FREE) }
+            Latch { state: AtomicU32::new(0), holder: AtomicPtr::new(null_mut()) }
         }
     }
 
-    /// Calls `f` while nobody else is in such a call.
-    pub(super) fn with<T>(&self, f: impl FnOnce() -> T) -> T {
-        // Acquire, here and below, pairs with the release.
-        if self.state.compare_exchange(FREE, TAKEN, Acquire, Relaxed).is_err() {
-            while self.state.swap(WAITED_FOR, Acquire) != FREE {
-                base::wait(&self.state, WAITED_FOR, None, ANY);
+    /// Takes it, for the thread whose tid word is at `holder`. All signals are blocked. After a step
+    /// without change `is_gone` says whether the present holder's tid word is clear (6).
+    pub(super) fn lock(&self, holder: *mut u32, is_gone: impl Fn(*mut u32) -> bool) {
+        let mut waited = 0;
+        loop {
+            // Acquire: a holder's name that is seen after this is not of one before.
+            let seen = self.state.load(Acquire);
+            if seen & TAKEN == 0 {
+                if self.replace(seen, seen.wrapping_add(TIME) | TAKEN | waited) {
+                    break;
+                }
+                continue;
+            }
+            if seen & WAITED_FOR == 0 && !self.replace(seen, seen | WAITED_FOR) {
+                continue;
+            }
+            let seen = seen | WAITED_FOR;
+            waited = WAITED_FOR;
+            if base::wait_a_while(&self.state, seen, ANY) && self.take_from_gone(seen, &is_gone) {
+                break;
             }
         }
-        let done = f();
-        if self.state.swap(FREE, Release) == WAITED_FOR {
+        self.holder.store(holder, Relaxed);
+    }
+
+    /// Whether its holder is gone and the caller has it now.
+    #[cold]
+    fn take_from_gone(&self, seen: u32, is_gone: impl Fn(*mut u32) -> bool) -> bool {
+        let holder = self.holder.load(Relaxed);
+        // The order matters: that it has not changed hands is seen after the look at the word (6). The
+        // name is taken away by one waiter, which is the one to have the latch.
+        let is_mine = !holder.is_null()
+            && is_gone(holder)
+            && self.state.load(Acquire) == seen
+            && self.holder.compare_exchange(holder, null_mut(), Relaxed, Relaxed).is_ok();
+        if is_mine {
+            self.state.fetch_add(TIME, Acquire);
+        }
+        is_mine
+    }
+
+    fn replace(&self, seen: u32, new: u32) -> bool {
+        // Acquire pairs with the release in `unlock`.
+        self.state.compare_exchange(seen, new, Acquire, Relaxed).is_ok()
+    }
+
+    /// Gives it back; whether a thread is to be woken, by [`wake`](Latch::wake).
+    #[must_use]
+    pub(super) fn unlock(&self) -> bool {
+        self.holder.store(null_mut(), Relaxed);
+        self.state.fetch_and(!(TAKEN | WAITED_FOR), Release) & WAITED_FOR != 0
+    }
+
+    pub(super) fn wake(&self, is_waited_for: bool) {
+        if is_waited_for {
             base::wake(&self.state, 1, ANY);
         }
-        done
+    }
+
+    /// As new, in a forked child.
+    pub(super) fn renew(&self) {
+        self.holder.store(null_mut(), Relaxed);
+        self.state.store(0, Relaxed);
     }
 }

@@ -4,18 +4,30 @@
 //!     interrupt ── wanted += 1 ── ASKED already? done : tgkill ──▶ handler ── clear ASKED ── seen = wanted
 //! ```
 //!
-//! The handler clears `ASKED` before it looks at `wanted`: so whoever found it set was counted before the handler
-//! looked, and one signal does for both. A thread that ends waits for whoever is about to signal it, so that the
-//! signal cannot go to another thread that got the same id.
+//! What holds, and how:
+//!
+//! 1. *An interrupt that found `ASKED` is seen.* The handler clears `ASKED` before it looks at `wanted`: so a thread that
+//!    found it set, by an exchange, was counted in `wanted` before the handler looked. It relies on the signal only if no
+//!    thread is sending one at the moment, for a sender may yet fail.
+//! 2. *No signal goes to another thread that got the same id.* A sender counts itself in the target's word while it sends,
+//!    and a thread that ends waits until none is counted; from then on senders see `ENDED`.
+//! 3. *No sender is interrupted between asking for an id and using it.* It blocks all signals for that stretch: a handler
+//!    could fork, and the child would signal its parent's threads.
+//! 4. *A sender that is gone is not waited for.* A filter can kill it in tgkill(2). It notes its target in [`Signalling`] in
+//!    one stretch with counting itself, without a system call; a thread that waits for its senders looks for those that
+//!    are gone (`list.rs`, 2) and uncounts them. Their target stays, for they had a [`Thread`] of it. `ASKED` may be
+//!    theirs, with no signal under way; it is cleared, which costs a signal at most.
 
+use core::cell::Cell;
+use core::ptr::null;
 use core::sync::atomic::{
     AtomicBool, AtomicU32,
     Ordering::{AcqRel, Acquire, Relaxed, Release},
 };
 
-use super::{Block, Thread, this_block};
+use super::{Block, Thread, list};
 use crate::errno::{Errno, Result};
-use crate::signal::{self, INTERRUPT, Signal};
+use crate::signal::{self, Blocked, INTERRUPT, Signal};
 use crate::{futex, sys};
 
 /// A block's part in this.
@@ -28,28 +40,59 @@ pub(super) struct Interrupts {
 
 const ENDED: u32 = 1 << 31;
 const ASKED: u32 = 1 << 30;
+const SENDERS: u32 = ASKED - 1;
+
+/// What a thread is signalling, for others if it is killed meanwhile (4).
+pub(super) struct Signalling(Cell<*const Interrupts>);
+
+impl Signalling {
+    pub(super) const fn new() -> Signalling {
+        Signalling(Cell::new(null()))
+    }
+
+    /// Uncounts a thread that is gone; whether it was counted. The caller has the list's latch.
+    pub(super) fn give_back(&self) -> bool {
+        // SAFETY: the thread had a reference to the block that this lies in, and does not give it up any more.
+        let Some(target) = (unsafe { self.0.replace(null()).as_ref() }) else { return false };
+        target.state.fetch_and(!ASKED, Relaxed);
+        target.leave();
+        true
+    }
+}
 
 impl Interrupts {
     pub(super) const fn new() -> Interrupts {
         Interrupts { state: AtomicU32::new(0), wanted: AtomicU32::new(0), seen: AtomicU32::new(0) }
     }
 
-    /// Calls `send` while the thread cannot end; `ESRCH` if it has.
-    fn while_alive<T>(&self, send: impl FnOnce() -> Result<T>) -> Result<T> {
-        // Acquire pairs with `end`: whoever does not see ENDED is seen by `end`, for the two read and write one word.
-        let sent = if self.state.fetch_add(1, Acquire) & ENDED == 0 { send() } else { Err(Errno::ESRCH) };
-        // Release: the signal comes before the end.
-        if self.state.fetch_sub(1, Release) & !ASKED == ENDED | 1 {
-            futex::wake(&self.state, 1); // The last one out, and the thread waits in `end`.
-        }
-        sent
+    /// As new, in a forked child, for its thread: a signal that was on its way is the parent's.
+    pub(super) fn renew(&self) {
+        self.state.store(0, Relaxed);
+        self.seen.store(self.wanted.load(Relaxed), Relaxed);
     }
 
-    /// The thread's last word on signals: when this returns nobody signals it, and nobody will.
-    pub(super) fn end(&self) {
+    /// Whether a signal is on its way that was sent.
+    fn is_asked(&self) -> bool {
+        let is_sent = |state| state & (ENDED | ASKED | SENDERS) == ASKED;
+        // An exchange that changes nothing: so it comes before the handler's, or sees it (1).
+        self.state.fetch_update(Release, Relaxed, |state| is_sent(state).then_some(state)).is_ok()
+    }
+
+    fn leave(&self) {
+        // Release: the signal comes before the end.
+        if self.state.fetch_sub(1, Release) & !ASKED == ENDED | 1 {
+            futex::wake(&self.state, 1); // The last one, and the thread waits in `end`.
+        }
+    }
+
+    /// What a thread that ends calls before it leaves the list: when this returns no thread signals it, and none will. All
+    /// signals are blocked; `before` is what the program has blocked.
+    pub(super) fn end(&self, this: &Block, before: &Blocked) {
         let mut state = self.state.fetch_or(ENDED, Acquire) | ENDED;
-        while state & !(ENDED | ASKED) != 0 {
-            let _ = futex::wait(&self.state, state);
+        while state & SENDERS != 0 {
+            if futex::wait_a_while(&self.state, state, sys::FUTEX_ANY) {
+                list::look(this, before);
+            }
             state = self.state.load(Acquire);
         }
     }
@@ -81,19 +124,15 @@ impl Thread {
     /// as `RLIMIT_SIGPENDING` allows this user; `EOPNOTSUPP`, an emulator without the signal.
     pub fn interrupt(&self) -> Result<Generation> {
         catch()?;
-        let interrupts = &self.block().interrupts;
-        // Release, here and in `fetch_or`: what the caller did is seen by the thread after its handler.
-        let generation = Generation(interrupts.wanted.fetch_add(1, Release).wrapping_add(1));
-        interrupts.while_alive(|| {
-            self.block().id_to_signal()?; // First: what a thread left unseen that ended by itself is no signal on its way.
-            if interrupts.state.fetch_or(ASKED, Release) & ASKED == 0 {
-                self.block().kill(INTERRUPT).inspect_err(|_| {
-                    // Whoever relied on this signal meanwhile has to ask again, as the caller.
-                    interrupts.state.fetch_and(!ASKED, Relaxed);
-                })?;
-            }
-            Ok(generation)
-        })
+        list::notice_fork(); // Nothing that its parent was sent is on its way to a child.
+        let block = self.block();
+        // Release: what the caller did is seen by the thread after its handler.
+        let generation = Generation(block.interrupts.wanted.fetch_add(1, Release).wrapping_add(1));
+        // First the end: what a thread left unseen that ended by itself is no signal on its way.
+        if block.tid() == 0 || !block.interrupts.is_asked() {
+            block.send(INTERRUPT, ASKED)?;
+        }
+        Ok(generation)
     }
 
     /// Whether this interrupt has arrived, or one after it.
@@ -106,19 +145,38 @@ impl Thread {
     /// tgkill(2): sends it a signal of the program's. `ESRCH`, the thread has ended; `EAGAIN`, for signals from 34
     /// on: as many are on their way as `RLIMIT_SIGPENDING` allows this user.
     pub fn signal(&self, signal: Signal) -> Result<()> {
-        self.block().interrupts.while_alive(|| self.block().kill(signal.raw()))
+        self.block().send(signal.raw(), 0)
     }
 }
 
 impl Block {
-    fn kill(&self, signal: u32) -> Result<()> {
-        sys::tgkill(sys::getpid(), self.id_to_signal()?, signal)
-    }
-
-    /// `ESRCH` for a thread that ended without [`Interrupts::end`]: by exit(2) in a call of the program's own, or killed by
-    /// a filter.
-    fn id_to_signal(&self) -> Result<u32> {
-        Some(self.tid()).filter(|tid| *tid != 0).ok_or(Errno::ESRCH)
+    /// tgkill(2) while the thread cannot end (2, 3). With `ASKED` as `asked`, that is set. `ESRCH` for a thread that
+    /// ended, also without [`Interrupts::end`]: by exit(2) in a call of the program's own, or killed by a filter.
+    fn send(&self, signal: u32, asked: u32) -> Result<()> {
+        let before = signal::block_everything();
+        let this = list::settle();
+        let interrupts = &self.interrupts;
+        let enter = |state| (state & ENDED == 0).then_some((state | asked) + 1);
+        // Acquire pairs with `end`: a sender that does not see ENDED is seen by `end`, for the two read and write one word.
+        // Release: see `interrupt`.
+        let sent = match interrupts.state.fetch_update(AcqRel, Relaxed, enter) {
+            Ok(_) => {
+                this.signalling.0.set(&raw const *interrupts);
+                let sent = match self.tid() {
+                    0 => Err(Errno::ESRCH),
+                    tid => sys::tgkill(sys::getpid(), tid, signal),
+                };
+                if sent.is_err() {
+                    interrupts.state.fetch_and(!asked, Relaxed);
+                }
+                this.signalling.0.set(null());
+                interrupts.leave();
+                sent
+            }
+            Err(_) => Err(Errno::ESRCH),
+        };
+        before.restore();
+        sent
     }
 }
 
@@ -138,9 +196,9 @@ fn catch() -> Result<()> {
 }
 
 extern "C" fn arrived(_: i32) {
-    // SAFETY: a running thread's block stays.
-    let interrupts = unsafe { &this_block().as_ref().interrupts };
-    // Acquire pairs with the release of whoever found ASKED set, so `wanted` counts them.
+    let Some(block) = super::block_in_handler() else { return };
+    let interrupts = &block.interrupts;
+    // Acquire pairs with the release of every thread that found ASKED set, so `wanted` counts them.
     interrupts.state.fetch_and(!ASKED, AcqRel);
     let wanted = interrupts.wanted.load(Acquire);
     interrupts.seen.store(wanted, Release);

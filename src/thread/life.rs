@@ -8,12 +8,16 @@ use core::sync::atomic::fence;
 #[cfg(all(loom, test))]
 use loom::sync::atomic::fence;
 
+#[cfg(not(all(loom, test)))]
+use linux_raw_sys::general as k;
+
 use crate::errno::Errno;
 use crate::futex::base::{AtomicU32, const_fn};
 use crate::sys;
 
 pub(super) struct Life {
-    /// The kernel's: the thread's id from before it runs until after it ended, then 0.
+    /// [`NOT_CLONED`] until clone(2); then the kernel's: the thread's id from before it runs until after it
+    /// ended, then 0. The main thread's is 0 before its first way to the list of threads.
     tid: AtomicU32,
     /// Who can still touch the mapping: the thread itself, its handle, and each `Thread`. Less [`UNCOUNTED`], so that a
     /// life begins as zeros.
@@ -28,11 +32,17 @@ pub(super) struct Life {
 /// The thread's own reference and its handle's (or, for the main thread, one that never goes).
 const UNCOUNTED: u32 = 2;
 
+/// In the tid word of a thread that is in the list and not cloned: above every id there is (`PID_MAX_LIMIT`, 2^22).
+const NOT_CLONED: u32 = 1 << 30;
+
 const JOINABLE: u32 = 0;
 const FINISHED: u32 = 1;
 const DETACHED: u32 = 2;
 
 impl Life {
+    /// Where the tid word lies.
+    pub(super) const TID: usize = memoffset::offset_of!(Life, tid);
+
     const_fn! {
         /// Of a thread not yet started: zeros.
         pub(super) const fn new() -> Life {
@@ -45,17 +55,38 @@ impl Life {
         (&raw const self.tid).cast_mut().cast()
     }
 
+    /// The thread is about to be cloned.
+    pub(super) fn is_to_be_cloned(&self) {
+        self.tid.store(NOT_CLONED, Relaxed); // Read under the latch, or after the kernel wrote to it.
+    }
+
+    /// Of a thread that has left the list or is listed while the gate is closed: its parent never cloned it.
+    pub(super) fn was_never_cloned(&self) -> bool {
+        self.tid.load(Relaxed) == NOT_CLONED
+    }
+
+    /// Nothing will run on its stack.
+    pub(super) fn is_over(&self) {
+        self.tid.store(0, Relaxed);
+    }
+
+    /// The calling thread's own id, where no clone(2) of rt0's wrote it: of the main thread, and in a forked child.
+    pub(super) fn begin(&self, tid: u32) {
+        self.tid.store(tid, Relaxed);
+    }
+
     /// The kernel's number for the thread; 0 once it has ended.
     pub(super) fn tid(&self) -> u32 {
         // Acquire pairs with the kernel's clear, which is ordered after all that the thread did.
         self.tid.load(Acquire)
     }
 
-    /// Waits until the kernel says that the thread ended: then nothing of it runs on its stack.
-    pub(super) fn wait_for_end(&self) {
+    /// Waits until the kernel says that the thread ended: then nothing of it runs on its stack. Or until `is_over`, which
+    /// is asked before each sleep; a sleep lasts a minute at most.
+    pub(super) fn wait_for_end(&self, is_over: impl Fn() -> bool) {
         loop {
             let tid = self.tid();
-            if tid == 0 {
+            if tid == 0 || is_over() {
                 return;
             }
             wait_for_kernel(&self.tid, tid);
@@ -100,11 +131,15 @@ impl Life {
     }
 }
 
-/// Sleeps while `tid` holds `expected`; the kernel's wake is a shared one. EAGAIN, EINTR and a spurious Ok all mean: look
-/// again.
+/// Sleeps while `tid` holds `expected`, for a minute at most; the kernel's wake is a shared one. EAGAIN, EINTR and a
+/// spurious Ok all mean: look again.
 #[cfg(not(all(loom, test)))]
 fn wait_for_kernel(tid: &AtomicU32, expected: u32) {
-    let _ = crate::futex::shared::wait(tid, expected);
+    // The end of the sleep is for a handler that forks as this is about to sleep: no kernel clears the word in the child. By
+    // the system call, so that a program that only joins has no vDSO parser in it.
+    let now = sys::clock_gettime(k::CLOCK_MONOTONIC as i32).ok();
+    let deadline = now.map(|now| sys::Timespec { tv_sec: now.tv_sec + 60, ..now });
+    let _ = crate::futex::wait_till(tid, true, expected, deadline.as_ref(), sys::FUTEX_ANY);
 }
 
 #[cfg(all(loom, test))]

@@ -1,8 +1,25 @@
 //! Every thread that is: the main one and those that [`spawn`](super::spawn) made, linked through their blocks.
 //!
-//! Threads come and go side by side, each inside the gate (`gate.rs`), and touch links under its latch. `all_threads` and
-//! `profile` close the gate: then nobody comes or goes. They rely on how it is used; the properties are written down
-//! in `all_threads`.
+//! Threads start and end side by side, each inside the gate (`gate.rs`), and touch links under its latch. `all_threads` and
+//! `profile` close the gate: then no thread starts or ends. They rely on how it is used; the properties are written down
+//! in `all_threads`. What holds here, and how:
+//!
+//! 1. *The tid word tells who is there.* Each thread in the list has a word that the kernel clears at the thread's end,
+//!    however it ends; the main thread gets its own with its first way to the list ([`settle`]). Before clone(2) the word
+//!    holds [`NOT_CLONED`](super::life::NOT_CLONED), which no id is; so 0 is a thread that ended.
+//! 2. *What a thread that is gone held is given back.* Each way that can wait looks through the list after a tenth of a second
+//!    without change, and gives back what threads that are gone noted that they hold: at the gate (`gate.rs`, 5), and that
+//!    they are signalling another thread (`interrupt.rs`). The next thread that closes the gate and goes through the
+//!    list takes such threads out, with what they had ([`List::bury_the_dead`]).
+//! 3. *A thread that is not cloned is not taken for one that ended.* Its parent is inside the gate. So while the gate is
+//!    closed, a block that says [`NOT_CLONED`](super::life::NOT_CLONED) is one whose parent was killed in clone(2), and goes with the
+//!    dead; its closure is not dropped, as nothing of its parent's is.
+//! 4. *A thread can be killed while it waits here.* Each step of a wait that cannot be ended by a handler lets those
+//!    blocked signals through for a moment that the program has not blocked and whose action is the default: so SIGTERM
+//!    ends a process whose threads wait for one that never comes. (A handler that another thread installs just then may
+//!    run once in the wait.)
+//! 5. *A forked child has its own list*: of the thread that forked, whatever the others were in the middle of. Every way to
+//!    the list begins with a look whether the process has forked since (`fork.rs`).
 
 use core::cell::{Cell, UnsafeCell};
 use core::ops::Deref;
@@ -10,10 +27,11 @@ use core::ptr::{NonNull, null_mut};
 use core::sync::atomic::{AtomicPtr, Ordering::Relaxed};
 
 use super::gate::{Gate, Latch};
-use super::{Block, scope, this_block};
-use crate::signal::{self, How, SigSet};
+use super::{Block, fork, scope, stack, this_block};
+use crate::signal::{self, Blocked, How, SigSet};
+use crate::sys;
 
-/// A block's neighbours in the list. Touched by whoever has the [`Links`] only.
+/// A block's neighbours in the list. Accessed only while holding the [`Links`].
 pub(super) struct Neighbours {
     previous: Cell<*mut Block>,
     next: Cell<*mut Block>,
@@ -35,7 +53,7 @@ struct Threads {
     profiler: AtomicPtr<Profiler>,
 }
 
-// SAFETY: only who has the `Links` touches `first`, and there is one at a time.
+// SAFETY: `first` is accessed only while holding the `Links`, which one thread has at a time.
 unsafe impl Sync for Threads {}
 
 #[cfg(not(all(loom, test)))]
@@ -54,53 +72,160 @@ fn threads() -> &'static Threads {
     unreachable!("a model has its own gate")
 }
 
-/// What is done with threads that come and go when they are profiled: a program that never asks for that has no profiler
+/// What is done with threads that start and end when they are profiled: a program that never asks for that has no profiler
 /// in it.
 pub(crate) struct Profiler {
     /// For the calling thread, which has just started, with all signals blocked. It may be known already.
     pub(crate) enter: fn(&Links, NonNull<Block>),
-    /// For one that leaves the list: called by the thread itself, with all signals blocked, or after it ended.
+    /// For one that leaves the list: called by the thread itself, with all signals blocked, or after it ended. Called
+    /// again if the thread was killed in the first call.
     pub(crate) leave: fn(&Links, NonNull<Block>),
+    /// In a forked child, for its one thread.
+    pub(crate) fork: fn(&Links, &Block),
 }
 
-/// A way into the list and out of it, for one thread; others have theirs at the same time. All signals are blocked.
-pub(super) struct Passage(());
+/// Sees to it that the list is this process's and the calling thread is in it: the main thread is not before its first
+/// way here, and no thread is in a child that forked past rt0. All signals are blocked.
+pub(super) fn settle() -> &'static Block {
+    // SAFETY: a running thread's block stays.
+    let this = unsafe { this_block().as_ref() };
+    // No thread but the main one before its first way here has no id.
+    if this.life.tid() == 0 || fork::has_forked() {
+        adopt(this);
+    }
+    this
+}
 
-impl Passage {
-    /// Enters where every signal is blocked and stays so; only if somebody has closed the list the reserved ones are let
-    /// through until it is open again, for he may be waiting for this thread's answer.
-    pub(super) fn enter_in_silence() -> Passage {
-        if !threads().gate.try_enter() {
-            signal::mask(How::Set, &SigSet::full());
-            threads().gate.enter_in_turn();
-            signal::block_everything();
+/// Begins the list, with the calling thread: the main one of a process that had no list so far, or the one of a forked
+/// child. All signals are blocked.
+#[cold]
+pub(super) fn adopt(this: &'static Block) {
+    let is_child = this.life.tid() != 0;
+    // SAFETY: 1. The block outlives the thread.
+    let tid = unsafe { sys::set_tid_address(this.life.tid_word()) };
+    // Where a filter refuses it, the end of this thread is not seen, as long as there are others.
+    this.life.begin(tid.unwrap_or_else(|_| sys::gettid()));
+    fork::remember(is_child);
+    let (block, links) = (NonNull::from_ref(this), Links(()));
+    if is_child {
+        threads().gate.renew();
+        threads().latch.renew();
+        this.generation.set(fork::generation());
+        this.held.forget();
+        this.interrupts.renew();
+        this.mailbox.renew();
+        this.neighbours.linked.set(false);
+        this.neighbours.previous.set(null_mut());
+        stack::renew_cache();
+        if let Some(profiler) = profiler() {
+            (profiler.fork)(&links, this);
         }
-        Passage(())
+    }
+    links.first().set(null_mut());
+    links.link(block);
+}
+
+/// For a thread that is about to wait for another one: after a fork past rt0 it may wait for one that is not there.
+pub(crate) fn notice_fork() {
+    if fork::has_forked() {
+        let before = signal::block_everything();
+        settle();
+        before.restore();
+    }
+}
+
+/// Calls `f` with the links, under the latch. All signals are blocked; `before` is what the program has blocked.
+fn with_links<T>(this: &Block, before: &Blocked, f: impl FnOnce(&Links) -> T) -> T {
+    let latch = lock(this, before);
+    let done = f(&Links(()));
+    latch.wake(latch.unlock());
+    done
+}
+
+fn lock(this: &Block, before: &Blocked) -> &'static Latch {
+    let latch = &threads().latch;
+    latch.lock(this.life.tid_word(), |holder| {
+        signal::let_default_through(before);
+        sys::holds(holder.cast_const().cast(), 0)
+    });
+    latch
+}
+
+/// What a thread does that has waited for a tenth of a second without change (2, 4). `before` is what the program has
+/// blocked.
+#[cold]
+pub(super) fn look(this: &Block, before: &Blocked) {
+    signal::let_default_through(before);
+    let now = signal::block_everything();
+    with_links(this, before, Links::give_back_what_the_gone_hold);
+    now.restore();
+}
+
+/// A way into the list and out of it, for the calling thread; others have theirs at the same time. All signals are blocked.
+pub(super) struct Passage<'a> {
+    this: &'static Block,
+    before: &'a Blocked,
+}
+
+impl<'a> Passage<'a> {
+    /// Enters where every signal is blocked and stays so. Only if a thread has closed the list, the reserved ones are let
+    /// through until it is open again, for that thread may be waiting for this one's answer. `before` is what the
+    /// program has blocked.
+    pub(super) fn enter(before: &'a Blocked) -> Passage<'a> {
+        let this = settle();
+        let gate = &threads().gate;
+        if !gate.try_enter(&this.held) {
+            gate.draw(&this.held);
+            signal::mask(How::Set, &SigSet::full());
+            gate.wait_for_turn(&this.held, || look(this, before));
+            signal::block_everything();
+            gate.enter_in_turn(&this.held);
+        }
+        Passage { this, before }
     }
 
-    /// Puts in a thread that is about to be cloned.
+    /// Puts in a thread that is about to be cloned, and counts it in its scope.
     pub(super) fn link(&self, block: NonNull<Block>) {
-        threads().latch.with(|| {
-            let links = Links(());
-            links.link_main();
+        // SAFETY: no other thread has the block until it is linked.
+        let new = unsafe { block.as_ref() };
+        new.life.is_to_be_cloned();
+        new.generation.set(fork::generation());
+        with_links(self.this, self.before, |links| {
             links.link(block);
+            scope::count(new);
         });
     }
 
-    /// Takes out a thread that ends, or was not cloned.
+    /// Takes out a thread that was not cloned, and uncounts it.
     pub(super) fn unlink(&self, block: NonNull<Block>) {
-        threads().latch.with(|| Links(()).unlink(block));
+        with_links(self.this, self.before, |links| {
+            links.unlink(block);
+            // SAFETY: the caller's, who has just failed to clone it.
+            scope::uncount(unsafe { block.as_ref() });
+        });
+    }
+
+    /// Takes the calling thread out of the list, and leaves. In between it makes no system call, in which it could be
+    /// killed inside the gate and out of the list.
+    pub(super) fn leave_for_good(self) {
+        let this = self.this;
+        core::mem::forget(self);
+        let latch = lock(this, &this.mask);
+        Links(()).unlink(NonNull::from_ref(this));
+        let (is_waited_for, is_last) = (latch.unlock(), threads().gate.leave(&this.held));
+        latch.wake(is_waited_for);
+        threads().gate.woken(is_last);
     }
 }
 
-/// Has the calling thread profiled from its start, if anybody profiles.
+/// Has the calling thread profiled from its start, if a profile runs. All signals are blocked.
 ///
-/// Whoever sets the profiler does so before the list is open to the thread's parent, and then it is seen here, or finds
-/// the thread in the list.
-pub(super) fn profile_from_start(block: NonNull<Block>) {
+/// A thread that sets the profiler does so before the list is open to the thread's parent, and then it is seen here, or
+/// finds the thread in the list.
+pub(super) fn profile_from_start(this: &Block) {
     if let Some(profiler) = profiler() {
-        let _passage = Passage::enter_in_silence();
-        threads().latch.with(|| (profiler.enter)(&Links(()), block));
+        let passage = Passage::enter(&this.mask);
+        with_links(passage.this, passage.before, |links| (profiler.enter)(links, NonNull::from_ref(this)));
     }
 }
 
@@ -109,27 +234,20 @@ fn profiler() -> Option<&'static Profiler> {
     unsafe { threads().profiler.load(Relaxed).as_ref() }
 }
 
-impl Drop for Passage {
+impl Drop for Passage<'_> {
     fn drop(&mut self) {
-        threads().gate.leave();
+        let gate = &threads().gate;
+        gate.woken(gate.leave(&self.this.held));
     }
 }
 
-/// The right to change the list: others may be coming and going, but not at this moment.
+/// The right to change the list: others may be starting and ending, but not at this moment.
 pub(crate) struct Links(());
 
 impl Links {
     fn first(&self) -> &Cell<*mut Block> {
         // SAFETY: these are the only `Links`, and the reference lives no longer.
         unsafe { Cell::from_mut(&mut *threads().first.get()) }
-    }
-
-    /// Sees to it that the main thread is in it. If nobody is, there never was another, and the caller is the main
-    /// thread.
-    pub(crate) fn link_main(&self) {
-        if self.first().get().is_null() {
-            self.link(this_block());
-        }
     }
 
     fn link(&self, block: NonNull<Block>) {
@@ -142,15 +260,16 @@ impl Links {
         }
     }
 
-    /// Takes out a block, if it is in.
+    /// Takes out a block, if it is in. The system calls come first: a thread that is killed in one is still in the list.
     fn unlink(&self, block: NonNull<Block>) {
         let links = self.neighbours(block);
-        if !links.linked.replace(false) {
+        if !links.linked.get() {
             return;
         }
         if let Some(profiler) = profiler() {
             (profiler.leave)(self, block);
         }
+        links.linked.set(false);
         let (previous, next) = (links.previous.replace(null_mut()), links.next.replace(null_mut()));
         match NonNull::new(previous) {
             Some(previous) => self.neighbours(previous).next.set(next),
@@ -162,47 +281,8 @@ impl Links {
     }
 
     fn neighbours(&self, block: NonNull<Block>) -> &Neighbours {
-        // SAFETY: a block stays as long as it is linked, and its neighbours are touched by whoever has the links alone.
+        // SAFETY: a block stays as long as it is linked, and its neighbours are accessed only while holding the links.
         unsafe { &(*block.as_ptr()).neighbours }
-    }
-}
-
-/// The list, while nobody else adds to it or takes from it.
-pub(crate) struct List(Links);
-
-impl List {
-    /// Calls `f` with the list closed. A handler that ran meanwhile could want it too, so the program's signals are
-    /// blocked; the reserved ones are not, so that whoever has closed it before can be answered meanwhile.
-    pub(crate) fn with<T>(f: impl FnOnce(&List) -> T) -> T {
-        let before = signal::mask(How::Block, &SigSet::full());
-        threads().gate.close();
-        let done = f(&List(Links(())));
-        threads().gate.open();
-        signal::mask(How::Set, &before);
-        done
-    }
-
-    /// Takes out who ended without leaving: by exit(2) in a call of the program's own, or killed by a filter. Their
-    /// scopes don't wait for them any more; what they had goes to others, their memory when their handles are gone.
-    pub(crate) fn bury_the_dead(&self) {
-        // SAFETY: a block stays as long as it is linked.
-        let is_dead = |block: &NonNull<Block>| unsafe { block.as_ref() }.tid() == 0;
-        while let Some(dead) = self.iter().find(is_dead) {
-            self.unlink(dead);
-            // SAFETY: 1. Linked until the line above, so its own reference is there. It left the scope, or never will.
-            unsafe { scope::bury(dead) };
-            // If it died in the middle of a request, whoever gets the state makes a system call for each.
-            // SAFETY: its own reference is there until the next line.
-            unsafe { dead.as_ref() }.random.give_back();
-            // SAFETY: 1. A thread that is in the list has its own reference still, and this one will not come to it.
-            unsafe { super::release(dead) };
-        }
-    }
-
-    /// Has threads that come and go profiled from now on. What was set stays, so that whatever a thread was given is
-    /// taken back from it.
-    pub(crate) fn set_profiler(&self, profiler: &'static Profiler) {
-        threads().profiler.store(core::ptr::from_ref(profiler).cast_mut(), Relaxed);
     }
 
     /// All threads.
@@ -214,12 +294,122 @@ impl List {
             Some(block)
         })
     }
+
+    /// Gives back what threads that are gone hold, as far as it can be (2).
+    fn give_back_what_the_gone_hold(&self) {
+        // What one gives back may let another have its turn.
+        while self.iter().any(|block| {
+            // SAFETY: a block stays as long as it is linked.
+            let block = unsafe { block.as_ref() };
+            block.tid() == 0 && (threads().gate.give_back(&block.held) | block.signalling.give_back())
+        }) {}
+    }
 }
 
-impl Deref for List {
+/// The list, while no other thread adds to it or takes from it.
+pub(crate) struct List<'a> {
+    links: Links,
+    this: &'static Block,
+    before: &'a Blocked,
+}
+
+impl List<'_> {
+    /// Calls `f` with the list closed. A handler that ran meanwhile could want it too, so the program's signals are
+    /// blocked; the reserved ones are not, so that a thread that has closed it before can be answered meanwhile.
+    ///
+    /// In a child that `f` forked, the list is as new, and `f` goes on there with the links of one thread.
+    pub(crate) fn with<T>(f: impl FnOnce(&List<'_>) -> T) -> T {
+        let before = signal::block_everything();
+        let this = settle();
+        let gate = &threads().gate;
+        let generation = fork::generation();
+        gate.draw(&this.held);
+        signal::mask(How::Set, &SigSet::full());
+        gate.wait_for_turn(&this.held, || look(this, &before));
+        gate.close(|| look(this, &before));
+        let done = f(&List { links: Links(()), this, before: &before });
+        if fork::generation() == generation {
+            gate.open(&this.held);
+        }
+        before.restore();
+        done
+    }
+
+    /// For `f` of [`with`](List::with) that waits: called after each step without change, it lets signals through (4).
+    pub(crate) fn let_signals_through(&self) {
+        signal::let_default_through(self.before);
+    }
+
+    /// Takes out threads that ended without leaving: by exit(2) in a call of the program's own, or killed by a filter.
+    /// Their scopes don't wait for them any more; what they had goes to others, their memory when their handles are gone.
+    /// One that holds a ticket to come stays, until a later call.
+    pub(crate) fn bury_the_dead(&self) {
+        // SAFETY: a block stays as long as it is linked.
+        if !self.iter().any(|block| unsafe { block.as_ref() }.is_gone()) {
+            return;
+        }
+        let now = signal::block_everything();
+        with_links(self.this, self.before, |links| {
+            links.give_back_what_the_gone_hold();
+            let can_go = |block: &NonNull<Block>| {
+                // SAFETY: a block stays as long as it is linked.
+                let block = unsafe { block.as_ref() };
+                block.is_gone() && !threads().gate.is_awaited(&block.held)
+            };
+            while let Some(dead) = links.iter().find(can_go) {
+                links.unlink(dead);
+                // SAFETY: 1. Linked until the line above, so its own reference is there. It left the scope, or never will.
+                unsafe { scope::bury(dead) };
+                // SAFETY: its own reference is there until the end.
+                let block = unsafe { dead.as_ref() };
+                // If it died in the middle of a request, the next thread to get the state makes a system call for each.
+                block.random.give_back();
+                if block.life.was_never_cloned() {
+                    // Its parent was killed in clone(2), before there was a handle.
+                    block.life.is_over();
+                    // SAFETY: 1. The handle's, which there will not be.
+                    unsafe { super::release(dead) };
+                }
+                // SAFETY: 1. A thread that is in the list has its own reference still, and this one will not come to it.
+                unsafe { super::release(dead) };
+            }
+        });
+        now.restore();
+    }
+
+    /// How many threads are in the list of which `f` holds.
+    pub(super) fn count(&self, f: impl Fn(&Block) -> bool) -> usize {
+        // SAFETY: a block stays as long as it is linked.
+        self.iter().filter(|block| f(unsafe { block.as_ref() })).count()
+    }
+
+    /// fork(2), with no thread half-way through a start or an end. In the child the list is the calling thread's.
+    ///
+    /// # Safety
+    ///
+    /// 1. As for [`sys::fork`].
+    pub(super) unsafe fn fork(&self) -> crate::errno::Result<u32> {
+        let now = signal::block_everything();
+        // SAFETY: 1. is our caller's.
+        let forked = unsafe { sys::fork() };
+        if forked == Ok(0) {
+            adopt(self.this);
+        }
+        now.restore();
+        forked
+    }
+
+    /// Has threads that start and end profiled from now on. What was set stays, so that whatever a thread was given is
+    /// taken back from it.
+    pub(crate) fn set_profiler(&self, profiler: &'static Profiler) {
+        threads().profiler.store(core::ptr::from_ref(profiler).cast_mut(), Relaxed);
+    }
+}
+
+impl Deref for List<'_> {
     type Target = Links;
 
     fn deref(&self) -> &Links {
-        &self.0
+        &self.links
     }
 }

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use loom::thread;
 
 use super::cache::{Cache, Keep};
-use super::gate::{Gate, Latch};
+use super::gate::{Gate, Held, Latch};
 use super::life::Life;
 use super::scope::Running;
 use crate::futex::fake_kernel::{Watched, interrupt, model};
@@ -71,7 +71,7 @@ impl Memory {
 
     /// What whoever gave up the last reference does, if it is not the thread.
     fn free(&self) {
-        self.life.wait_for_end();
+        self.life.wait_for_end(|| false);
         self.stack.add(10);
         self.unmap();
     }
@@ -95,7 +95,7 @@ fn loom_a_join_sees_the_result_and_has_the_stack() {
         let memory = Memory::new(1);
         let thread = memory.start(|memory| memory.unmap());
         interrupt();
-        memory.life.wait_for_end();
+        memory.life.wait_for_end(|| false);
         assert!(memory.life.is_finished());
         assert_eq!(memory.result.add(1), 6);
         memory.dropped.add(1);
@@ -150,7 +150,7 @@ fn loom_the_last_of_three_who_have_a_thread_frees_it() {
             })
         };
         interrupt();
-        memory.life.wait_for_end();
+        memory.life.wait_for_end(|| false);
         memory.dropped.add(1);
         if memory.life.release() {
             memory.free();
@@ -287,21 +287,36 @@ fn loom_a_look_at_what_does_not_fit_loses_nothing() {
 
 type Guarded = (Gate, Latch, Watched, Watched);
 
-/// Comes or goes.
+/// The latch, for a thread that does not end in it.
+fn with_latch<T>(latch: &Latch, f: impl FnOnce() -> T) -> T {
+    let mut word = 1;
+    latch.lock(&raw mut word, |_| false);
+    let done = f();
+    latch.wake(latch.unlock());
+    done
+}
+
+/// Starts a thread, or ends.
 fn pass((gate, latch, links, _): &Guarded) {
-    if !gate.try_enter() {
-        gate.enter_in_turn();
+    let held = Held::new();
+    if !gate.try_enter(&held) {
+        gate.draw(&held);
+        gate.wait_for_turn(&held, || ());
+        gate.enter_in_turn(&held);
     }
-    latch.with(|| links.add(1));
-    gate.leave();
+    with_latch(latch, || links.add(1));
+    gate.woken(gate.leave(&held));
 }
 
 /// Makes a call on all threads.
 fn close((gate, _, links, request): &Guarded) {
-    gate.close();
+    let held = Held::new();
+    gate.draw(&held);
+    gate.wait_for_turn(&held, || ());
+    gate.close(|| ());
     links.add(1);
     request.add(1);
-    gate.open();
+    gate.open(&held);
 }
 
 /// Two others do this and that while the model's own thread does the third.
@@ -333,41 +348,56 @@ fn loom_two_who_close_the_gate_do_so_one_after_the_other() {
 fn loom_who_finds_the_gate_closed_waits_for_nobody_else() {
     model(8, || {
         let shared = Arc::new((Gate::new(), Watched::default()));
-        shared.0.close();
+        let held = Held::new();
+        shared.0.draw(&held);
+        shared.0.close(|| ());
         let late = {
             let shared = shared.clone();
             thread::spawn(move || {
-                let at_once = shared.0.try_enter();
+                let held = Held::new();
+                let at_once = shared.0.try_enter(&held);
                 if !at_once {
-                    shared.0.enter_in_turn();
+                    shared.0.draw(&held);
+                    shared.0.wait_for_turn(&held, || ());
+                    shared.0.enter_in_turn(&held);
                 }
                 assert_eq!(shared.1.get(), 1);
-                shared.0.leave();
+                shared.0.woken(shared.0.leave(&held));
             })
         };
         shared.1.add(1);
-        shared.0.open();
-        assert!(shared.0.try_enter(), "nobody has closed it");
-        shared.0.leave();
+        shared.0.open(&held);
+        assert!(shared.0.try_enter(&held), "no thread has closed it");
+        shared.0.woken(shared.0.leave(&held));
         late.join().unwrap();
     });
 }
 
 #[test]
 fn loom_the_latch_is_one_threads_at_a_time() {
-    model(5, || {
+    model(3, || {
         let shared = Arc::new((Latch::new(), Watched::default()));
         let others: [_; 2] = core::array::from_fn(|_| {
             let shared = shared.clone();
-            thread::spawn(move || shared.0.with(|| shared.1.add(1)))
+            thread::spawn(move || with_latch(&shared.0, || shared.1.add(1)))
         });
-        shared.0.with(|| shared.1.add(1));
+        with_latch(&shared.0, || shared.1.add(1));
         interrupt();
         for thread in others {
             thread.join().unwrap();
         }
-        assert_eq!(shared.0.with(|| shared.1.get()), 3);
+        assert_eq!(with_latch(&shared.0, || shared.1.get()), 3);
     });
+}
+
+/// # Safety
+///
+/// 1. As for [`Running::leave`].
+unsafe fn leave(running: &Running) {
+    // SAFETY: 1. is our caller's.
+    if unsafe { Running::leave(running) } {
+        crate::futex::base::wake((&raw const *running).cast(), 1, crate::futex::base::ANY);
+    }
 }
 
 #[test]
@@ -384,12 +414,12 @@ fn loom_a_scope_ends_after_its_last_thread_also_if_threads_start_threads() {
                     thread::spawn(move || {
                         shared.1.add(1);
                         // SAFETY: 1. Counted by who started it.
-                        unsafe { Running::leave(&shared.0) };
+                        unsafe { leave(&shared.0) };
                     })
                 };
                 shared.2.add(1);
                 // SAFETY: 1. Counted below.
-                unsafe { Running::leave(&shared.0) };
+                unsafe { leave(&shared.0) };
                 second
             })
         };
@@ -411,7 +441,7 @@ fn loom_a_thread_that_was_lost_is_not_waited_for_and_is_not_forgotten() {
             thread::spawn(move || {
                 shared.1.add(1);
                 // SAFETY: 1. Counted above.
-                unsafe { Running::leave(&shared.0) };
+                unsafe { leave(&shared.0) };
             })
         };
         let buries = {

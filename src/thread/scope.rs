@@ -2,18 +2,23 @@
 //!
 //! Properties, and how they are achieved:
 //!
-//! 1. *A scope ends after the last use of what its threads borrow.* A thread is counted before it is started, and uncounts
-//!    itself when its closure has returned, its result is settled and its thread-locals are destroyed.
+//! 1. *A scope ends after the last use of what its threads borrow.* A thread is counted in one stretch with being put into
+//!    the list of threads, before it is cloned, and uncounts itself when its closure has returned, its result is settled
+//!    and its thread-locals are destroyed.
 //! 2. *The end is not missed.* Who waits sets WAITED in one step with seeing the count; the last thread to leave sees it in
 //!    one step with uncounting itself, and wakes.
 //! 3. *A thread that leaves touches nothing of the scope after that.* Only the kernel gets the address.
 //! 4. *A spawn that fails is not waited for*: it uncounts what it counted.
-//! 5. *Nor is a thread that ended without leaving*, by exit(2) in a call of the program's own or killed by a filter. Nobody
-//!    tells: who waits looks now and then through the list of threads, which uncounts those whose tid the kernel cleared.
+//! 5. *Nor is a thread that ended without leaving*, by exit(2) in a call of the program's own or killed by a filter; nor one
+//!    that vanished in a fork. Nothing tells of either: a scope that waits looks now and then through the list of threads.
+//!    That uncounts threads whose tid the kernel cleared; and what is counted beyond the threads in the list that name
+//!    the scope is lost. A thread names it from before it is counted until after it is uncounted, and in between there is
+//!    no moment at which it could be killed or a handler could run: for the first it is inside the gate, which is closed
+//!    for the look, and for the second it has blocked all signals and makes no call.
 
 use core::fmt;
 use core::marker::PhantomData;
-use core::ptr::{NonNull, null};
+use core::ptr::{NonNull, null_mut};
 use core::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 use core::time::Duration;
 
@@ -22,6 +27,7 @@ use static_assertions::assert_impl_all;
 use super::{Block, Builder, JoinHandle, List, Thread};
 use crate::errno::Result;
 use crate::futex::base::{self, ANY, AtomicU32};
+use crate::signal;
 
 /// Calls `f` with a [`Scope`], and returns when `f` and every thread that was started in the scope are done: their closures
 /// have returned, their results were dropped or taken, the destructors of their thread-locals have run. So these threads
@@ -95,17 +101,10 @@ impl Builder<'_> {
         F: FnOnce() -> T + Send + 'scope,
         T: Send + 'scope,
     {
-        scope.running.enter();
         // SAFETY: 1. Of these types. 2. The scope ends after the thread has left it, and the handle does not outlive it.
-        // 3. Above.
-        match unsafe { self.launch(f, run::<F, T>, &raw const scope.running) } {
-            Ok(handle) => Ok(ScopedJoinHandle { handle, scope: PhantomData }),
-            Err(errno) => {
-                // SAFETY: 1. Counted above, and no thread does it.
-                unsafe { Running::leave(&raw const scope.running) };
-                Err(errno)
-            }
-        }
+        // 3. The caller opened it or is counted.
+        let handle = unsafe { self.launch(f, run::<F, T>, &raw const scope.running) }?;
+        Ok(ScopedJoinHandle { handle, scope: PhantomData })
     }
 }
 
@@ -119,8 +118,34 @@ unsafe fn run<F: FnOnce() -> T, T>(this: &Block) {
     // SAFETY: 1. are the same.
     unsafe { super::run::<F, T>(this) };
     this.destructors.run(); // The scope waits for these too.
-    // SAFETY: 1. is our 2.; no longer there from here on.
-    unsafe { Running::leave(this.scope.replace(null())) };
+    // The thread does nothing of the program's any more. A handler could end it between the steps that follow (5).
+    signal::block_everything();
+    let running = this.scope.load(Relaxed).cast_const();
+    // SAFETY: 1. is our 2.
+    let is_last = unsafe { Running::leave(running) };
+    this.scope.store(null_mut(), Relaxed);
+    if is_last {
+        // The word may be gone by now, or be another: a thread that waits on that looks again.
+        base::wake(running.cast::<AtomicU32>(), 1, ANY);
+    }
+}
+
+/// Counts a thread that is about to be cloned in its scope, if it has one. The caller opened the scope or is counted.
+pub(super) fn count(thread: &Block) {
+    // SAFETY: the scope does not end before its last thread, which the caller is or waits for.
+    if let Some(running) = unsafe { thread.scope.load(Relaxed).as_ref() } {
+        running.enter();
+    }
+}
+
+/// Uncounts a thread that was not cloned.
+pub(super) fn uncount(thread: &Block) {
+    let running = thread.scope.load(Relaxed);
+    if !running.is_null() {
+        // It is not the last: the caller opened the scope or is counted.
+        // SAFETY: 1. Counted by `count`.
+        unsafe { Running::leave(running) };
+    }
 }
 
 /// Uncounts a thread that ended while its scope counted it.
@@ -130,7 +155,7 @@ unsafe fn run<F: FnOnce() -> T, T>(this: &Block) {
 /// 1. The thread has ended, and its block is there and the caller's alone.
 pub(super) unsafe fn bury(dead: NonNull<Block>) {
     // SAFETY: 1.
-    let running = unsafe { dead.as_ref() }.scope.replace(null());
+    let running = unsafe { dead.as_ref() }.scope.swap(null_mut(), Relaxed);
     if !running.is_null() {
         // SAFETY: 1. It is counted, and does not uncount itself.
         unsafe { Running::lose(running) };
@@ -142,6 +167,7 @@ pub(super) unsafe fn bury(dead: NonNull<Block>) {
 /// ```text
 /// │ WAITED │ LOST │ count … 30 bits │
 /// ```
+#[repr(transparent)]
 pub(super) struct Running(AtomicU32);
 
 /// Who opened the scope sleeps, or is about to.
@@ -161,21 +187,18 @@ impl Running {
         self.0.fetch_add(1, Relaxed);
     }
 
-    /// Counts one thread less, and wakes who waits for the last one.
+    /// Counts one thread less; whether it was the last, and the scope waits for it: then the caller wakes it.
     ///
     /// # Safety
     ///
     /// 1. The thread is counted, once, so the scope is still there.
-    pub(super) unsafe fn leave(running: *const Running) {
+    pub(super) unsafe fn leave(running: *const Running) -> bool {
         // SAFETY: 1. It is there until this is done.
         let word = unsafe { &raw const (*running).0 };
         // SAFETY: as above.
         // Release: what the thread did comes before the scope's end.
         let before = unsafe { (*word).fetch_sub(1, Release) };
-        if before & !LOST == WAITED | 1 {
-            // The word may be gone by now, or be another: whoever waits on that looks again.
-            base::wake(word, 1, ANY);
-        }
+        before & !LOST == WAITED | 1
     }
 
     /// Counts one thread less that ended without a result.
@@ -188,7 +211,21 @@ impl Running {
         // Relaxed: the count, which comes after it, orders it.
         unsafe { &(*running).0 }.fetch_or(LOST, Relaxed);
         // SAFETY: 1. is our caller's.
-        unsafe { Running::leave(running) };
+        if unsafe { Running::leave(running) } {
+            base::wake(running.cast::<AtomicU32>(), 1, ANY);
+        }
+    }
+
+    /// Counts what is counted beyond `listed`, the number of threads in the list that name this scope, as lost. The list is
+    /// closed, and was when they were counted.
+    fn lose_all_but(&self, listed: usize) {
+        // Relaxed: a thread that leaves meanwhile is uncounted before it is no longer listed, so no thread that is
+        // there is taken for lost.
+        let counted = self.0.load(Relaxed) & COUNT;
+        for _ in listed..counted as usize {
+            // SAFETY: 1. The scope is there, and this count is no thread's.
+            unsafe { Running::lose(self) };
+        }
     }
 
     /// Waits until none is counted; whether all left.
@@ -202,7 +239,7 @@ impl Running {
         let mut seen = self.0.fetch_or(WAITED, Acquire) | WAITED;
         while seen & COUNT != 0 {
             if base::wait(&self.0, seen, base::deadline_of(patience), ANY) {
-                look_for_the_lost();
+                look_for_the_lost(self);
                 patience = (2 * patience).min(LAST_LOOK);
             }
             seen = self.0.load(Acquire);
@@ -211,10 +248,14 @@ impl Running {
     }
 }
 
-/// Uncounts those that ended without leaving, of this scope and all others.
+/// Uncounts threads that ended without leaving, of this scope and all others; and of this one, those that are not there.
 #[cold]
-fn look_for_the_lost() {
-    List::with(List::bury_the_dead);
+fn look_for_the_lost(scope: &Running) {
+    List::with(|list| {
+        list.bury_the_dead();
+        let listed = list.count(|block| core::ptr::eq(block.scope.load(Relaxed), scope));
+        scope.lose_all_but(listed);
+    });
 }
 
 /// How long a scope waits before it looks for threads that ended without leaving; each time twice as long, up to the other.

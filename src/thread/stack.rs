@@ -22,9 +22,8 @@
 //!    taken ([`unmap_or_empty`]). A thread that unmaps its own mapping as its last act cannot look, and
 //!    leaves both.
 //!
-//! After a fork(2) the child has the parent's kept mappings, as its own. Those that threads of the parent were just leaving
-//! stay unused, for in the child nobody clears their words; and nobody waits for that: the cache looks at the word only, and
-//! who unmaps one asks first whether its thread is of this process.
+//! After a fork(2) the child has the parent's kept mappings, as its own: also those that threads of the parent were just
+//! leaving, for these are no threads of the child's (`Block::tid`).
 
 use core::ptr::{NonNull, null_mut};
 use core::slice;
@@ -86,13 +85,18 @@ fn cache() -> &'static Cache<Block> {
     unreachable!("each model has its own")
 }
 
+/// In a forked child: what another thread of the parent had just taken out is not in the cache and may be counted.
+pub(super) fn renew_cache() {
+    cache().count_anew();
+}
+
 impl Keep for Block {
     fn units(&self) -> u32 {
         units(self.mapping.1)
     }
 
     fn is_idle(&self) -> bool {
-        self.life.tid() == 0
+        self.tid() == 0
     }
 }
 
@@ -117,18 +121,10 @@ pub(super) unsafe fn keep(block: NonNull<Block>) -> bool {
 fn free(block: NonNull<Block>) -> usize {
     // SAFETY: the caller's, who had it from the cache or gave up the last reference.
     let this = unsafe { block.as_ref() };
-    if is_of_this_process(this.life.tid()) {
-        this.life.wait_for_end();
-    }
+    this.wait_for_end();
     let (base, len) = this.mapping;
     // SAFETY: 1. Nobody else has it, and nobody runs on it: its thread ended, or runs in the process that this is a copy of.
     if unsafe { unmap_or_empty(base, len) } { len } else { 0 }
-}
-
-/// Whether a thread that has not ended is one of ours, and not of the process that forked this one. (Numbers come again, in
-/// millions of threads.)
-fn is_of_this_process(tid: u32) -> bool {
-    tid != 0 && sys::tgkill(sys::getpid(), tid, 0) != Err(Errno::ESRCH)
 }
 
 /// Keeps the mapping of a thread, or unmaps it.

@@ -13,6 +13,7 @@ pub mod seccomp;
 use core::ffi::CStr;
 use core::fmt::Write as _;
 use core::ops::Range;
+use core::sync::atomic::{AtomicU32, AtomicUsize, Ordering::Relaxed};
 use core::time::Duration;
 
 use linux_raw_sys::general as k;
@@ -236,25 +237,49 @@ pub fn wait_until_asleep(tid: u32) {
     });
 }
 
-/// fork(2), where only this thread is: 0 in the child, which must not return from the test.
-///
-/// Which of the two a process is, it learns from its own number: SPARC's kernel gives the child its
-/// parent's as the result of clone(2), and a second result beside it.
-/// (arch/sparc/kernel/process_64.c)
+/// fork(2), past rt0: 0 in the child, which must not return from the test.
 pub fn fork() -> Result<u32, Errno> {
-    // clone(2) is everywhere, but on s390x its first two arguments change places.
+    let before = sys::getpid();
+    let [first, second] = clone_arguments(k::SIGCHLD);
+    // SAFETY: 1. The child has a copy of everything.
+    let pid = unsafe { sys::syscall(k::__NR_clone as usize, [first, second, 0, 0, 0, 0]) }? as u32;
+    // sparc64's kernel gives the child its parent's number.
+    Ok(if sys::getpid() == before { pid } else { 0 })
+}
+
+/// A child of clone(2) with these flags, `CLONE_VFORK` among them, on the same stack, while its parent waits: it does `work`,
+/// and ends.
+///
+/// Both return from the same call, so the child's last one is made from the same place: then what it leaves on the stack is what
+/// its parent needs there. All else is static.
+#[inline(never)]
+pub fn in_raw_child(flags: u32, work: fn()) {
+    static PARENT: AtomicU32 = AtomicU32::new(0);
+    static CALL: [AtomicUsize; 3] = [const { AtomicUsize::new(0) }; 3];
+    let set = |call: [usize; 3]| CALL.iter().zip(call).for_each(|(to, word)| to.store(word, Relaxed));
+    PARENT.store(sys::gettid(), Relaxed);
+    let [first, second] = clone_arguments(flags);
+    set([k::__NR_clone as usize, first, second]);
+    loop {
+        let [nr, first, second] = [0, 1, 2].map(|word: usize| CALL[word].load(Relaxed));
+        // SAFETY: 1. The parent waits while the child uses its stack, and nothing there is borrowed at the child's end.
+        let done = unsafe { sys::syscall(nr, [first, second, 0, 0, 0, 0]) };
+        if sys::gettid() == PARENT.load(Relaxed) {
+            assert!(done.is_ok(), "clone: {done:?}");
+            return;
+        }
+        work();
+        set([k::__NR_exit as usize, 0, 0]);
+    }
+}
+
+/// clone(2) is everywhere, but on s390x its first two arguments, flags and stack, change places.
+fn clone_arguments(flags: u32) -> [usize; 2] {
     let mut names = [[0u8; 65]; 6]; // struct new_utsname
     let at = (&raw mut names).expose_provenance();
     // SAFETY: 1. The kernel writes the six names.
     unsafe { sys::syscall(k::__NR_uname as usize, [at, 0, 0, 0, 0, 0]) }.expect("uname");
-    let [mut flags, mut stack] = [k::SIGCHLD as usize, 0];
-    if names[4].starts_with(b"s390x\0") {
-        core::mem::swap(&mut flags, &mut stack);
-    }
-    let parent = sys::getpid();
-    // SAFETY: 1. The child has a copy of everything.
-    let pid = unsafe { sys::syscall(k::__NR_clone as usize, [flags, stack, 0, 0, 0, 0]) }?;
-    Ok(if sys::getpid() == parent { pid as u32 } else { 0 })
+    if names[4].starts_with(b"s390x\0") { [0, flags as usize] } else { [flags as usize, 0] }
 }
 
 /// How a child ended.
@@ -297,6 +322,17 @@ fn changed(pid: u32, what: u32) -> Result<u32, Ended> {
         k::CLD_STOPPED | k::CLD_TRAPPED => Ok(status),
         _ => Err(Ended::Signal(status)),
     }
+}
+
+/// [`wait_for`], for a minute at most.
+pub fn wait_a_minute_for(pid: u32) -> Ended {
+    wait_until("a child to end", || seccomp::has_ended(pid));
+    wait_for(pid)
+}
+
+/// Whether no thread of this process has this id.
+pub fn is_gone(tid: u32) -> bool {
+    sys::tgkill(sys::getpid(), tid, 0) == Err(Errno::ESRCH)
 }
 
 /// What `child`, run in a process of its own, writes to standard error, as much as fits in `buf`; and how it ended.

@@ -41,12 +41,12 @@ pub fn need_filters() {
     COMES_BACK.store(true, Relaxed);
 }
 
-/// waitid(2), without waiting.
-fn has_ended(child: u32) -> bool {
+/// waitid(2), without waiting, and without taking the end away from a later wait.
+pub(crate) fn has_ended(child: u32) -> bool {
     // SAFETY: the struct is numbers, for which all zeros are valid.
     let mut info: k::siginfo_t = unsafe { core::mem::zeroed() };
     let at = (&raw mut info).expose_provenance();
-    let wait = [k::P_PID as usize, child as usize, at, (k::WEXITED | k::WNOHANG) as usize, 0, 0];
+    let wait = [k::P_PID as usize, child as usize, at, (k::WEXITED | k::WNOHANG | k::WNOWAIT) as usize, 0, 0];
     // SAFETY: 1. The kernel writes `info`.
     unsafe { sys::syscall(k::__NR_waitid as usize, wait) }.expect("waitid");
     // SAFETY: waitid filled it in, with zeros if there is nothing to tell.

@@ -73,6 +73,32 @@ tests! {
         other.unwrap().join();
     }
 
+    /// It has its maker's thread pointer, and so its maker's block.
+    #[keys("native=qemu-user makes no such thread")]
+    fn a_signal_to_a_thread_that_rt0_did_not_make_is_no_interrupt_of_its_makers() {
+        /// All signals of the machine, in the order of the kernel's calls.
+        fn set_mask(how: u32) {
+            let set = [!0u8; size_of::<k::kernel_sigset_t>()];
+            let args = [how as usize, (&raw const set).expose_provenance(), 0, size_of_val(&set), 0, 0];
+            // SAFETY: 1. The kernel reads the set.
+            unsafe { sys::syscall(k::__NR_rt_sigprocmask as usize, args) }.unwrap();
+        }
+        // SAFETY: 1. It touches nothing; and so both signals have handlers.
+        unsafe { all_threads::syscall(k::__NR_getppid as usize, [0; 6]) }.unwrap();
+        let this = thread::current();
+        set_mask(k::SIG_BLOCK);
+        let generation = this.interrupt().unwrap();
+        rt0_tests::in_raw_child(k::CLONE_VM | k::CLONE_SIGHAND | k::CLONE_THREAD | k::CLONE_VFORK, || {
+            set_mask(k::SIG_UNBLOCK);
+            for signal in [k::SIGRTMIN, k::SIGRTMIN + 1] {
+                sys::tgkill(sys::getpid(), sys::gettid(), signal).unwrap();
+            }
+        });
+        assert!(!this.has_seen(generation));
+        set_mask(k::SIG_UNBLOCK);
+        assert!(this.has_seen(generation));
+    }
+
     fn interrupts_that_are_not_delivered_are_one() {
         static STEP: AtomicU32 = AtomicU32::new(0);
         static HANDLED: AtomicU32 = AtomicU32::new(0);

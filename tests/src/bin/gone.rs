@@ -1,0 +1,226 @@
+//! Threads that are gone in the middle of something: ended by exit(2) in a call of the program's own, or killed alone by a
+//! filter on system calls. No other thread waits for them.
+#![no_std]
+#![no_main]
+
+use core::sync::atomic::{AtomicBool, AtomicU32, Ordering::Relaxed};
+use core::time::Duration;
+
+use linux_raw_sys::general as k;
+use rt0::signal::{Signal, raise};
+use rt0::thread::{scope, spawn};
+use rt0::{all_threads, profile, signal, sys, thread};
+use rt0_tests::seccomp::filter_calls;
+use rt0_tests::{is_gone, mappings, read_file, skip, tests, wait_until, wait_until_asleep};
+
+/// `SECCOMP_RET_KILL_THREAD`.
+const KILL: u32 = 0;
+
+/// A call on all threads that each answers alike.
+fn call_on_all() -> all_threads::Result<usize> {
+    // SAFETY: 1. It touches nothing.
+    unsafe { all_threads::syscall(k::__NR_getppid as usize, [0; 6]) }
+}
+
+/// Everything that would wait for a thread that is gone in the middle.
+fn nothing_waits() {
+    call_on_all().expect("a call on all threads");
+    assert_eq!(spawn(|| 5).unwrap().join(), 5);
+    let mut done = false;
+    scope(|scope| {
+        scope
+            .spawn(|| {
+                thread::sleep(Duration::from_millis(150)); // A scope looks for the lost after 100.
+                done = true;
+            })
+            .unwrap();
+    });
+    assert!(done);
+    profile::start(100).unwrap();
+    profile::stop();
+    let _ = profile::drain(|_| ()).unwrap();
+    call_on_all().expect("a call on all threads");
+}
+
+fn exit_thread() -> ! {
+    loop {
+        // SAFETY: 1. Nothing on this thread's stack is borrowed.
+        let _ = unsafe { sys::syscall(k::__NR_exit as usize, [0; 6]) };
+    }
+}
+
+/// Starts a thread that a filter kills in the call `nr`, which `act` makes, and waits until it is gone.
+fn lose_a_thread_in(nr: u32, act: impl FnOnce() + Send + 'static) {
+    static TID: AtomicU32 = AtomicU32::new(0);
+    static NO_FILTERS: AtomicBool = AtomicBool::new(false);
+    TID.store(0, Relaxed);
+    rt0_tests::seccomp::need_filters();
+    let doomed = spawn(move || {
+        let tid = sys::gettid();
+        match filter_calls(nr, KILL) {
+            Ok(()) => {
+                TID.store(tid, Relaxed);
+                act();
+            }
+            Err(_) => NO_FILTERS.store(true, Relaxed),
+        }
+    })
+    .unwrap();
+    wait_until("a thread to be killed", || {
+        if NO_FILTERS.load(Relaxed) {
+            skip("no filters on system calls here");
+        }
+        TID.load(Relaxed) != 0 && is_gone(TID.load(Relaxed))
+    });
+    assert!(!doomed.is_finished());
+}
+
+tests! {
+    fn a_main_thread_that_ended_by_itself_is_not_waited_for() {
+        spawn(|| {
+            wait_until("the main thread to end", || {
+                let mut buf = [0; 512];
+                let stat = read_file(c"/proc/self/stat", &mut buf).unwrap_or_default();
+                let state = stat.iter().rposition(|byte| *byte == b')').and_then(|at| stat.get(at + 2));
+                state == Some(&b'Z')
+            });
+            nothing_waits();
+            sys::exit_group(0);
+        })
+        .unwrap();
+        exit_thread();
+    }
+
+    fn the_main_threads_id_is_kept_and_its_end_is_seen() {
+        let main = thread::current();
+        main.signal(Signal::SIGCONT).expect("before there is another thread");
+        spawn(move || {
+            wait_until("the main thread to end", || main.signal(Signal::SIGCONT) == Err(rt0::Errno::ESRCH));
+            sys::exit_group(0);
+        })
+        .unwrap();
+        exit_thread();
+    }
+
+    fn a_thread_killed_in_clone_keeps_no_other_out_and_its_child_leaves_nothing() {
+        nothing_waits();
+        let before = mappings();
+        lose_a_thread_in(k::__NR_clone, || {
+            let _ = spawn(|| ());
+        });
+        nothing_waits();
+        // The killed thread's own goes too.
+        wait_until("the mappings to be gone", || mappings() <= before);
+    }
+
+    fn a_thread_killed_while_it_signals_another_is_not_waited_for_by_that() {
+        for interrupts in [false, true] {
+            let target = spawn(thread::park).unwrap();
+            let thread = target.thread().clone();
+            let to_signal = thread.clone();
+            lose_a_thread_in(k::__NR_tgkill, move || {
+                if interrupts {
+                    let _ = to_signal.interrupt();
+                } else {
+                    let _ = to_signal.signal(Signal::SIGCONT);
+                }
+            });
+            let generation = thread.interrupt().expect("the thread is there");
+            wait_until("an interrupt", || thread.has_seen(generation));
+            thread.unpark();
+            target.join();
+            nothing_waits();
+        }
+    }
+
+    fn a_caller_killed_before_it_asks_keeps_no_other_out() {
+        lose_a_thread_in(k::__NR_tgkill, || {
+            let _ = call_on_all();
+        });
+        nothing_waits();
+    }
+
+    fn a_caller_killed_while_threads_answer_keeps_no_other_out() {
+        let target = spawn(thread::park).unwrap();
+        lose_a_thread_in(k::__NR_futex, || {
+            // Long enough for the caller to find that some have not answered.
+            let span = [0usize, 200_000_000];
+            let args = [(&raw const span).expose_provenance(), 0, 0, 0, 0, 0];
+            // SAFETY: 1. The kernel reads the time, as long as the call takes: this thread's stack stays.
+            let _ = unsafe { all_threads::syscall(k::__NR_nanosleep as usize, args) };
+        });
+        nothing_waits();
+        target.thread().unpark();
+        target.join();
+    }
+
+    fn a_thread_killed_with_the_lists_latch_keeps_no_other_out() {
+        static TID: AtomicU32 = AtomicU32::new(0);
+        profile::start(100).unwrap();
+        rt0_tests::seccomp::need_filters();
+        let parent = spawn(|| {
+            if filter_calls(k::__NR_timer_create, KILL).is_err() {
+                return false;
+            }
+            // It sets its timer before anything of the program runs on it.
+            let child = spawn(|| TID.store(1, Relaxed)).unwrap();
+            thread::sleep(Duration::from_millis(50));
+            assert!(!child.is_finished());
+            true
+        })
+        .unwrap();
+        if !parent.join() {
+            skip("no filters on system calls here");
+        }
+        assert_eq!(TID.load(Relaxed), 0);
+        profile::stop();
+        nothing_waits();
+    }
+
+    #[keys("signal=15")]
+    fn a_wait_that_never_ends_can_be_ended_by_sigterm() {
+        let set = [!0u8; size_of::<k::kernel_sigset_t>()];
+        let block = move || {
+            let args = [k::SIG_BLOCK as usize, (&raw const set).expose_provenance(), 0, size_of_val(&set), 0, 0];
+            // SAFETY: 1. The kernel reads the set.
+            unsafe { sys::syscall(k::__NR_rt_sigprocmask as usize, args) }.unwrap();
+        };
+        if !shows_pending_signals() {
+            sys::tgkill(sys::getpid(), sys::gettid(), Signal::SIGTERM.raw()).unwrap();
+            skip("an emulator that does not show pending signals");
+        }
+        static BLOCKED: AtomicBool = AtomicBool::new(false);
+        let main = sys::gettid();
+        spawn(move || {
+            block();
+            BLOCKED.store(true, Relaxed);
+            wait_until_asleep(main);
+            let kill = [sys::getpid() as usize, Signal::SIGTERM.raw() as usize, 0, 0, 0, 0];
+            // SAFETY: 1. A signal is no memory access.
+            unsafe { sys::syscall(k::__NR_kill as usize, kill) }.unwrap();
+            loop {
+                thread::sleep(Duration::from_secs(1));
+            }
+        })
+        .unwrap();
+        wait_until("the other thread", || BLOCKED.load(Relaxed));
+        let _ = call_on_all();
+        unreachable!("the other thread never answers");
+    }
+}
+
+/// Whether rt_sigpending(2) shows a signal that is blocked.
+fn shows_pending_signals() -> bool {
+    let set = signal::SigSet::from_iter([Signal::SIGUSR1]);
+    let before = signal::mask(signal::How::Block, &set);
+    raise(Signal::SIGUSR1).unwrap();
+    let mut pending = [0u8; size_of::<k::kernel_sigset_t>()];
+    let args = [(&raw mut pending).expose_provenance(), pending.len(), 0, 0, 0, 0];
+    // SAFETY: 1. The kernel writes the set.
+    unsafe { sys::syscall(k::__NR_rt_sigpending as usize, args) }.unwrap();
+    let ignore = signal::Action { handler: signal::Handler::Ignore, ..signal::Action::DEFAULT };
+    // SAFETY: 1. No handler.
+    unsafe { signal::sigaction(Signal::SIGUSR1, ignore) }.unwrap();
+    signal::mask(signal::How::Set, &before);
+    pending.iter().any(|byte| *byte != 0)
+}
