@@ -77,29 +77,32 @@ impl Child {
     pub fn wait_timeout(&mut self, timeout: Duration) -> Result<Option<ExitStatus>> {
         drop(self.stdin.take());
         let deadline = Instant::now().checked_add(timeout);
+        let mut pollable = true;
         loop {
             let ended = self.try_wait()?;
             let left = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
             if ended.is_some() || left == Some(Duration::ZERO) {
                 return Ok(ended);
             }
-            self.sleep(left.unwrap_or(Duration::MAX))?;
+            // Linux 5.2 says of a descriptor of a running process that it is readable.
+            pollable &= !self.seems_ended(left.unwrap_or(Duration::MAX), pollable)?;
         }
     }
 
-    /// Sleeps for at most `left`, less if it ends or a handler runs.
-    fn sleep(&self, left: Duration) -> Result<()> {
+    /// Sleeps for at most `left`, less if it ends or a handler runs; whether its descriptor says
+    /// that it has ended.
+    fn seems_ended(&self, left: Duration, pollable: bool) -> Result<bool> {
         const LOOK_EVERY: Duration = Duration::from_millis(10);
         const LONGEST: Duration = Duration::from_secs(1 << 30);
         let span = |left: Duration| Timespec { tv_sec: left.as_secs() as i64, tv_nsec: left.subsec_nanos().into() };
-        let slept = match &self.pidfd {
+        let ready = match self.pidfd.as_ref().filter(|_| pollable) {
             Some(pidfd) => {
                 let mut entry = [k::pollfd { fd: pidfd.as_raw_fd(), events: k::POLLIN as i16, revents: 0 }];
-                sys::ppoll(&mut entry, Some(&span(left.min(LONGEST)))).map(drop)
+                sys::ppoll(&mut entry, Some(&span(left.min(LONGEST)))).map(|ready| ready != 0)
             }
-            None => sys::nanosleep(&span(left.min(LOOK_EVERY))),
+            None => sys::nanosleep(&span(left.min(LOOK_EVERY))).map(|()| false),
         };
-        slept.or_else(|errno| if errno == Errno::EINTR { Ok(()) } else { Err(errno) })
+        ready.or_else(|errno| if errno == Errno::EINTR { Ok(false) } else { Err(errno) })
     }
 
     /// Ends it by `SIGKILL`. Does nothing if it was reaped through this handle, or has ended.
@@ -152,8 +155,10 @@ impl fmt::Debug for Child {
 /// process reaps them: as the first of a PID namespace, or by `PR_SET_CHILD_SUBREAPER`), and reaps
 /// it: its number and status.
 ///
-/// A [`Child`] that is reaped by this says `ECHILD` when it is waited for. `ECHILD` here: there is
-/// no child; `EINTR`: a handler ran, or [`Thread::interrupt`](crate::thread::Thread::interrupt).
+/// A [`Child`] that is reaped by this says `ECHILD` when it is waited for. While another thread is
+/// in [`Command::spawn`](super::Command::spawn), this may also reap its child that could not
+/// execute the program. `ECHILD` here: there is no child; `EINTR`: a handler ran, or
+/// [`Thread::interrupt`](crate::thread::Thread::interrupt).
 pub fn wait_any() -> Result<(u32, ExitStatus)> {
     loop {
         if let Some(ended) = sys::waitid(Which::Any, k::WEXITED)? {

@@ -414,6 +414,9 @@ rt0_tests::tests! {
             // SAFETY: 1. to 3. It ends the process.
             let ends = unsafe { command.pre_exec(&|| process::exit(5)) };
             assert_eq!(ends.status().unwrap().code(), Some(5));
+            // SAFETY: 1. to 3. It ends the process.
+            let killed = unsafe { command.pre_exec(&|| process::kill(process::id(), Signal::SIGKILL)) };
+            assert_eq!(killed.status().unwrap().signal(), Some(9));
             assert_eq!(SEEN.load(Relaxed), 0);
         }));
     }
