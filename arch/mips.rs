@@ -22,7 +22,7 @@ use core::mem::offset_of;
 
 use linux_raw_sys::general as k;
 
-use crate::arch::{Arch, Bulk, CloneArgs, Context, Credentials, FlagsFirst, Frames, Mmap, Restorer, Timed, Tls, Vdso};
+use crate::arch::{Arch, Bulk, CloneArgs, Context, Credentials, FlagsFirst, Frames, Mmap, Restorer, Strlen, Timed, Tls, Vdso};
 
 pub(crate) struct Cpu;
 
@@ -62,7 +62,8 @@ impl Arch for Cpu {
     const TLS: Tls = Tls::Above { tcb: 0, bias: 0x7000 };
     const UNALIGNED_WORDS: bool = false;
     const BULK: Option<Bulk> = None;
-    integer!(Pair, pair);
+    integer!(Pair, pair, xor, or, is_zero);
+    const STRLEN: Option<Strlen> = None;
     const VDSO: Vdso = Vdso {
         versions: &["LINUX_2.6"],
         clock_gettime: "__vdso_clock_gettime64",

@@ -23,7 +23,7 @@ use core::mem::offset_of;
 use linux_raw_sys::general as k;
 
 use crate::arch::{
-    Arch, Bulk, CloneArgs, Context, Credentials, Frames, Mmap, Restorer, Timed, Tls, Ucontext, Vdso, WithoutRestorer,
+    Arch, Bulk, CloneArgs, Context, Credentials, Frames, Mmap, Restorer, Strlen, Timed, Tls, Ucontext, Vdso, WithoutRestorer,
 };
 
 pub(crate) struct Cpu;
@@ -87,7 +87,8 @@ impl Arch for Cpu {
     const TLS: Tls = Tls::Above { tcb: 0, bias: 0 };
     const UNALIGNED_WORDS: bool = false;
     const BULK: Option<Bulk> = None;
-    integer!(Pair, pair);
+    integer!(Pair, pair, xor, or, is_zero);
+    const STRLEN: Option<Strlen> = None;
     const VDSO: Vdso = Vdso {
         versions: &["LINUX_4.15"],
         clock_gettime: if usize::BITS == 64 { "__vdso_clock_gettime" } else { "__vdso_clock_gettime64" },

@@ -22,7 +22,7 @@ use core::mem::offset_of;
 use linux_raw_sys::general as k;
 
 use crate::arch::{
-    Arch, Bulk, CloneArgs, Context, Credentials, Frames, Mmap, Restorer, Timed, Tls, Vdso, WithRestorer,
+    Arch, Bulk, CloneArgs, Context, Credentials, Frames, Mmap, Restorer, Strlen, Timed, Tls, Vdso, WithRestorer,
 };
 
 pub(crate) struct Cpu;
@@ -57,7 +57,8 @@ impl Arch for Cpu {
     const TLS: Tls = Tls::Below;
     const UNALIGNED_WORDS: bool = true;
     const BULK: Option<Bulk> = None;
-    integer!(Pair, pair);
+    integer!(Pair, pair, xor, or, is_zero);
+    const STRLEN: Option<Strlen> = None;
     const VDSO: Vdso = Vdso {
         versions: &["LINUX_2.6.29"],
         clock_gettime: "__kernel_clock_gettime",

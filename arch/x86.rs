@@ -19,7 +19,7 @@ use core::mem::offset_of;
 use linux_raw_sys::general as k;
 
 use crate::arch::{
-    Arch, Bulk, CloneArgs, Context, Credentials, Frames, Mmap, Restorer, Timed, Tls, Vdso, WithRestorer,
+    Arch, Bulk, CloneArgs, Context, Credentials, Frames, Mmap, Restorer, Strlen, Timed, Tls, Vdso, WithRestorer,
 };
 
 pub(crate) struct Cpu;
@@ -50,8 +50,10 @@ impl Arch for Cpu {
     const TLS: Tls = Tls::Below;
     const UNALIGNED_WORDS: bool = true;
     // As on x86_64.
-    const BULK: Option<Bulk> = Some(Bulk { from: 2048, copy: copy_words, set: set_words });
-    integer!(Pair, pair);
+    const BULK: Option<Bulk> =
+        Some(Bulk { copy_from: 2048, set_from: 3072, apart: 64, copy: copy_words, set: set_words });
+    integer!(Pair, pair, xor, or, is_zero);
+    const STRLEN: Option<Strlen> = None;
     const VDSO: Vdso = Vdso {
         versions: &["LINUX_2.6"],
         clock_gettime: "__vdso_clock_gettime64",

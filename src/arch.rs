@@ -100,15 +100,30 @@ macro_rules! timed {
     };
 }
 
-/// Defines [`Arch::Pair`] and [`Arch::pair`] as an integer.
+/// Defines [`Arch::Pair`] as an integer, and what is done with it.
 #[allow(unused_macros)] // Not where vectors do better.
 macro_rules! integer {
-    (Pair, pair) => {
+    (Pair, pair, xor, or, is_zero) => {
         type Pair = $crate::arch::TwoWords;
 
         #[inline(always)]
         fn pair(word: usize) -> Self::Pair {
             (word as Self::Pair) << usize::BITS | word as Self::Pair
+        }
+
+        #[inline(always)]
+        fn xor(x: Self::Pair, y: Self::Pair) -> Self::Pair {
+            x ^ y
+        }
+
+        #[inline(always)]
+        fn or(x: Self::Pair, y: Self::Pair) -> Self::Pair {
+            x | y
+        }
+
+        #[inline(always)]
+        fn is_zero(x: Self::Pair) -> bool {
+            x == 0
         }
     };
 }
@@ -160,10 +175,18 @@ pub(crate) trait Arch {
     /// Instructions that copy and set many words, if they are as fast as what a loop can do or faster. A matter of speed
     /// only.
     const BULK: Option<Bulk>;
-    /// Two words in the form in which this machine stores them best.
+    /// Two words in the form in which this machine stores and compares them best.
     type Pair: Copy;
     /// `word` twice.
     fn pair(word: usize) -> Self::Pair;
+    /// The bits in which two pairs differ.
+    fn xor(x: Self::Pair, y: Self::Pair) -> Self::Pair;
+    /// The bits that are set in one pair or the other.
+    fn or(x: Self::Pair, y: Self::Pair) -> Self::Pair;
+    /// Whether no bit is set.
+    fn is_zero(x: Self::Pair) -> bool;
+    /// strlen, if the machine has vectors for it; else it goes by words.
+    const STRLEN: Option<Strlen>;
     /// The vDSO's symbols.
     const VDSO: Vdso;
     /// Where a handler finds the registers of what it interrupted.
@@ -362,8 +385,14 @@ pub(crate) type TwoWords = u64;
 #[allow(dead_code)] // Most machines have none.
 #[derive(Clone, Copy)]
 pub(crate) struct Bulk {
-    /// The least number of bytes that they are for.
-    pub from: usize,
+    /// The least number of bytes to copy by them.
+    pub copy_from: usize,
+    /// The least number of bytes to set by them.
+    pub set_from: usize,
+    /// Copying is slow to an address that, by its lowest 12 bits, lies less than this above the
+    /// source, though not at the source: a processor tells by these bits alone at first whether a
+    /// load needs what was just stored.
+    pub apart: usize,
     /// Copies the words at `src` to `dest`, upward.
     ///
     /// # Safety
@@ -378,6 +407,13 @@ pub(crate) struct Bulk {
     /// 1. So many words are writable there; `dest` need not be aligned.
     pub set: unsafe fn(dest: *mut u8, word: usize, words: usize),
 }
+
+/// See [`Arch::STRLEN`]: the number of bytes from `s` on before the first NUL.
+///
+/// # Safety
+///
+/// 1. The bytes from `s` up to and including the first NUL are readable.
+pub(crate) type Strlen = unsafe fn(s: *const u8) -> usize;
 
 /// Offsets into the `ucontext` that a handler gets, each of a register as wide as a pointer. (linux-raw-sys has no
 /// `ucontext`; the kernel's headers asm/ucontext.h and asm/sigcontext.h have it.)

@@ -150,8 +150,8 @@ fn clock_function() -> Option<ClockFunction> {
     }
 }
 
-/// The time of a clock. `ENOSYS` if the vDSO has no clock_gettime; what its errors mean is best asked of the system call,
-/// and should that succeed where this said `ENOSYS`, [`give_clocks_up`].
+/// The time of a clock. `ENOSYS` if the vDSO has no clock_gettime; what its errors mean is best
+/// asked of the system call, and should that succeed where this said `ENOSYS`, [`give_clocks_up`].
 #[inline(always)]
 pub(crate) fn clock_gettime(clock: c_int) -> Result<Timespec> {
     match clock_function() {
@@ -176,9 +176,10 @@ pub(crate) fn clock_gettime(clock: c_int) -> Result<Timespec> {
 
 /// A field that the vDSO stored a moment ago, by one load of the field's width.
 ///
-/// The vDSO stores the two fields one by one. The compiler would copy both by one load, and a processor forwards a store
-/// to a load only if that one store has all of it: else the load waits until both stores are in the cache. Measured on
-/// x86_64: 32 ns a call instead of 26. Volatile loads are not joined.
+/// The vDSO stores the two fields one by one. The compiler would copy both by one load, and a
+/// processor forwards a store to a load only if that one store has all of it: else the load waits
+/// until both stores are in the cache. Measured on x86_64: 32 ns a call instead of 26. Volatile
+/// loads are not joined.
 #[inline(always)]
 fn take_field<T: Copy>(field: &T) -> T {
     // SAFETY: a reference can be read from.

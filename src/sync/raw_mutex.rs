@@ -97,8 +97,8 @@ impl RawMutex {
         }
     }
 
-    /// Takes the lock if it is free and no thread waits; else returns the state. There is no load before the exchange,
-    /// which would wait for it: the word was stored a moment ago.
+    /// Takes the lock if it is free and no thread waits; else returns the state. There is no load
+    /// before the exchange, which would wait for it: the word was stored a moment ago.
     #[inline(always)]
     fn lock_free(&self) -> Result<u32, u32> {
         // Acquire, wherever the lock is taken, pairs with the release in `unlock`.
@@ -113,8 +113,9 @@ impl RawMutex {
     /// Gives up the lock, which the caller has.
     #[inline]
     pub(super) fn unlock(&self) {
-        // The look decides only: what the exchange expects does not depend on it, so the exchange does not wait for it.
-        // Release: what was done under the lock is seen by the next to take it.
+        // The look decides only: what the exchange expects does not depend on it, so the exchange
+        // does not wait for it. Release: what was done under the lock is seen by the next to take
+        // it.
         let state = self.state.load(Relaxed);
         if state != LOCKED || self.state.compare_exchange(LOCKED, 0, Release, Relaxed).is_err() {
             self.unlock_contended(state);

@@ -79,8 +79,9 @@ impl RawRwLock {
 
     #[inline]
     pub(super) fn try_read(&self) -> bool {
-        // There is no load before the exchange, which would wait for it: the word was stored a moment ago. Acquire,
-        // wherever the lock is taken, pairs with the release in `end_write` (and, to write, in `end_read`).
+        // There is no load before the exchange, which would wait for it: the word was stored a
+        // moment ago. Acquire, wherever the lock is taken, pairs with the release in `end_write`
+        // (and, to write, in `end_read`).
         match self.state.compare_exchange(0, READER, Acquire, Relaxed) {
             Ok(_) => true,
             Err(state) => self.try_read_seen(state),

@@ -8,7 +8,6 @@
 //! So a debugger and a core show the instruction that overflowed, as if nothing had been in between. A fault that is
 //! no overflow takes the same way without the line.
 
-use core::ffi::CStr;
 use core::ops::Range;
 use core::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
@@ -17,6 +16,7 @@ use linux_raw_sys::{auxvec, general as k};
 use super::{Block, this_block};
 use crate::auxv::{self, page_size};
 use crate::errno::Result;
+use crate::intrinsics;
 use crate::io::Line;
 use crate::signal::{self, Action, Info, Signal};
 use crate::{guard, sys};
@@ -88,10 +88,10 @@ fn overflowed(block: &Block, address: usize, sp: usize) -> Option<Range<usize>> 
 /// the program. `None` if the kernel did not say where that is.
 pub(crate) fn main_stack_end() -> Option<usize> {
     let path = auxv::of_process().get(auxvec::AT_EXECFN as usize)?;
-    // SAFETY: the kernel put the path there, with its NUL, and rt0 never writes to the initial stack.
-    let path = unsafe { CStr::from_ptr(core::ptr::with_exposed_provenance(path)) };
+    // SAFETY: 1. The kernel put the path there, with its NUL, and rt0 never writes to the initial stack.
+    let len = unsafe { intrinsics::short_len(core::ptr::with_exposed_provenance(path)) };
     let page = page_size(); // A power of two.
-    Some((path.as_ptr().addr() + path.count_bytes()).checked_add(page)? & !(page - 1))
+    Some((path + len).checked_add(page)? & !(page - 1))
 }
 
 /// The addresses that the main thread's stack may grow to, down to its limit; with none, down to where it was refused.

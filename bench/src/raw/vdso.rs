@@ -72,8 +72,8 @@ pub fn monotonic() -> [u64; 2] {
         unsafe { core::mem::transmute(CLOCK_GETTIME.load(Relaxed)) };
     let mut now = [0; 2];
     function(1, &mut now);
-    // As two words, the way the function stored them: one load of 16 bytes would wait until both stores are in the
-    // cache (32 ns instead of 26).
+    // As two words, the way the function stored them: one load of 16 bytes would wait until both
+    // stores are in the cache (32 ns instead of 26).
     // SAFETY: the array is there.
     unsafe { [(&raw const now[0]).read_volatile(), (&raw const now[1]).read_volatile()] }
 }

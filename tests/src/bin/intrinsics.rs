@@ -5,6 +5,7 @@
 use core::ffi::{c_char, c_int, c_void};
 use core::hint::black_box;
 
+use rt0::mapping::Mapping;
 use rt0_tests::{slow, tests};
 
 unsafe extern "C" {
@@ -49,6 +50,28 @@ tests! {
                         let inside = (64 + to..64 + to + len).contains(&i);
                         target[i] == if inside { source[i - to + from] } else { 0xEE }
                     }), "len {len}, to {to}, from {from}");
+                }
+            }
+        }
+    }
+
+    fn memcpy_copies_up_to_600_bytes_between_any_alignments() {
+        const ROOM: usize = 680;
+        let few = step() > 1;
+        for len in (81..=600).step_by(if few { 37 } else { 1 }) {
+            for to in OFFSETS.step_by(if few { 5 } else { 1 }) {
+                for from in OFFSETS.step_by(if few { 3 } else { 1 }) {
+                    let mut source: [u8; ROOM] = core::array::from_fn(|i| (i * 7 + i / 256) as u8);
+                    let mut target = [0xEE; ROOM];
+                    let start = black_box(target.as_mut_ptr()).wrapping_add(32 + to).cast();
+                    let text = black_box(source.as_mut_ptr()).wrapping_add(32 + from).cast();
+                    // SAFETY: both ranges lie in their arrays, which do not overlap.
+                    assert_eq!(unsafe { memcpy(start, text, len) }, start);
+                    let (before, rest) = target.split_at(32 + to);
+                    let (inside, after) = rest.split_at(len);
+                    assert!(before.iter().chain(after).all(|&byte| byte == 0xEE), "len {len}, to {to}, from {from}");
+                    let copied = inside.iter().zip(&source[32 + from..]).all(|(got, want)| got == want);
+                    assert!(copied, "len {len}, to {to}, from {from}");
                 }
             }
         }
@@ -114,12 +137,14 @@ tests! {
     }
 
     fn strlen_finds_the_first_nul() {
-        for len in 0..=100 {
-            for offset in OFFSETS {
-                let mut buf = [0xFF; ROOM];
+        // Bytes that are nearly NULs, with NULs before and bytes that are none behind.
+        for (len, fill) in (0..=300).zip([0xFF, 0x01, 0x80].into_iter().cycle()) {
+            for offset in 0..64 {
+                let mut buf = [fill; ROOM];
+                buf[64 + offset - 1] = 0;
                 buf[64 + offset + len] = 0;
                 // SAFETY: the NUL is in the array.
-                assert_eq!(unsafe { strlen(at(&mut buf, 64 + offset).cast()) }, len);
+                assert_eq!(unsafe { strlen(at(&mut buf, 64 + offset).cast()) }, len, "{fill:#x} at {offset}");
             }
         }
     }
@@ -160,6 +185,66 @@ tests! {
                 check(2500, Some(2500 + near), len);
                 check(2503, Some(2503 - near), len);
             }
+        }
+        for len in [3071, 3072, 3073, 3087, 3135] {
+            OFFSETS.for_each(|offset| check(64 + offset, None, len));
+        }
+        // To where the source seems to lie by the lowest 12 bits of the address, or a little above.
+        for above in [0, 1, 24, 31, 32, 63, 64, 65] {
+            [2048, 2100].into_iter().for_each(|len| check(64 + 4096 + above, Some(64), len));
+        }
+    }
+
+    fn nothing_is_touched_beyond_either_end_of_a_page() {
+        // A page between two that fault.
+        let size = rt0::cpu::page_size();
+        let mapping = Mapping::reserve(3 * size).expect("reserve");
+        mapping.commit(size..2 * size).expect("commit");
+        let page = mapping.as_ptr().wrapping_add(size);
+        let most = 600.min(size / 2);
+        for len in (0..=most).filter(|len| step() == 1 || *len < 40 || len % 23 == 0) {
+            // The first and the last bytes of the page.
+            let (low, high) = (page, page.wrapping_add(size - len));
+            for (to, from) in [(low, high), (high, low)] {
+                let (start, text) = (to.cast(), from.cast());
+                // SAFETY: here and below, the ranges lie in the page, and `len` is at most half of it.
+                unsafe { memset(text, 0x5A, len) };
+                // SAFETY: as for memset.
+                unsafe { memset(start, 0x11, len) };
+                // SAFETY: as for memset.
+                assert_eq!(unsafe { memcmp(start, text, len) }.signum(), if len == 0 { 0 } else { -1 });
+                // SAFETY: as for memset.
+                unsafe { memcpy(start, text, len) };
+                // SAFETY: as for memset.
+                assert_eq!(unsafe { memcmp(start, text, len) }, 0, "{len} bytes");
+                // SAFETY: as for memset.
+                assert_eq!(unsafe { bcmp(start, text, len) }, 0, "{len} bytes");
+                if len < 4 {
+                    continue;
+                }
+                // Towards the end that this range lies at, and away from it.
+                for (up, down) in [(3, 0), (0, 3)] {
+                    // SAFETY: as for memset, for three bytes less.
+                    unsafe { memmove(to.wrapping_add(up).cast(), to.wrapping_add(down).cast(), len - 3) };
+                }
+                // SAFETY: the last byte of the range.
+                unsafe { to.wrapping_add(len - 1).write(0) };
+                // SAFETY: the range ends with a NUL.
+                assert_eq!(unsafe { strlen(to.cast()) }, len - 1, "{len} bytes");
+                // SAFETY: as for memset; the byte that differs is the last.
+                assert_eq!(unsafe { memcmp(start, text, len) }.signum(), -1, "{len} bytes");
+                // SAFETY: as for memset.
+                assert_ne!(unsafe { bcmp(start, text, len) }, 0, "{len} bytes");
+            }
+        }
+        // Each string that ends with the page.
+        // SAFETY: the page.
+        unsafe { memset(page.cast(), 0x01, size) };
+        // SAFETY: its last byte.
+        unsafe { page.wrapping_add(size - 1).write(0) };
+        for len in 0..most {
+            // SAFETY: the last byte of the page is NUL.
+            assert_eq!(unsafe { strlen(page.wrapping_add(size - 1 - len).cast()) }, len);
         }
     }
 
