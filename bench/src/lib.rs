@@ -7,6 +7,7 @@
 
 #![no_std]
 
+mod memory;
 mod metrics;
 mod samples;
 mod scaling;
@@ -24,6 +25,8 @@ pub trait Runtime: Sized + 'static {
     const SIGNALS: bool = false;
     /// Whether there is a way to make a system call on every thread.
     const ALL_THREADS: bool = false;
+    /// Whether its memcpy and its kin are made to be fast.
+    const MEMORY: bool = true;
 
     /// Everything that the loops share.
     fn stage() -> &'static Stage<Self>;

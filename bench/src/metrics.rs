@@ -10,6 +10,9 @@ use crate::{Run, Runtime};
 pub(crate) fn measure<R: Runtime, A: Iterator<Item = &'static str> + Clone>(run: &Run<R, A>) {
     memory(run); // First, before any stack is kept for reuse.
     one_thread(run);
+    if R::MEMORY {
+        crate::memory::measure(run);
+    }
     // 4 rounds of xorshift outside the lock are some 7 ns, 64 are 100.
     contended(run, 1, 4, ["mutex_contended_1", "mutex_fairness_1"]);
     contended(run, 2, 4, ["mutex_contended_2", "mutex_fairness_2"]);

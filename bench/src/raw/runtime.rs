@@ -115,6 +115,7 @@ fn close(fd: usize) {
 impl Runtime for Raw {
     const SIGNALS: bool = true;
     const ALL_THREADS: bool = true;
+    const MEMORY: bool = false;
 
     fn stage() -> &'static Stage<Raw> {
         &STAGE
