@@ -20,8 +20,9 @@ use linux_raw_sys::general as k;
 use super::command::{Command, Group};
 use super::search;
 use crate::arch::CloneArgs;
-use crate::auxv::{self, page_size};
+use crate::auxv;
 use crate::errno::{Errno, Result};
+use crate::guard;
 use crate::io;
 use crate::mapping::Mapping;
 use crate::signal::{self, How};
@@ -78,7 +79,7 @@ pub(super) fn with<T>(
     let others = 3; // The first argument, and two nulls.
     let pointers = [command.args.len(), passed_on.len(), variables].into_iter().fold(others, usize::saturating_add);
 
-    let guard = page_size();
+    let guard = guard::size();
     let low = guard + STACK;
     let bytes = pointers.checked_mul(size_of::<*const c_char>()).ok_or(Errno::E2BIG)?;
     let len = copies.checked_mul(size_of::<Copy>()).and_then(|copies| copies.checked_add(bytes)?.checked_add(low));
