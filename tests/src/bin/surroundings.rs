@@ -14,12 +14,13 @@ use linux_raw_sys::{auxvec, general as k};
 use rt0::random::{self, Source};
 use rt0::signal::{Action, Handler, Signal, raise, sigaction};
 use rt0::sync::{Channel, Condvar, Mutex, Once, OnceLock, RwLock, Semaphore};
-use rt0::thread::{report_overflows, spawn};
+use rt0::thread::{Fork, report_overflows, spawn};
 use rt0::time::Instant;
 use rt0::{Env, Errno, all_threads, cpu, futex, sys, thread, vdso};
 use rt0_tests::files::{self, empty, own_mounts};
 use rt0_tests::launch::{Before, InitialStack, SELF, again, null_ended, run_changed};
-use rt0_tests::{Ended, skip, tests};
+use rt0_tests::seccomp::{Verdict, filter};
+use rt0_tests::{Ended, skip, tests, wait_for};
 
 /// A call by number.
 fn call(nr: u32, args: [usize; 6]) -> Result<usize, Errno> {
@@ -472,6 +473,36 @@ tests! {
         assert!(text.contains("opening a standard descriptor"), "{text}");
     }
 
+    /// What a filter refuses is refused in a forked child too, and the child is made by a thread
+    /// that is not main while another thread waits.
+    fn a_fork_under_a_filter_has_a_child_that_works() {
+        let calls = [k::__NR_madvise, k::__NR_getrandom, k::__NR_statx, k::__NR_prlimit64];
+        for errno in [Errno::EPERM, Errno::ENOSYS] {
+            let pid = rt0_tests::fork().unwrap();
+            if pid == 0 {
+                filter(&calls, Verdict::Refuse(errno), Verdict::Allow);
+                let other = spawn(thread::park).unwrap();
+                // SAFETY: 1. The child starts threads of its own. 2. It ends by itself.
+                let forking = spawn(|| match unsafe { thread::fork() }.unwrap() {
+                    Fork::Parent { child } => child,
+                    Fork::Child => {
+                        everything_works();
+                        sys::exit_group(0)
+                    }
+                });
+                assert_eq!(wait_for(forking.unwrap().join()), Ended::Exit(0), "{errno}");
+                other.thread().unpark();
+                other.join();
+                everything_works();
+                sys::exit_group(0);
+            }
+            match wait_for(pid) {
+                Ended::Exit(77) => skip("no filters on system calls here"),
+                ended => assert_eq!(ended, Ended::Exit(0)),
+            }
+        }
+    }
+
     /// Every kind of wait, while the process is stopped and continued.
     fn stops_do_not_keep_a_wait_from_its_end() {
         const TIMES: usize = 15;
@@ -487,7 +518,7 @@ tests! {
             thread::sleep(Duration::from_millis(7));
             kill(k::SIGCONT);
         }
-        assert_eq!(rt0_tests::wait_for(pid), Ended::Exit(0));
+        assert_eq!(wait_for(pid), Ended::Exit(0));
     }
 
     /// Threads of several priorities share one processor, and a waiter that spins has the higher
