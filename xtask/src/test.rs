@@ -355,7 +355,7 @@ pub struct Expectation {
 }
 
 /// Reads `NAME[\tKEY=VALUE]…`; the error says what is wrong with the line.
-fn expectation(line: &str) -> Result<Expectation, String> {
+pub fn expectation(line: &str) -> Result<Expectation, String> {
     let mut fields = line.split('\t');
     let mut test = Expectation { name: fields.next().unwrap_or_default().to_string(), ..Default::default() };
     if test.name.is_empty() || test.name.contains(char::is_whitespace) {

@@ -45,61 +45,61 @@ pub fn run(test: &Test<'_>) -> Result<End, Errno> {
         sys::exit_group(126)
     }
     drop((out_end, err_end, null));
-
-    // SAFETY: 1. It makes a descriptor.
-    let pidfd = unsafe { sys::syscall(k::__NR_pidfd_open as usize, [child as usize, 0, 0, 0, 0, 0]) }?;
-    // SAFETY: 1. It was just opened, and only this owns it.
-    let pidfd = unsafe { OwnedFd::from_raw_fd(pidfd as i32) };
-    let poll = Poll::new(&[&out, &err, &pidfd])?;
-    let mut streams = [Stream::new(test.number, 1), Stream::new(test.number, 2)];
-    let mut open = [true; 2];
-    let limit = Duration::from_secs(test.limit.into());
-    let mut late = false;
-    loop {
-        let left = limit.saturating_sub(started.elapsed());
-        late = late || left.is_zero();
-        if late {
-            break;
-        }
-        // At most a second: this process also reaps what was left to it.
-        match poll.wait(left.min(Duration::from_secs(1)))? {
-            None => {}
-            Some(2) => break,
-            Some(number) => {
-                let fd = if number == 0 { &out } else { &err };
-                open[number] = receive(fd, &mut streams[number], &poll)?;
-            }
-        }
-    }
+    let watched = watch(test, child, started, [&out, &err]);
     // All processes but this one: also those that left the test's group.
     // SAFETY: 1. They are the test's.
     let _ = unsafe { sys::syscall(k::__NR_kill as usize, [usize::MAX, k::SIGKILL as usize, 0, 0, 0, 0]) };
     let ended = wait_for(child);
     reap();
     let time = started.elapsed();
+    let (late, mut streams, open) = watched?;
     // What is in the pipes. Nothing writes to them any more.
     for (number, fd) in [&out, &err].into_iter().enumerate() {
-        while open[number] {
-            open[number] = receive(fd, &mut streams[number], &poll)?;
-        }
+        while open[number] && receive(fd, &mut streams[number])? {}
     }
     Ok(End { ended, late, time })
 }
 
-/// Reads once, which waits only while something can still write; false at the end, which is no
-/// longer polled then.
-fn receive(fd: &OwnedFd, stream: &mut Stream<'_>, poll: &Poll) -> Result<bool, Errno> {
-    let mut buf = [0; 4096];
-    match io::read(fd.as_raw_fd(), &mut buf)? {
-        0 => {
-            poll.forget(fd)?;
-            Ok(false)
+/// Passes on what the test writes, until it ends, or its time is over: whether that is so, and which
+/// of its streams are still open.
+fn watch<'a>(
+    test: &Test<'a>,
+    child: u32,
+    started: Instant,
+    fds: [&OwnedFd; 2],
+) -> Result<(bool, [Stream<'a>; 2], [bool; 2]), Errno> {
+    // SAFETY: 1. It makes a descriptor.
+    let pidfd = unsafe { sys::syscall(k::__NR_pidfd_open as usize, [child as usize, 0, 0, 0, 0, 0]) }?;
+    // SAFETY: 1. It was just opened, and only this owns it.
+    let pidfd = unsafe { OwnedFd::from_raw_fd(pidfd as i32) };
+    let poll = Poll::new(&[fds[0], fds[1], &pidfd])?;
+    let mut streams = [Stream::new(test.number, 1), Stream::new(test.number, 2)];
+    let mut open = [true; 2];
+    let limit = Duration::from_secs(test.limit.into());
+    loop {
+        let left = limit.saturating_sub(started.elapsed());
+        if left.is_zero() {
+            return Ok((true, streams, open));
         }
-        len => {
-            stream.send(&buf[..len]);
-            Ok(true)
+        match poll.wait(left)? {
+            None => {}
+            Some(2) => return Ok((false, streams, open)),
+            Some(number) => {
+                open[number] = receive(fds[number], &mut streams[number])?;
+                if !open[number] {
+                    poll.forget(fds[number])?;
+                }
+            }
         }
     }
+}
+
+/// Reads once, which waits only while something can still write; false at the end.
+fn receive(fd: &OwnedFd, stream: &mut Stream<'_>) -> Result<bool, Errno> {
+    let mut buf = [0; 4096];
+    let len = io::read(fd.as_raw_fd(), &mut buf)?;
+    stream.send(&buf[..len]);
+    Ok(len > 0)
 }
 
 /// What the child does: becomes the test, or says why not.

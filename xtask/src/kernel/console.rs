@@ -127,8 +127,12 @@ pub fn is_emergency(text: &str) -> bool {
 /// The words before a check that is right.
 fn checked(text: &str) -> Option<&str> {
     let (words, check) = text.trim_end().rsplit_once(" #")?;
-    let right = words.bytes().fold(0x811c_9dc5, |check: u32, byte| (check ^ u32::from(byte)).wrapping_mul(0x0100_0193));
-    (u32::from_str_radix(check, 16) == Ok(right) && check.len() == 8).then_some(words)
+    (u32::from_str_radix(check, 16) == Ok(self::check(words)) && check.len() == 8).then_some(words)
+}
+
+/// FNV-1a.
+fn check(words: &str) -> u32 {
+    words.bytes().fold(0x811c_9dc5, |check: u32, byte| (check ^ u32::from(byte)).wrapping_mul(0x0100_0193))
 }
 
 fn event(words: &str) -> Option<Event> {
@@ -191,14 +195,15 @@ fn unescape(text: &str) -> Vec<u8> {
     out
 }
 
+/// A line as init writes it.
+#[cfg(test)]
+pub fn signed(words: &str) -> String {
+    format!("@@{words} #{:08x}\r\n", check(words))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn signed(words: &str) -> String {
-        let check = words.bytes().fold(0x811c_9dc5u32, |c, b| (c ^ u32::from(b)).wrapping_mul(0x0100_0193));
-        format!("@@{words} #{check:08x}\r\n")
-    }
 
     fn read(line: &str) -> Option<Event> {
         Console::default().line(line.as_bytes())

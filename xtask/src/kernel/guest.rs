@@ -24,10 +24,10 @@ use crate::test::{Expectation, Spent, Verdict, judge};
 use crate::{packages, root, say};
 
 /// How long a kernel may take until its first process speaks; quiet machines take ten seconds.
-const BOOT: Duration = Duration::from_secs(240);
+const BOOT: Duration = Duration::from_secs(if cfg!(test) { 3 } else { 240 });
 
 /// What a guest may take on top of a test's own limit, and between tests.
-const GRACE: Duration = Duration::from_secs(120);
+const GRACE: Duration = Duration::from_secs(if cfg!(test) { 2 } else { 120 });
 
 /// A guest that is done turns itself off, where its kernel can do that.
 const POWER_OFF: Duration = Duration::from_secs(3);
@@ -399,5 +399,128 @@ impl Boot<'_> {
             self.left.retain(|&left| left != index);
         }
         (self.tell)(&name, Verdict::Failed(why), None);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt;
+    use std::sync::Mutex;
+
+    use super::super::rows::ROWS;
+    use super::*;
+    use crate::kernel::console::signed;
+    use crate::setup::Rust;
+    use crate::test::expectation;
+
+    /// What is told of three tests, by a guest that a shell script plays; `$starts` is how often it
+    /// was started before.
+    fn told(name: &str, script: &str) -> Vec<(String, Verdict)> {
+        let folder = std::env::temp_dir().join(format!("rt0-guest-{name}-{}", std::process::id()));
+        fs::create_dir_all(&folder).expect("a folder");
+        let program = folder.join("qemu");
+        let counted = r#"starts=$(cat "$0.starts" 2>/dev/null || echo 0); echo $((starts + 1)) > "$0.starts""#;
+        fs::write(&program, format!("#!/bin/sh\n{counted}\n{script}\n")).expect("a script");
+        fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).expect("ours");
+        let kernel = Kernel { version: "6.1".to_string(), file: program.clone(), dtb: None };
+        let emulator = Emulator::played_by(program.clone());
+        let guest = Guest { name: format!("played-{name}"), row: &ROWS[0], kernel, emulator };
+        let job = |line: &str| {
+            let test = expectation(line).expect("a good line");
+            Job { name: format!("bin::{}", test.name), bin: "bin".to_string(), test, limit: Duration::from_secs(1) }
+        };
+        let jobs = [job("first\tstdout=hello"), job("second\texit=3"), job("third")];
+        let programs = BTreeMap::from([("bin".to_string(), program.clone())]);
+        let rust = Rust { host: String::new(), release: String::new(), sysroot: folder.clone() };
+        let verdicts = Mutex::new(Vec::new());
+        let tell = |name: &str, verdict, _: Option<Spent>| {
+            verdicts.lock().expect("one thread").push((name.to_string(), verdict));
+        };
+        guest.run(&rust, &program, &programs, &jobs, &tell);
+        fs::remove_dir_all(&folder).expect("ours");
+        verdicts.into_inner().expect("one thread")
+    }
+
+    /// A line of the script that says this, as init would.
+    fn says(words: &str) -> String {
+        format!("printf '%s\\n' '{}'\n", signed(words).trim_end())
+    }
+
+    fn script(lines: &[&str]) -> String {
+        lines.iter().map(|words| says(words)).collect()
+    }
+
+    fn failed<'a>(verdict: &'a Verdict, parts: &[&str]) -> &'a str {
+        let Verdict::Failed(why) = verdict else { panic!("{verdict:?}") };
+        assert!(parts.iter().all(|part| why.contains(part)), "{why}");
+        why
+    }
+
+    const GOOD: [&str; 10] = [
+        "H 6.1 4096 2",
+        "S 0",
+        "O 0 1 hello",
+        "E 0 exit 0 5",
+        "S 1",
+        "E 1 exit 3 5",
+        "S 2",
+        "O 2 1 skipped: no reason\\0a",
+        "E 2 exit 77 5",
+        "D 3",
+    ];
+
+    #[test]
+    fn each_test_gets_its_verdict_and_a_guest_that_does_not_turn_itself_off_is_ended() {
+        let told = told("good", &(script(&GOOD) + "sleep 60"));
+        let expected = [Verdict::Passed, Verdict::Passed, Verdict::Skipped("no reason".to_string())];
+        let expected: Vec<_> =
+            ["first", "second", "third"].map(|n| format!("bin::{n}")).into_iter().zip(expected).collect();
+        assert_eq!(told, expected);
+    }
+
+    #[test]
+    fn a_guest_that_falls_silent_is_ended_and_the_rest_is_run_by_another() {
+        let second = format!(
+            "if [ $starts = 1 ]; then\n{}exit\nfi\n",
+            script(&[GOOD[0], "S 1", "E 1 exit 3 5", "S 2", "E 2 exit 0 1", "D 2"])
+        );
+        let told = told("silent", &(second + &script(&GOOD[..3]) + "echo '[ 1.5] a word of the kernel'; sleep 60"));
+        failed(&told[0].1, &["the guest fell silent in this test", "a word of the kernel", "hello"]);
+        let rest: Vec<_> = told[1..].iter().map(|(name, verdict)| (name.as_str(), verdict)).collect();
+        assert_eq!(rest, [("bin::second", &Verdict::Passed), ("bin::third", &Verdict::Passed)]);
+    }
+
+    #[test]
+    fn a_flood_does_not_keep_a_guest_alive() {
+        let told = told("flood", &(script(&GOOD[..2]) + "exec yes flood"));
+        assert_eq!(told[0].0, "bin::first");
+        failed(&told[0].1, &["said nothing more of its tests in time", "flood"]);
+    }
+
+    #[test]
+    fn a_kernel_that_breaks_shows_its_words_and_the_tests_that_never_ran_are_named() {
+        let told =
+            told("panic", &(script(&GOOD[..1]) + "echo '[ 1.5] Kernel panic - not syncing: out of luck'; sleep 60"));
+        failed(&told[0].1, &["its kernel broke", "between two tests", "out of luck"]);
+        let (name, verdict) = told.last().expect("some");
+        assert_eq!(name, "boot");
+        failed(verdict, &["3 tests were not run", "bin::first, bin::second, bin::third"]);
+    }
+
+    #[test]
+    fn a_warning_of_the_kernels_fails_the_test_in_which_it_came() {
+        let lines = ["H 6.1 4096 2", "S 0", "O 0 1 hello", "K 0 WARNING: CPU: 0 PID: 5 at mm/x.c:7", "E 0 exit 0 5"];
+        let told = told("warning", &(script(&lines) + &script(&GOOD[4..]) + "exit"));
+        failed(&told[0].1, &["found a fault of its own", "mm/x.c:7"]);
+        assert_eq!(told[1].1, Verdict::Passed);
+    }
+
+    #[test]
+    fn a_guest_that_never_speaks_or_cannot_be_started_is_one_failure() {
+        let told_of_silence = told("mute", "echo 'SeaBIOS'; sleep 60");
+        assert_eq!(told_of_silence.len(), 1);
+        failed(&told_of_silence[0].1, &["before its first process spoke", "SeaBIOS"]);
+        let told_of_end = told("gone", "echo 'qemu: no such machine' >&2; exit 1");
+        failed(&told_of_end[0].1, &["ended before its first process spoke", "no such machine"]);
     }
 }

@@ -65,6 +65,14 @@ impl Emulator {
 /// The packages of other machines: by architecture and suite, as far as they could be had.
 type Apts = HashMap<(&'static str, &'static str), Result<Apt, String>>;
 
+#[cfg(test)]
+impl Emulator {
+    /// A program that plays one.
+    pub fn played_by(program: PathBuf) -> Emulator {
+        Emulator { program, root: None, multiarch: String::new(), version: Version((10, 0, 0)) }
+    }
+}
+
 /// What was asked for in this run. Each way is tried once.
 #[derive(Default)]
 pub struct Images {
