@@ -21,8 +21,11 @@ use rt0::{Errno, futex, println, sys, thread};
 use rt0_tests::files::{self, Text};
 use rt0_tests::{Ended, fork, read_file, skip, tests, wait_for, wait_until};
 
-/// Every kind of wait with a limit. Each gives whether it timed out.
-const WAITS: [(&str, fn(Duration) -> bool); 16] = [
+/// Waits so long, and gives whether it timed out.
+type Wait = fn(Duration) -> bool;
+
+/// Every kind of wait with a limit.
+const WAITS: [(&str, Wait); 16] = [
     ("sleep", |time| {
         thread::sleep(time);
         true
@@ -159,7 +162,7 @@ fn each_wait_keeps_its_deadline(disturb: impl Fn(&[u32])) {
 }
 
 /// Waits and judges; the exit status.
-fn child(wait: fn(Duration) -> bool, time: Duration) -> u32 {
+fn child(wait: Wait, time: Duration) -> u32 {
     extern "C" fn count(_: i32) {
         HANDLED.fetch_add(1, Relaxed);
     }
