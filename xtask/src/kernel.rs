@@ -66,7 +66,8 @@ impl Plan {
         if self.rows.is_empty() {
             return (guests, missing);
         }
-        let _lock = setup.lock();
+        // A kernel may take long to build; packages are unpacked under the lock of all runs.
+        let _lock = setup.lock_of("kernels.lock");
         let images = images::Images::default();
         for row in self.rows {
             let kernel = match images.kernel(setup, row.origin) {

@@ -218,7 +218,18 @@ impl Setup {
 
     /// Held while something is unpacked: two runs at once would do it into each other's folders.
     pub fn lock(&self) -> Option<File> {
-        let lock = File::create(self.folder.join("lock")).and_then(|file| file.lock().map(|()| file));
+        self.lock_of("lock")
+    }
+
+    /// The same for what takes long, and goes on beside other runs.
+    pub fn lock_of(&self, name: &str) -> Option<File> {
+        let lock = File::create(self.folder.join(name)).and_then(|file| {
+            if file.try_lock().is_err() {
+                say!("waiting for another run, which holds {}", self.folder.join(name).display());
+                file.lock()?;
+            }
+            Ok(file)
+        });
         if let Err(error) = &lock {
             say!("going on without a lock on {}: {error}", self.folder.display());
         }

@@ -97,6 +97,7 @@ impl Images {
         if let Some(version) = Stamp::contents(&folder) {
             return ready(image, &folder, &version);
         }
+        let _lock = setup.lock();
         let mut apts = self.apts.borrow_mut();
         let key = (image.architecture, image.suite);
         let apt = apts
@@ -233,6 +234,7 @@ fn answering(program: PathBuf, root: Option<PathBuf>, multiarch: &str) -> Result
 /// The folder with all emulators of the table.
 fn unpack_emulators(setup: &Setup) -> Result<PathBuf> {
     let folder = setup.folder.join("qemu-system");
+    let _lock = setup.lock();
     // The packages have emulators of many more machines, which are most of their size.
     let wanted = qemus();
     if Stamp::contents(&folder).is_some() && wanted.iter().all(|name| folder.join("usr/bin").join(name).exists()) {

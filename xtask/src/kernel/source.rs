@@ -63,15 +63,17 @@ impl Source {
         {
             return Ok((folder, version.to_string()));
         }
+        let lock = setup.lock();
         let (tree, version) = source(setup)?;
+        let tools = tools(setup)?;
+        let compiler = compiler(setup, self.cross)?;
+        drop(lock);
         let partial = folder.with_extension("partial");
         let _ = fs::remove_dir_all(&partial); // What an interrupted run left.
         let build = partial.join("build");
         fs::create_dir_all(&build).with_context(|| format!("cannot write to {}", build.display()))?;
         fs::write(partial.join("fragment"), &fragment)?;
         say!("kernel: building Linux {version} for {}, which takes minutes", self.config);
-        let tools = tools(setup)?;
-        let compiler = compiler(setup, self.cross)?;
         let make = |words: &[&str]| {
             let mut command = Command::new("make");
             command.arg("-C").arg(&tree).arg(format!("O={}", build.display())).arg(format!("ARCH={}", self.arch));
