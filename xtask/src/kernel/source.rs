@@ -74,6 +74,7 @@ impl Source {
         fs::create_dir_all(&build).with_context(|| format!("cannot write to {}", build.display()))?;
         fs::write(partial.join("fragment"), &fragment)?;
         say!("kernel: building Linux {version} for {}, which takes minutes", self.config);
+        let multiarch = setup.rust.host.replace("-unknown", "");
         let make = |words: &[&str]| {
             let mut command = Command::new("make");
             command.arg("-C").arg(&tree).arg(format!("O={}", build.display())).arg(format!("ARCH={}", self.arch));
@@ -81,6 +82,11 @@ impl Source {
             command.arg(format!("KCONFIG_ALLCONFIG={}", partial.join("fragment").display()));
             command.arg(format!("-j{}", std::thread::available_parallelism().map_or(1, usize::from))).args(words);
             tools.environment(&mut command);
+            // The unpacked compiler's assembler and linker have libraries of their own.
+            let libraries = compiler.parent().and_then(|bin| bin.parent()).map(|usr| usr.join("lib").join(&multiarch));
+            if let Some(libraries) = libraries.filter(|folder| folder.starts_with(&setup.folder)) {
+                command.env("LD_LIBRARY_PATH", libraries);
+            }
             checked_within(&mut command, LIMIT)
         };
         make(&["allnoconfig"])?;
