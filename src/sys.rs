@@ -236,6 +236,14 @@ pub(crate) fn statx_links(path: &CStr) -> Result<usize> {
     Ok(unsafe { found.assume_init() }.stx_nlink as usize)
 }
 
+/// unshare(2) of the thread group, which changes nothing: an error means that the calling thread
+/// may not be the only one of its process. `EINVAL` if there is another, or one that has ended and
+/// was not taken away yet (`check_unshare_flags` in kernel/fork.c); what a filter says.
+pub(crate) fn unshare_thread_group() -> Result<()> {
+    // SAFETY: 1. It touches no memory, and changes nothing of a process with one thread.
+    unsafe { call!(__NR_unshare, k::CLONE_THREAD as usize) }.map(drop)
+}
+
 /// dup(2). `EBADF` if `fd` is not open, `EMFILE`.
 pub fn dup(fd: RawFd) -> Result<OwnedFd> {
     // SAFETY: 1. It touches no memory.

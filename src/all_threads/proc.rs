@@ -46,6 +46,11 @@ pub(super) fn unlisted(is_listed: impl Fn(u32) -> bool, listed: usize, list: &Li
 fn look(is_listed: impl Fn(u32) -> bool, listed: usize) -> Result<(FirstOf<u32>, usize)> {
     let mut found = FirstOf::default();
     let mut leaving = 0;
+    // Alone, by rt0's list, the caller asks the kernel by a call that any other task in the process
+    // makes fail (also one of 1 or 2): 0.2 µs instead of the 3 to 5 µs of a path in /proc.
+    if listed == 1 && sys::unshare_thread_group().is_ok() {
+        return Ok((found, leaving));
+    }
     if count_tasks()? != listed {
         let emulator = emulator();
         for_each_task(|tid| {

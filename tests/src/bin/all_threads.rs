@@ -15,7 +15,7 @@ use rt0::thread::{Builder, JoinHandle, spawn};
 use rt0::{Errno, futex, println, sys, thread};
 use rt0_tests::files::{empty, own_mounts};
 use rt0_tests::seccomp::{filter_calls, need_filters};
-use rt0_tests::{in_raw_child, mappings, often, skip, slow, stress_time, tests, wait_until};
+use rt0_tests::{emulated, in_raw_child, mappings, often, skip, slow, stress_time, tests, wait_until};
 
 const KEEPCAPS: [usize; 2] = [prctl::PR_SET_KEEPCAPS as usize, prctl::PR_GET_KEEPCAPS as usize];
 
@@ -569,6 +569,28 @@ tests! {
             });
             assert!(naps < 50, "{naps}");
         });
+    }
+
+    /// By this a call on all threads sees that there is no thread but the caller.
+    fn only_a_thread_that_is_alone_in_its_process_may_unshare_it() {
+        // SAFETY: 1. It changes nothing.
+        let unshare = || unsafe { sys::syscall(k::__NR_unshare as usize, [k::CLONE_THREAD as usize, 0, 0, 0, 0, 0]) };
+        // An emulator has threads of its own.
+        if !emulated() {
+            unshare().unwrap();
+        }
+        let sleepers = Sleepers::<1>::start();
+        assert_eq!(unshare(), Err(Errno::EINVAL));
+        sleepers.end();
+        set_flag_on_all(1).unwrap();
+    }
+
+    fn where_unshare_is_refused_a_call_alone_is_made_all_the_same() {
+        if let Err(errno) = filter_calls(k::__NR_unshare, 0x5_0000 | Errno::EPERM.raw() as u32) {
+            skip_without(errno, "no seccomp filters here");
+        }
+        set_flag_on_all(1).unwrap();
+        assert_eq!(flag(), 1);
     }
 
     /// Then nobody tells which threads there are but rt0's own list.
