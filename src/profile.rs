@@ -68,6 +68,7 @@ pub fn start(hz: u32) -> Result<()> {
         return Err(Errno::EINVAL);
     }
     let _only = Drainer::new()?;
+    signal::end_inherited_blocks();
     List::with(|list| {
         if SESSION.0.period.get() != 0 {
             return Err(Errno::EBUSY);

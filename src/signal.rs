@@ -9,15 +9,45 @@
 //! own with the first [`sigaction`] or the first spawn, whichever comes first. A signal stack has room for what the
 //! processor's registers take twice, and 16 KiB; at least 32 KiB in all. What runs over meets a guard page.
 //!
+//! # What a process finds of them when it starts
+//!
+//! execve(2) keeps the mask of the thread that calls it, and which signals are ignored. What a
+//! parent left of the signals that rt0 relies on is not the program's choice, so it does not last:
+//!
+//! | signal | found blocked | found ignored |
+//! |---|---|---|
+//! | 32, 33 | unblocked at first use; a pending one is dropped | caught when first sent |
+//! | SIGSEGV, SIGBUS | unblocked at first use; a pending one is delivered | as the default: reported |
+//! | SIGPROF | unblocked at first use; it does nothing if it had no action | caught by a profile |
+//! | SIGABRT | unblocked by [`die_from`]; a fatal error ends with status 134 | the same |
+//! | all others | stays | stays |
+//!
+//! A spawned thread starts with the mask of the thread that spawned it, and 32 and 33 unblocked.
+//!
+//! First use is the first of these on the main thread: spawning a thread, [`mask`],
+//! [`report_overflows`], [`profile::start`], [`Thread::interrupt`], a call on all threads. It asks
+//! for the mask once. A mask or an action that a program sets by a raw system call before that
+//! cannot be told from a parent's. What it sets afterwards stays:
+//!
+//! - A signal that it blocks by [`mask`] stays blocked. A thread that blocks SIGSEGV ends the
+//!   process without a line when its stack overflows, for the kernel runs no handler then. A thread
+//!   that blocks SIGPROF is sampled where it unblocks it.
+//! - An action that it sets by [`sigaction`] stays, also before that: also that SIGSEGV is ignored.
+//! - A thread that blocks 32 or 33 by a raw call is not reached until it unblocks them.
+//!
+//! [`report_overflows`]: crate::thread::report_overflows
+//! [`profile::start`]: crate::profile::start
 //! [`Thread::interrupt`]: crate::thread::Thread::interrupt
 //! [`thread::spawn`]: crate::thread::spawn
 
 mod exec;
 mod info;
+mod inherited;
 mod stack;
 mod wait;
 
 use core::fmt;
+use core::sync::atomic::{AtomicU32, Ordering::Relaxed};
 
 use linux_raw_sys::general as k;
 use static_assertions::assert_eq_size;
@@ -28,6 +58,7 @@ use crate::sys;
 
 pub(crate) use exec::{ignore_again, reset_actions};
 pub use info::{Info, Sender, Siginfo};
+pub(crate) use inherited::end_inherited_blocks;
 pub use stack::{SignalStack, sigaltstack, signal_stack};
 pub(crate) use stack::{ensure_main_has_stack, set_signal_stack, stack_size};
 pub use wait::{pending, suspend, wait, wait_timeout, wait_until};
@@ -145,6 +176,10 @@ impl SigSet {
     pub const fn remove(&mut self, signal: Signal) {
         let bit = signal.raw() - 1;
         self.0.sig[(bit / WORD) as usize] &= !(1 << (bit % WORD));
+    }
+
+    fn is_empty(&self) -> bool {
+        self.0.sig.iter().all(|word| *word == 0)
     }
 
     /// Whether `signal` is in.
@@ -283,10 +318,24 @@ pub unsafe fn sigaction(signal: Signal, action: Action) -> Result<Action> {
     if let Handler::Call(_) | Handler::Info(_) = action.handler {
         ensure_main_has_stack()?;
     }
+    note_choice(signal);
     let mut old = Action::DEFAULT.to_kernel();
     // SAFETY: 1. is our caller's.
     unsafe { sys::rt_sigaction(signal.raw(), Some(&action.to_kernel()), Some(&mut old)) }?;
     Ok(Action::from_kernel(old))
+}
+
+/// The signals below 32 that the program gave an action by [`sigaction`], by their numbers' bits.
+static CHOSEN: AtomicU32 = AtomicU32::new(0);
+
+// Relaxed, here and below: a program that sets an action while another thread is the first to spawn
+// orders the two itself, or has either of them last.
+fn note_choice(signal: Signal) {
+    CHOSEN.fetch_or(1u32.checked_shl(signal.raw()).unwrap_or(0), Relaxed);
+}
+
+fn is_chosen(signal: Signal) -> bool {
+    CHOSEN.load(Relaxed) & 1u32.checked_shl(signal.raw()).unwrap_or(0) != 0
 }
 
 /// What `signal` does in this process.
@@ -297,20 +346,22 @@ pub fn action_of(signal: Signal) -> Result<Action> {
     Ok(Action::from_kernel(now))
 }
 
-/// Sets what `signal` does if that is the default so far: what [`action_of`] and [`sigaction`] do, without what they
-/// return.
+/// Sets what `signal` does, unless the program has set that: what it finds is replaced if it is the
+/// default, or that the signal is ignored where a parent left that.
 ///
 /// # Safety
 ///
 /// 1. As for [`sigaction`].
 /// 2. The main thread has its signal stack.
 #[inline]
-pub(crate) unsafe fn replace_default(signal: Signal, action: &<Cpu as Arch>::Sigaction) -> Result<()> {
+pub(crate) unsafe fn replace_found(signal: Signal, action: &<Cpu as Arch>::Sigaction) -> Result<()> {
     let mut now = *action;
     // SAFETY: 1. Nothing is installed.
     unsafe { sys::rt_sigaction(signal.raw(), None, Some(&mut now)) }?;
-    if RawAction::from_kernel(now).handler != SIG_DFL {
-        return Ok(());
+    match RawAction::from_kernel(now).handler {
+        SIG_DFL => {}
+        SIG_IGN if !is_chosen(signal) => {}
+        _ => return Ok(()),
     }
     // SAFETY: 1. is our caller's.
     unsafe { sys::rt_sigaction(signal.raw(), Some(action), None) }
@@ -332,6 +383,7 @@ pub(crate) fn set_default(signal: Signal) -> Result<()> {
 /// 1. As for [`sigaction`].
 pub(crate) unsafe fn catch_reserved(number: u32, handler: extern "C" fn(i32), restart: bool) -> Result<()> {
     ensure_main_has_stack()?;
+    end_inherited_blocks();
     let flags = if restart { k::SA_ONSTACK | k::SA_RESTART } else { k::SA_ONSTACK } as usize;
     let action = RawAction { handler: handler as usize, flags, mask: EVERYTHING }.to_kernel();
     // SAFETY: 1. is our caller's.
@@ -351,6 +403,7 @@ pub enum How {
 
 /// rt_sigprocmask(2): changes which signals are blocked on the calling thread, and returns the set before.
 pub fn mask(how: How, set: &SigSet) -> SigSet {
+    end_inherited_blocks(); // What the program blocks stays blocked.
     let how = match how {
         How::Block => k::SIG_BLOCK,
         How::Unblock => k::SIG_UNBLOCK,
@@ -366,6 +419,12 @@ pub(crate) struct Blocked(k::kernel_sigset_t);
 
 impl Blocked {
     pub(crate) const NOTHING: Blocked = Blocked(SigSet::empty().0);
+
+    /// The same without 32 and 33: a thread starts with them unblocked, whatever a program blocked
+    /// by a raw call on the thread that spawns it.
+    pub(crate) fn without_reserved(self) -> Blocked {
+        Blocked(SigSet::from_kernel(self.0).0)
+    }
 
     /// Blocks this and no more.
     pub(crate) fn restore(&self) {

@@ -278,7 +278,7 @@ fn start(&Ready { block, stack, thread_pointer, .. }: &Ready) -> Result<()> {
     loop {
         let before = signal::block_everything();
         // SAFETY: nobody else has the block until it is linked.
-        unsafe { (*block.as_ptr()).mask = before };
+        unsafe { (*block.as_ptr()).mask = before.without_reserved() };
         let passage = Passage::enter(&before);
         passage.link(block);
         let args = CloneArgs {
@@ -415,7 +415,7 @@ pub(crate) struct Block {
     name: Option<NonNull<str>>,
     /// `Some` if it has a name: so a program that names no thread has not the function either.
     tell_name: Option<fn(&Block)>,
-    /// The signals that were blocked on the thread that spawned this one.
+    /// The signals that were blocked on the thread that spawned this one; never 32 or 33.
     mask: Blocked,
     /// Base and length; null and 0 for the main thread's.
     mapping: (*mut u8, usize),

@@ -24,7 +24,7 @@ use crate::{guard, sys};
 /// Lets a stack that runs over say so before the process ends by SIGSEGV: which thread, where its stack lies, and
 /// which address it touched. The main thread gets its signal stack by this.
 ///
-/// The first [`spawn`](super::spawn) does it too; a program that may never spawn calls it in its main. It costs six
+/// The first [`spawn`](super::spawn) does it too; a program that may never spawn calls it in its main. It costs seven
 /// system calls, once. A handler of the program's own for SIGSEGV or SIGBUS stays, and one that is installed later
 /// replaces the reporter. Errors: `ENOMEM`, no memory for the signal stack; those that a filter on system calls
 /// gives.
@@ -34,11 +34,12 @@ pub fn report_overflows() -> Result<()> {
     if ASKED.load(Relaxed) {
         return Ok(());
     }
+    signal::end_inherited_blocks();
     signal::ensure_main_has_stack()?;
     let action = Action::info(report).to_kernel();
     for signal in [Signal::SIGSEGV, Signal::SIGBUS] {
         // SAFETY: 1. `report` makes system calls and reads what this thread alone writes. 2. As above.
-        unsafe { signal::replace_default(signal, &action) }?;
+        unsafe { signal::replace_found(signal, &action) }?;
     }
     ASKED.store(true, Relaxed);
     Ok(())

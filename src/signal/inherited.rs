@@ -1,0 +1,82 @@
+//! What a parent left blocked: execve(2) keeps the mask of the thread that calls it.
+//!
+//! The table in [`signal`](super) says what holds; here is how:
+//!
+//! 1. *A block that a parent left ends before rt0 relies on the signal.* Each function that relies on
+//!    one, and [`mask`](super::mask) before it does what the program asks for, comes here first.
+//! 2. *It ends for all threads.* The first to come here is the main thread, for the first spawn comes
+//!    here too, and a thread starts with the mask of the thread that spawned it.
+//! 3. *It ends once.* What the program blocks afterwards stays blocked.
+//! 4. *No signal that was pending ends the process, but SIGSEGV and SIGBUS.* A pending signal 32 or 33
+//!    is dropped, and a SIGPROF that has no action meets a handler that does nothing.
+
+use core::sync::atomic::{AtomicBool, Ordering::Relaxed};
+
+use linux_raw_sys::general as k;
+
+use super::{ALL_THREADS, EVERYTHING, INTERRUPT, SIG_DFL, SIG_IGN, SigSet, Signal};
+use crate::arch::RawAction;
+use crate::sys;
+
+/// The signals whose inherited block ends.
+const RELIED_ON: [u32; 5] = [INTERRUPT, ALL_THREADS, k::SIGSEGV, k::SIGBUS, k::SIGPROF];
+
+/// Ends the blocks that a parent left on the signals that rt0 relies on: see the properties above.
+/// One system call, once.
+#[inline]
+pub(crate) fn end_inherited_blocks() {
+    static ENDED: AtomicBool = AtomicBool::new(false);
+    // Relaxed: later threads are cloned after this. A handler that comes between the two does the same.
+    if !ENDED.load(Relaxed) {
+        ENDED.store(true, Relaxed);
+        look();
+    }
+}
+
+#[cold]
+fn look() {
+    // The two sets here are the only ones of this type that may hold 32 and 33.
+    // SAFETY: 1. No signal becomes deliverable.
+    let blocked = SigSet(unsafe { sys::rt_sigprocmask(k::SIG_BLOCK, &SigSet::empty().0) });
+    let signals = RELIED_ON.into_iter().map(|number| Signal(number as u8));
+    let inherited: SigSet = signals.filter(|signal| blocked.contains(*signal)).collect();
+    if !inherited.is_empty() {
+        unblock(&inherited);
+    }
+}
+
+#[cold]
+fn unblock(inherited: &SigSet) {
+    for number in [INTERRUPT, ALL_THREADS] {
+        if inherited.contains(Signal(number as u8)) {
+            drop_pending(number);
+        }
+    }
+    if inherited.contains(Signal::SIGPROF) {
+        let handler = nothing as extern "C" fn(i32) as usize;
+        let flags = (k::SA_RESTART | k::SA_ONSTACK) as usize;
+        exchange(k::SIGPROF, RawAction { handler, flags, mask: EVERYTHING }, |old| old.handler == SIG_DFL);
+    }
+    // SAFETY: 1. The program vouched for its handlers at any instruction; `nothing` does nothing.
+    unsafe { sys::rt_sigprocmask(k::SIG_UNBLOCK, &inherited.0) };
+}
+
+/// Drops the signals of this number that are pending, by ignoring it for a moment; sigaction(2).
+fn drop_pending(number: u32) {
+    exchange(number, RawAction { handler: SIG_IGN, flags: 0, mask: SigSet::empty().0 }, |_| false);
+}
+
+/// Sets an action, and the old one again unless that is to be replaced for good.
+fn exchange(number: u32, action: RawAction, for_good: impl FnOnce(RawAction) -> bool) {
+    let action = action.to_kernel();
+    let mut old = action;
+    // SAFETY: 1. Ignoring is no handler, and `nothing` does nothing.
+    let set = unsafe { sys::rt_sigaction(number, Some(&action), Some(&mut old)) };
+    // An emulator may lack the signal: then it has no action, and none is pending.
+    if set.is_ok() && !for_good(RawAction::from_kernel(old)) {
+        // SAFETY: 1. It was installed before.
+        let _ = unsafe { sys::rt_sigaction(number, Some(&old), None) }; // As above.
+    }
+}
+
+extern "C" fn nothing(_: i32) {}
