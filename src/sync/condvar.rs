@@ -98,7 +98,7 @@ impl Condvar {
         // SAFETY: 1. It stays until `wait` returned, and `wait` only returns WAITING when it has removed the entry.
         unsafe { self.waiters.lock().push(&waiter) };
         mutex.unlock();
-        let state = waiter.wait(&self.waiters, deadline);
+        let state = waiter.wait(deadline, |waiter| self.waiters.lock().leave(waiter));
         if state == ADOPTED {
             // Who notified us may still be busy with our mutex, which we may free later.
             drop(self.waiters.lock());

@@ -1,32 +1,66 @@
 //! Counting what there is.
+//!
+//! ```text
+//!     release ── permits += n ── no QUEUE? done : LOCKED already? leave it to the holder, done
+//!                                               : lock ── serve ── unlock
+//!     acquire ── a permit, and no QUEUE? taken : lock ── join the queue ── serve ── unlock ── sleep
+//! ```
+//!
+//! Properties, and how they are achieved:
+//!
+//! 1. *First come, first served.* While QUEUE is set a permit goes to the first of the queue only:
+//!    newcomers take none. Only the holder of the lock changes QUEUE. It sets it before a thread joins
+//!    the queue, and clears it when the queue is empty.
+//! 2. *No permit is forgotten.* A release that finds QUEUE sets RELEASED in one step with seeing whether
+//!    the lock is held. The holder unlocks in one step with seeing that RELEASED is clear, else it
+//!    serves again. So permits that came while threads wait are given out by the time the lock is free.
+//! 3. *A release waits for no thread*, nor for what it interrupted: so it may be called in a signal
+//!    handler. It takes the lock only if that is free, and all other steps are single exchanges, which
+//!    fail only if another step succeeded.
+//! 4. *No sleep for the lock misses its wake.* A thread that sleeps has set SLEEPERS in one step with
+//!    seeing the lock held. The unlock clears it and wakes one, which sets it again as it takes the
+//!    lock, for others that may sleep.
 
 use core::fmt;
 use core::panic::{RefUnwindSafe, UnwindSafe};
-use core::sync::atomic::Ordering::{Acquire, Relaxed, Release};
+use core::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed, Release};
 use core::time::Duration;
 
 use static_assertions::assert_impl_all;
 
-use super::wait_list::{self, WAITING, WaitList, Waiter};
+use super::wait_list::{self, Queue, WAITING, Waiter};
 use crate::errno::{Errno, Result};
-use crate::futex::base::{self, AtomicU32, const_fn};
+use crate::futex::base::{self, ANY, AtomicU32, const_fn};
 use crate::time::Instant;
 
 /// A number of permits: [`acquire`](Semaphore::acquire) takes one and waits while there is none,
-/// [`release`](Semaphore::release) puts some back, also such as nobody took. First come, first served: a permit goes to
-/// who has waited longest.
+/// [`release`](Semaphore::release) puts some back, also such as no thread took. First come, first
+/// served: a permit goes to the thread that has waited longest.
 pub struct Semaphore {
     /// ```text
     /// │ permits … 31 bits │ QUEUE │
     /// ```
-    /// QUEUE says that threads may wait in the list: then there are no permits, for each that comes goes to one of
-    /// them, and this is changed by who has the list's lock only.
     state: AtomicU32,
-    waiters: WaitList,
+    /// Of the queue, and LOCKED, RELEASED, SLEEPERS.
+    lock: AtomicU32,
+    queue: Queue,
 }
 
+/// Threads may wait in the queue: all permits are for them.
 const QUEUE: u32 = 1;
 const PERMIT: u32 = 2;
+
+const LOCKED: u32 = 1;
+/// Permits came while the lock was held.
+const RELEASED: u32 = 2;
+/// Threads may sleep until the lock is free.
+const SLEEPERS: u32 = 4;
+
+// SAFETY: the queue is accessed by the thread that set LOCKED only.
+unsafe impl Sync for Semaphore {}
+// A panic ends the process, so no thread sees what it left half done.
+impl UnwindSafe for Semaphore {}
+impl RefUnwindSafe for Semaphore {}
 
 assert_impl_all!(Semaphore: Send, Sync, UnwindSafe, RefUnwindSafe);
 
@@ -42,7 +76,7 @@ impl Semaphore {
         /// If that is more than [`Semaphore::MAX`].
         pub const fn new(permits: u32) -> Semaphore {
             assert!(permits <= Semaphore::MAX, "a semaphore of more than 2^31 - 1 permits");
-            Semaphore { state: AtomicU32::new(permits * PERMIT), waiters: WaitList::new() }
+            Semaphore { state: AtomicU32::new(permits * PERMIT), lock: AtomicU32::new(0), queue: Queue::new() }
         }
     }
 
@@ -54,11 +88,12 @@ impl Semaphore {
         }
     }
 
-    /// Takes a permit if there is one and nobody waits for it; whether there was.
+    /// Takes a permit if there is one and no thread waits for it; whether there was.
     #[inline]
     pub fn try_acquire(&self) -> bool {
+        let take = |state| if state & QUEUE == 0 { u32::checked_sub(state, PERMIT) } else { None };
         // Acquire pairs with the release in `release`.
-        self.state.fetch_update(Acquire, Relaxed, |state| state.checked_sub(PERMIT)).is_ok()
+        self.state.fetch_update(Acquire, Relaxed, take).is_ok()
     }
 
     /// Takes a permit; waits for at most `timeout` while there is none. Whether there was.
@@ -77,72 +112,144 @@ impl Semaphore {
         SemaphoreGuard { semaphore: self }
     }
 
-    /// Adds so many `permits`. Each goes to a thread that waits, the rest may be taken by any. What the caller did
-    /// before is seen by those.
+    /// Adds so many `permits`. Each goes to a thread that waits, the rest may be taken by any. What the
+    /// caller did before is seen by those.
     ///
-    /// Errors: `EOVERFLOW` if there would be more than [`Semaphore::MAX`]; then nothing was added.
+    /// Errors: `EOVERFLOW` if there would be more than [`Semaphore::MAX`]; then nothing was added. (A
+    /// permit that is for a thread that waits counts until that thread has been given it.)
     pub fn release(&self, permits: u32) -> Result<()> {
-        loop {
-            // Release pairs with the acquire in `try_acquire`.
-            match self.state.fetch_update(Release, Relaxed, |state| add(state, permits).filter(|_| state & QUEUE == 0))
-            {
-                Ok(_) => return Ok(()),
-                Err(_) if permits > Semaphore::MAX => return Err(Errno::EOVERFLOW),
-                Err(state) if state & QUEUE == 0 => return Err(Errno::EOVERFLOW),
-                Err(_) if self.hand_out(permits) => return Ok(()),
-                Err(_) => {} // The last to wait has left.
+        // Release pairs with the acquires in `try_acquire` and `serve`.
+        match self.state.fetch_update(Release, Relaxed, |state| add(state, permits)) {
+            Ok(before) if before & QUEUE == 0 => Ok(()),
+            Ok(_) => {
+                self.see_to_the_queue();
+                Ok(())
             }
+            Err(_) => Err(Errno::EOVERFLOW),
         }
     }
 
-    /// How many permits there are now.
+    /// How many permits there are now that any thread may take.
     pub fn available(&self) -> u32 {
-        self.state.load(Relaxed) / PERMIT
+        let state = self.state.load(Relaxed);
+        if state & QUEUE == 0 { state / PERMIT } else { 0 }
     }
 
-    /// Gives permits to those who wait, and adds the rest; false if there is no queue any more.
+    /// Gives permits to threads that wait, or leaves that to the holder of the lock (2).
     #[cold]
-    fn hand_out(&self, permits: u32) -> bool {
-        let list = self.waiters.lock();
-        if self.state.load(Relaxed) & QUEUE == 0 {
-            return false;
+    fn see_to_the_queue(&self) {
+        // Acquire pairs with the release in `unlock`. Release: the permits come before RELEASED.
+        if self.lock.fetch_or(LOCKED | RELEASED, AcqRel) & LOCKED == 0 {
+            drop(Locked { semaphore: self });
         }
-        let mut left = permits;
-        let mut last = None;
-        while left > 0 && !list.is_empty() {
-            last.into_iter().for_each(wait_list::wake);
-            last = list.notify_first();
-            left -= 1;
-        }
-        if list.is_empty() {
-            // Nobody else changes the state while there is a queue and we have the list. Release: as in `release`.
-            self.state.swap(left * PERMIT, Release);
-        }
-        drop(list);
-        // The last wake, mostly the only one, comes when nobody it wakes finds the list locked.
-        last.into_iter().for_each(wait_list::wake);
-        true
     }
 
     #[cold]
     fn wait(&self, deadline: Option<Instant>) -> bool {
-        let list = self.waiters.lock();
+        let waiter = Waiter::without_mutex();
+        let locked = self.lock();
         loop {
             let state = self.state.load(Relaxed);
+            if state & QUEUE != 0 {
+                break;
+            }
             if state >= PERMIT {
                 if self.try_acquire() {
                     return true;
                 }
-            } else if state & QUEUE != 0 || self.state.compare_exchange(state, QUEUE, Relaxed, Relaxed).is_ok() {
+            } else if self.state.compare_exchange(state, QUEUE, Relaxed, Relaxed).is_ok() {
                 break;
             }
         }
-        let waiter = Waiter::without_mutex();
-        // SAFETY: 1. It stays until `wait` returned, and `wait` only returns WAITING when it has removed the entry.
-        unsafe { list.push(&waiter) };
-        drop(list);
-        // Who gives up leaves QUEUE to the next who releases.
-        waiter.wait(&self.waiters, deadline) != WAITING
+        // SAFETY: 1. It stays until `wait` returned, which returns WAITING only when `leave` has
+        // removed the entry.
+        unsafe { self.queue.push(&waiter) };
+        drop(locked);
+        waiter.wait(deadline, |waiter| self.lock().semaphore.queue.leave(waiter)) != WAITING
+    }
+
+    /// Waits for the lock.
+    pub(super) fn lock(&self) -> Locked<'_> {
+        let mut slept = 0;
+        loop {
+            let state = self.lock.load(Relaxed);
+            if state & LOCKED == 0 {
+                // Acquire pairs with the release in `unlock`.
+                if self.lock.compare_exchange(state, LOCKED | slept, Acquire, Relaxed).is_ok() {
+                    return Locked { semaphore: self };
+                }
+                continue;
+            }
+            let marked = state | SLEEPERS;
+            if state == marked || self.lock.compare_exchange(state, marked, Relaxed, Relaxed).is_ok() {
+                base::wait(&self.lock, marked, None, ANY);
+                slept = SLEEPERS; // Others may sleep that the wake did not reach (4).
+            }
+        }
+    }
+
+    /// Gives permits to threads that wait, and the lock up. The lock is the caller's.
+    fn unlock(&self) {
+        let mut last = None;
+        loop {
+            self.serve(&mut last);
+            let free = |state: u32| (state & RELEASED == 0).then_some(0);
+            // Release: the queue is seen by the next to take the lock.
+            match self.lock.fetch_update(Release, Relaxed, free) {
+                Ok(before) => {
+                    if before & SLEEPERS != 0 {
+                        base::wake(&raw const self.lock, 1, ANY);
+                    }
+                    break;
+                }
+                // Acquire pairs with the release in `see_to_the_queue`: the permits are seen.
+                Err(_) => _ = self.lock.fetch_and(!RELEASED, Acquire),
+            }
+        }
+        // The last wake, mostly the only one, comes when the thread that it wakes finds the lock free.
+        last.into_iter().for_each(wait_list::wake);
+    }
+
+    /// Gives the permits there are to the first of the queue, as long as there is one, and clears QUEUE
+    /// if there is none. The `last` that was given one has yet to be woken. The lock is the caller's.
+    fn serve(&self, last: &mut Option<*const AtomicU32>) {
+        loop {
+            let state = self.state.load(Relaxed);
+            let is_empty = self.queue.is_empty();
+            let served = match (state & QUEUE != 0, is_empty) {
+                (true, true) => state - QUEUE,
+                (true, false) if state >= PERMIT => state - PERMIT,
+                _ => return,
+            };
+            // Acquire pairs with the release in `release`, and `settle` hands it on.
+            if self.state.compare_exchange(state, served, Acquire, Relaxed).is_err() {
+                continue;
+            }
+            if is_empty {
+                return;
+            }
+            last.take().into_iter().for_each(wait_list::wake);
+            *last = self.queue.notify_first();
+        }
+    }
+}
+
+#[cfg(all(loom, test))]
+impl Semaphore {
+    /// Whether no thread waits, for models.
+    pub(super) fn is_queue_empty(&self) -> bool {
+        self.lock().semaphore.queue.is_empty()
+    }
+}
+
+/// A semaphore whose queue is locked.
+pub(super) struct Locked<'a> {
+    semaphore: &'a Semaphore,
+}
+
+impl Drop for Locked<'_> {
+    fn drop(&mut self) {
+        self.semaphore.unlock();
     }
 }
 

@@ -1,6 +1,7 @@
 //! A queue of sleeping threads, first come, first served: each has its entry on its own stack.
 
 use core::cell::Cell;
+use core::ops::Deref;
 use core::panic::{RefUnwindSafe, UnwindSafe};
 use core::ptr::{null, null_mut};
 use core::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed};
@@ -9,19 +10,25 @@ use super::raw_mutex::{FRESH, RawMutex};
 use crate::futex::base::{self, ANY, AtomicPtr, AtomicU32, const_fn};
 use crate::time::Instant;
 
-pub(super) struct WaitList {
-    lock: RawMutex,
+/// The entries of the threads that wait. Its owner has a lock for it.
+pub(super) struct Queue {
     /// Changed under the lock only, read also without.
     first: AtomicPtr<Waiter>,
     last: Cell<*mut Waiter>,
 }
 
-// SAFETY: `last` and the entries' links are touched under the lock only; an entry stays in its place while it is
-// linked.
-unsafe impl Send for WaitList {}
-// SAFETY: as above.
+/// A queue with a mutex for its lock.
+pub(super) struct WaitList {
+    lock: RawMutex,
+    queue: Queue,
+}
+
+// SAFETY: `last` and the entries' links are accessed under the owner's lock only; an entry stays in
+// its place while it is linked.
+unsafe impl Send for Queue {}
+// SAFETY: the queue is accessed under the mutex only, but for `first`, which is an atomic.
 unsafe impl Sync for WaitList {}
-// A panic ends the process, so nobody sees what it left half done.
+// A panic ends the process, so no thread sees what it left half done.
 impl UnwindSafe for WaitList {}
 impl RefUnwindSafe for WaitList {}
 
@@ -46,14 +53,14 @@ pub(super) const ADOPTED: u32 = 2;
 impl WaitList {
     const_fn! {
         pub(super) const fn new() -> WaitList {
-            WaitList { lock: RawMutex::new(), first: AtomicPtr::new(null_mut()), last: Cell::new(null_mut()) }
+            WaitList { lock: RawMutex::new(), queue: Queue::new() }
         }
     }
 
-    /// Whether nobody waits; exact only for what the caller is ordered after.
+    /// Whether no thread waits; exact only for what the caller is ordered after.
     #[inline]
     pub(super) fn is_empty(&self) -> bool {
-        self.first.load(Relaxed).is_null()
+        self.queue.is_empty()
     }
 
     pub(super) fn lock(&self) -> Locked<'_> {
@@ -67,7 +74,33 @@ pub(super) struct Locked<'a> {
     list: &'a WaitList,
 }
 
-impl Locked<'_> {
+impl Deref for Locked<'_> {
+    type Target = Queue;
+
+    fn deref(&self) -> &Queue {
+        &self.list.queue
+    }
+}
+
+impl Drop for Locked<'_> {
+    fn drop(&mut self) {
+        self.list.lock.unlock();
+    }
+}
+
+/// All but [`is_empty`](Queue::is_empty) is for the thread that holds the owner's lock.
+impl Queue {
+    const_fn! {
+        pub(super) const fn new() -> Queue {
+            Queue { first: AtomicPtr::new(null_mut()), last: Cell::new(null_mut()) }
+        }
+    }
+
+    #[inline]
+    pub(super) fn is_empty(&self) -> bool {
+        self.first.load(Relaxed).is_null()
+    }
+
     /// Adds an entry at the end.
     ///
     /// # Safety
@@ -75,39 +108,44 @@ impl Locked<'_> {
     /// 1. The entry stays in its place until it is no longer [`WAITING`] or was removed.
     pub(super) unsafe fn push(&self, waiter: &Waiter) {
         let entry = (&raw const *waiter).cast_mut();
-        let last = self.list.last.replace(entry);
+        let last = self.last.replace(entry);
         waiter.previous.set(last);
         // SAFETY: linked entries are there (1. of whoever pushed them).
         match unsafe { last.as_ref() } {
             Some(last) => last.next.set(entry),
-            None => self.list.first.store(entry, Relaxed),
+            None => self.first.store(entry, Relaxed),
         }
     }
 
+    /// Takes out the entry of a thread that waits no longer, unless its turn has come; whether it did.
+    pub(super) fn leave(&self, waiter: &Waiter) -> bool {
+        let waits = waiter.state.load(Relaxed) == WAITING;
+        if waits {
+            self.remove(waiter);
+        }
+        waits
+    }
+
     /// Takes out an entry that is linked.
-    pub(super) fn remove(&self, waiter: &Waiter) {
+    fn remove(&self, waiter: &Waiter) {
         let (previous, next) = (waiter.previous.get(), waiter.next.get());
         // SAFETY: linked entries are there.
         match unsafe { previous.as_ref() } {
             Some(previous) => previous.next.set(next),
-            None => self.list.first.store(next, Relaxed),
+            None => self.first.store(next, Relaxed),
         }
         // SAFETY: as above.
         match unsafe { next.as_ref() } {
             Some(next) => next.previous.set(previous),
-            None => self.list.last.set(previous),
+            None => self.last.set(previous),
         }
-    }
-
-    pub(super) fn is_empty(&self) -> bool {
-        self.list.is_empty()
     }
 
     /// Lets the first go on. What it returns must be woken, best after the list is unlocked; it may be gone by then.
     /// Nothing if nobody waits, or if the first will be woken by its mutex.
     pub(super) fn notify_first(&self) -> Option<*const AtomicU32> {
         // SAFETY: linked entries are there.
-        let first = unsafe { self.list.first.load(Relaxed).as_ref() }?;
+        let first = unsafe { self.first.load(Relaxed).as_ref() }?;
         self.remove(first);
         // SAFETY: its thread borrows the mutex until the wait is over, which for an adopted one takes the list's lock.
         let adopted = unsafe { first.mutex.as_ref() }
@@ -130,12 +168,6 @@ impl Locked<'_> {
     }
 }
 
-impl Drop for Locked<'_> {
-    fn drop(&mut self) {
-        self.list.lock.unlock();
-    }
-}
-
 impl Waiter {
     pub(super) fn new(mutex: *const RawMutex) -> Waiter {
         Waiter { state: AtomicU32::new(WAITING), next: Cell::new(null_mut()), previous: Cell::new(null_mut()), mutex }
@@ -146,24 +178,17 @@ impl Waiter {
         Waiter::new(null())
     }
 
-    /// Sleeps until its turn has come; the state then, which is [`WAITING`] if the deadline passed before that.
-    pub(super) fn wait(&self, list: &WaitList, deadline: Option<Instant>) -> u32 {
+    /// Sleeps until its turn has come; the state then, which is [`WAITING`] if the deadline passed
+    /// before that. Then `leave` calls [`Queue::leave`] under the lock, and says what that says.
+    pub(super) fn wait(&self, deadline: Option<Instant>, leave: impl Fn(&Waiter) -> bool) -> u32 {
         let mut late = false;
         loop {
             // Acquire pairs with the exchange in `settle`.
             let state = self.state.load(Acquire);
-            if state != WAITING {
+            if state != WAITING || (late && leave(self)) {
                 return state;
             }
-            if late {
-                let list = list.lock();
-                if self.state.load(Relaxed) == WAITING {
-                    list.remove(self);
-                    return WAITING;
-                }
-            } else {
-                late = base::wait(&self.state, WAITING, deadline, FRESH);
-            }
+            late = late || base::wait(&self.state, WAITING, deadline, FRESH);
         }
     }
 }
