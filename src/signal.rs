@@ -242,7 +242,60 @@ impl fmt::Debug for InfoHandler {
     }
 }
 
+/// Flags of an [`Action`], as sigaction(2) names them. The others of its flags are the fields `restart`
+/// (`SA_RESTART`) and `handler` (`SA_SIGINFO`). Flags that the kernel gave back and that have no name
+/// here are kept.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct Flags(u32);
+
+impl Flags {
+    /// The handler runs on the thread's signal stack. Without it a handler runs on the stack that it
+    /// interrupts, where a stack that ran over has no room for it.
+    pub const SA_ONSTACK: Flags = Flags(k::SA_ONSTACK);
+    /// The signal itself is not blocked while its handler runs, unless it is in the action's mask.
+    pub const SA_NODEFER: Flags = Flags(k::SA_NODEFER);
+    /// The action is the default again as the handler is entered.
+    pub const SA_RESETHAND: Flags = Flags(k::SA_RESETHAND);
+    /// For SIGCHLD: no signal when a child stops or goes on.
+    pub const SA_NOCLDSTOP: Flags = Flags(k::SA_NOCLDSTOP);
+    /// For SIGCHLD: children leave no zombies when they end.
+    pub const SA_NOCLDWAIT: Flags = Flags(k::SA_NOCLDWAIT);
+
+    /// None. Mostly `SA_ONSTACK` is wanted.
+    pub const fn empty() -> Flags {
+        Flags(0)
+    }
+
+    /// These and the `others`.
+    #[must_use]
+    pub const fn union(self, others: Flags) -> Flags {
+        Flags(self.0 | others.0)
+    }
+
+    /// Whether all of the `others` are among these.
+    pub const fn contains(self, others: Flags) -> bool {
+        self.0 & others.0 == others.0
+    }
+}
+
+impl core::ops::BitOr for Flags {
+    type Output = Flags;
+
+    fn bitor(self, others: Flags) -> Flags {
+        self.union(others)
+    }
+}
+
+impl fmt::Debug for Flags {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:#x}", self.0)
+    }
+}
+
 /// What a signal does, and how: sigaction(2).
+///
+/// The action that [`sigaction`] or [`action_of`] returned is the same again when it is set, with what
+/// the kernel knows of it (but not signals 32 and 33 in a mask that a raw call set).
 #[derive(Clone, Copy, Debug)]
 pub struct Action {
     /// What it does.
@@ -252,15 +305,19 @@ pub struct Action {
     /// Whether calls that the handler interrupts go on where they can (`SA_RESTART`; signal(7) lists those that never
     /// do).
     pub restart: bool,
+    /// The other flags.
+    pub flags: Flags,
 }
 
 impl Action {
     /// What signal(7) lists as the signal's default.
-    pub const DEFAULT: Action = Action { handler: Handler::Default, mask: SigSet::empty(), restart: false };
+    pub const DEFAULT: Action =
+        Action { handler: Handler::Default, mask: SigSet::empty(), restart: false, flags: Flags::SA_ONSTACK };
 
-    /// The action that calls `handler` with every other signal blocked, and lets interrupted calls go on.
+    /// The action that calls `handler` on the signal stack, with every other signal blocked, and lets
+    /// interrupted calls go on.
     pub const fn call(handler: extern "C" fn(signal: i32)) -> Action {
-        Action { handler: Handler::Call(handler), mask: SigSet::full(), restart: true }
+        Action { handler: Handler::Call(handler), mask: SigSet::full(), restart: true, flags: Flags::SA_ONSTACK }
     }
 
     /// As [`Action::call`], for a function that wants to know more than the number: where the signal comes from, which
@@ -271,7 +328,12 @@ impl Action {
     /// ```
     pub const fn info<F: Fn(&Info) + Copy + 'static>(handler: F) -> Action {
         let _ = handler;
-        Action { handler: Handler::Info(InfoHandler::of::<F>()), mask: SigSet::full(), restart: true }
+        Action {
+            handler: Handler::Info(InfoHandler::of::<F>()),
+            mask: SigSet::full(),
+            restart: true,
+            flags: Flags::SA_ONSTACK,
+        }
     }
 
     #[inline(always)] // Of a constant nothing is left.
@@ -283,7 +345,8 @@ impl Action {
             Handler::Info(f) => (f.0 as usize, k::SA_SIGINFO),
         };
         let restart = if self.restart { k::SA_RESTART } else { 0 };
-        RawAction { handler, flags: (siginfo | restart | k::SA_ONSTACK) as usize, mask: self.mask.0 }.to_kernel()
+        RawAction { handler, flags: self.flags.0 as usize | (siginfo | restart) as usize, mask: self.mask.0 }
+            .to_kernel()
     }
 
     fn from_kernel(kernel: <Cpu as Arch>::Sigaction) -> Action {
@@ -300,7 +363,9 @@ impl Action {
             // SAFETY: as above.
             f => Handler::Call(unsafe { core::mem::transmute::<usize, extern "C" fn(i32)>(f) }),
         };
-        Action { handler, mask: SigSet::from_kernel(raw.mask), restart: raw.flags & k::SA_RESTART as usize != 0 }
+        let restart = raw.flags & k::SA_RESTART as usize != 0;
+        let flags = Flags(raw.flags as u32 & !(k::SA_RESTART | k::SA_SIGINFO));
+        Action { handler, mask: SigSet::from_kernel(raw.mask), restart, flags }
     }
 }
 
@@ -469,6 +534,12 @@ pub fn raise(signal: Signal) -> Result<()> {
     sent
 }
 
+/// Sends `signal` to the calling thread, also in its handler: it is delivered before this returns.
+pub(crate) fn unblock_and_raise(signal: Signal) {
+    mask(How::Unblock, &SigSet::from_iter([signal]));
+    let _ = raise(signal); // Refused by a filter: then it is not sent.
+}
+
 /// Ends the process by `signal`, as if nobody had caught it: whoever waits for the process sees that it died of it,
 /// with a core if that is the signal's default.
 ///
@@ -477,8 +548,7 @@ pub fn raise(signal: Signal) -> Result<()> {
 pub fn die_from(signal: Signal) -> ! {
     // SAFETY: 1. The default is no handler. Refused for SIGKILL and SIGSTOP, which have no other.
     let _ = unsafe { sys::rt_sigaction(signal.raw(), Some(&Action::DEFAULT.to_kernel()), None) };
-    mask(How::Unblock, &SigSet::from_iter([signal]));
-    let _ = raise(signal);
+    unblock_and_raise(signal);
     for _ in 0..3 {
         sys::sched_yield(); // Where another thread was chosen to die.
     }
@@ -527,5 +597,20 @@ mod tests {
         let (Handler::Info(one), Handler::Info(two)) = (action.handler, back.handler) else { panic!("{back:?}") };
         assert_eq!(one.0 as usize, two.0 as usize);
         assert!(!back.restart);
+    }
+
+    #[test]
+    fn an_action_that_comes_back_has_all_its_flags() {
+        extern "C" fn handler(_: i32) {}
+        let names =
+            [Flags::SA_ONSTACK, Flags::SA_NODEFER, Flags::SA_RESETHAND, Flags::SA_NOCLDSTOP, Flags::SA_NOCLDWAIT];
+        for bits in 0..1u32 << names.len() {
+            let chosen = names.iter().enumerate().filter(|(bit, _)| bits >> bit & 1 != 0);
+            let flags = chosen.fold(Flags::empty(), |flags, (_, flag)| flags | *flag);
+            for restart in [true, false] {
+                let back = Action::from_kernel(Action { flags, restart, ..Action::call(handler) }.to_kernel());
+                assert_eq!((back.flags, back.restart), (flags, restart));
+            }
+        }
     }
 }

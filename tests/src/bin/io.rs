@@ -6,7 +6,7 @@ use core::fmt;
 
 use linux_raw_sys::general as k;
 use rt0::io::{stderr, stdin, stdout};
-use rt0::signal::{Action, Handler, SigSet, Signal};
+use rt0::signal::{Action, Handler, Signal};
 use rt0::{Errno, eprintln, print, println, signal, sys};
 use rt0_tests::tests;
 
@@ -179,7 +179,7 @@ fn replace(fd: i32, by: i32) {
 }
 
 fn ignore(signal: Signal) {
-    let action = Action { handler: Handler::Ignore, mask: SigSet::empty(), restart: false };
+    let action = Action { handler: Handler::Ignore, ..Action::DEFAULT };
     // SAFETY: 1. No handler.
     unsafe { signal::sigaction(signal, action) }.unwrap();
 }

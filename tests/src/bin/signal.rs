@@ -7,7 +7,7 @@ use core::sync::atomic::{AtomicBool, AtomicI32, AtomicU8, AtomicU32, AtomicUsize
 
 use linux_raw_sys::general as k;
 use rt0::signal::{
-    Action, Handler, How, Info, SigSet, Signal, SignalStack, mask, raise, sigaction, sigaltstack, signal_stack,
+    Action, Flags, Handler, How, Info, SigSet, Signal, SignalStack, mask, raise, sigaction, sigaltstack, signal_stack,
 };
 use rt0::{Errno, signal, sys, thread};
 use rt0_tests::seccomp::filter_calls;
@@ -91,7 +91,7 @@ tests! {
         let mask: SigSet = [Signal::SIGTERM, Signal::SIGUSR2].into_iter().collect();
         let old = install(Signal::SIGUSR1, Action { mask, restart: false, ..Action::call(note) });
         assert!(matches!(old.handler, Handler::Default), "{old:?}");
-        let old = install(Signal::SIGUSR1, Action { handler: Handler::Ignore, mask, restart: true });
+        let old = install(Signal::SIGUSR1, Action { handler: Handler::Ignore, mask, restart: true, flags: Flags::SA_ONSTACK });
         let Handler::Call(handler) = old.handler else { panic!("{old:?}") };
         assert_eq!(handler as usize, note as extern "C" fn(i32) as usize);
         assert!(old.mask.contains(Signal::SIGTERM) && old.mask.contains(Signal::SIGUSR2));
@@ -99,6 +99,42 @@ tests! {
         raise(Signal::SIGUSR1).unwrap();
         let old = install(Signal::SIGUSR1, Action::call(note));
         assert!(matches!(old.handler, Handler::Ignore) && old.restart, "{old:?}");
+    }
+
+    fn an_action_that_is_set_again_is_what_it_was() {
+        let flags = Flags::SA_NODEFER | Flags::SA_RESETHAND | Flags::SA_NOCLDSTOP | Flags::SA_NOCLDWAIT;
+        let mask: SigSet = [Signal::SIGTERM].into_iter().collect();
+        for flags in [flags, Flags::empty(), Flags::SA_NODEFER, Flags::SA_ONSTACK | Flags::SA_RESETHAND] {
+            for restart in [true, false] {
+                install(Signal::SIGCHLD, Action { flags, restart, mask, ..Action::call(note) });
+                let old = install(Signal::SIGCHLD, Action::DEFAULT);
+                install(Signal::SIGCHLD, old);
+                let again = signal::action_of(Signal::SIGCHLD).unwrap();
+                assert_eq!((again.flags, again.restart), (flags, restart));
+                assert!(matches!(again.handler, Handler::Call(_)) && again.mask.contains(Signal::SIGTERM));
+            }
+        }
+    }
+
+    fn a_handler_that_is_reset_runs_once() {
+        install(Signal::SIGURG, Action { flags: Flags::SA_RESETHAND, ..Action::call(note) });
+        raise(Signal::SIGURG).unwrap();
+        raise(Signal::SIGURG).unwrap(); // By default it does nothing.
+        assert_eq!(COUNT.load(Relaxed), 1);
+        assert!(matches!(signal::action_of(Signal::SIGURG).unwrap().handler, Handler::Default));
+    }
+
+    fn a_signal_that_is_not_deferred_interrupts_its_own_handler() {
+        extern "C" fn nest(_: i32) {
+            if COUNT.fetch_add(1, Relaxed) == 0 {
+                raise(Signal::SIGUSR1).unwrap();
+                TID.store(COUNT.load(Relaxed) as u32, Relaxed);
+            }
+        }
+        let action = Action { mask: SigSet::empty(), flags: Flags::SA_NODEFER, ..Action::call(nest) };
+        install(Signal::SIGUSR1, action);
+        raise(Signal::SIGUSR1).unwrap();
+        assert_eq!(TID.load(Relaxed), 2, "the second came while the first ran");
     }
 
     fn a_blocked_signal_waits_until_it_is_let_through() {
