@@ -7,6 +7,17 @@
 //!
 //! So a debugger and a core show the instruction that overflowed, as if nothing had been in between. A fault that is
 //! no overflow takes the same way without the line.
+//!
+//! What is called an overflow:
+//!
+//! 1. *The instruction accessed data.* A jump to where no code is faults at its own address.
+//! 2. *It touched the guard of its thread's stack*; for main, what the kernel did not let its stack
+//!    grow to. A page that is mapped there and protected is the program's own.
+//! 3. *The address is in a frame*: at most two pages below the stack pointer, or 1 MiB above it.
+//!
+//! A signal that was sent does not come again by itself, so the reporter sends it once more, to the
+//! default action. If that does not end the process (the first one of a PID namespace does not die of
+//! what is sent to it), the reporter is installed again.
 
 use core::ops::Range;
 use core::sync::atomic::{AtomicBool, Ordering::Relaxed};
@@ -49,40 +60,68 @@ pub fn report_overflows() -> Result<()> {
 fn report(info: &Info) {
     // SAFETY: a running thread's block stays.
     let block = unsafe { this_block().as_ref() };
-    if let Some(address) = info.address().map(|address| address.addr())
-        && let Some(stack) = overflowed(block, address, info.sp())
-    {
-        let numbers = [sys::gettid() as usize, address, stack.start, stack.end, stack.len() >> 10];
-        let mut numbers = numbers.iter();
-        let mut line = Line::new(2);
-        for &byte in b"\nthread '@' (tid #) has overflowed its stack: it touched 0x$, below 0x$..0x$ (# KiB)\n" {
-            match byte {
-                b'@' => line.text(block.name_for_messages()),
-                b'#' | b'$' => line.number(*numbers.next().unwrap_or(&0), byte == b'$'),
-                _ => line.bytes(&[byte]),
-            };
-        }
-        line.flush(); // An error: there is nobody left to tell.
+    if let Some((address, stack)) = overflowed(block, info) {
+        say(block, address, stack, auxv::of_process().secure());
     }
     let Some(signal) = Signal::from_raw(info.number() as u32) else { return };
     let _ = signal::set_default(signal);
-    // What a program sent, and what the kernel says of memory that nobody touched, does not come again by itself. It
-    // is blocked until this returns.
+    // What a program sent, and what the kernel says of memory that no thread touched, does not come again by itself.
     if info.code() <= 0 || (signal, info.code()) == (Signal::SIGBUS, k::BUS_MCEERR_AO as i32) {
-        let _ = signal::raise(signal);
+        signal::unblock_and_raise(signal);
+        // SAFETY: 1. As in `report_overflows`. 2. This runs on a signal stack, or a filter forbids those.
+        let _ = unsafe { signal::replace_found(signal, &Action::info(report).to_kernel()) };
     }
 }
 
-/// The calling thread's stack, if a fault at `address` with the stack pointer at `sp` means that it ran over.
-fn overflowed(block: &Block, address: usize, sp: usize) -> Option<Range<usize>> {
+/// Writes the line. A process that is to be careful, for it has more rights than its caller, does not tell addresses.
+fn say(block: &Block, address: usize, stack: Range<usize>, secure: bool) {
+    let numbers = [sys::gettid() as usize, address, stack.start, stack.end, stack.len() >> 10];
+    let mut numbers = numbers.iter();
+    let mut line = Line::new(2);
+    let text: &[u8] = match secure {
+        true => b"\nthread '@' (tid #) has overflowed its stack\n",
+        false => b"\nthread '@' (tid #) has overflowed its stack: it touched 0x$, below 0x$..0x$ (# KiB)\n",
+    };
+    for &byte in text {
+        match byte {
+            b'@' => line.text(block.name_for_messages()),
+            b'#' | b'$' => line.number(*numbers.next().unwrap_or(&0), byte == b'$'),
+            _ => line.bytes(&[byte]),
+        };
+    }
+    line.flush(); // An error: there is no one left to tell.
+}
+
+/// The address that was touched, and the calling thread's stack, if the fault means that it ran over.
+fn overflowed(block: &Block, info: &Info) -> Option<(usize, Range<usize>)> {
+    let address = info.address()?.addr();
+    let page = page_size();
+    if is_jump(address, info.pc(), page) || !is_in_frame(address, info.sp(), page) {
+        return None;
+    }
     let stack = &block.stack;
     if !stack.is_empty() {
         let guard = stack.start - guard::size()..stack.start;
-        return guard.contains(&address).then(|| stack.clone());
+        return guard.contains(&address).then(|| (address, stack.clone()));
     }
     let limit = sys::getrlimit(k::RLIMIT_STACK).unwrap_or(None);
     let stack = main_stack(main_stack_end()?, limit, address);
-    ran_over_main(&stack, address, sp, page_size()).then_some(stack)
+    let is_protected = info.number() == k::SIGSEGV as i32 && info.code() == k::SEGV_ACCERR as i32;
+    ran_over_main(&stack, address, info.sp(), is_protected).then_some((address, stack))
+}
+
+/// Whether the instruction at `pc` faulted as it was fetched: on its own page. (s390x says which page was touched,
+/// and no more.)
+fn is_jump(address: usize, pc: usize, page: usize) -> bool {
+    address & !(page - 1) == pc & !(page - 1)
+}
+
+/// Whether an address is near enough to the stack pointer to be in a frame, or just being pushed.
+fn is_in_frame(address: usize, sp: usize, page: usize) -> bool {
+    /// Frames of this size are believed to be frames.
+    const LARGEST_FRAME: usize = 1 << 20;
+    // Two pages: the page's start is all that s390x says.
+    (sp.saturating_sub(2 * page)..sp.saturating_add(LARGEST_FRAME)).contains(&address)
 }
 
 /// The address right above the main thread's stack: the end of the page that holds the last thing on it, the path of
@@ -104,20 +143,20 @@ fn main_stack(end: usize, limit: Option<u64>, address: usize) -> Range<usize> {
     start..end
 }
 
-/// Whether the main thread's stack was refused to grow to `address`.
+/// Whether the main thread's stack was refused to grow to `address`, which is in a frame.
 ///
 /// There is no guard page to tell by: the kernel, which grows this stack, refuses beyond the limit, and also before
 /// it, where another mapping is too close. But all that lies between the stack pointer and the stack's end is mapped,
 /// so what faults there is where the stack pointer has gone already, and the stack has not.
-fn ran_over_main(stack: &Range<usize>, address: usize, sp: usize, page: usize) -> bool {
-    /// Frames of this size are believed to be frames.
-    const LARGEST_FRAME: usize = 1 << 20;
+///
+/// What `is_protected` is mapped: within the limit it is a page of the program's own. Below the limit an emulator has a
+/// protected page.
+fn ran_over_main(stack: &Range<usize>, address: usize, sp: usize, is_protected: bool) -> bool {
     /// Nothing else lies so close below: the kernel leaves 128 MiB at least. An emulator's stack reaches beyond a
     /// small limit.
     const STILL_THIS_STACK: usize = 16 << 20;
     let on_this_stack = stack.start.saturating_sub(STILL_THIS_STACK)..stack.end;
-    let frame = sp.saturating_sub(page)..sp.saturating_add(LARGEST_FRAME).min(stack.end);
-    on_this_stack.contains(&sp) && frame.contains(&address)
+    on_this_stack.contains(&sp) && address < stack.end && !(is_protected && address >= stack.start)
 }
 
 #[cfg(test)]
@@ -128,7 +167,7 @@ mod tests {
     const END: usize = 0x7fff_f000;
 
     fn ran_over(limit: Option<u64>, address: usize, sp: usize) -> bool {
-        ran_over_main(&main_stack(END, limit, address), address, sp, PAGE)
+        is_in_frame(address, sp, PAGE) && ran_over_main(&main_stack(END, limit, address), address, sp, false)
     }
 
     #[test]
@@ -142,10 +181,31 @@ mod tests {
     #[test]
     fn other_faults_are_none() {
         let low = END - (8 << 20);
-        for (address, sp) in
-            [(0, low), (8, END - 100), (END + 8, END - 100), (0x1000_0000, 0x1000_0000), (low - PAGE, END - 100)]
-        {
+        for (address, sp) in [
+            (0, low),
+            (8, END - 100),
+            (END + 8, END - 100),
+            (0x1000_0000, 0x1000_0000),
+            (low - PAGE, END - 100),
+            (low, low + 3 * PAGE),
+        ] {
             assert!(!ran_over(Some(8 << 20), address, sp), "{address:#x} {sp:#x}");
+        }
+    }
+
+    #[test]
+    fn a_jump_is_none() {
+        assert!(is_jump(0x1000, 0x1000, PAGE) && is_jump(0x1000, 0x1ffc, PAGE));
+        assert!(!is_jump(0x1000, 0x2000, PAGE) && !is_jump(0x1fff, 0x2000, PAGE));
+    }
+
+    #[test]
+    fn a_protected_page_is_the_programs_own_within_the_limit_and_an_emulators_below() {
+        let low = END - (8 << 20);
+        let stack = main_stack(END, Some(8 << 20), low);
+        for (address, is_overflow) in [(low + PAGE, false), (low, false), (low - 8, true)] {
+            assert_eq!(ran_over_main(&stack, address, address, true), is_overflow);
+            assert!(ran_over_main(&stack, address, address, false));
         }
     }
 

@@ -7,15 +7,15 @@ use core::mem::MaybeUninit;
 use core::ptr;
 use core::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
 
-use linux_raw_sys::general as k;
+use linux_raw_sys::{auxvec, general as k};
 use rt0::mapping::Mapping;
 use rt0::signal::{
     Action, Handler, How, Info, SigSet, Signal, SignalStack, action_of, mask, raise, sigaction, sigaltstack,
     signal_stack,
 };
 use rt0::thread::{Builder, report_overflows, spawn};
-use rt0::{sys, thread};
-use rt0_tests::{Ended, stderr_of, tests};
+use rt0::{Env, sys, thread};
+use rt0_tests::{Ended, emulated, skip, stderr_of, tests};
 
 #[allow(unconditional_recursion)]
 fn forever(n: usize) -> usize {
@@ -59,6 +59,25 @@ fn says(child: impl FnOnce(), start: &str) {
     let mut number = || usize::from_str_radix(numbers.next().expect("three numbers"), 16).expect("a number");
     let (address, low, high) = (number(), number(), number());
     assert!(address < low + (64 << 10) && low < high, "{line}");
+}
+
+/// Sets `AT_SECURE` in what the kernel left on the main thread's stack: what a set-uid program finds there.
+fn make_secure(env: Env) {
+    let [secure, page_size, path] = [auxvec::AT_SECURE, auxvec::AT_PAGESZ, auxvec::AT_EXECFN].map(|key| key as usize);
+    let vector = env.auxv();
+    let (page, end) = (vector.get(page_size).expect("its page size"), vector.get(path).expect("its path"));
+    let word = |at: usize| ptr::with_exposed_provenance_mut::<usize>(at);
+    // SAFETY: the stack from here to the path.
+    let read = |at: usize| unsafe { word(at).read_volatile() };
+    let step = size_of::<usize>();
+    let start = (&raw const vector).expose_provenance().next_multiple_of(step);
+    let entry = (start..end - step).step_by(step).find(|at| read(*at) == page_size && read(at + step) == page);
+    let entry = entry.expect("the vector");
+    let entries = (1..64).flat_map(|n| [entry - 2 * step * n, entry + 2 * step * n]);
+    let at = entries.into_iter().find(|at| read(*at) == secure && read(at + step) == 0).expect("the entry");
+    // SAFETY: within the vector, which is this process's; nobody reads it meanwhile.
+    unsafe { word(at + step).write_volatile(1) };
+    assert!(env.auxv().secure());
 }
 
 tests! {
@@ -139,6 +158,83 @@ tests! {
             let seen = stderr_of(|| spawn(move || fault_at(address)).unwrap().join(), &mut buf);
             assert!(expected(seen), "{address:#x}, on a thread");
         }
+    }
+
+    /// The stack is no code (where an old machine's kernel runs it, another signal comes).
+    fn a_jump_into_the_stack_is_no_overflow() {
+        #[inline(never)]
+        fn jump() {
+            // As code, nothing that runs; as a function's descriptor, one of that code.
+            let mut here = [0usize; 16];
+            let at = black_box(&raw mut here).expose_provenance();
+            here = black_box([at; 16]);
+            // SAFETY: none; the tests want the fault.
+            unsafe { core::mem::transmute::<usize, extern "C" fn()>(black_box(&here).as_ptr().addr())() };
+        }
+        let mut buf = [0; 512];
+        let (text, ended) = stderr_of(|| {
+            report_overflows().unwrap();
+            jump();
+        }, &mut buf);
+        assert!(!text.contains("overflowed") && matches!(ended, Ended::Signal(_)), "{text} {ended:?}");
+        let (text, ended) = stderr_of(|| spawn(jump).unwrap().join(), &mut buf);
+        assert!(!text.contains("overflowed") && matches!(ended, Ended::Signal(_)), "{text} {ended:?}");
+    }
+
+    fn a_protected_page_of_the_programs_own_is_no_overflow() {
+        #[inline(never)]
+        fn touch() {
+            const PAGE: usize = 64 << 10;
+            let mut pages = [0u8; 3 * PAGE];
+            let page = black_box(&raw mut pages).expose_provenance().next_multiple_of(PAGE);
+            // SAFETY: 1. Nothing but the array lies there.
+            unsafe { sys::syscall(k::__NR_mprotect as usize, [page, PAGE, k::PROT_NONE as usize, 0, 0, 0]) }.unwrap();
+            fault_at(page + 8);
+            black_box(&pages);
+        }
+        let mut buf = [0; 512];
+        let (text, ended) = stderr_of(|| {
+            report_overflows().unwrap();
+            touch();
+        }, &mut buf);
+        assert_eq!((text, ended), ("", Ended::Signal(k::SIGSEGV)));
+        let (text, ended) = stderr_of(|| spawn(touch).unwrap().join(), &mut buf);
+        assert_eq!((text, ended), ("", Ended::Signal(k::SIGSEGV)));
+    }
+
+    fn the_first_process_of_a_namespace_keeps_the_reporter_when_a_signal_is_sent() {
+        let namespaces = (k::CLONE_NEWUSER | k::CLONE_NEWPID) as usize;
+        // SAFETY: 1. This process is alone, and its children get a namespace of their own.
+        if unsafe { sys::syscall(k::__NR_unshare as usize, [namespaces, 0, 0, 0, 0, 0]) }.is_err() {
+            skip("namespaces are not permitted here");
+        }
+        let mut buf = [0; 512];
+        let (text, ended) = stderr_of(|| {
+            assert_eq!(sys::getpid(), 1);
+            report_overflows().unwrap();
+            for signal in [Signal::SIGSEGV, Signal::SIGBUS, Signal::SIGSEGV] {
+                raise(signal).unwrap();
+                assert!(!matches!(action_of(signal).unwrap().handler, Handler::Default));
+            }
+            forever(0);
+        }, &mut buf);
+        if emulated() && ended == Ended::Signal(k::SIGSEGV) && text.is_empty() {
+            skip("the emulator ends by a signal that is sent, as no first process does");
+        }
+        assert!(text.starts_with("\nthread 'main' (tid 1) has overflowed its stack: "), "{text}");
+        assert_eq!(ended, Ended::Signal(k::SIGSEGV));
+    }
+
+    fn a_process_with_more_rights_than_its_caller_tells_no_addresses(env) {
+        make_secure(env);
+        let mut buf = [0; 512];
+        let (text, ended) = stderr_of(|| {
+            report_overflows().unwrap();
+            forever(0);
+        }, &mut buf);
+        let line = text.strip_prefix("\nthread 'main' (tid ").and_then(|rest| rest.split_once(')'));
+        assert_eq!(line.map(|(_, rest)| rest), Some(" has overflowed its stack\n"), "{text}");
+        assert_eq!(ended, Ended::Signal(k::SIGSEGV));
     }
 
     fn a_signal_that_was_sent_still_kills() {
