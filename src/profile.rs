@@ -28,6 +28,7 @@
 
 mod ring;
 mod stack;
+mod ticks;
 
 use core::cell::Cell;
 use core::ops::Range;
@@ -45,6 +46,7 @@ use crate::signal::{self, Action, Info, Signal};
 use crate::sys::{self, Timespec};
 use crate::thread::{self, Block, Links, List, Profiler, this_block};
 use ring::Ring;
+use ticks::Ticks;
 
 /// The most addresses in a sample's stack.
 pub const DEPTH: usize = 64;
@@ -239,7 +241,7 @@ pub(crate) struct Slot {
     /// Where its samples go. Stays from the first profile to the thread's end, for the handler may be at work there.
     ring: AtomicPtr<Ring>,
     /// The weight of the timer's ticks so far. The handler adds to it.
-    counted: AtomicU32,
+    counted: Ticks,
     /// The timer, and the moment on the thread's clock of its first tick. Touched by who has the list's links.
     timer: Cell<(i32, u64)>,
 }
@@ -249,7 +251,7 @@ impl Slot {
         Slot {
             token: AtomicUsize::new(0),
             ring: AtomicPtr::new(null_mut()),
-            counted: AtomicU32::new(0),
+            counted: Ticks::new(0),
             timer: Cell::new((0, 0)),
         }
     }
@@ -262,7 +264,7 @@ fn enter(links: &Links, thread: NonNull<Block>) {
     let thread = unsafe { thread.as_ref() };
     let must_be = SESSION.0.period.get() != 0 && thread.profile.token.load(Relaxed) != SESSION.0.token.get();
     if must_be && profile(links, thread, 0).is_err() {
-        UNPROFILED.fetch_add(1, Relaxed);
+        ticks::add_saturating(&UNPROFILED, 1);
     }
 }
 
@@ -304,7 +306,7 @@ fn profile(links: &Links, thread: &Block, since: u64) -> Result<()> {
         Err(_) => return start_process_timer(),
     };
     slot.timer.set((timer, first));
-    slot.counted.store(0, Relaxed);
+    slot.counted.clear();
     // Before the timer runs, so that the first tick counts. Release: the ring comes before.
     slot.token.store(token, Release);
     if sys::timer_settime_abs(timer, timespec(session.period.get()), timespec(first)).is_err() {
@@ -354,9 +356,8 @@ fn count_what_is_missing(thread: &Block, at: usize) {
     let (Some(now), Some(ring)) = (time_of(k::CLOCK_THREAD_CPUTIME_ID as i32), slot.ring()) else { return };
     let (_, first) = slot.timer.get();
     let due = now.checked_sub(first).map_or(0, |past| past / SESSION.0.period.get() + 1);
-    let missing = due.saturating_sub(u64::from(slot.counted.load(Relaxed)));
-    if missing != 0 {
-        ring.push(sys::gettid(), u32::try_from(missing).unwrap_or(u32::MAX), &[at]);
+    for weight in ticks::weights(due.saturating_sub(slot.counted.get())) {
+        ring.push(sys::gettid(), weight, &[at]);
     }
 }
 
@@ -383,13 +384,13 @@ fn tick(info: &Info) {
         (0, None) if info.code() == k::SI_KERNEL as i32 && PROCESS_TIMER.load(Relaxed) != 0 => 1,
         (token, Some(timer)) if token != 0 && timer.value == token => {
             let weight = timer.overrun.saturating_add(1);
-            slot.counted.fetch_add(weight, Relaxed);
+            slot.counted.add(weight);
             weight
         }
         _ => return,
     };
     let Some(ring) = slot.ring() else {
-        LOST.fetch_add(weight, Relaxed);
+        ticks::add_saturating(&LOST, weight);
         return;
     };
     let mut frames = [0; DEPTH];

@@ -23,6 +23,7 @@ use core::sync::atomic::{
 use linux_raw_sys::general as k;
 
 use super::DEPTH;
+use super::ticks::add_saturating;
 use crate::errno::Result;
 use crate::sys;
 use crate::thread::Links;
@@ -107,7 +108,7 @@ impl Ring {
         // Acquire pairs with the release in `pop`: those words have been read.
         let used = head.wrapping_sub(self.tail.load(Acquire));
         if WORDS - used < HEADER + stack.len() {
-            self.lost.fetch_add(weight, Relaxed);
+            add_saturating(&self.lost, weight);
             return;
         }
         let record = [tid as usize, weight as usize, stack.len()];

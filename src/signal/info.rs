@@ -48,7 +48,8 @@ pub struct Sender {
 pub(crate) struct Timer {
     /// The value that the timer was made with.
     pub value: usize,
-    /// How often it went off again before the signal was delivered.
+    /// How often it went off again before the signal was delivered. The kernel's count ends at 2^31 - 1; before Linux
+    /// 4.19 it went on as a negative one, which this takes for what it was.
     pub overrun: u32,
 }
 

@@ -52,8 +52,8 @@ impl<T, const N: usize> Channel<T, N> {
     /// A sender and a receiver; each can be cloned, and so can this be called again.
     pub fn split(&self) -> (Sender<'_, T, N>, Receiver<'_, T, N>) {
         let mut state = self.state.lock();
-        state.senders += 1;
-        state.receivers += 1;
+        count_one_more(&mut state.senders);
+        count_one_more(&mut state.receivers);
         (Sender { channel: self }, Receiver { channel: self })
     }
 
@@ -95,6 +95,12 @@ impl<T, const N: usize> Channel<T, N> {
             (state, late) = limit.wait(&self.filled, state);
         }
     }
+}
+
+/// Counts one more end. A program that forgets ends for long enough (on a 32-bit machine, 2^32 of them) ends by a panic:
+/// a count that wrapped would say that there are none.
+fn count_one_more(ends: &mut usize) {
+    *ends = ends.checked_add(1).expect("more ends of a channel than can be counted");
 }
 
 /// How long an operation waits.
@@ -169,7 +175,7 @@ impl<T, const N: usize> Sender<'_, T, N> {
 
 impl<T, const N: usize> Clone for Sender<'_, T, N> {
     fn clone(&self) -> Self {
-        self.channel.state.lock().senders += 1;
+        count_one_more(&mut self.channel.state.lock().senders);
         Sender { channel: self.channel }
     }
 }
@@ -235,7 +241,7 @@ impl<T, const N: usize> Receiver<'_, T, N> {
 
 impl<T, const N: usize> Clone for Receiver<'_, T, N> {
     fn clone(&self) -> Self {
-        self.channel.state.lock().receivers += 1;
+        count_one_more(&mut self.channel.state.lock().receivers);
         Receiver { channel: self.channel }
     }
 }
@@ -445,5 +451,18 @@ debug! {
     SendTimeoutError {
         SendTimeoutError::Timeout(_) => "SendTimeoutError::Timeout(..)",
         SendTimeoutError::Disconnected(_) => "SendTimeoutError::Disconnected(..)",
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ends_are_counted_to_the_last_one_there_can_be() {
+        let mut ends = usize::MAX - 1;
+        count_one_more(&mut ends);
+        assert_eq!(ends, usize::MAX);
+        assert!(std::panic::catch_unwind(move || count_one_more(&mut ends)).is_err());
     }
 }
