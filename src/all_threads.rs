@@ -86,6 +86,8 @@ pub type Result<T> = core::result::Result<T, Error>;
 /// Errors besides the call's own: `EOPNOTSUPP` where signal 33 cannot be caught or sent (some emulators); `EAGAIN`,
 /// as many signals are on their way as `RLIMIT_SIGPENDING` allows this user.
 ///
+/// In handlers: no, it waits for threads that start and end.
+///
 /// # Safety
 ///
 /// 1. The call, with these arguments, does nothing to memory or to this process that the caller may not do, on each
@@ -307,6 +309,8 @@ impl Error {
     /// ```ignore
     /// all_threads::setuid(uid).map_err(Error::or_abort)?;
     /// ```
+    ///
+    /// In handlers: no.
     pub fn or_abort(self) -> Errno {
         match self {
             Error::Refused(errno) => errno,
@@ -363,6 +367,8 @@ pub struct Mismatch {
 
 impl Divergence {
     /// Threads with another result; the first four of them.
+    ///
+    /// In handlers: yes.
     pub fn mismatches(&self) -> impl Iterator<Item = Mismatch> + '_ {
         let expected = self.expected;
         self.differing.first().iter().map(move |&(tid, raw)| Mismatch {
@@ -373,17 +379,23 @@ impl Divergence {
     }
 
     /// How many threads had another result.
+    ///
+    /// In handlers: yes.
     pub fn mismatch_count(&self) -> usize {
         self.differing.total()
     }
 
     /// Threads of this process that rt0 did not start and could not reach, by their ids; the first four of them.
     /// Where /proc is not mounted nobody can tell.
+    ///
+    /// In handlers: yes.
     pub fn unlisted(&self) -> &[u32] {
         self.unlisted.first()
     }
 
     /// How many threads rt0 does not know.
+    ///
+    /// In handlers: yes.
     pub fn unlisted_count(&self) -> usize {
         self.unlisted.total()
     }
@@ -430,18 +442,24 @@ impl<T> FirstOf<T> {
 }
 
 /// setuid(2) of the process.
+///
+/// In handlers: no, it waits for threads that start and end.
 pub fn setuid(uid: u32) -> Result<()> {
     // SAFETY: 1. It touches no memory.
     unsafe { syscall(Cpu::CREDENTIALS.setuid as usize, [uid as usize, 0, 0, 0, 0, 0]) }.map(drop)
 }
 
 /// setgid(2) of the process.
+///
+/// In handlers: no, it waits for threads that start and end.
 pub fn setgid(gid: u32) -> Result<()> {
     // SAFETY: 1. It touches no memory.
     unsafe { syscall(Cpu::CREDENTIALS.setgid as usize, [gid as usize, 0, 0, 0, 0, 0]) }.map(drop)
 }
 
 /// setgroups(2) of the process.
+///
+/// In handlers: no, it waits for threads that start and end.
 pub fn setgroups(gids: &[u32]) -> Result<()> {
     let args = [gids.len(), gids.as_ptr().expose_provenance(), 0, 0, 0, 0];
     // SAFETY: 1. The kernel only reads the ids.
@@ -449,6 +467,8 @@ pub fn setgroups(gids: &[u32]) -> Result<()> {
 }
 
 /// setresuid(2) of the process: real, effective and saved user. `u32::MAX` leaves one as it is.
+///
+/// In handlers: no, it waits for threads that start and end.
 pub fn setresuid(real: u32, effective: u32, saved: u32) -> Result<()> {
     let args = [real as usize, effective as usize, saved as usize, 0, 0, 0];
     // SAFETY: 1. It touches no memory.
@@ -456,6 +476,8 @@ pub fn setresuid(real: u32, effective: u32, saved: u32) -> Result<()> {
 }
 
 /// setresgid(2) of the process: real, effective and saved group. `u32::MAX` leaves one as it is.
+///
+/// In handlers: no, it waits for threads that start and end.
 pub fn setresgid(real: u32, effective: u32, saved: u32) -> Result<()> {
     let args = [real as usize, effective as usize, saved as usize, 0, 0, 0];
     // SAFETY: 1. It touches no memory.
@@ -463,6 +485,8 @@ pub fn setresgid(real: u32, effective: u32, saved: u32) -> Result<()> {
 }
 
 /// prctl(2), `PR_SET_NO_NEW_PRIVS`, of the process: no execve(2) gives it more rights, for good.
+///
+/// In handlers: no, it waits for threads that start and end.
 pub fn set_no_new_privs() -> Result<()> {
     // SAFETY: 1. It touches no memory.
     unsafe { syscall(k::__NR_prctl as usize, [prctl::PR_SET_NO_NEW_PRIVS as usize, 1, 0, 0, 0, 0]) }.map(drop)
@@ -487,6 +511,8 @@ pub struct FilterStep {
 /// CAP_SYS_ADMIN, else `EACCES`. `ESRCH`, a thread has a filter of its own that the caller has not; `EINVAL`, the
 /// filter makes no sense; `ENOSYS`, an emulator.
 ///
+/// In handlers: yes.
+///
 /// # Safety
 ///
 /// 1. What the filter lets a call return is what the kernel could return: rt0 and the program believe it.
@@ -508,6 +534,8 @@ pub unsafe fn seccomp(filter: &[FilterStep]) -> Result<()> {
 
 /// landlock_restrict_self(2) of the process, with `flags` as there. Linux 7.0 does it itself
 /// (`LANDLOCK_RESTRICT_SELF_TSYNC`); before, each thread does.
+///
+/// In handlers: no, it waits for threads that start and end.
 pub fn landlock_restrict_self(ruleset: sys::RawFd, flags: u32) -> Result<()> {
     const TSYNC: u32 = 1 << 3; // linux/landlock.h, newer than linux-raw-sys.
     let nr = k::__NR_landlock_restrict_self as usize;

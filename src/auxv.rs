@@ -78,21 +78,29 @@ impl Env {
     }
 
     /// The arguments; the first, if there is one, is the name that the program was called by.
+    ///
+    /// In handlers: yes.
     pub fn args(&self) -> Args {
         Args { left: self.argv().iter() }
     }
 
     /// The environment's variables. As in std, an entry without `=` after its first byte is passed over.
+    ///
+    /// In handlers: yes.
     pub fn vars(&self) -> Vars {
         Vars { left: self.environ().iter() }
     }
 
     /// The value of the first variable of this name.
+    ///
+    /// In handlers: yes.
     pub fn var(&self, name: &str) -> Option<&'static CStr> {
         self.vars().find(|(key, _)| *key == name.as_bytes()).map(|(_, value)| value)
     }
 
     /// The auxiliary vector.
+    ///
+    /// In handlers: yes.
     pub fn auxv(&self) -> Auxv {
         let on_stack = self.auxv_on_stack();
         if on_stack.is_empty() { of_process() } else { on_stack }
@@ -287,22 +295,30 @@ impl Auxv {
     }
 
     /// The value of the first entry with this tag (an `AT_*` of getauxval(3)).
+    ///
+    /// In handlers: yes.
     pub fn get(&self, tag: usize) -> Option<usize> {
         self.iter().find(|entry| entry.0 == tag).map(|entry| entry.1)
     }
 
     /// All entries: tag and value.
+    ///
+    /// In handlers: yes.
     pub fn iter(&self) -> impl Iterator<Item = (usize, usize)> + use<> {
         self.pairs.iter().map(|&[tag, value]| (tag, value))
     }
 
     /// Whether there is none: the loader left it out, and `/proc/self/auxv` could not be read.
+    ///
+    /// In handlers: yes.
     pub fn is_empty(&self) -> bool {
         self.pairs.is_empty()
     }
 
     /// Whether the program has rights that its user has not (set-user-ID, file capabilities), so that environment and
     /// descriptors are not to be trusted. Any value but 0 counts, and so does not knowing.
+    ///
+    /// In handlers: yes.
     pub fn secure(&self) -> bool {
         self.get(AT_SECURE) != Some(0)
     }

@@ -27,6 +27,8 @@ use crate::{auxv, sys};
 /// for a program that would rather not be, there is [`Quota::floor`].
 ///
 /// It is asked anew with every call, so changes of the affinity and of the quotas show.
+///
+/// In handlers: yes.
 pub fn count() -> NonZeroUsize {
     at_most(affinity(), quota())
 }
@@ -40,12 +42,16 @@ fn at_most(affinity: Result<CpuSet>, quota: Option<Quota>) -> NonZeroUsize {
 
 /// The processors that the calling thread may run on. `ENOMEM` on a machine of more than 1,024 processors, where the set
 /// takes a mapping; `ENOSYS` or whatever a filter answers.
+///
+/// In handlers: yes.
 pub fn affinity() -> Result<CpuSet> {
     CpuSet::read(|mask| sys::sched_getaffinity(0, mask))
 }
 
 /// Lets the calling thread, and those that it starts from now on, run on these processors only. Processors that do not
 /// exist or that the thread may not have are passed over: `EINVAL` if none is left.
+///
+/// In handlers: yes.
 pub fn set_affinity(set: &CpuSet) -> Result<()> {
     sys::sched_setaffinity(0, set.words())
 }
@@ -60,6 +66,8 @@ pub fn set_affinity(set: &CpuSet) -> Result<()> {
 /// not there, or descriptors or memory have run out, nothing is kept, and the next call looks again.
 ///
 /// It takes no lock, so it may be called from a signal handler.
+///
+/// In handlers: yes.
 pub fn quota() -> Option<Quota> {
     cgroup::quota()
 }
@@ -73,21 +81,29 @@ pub struct Quota {
 
 impl Quota {
     /// The processor time that all threads of the group together have in each [`Quota::period`].
+    ///
+    /// In handlers: yes.
     pub const fn time(&self) -> Duration {
         Duration::from_micros(self.quota_us)
     }
 
     /// How long a period is; never 0.
+    ///
+    /// In handlers: yes.
     pub const fn period(&self) -> Duration {
         Duration::from_micros(self.period_us as u64)
     }
 
     /// The number of processors that can be busy all the time, if all but one are: rounded up.
+    ///
+    /// In handlers: yes.
     pub fn ceil(&self) -> usize {
         saturated(self.quota_us.div_ceil(u64::from(self.period_us)))
     }
 
     /// The number of processors that can all be busy all the time: rounded down, so it may be 0.
+    ///
+    /// In handlers: yes.
     pub fn floor(&self) -> usize {
         saturated(self.quota_us / u64::from(self.period_us))
     }
@@ -108,12 +124,16 @@ fn saturated(number: u64) -> usize {
 }
 
 /// Bytes in a page: what the kernel said at the start, else what it turned out to be. See `AT_PAGESZ` in getauxval(3).
+///
+/// In handlers: yes.
 pub fn page_size() -> usize {
     auxv::page_size()
 }
 
 /// Bytes in a huge page, as the kernel makes them of small ones by itself; `None` where it does not, or where `/sys` is
 /// not there to tell. Read on the first call; while descriptors have run out, the next one asks again.
+///
+/// In handlers: yes.
 pub fn huge_page_size() -> Option<usize> {
     const UNREAD: usize = 0;
     const NONE: usize = 1; // No size: less than a page.

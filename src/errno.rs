@@ -25,6 +25,8 @@ impl Errno {
     pub const MAX: u16 = 4095;
 
     /// The error of this number; `None` for what is no error number (0, or above [`Errno::MAX`]).
+    ///
+    /// In handlers: yes.
     pub const fn from_raw(number: u16) -> Option<Errno> {
         match NonZeroIsize::new(-(number as isize)) {
             Some(nonzero) if number <= Errno::MAX => Some(Errno(nonzero)),
@@ -33,6 +35,8 @@ impl Errno {
     }
 
     /// The number, as the kernel defines it on this machine.
+    ///
+    /// In handlers: yes.
     pub const fn raw(self) -> u16 {
         -self.0.get() as u16
     }
@@ -78,6 +82,8 @@ macro_rules! names {
 
         impl Errno {
             /// The symbolic name, or `None` for a number that errno(3) does not list.
+            ///
+            /// In handlers: yes.
             pub const fn name(self) -> Option<&'static str> {
                 match self {
                     $(Errno::$name => Some(stringify!($name)),)*

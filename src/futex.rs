@@ -42,6 +42,8 @@ macro_rules! operations {
     ($shared:literal) => {
         /// Sleeps while `word` holds `expected`, until woken. Errors: `EAGAIN`, the word held something else; `EINTR`,
         /// a signal handler ran.
+        ///
+        /// In handlers: no, it waits.
         #[inline]
         pub fn wait(word: &AtomicU32, expected: u32) -> Result<()> {
             wait_with(word, $shared, expected, None, sys::FUTEX_ANY)
@@ -49,6 +51,8 @@ macro_rules! operations {
 
         /// [`wait`], for at most `timeout` by the monotonic clock; `ETIMEDOUT` when it is over. A timeout that reaches
         /// past the clock's end never is.
+        ///
+        /// In handlers: no, it waits.
         pub fn wait_timeout(word: &AtomicU32, expected: u32, timeout: Duration) -> Result<()> {
             match Instant::now().checked_add(timeout) {
                 Some(deadline) => wait_until(word, expected, deadline),
@@ -58,6 +62,8 @@ macro_rules! operations {
 
         /// [`wait`], until `deadline` at the latest; then, and when it lies in the past, `ETIMEDOUT`. The word is
         /// looked at first: `EAGAIN` comes before `ETIMEDOUT`.
+        ///
+        /// In handlers: no, it waits.
         pub fn wait_until(word: &AtomicU32, expected: u32, deadline: Instant) -> Result<()> {
             wait_with(word, $shared, expected, Some(deadline), sys::FUTEX_ANY)
         }
@@ -67,12 +73,16 @@ macro_rules! operations {
         /// A lost wake is a hang that nobody can explain. So a wake that a filter refuses, while some thread may sleep,
         /// ends the process by `SIGABRT`, with a message. Where the call was never allowed, none sleeps, and it is 0.
         /// Only `EFAULT` is let pass, with 0: a waiter that saw the new value may have unmapped the word.
+        ///
+        /// In handlers: yes.
         #[inline]
         pub fn wake(word: &AtomicU32, count: u32) -> usize {
             wake_at(word, $shared, count, sys::FUTEX_ANY)
         }
 
         /// Wakes every thread that waits on `word`, and returns how many.
+        ///
+        /// In handlers: yes.
         #[inline]
         pub fn wake_all(word: &AtomicU32) -> usize {
             wake_at(word, $shared, i32::MAX as u32, sys::FUTEX_ANY) // The kernel's count is an int.

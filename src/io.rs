@@ -25,16 +25,22 @@ pub struct Stdout(());
 pub struct Stderr(());
 
 /// Standard input.
+///
+/// In handlers: yes.
 pub const fn stdin() -> Stdin {
     Stdin(())
 }
 
 /// Standard output.
+///
+/// In handlers: yes.
 pub const fn stdout() -> Stdout {
     Stdout(())
 }
 
 /// Standard error.
+///
+/// In handlers: yes.
 pub const fn stderr() -> Stderr {
     Stderr(())
 }
@@ -42,6 +48,8 @@ pub const fn stderr() -> Stderr {
 impl Stdin {
     /// Reads what is there, at most `buf.len()` bytes; 0 at the end. `EINTR` is tried again, see [`read`]; other errors
     /// of read(2) are returned.
+    ///
+    /// In handlers: yes.
     pub fn read(&self, buf: &mut [u8]) -> Result<usize> {
         read(0, buf)
     }
@@ -51,22 +59,30 @@ macro_rules! writer {
     ($name:ident, $fd:literal) => {
         impl $name {
             /// Writes part of `buf`: write(2), tried again after `EINTR`.
+            ///
+            /// In handlers: yes.
             pub fn write(&self, buf: &[u8]) -> Result<usize> {
                 write(self.as_raw_fd(), buf)
             }
 
             /// Writes all of `buf`. On an error (`EPIPE`, `ENOSPC`, `EAGAIN`, …) part of it may be written. `EIO` if
             /// write(2) accepts nothing without saying why.
+            ///
+            /// In handlers: yes.
             pub fn write_all(&self, buf: &[u8]) -> Result<()> {
                 write_all(self.as_raw_fd(), buf)
             }
 
             /// Does nothing, for nothing is buffered; it is here for code that asks.
+            ///
+            /// In handlers: yes.
             pub fn flush(&self) -> Result<()> {
                 Ok(())
             }
 
             /// The descriptor's number.
+            ///
+            /// In handlers: yes.
             pub const fn as_raw_fd(&self) -> RawFd {
                 $fd
             }
@@ -84,16 +100,22 @@ writer!(Stderr, 2);
 
 /// read(2) on any descriptor, tried again after `EINTR`. std's returns that; so does [`sys::read`], for a program that is
 /// to look up when a signal comes.
+///
+/// In handlers: yes.
 pub fn read(fd: RawFd, buf: &mut [u8]) -> Result<usize> {
     retry(|| sys::read(fd, buf))
 }
 
 /// write(2) on any descriptor, tried again after `EINTR`.
+///
+/// In handlers: yes.
 pub fn write(fd: RawFd, buf: &[u8]) -> Result<usize> {
     retry(|| sys::write(fd, buf))
 }
 
 /// All of `buf` to any descriptor; see [`Stdout::write_all`].
+///
+/// In handlers: yes.
 pub fn write_all(fd: RawFd, mut buf: &[u8]) -> Result<()> {
     while !buf.is_empty() {
         // Nothing, or more than there is: then what writes is no write(2).

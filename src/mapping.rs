@@ -58,17 +58,23 @@ assert_impl_all!(Mapping: Send, Sync);
 
 impl Mapping {
     /// `len` bytes of zeros, reserved and committed.
+    ///
+    /// In handlers: no.
     pub fn new(len: usize) -> Result<Mapping> {
         Mapping::at(null_mut(), whole_pages(len)?, READ_WRITE, 0)
     }
 
     /// Reserves `len` bytes.
+    ///
+    /// In handlers: no.
     pub fn reserve(len: usize) -> Result<Mapping> {
         Mapping::at(null_mut(), whole_pages(len)?, k::PROT_NONE, 0)
     }
 
     /// Reserves `len` bytes at a multiple of `align`, as huge pages and size-aligned arenas need them. Also `EINVAL` if
     /// `align` is no power of two.
+    ///
+    /// In handlers: no.
     pub fn reserve_aligned(len: usize, align: usize) -> Result<Mapping> {
         let len = whole_pages(len)?;
         if !align.is_power_of_two() {
@@ -85,6 +91,8 @@ impl Mapping {
 
     /// Reserves `len` bytes at `address` and nowhere else, and replaces nothing: `EEXIST` if something is mapped there.
     /// Also `EINVAL` if `address` is no multiple of the page size, `ENOMEM` or `EPERM` where no mapping may lie.
+    ///
+    /// In handlers: no.
     pub fn reserve_at(address: NonNull<u8>, len: usize) -> Result<Mapping> {
         let len = whole_pages(len)?;
         if !address.addr().get().is_multiple_of(page_size()) {
@@ -104,6 +112,8 @@ impl Mapping {
 
     /// Takes over pages, to give them back when dropped.
     ///
+    /// In handlers: no.
+    ///
     /// # Safety
     ///
     /// 1. `pages` are whole pages that are mapped, private and anonymous, and nobody else will unmap them.
@@ -112,6 +122,8 @@ impl Mapping {
     }
 
     /// The pages, no longer owned.
+    ///
+    /// In handlers: no.
     pub fn into_raw(self) -> NonNull<[u8]> {
         let pages = NonNull::slice_from_raw_parts(self.base, self.len);
         core::mem::forget(self);
@@ -119,11 +131,15 @@ impl Mapping {
     }
 
     /// The first byte's address.
+    ///
+    /// In handlers: no.
     pub const fn as_ptr(&self) -> *mut u8 {
         self.base.as_ptr()
     }
 
     /// Its length in bytes: whole pages.
+    ///
+    /// In handlers: no.
     #[allow(clippy::len_without_is_empty)] // Only what `split_off` leaves can be empty, and then who asked knows.
     pub const fn len(&self) -> usize {
         self.len
@@ -134,6 +150,8 @@ impl Mapping {
     ///
     /// `ENOMEM` if the system promises no more memory (`vm.overcommit_memory`) or a limit is reached; `EINVAL` if
     /// `range` is not within the mapping or not of whole pages. An empty range does nothing.
+    ///
+    /// In handlers: no.
     pub fn commit(&self, range: impl RangeBounds<usize>) -> Result<()> {
         self.protect(range, Protection::READ_WRITE)
     }
@@ -142,6 +160,8 @@ impl Mapping {
     /// was advised of it, and locks on it, are gone too.
     ///
     /// Errors as of [`Mapping::commit`], and `ENOMEM` when that would need one mapping more than `vm.max_map_count`.
+    ///
+    /// In handlers: no.
     pub fn decommit(&self, range: impl RangeBounds<usize>) -> Result<()> {
         let (start, len) = self.part(range)?;
         if len == 0 {
@@ -162,6 +182,8 @@ impl Mapping {
     ///
     /// Errors as of [`Mapping::commit`], and `EACCES` where a security module forbids it, as it may for memory that is or
     /// was writable and shall be executable.
+    ///
+    /// In handlers: no.
     pub fn protect(&self, range: impl RangeBounds<usize>, protection: Protection) -> Result<()> {
         let (start, len) = self.part(range)?;
         if len == 0 {
@@ -175,6 +197,8 @@ impl Mapping {
     ///
     /// `EINVAL` if `range` is not within the mapping or not of whole pages, for advice that the kernel does not know, or
     /// cannot follow there; `ENOSYS` from a kernel without madvise; what else madvise(2) lists.
+    ///
+    /// In handlers: no.
     pub fn advise(&self, range: impl RangeBounds<usize>, advice: Advice) -> Result<()> {
         let (start, len) = self.part(range)?;
         if len == 0 {
@@ -190,6 +214,8 @@ impl Mapping {
     /// `EINVAL` for a name of 80 bytes or more, or with other bytes than printable ASCII but ``\ [ ] $ ` ``;
     /// `EOPNOTSUPP` where the kernel has no names (before Linux 5.17, or built without them): that is remembered, and
     /// costs no further call.
+    ///
+    /// In handlers: no.
     pub fn set_name(&mut self, name: &'static CStr) -> Result<()> {
         set_name(self.as_ptr(), self.len, name)?;
         self.name = Some(name);
@@ -198,6 +224,8 @@ impl Mapping {
 
     /// Splits it in two, without a system call; this one keeps what is below `at`. `EINVAL` if `at` is above the length
     /// or not a multiple of the page size.
+    ///
+    /// In handlers: no.
     pub fn split_off(&mut self, at: usize) -> Result<Mapping> {
         let (start, len) = self.part(at..)?;
         let base = NonNull::new(start).ok_or(Errno::EINVAL)?;
@@ -207,6 +235,8 @@ impl Mapping {
 
     /// Gives the pages back, as dropping it does. `ENOMEM`, and the mapping as it was, if the kernel sees it as the
     /// middle of a larger one and the process has `vm.max_map_count` mappings.
+    ///
+    /// In handlers: no.
     pub fn free(self) -> core::result::Result<(), (Errno, Mapping)> {
         match self.unmap() {
             Ok(()) => {
@@ -356,6 +386,8 @@ pub struct Pages;
 
 impl Pages {
     /// `len` bytes, rounded up to whole pages: zeros that can be read and written. Errors as of [`Mapping`].
+    ///
+    /// In handlers: no.
     pub fn allocate(&self, len: usize) -> Result<NonNull<[u8]>> {
         Mapping::new(len).map(Mapping::into_raw)
     }
@@ -363,6 +395,8 @@ impl Pages {
     /// Gives pages back: all that came from one [`Pages::allocate`], a part, or the neighbouring ones of several.
     /// `EINVAL` if `pages` does not begin with a page or is empty; `ENOMEM` as of [`Mapping::free`], and then they are
     /// the caller's as before.
+    ///
+    /// In handlers: no.
     ///
     /// # Safety
     ///
@@ -379,6 +413,8 @@ impl Pages {
     /// `ENOMEM` if there is no room, or no memory, if `new_len` is above `isize::MAX`, or as of [`Mapping::free`];
     /// `EINVAL` if it is 0 or `pages` does not begin with a page; `EFAULT` for more if the kernel does not see them as one
     /// mapping (as when parts were protected or advised differently). They are as before then.
+    ///
+    /// In handlers: no.
     ///
     /// # Safety
     ///

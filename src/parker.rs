@@ -36,27 +36,37 @@ assert_impl_all!(Parker: Send, Sync);
 impl Parker {
     const_fn! {
         /// Without a token.
+        ///
+        /// In handlers: yes.
         pub const fn new() -> Parker {
             Parker { state: AtomicU32::new(0) }
         }
     }
 
     /// Waits until there is a token, and takes it.
+    ///
+    /// In handlers: no, it waits.
     pub fn park(&self) {
         self.park_with(None);
     }
 
     /// [`park`](Parker::park), for at most `timeout`; whether there was a token.
+    ///
+    /// In handlers: no, it waits.
     pub fn park_timeout(&self, timeout: Duration) -> bool {
         self.take() || self.park_with(base::deadline_of(timeout))
     }
 
     /// [`park`](Parker::park), until `deadline` at the latest; whether there was a token.
+    ///
+    /// In handlers: no, it waits.
     pub fn park_until(&self, deadline: Instant) -> bool {
         self.park_with(Some(deadline))
     }
 
     /// Puts the token there, if it is not; what the caller did before comes before that park's return.
+    ///
+    /// In handlers: yes. It may interrupt any function of the same parker.
     pub fn unpark(&self) {
         // Release, also when the token is there already: the park that takes it sees what came before each unpark.
         let put = self.state.fetch_or(TOKEN, Release);

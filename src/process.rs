@@ -57,17 +57,23 @@ use crate::signal::{self, Signal};
 use crate::sys;
 
 /// Ends the process with the low 8 bits of `code`: exit_group(2). No destructor runs.
+///
+/// In handlers: yes.
 pub fn exit(code: i32) -> ! {
     sys::exit_group(code)
 }
 
 /// Ends the process by `SIGABRT`, also where that is blocked, ignored or caught; see
 /// [`signal::die_from`].
+///
+/// In handlers: yes.
 pub fn abort() -> ! {
     signal::die_from(Signal::SIGABRT)
 }
 
 /// This process's number: getpid(2).
+///
+/// In handlers: yes.
 #[must_use]
 pub fn id() -> u32 {
     sys::getpid()
@@ -78,12 +84,16 @@ pub fn id() -> u32 {
 ///
 /// Errors: `ESRCH`, there is no such process; `EPERM`; `EINVAL` for a `pid` of 0 or above
 /// `i32::MAX`.
+///
+/// In handlers: yes.
 pub fn kill(pid: u32, signal: Signal) -> Result<()> {
     sys::kill(number(pid)?, signal.raw())
 }
 
 /// kill(2): sends `signal` to each process of the group `group`. Errors as of [`kill`]; `EINVAL`
 /// also for group 1, which kill(2) has no way to name.
+///
+/// In handlers: yes.
 pub fn kill_group(group: u32, signal: Signal) -> Result<()> {
     match number(group)? {
         1 => Err(Errno::EINVAL), // -1 is every process.
@@ -96,6 +106,8 @@ pub fn kill_group(group: u32, signal: Signal) -> Result<()> {
 ///
 /// Errors as of [`kill`]; `EAGAIN`, as many signals are on their way as `RLIMIT_SIGPENDING` allows
 /// this user.
+///
+/// In handlers: yes.
 pub fn sigqueue(pid: u32, signal: Signal, value: usize) -> Result<()> {
     number(pid)?;
     sys::rt_sigqueueinfo(pid, signal.raw(), value)

@@ -65,6 +65,8 @@ pub const MAX_HZ: u32 = 1_000_000;
 /// Errors: `EINVAL`, `hz` is 0 or above [`MAX_HZ`]; `EBUSY`, it runs already or somebody is draining; `ENOMEM`, no
 /// memory for the samples. When timers are refused to a thread and to the process, the errno of setitimer(2). Then
 /// nothing was started.
+///
+/// In handlers: no, it waits for threads that start and end.
 pub fn start(hz: u32) -> Result<()> {
     if !(1..=MAX_HZ).contains(&hz) {
         return Err(Errno::EINVAL);
@@ -96,6 +98,8 @@ pub fn start(hz: u32) -> Result<()> {
 /// Stops profiling. The samples stay until [`drain`] or the next [`start`]. Without a start it does nothing.
 ///
 /// CPU time of the calling thread's that no sample stands for yet makes one more, at this function.
+///
+/// In handlers: no, it waits for threads that start and end.
 pub fn stop() {
     List::with(|list| {
         // SAFETY: a running thread's block stays.
@@ -138,6 +142,8 @@ pub struct Drained {
 ///
 /// There is room for some 120 samples per thread with the deepest stacks and for 500 with usual ones: at 100 Hz, drain
 /// once a second. Errors: `EBUSY`, somebody else is draining or starting.
+///
+/// In handlers: no.
 pub fn drain(mut visit: impl FnMut(Sample<'_>)) -> Result<Drained> {
     let _only = Drainer::new()?;
     let mut drained = Drained { samples: 0, lost: LOST.swap(0, Relaxed), unprofiled: UNPROFILED.load(Relaxed) };

@@ -22,6 +22,8 @@ use crate::{io, sys, thread, vdso};
 ///
 /// Errors: those of opening and reading `/dev/urandom` (`ENOENT`, `EACCES`, `EMFILE`, …), when getrandom(2) is not to be
 /// had; `EIO` if it is empty. Then part of `buf` may be filled.
+///
+/// In handlers: yes.
 pub fn fill(buf: &mut [u8]) -> Result<()> {
     let mut rest = buf;
     while !rest.is_empty() {
@@ -84,6 +86,8 @@ pub enum Source {
 ///
 /// The kernel gives every process its own at the start, which are the same at each call: who needs several seeds mixes
 /// something into them. Only if there are none (some loaders), other sources are tried, in the order of [`Source`].
+///
+/// In handlers: yes.
 pub fn startup() -> Startup {
     settle(&mut Kernel)
 }

@@ -9,6 +9,29 @@
 //! own with the first [`sigaction`] or the first spawn, whichever comes first. A signal stack has room for what the
 //! processor's registers take twice, and 16 KiB; at least 32 KiB in all. What runs over meets a guard page.
 //!
+//! # What a handler may call
+//!
+//! A handler runs between any two instructions of the thread that it interrupts, also in the middle of
+//! a function of rt0's. Each public function says in a line `In handlers:` whether it may be called
+//! there:
+//!
+//! - *yes*: it waits for no other thread and for nothing that the interrupted code may hold. It may
+//!   interrupt any function of rt0, also itself. So a handler can wake who waits
+//!   ([`Semaphore::release`], [`Thread::unpark`], [`futex::wake`]), ask the time, read and write
+//!   descriptors, and try locks. A guard that it takes is to be dropped before it returns.
+//! - *no*: it could wait for ever for what the interrupted code holds, or find it half done.
+//!
+//! `Clone` and `Debug` of what a handler may have are as the functions that say yes, and so is `Drop`,
+//! but not of the last [`Thread`] of a thread that has ended, of a [`JoinHandle`], of channels' ends and
+//! of values with a destructor that waits. `tests/src/bin/handlers.rs` calls them all in a storm of
+//! signals.
+//!
+//! [`Semaphore::release`]: crate::sync::Semaphore::release
+//! [`Thread`]: crate::thread::Thread
+//! [`Thread::unpark`]: crate::thread::Thread::unpark
+//! [`JoinHandle`]: crate::thread::JoinHandle
+//! [`futex::wake`]: crate::futex::wake
+//!
 //! # What a process finds of them when it starts
 //!
 //! execve(2) keeps the mask of the thread that calls it, and which signals are ignored. What a
@@ -107,11 +130,15 @@ signals! {
 impl Signal {
     /// The signal of this number; `None` for 0, for numbers above the machine's last, and for 32 and 33, which are
     /// rt0's.
+    ///
+    /// In handlers: yes.
     pub const fn from_raw(number: u32) -> Option<Signal> {
         if number >= 1 && number <= MAX && !is_reserved(number) { Some(Signal(number as u8)) } else { None }
     }
 
     /// Its number.
+    ///
+    /// In handlers: yes.
     pub const fn raw(self) -> u32 {
         self.0 as u32
     }
@@ -143,11 +170,15 @@ const EVERYTHING: k::kernel_sigset_t = k::kernel_sigset_t { sig: [!0; _] };
 
 impl SigSet {
     /// No signal.
+    ///
+    /// In handlers: yes.
     pub const fn empty() -> SigSet {
         SigSet(k::kernel_sigset_t { sig: [0; _] })
     }
 
     /// Every signal but rt0's two.
+    ///
+    /// In handlers: yes.
     pub const fn full() -> SigSet {
         SigSet::from_kernel(EVERYTHING)
     }
@@ -161,18 +192,24 @@ impl SigSet {
 
     /// The set as the kernel takes it, for signalfd(2), ppoll(2) and their like: its address and its
     /// length, which is the `sizemask` or `sigsetsize` of these.
+    ///
+    /// In handlers: yes.
     pub const fn as_bytes(&self) -> &[u8] {
         // SAFETY: words without padding, so as many bytes, and they live as long.
         unsafe { core::slice::from_raw_parts((&raw const self.0).cast(), size_of::<SigSet>()) }
     }
 
     /// Puts `signal` in.
+    ///
+    /// In handlers: yes.
     pub const fn insert(&mut self, signal: Signal) {
         let bit = signal.raw() - 1;
         self.0.sig[(bit / WORD) as usize] |= 1 << (bit % WORD);
     }
 
     /// Takes `signal` out.
+    ///
+    /// In handlers: yes.
     pub const fn remove(&mut self, signal: Signal) {
         let bit = signal.raw() - 1;
         self.0.sig[(bit / WORD) as usize] &= !(1 << (bit % WORD));
@@ -183,6 +220,8 @@ impl SigSet {
     }
 
     /// Whether `signal` is in.
+    ///
+    /// In handlers: yes.
     pub const fn contains(&self, signal: Signal) -> bool {
         let bit = signal.raw() - 1;
         self.0.sig[(bit / WORD) as usize] & 1 << (bit % WORD) != 0
@@ -262,17 +301,23 @@ impl Flags {
     pub const SA_NOCLDWAIT: Flags = Flags(k::SA_NOCLDWAIT);
 
     /// None. Mostly `SA_ONSTACK` is wanted.
+    ///
+    /// In handlers: yes.
     pub const fn empty() -> Flags {
         Flags(0)
     }
 
     /// These and the `others`.
+    ///
+    /// In handlers: yes.
     #[must_use]
     pub const fn union(self, others: Flags) -> Flags {
         Flags(self.0 | others.0)
     }
 
     /// Whether all of the `others` are among these.
+    ///
+    /// In handlers: yes.
     pub const fn contains(self, others: Flags) -> bool {
         self.0 & others.0 == others.0
     }
@@ -316,6 +361,8 @@ impl Action {
 
     /// The action that calls `handler` on the signal stack, with every other signal blocked, and lets
     /// interrupted calls go on.
+    ///
+    /// In handlers: yes.
     pub const fn call(handler: extern "C" fn(signal: i32)) -> Action {
         Action { handler: Handler::Call(handler), mask: SigSet::full(), restart: true, flags: Flags::SA_ONSTACK }
     }
@@ -326,6 +373,8 @@ impl Action {
     /// ```ignore
     /// let action = Action::info(|info| SENDER.store(info.sender().map_or(0, |sender| sender.pid), Relaxed));
     /// ```
+    ///
+    /// In handlers: yes.
     pub const fn info<F: Fn(&Info) + Copy + 'static>(handler: F) -> Action {
         let _ = handler;
         Action {
@@ -375,6 +424,8 @@ const SIG_IGN: usize = 1;
 /// sigaction(2): sets what `signal` does in this process, and returns what it did. `EINVAL` for SIGKILL and SIGSTOP.
 /// With the program's first handler the main thread gets its signal stack; `ENOMEM` if there is no memory for it.
 ///
+/// In handlers: yes.
+///
 /// # Safety
 ///
 /// 1. A handler only does what is sound at any instruction of any thread: no locks, only async-signal-safe calls. (A
@@ -404,6 +455,8 @@ fn is_chosen(signal: Signal) -> bool {
 }
 
 /// What `signal` does in this process.
+///
+/// In handlers: yes.
 pub fn action_of(signal: Signal) -> Result<Action> {
     let mut now = Action::DEFAULT.to_kernel();
     // SAFETY: 1. Nothing is installed.
@@ -467,6 +520,8 @@ pub enum How {
 }
 
 /// rt_sigprocmask(2): changes which signals are blocked on the calling thread, and returns the set before.
+///
+/// In handlers: yes.
 pub fn mask(how: How, set: &SigSet) -> SigSet {
     end_inherited_blocks(); // What the program blocks stays blocked.
     let how = match how {
@@ -525,6 +580,8 @@ pub(crate) fn let_default_through(before: &Blocked) {
 }
 
 /// Sends `signal` to the calling thread; it was handled when this returns, unless it is blocked. Errors of tgkill(2).
+///
+/// In handlers: yes.
 pub fn raise(signal: Signal) -> Result<()> {
     // A handler that forked between the three calls would let the child signal its parent.
     let before = block_everything();
@@ -545,6 +602,8 @@ pub(crate) fn unblock_and_raise(signal: Signal) {
 ///
 /// The first process of a PID namespace cannot die of a signal it does not catch; there, and for a signal that by
 /// default does not end a process, the exit status is 128 and the signal's number, as a shell reports it.
+///
+/// In handlers: yes.
 pub fn die_from(signal: Signal) -> ! {
     // SAFETY: 1. The default is no handler. Refused for SIGKILL and SIGSTOP, which have no other.
     let _ = unsafe { sys::rt_sigaction(signal.raw(), Some(&Action::DEFAULT.to_kernel()), None) };

@@ -57,6 +57,8 @@ pub struct OwnedFd(RawFd);
 impl OwnedFd {
     /// Takes over an open descriptor.
     ///
+    /// In handlers: yes.
+    ///
     /// # Safety
     ///
     /// 1. `fd` is open, and nobody else will close it.
@@ -65,11 +67,15 @@ impl OwnedFd {
     }
 
     /// Its number, for a call; it stays open and owned.
+    ///
+    /// In handlers: yes.
     pub const fn as_raw_fd(&self) -> RawFd {
         self.0
     }
 
     /// Its number, no longer owned.
+    ///
+    /// In handlers: yes.
     pub const fn into_raw_fd(self) -> RawFd {
         let fd = self.0;
         core::mem::forget(self);
@@ -114,6 +120,8 @@ fn at<T: ?Sized>(pointer: *const T) -> usize {
 /// ids from 2^32 - 4095 on look like errors. Those come back as ids, all but 2^32 - 1, which is no
 /// id. (So of these calls there, only `EPERM` can be told if a filter refuses them.)
 ///
+/// In handlers: yes.
+///
 /// # Safety
 ///
 /// 1. The call, with these arguments, does nothing to memory or to this process that the caller may not do.
@@ -136,6 +144,8 @@ pub(crate) fn result_of(nr: usize, ret: isize) -> Result<usize> {
 // Files.
 
 /// read(2): the number of bytes read, 0 at the end. `EINTR`, `EAGAIN`, `EBADF`, `EIO`, `EISDIR`.
+///
+/// In handlers: yes.
 pub fn read(fd: RawFd, buf: &mut [u8]) -> Result<usize> {
     // SAFETY: 1. The kernel writes into `buf` only.
     unsafe { call!(__NR_read, fd as usize, at(buf), buf.len()) }
@@ -143,6 +153,8 @@ pub fn read(fd: RawFd, buf: &mut [u8]) -> Result<usize> {
 
 /// pread(2): as [`read`], from `offset` bytes after the file's start, whatever its position is. `ESPIPE` for what has no
 /// positions, `EINVAL` for an offset above `i64::MAX`.
+///
+/// In handlers: yes.
 pub fn pread(fd: RawFd, buf: &mut [u8], offset: u64) -> Result<usize> {
     const { assert!(usize::BITS == 32 || !Cpu::EVEN_PAIRS, "64-bit registers need no pairs") };
     let (fd, to, len) = (fd as usize, at(buf), buf.len());
@@ -162,12 +174,16 @@ pub fn pread(fd: RawFd, buf: &mut [u8], offset: u64) -> Result<usize> {
 }
 
 /// write(2): the number of bytes written, which may be fewer. `EINTR`, `EAGAIN`, `EBADF`, `EIO`, `ENOSPC`, `EPIPE`.
+///
+/// In handlers: yes.
 pub fn write(fd: RawFd, buf: &[u8]) -> Result<usize> {
     // SAFETY: 1. The kernel only reads `buf`.
     unsafe { call!(__NR_write, fd as usize, at(buf), buf.len()) }
 }
 
 /// openat(2) relative to the working directory. `ENOENT`, `EACCES`, `EMFILE`, `EINTR`, … Flags are the machine's `O_*`.
+///
+/// In handlers: yes.
 pub fn open(path: &CStr, flags: u32, mode: u32) -> Result<OwnedFd> {
     // SAFETY: 1. The kernel only reads the path.
     let fd = unsafe { call!(__NR_openat, AT_FDCWD, at(path.as_ptr()), (flags | LARGE) as usize, mode as usize) }?;
@@ -245,6 +261,8 @@ pub(crate) fn unshare_thread_group() -> Result<()> {
 }
 
 /// dup(2). `EBADF` if `fd` is not open, `EMFILE`.
+///
+/// In handlers: yes.
 pub fn dup(fd: RawFd) -> Result<OwnedFd> {
     // SAFETY: 1. It touches no memory.
     let copy = unsafe { call!(__NR_dup, fd as usize) }?;
@@ -381,6 +399,8 @@ pub(crate) fn mincore(addr: *const u8) -> Result<()> {
 ///
 /// Where a filter forbids the call, the process ends by `SIGKILL`. Where that is forbidden too, or does
 /// nothing (to the first process of a PID namespace), the calling thread ends, at worst by a trap.
+///
+/// In handlers: yes.
 pub fn exit_group(status: i32) -> ! {
     // SAFETY: 1. Ending the process is always allowed.
     let _ = unsafe { call!(__NR_exit_group, status as usize) };
@@ -468,6 +488,8 @@ pub(crate) unsafe fn fork() -> Result<u32> {
 }
 
 /// getpid(2).
+///
+/// In handlers: yes.
 #[inline]
 pub fn getpid() -> u32 {
     // SAFETY: 1. It touches nothing, and it cannot fail.
@@ -475,6 +497,8 @@ pub fn getpid() -> u32 {
 }
 
 /// getppid(2).
+///
+/// In handlers: yes.
 #[inline]
 pub fn getppid() -> u32 {
     // SAFETY: 1. It touches nothing, and it cannot fail.
@@ -482,6 +506,8 @@ pub fn getppid() -> u32 {
 }
 
 /// gettid(2).
+///
+/// In handlers: yes.
 #[inline]
 pub fn gettid() -> u32 {
     // SAFETY: 1. It touches nothing, and it cannot fail.
@@ -489,6 +515,8 @@ pub fn gettid() -> u32 {
 }
 
 /// sched_yield(2).
+///
+/// In handlers: yes.
 pub fn sched_yield() {
     // On Linux it cannot fail.
     // SAFETY: 1. It touches nothing.
@@ -506,6 +534,8 @@ pub(crate) fn getrandom(buf: &mut [u8], flags: u32) -> Result<usize> {
 /// sched_getaffinity(2) of the thread `tid`, 0 for the calling one: a bit per processor, and how many bytes the kernel
 /// wrote; the rest of `mask` is left alone. `EINVAL` if `mask` has no room for all processors that the kernel can have,
 /// `ESRCH`.
+///
+/// In handlers: yes.
 pub fn sched_getaffinity(tid: u32, mask: &mut [usize]) -> Result<usize> {
     // SAFETY: 1. The kernel writes into `mask` only.
     unsafe { call!(__NR_sched_getaffinity, tid as usize, size_of_val(mask), at(mask)) }
@@ -513,6 +543,8 @@ pub fn sched_getaffinity(tid: u32, mask: &mut [usize]) -> Result<usize> {
 
 /// sched_setaffinity(2) of the thread `tid`, 0 for the calling one. `EINVAL` if `mask` has no processor that the thread
 /// may use, `EPERM`, `ESRCH`.
+///
+/// In handlers: yes.
 pub fn sched_setaffinity(tid: u32, mask: &[usize]) -> Result<()> {
     // SAFETY: 1. The kernel only reads `mask`.
     unsafe { call!(__NR_sched_setaffinity, tid as usize, size_of_val(mask), at(mask)) }.map(drop)
@@ -526,6 +558,8 @@ pub(crate) fn prctl_set_name(name: &[u8; 16]) {
 }
 
 /// tgkill(2). `ESRCH`, `EINVAL`, `EPERM`, `EAGAIN` (a real-time signal over `RLIMIT_SIGPENDING`).
+///
+/// In handlers: yes.
 pub fn tgkill(tgid: u32, tid: u32, sig: u32) -> Result<()> {
     // SAFETY: 1. A signal to a thread of one's own or of another process is not a memory access; what its action does
     // is the affair of whoever installed it.

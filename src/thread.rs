@@ -95,6 +95,8 @@ pub use stack::{limit_stack_cache, trim_stack_cache};
 ///
 /// Errors: `EAGAIN` when a limit on processes or threads is reached (after some 200 ms of trying again), `ENOMEM` when
 /// there is no memory or address space for the stack. Nothing is left behind, and `f` was dropped.
+///
+/// In handlers: no.
 pub fn spawn<F, T>(f: F) -> Result<JoinHandle<T>>
 where
     F: FnOnce() -> T + Send + 'static,
@@ -104,6 +106,8 @@ where
 }
 
 /// How many threads can run at once: [`cpu::count`], which says how that is found. It never fails; the `Result` is std's.
+///
+/// In handlers: yes.
 pub fn available_parallelism() -> Result<NonZeroUsize> {
     Ok(cpu::count())
 }
@@ -118,12 +122,16 @@ pub struct Builder<'a> {
 
 impl<'a> Builder<'a> {
     /// No name, and a stack of 2 MiB, as std's.
+    ///
+    /// In handlers: yes.
     pub const fn new() -> Builder<'a> {
         Builder { name: None, stack_size: 2 << 20 }
     }
 
     /// Names the thread, for [`Thread::name`] and, cut to 15 bytes at a character's end, for the kernel (`ps`, `top`,
     /// `/proc/self/task/*/comm`). A name with a NUL makes [`Builder::spawn`] fail with `EINVAL`.
+    ///
+    /// In handlers: yes.
     pub const fn name(self, name: &'a str) -> Builder<'a> {
         Builder { name: Some(name), ..self }
     }
@@ -132,11 +140,15 @@ impl<'a> Builder<'a> {
     /// closure and its result, it never has: so 0 is enough for a closure that does little, and for handlers of signals,
     /// which run on a stack of their own. Only what is touched takes memory. A size that no address space has makes
     /// [`Builder::spawn`] fail with `ENOMEM`.
+    ///
+    /// In handlers: yes.
     pub const fn stack_size(self, bytes: usize) -> Builder<'a> {
         Builder { stack_size: bytes, ..self }
     }
 
     /// Starts a thread that calls `f`; see [`spawn`].
+    ///
+    /// In handlers: no.
     pub fn spawn<F, T>(self, f: F) -> Result<JoinHandle<T>>
     where
         F: FnOnce() -> T + Send + 'static,
@@ -148,6 +160,8 @@ impl<'a> Builder<'a> {
 
     /// [`Builder::spawn`] of a closure that may borrow, where somebody else sees to it that what it borrows lives long
     /// enough. [`scope()`] does so by itself.
+    ///
+    /// In handlers: no.
     ///
     /// # Safety
     ///
@@ -626,6 +640,8 @@ impl<T> JoinHandle<T> {
     ///
     /// A panic in the thread ends the process, so there is no error to return.
     ///
+    /// In handlers: no, it waits.
+    ///
     /// # Panics
     ///
     /// When called by the thread itself, which would wait forever.
@@ -647,11 +663,15 @@ impl<T> JoinHandle<T> {
     }
 
     /// Whether the closure has returned, so that [`join`](JoinHandle::join) will not wait long.
+    ///
+    /// In handlers: yes.
     pub fn is_finished(&self) -> bool {
         self.thread.block().life.is_finished()
     }
 
     /// The thread.
+    ///
+    /// In handlers: yes.
     #[must_use]
     pub fn thread(&self) -> &Thread {
         &self.thread
@@ -707,12 +727,16 @@ impl Thread {
     }
 
     /// Its identity.
+    ///
+    /// In handlers: yes.
     #[must_use]
     pub fn id(&self) -> ThreadId {
         ThreadId::of_number(self.block().number)
     }
 
     /// Its name, if it was given one; `main` for the main thread.
+    ///
+    /// In handlers: yes.
     #[must_use]
     pub fn name(&self) -> Option<&str> {
         self.block().name()
@@ -720,6 +744,8 @@ impl Thread {
 
     /// Lets its next or present [`park`] return. Several calls before that count as one. What the caller did happens
     /// before that park returns.
+    ///
+    /// In handlers: yes. It may interrupt any function of rt0.
     pub fn unpark(&self) {
         self.block().parker.unpark();
     }
@@ -746,6 +772,8 @@ impl fmt::Debug for Thread {
 }
 
 /// The calling thread.
+///
+/// In handlers: yes.
 #[must_use]
 pub fn current() -> Thread {
     // SAFETY: 1. The thread's own does.
@@ -754,17 +782,23 @@ pub fn current() -> Thread {
 
 /// Whether the calling thread is unwinding after a panic, which no thread ever is: a panic ends the process, and destructors
 /// do not run for it. So this is false; it is here for code that asks.
+///
+/// In handlers: yes.
 #[must_use]
 pub const fn panicking() -> bool {
     false
 }
 
 /// Lets other threads run: sched_yield(2).
+///
+/// In handlers: yes.
 pub fn yield_now() {
     sys::sched_yield();
 }
 
 /// Sleeps for at least `duration`, by the monotonic clock; signal handlers that run meanwhile do not shorten it.
+///
+/// In handlers: no, it waits.
 pub fn sleep(duration: Duration) {
     match Instant::now().checked_add(duration) {
         Some(deadline) => sleep_until(deadline),
@@ -776,6 +810,8 @@ pub fn sleep(duration: Duration) {
 
 /// Sleeps until `deadline` at least, by the monotonic clock; at once back if it is past. Signal handlers that run meanwhile
 /// do not shorten it.
+///
+/// In handlers: no, it waits.
 pub fn sleep_until(deadline: Instant) {
     while Instant::now() < deadline {
         match sys::clock_nanosleep_until(ClockId::CLOCK_MONOTONIC.raw(), &deadline.deadline()) {
@@ -787,11 +823,15 @@ pub fn sleep_until(deadline: Instant) {
 }
 
 /// Waits until somebody unparks this thread's [`Thread`]; returns at once if that happened since the last park.
+///
+/// In handlers: no, it waits.
 pub fn park() {
     park_until(None);
 }
 
 /// [`park`], for at most `timeout`.
+///
+/// In handlers: no, it waits.
 pub fn park_timeout(timeout: Duration) {
     park_until(Instant::now().checked_add(timeout));
 }

@@ -27,6 +27,8 @@ assert_eq_size!(Instant, Timespec);
 
 impl Instant {
     /// Now.
+    ///
+    /// In handlers: yes.
     #[must_use]
     #[inline]
     pub fn now() -> Instant {
@@ -34,35 +36,47 @@ impl Instant {
     }
 
     /// The time since `earlier`; zero if that is later.
+    ///
+    /// In handlers: yes.
     #[must_use]
     pub fn duration_since(&self, earlier: Instant) -> Duration {
         self.checked_duration_since(earlier).unwrap_or_default()
     }
 
     /// The time since `earlier`; `None` if that is later.
+    ///
+    /// In handlers: yes.
     #[must_use]
     pub fn checked_duration_since(&self, earlier: Instant) -> Option<Duration> {
         self.0.since(earlier.0).ok()
     }
 
     /// The time since `earlier`; zero if that is later.
+    ///
+    /// In handlers: yes.
     #[must_use]
     pub fn saturating_duration_since(&self, earlier: Instant) -> Duration {
         self.duration_since(earlier)
     }
 
     /// The time from this moment until now.
+    ///
+    /// In handlers: yes.
     #[must_use]
     pub fn elapsed(&self) -> Duration {
         Instant::now().duration_since(*self)
     }
 
     /// This moment and `duration`; `None` past the clock's end.
+    ///
+    /// In handlers: yes.
     pub fn checked_add(&self, duration: Duration) -> Option<Instant> {
         self.0.after(duration).map(Instant)
     }
 
     /// This moment less `duration`; `None` before the clock's range.
+    ///
+    /// In handlers: yes.
     pub fn checked_sub(&self, duration: Duration) -> Option<Instant> {
         self.0.before(duration).map(Instant)
     }
@@ -96,6 +110,8 @@ impl SystemTime {
     pub const UNIX_EPOCH: SystemTime = SystemTime(ZERO);
 
     /// Now.
+    ///
+    /// In handlers: yes.
     #[must_use]
     #[inline]
     pub fn now() -> SystemTime {
@@ -103,21 +119,29 @@ impl SystemTime {
     }
 
     /// The time since `earlier`; an error that has the time to it if that is later.
+    ///
+    /// In handlers: yes.
     pub fn duration_since(&self, earlier: SystemTime) -> core::result::Result<Duration, SystemTimeError> {
         self.0.since(earlier.0).map_err(SystemTimeError)
     }
 
     /// The time from this moment until now; an error if it lies in the future, as it may when the clock was set back.
+    ///
+    /// In handlers: yes.
     pub fn elapsed(&self) -> core::result::Result<Duration, SystemTimeError> {
         SystemTime::now().duration_since(*self)
     }
 
     /// This moment and `duration`; `None` past the clock's end.
+    ///
+    /// In handlers: yes.
     pub fn checked_add(&self, duration: Duration) -> Option<SystemTime> {
         self.0.after(duration).map(SystemTime)
     }
 
     /// This moment less `duration`; `None` before the clock's range.
+    ///
+    /// In handlers: yes.
     pub fn checked_sub(&self, duration: Duration) -> Option<SystemTime> {
         self.0.before(duration).map(SystemTime)
     }
@@ -129,6 +153,8 @@ pub struct SystemTimeError(Duration);
 
 impl SystemTimeError {
     /// How much later it is.
+    ///
+    /// In handlers: yes.
     #[must_use]
     pub fn duration(&self) -> Duration {
         self.0
@@ -172,17 +198,23 @@ clocks! {
 impl ClockId {
     /// The clock of this number, there or not: of those that have no name here, such as another process's
     /// (clock_getcpuclockid(3)) or a device's, which are negative.
+    ///
+    /// In handlers: yes.
     pub const fn from_raw(number: i32) -> ClockId {
         ClockId(number)
     }
 
     /// Its number.
+    ///
+    /// In handlers: yes.
     pub const fn raw(self) -> i32 {
         self.0
     }
 
     /// What it shows: through the vDSO, else by clock_gettime(2). Errors: `EINVAL`, there is no such clock; those of a
     /// device's clock.
+    ///
+    /// In handlers: yes.
     #[inline]
     pub fn now(self) -> Result<Timespec> {
         self.read()
@@ -217,6 +249,8 @@ impl ClockId {
     /// Errors, none of them for a deadline that is past: `EINVAL`, there is no such clock, or the nanoseconds are not
     /// 0..=999,999,999; `EOPNOTSUPP` (on some kernels `EINVAL`) for a clock that cannot wake anybody, such as the calling
     /// thread's own time; `EPERM` for an alarm without `CAP_WAKE_ALARM`.
+    ///
+    /// In handlers: no, it waits.
     pub fn sleep_until(self, deadline: Timespec) -> Result<()> {
         while self.now()? < deadline {
             if !(0..NANOS_PER_SEC).contains(&deadline.tv_nsec) {

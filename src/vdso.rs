@@ -30,6 +30,8 @@ use image::Native;
 pub(crate) use state::StateSlot;
 
 /// Makes this process do without the vDSO from now on, for good. Calls that are under way still finish by it.
+///
+/// In handlers: no.
 pub fn turn_off() {
     for function in [&CLOCK_GETTIME, &CLOCK_GETTIME_NARROW, &GETRANDOM] {
         function.forget();
@@ -39,6 +41,8 @@ pub fn turn_off() {
 /// [`turn_off`], if the environment has `RT0_VDSO=0`; returns whether it has. For a program that lets its users decide:
 /// call it first in main. Nothing else in rt0 looks at the variable. A process that must be careful
 /// ([`Auxv::secure`]) does not look at it either: its environment is another user's.
+///
+/// In handlers: no.
 pub fn turn_off_if_asked(env: Env) -> bool {
     let asked = env.var("RT0_VDSO") == Some(c"0") && !env.auxv().secure();
     if asked {
@@ -57,6 +61,8 @@ pub struct InUse {
 }
 
 /// What this process takes from the vDSO: what is there, and not turned off, nor given up because it failed.
+///
+/// In handlers: no.
 pub fn in_use() -> InUse {
     InUse { clock_gettime: clock_function().is_some(), getrandom: GETRANDOM.get().is_some() }
 }

@@ -23,6 +23,8 @@ pub struct CpuSet {
 
 impl CpuSet {
     /// The empty set.
+    ///
+    /// In handlers: yes.
     pub const fn new() -> CpuSet {
         CpuSet { near: [0; _], far: None }
     }
@@ -52,6 +54,8 @@ impl CpuSet {
     }
 
     /// Puts a processor in. `EINVAL` for a number that no kernel has; `ENOMEM` when a mapping for it cannot be had.
+    ///
+    /// In handlers: yes.
     pub fn insert(&mut self, processor: usize) -> Result<()> {
         if processor >= MOST * 8 {
             return Err(Errno::EINVAL);
@@ -66,6 +70,8 @@ impl CpuSet {
     }
 
     /// Takes a processor out, if it is in.
+    ///
+    /// In handlers: yes.
     pub fn remove(&mut self, processor: usize) {
         if let Some(word) = self.words_mut().get_mut(processor / BITS) {
             *word &= !(1 << (processor % BITS));
@@ -73,21 +79,29 @@ impl CpuSet {
     }
 
     /// Whether a processor is in.
+    ///
+    /// In handlers: yes.
     pub fn contains(&self, processor: usize) -> bool {
         self.words().get(processor / BITS).is_some_and(|word| word >> (processor % BITS) & 1 == 1)
     }
 
     /// How many are in.
+    ///
+    /// In handlers: yes.
     pub fn len(&self) -> usize {
         self.words().iter().map(|word| word.count_ones() as usize).sum()
     }
 
     /// Whether none is in.
+    ///
+    /// In handlers: yes.
     pub fn is_empty(&self) -> bool {
         self.words().iter().all(|word| *word == 0)
     }
 
     /// The numbers of those that are in, rising.
+    ///
+    /// In handlers: yes.
     pub fn iter(&self) -> impl Iterator<Item = usize> + '_ {
         let words = self.words().iter().enumerate().filter(|(_, word)| **word != 0);
         words.flat_map(|(index, word)| {

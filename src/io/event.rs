@@ -21,6 +21,8 @@ impl EventFd {
     const MOST: u64 = u64::MAX - 1;
 
     /// A counter of 0. `EMFILE`, `ENFILE`, `ENOMEM`.
+    ///
+    /// In handlers: yes.
     pub fn new() -> Result<EventFd> {
         sys::eventfd().map(EventFd)
     }
@@ -28,6 +30,8 @@ impl EventFd {
     /// Adds `count`, at most to `u64::MAX - 1`: what does not fit is left out, and a waiter is
     /// woken all the same. What the caller did before happens before the [`take`](EventFd::take)
     /// that sees it.
+    ///
+    /// In handlers: yes.
     pub fn add(&self, count: u64) -> Result<()> {
         let bytes = count.min(EventFd::MOST).to_ne_bytes();
         match write(self.0.as_raw_fd(), &bytes) {
@@ -37,6 +41,8 @@ impl EventFd {
     }
 
     /// Sets it to 0, and returns what it was; without waiting.
+    ///
+    /// In handlers: yes.
     pub fn take(&self) -> Result<u64> {
         let mut count = [0; 8];
         match read(self.0.as_raw_fd(), &mut count) {
@@ -48,6 +54,8 @@ impl EventFd {
 
     /// Waits until it is not 0, and then as [`take`](EventFd::take). `EINTR`: a handler ran, or
     /// [`Thread::interrupt`](crate::thread::Thread::interrupt).
+    ///
+    /// In handlers: no, it waits.
     pub fn wait(&self) -> Result<u64> {
         loop {
             match self.take()? {
@@ -61,6 +69,8 @@ impl EventFd {
     }
 
     /// The descriptor, for a poller.
+    ///
+    /// In handlers: yes.
     pub const fn as_fd(&self) -> &OwnedFd {
         &self.0
     }

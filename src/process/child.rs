@@ -36,6 +36,8 @@ impl Child {
     }
 
     /// Its number. After it was reaped the kernel may give it to another process.
+    ///
+    /// In handlers: no.
     #[must_use]
     pub fn id(&self) -> u32 {
         self.pid
@@ -43,6 +45,8 @@ impl Child {
 
     /// The descriptor of the process, where the kernel has these (Linux 5.4): a poller sees it
     /// readable when the process has ended.
+    ///
+    /// In handlers: no.
     #[must_use]
     pub fn pidfd(&self) -> Option<&OwnedFd> {
         self.pidfd.as_ref()
@@ -54,6 +58,8 @@ impl Child {
     ///
     /// `ECHILD`: other code has reaped it, or `SIGCHLD` is ignored and it has ended; how is not
     /// known then.
+    ///
+    /// In handlers: no.
     pub fn wait(&mut self) -> Result<ExitStatus> {
         drop(self.stdin.take());
         loop {
@@ -66,6 +72,8 @@ impl Child {
     }
 
     /// As [`wait`](Child::wait), if it has ended already; `None` if not. It closes nothing.
+    ///
+    /// In handlers: no.
     pub fn try_wait(&mut self) -> Result<Option<ExitStatus>> {
         self.reap(k::WNOHANG)
     }
@@ -74,6 +82,8 @@ impl Child {
     ///
     /// Without a descriptor of the process (before Linux 5.4) it looks every 10 ms. Also `EINVAL`
     /// where `RLIMIT_NOFILE` is 0.
+    ///
+    /// In handlers: no.
     pub fn wait_timeout(&mut self, timeout: Duration) -> Result<Option<ExitStatus>> {
         drop(self.stdin.take());
         let deadline = Instant::now().checked_add(timeout);
@@ -108,6 +118,8 @@ impl Child {
     /// Ends it by `SIGKILL`. Does nothing if it was reaped through this handle, or has ended.
     ///
     /// Errors: `ESRCH`, other code has reaped it; `EPERM`, it runs as another user by now.
+    ///
+    /// In handlers: no.
     pub fn kill(&mut self) -> Result<()> {
         if self.ended.is_some() { Ok(()) } else { self.signal(Signal::SIGKILL) }
     }
@@ -117,6 +129,8 @@ impl Child {
     ///
     /// Errors: `ESRCH`, it has been reaped; `EPERM`, it runs as another user by now; `EAGAIN`, as
     /// many signals from 34 on are on their way as `RLIMIT_SIGPENDING` allows this user.
+    ///
+    /// In handlers: no.
     pub fn signal(&self, signal: Signal) -> Result<()> {
         if self.ended.is_some() {
             return Err(Errno::ESRCH);
@@ -159,6 +173,8 @@ impl fmt::Debug for Child {
 /// in [`Command::spawn`](super::Command::spawn), this may also reap its child that could not
 /// execute the program. `ECHILD` here: there is no child; `EINTR`: a handler ran, or
 /// [`Thread::interrupt`](crate::thread::Thread::interrupt).
+///
+/// In handlers: no.
 pub fn wait_any() -> Result<(u32, ExitStatus)> {
     loop {
         if let Some(ended) = sys::waitid(Which::Any, k::WEXITED)? {
@@ -168,6 +184,8 @@ pub fn wait_any() -> Result<(u32, ExitStatus)> {
 }
 
 /// As [`wait_any`], if one has ended already; `None` if there are children and none has.
+///
+/// In handlers: no.
 pub fn try_wait_any() -> Result<Option<(u32, ExitStatus)>> {
     sys::waitid(Which::Any, k::WEXITED | k::WNOHANG).map(|ended| ended.map(of_any))
 }

@@ -74,6 +74,8 @@ impl<'a> Command<'a> {
     /// one in `/bin` and `/usr/bin`, as execvp(3) does: an empty folder is the working directory. A
     /// file that the kernel cannot execute is `ENOEXEC`: no shell is tried. A relative path is
     /// relative to [`current_dir`](Command::current_dir).
+    ///
+    /// In handlers: no.
     pub const fn new(program: &'a CStr) -> Command<'a> {
         let mut defaults = SigSet::empty();
         defaults.insert(Signal::SIGPIPE);
@@ -98,6 +100,8 @@ impl<'a> Command<'a> {
     }
 
     /// The arguments after the first.
+    ///
+    /// In handlers: no.
     pub const fn args(self, args: &'a [&'a CStr]) -> Command<'a> {
         Command { args, ..self }
     }
@@ -109,51 +113,69 @@ impl<'a> Command<'a> {
     /// let (_, program) = (own.next(), own.next());
     /// Command::new(program.unwrap_or(c"sh")).pass_on(own).exec()
     /// ```
+    ///
+    /// In handlers: no.
     pub fn pass_on(self, own: Args) -> Command<'a> {
         Command { passed_on: own.pointers(), ..self }
     }
 
     /// The first argument, by which the program is told its name, where it is not the program's
     /// path.
+    ///
+    /// In handlers: no.
     pub const fn arg0(self, arg0: &'a CStr) -> Command<'a> {
         Command { arg0, ..self }
     }
 
     /// Entries of the form `NAME=VALUE` that the environment has besides, or instead of those of
     /// the same name.
+    ///
+    /// In handlers: no.
     pub const fn envs(self, entries: &'a [&'a CStr]) -> Command<'a> {
         Command { environment: Environment { set: entries, ..self.environment }, ..self }
     }
 
     /// Names that the child does not inherit.
+    ///
+    /// In handlers: no.
     pub const fn env_remove(self, names: &'a [&'a CStr]) -> Command<'a> {
         Command { environment: Environment { remove: names, ..self.environment }, ..self }
     }
 
     /// Nothing is inherited of the environment: it has the entries of [`envs`](Command::envs)
     /// alone.
+    ///
+    /// In handlers: no.
     pub const fn env_clear(self) -> Command<'a> {
         Command { environment: Environment { clear: true, ..self.environment }, ..self }
     }
 
     /// The child's working directory.
+    ///
+    /// In handlers: no.
     pub const fn current_dir(self, folder: &'a CStr) -> Command<'a> {
         Command { current_dir: Some(folder), ..self }
     }
 
     /// The child's standard input.
+    ///
+    /// In handlers: no.
     pub const fn stdin(mut self, stdin: Stdio<'a>) -> Command<'a> {
         self.stdio[0] = stdin;
         self
     }
 
     /// The child's standard output.
+    ///
+    /// In handlers: no.
     pub const fn stdout(mut self, stdout: Stdio<'a>) -> Command<'a> {
         self.stdio[1] = stdout;
         self
     }
 
     /// The child's standard error.
+    ///
+    /// In handlers: no.
     pub const fn stderr(mut self, stderr: Stdio<'a>) -> Command<'a> {
         self.stdio[2] = stderr;
         self
@@ -162,22 +184,30 @@ impl<'a> Command<'a> {
     /// Descriptors that the child has under the numbers beside them: copies, not close-on-exec. In
     /// any order, also where numbers change places; of two with one number the later counts, and
     /// these are later than the standard ones.
+    ///
+    /// In handlers: no.
     pub const fn descriptors(self, descriptors: &'a [(&'a OwnedFd, RawFd)]) -> Command<'a> {
         Command { descriptors, ..self }
     }
 
     /// The child's process group; 0 for one of its own, of which it is the leader. setpgid(2)
+    ///
+    /// In handlers: no.
     pub const fn process_group(self, group: u32) -> Command<'a> {
         Command { group: Group::Of(group), ..self }
     }
 
     /// A session of its own, without a controlling terminal: setsid(2). It replaces
     /// [`process_group`](Command::process_group).
+    ///
+    /// In handlers: no.
     pub const fn setsid(self) -> Command<'a> {
         Command { group: Group::NewSession, ..self }
     }
 
     /// The signals that are blocked when the program starts; none if this is not called.
+    ///
+    /// In handlers: no.
     pub const fn signal_mask(self, mask: SigSet) -> Command<'a> {
         Command { mask, ..self }
     }
@@ -185,27 +215,37 @@ impl<'a> Command<'a> {
     /// The signals that do what is their default when the program starts, if they are ignored here.
     /// `SIGPIPE` alone if this is not called, as in std; other ignored signals stay ignored, as
     /// nohup(1) relies on. (Caught ones do what is their default in any case.)
+    ///
+    /// In handlers: no.
     pub const fn default_signals(self, defaults: SigSet) -> Command<'a> {
         Command { defaults, ..self }
     }
 
     /// No execve(2) gives the child more rights than it has, for good: `PR_SET_NO_NEW_PRIVS`.
+    ///
+    /// In handlers: no.
     pub const fn no_new_privs(self) -> Command<'a> {
         Command { no_new_privs: true, ..self }
     }
 
     /// The child's user: setuid(2). Without [`groups`](Command::groups) a child of root has no
     /// supplementary ones.
+    ///
+    /// In handlers: no.
     pub const fn uid(self, uid: u32) -> Command<'a> {
         Command { uid: Some(uid), ..self }
     }
 
     /// The child's group: setgid(2).
+    ///
+    /// In handlers: no.
     pub const fn gid(self, gid: u32) -> Command<'a> {
         Command { gid: Some(gid), ..self }
     }
 
     /// The child's supplementary groups: setgroups(2).
+    ///
+    /// In handlers: no.
     pub const fn groups(self, groups: &'a [u32]) -> Command<'a> {
         Command { groups: Some(groups), ..self }
     }
@@ -214,6 +254,8 @@ impl<'a> Command<'a> {
     /// the program will find it: for namespaces, Landlock, seccomp, limits. What it returns as an
     /// error is the error of [`spawn`](Command::spawn). The child is a fork(2) then: the function
     /// sees a copy of the memory, and what it changes there is seen by nothing else.
+    ///
+    /// In handlers: no.
     ///
     /// # Safety
     ///
@@ -248,6 +290,8 @@ impl<'a> Command<'a> {
     ///
     /// It waits as long as the child needs to get there: for a file system that does not answer, or
     /// while the child is stopped, without end.
+    ///
+    /// In handlers: no.
     pub fn spawn(&self) -> Result<Child> {
         let standard = Standard::open(&self.stdio)?;
         let (pid, pidfd) = launch::with(self, &standard.numbers, |launch, stack| launch.start(stack))?;
@@ -255,6 +299,8 @@ impl<'a> Command<'a> {
     }
 
     /// [`spawn`](Command::spawn) and [`wait`](Child::wait).
+    ///
+    /// In handlers: no.
     pub fn status(&self) -> Result<ExitStatus> {
         self.spawn()?.wait()
     }
@@ -266,6 +312,8 @@ impl<'a> Command<'a> {
     /// Then signals are as before; what else was asked for may be in force already: descriptors,
     /// group, credentials, working directory. What the process has that execve(2) keeps is the new
     /// program's: a profile by `ITIMER_PROF`, for example, must be stopped before.
+    ///
+    /// In handlers: no.
     #[must_use]
     pub fn exec(&self) -> Errno {
         let executed = || {

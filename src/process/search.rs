@@ -62,6 +62,8 @@ pub(super) struct Environment<'a> {
 impl Environment<'_> {
     /// The entries: those of `own`, as far as they stay, and the added ones.
     ///
+    /// In handlers: no.
+    ///
     /// # Safety
     ///
     /// 1. `own` is an array of pointers to C strings with a null behind the last; all of it lasts
@@ -83,6 +85,8 @@ impl Environment<'_> {
     }
 
     /// Whether it is the program's own.
+    ///
+    /// In handlers: no.
     pub fn is_inherited(&self) -> bool {
         !self.clear && self.remove.is_empty() && self.set.is_empty()
     }

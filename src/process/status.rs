@@ -31,12 +31,16 @@ impl ExitStatus {
     }
 
     /// Whether it exited with 0.
+    ///
+    /// In handlers: yes.
     #[must_use]
     pub const fn success(self) -> bool {
         matches!(self.how, How::Exited(0))
     }
 
     /// What it exited with, 0..=255; `None` if a signal ended it.
+    ///
+    /// In handlers: yes.
     #[must_use]
     pub const fn code(self) -> Option<i32> {
         match self.how {
@@ -46,6 +50,8 @@ impl ExitStatus {
     }
 
     /// The number of the signal that ended it, one of rt0's own perhaps, which no [`Signal`] is.
+    ///
+    /// In handlers: yes.
     #[must_use]
     pub const fn signal(self) -> Option<u32> {
         match self.how {
@@ -55,6 +61,8 @@ impl ExitStatus {
     }
 
     /// Whether a signal ended it and a core was dumped.
+    ///
+    /// In handlers: yes.
     #[must_use]
     pub const fn core_dumped(self) -> bool {
         matches!(self.how, How::Killed { core_dumped: true, .. })
@@ -62,6 +70,8 @@ impl ExitStatus {
 
     /// As wait(2) reports it: the code times 256, or the signal's number, and 128 more with a core.
     /// (MIPS has a signal 128, which wait(2) cannot tell from a core.)
+    ///
+    /// In handlers: yes.
     #[must_use]
     pub const fn into_raw(self) -> i32 {
         match self.how {
@@ -71,6 +81,8 @@ impl ExitStatus {
     }
 
     /// As a shell reports it in `$?`: the code, or 128 and the signal's number; at most 255.
+    ///
+    /// In handlers: yes.
     #[must_use]
     pub const fn shell_status(self) -> i32 {
         match self.how {

@@ -68,28 +68,38 @@ impl Siginfo {
     }
 
     /// The signal's number.
+    ///
+    /// In handlers: yes.
     pub fn number(&self) -> i32 {
         self.head().si_signo
     }
 
     /// Why the signal came: `SI_USER` (0) and less when a program or a timer sent it, above 0 when the kernel did; the
     /// meaning depends on the signal (sigaction(2)).
+    ///
+    /// In handlers: yes.
     pub fn code(&self) -> i32 {
         self.head().si_code
     }
 
     /// Whether a program sent it: kill(2), tgkill(2), sigqueue(3). A SIGSEGV of that kind is no memory fault. (The
     /// kernel says the same of the SIGPIPE that a write raises.)
+    ///
+    /// In handlers: yes.
     pub fn from_user(&self) -> bool {
         [k::SI_USER as i32, k::SI_TKILL, k::SI_QUEUE].contains(&self.code())
     }
 
     /// Whether a seccomp filter sent it, in place of a system call: `SIGSYS` with `SYS_SECCOMP`.
+    ///
+    /// In handlers: yes.
     pub fn from_seccomp(&self) -> bool {
         self.number() == k::SIGSYS as i32 && self.code() == k::SYS_SECCOMP as i32
     }
 
     /// Who sent it, if a program did.
+    ///
+    /// In handlers: yes.
     pub fn sender(&self) -> Option<Sender> {
         // SAFETY: with these codes the kernel writes this part.
         let kill = self.from_user().then(|| unsafe { self.head()._sifields._kill })?;
@@ -97,6 +107,8 @@ impl Siginfo {
     }
 
     /// The value that came with it, if a program sent it with one: sigqueue(3).
+    ///
+    /// In handlers: yes.
     pub fn value(&self) -> Option<usize> {
         let head = (self.code() == k::SI_QUEUE).then(|| self.head())?;
         // SAFETY: with this code the kernel writes this part.
@@ -119,6 +131,8 @@ impl Siginfo {
 
     /// The address that faulted, if the kernel sent SIGSEGV, SIGBUS, SIGILL, SIGFPE or SIGTRAP for one. (s390x says
     /// only which page for the first two.)
+    ///
+    /// In handlers: yes.
     pub fn address(&self) -> Option<*const u8> {
         const WITH_ADDRESS: [u32; 5] = [k::SIGSEGV, k::SIGBUS, k::SIGILL, k::SIGFPE, k::SIGTRAP];
         let has =
@@ -157,11 +171,15 @@ impl<'a> Info<'a> {
     }
 
     /// The address of the instruction that was about to run, or that faulted.
+    ///
+    /// In handlers: yes.
     pub fn pc(&self) -> usize {
         self.register(Cpu::CONTEXT.pc)
     }
 
     /// The interrupted stack pointer, as the register has it: on SPARC the address less 2047.
+    ///
+    /// In handlers: yes.
     pub fn sp(&self) -> usize {
         self.register(Cpu::CONTEXT.sp)
     }
@@ -169,6 +187,8 @@ impl<'a> Info<'a> {
     /// The interrupted frame pointer: where this machine's chain of frames starts, if the program was compiled to
     /// have one (`-Cforce-frame-pointers`). On PowerPC and SPARC that is the stack pointer; on MIPS and s390x there is
     /// the register and no chain.
+    ///
+    /// In handlers: yes.
     pub fn fp(&self) -> usize {
         self.register(Cpu::CONTEXT.fp)
     }

@@ -20,6 +20,8 @@ pub struct SignalStack {
 }
 
 /// The calling thread's signal stack, if it has one.
+///
+/// In handlers: yes.
 pub fn signal_stack() -> Option<SignalStack> {
     // It cannot fail; a filter that forbids it is no stack.
     let mut now = NONE;
@@ -29,6 +31,8 @@ pub fn signal_stack() -> Option<SignalStack> {
 
 /// sigaltstack(2): sets the calling thread's signal stack, `None` for none, and returns the one before. `ENOMEM` for
 /// less than the kernel's least (`AT_MINSIGSTKSZ`), `EPERM` in a handler that runs on the present one.
+///
+/// In handlers: yes.
 ///
 /// # Safety
 ///

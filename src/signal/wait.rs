@@ -35,12 +35,16 @@ use crate::time::Instant;
 ///
 /// `EINTR`: a handler of another signal ran, or
 /// [`Thread::interrupt`](crate::thread::Thread::interrupt).
+///
+/// In handlers: no, it waits.
 pub fn wait(set: &SigSet) -> Result<Siginfo> {
     sys::rt_sigtimedwait(&set.0, None).map(Siginfo::new)
 }
 
 /// As [`wait`], for at most `timeout`; `None` if there was none by then. With a timeout of 0 it
 /// only looks.
+///
+/// In handlers: no, it waits.
 pub fn wait_timeout(set: &SigSet, timeout: Duration) -> Result<Option<Siginfo>> {
     match Instant::now().checked_add(timeout) {
         Some(deadline) => wait_until(set, deadline),
@@ -49,6 +53,8 @@ pub fn wait_timeout(set: &SigSet, timeout: Duration) -> Result<Option<Siginfo>> 
 }
 
 /// As [`wait`], until `deadline` of the monotonic clock at most; `None` if there was none by then.
+///
+/// In handlers: no, it waits.
 pub fn wait_until(set: &SigSet, deadline: Instant) -> Result<Option<Siginfo>> {
     loop {
         let left = deadline.saturating_duration_since(Instant::now());
@@ -64,6 +70,8 @@ pub fn wait_until(set: &SigSet, deadline: Instant) -> Result<Option<Siginfo>> {
 
 /// The blocked signals that are pending, for the calling thread or the process. The only errors are
 /// a filter's.
+///
+/// In handlers: yes.
 pub fn pending() -> Result<SigSet> {
     sys::rt_sigpending().map(SigSet::from_kernel)
 }
@@ -72,6 +80,8 @@ pub fn pending() -> Result<SigSet> {
 /// that no signal is missed that comes between a look at what its handler sets and the wait.
 ///
 /// rt0's own signals end it too, so look and call it again. The only errors are a filter's.
+///
+/// In handlers: no, it waits.
 pub fn suspend(mask: &SigSet) -> Result<()> {
     // SAFETY: 1. The code that installed a handler vouched for it at any instruction.
     match unsafe { sys::rt_sigsuspend(&mask.0) } {

@@ -24,6 +24,8 @@ assert_impl_all!(Barrier: Send, Sync, UnwindSafe, RefUnwindSafe);
 impl Barrier {
     const_fn! {
         /// A barrier for rounds of so many `threads`.
+        ///
+        /// In handlers: yes.
         #[must_use]
         pub const fn new(threads: usize) -> Barrier {
             Barrier { threads, arrived: Mutex::new(0), round: AtomicU32::new(0) }
@@ -32,6 +34,8 @@ impl Barrier {
 
     /// Waits until as many threads are here as the barrier is for, one of which, the last to come, leads. What each did
     /// before is seen by all after. Threads beyond that number begin the next round.
+    ///
+    /// In handlers: no, it takes a lock that the interrupted code may hold.
     pub fn wait(&self) -> BarrierWaitResult {
         let mut arrived = self.arrived.lock();
         let round = self.round.load(Relaxed); // It changes under the lock only.
@@ -70,6 +74,8 @@ pub struct BarrierWaitResult(bool);
 
 impl BarrierWaitResult {
     /// True for one thread of each round.
+    ///
+    /// In handlers: yes.
     #[must_use]
     pub fn is_leader(&self) -> bool {
         self.0

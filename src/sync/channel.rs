@@ -42,6 +42,8 @@ assert_not_impl_any!(Channel<*const u8, 1>: Send, Sync);
 impl<T, const N: usize> Channel<T, N> {
     const_fn! {
         /// An empty channel without ends. A capacity of 0 does not compile.
+        ///
+        /// In handlers: yes.
         pub const fn new() -> Channel<T, N> {
             const { assert!(N > 0, "a channel needs room for a value") };
             let state = State { queue: Deque::new(), senders: 0, receivers: 0 };
@@ -50,6 +52,8 @@ impl<T, const N: usize> Channel<T, N> {
     }
 
     /// A sender and a receiver; each can be cloned, and so can this be called again.
+    ///
+    /// In handlers: no, it takes a lock that the interrupted code may hold.
     pub fn split(&self) -> (Sender<'_, T, N>, Receiver<'_, T, N>) {
         let mut state = self.state.lock();
         count_one_more(&mut state.senders);
@@ -145,11 +149,15 @@ pub struct Sender<'a, T, const N: usize> {
 impl<T, const N: usize> Sender<'_, T, N> {
     /// Sends a value; waits while the queue is full. Fails if there is no receiver. That it was sent does not say that
     /// it will be received.
+    ///
+    /// In handlers: no, it takes a lock that the interrupted code may hold.
     pub fn send(&self, value: T) -> Result<(), SendError<T>> {
         self.channel.push(value, Limit::NONE).map_err(|error| SendError(error.into_inner()))
     }
 
     /// Sends a value if the queue has room.
+    ///
+    /// In handlers: no, it takes a lock that the interrupted code may hold.
     pub fn try_send(&self, value: T) -> Result<(), TrySendError<T>> {
         self.channel.push(value, Limit::Now).map_err(|error| match error {
             SendTimeoutError::Timeout(value) => TrySendError::Full(value),
@@ -158,6 +166,8 @@ impl<T, const N: usize> Sender<'_, T, N> {
     }
 
     /// [`send`](Sender::send), if there is room within `timeout`.
+    ///
+    /// In handlers: no, it takes a lock that the interrupted code may hold.
     pub fn send_timeout(&self, value: T, timeout: Duration) -> Result<(), SendTimeoutError<T>> {
         match self.channel.push(value, Limit::Now) {
             Err(SendTimeoutError::Timeout(value)) => {
@@ -168,6 +178,8 @@ impl<T, const N: usize> Sender<'_, T, N> {
     }
 
     /// [`send`](Sender::send), if there is room before `deadline`.
+    ///
+    /// In handlers: no, it takes a lock that the interrupted code may hold.
     pub fn send_until(&self, value: T, deadline: Instant) -> Result<(), SendTimeoutError<T>> {
         self.channel.push(value, Limit::Deadline(Some(deadline)))
     }
@@ -203,11 +215,15 @@ pub struct Receiver<'a, T, const N: usize> {
 
 impl<T, const N: usize> Receiver<'_, T, N> {
     /// Takes the oldest value; waits while there is none. Fails if there is no sender either.
+    ///
+    /// In handlers: no, it takes a lock that the interrupted code may hold.
     pub fn recv(&self) -> Result<T, RecvError> {
         self.channel.pop(Limit::NONE).map_err(|_| RecvError)
     }
 
     /// Takes the oldest value if there is one.
+    ///
+    /// In handlers: no, it takes a lock that the interrupted code may hold.
     pub fn try_recv(&self) -> Result<T, TryRecvError> {
         self.channel.pop(Limit::Now).map_err(|error| match error {
             RecvTimeoutError::Timeout => TryRecvError::Empty,
@@ -216,6 +232,8 @@ impl<T, const N: usize> Receiver<'_, T, N> {
     }
 
     /// [`recv`](Receiver::recv), if there is a value within `timeout`.
+    ///
+    /// In handlers: no, it takes a lock that the interrupted code may hold.
     pub fn recv_timeout(&self, timeout: Duration) -> Result<T, RecvTimeoutError> {
         match self.channel.pop(Limit::Now) {
             Err(RecvTimeoutError::Timeout) => self.channel.pop(Limit::Deadline(base::deadline_of(timeout))),
@@ -224,16 +242,22 @@ impl<T, const N: usize> Receiver<'_, T, N> {
     }
 
     /// [`recv`](Receiver::recv), if there is a value before `deadline`.
+    ///
+    /// In handlers: no, it takes a lock that the interrupted code may hold.
     pub fn recv_until(&self, deadline: Instant) -> Result<T, RecvTimeoutError> {
         self.channel.pop(Limit::Deadline(Some(deadline)))
     }
 
     /// The values as they come, until there is neither a value nor a sender.
+    ///
+    /// In handlers: no, it takes a lock that the interrupted code may hold.
     pub fn iter(&self) -> Iter<'_, T, N> {
         Iter { receiver: self }
     }
 
     /// The values that are there, until there is none.
+    ///
+    /// In handlers: no, it takes a lock that the interrupted code may hold.
     pub fn try_iter(&self) -> TryIter<'_, T, N> {
         TryIter { receiver: self }
     }
@@ -368,6 +392,8 @@ pub enum RecvTimeoutError {
 
 impl<T> SendTimeoutError<T> {
     /// The value.
+    ///
+    /// In handlers: yes.
     pub fn into_inner(self) -> T {
         match self {
             SendTimeoutError::Timeout(value) | SendTimeoutError::Disconnected(value) => value,

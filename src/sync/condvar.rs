@@ -24,6 +24,8 @@ assert_impl_all!(Condvar: Send, Sync, UnwindSafe, RefUnwindSafe);
 impl Condvar {
     const_fn! {
         /// A condition variable that nobody waits for.
+        ///
+        /// In handlers: yes.
         #[must_use]
         pub const fn new() -> Condvar {
             Condvar { waiters: WaitList::new() }
@@ -34,11 +36,15 @@ impl Condvar {
     /// step: a notification by who locks the mutex after that is not missed.
     ///
     /// Threads that wait at the same time may each come with a mutex of its own.
+    ///
+    /// In handlers: no, it takes a lock that the interrupted code may hold.
     pub fn wait<'a, T: ?Sized>(&self, guard: MutexGuard<'a, T>) -> MutexGuard<'a, T> {
         self.wait_with(guard, None).0
     }
 
     /// [`wait`](Condvar::wait), as long as `condition` says so; it is asked first.
+    ///
+    /// In handlers: no, it takes a lock that the interrupted code may hold.
     pub fn wait_while<'a, T: ?Sized, F>(&self, mut guard: MutexGuard<'a, T>, mut condition: F) -> MutexGuard<'a, T>
     where
         F: FnMut(&mut T) -> bool,
@@ -50,6 +56,8 @@ impl Condvar {
     }
 
     /// [`wait`](Condvar::wait), for at most `timeout`. Taking the mutex again may take longer.
+    ///
+    /// In handlers: no, it takes a lock that the interrupted code may hold.
     pub fn wait_timeout<'a, T: ?Sized>(
         &self,
         guard: MutexGuard<'a, T>,
@@ -59,6 +67,8 @@ impl Condvar {
     }
 
     /// [`wait`](Condvar::wait), until `deadline` at the latest. Taking the mutex again may take longer.
+    ///
+    /// In handlers: no, it takes a lock that the interrupted code may hold.
     pub fn wait_until<'a, T: ?Sized>(
         &self,
         guard: MutexGuard<'a, T>,
@@ -68,6 +78,8 @@ impl Condvar {
     }
 
     /// [`wait_while`](Condvar::wait_while), for at most `timeout`; timed out says that `condition` still held.
+    ///
+    /// In handlers: no, it takes a lock that the interrupted code may hold.
     pub fn wait_timeout_while<'a, T: ?Sized, F>(
         &self,
         mut guard: MutexGuard<'a, T>,
@@ -110,6 +122,8 @@ impl Condvar {
     }
 
     /// Lets the thread go on that has waited longest.
+    ///
+    /// In handlers: no, it takes a lock that the interrupted code may hold.
     #[inline]
     pub fn notify_one(&self) {
         // A waiter that we must see entered the list before it gave up the mutex, which we locked since.
@@ -119,6 +133,8 @@ impl Condvar {
     }
 
     /// Lets all threads go on that wait now.
+    ///
+    /// In handlers: no, it takes a lock that the interrupted code may hold.
     #[inline]
     pub fn notify_all(&self) {
         if !self.waiters.is_empty() {
@@ -158,6 +174,8 @@ pub struct WaitTimeoutResult(bool);
 
 impl WaitTimeoutResult {
     /// True if no notification came in time.
+    ///
+    /// In handlers: yes.
     #[must_use]
     pub fn timed_out(&self) -> bool {
         self.0

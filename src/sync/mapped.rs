@@ -18,6 +18,8 @@ macro_rules! mapped {
     ($guard:ident, $mapped:ident, $raw:ident, $unlock:ident $(, $mut:tt)?) => {
         impl<'a, T: ?Sized> $guard<'a, T> {
             /// The lock, now held for a part of the value.
+            ///
+            /// In handlers: no.
             pub fn map<U: ?Sized>($($mut)? this: Self, part: impl FnOnce(&$($mut)? T) -> &$($mut)? U) -> $mapped<'a, U> {
                 let value = NonNull::from(part(&$($mut)? *this));
                 let raw = ManuallyDrop::new(this).raw();
@@ -25,6 +27,8 @@ macro_rules! mapped {
             }
 
             /// The lock, now held for a part of the value if there is that part; else as before.
+            ///
+            /// In handlers: no.
             pub fn filter_map<U: ?Sized>(
                 $($mut)? this: Self,
                 part: impl FnOnce(&$($mut)? T) -> Option<&$($mut)? U>,
@@ -39,6 +43,8 @@ macro_rules! mapped {
 
         impl<'a, T: ?Sized> $mapped<'a, T> {
             /// The lock, now held for a part of the part.
+            ///
+            /// In handlers: no.
             pub fn map<U: ?Sized>($($mut)? this: Self, part: impl FnOnce(&$($mut)? T) -> &$($mut)? U) -> $mapped<'a, U> {
                 let value = NonNull::from(part(&$($mut)? *this));
                 let raw = ManuallyDrop::new(this).raw;
@@ -46,6 +52,8 @@ macro_rules! mapped {
             }
 
             /// The lock, now held for a part of the part if there is one; else as before.
+            ///
+            /// In handlers: no.
             pub fn filter_map<U: ?Sized>(
                 $($mut)? this: Self,
                 part: impl FnOnce(&$($mut)? T) -> Option<&$($mut)? U>,

@@ -39,17 +39,23 @@ impl Mutex<()> {
 impl<T> Mutex<T> {
     const_fn! {
         /// An unlocked mutex.
+        ///
+        /// In handlers: yes.
         pub const fn new(value: T) -> Mutex<T> {
             Mutex { raw: RawMutex::new(), value: UnsafeCell::new(value) }
         }
     }
 
     /// The value.
+    ///
+    /// In handlers: yes.
     pub fn into_inner(self) -> T {
         self.value.into_inner()
     }
 
     /// A copy of the value, under the lock.
+    ///
+    /// In handlers: no, it takes a lock that the interrupted code may hold.
     pub fn get_cloned(&self) -> T
     where
         T: Clone,
@@ -58,11 +64,15 @@ impl<T> Mutex<T> {
     }
 
     /// Puts `value` there, under the lock; what was there is dropped after it is unlocked.
+    ///
+    /// In handlers: no, it takes a lock that the interrupted code may hold.
     pub fn set(&self, value: T) {
         drop(self.replace(value));
     }
 
     /// Puts `value` there, under the lock, and gives out what was there.
+    ///
+    /// In handlers: no, it takes a lock that the interrupted code may hold.
     pub fn replace(&self, value: T) -> T {
         core::mem::replace(&mut *self.lock(), value)
     }
@@ -70,11 +80,15 @@ impl<T> Mutex<T> {
 
 impl<T: ?Sized> Mutex<T> {
     /// What `f` returns, called with the value, under the lock.
+    ///
+    /// In handlers: no, it takes a lock that the interrupted code may hold.
     pub fn with_mut<F: FnOnce(&mut T) -> R, R>(&self, f: F) -> R {
         f(&mut self.lock())
     }
 
     /// Waits until the lock is free, and takes it.
+    ///
+    /// In handlers: no, it takes a lock that the interrupted code may hold.
     #[inline]
     pub fn lock(&self) -> MutexGuard<'_, T> {
         self.raw.lock();
@@ -82,6 +96,8 @@ impl<T: ?Sized> Mutex<T> {
     }
 
     /// Takes the lock if it is free and not kept for threads that wait.
+    ///
+    /// In handlers: yes.
     #[must_use]
     #[inline]
     pub fn try_lock(&self) -> Option<MutexGuard<'_, T>> {
@@ -89,6 +105,8 @@ impl<T: ?Sized> Mutex<T> {
     }
 
     /// Waits for at most `timeout` until the lock is free, and takes it.
+    ///
+    /// In handlers: no, it takes a lock that the interrupted code may hold.
     #[must_use]
     #[inline]
     pub fn try_lock_for(&self, timeout: Duration) -> Option<MutexGuard<'_, T>> {
@@ -96,6 +114,8 @@ impl<T: ?Sized> Mutex<T> {
     }
 
     /// Waits until `deadline` at the latest for the lock to be free, and takes it.
+    ///
+    /// In handlers: no, it takes a lock that the interrupted code may hold.
     #[must_use]
     #[inline]
     pub fn try_lock_until(&self, deadline: Instant) -> Option<MutexGuard<'_, T>> {
@@ -103,6 +123,8 @@ impl<T: ?Sized> Mutex<T> {
     }
 
     /// The value, without locking: nobody else has the mutex.
+    ///
+    /// In handlers: yes.
     pub fn get_mut(&mut self) -> &mut T {
         self.value.get_mut()
     }

@@ -30,6 +30,8 @@ assert_impl_all!(Once: Send, Sync, UnwindSafe, RefUnwindSafe);
 impl Once {
     const_fn! {
         /// One that has not run.
+        ///
+        /// In handlers: yes.
         #[must_use]
         pub const fn new() -> Once {
             Once { state: AtomicU32::new(NEW) }
@@ -38,6 +40,8 @@ impl Once {
 
     /// Calls `f` if nothing was called here before. When this returns, what was called has returned, and what it did is
     /// seen.
+    ///
+    /// In handlers: no, it takes a lock that the interrupted code may hold.
     #[inline]
     pub fn call_once<F: FnOnce()>(&self, f: F) {
         if !self.is_completed() {
@@ -46,12 +50,16 @@ impl Once {
     }
 
     /// [`call_once`](Once::call_once), for code that asks whether a closure before this one panicked: none did.
+    ///
+    /// In handlers: no, it takes a lock that the interrupted code may hold.
     #[inline]
     pub fn call_once_force<F: FnOnce(&OnceState)>(&self, f: F) {
         self.call_once(|| f(&OnceState(())));
     }
 
     /// Whether the closure has returned.
+    ///
+    /// In handlers: yes.
     #[inline]
     pub fn is_completed(&self) -> bool {
         // Acquire pairs with the release in `call`.
@@ -59,21 +67,29 @@ impl Once {
     }
 
     /// Waits until the closure has returned; calls none.
+    ///
+    /// In handlers: no, it waits.
     pub fn wait(&self) {
         self.wait_with(None);
     }
 
     /// [`wait`](Once::wait).
+    ///
+    /// In handlers: no, it waits.
     pub fn wait_force(&self) {
         self.wait();
     }
 
     /// [`wait`](Once::wait), for at most `timeout`; whether it has returned.
+    ///
+    /// In handlers: no, it waits.
     pub fn wait_timeout(&self, timeout: Duration) -> bool {
         self.is_completed() || self.wait_with(base::deadline_of(timeout))
     }
 
     /// [`wait`](Once::wait), until `deadline` at the latest; whether it has returned.
+    ///
+    /// In handlers: no, it waits.
     pub fn wait_until(&self, deadline: Instant) -> bool {
         self.wait_with(Some(deadline))
     }
@@ -127,6 +143,8 @@ pub struct OnceState(());
 
 impl OnceState {
     /// Whether a closure before this one panicked: no, for then the process would have ended.
+    ///
+    /// In handlers: yes.
     pub fn is_poisoned(&self) -> bool {
         false
     }
@@ -162,6 +180,8 @@ assert_not_impl_any!(OnceLock<*const u8>: Send, Sync);
 impl<T> OnceLock<T> {
     const_fn! {
         /// Without a value.
+        ///
+        /// In handlers: yes.
         #[must_use]
         pub const fn new() -> OnceLock<T> {
             OnceLock { once: Once::new(), value: UnsafeCell::new(None) }
@@ -169,6 +189,8 @@ impl<T> OnceLock<T> {
     }
 
     /// The value, if it is set.
+    ///
+    /// In handlers: yes.
     #[inline]
     pub fn get(&self) -> Option<&T> {
         if self.once.is_completed() {
@@ -180,12 +202,16 @@ impl<T> OnceLock<T> {
     }
 
     /// The value, if it is set.
+    ///
+    /// In handlers: yes.
     pub fn get_mut(&mut self) -> Option<&mut T> {
         self.value.get_mut().as_mut()
     }
 
     /// Sets the value. If it is set already, or another thread sets it meanwhile, gives `value` back, and the other is
     /// there.
+    ///
+    /// In handlers: no, it takes a lock that the interrupted code may hold.
     pub fn set(&self, value: T) -> Result<(), T> {
         let mut value = Some(value);
         self.get_or_init(|| value.take().expect("called once"));
@@ -193,6 +219,8 @@ impl<T> OnceLock<T> {
     }
 
     /// The value; `f` makes it if it is not set. However many threads ask, one makes it, and the others wait.
+    ///
+    /// In handlers: no, it takes a lock that the interrupted code may hold.
     #[inline]
     pub fn get_or_init<F: FnOnce() -> T>(&self, f: F) -> &T {
         self.once.call_once(|| {
@@ -205,6 +233,8 @@ impl<T> OnceLock<T> {
     }
 
     /// Waits until another thread has set the value.
+    ///
+    /// In handlers: no, it waits.
     pub fn wait(&self) -> &T {
         self.once.wait();
         // SAFETY: 1. Waited for.
@@ -212,23 +242,31 @@ impl<T> OnceLock<T> {
     }
 
     /// [`wait`](OnceLock::wait), for at most `timeout`.
+    ///
+    /// In handlers: no, it waits.
     pub fn wait_timeout(&self, timeout: Duration) -> Option<&T> {
         self.once.wait_timeout(timeout);
         self.get()
     }
 
     /// [`wait`](OnceLock::wait), until `deadline` at the latest.
+    ///
+    /// In handlers: no, it waits.
     pub fn wait_until(&self, deadline: Instant) -> Option<&T> {
         self.once.wait_until(deadline);
         self.get()
     }
 
     /// The value, if it is set; after this it is not.
+    ///
+    /// In handlers: yes.
     pub fn take(&mut self) -> Option<T> {
         core::mem::take(self).into_inner()
     }
 
     /// The value, if it is set.
+    ///
+    /// In handlers: yes.
     pub fn into_inner(self) -> Option<T> {
         self.value.into_inner()
     }
@@ -303,12 +341,16 @@ assert_not_impl_any!(LazyLock<Cell<u8>>: Sync);
 impl<T, F: FnOnce() -> T> LazyLock<T, F> {
     const_fn! {
         /// A value that `make` will make.
+        ///
+        /// In handlers: yes.
         pub const fn new(make: F) -> LazyLock<T, F> {
             LazyLock { value: OnceLock::new(), make: Cell::new(Some(make)) }
         }
     }
 
     /// Makes the value if it has not been made, and gives it out; what using it does.
+    ///
+    /// In handlers: no, it takes a lock that the interrupted code may hold.
     #[inline]
     pub fn force(this: &LazyLock<T, F>) -> &T {
         this.value.get_or_init(|| match this.make.take() {
@@ -318,6 +360,8 @@ impl<T, F: FnOnce() -> T> LazyLock<T, F> {
     }
 
     /// Makes the value if it has not been made, and gives it out to be changed.
+    ///
+    /// In handlers: no, it takes a lock that the interrupted code may hold.
     pub fn force_mut(this: &mut LazyLock<T, F>) -> &mut T {
         LazyLock::force(this);
         match this.value.get_mut() {
@@ -329,12 +373,16 @@ impl<T, F: FnOnce() -> T> LazyLock<T, F> {
 
 impl<T, F> LazyLock<T, F> {
     /// The value, if it has been made.
+    ///
+    /// In handlers: yes.
     #[inline]
     pub fn get(this: &LazyLock<T, F>) -> Option<&T> {
         this.value.get()
     }
 
     /// The value, if it has been made.
+    ///
+    /// In handlers: yes.
     pub fn get_mut(this: &mut LazyLock<T, F>) -> Option<&mut T> {
         this.value.get_mut()
     }

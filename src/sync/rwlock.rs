@@ -45,17 +45,23 @@ impl RwLock<()> {
 impl<T> RwLock<T> {
     const_fn! {
         /// An unlocked one.
+        ///
+        /// In handlers: yes.
         pub const fn new(value: T) -> RwLock<T> {
             RwLock { raw: RawRwLock::new(), value: UnsafeCell::new(value) }
         }
     }
 
     /// The value.
+    ///
+    /// In handlers: yes.
     pub fn into_inner(self) -> T {
         self.value.into_inner()
     }
 
     /// A copy of the value, under the lock.
+    ///
+    /// In handlers: no, it takes a lock that the interrupted code may hold.
     pub fn get_cloned(&self) -> T
     where
         T: Clone,
@@ -64,11 +70,15 @@ impl<T> RwLock<T> {
     }
 
     /// Puts `value` there, under the lock; what was there is dropped after it is unlocked.
+    ///
+    /// In handlers: no, it takes a lock that the interrupted code may hold.
     pub fn set(&self, value: T) {
         drop(self.replace(value));
     }
 
     /// Puts `value` there, under the lock, and gives out what was there.
+    ///
+    /// In handlers: no, it takes a lock that the interrupted code may hold.
     pub fn replace(&self, value: T) -> T {
         core::mem::replace(&mut *self.write(), value)
     }
@@ -76,16 +86,22 @@ impl<T> RwLock<T> {
 
 impl<T: ?Sized> RwLock<T> {
     /// What `f` returns, called with the value, locked for reading.
+    ///
+    /// In handlers: no, it takes a lock that the interrupted code may hold.
     pub fn with<F: FnOnce(&T) -> R, R>(&self, f: F) -> R {
         f(&self.read())
     }
 
     /// What `f` returns, called with the value, locked for writing.
+    ///
+    /// In handlers: no, it takes a lock that the interrupted code may hold.
     pub fn with_mut<F: FnOnce(&mut T) -> R, R>(&self, f: F) -> R {
         f(&mut self.write())
     }
 
     /// Waits until no writer has the lock or waits for readers to leave, and takes it for reading.
+    ///
+    /// In handlers: no, it takes a lock that the interrupted code may hold.
     #[inline]
     pub fn read(&self) -> RwLockReadGuard<'_, T> {
         self.raw.read(|| None);
@@ -93,6 +109,8 @@ impl<T: ?Sized> RwLock<T> {
     }
 
     /// Takes the lock for reading, if no writer has it or waits for readers to leave.
+    ///
+    /// In handlers: yes.
     #[must_use]
     #[inline]
     pub fn try_read(&self) -> Option<RwLockReadGuard<'_, T>> {
@@ -100,18 +118,24 @@ impl<T: ?Sized> RwLock<T> {
     }
 
     /// [`read`](RwLock::read), if that takes at most `timeout`.
+    ///
+    /// In handlers: no, it takes a lock that the interrupted code may hold.
     #[must_use]
     pub fn try_read_for(&self, timeout: Duration) -> Option<RwLockReadGuard<'_, T>> {
         self.raw.read(|| base::deadline_of(timeout)).then(|| self.reader())
     }
 
     /// [`read`](RwLock::read), if that is possible before `deadline`.
+    ///
+    /// In handlers: no, it takes a lock that the interrupted code may hold.
     #[must_use]
     pub fn try_read_until(&self, deadline: Instant) -> Option<RwLockReadGuard<'_, T>> {
         self.raw.read(|| Some(deadline)).then(|| self.reader())
     }
 
     /// Waits until nobody else has the lock, and takes it for writing.
+    ///
+    /// In handlers: no, it takes a lock that the interrupted code may hold.
     #[inline]
     pub fn write(&self) -> RwLockWriteGuard<'_, T> {
         self.raw.write(|| None);
@@ -119,6 +143,8 @@ impl<T: ?Sized> RwLock<T> {
     }
 
     /// Takes the lock for writing, if nobody has it or waits for it.
+    ///
+    /// In handlers: yes.
     #[must_use]
     #[inline]
     pub fn try_write(&self) -> Option<RwLockWriteGuard<'_, T>> {
@@ -126,18 +152,24 @@ impl<T: ?Sized> RwLock<T> {
     }
 
     /// [`write`](RwLock::write), if that takes at most `timeout`.
+    ///
+    /// In handlers: no, it takes a lock that the interrupted code may hold.
     #[must_use]
     pub fn try_write_for(&self, timeout: Duration) -> Option<RwLockWriteGuard<'_, T>> {
         self.raw.write(|| base::deadline_of(timeout)).then(|| self.writer())
     }
 
     /// [`write`](RwLock::write), if that is possible before `deadline`.
+    ///
+    /// In handlers: no, it takes a lock that the interrupted code may hold.
     #[must_use]
     pub fn try_write_until(&self, deadline: Instant) -> Option<RwLockWriteGuard<'_, T>> {
         self.raw.write(|| Some(deadline)).then(|| self.writer())
     }
 
     /// The value, without locking: nobody else has the lock.
+    ///
+    /// In handlers: yes.
     pub fn get_mut(&mut self) -> &mut T {
         self.value.get_mut()
     }
@@ -216,6 +248,8 @@ impl<'a, T: ?Sized> RwLockWriteGuard<'a, T> {
     }
 
     /// From now on for reading only; nobody else writes between.
+    ///
+    /// In handlers: yes.
     pub fn downgrade(this: RwLockWriteGuard<'a, T>) -> RwLockReadGuard<'a, T> {
         let lock = ManuallyDrop::new(this).lock;
         lock.raw.downgrade();

@@ -71,6 +71,8 @@ impl Semaphore {
     const_fn! {
         /// A semaphore with so many `permits`.
         ///
+        /// In handlers: yes.
+        ///
         /// # Panics
         ///
         /// If that is more than [`Semaphore::MAX`].
@@ -81,6 +83,8 @@ impl Semaphore {
     }
 
     /// Takes a permit; waits while there is none.
+    ///
+    /// In handlers: no, it takes a lock that the interrupted code may hold.
     #[inline]
     pub fn acquire(&self) {
         if !self.try_acquire() {
@@ -89,6 +93,8 @@ impl Semaphore {
     }
 
     /// Takes a permit if there is one and no thread waits for it; whether there was.
+    ///
+    /// In handlers: yes.
     #[inline]
     pub fn try_acquire(&self) -> bool {
         let take = |state| if state & QUEUE == 0 { u32::checked_sub(state, PERMIT) } else { None };
@@ -97,16 +103,22 @@ impl Semaphore {
     }
 
     /// Takes a permit; waits for at most `timeout` while there is none. Whether there was.
+    ///
+    /// In handlers: no, it takes a lock that the interrupted code may hold.
     pub fn try_acquire_for(&self, timeout: Duration) -> bool {
         self.try_acquire() || self.wait(base::deadline_of(timeout))
     }
 
     /// Takes a permit; waits until `deadline` at the latest while there is none. Whether there was.
+    ///
+    /// In handlers: no, it takes a lock that the interrupted code may hold.
     pub fn try_acquire_until(&self, deadline: Instant) -> bool {
         self.try_acquire() || self.wait(Some(deadline))
     }
 
     /// [`acquire`](Semaphore::acquire), with a guard that puts the permit back.
+    ///
+    /// In handlers: no, it takes a lock that the interrupted code may hold.
     pub fn access(&self) -> SemaphoreGuard<'_> {
         self.acquire();
         SemaphoreGuard { semaphore: self }
@@ -117,6 +129,8 @@ impl Semaphore {
     ///
     /// Errors: `EOVERFLOW` if there would be more than [`Semaphore::MAX`]; then nothing was added. (A
     /// permit that is for a thread that waits counts until that thread has been given it.)
+    ///
+    /// In handlers: yes. It may interrupt any function of the same semaphore.
     pub fn release(&self, permits: u32) -> Result<()> {
         // Release pairs with the acquires in `try_acquire` and `serve`.
         match self.state.fetch_update(Release, Relaxed, |state| add(state, permits)) {
@@ -130,6 +144,8 @@ impl Semaphore {
     }
 
     /// How many permits there are now that any thread may take.
+    ///
+    /// In handlers: yes.
     pub fn available(&self) -> u32 {
         let state = self.state.load(Relaxed);
         if state & QUEUE == 0 { state / PERMIT } else { 0 }

@@ -65,6 +65,8 @@ pub(crate) fn waitid(which: Which, options: u32) -> Result<Option<Waited>> {
 
 /// kill(2): `pid` as there: a process, 0 for the own group, -1 for all, or the negative number of a
 /// group. Signal 0 only asks. `ESRCH`, `EPERM`, `EINVAL`.
+///
+/// In handlers: yes.
 pub fn kill(pid: i32, sig: u32) -> Result<()> {
     // SAFETY: 1. A signal is no memory access; what its action does is the affair of the code that
     // installed it.
@@ -87,6 +89,8 @@ pub(crate) fn pidfd_send_signal(fd: RawFd, sig: u32) -> Result<()> {
 }
 
 /// pipe2(2), close-on-exec: the end to read from and the end to write to. `EMFILE`, `ENFILE`.
+///
+/// In handlers: yes.
 pub fn pipe() -> Result<(OwnedFd, OwnedFd)> {
     let mut fds = [0 as RawFd; 2];
     // SAFETY: 1. The kernel writes the two numbers.

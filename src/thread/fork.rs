@@ -62,6 +62,8 @@ pub enum Fork {
 ///
 /// May not be called in a handler. Errors: `EAGAIN`, a limit on processes is reached; `ENOMEM`.
 ///
+/// In handlers: no.
+///
 /// # Safety
 ///
 /// 1. The child relies on no other thread to do something, and uses nothing that another thread may have been changing,

@@ -122,6 +122,8 @@ impl Thread {
     ///
     /// May be called in a handler. Errors: `ESRCH`, the thread has ended; `EAGAIN`, as many signals are on their way
     /// as `RLIMIT_SIGPENDING` allows this user; `EOPNOTSUPP`, an emulator without the signal.
+    ///
+    /// In handlers: yes.
     pub fn interrupt(&self) -> Result<Generation> {
         catch()?;
         list::notice_fork(); // Nothing that its parent was sent is on its way to a child.
@@ -136,6 +138,8 @@ impl Thread {
     }
 
     /// Whether this interrupt has arrived, or one after it.
+    ///
+    /// In handlers: yes.
     pub fn has_seen(&self, generation: Generation) -> bool {
         // Acquire pairs with the handler's release. Numbers wrap around; half of them are the past.
         let seen = self.block().interrupts.seen.load(Acquire);
@@ -144,6 +148,8 @@ impl Thread {
 
     /// tgkill(2): sends it a signal of the program's. `ESRCH`, the thread has ended; `EAGAIN`, for signals from 34
     /// on: as many are on their way as `RLIMIT_SIGPENDING` allows this user.
+    ///
+    /// In handlers: yes.
     pub fn signal(&self, signal: Signal) -> Result<()> {
         self.block().send(signal.raw(), 0)
     }

@@ -140,6 +140,8 @@ impl<T: 'static> LocalKey<T> {
 
     /// Calls `f` with the calling thread's value, which is made now if this thread had none.
     ///
+    /// In handlers: no, the interrupted code may be changing the value.
+    ///
     /// # Panics
     ///
     /// When the value was destroyed, or is being.
@@ -154,6 +156,8 @@ impl<T: 'static> LocalKey<T> {
 
     /// Calls `f` with the calling thread's value, which is made now if this thread had none. [`AccessError`] when it was
     /// destroyed, or is being.
+    ///
+    /// In handlers: no, the interrupted code may be changing the value.
     #[inline]
     pub fn try_with<F: FnOnce(&T) -> R, R>(&'static self, f: F) -> Result<R, AccessError> {
         // SAFETY: `new`, 1.; a thread destroys nothing before it has come back from here.
@@ -182,6 +186,8 @@ fn destroyed() -> ! {
 impl<T: 'static> LocalKey<Cell<T>> {
     /// Sets the value. If this thread had none the initialiser is not called.
     ///
+    /// In handlers: no, the interrupted code may be changing the value.
+    ///
     /// # Panics
     ///
     /// When the value was destroyed, or is being: so do all methods here.
@@ -191,6 +197,8 @@ impl<T: 'static> LocalKey<Cell<T>> {
     }
 
     /// A copy of the value.
+    ///
+    /// In handlers: no, the interrupted code may be changing the value.
     #[inline]
     #[track_caller]
     pub fn get(&'static self) -> T
@@ -201,6 +209,8 @@ impl<T: 'static> LocalKey<Cell<T>> {
     }
 
     /// Takes the value and leaves `T`'s default.
+    ///
+    /// In handlers: no, the interrupted code may be changing the value.
     #[inline]
     #[track_caller]
     pub fn take(&'static self) -> T
@@ -211,6 +221,8 @@ impl<T: 'static> LocalKey<Cell<T>> {
     }
 
     /// Puts another value there and returns the one that was.
+    ///
+    /// In handlers: no, the interrupted code may be changing the value.
     #[inline]
     #[track_caller]
     pub fn replace(&'static self, value: T) -> T {
@@ -220,6 +232,8 @@ impl<T: 'static> LocalKey<Cell<T>> {
 
 impl<T: 'static> LocalKey<RefCell<T>> {
     /// Calls `f` with the value borrowed.
+    ///
+    /// In handlers: no, the interrupted code may be changing the value.
     ///
     /// # Panics
     ///
@@ -232,6 +246,8 @@ impl<T: 'static> LocalKey<RefCell<T>> {
     }
 
     /// Calls `f` with the value borrowed mutably.
+    ///
+    /// In handlers: no, the interrupted code may be changing the value.
     #[inline]
     #[track_caller]
     pub fn with_borrow_mut<F: FnOnce(&mut T) -> R, R>(&'static self, f: F) -> R {
@@ -239,12 +255,16 @@ impl<T: 'static> LocalKey<RefCell<T>> {
     }
 
     /// Sets the value. If this thread had none the initialiser is not called.
+    ///
+    /// In handlers: no, the interrupted code may be changing the value.
     #[track_caller]
     pub fn set(&'static self, value: T) {
         self.put(RefCell::new(value), |cell, value| *cell.borrow_mut() = value.into_inner());
     }
 
     /// Takes the value and leaves `T`'s default.
+    ///
+    /// In handlers: no, the interrupted code may be changing the value.
     #[inline]
     #[track_caller]
     pub fn take(&'static self) -> T
@@ -255,6 +275,8 @@ impl<T: 'static> LocalKey<RefCell<T>> {
     }
 
     /// Puts another value there and returns the one that was.
+    ///
+    /// In handlers: no, the interrupted code may be changing the value.
     #[inline]
     #[track_caller]
     pub fn replace(&'static self, value: T) -> T {
@@ -280,11 +302,15 @@ unsafe impl<S> Sync for Image<S> {}
 
 impl<S: 'static> Image<S> {
     /// Of this value.
+    ///
+    /// In handlers: no, the interrupted code may be changing the value.
     pub const fn new(start: S) -> Image<S> {
         Image(UnsafeCell::new(start))
     }
 
     /// The calling thread's copy.
+    ///
+    /// In handlers: no, the interrupted code may be changing the value.
     #[inline(always)]
     pub fn copy(&'static self) -> *const S {
         tls::copy_of_this_thread(self.0.get())
@@ -312,11 +338,15 @@ const GONE: u8 = 3;
 
 impl<T: 'static> Slot<T> {
     /// Nothing yet.
+    ///
+    /// In handlers: no, the interrupted code may be changing the value.
     pub const fn empty() -> Slot<T> {
         Slot { entry: Entry::new(), state: Cell::new(EMPTY), value: UnsafeCell::new(MaybeUninit::uninit()) }
     }
 
     /// A constant.
+    ///
+    /// In handlers: no, the interrupted code may be changing the value.
     pub const fn ready(value: T) -> Slot<T> {
         Slot { entry: Entry::new(), state: Cell::new(READY), value: UnsafeCell::new(MaybeUninit::new(value)) }
     }
@@ -354,6 +384,8 @@ impl<T: 'static> Slot<T> {
 
 impl<T: 'static> Image<Slot<T>> {
     /// The calling thread's value, made by `given` or `init` if there was none; null if it was destroyed.
+    ///
+    /// In handlers: no, the interrupted code may be changing the value.
     #[inline]
     pub fn value_or(&'static self, given: Option<&mut Option<T>>, init: impl FnOnce() -> T) -> *const T {
         // SAFETY: the copy stays as long as the thread can come here, and has cells only.

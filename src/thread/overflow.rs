@@ -39,6 +39,8 @@ use crate::{guard, sys};
 /// system calls, once. A handler of the program's own for SIGSEGV or SIGBUS stays, and one that is installed later
 /// replaces the reporter. Errors: `ENOMEM`, no memory for the signal stack; those that a filter on system calls
 /// gives.
+///
+/// In handlers: no.
 pub fn report_overflows() -> Result<()> {
     static ASKED: AtomicBool = AtomicBool::new(false);
     // Relaxed: later threads are cloned after this.

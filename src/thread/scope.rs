@@ -44,6 +44,8 @@ use crate::signal;
 ///
 /// A panic, in `f` or in a thread, ends the process with status 101, as any other.
 ///
+/// In handlers: no.
+///
 /// # Panics
 ///
 /// When a thread of the scope ended without a result, by exit(2) in a call of the program's own or killed by a seccomp
@@ -81,6 +83,8 @@ impl<'scope, 'env> Scope<'scope, 'env> {
     /// Starts a thread that calls `f`, with [`Builder`]'s defaults. Errors: those of [`spawn`](super::spawn).
     ///
     /// Whoever has the scope may call it, also its threads. A handle that is dropped leaves the thread to the scope's end.
+    ///
+    /// In handlers: no.
     pub fn spawn<F, T>(&'scope self, f: F) -> Result<ScopedJoinHandle<'scope, T>>
     where
         F: FnOnce() -> T + Send + 'scope,
@@ -92,6 +96,8 @@ impl<'scope, 'env> Scope<'scope, 'env> {
 
 impl Builder<'_> {
     /// Starts a thread in a scope; see [`Scope::spawn`].
+    ///
+    /// In handlers: no.
     pub fn spawn_scoped<'scope, 'env, F, T>(
         self,
         scope: &'scope Scope<'scope, 'env>,
@@ -270,16 +276,22 @@ pub struct ScopedJoinHandle<'scope, T> {
 
 impl<T> ScopedJoinHandle<'_, T> {
     /// Waits for the thread to end and returns what its closure returned; see [`JoinHandle::join`].
+    ///
+    /// In handlers: no, it waits.
     pub fn join(self) -> T {
         self.handle.join()
     }
 
     /// Whether the closure has returned; see [`JoinHandle::is_finished`].
+    ///
+    /// In handlers: yes.
     pub fn is_finished(&self) -> bool {
         self.handle.is_finished()
     }
 
     /// The thread.
+    ///
+    /// In handlers: yes.
     #[must_use]
     pub fn thread(&self) -> &Thread {
         self.handle.thread()

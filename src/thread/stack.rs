@@ -58,6 +58,8 @@ const UNIT: usize = 4096;
 ///
 /// As long as nothing is set, 64 stacks are kept at most, and no more than that ever, of 192 MiB in all; on 32-bit machines
 /// 32 MiB. Each has at most some 70 KiB in memory, one of a thread that did little two pages.
+///
+/// In handlers: no.
 pub fn limit_stack_cache(stacks: usize, bytes: usize) {
     let count = |number: usize| u32::try_from(number).unwrap_or(u32::MAX);
     cache().limit(count(stacks), count(bytes / UNIT));
@@ -66,6 +68,8 @@ pub fn limit_stack_cache(stacks: usize, bytes: usize) {
 
 /// Unmaps the kept stacks of threads that have ended, and returns how many bytes of address space that were. A thread that is
 /// just ending may leave its own after that.
+///
+/// In handlers: no.
 pub fn trim_stack_cache() -> usize {
     let mut bytes = 0;
     while let Some(kept) = cache().take_any(|kept| _ = free(kept)) {

@@ -158,6 +158,7 @@ fn rules(sources: &[Source]) -> Vec<Finding> {
         findings.extend(places(source));
         findings.extend(unfinished(source));
         findings.extend(layers(source, sources));
+        findings.extend(handlers(source));
     }
     let named = |path: &str| sources.iter().any(|s| s.path == path || s.path.starts_with(&format!("src/{path}/")));
     for (module, _) in LAYERS.iter().filter(|(m, _)| !named(&format!("src/{m}.rs")) && !named(m)) {
@@ -224,6 +225,38 @@ fn unfinished(source: &Source) -> Vec<Finding> {
             ["todo", "unimplemented", "dbg"].iter().filter(|m| has_word(code, m) && code.contains(&format!("{m}!")))
         {
             findings.push(finding(source, line, format!("{mark}! is for work in progress")));
+        }
+    }
+    findings
+}
+
+/// Each public function says whether a signal handler may call it. (The compiler sees to it that what is public has a
+/// comment.)
+fn handlers(source: &Source) -> Vec<Finding> {
+    const MARK: &str = "In handlers: ";
+    /// Public within the library only.
+    const PRIVATE: [&str; 3] = ["src/arch.rs", "src/arch/", "src/cpu/parse.rs"];
+    if !source.path.starts_with("src/") || PRIVATE.iter().any(|private| source.path.starts_with(private)) {
+        return Vec::new();
+    }
+    let is_public = |code: &str| {
+        let words = code.trim_start().strip_prefix("pub ").map(|rest| rest.trim_start_matches("const "));
+        words.is_some_and(|rest| rest.trim_start_matches("unsafe ").starts_with("fn "))
+    };
+    let lines: Vec<_> = source.code.lines().zip(source.comments.lines()).collect();
+    let end = lines.iter().position(|(code, _)| code.starts_with("mod tests")).unwrap_or(lines.len());
+    let mut findings = Vec::new();
+    for (index, (code, _)) in lines[..end].iter().enumerate().filter(|(_, (code, _))| is_public(code)) {
+        let above = lines[..index].iter().rev();
+        let above: Vec<_> = above
+            .take_while(|(code, comment)| code.trim().starts_with("#[") || comment.trim().starts_with("///"))
+            .collect();
+        let documented = above.iter().any(|(_, comment)| comment.trim().starts_with("///"));
+        let hidden = above.iter().any(|(code, _)| code.contains("doc(hidden)"));
+        if documented && !hidden && !above.iter().any(|(_, comment)| comment.contains(MARK)) {
+            let name = word_at(code.split("fn ").nth(1).unwrap_or_default());
+            let what = format!("the comment of `{name}` has no line `{MARK}yes.` or `{MARK}no, …`; see src/signal.rs");
+            findings.push(finding(source, index + 1, what));
         }
     }
     findings
@@ -542,6 +575,15 @@ mod tests {
     fn unfinished_work_is_found_in_comments_and_code() {
         let text = ["// TO", "DO later\nto", "do!();\nlet s = \"FIXME\"; // fixmeup\n"].concat();
         assert_eq!(unfinished(&source("src/x.rs", &text)).len(), 2);
+    }
+
+    #[test]
+    fn a_public_function_says_whether_a_handler_may_call_it() {
+        let text = "/// A.\n///\n/// In handlers: yes.\n#[inline]\npub fn a() {}\n\n/// B.\npub const unsafe fn b() {}\n\
+                    /// C.\npub(crate) fn c() {}\n/// D.\n#[doc(hidden)]\npub fn d() {}\nmod tests {\n/// E.\npub fn e() {}\n";
+        let found = said(handlers(&source("src/x.rs", text)));
+        assert!(found.len() == 1 && found[0].starts_with("src/x.rs:8: the comment of `b`"), "{found:?}");
+        assert!(handlers(&source("xtask/src/x.rs", text)).is_empty());
     }
 
     #[test]
