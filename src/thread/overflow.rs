@@ -77,19 +77,21 @@ fn report(info: &Info) {
 
 /// Writes the line. A process that is to be careful, for it has more rights than its caller, does not tell addresses.
 fn say(block: &Block, address: usize, stack: Range<usize>, secure: bool) {
+    const TEXT: &[u8] = b"\nthread '@' (tid #) has overflowed its stack: it touched 0x$, below 0x$..0x$ (# KiB)\n";
+    const WITHOUT_ADDRESSES: usize = TEXT.len() - b": it touched 0x$, below 0x$..0x$ (# KiB)\n".len();
     let numbers = [sys::gettid() as usize, address, stack.start, stack.end, stack.len() >> 10];
     let mut numbers = numbers.iter();
     let mut line = Line::new(2);
-    let text: &[u8] = match secure {
-        true => b"\nthread '@' (tid #) has overflowed its stack\n",
-        false => b"\nthread '@' (tid #) has overflowed its stack: it touched 0x$, below 0x$..0x$ (# KiB)\n",
-    };
+    let text = if secure { &TEXT[..WITHOUT_ADDRESSES] } else { TEXT };
     for &byte in text {
         match byte {
             b'@' => line.text(block.name_for_messages()),
             b'#' | b'$' => line.number(*numbers.next().unwrap_or(&0), byte == b'$'),
             _ => line.bytes(&[byte]),
         };
+    }
+    if secure {
+        line.bytes(b"\n");
     }
     line.flush(); // An error: there is no one left to tell.
 }
