@@ -201,7 +201,8 @@ impl Arch for Cpu {
         // SAFETY: reading it is always allowed.
         unsafe { asm!("mov {:e}, gs", out(reg) selector, options(nostack, nomem, preserves_flags)) };
         let mut found = descriptor((selector & 0xffff) >> 3, core::ptr::null_mut());
-        // SAFETY: 1. The kernel reads the number and writes the rest: nothing for one that is not of a thread's.
+        // SAFETY: 1. The kernel reads the number and writes the rest: nothing for one that is not
+        // of a thread's.
         let _ = unsafe { Self::syscall1(k::__NR_get_thread_area as usize, (&raw mut found).expose_provenance()) };
         core::ptr::with_exposed_provenance_mut(found.base_addr as usize)
     }

@@ -32,25 +32,33 @@
 //!    only wait is for the latch, whose holder waits for nobody. Whoever has closed the gate blocks the program's
 //!    signals, so no handler of its runs and wants the gate; handlers of rt0's own never do. It waits for those inside,
 //!    for answers, which need no gate (4), for threads to be gone that are behind their unlinking, and for nothing else.
-//! 6. *The request is whole when it is read.* It is written before `asked` is set (release) and read after `asked`
-//!    was seen (acquire); answers are written before `REMAINING` is counted down, and read after it was seen at 0.
-//!    The next request waits until no mailbox is asked or answering.
-//! 7. *No answer is waited for in vain.* Before the call is made anywhere, one signal to the caller itself shows that
-//!    signals arrive at all (an emulator may lack them) and can be queued (`RLIMIT_SIGPENDING`). A thread that cannot
-//!    be signalled after that, or is killed in its call by a filter, is counted as a mismatch. Each request is answered
-//!    once: the exchange from `ASKED` says by whom.
-//! 8. *A caller that is killed keeps no other out.* The gate that it closed is opened by a thread that waits (`gate.rs`, 5). The
-//!    next caller takes back what threads were asked and have not seen, and waits for those that are answering.
-//!    What the killed caller asked for was then done by some threads and not by others.
+//! 6. *The request is whole when it is read.* It is written before `asked` is set (release) and
+//!    read after `asked` was seen (acquire); answers are written before `REMAINING` is counted
+//!    down, and read after it was seen at 0. The next request waits until no mailbox is asked or
+//!    answering.
+//! 7. *No answer is waited for in vain.* Before the call is made anywhere, one signal to the caller
+//!    itself shows that signals arrive at all (an emulator may lack them) and can be queued
+//!    (`RLIMIT_SIGPENDING`). A thread that cannot be signalled after that, or is killed in its call
+//!    by a filter, is counted as a mismatch. Each request is answered once: the exchange from
+//!    `ASKED` says by whom.
+//! 8. *A caller that is killed keeps no other out.* The gate that it closed is opened by a thread
+//!    that waits (`gate.rs`, 5). The next caller takes back what threads were asked and have not
+//!    seen, and waits for those that are answering. What the killed caller asked for was then done
+//!    by some threads and not by others.
 //!
 //! `model.rs` explores every order in which callers, a spawning thread, its child and an ending thread may take these
 //! steps, and shows that each of the rules 1 to 4 is needed. The gate has models of its own (`thread/models.rs`).
 //!
-//! The limits: a thread that blocks signal 33 by a raw call is waited for as long as it does; so is one that is
-//! stopped. A blocking call blocks all. What the return from a handler undoes (rt_sigprocmask(2), sigaltstack(2))
-//! changes the caller alone. A call whose result differs by thread (gettid(2)) is a mismatch by its nature. Other
-//! threads' system calls are interrupted and go on, except those that signal(7) lists as never restarted, which fail
-//! with `EINTR`.
+//! The limits: a thread that blocks signal 33 by a raw call is waited for as long as it does; so is
+//! one that is stopped. (A signal whose action is the default ends such a wait with the process, so
+//! SIGTERM does.) A blocking call blocks all. What the return from a handler undoes
+//! (rt_sigprocmask(2), sigaltstack(2)) changes the caller alone. A call whose result differs by
+//! thread (gettid(2)) is a mismatch by its nature. Other threads' system calls are interrupted and
+//! go on, except those that signal(7) lists as never restarted, which fail with `EINTR`.
+//!
+//! The kernel's own workers in a process (of io_uring, vhost) make no calls and are not asked. What
+//! they do for the process they do with the credentials of the moment when the ring or the request
+//! was made, by the kernel's design: a program that gives up rights closes its rings first.
 
 #[cfg(test)]
 mod model;
@@ -183,15 +191,16 @@ impl Mailbox {
         Mailbox { asked: AtomicU32::new(IDLE), answer: AtomicUsize::new(0) }
     }
 
-    /// Sees to it that no request of an earlier caller is left here, which was killed before it had all answers: one that
-    /// the thread has not seen is taken back, one that it is answering is waited for (6, 8).
+    /// Sees to it that no request of an earlier caller is left here, which was killed before it had
+    /// all answers: one that the thread has not seen is taken back, one that it is answering is
+    /// waited for (6, 8).
     fn take_back(&self, list: &List<'_>, is_gone: impl Fn() -> bool) {
         for tries in 1u64.. {
             if self.asked.load(Acquire) == IDLE || self.leaves(ASKED) || is_gone() && self.leaves(ANSWERING) {
                 return;
             }
-            // The last answer to the call before may be a few instructions from here; to one whose caller was killed it may
-            // take as long as that call.
+            // The last answer to the call before may be a few instructions from here; to one whose
+            // caller was killed it may take as long as that call.
             thread::sleep(Duration::from_micros(tries.min(10_000)));
             if tries.is_multiple_of(64) {
                 list.let_signals_through();
@@ -221,8 +230,8 @@ impl Mailbox {
         }
     }
 
-    /// Leaves an answer. In the thread's handler there is no system call between counting it and being idle, in which it
-    /// could be killed.
+    /// Leaves an answer. In the thread's handler there is no system call between counting it and
+    /// being idle, in which it could be killed.
     fn answered(&self, result: usize) {
         self.answer.store(result, Relaxed);
         // Release: the answer comes before.

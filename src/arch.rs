@@ -245,8 +245,9 @@ pub(crate) trait Arch {
     /// 1. [`Arch::set_thread_pointer`] succeeded on this thread, or `clone` started it.
     unsafe fn thread_pointer() -> *mut u8;
 
-    /// The thread pointer of any thread, also of one that was made past rt0 and has none, or one with nothing at it: null,
-    /// or any address. [`Arch::thread_pointer`] may read memory at it, where this asks the kernel.
+    /// The thread pointer of any thread, also of one that was made past rt0 and has none, or one
+    /// with nothing at it: null, or any address. [`Arch::thread_pointer`] may read memory at it,
+    /// where this asks the kernel.
     fn any_thread_pointer() -> *mut u8 {
         // SAFETY: 1. Where this is not overridden, it is a register.
         unsafe { Self::thread_pointer() }
@@ -266,8 +267,8 @@ pub(crate) trait Arch {
     /// 4. All signals are blocked.
     unsafe extern "C" fn clone(args: &CloneArgs) -> isize;
 
-    /// clone(2) with `SIGCHLD` and no other flag, on the same stack, as fork(2): the raw result, which
-    /// is 0 in the child on every machine.
+    /// clone(2) with `SIGCHLD` and no other flag, on the same stack, as fork(2): the raw result,
+    /// which is 0 in the child on every machine.
     ///
     /// # Safety
     ///

@@ -182,8 +182,8 @@ fn end_of_wait(word: &AtomicU32, expected: u32, deadline: Option<&Timespec>, err
     if errno == Errno::EINTR { Err(errno) } else { Ok(()) }
 }
 
-/// The wait of a thread that only wakes with one of its `kinds` reach, for at most a tenth of a second; true
-/// says that the time is over and the word has not changed.
+/// The wait of a thread that only wakes with one of its `kinds` reach, for at most a tenth of a
+/// second; true says that the time is over and the word has not changed.
 ///
 /// The time comes from the system call, so that a program that only starts threads has no vDSO
 /// parser in it.

@@ -286,8 +286,8 @@ fn leave(links: &Links, thread: NonNull<Block>) {
     }
 }
 
-/// A forked child has no timers, and no profile: what was going on is the parent's. Its samples are dropped, and all rings
-/// are free, for their threads are gone, or start anew.
+/// A forked child has no timers, and no profile: what was going on is the parent's. Its samples are
+/// dropped, and all rings are free, for their threads are gone, or start anew.
 fn fork(links: &Links, thread: &Block) {
     SESSION.0.period.set(0);
     PROCESS_TIMER.store(0, Relaxed);

@@ -560,21 +560,31 @@ pub(crate) fn block_everything() -> Blocked {
     Blocked(unsafe { sys::rt_sigprocmask(k::SIG_SETMASK, &EVERYTHING) })
 }
 
-/// For a thread that waits with the program's signals blocked: lets those through for a moment that are pending, that
-/// `before` did not block, and whose action is the default. So a process whose thread waits for one that never comes can
-/// be ended, stopped and gone on with as any.
+/// For a thread that waits with the program's signals blocked: lets those through for a moment that
+/// are pending, that `before` did not block, and whose action is the default. So a process whose
+/// thread waits for one that never comes can be ended, stopped and gone on with as any.
 #[cold]
 pub(crate) fn let_default_through(before: &Blocked) {
-    let Ok(pending) = sys::rt_sigpending() else { return };
-    let (pending, blocked) = (SigSet::from_kernel(pending), SigSet::from_kernel(before.0));
-    let is_deadly = |signal: &Signal| {
-        let waits = pending.contains(*signal) && !blocked.contains(*signal);
-        waits && action_of(*signal).is_ok_and(|action| matches!(action.handler, Handler::Default))
-    };
-    let deadly: SigSet = (1..=MAX).filter_map(Signal::from_raw).filter(is_deadly).collect();
-    if deadly.0.sig != SigSet::empty().0.sig {
+    // A filter that refuses it leaves them blocked.
+    let Ok(SigSet(pending)) = sys::rt_sigpending().map(SigSet::from_kernel) else { return };
+    let mut let_through = SigSet::empty();
+    for (word, bits) in let_through.0.sig.iter_mut().enumerate() {
+        let mut waiting = pending.sig[word] & !before.0.sig[word];
+        while waiting != 0 {
+            let bit = waiting.trailing_zeros();
+            waiting &= waiting - 1;
+            let number = word as u32 * WORD + bit + 1;
+            let mut now = Action::DEFAULT.to_kernel();
+            // SAFETY: 1. Nothing is installed.
+            let asked = unsafe { sys::rt_sigaction(number, None, Some(&mut now)) };
+            if asked.is_ok() && RawAction::from_kernel(now).handler == SIG_DFL {
+                *bits |= 1 << bit;
+            }
+        }
+    }
+    if let_through.0.sig != [0; _] {
         // SAFETY: 1. They have no handlers.
-        let now = Blocked(unsafe { sys::rt_sigprocmask(k::SIG_UNBLOCK, &deadly.0) });
+        let now = Blocked(unsafe { sys::rt_sigprocmask(k::SIG_UNBLOCK, &let_through.0) });
         now.restore();
     }
 }

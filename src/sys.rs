@@ -465,8 +465,8 @@ pub(crate) unsafe extern "C" fn rust_clone(start: *mut u8) -> ! {
     unsafe { entry(arg) }
 }
 
-/// set_tid_address(2): the word that the kernel clears at this thread's end, or null for none. Returns
-/// the thread's id. Only a filter can refuse it; then the word is the one from before.
+/// set_tid_address(2): the word that the kernel clears at this thread's end, or null for none.
+/// Returns the thread's id. Only a filter can refuse it; then the word is the one from before.
 ///
 /// # Safety
 ///
@@ -761,8 +761,8 @@ fn futex<T>(call: impl FnMut(Form, usize) -> Result<T>) -> Result<T> {
     timed(Cpu::FUTEX, &FORM, call)
 }
 
-/// Whether the word at `address` holds `value`, by a futex(2) that does not sleep: no for an address
-/// where nothing can be read.
+/// Whether the word at `address` holds `value`, by a futex(2) that does not sleep: no for an
+/// address where nothing can be read.
 pub(crate) fn holds(address: *const AtomicU32, value: u32) -> bool {
     let op = (k::FUTEX_WAIT_BITSET | k::FUTEX_PRIVATE_FLAG) as usize;
     let past = [0u64; 2]; // The clock's zero, in either width.

@@ -412,14 +412,14 @@ pub(crate) struct Block {
     interrupts: interrupt::Interrupts,
     signalling: interrupt::Signalling,
     held: gate::Held,
-    /// That of the process in which the thread was started, or has gone on after a fork. Written under the
-    /// list's latch before the thread runs, and in a forked child.
+    /// That of the process in which the thread was started, or has gone on after a fork. Written
+    /// under the list's latch before the thread runs, and in a forked child.
     generation: Cell<u32>,
     neighbours: list::Neighbours,
     pub(crate) mailbox: Mailbox,
     destructors: local::Destructors,
-    /// The scope that counts the thread. Written by the thread, and after an end by exit(2) or a filter, under the list's
-    /// latch.
+    /// The scope that counts the thread. Written by the thread, and after an end by exit(2) or a
+    /// filter, under the list's latch.
     scope: AtomicPtr<scope::Running>,
     /// What the vDSO makes this thread's random bytes with.
     random: vdso::StateSlot,
@@ -475,8 +475,8 @@ impl Block {
         }
     }
 
-    /// The kernel's number for it; 0 once it has ended, and for a thread that is the parent's of a forked child. The main
-    /// thread's is 0 before its first way to the list of threads.
+    /// The kernel's number for it; 0 once it has ended, and for a thread that is the parent's of a
+    /// forked child. The main thread's is 0 before its first way to the list of threads.
     pub(crate) fn tid(&self) -> u32 {
         if self.generation.get() == fork::generation() { self.life.tid() } else { 0 }
     }
@@ -486,8 +486,8 @@ impl Block {
         self.tid() == 0 || self.life.was_never_cloned()
     }
 
-    /// Waits until nothing of the thread runs on its stack. A thread of a process that this one was forked from does
-    /// not.
+    /// Waits until nothing of the thread runs on its stack. A thread of a process that this one was
+    /// forked from does not.
     fn wait_for_end(&self) {
         self.life.wait_for_end(|| {
             list::notice_fork();
@@ -580,9 +580,9 @@ pub(crate) fn this_block() -> NonNull<Block> {
     unsafe { tls::block_of_this_thread() }
 }
 
-/// The calling thread's block, for a handler, which may run on a thread that rt0 did not make: then there is none. Such a
-/// thread may have any thread pointer, its maker's or none at all, so nothing is read by that before the kernel has found
-/// this thread's id in the word where a block has it.
+/// The calling thread's block, for a handler, which may run on a thread that rt0 did not make: then
+/// there is none. Such a thread may have any thread pointer, its maker's or none at all, so nothing
+/// is read by that before the kernel has found this thread's id in the word where a block has it.
 pub(crate) fn block_in_handler() -> Option<&'static Block> {
     const WORD: usize = offset_of!(Block, life) + Life::TID;
     let block = tls::block_address::<Block>();
@@ -652,7 +652,8 @@ impl<T> JoinHandle<T> {
         let life = &self_block.life;
         self_block.wait_for_end();
         if !life.is_finished() {
-            // By exit(2) in a call of the program's own, by a filter, or in a fork: there is no result.
+            // By exit(2) in a call of the program's own, by a filter, or in a fork: there is no
+            // result.
             sys::die("joining a thread that ended without a result", Errno::ECANCELED);
         }
         // SAFETY: the thread ended after it wrote the result, and left it to us: only dropping the handle detaches.

@@ -1,10 +1,11 @@
 //! The protocol of `all_threads` and the thread list, in every order that its steps can be taken in.
 //!
-//! A step is what a thread does at once as far as others can tell: enter the gate, link a block, clone, close the gate,
-//! signal, answer. Two threads make a call on all, one spawns, one ends, and the child ends too; and somebody sends one
-//! signal 33 more. Whatever the order, everyone comes to an end, each thread that runs the program has made each call
-//! once, and no handler runs where none may. And one thread may be killed alone before any of its steps: then the
-//! others come to an end all the same. Then one rule at a time is broken, and the model must find out: so it can.
+//! A step is what a thread does at once as far as others can tell: enter the gate, link a block,
+//! clone, close the gate, signal, answer. Two threads make a call on all, one spawns, one ends, and
+//! the child ends too; and somebody sends one signal 33 more. Whatever the order, everyone comes to
+//! an end, each thread that runs the program has made each call once, and no handler runs where
+//! none may. And one thread may be killed alone before any of its steps: then the others come to an
+//! end all the same. Then one rule at a time is broken, and the model must find out: so it can.
 
 use std::collections::HashSet;
 use std::vec::Vec;
@@ -333,7 +334,8 @@ impl State {
         At::Released
     }
 
-    /// Nothing is left to do. The child of a spawner that was killed before clone(2) is nowhere for good.
+    /// Nothing is left to do. The child of a spawner that was killed before clone(2) is nowhere for
+    /// good.
     fn is_end(&self) -> bool {
         let is_never_cloned = self.threads[2].at == At::Killed && self.threads[CHILD].at == At::Nowhere;
         self.threads.iter().all(|thread| match thread.at {

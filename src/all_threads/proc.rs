@@ -12,15 +12,19 @@ use crate::thread::List;
 use crate::time::Instant;
 use crate::{io, signal, sys, thread};
 
-/// The threads of the program that are there and not listed, of which `listed` are. Nothing if /proc is not there to tell.
+/// The threads of the program that are there and not listed, of which `listed` are. Nothing if
+/// /proc is not there to tell.
 ///
 /// A task that is not listed is one of these:
 ///
-/// 1. *A worker of the kernel's*, as io_uring and vhost start them in a process: it runs nothing of the program.
-/// 2. *One that has ended*: the kernel is taking it away, or keeps it for the process, as a main thread that called exit(2).
-/// 3. *A thread of rt0's between leaving the list and exit(2)*: it blocks every signal. As long as such threads become fewer
-///    they are given time, and two seconds more.
-/// 4. *An emulator's own.* Under an emulator the kernel shows the emulator's masks, so that 3 and 5 look alike there.
+/// 1. *A worker of the kernel's*, as io_uring and vhost start them in a process: it runs nothing of
+///    the program.
+/// 2. *One that has ended*: the kernel is taking it away, or keeps it for the process, as a main
+///    thread that called exit(2).
+/// 3. *A thread of rt0's between leaving the list and exit(2)*: it blocks every signal. As long as
+///    such threads become fewer they are given time, and two seconds more.
+/// 4. *An emulator's own.* Under an emulator the kernel shows the emulator's masks, so that 3 and 5
+///    look alike there.
 /// 5. *A thread that rt0 did not start.* There is nothing to wait for.
 pub(super) fn unlisted(is_listed: impl Fn(u32) -> bool, listed: usize, list: &List<'_>) -> FirstOf<u32> {
     const PATIENCE: Duration = Duration::from_secs(2);
@@ -57,7 +61,8 @@ fn look(is_listed: impl Fn(u32) -> bool, listed: usize) -> Result<(FirstOf<u32>,
             if is_listed(tid) {
                 return;
             }
-            // Before the flags: of a thread that exits meanwhile the kernel shows an empty mask, and then its flags tell.
+            // Before the flags: of a thread that exits meanwhile the kernel shows an empty mask,
+            // and then its flags tell.
             let Some(blocked) = blocked_signals(tid) else { return };
             let blocks_everything = blocked >= signal::COUNT - 2; // Two cannot be blocked.
             if !runs_the_program(tid, blocks_everything) {

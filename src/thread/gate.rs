@@ -1,4 +1,5 @@
-//! Access to the list of threads: many threads that start and end at once, or one that goes through it while no other does.
+//! Access to the list of threads: many threads that start and end at once, or one that goes through
+//! it while no other does.
 //!
 //! ```text
 //!     spawn, exit   enter ── the latch, for a few stores ── clone(2) ── leave      any number of them at once
@@ -7,26 +8,30 @@
 //!
 //! What holds, and how:
 //!
-//! 1. *No thread is inside while it is closed.* A thread that enters counts itself and sees it open in one step; one that
-//!    closes it waits until all that are counted have left.
-//! 2. *Every thread gets its turn.* A thread that wants to close it, or finds it closed, draws a ticket; tickets are served
-//!    in order. So callers that close it one after another keep no thread out for longer than those before it in the queue,
-//!    and a thread that closes it waits only for those that are inside by then.
-//! 3. *No thread sleeps in vain.* A word is compared by the kernel as it puts the caller to sleep, and changed before a
-//!    wake. Whether a wake is needed is seen by exchanges of one word: either the waiter's comes first and is seen, or it
-//!    comes second and sees what it would wait for.
-//! 4. *What is done under the latch or while it is closed is seen by every thread that comes to either later.* Each way in
-//!    acquires what the ways out before it released, on the gate's word and on the latch's.
-//! 5. *A thread that is gone keeps no other out.* A thread can be killed alone, by a filter, in any system call. It notes in
-//!    its [`Held`] what it holds here, in one stretch without a call and with all signals blocked, together with the step
-//!    that takes it or gives it back. So the note of a thread that is gone is exact. All waits are in steps of a tenth of a
-//!    second; after one without change the waiter goes through the list and gives back what threads that are gone held
-//!    ([`Gate::give_back`]), each once, for it has the latch. What a thread that is gone did not come to, its wake, costs
-//!    the sleeper one such step.
-//! 6. *The latch of a holder that is gone goes to a waiter.* The latch names its holder. A waiter that found no change for a
-//!    step asks whether the kernel has cleared the holder's tid word, without a load of its own: if the latch has not
-//!    changed hands after that, the holder was in the list, so the word was there, and the answer is the holder's. The list
-//!    is whole whenever a thread under the latch makes a system call.
+//! 1. *No thread is inside while it is closed.* A thread that enters counts itself and sees it open
+//!    in one step; one that closes it waits until all that are counted have left.
+//! 2. *Every thread gets its turn.* A thread that wants to close it, or finds it closed, draws a
+//!    ticket; tickets are served in order. So callers that close it one after another keep no
+//!    thread out for longer than those before it in the queue, and a thread that closes it waits
+//!    only for those that are inside by then.
+//! 3. *No thread sleeps in vain.* A word is compared by the kernel as it puts the caller to sleep,
+//!    and changed before a wake. Whether a wake is needed is seen by exchanges of one word: either
+//!    the waiter's comes first and is seen, or it comes second and sees what it would wait for.
+//! 4. *What is done under the latch or while it is closed is seen by every thread that comes to
+//!    either later.* Each way in acquires what the ways out before it released, on the gate's word
+//!    and on the latch's.
+//! 5. *A thread that is gone keeps no other out.* A thread can be killed alone, by a filter, in any
+//!    system call. It notes in its [`Held`] what it holds here, in one stretch without a call and
+//!    with all signals blocked, together with the step that takes it or gives it back. So the note
+//!    of a thread that is gone is exact. All waits are in steps of a tenth of a second; after one
+//!    without change the waiter goes through the list and gives back what threads that are gone
+//!    held ([`Gate::give_back`]), each once, for it has the latch. What a thread that is gone did
+//!    not come to, its wake, costs the sleeper one such step.
+//! 6. *The latch of a holder that is gone goes to a waiter.* The latch names its holder. A waiter
+//!    that found no change for a step asks whether the kernel has cleared the holder's tid word,
+//!    without a load of its own: if the latch has not changed hands after that, the holder was in
+//!    the list, so the word was there, and the answer is the holder's. The list is whole whenever a
+//!    thread under the latch makes a system call.
 //!
 //! A forked child begins with all of this as new (`list.rs`).
 //!
@@ -38,8 +43,8 @@ use core::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed, Release};
 
 use crate::futex::base::{self, ANY, AtomicPtr, AtomicU32, const_fn};
 
-/// What a thread holds on which others may come to wait. Written by the thread itself; read by another
-/// once the thread is gone, under the latch.
+/// What a thread holds on which others may come to wait. Written by the thread itself; read by
+/// another once the thread is gone, under the latch.
 pub(super) struct Held {
     inside: Cell<bool>,
     /// Whether it has drawn one in the gate's queue, and which. One before the turn means nothing.
@@ -95,7 +100,8 @@ impl Gate {
         held.ticket.set((true, self.queue.draw()));
     }
 
-    /// Waits until the caller's ticket is served. `look` is called after each step without change (5).
+    /// Waits until the caller's ticket is served. `look` is called after each step without change
+    /// (5).
     pub(super) fn wait_for_turn(&self, held: &Held, look: impl Fn()) {
         self.queue.wait_for_turn(held.ticket.get().1, look);
     }
@@ -110,8 +116,8 @@ impl Gate {
         self.queue.wake_next();
     }
 
-    /// Leaves. All signals are blocked. The caller calls [`woken`](Gate::woken) with the result when it
-    /// holds nothing any more.
+    /// Leaves. All signals are blocked. The caller calls [`woken`](Gate::woken) with the result
+    /// when it holds nothing any more.
     #[must_use]
     pub(super) fn leave(&self, held: &Held) -> bool {
         held.inside.set(false);
@@ -126,8 +132,8 @@ impl Gate {
         }
     }
 
-    /// Closes it, by the ticket that is served, and waits until no thread is inside. `look` is called
-    /// after each step without change (5).
+    /// Closes it, by the ticket that is served, and waits until no thread is inside. `look` is
+    /// called after each step without change (5).
     pub(super) fn close(&self, look: impl Fn()) {
         let mut state = self.state.fetch_or(CLOSED, Acquire) | CLOSED;
         while state != CLOSED {
@@ -140,8 +146,8 @@ impl Gate {
 
     pub(super) fn open(&self, held: &Held) {
         self.state.fetch_and(!CLOSED, Release);
-        // The turn goes before the ticket, so that there is no moment at which this thread can be killed
-        // with the turn and without a ticket: a reserved signal may come in between.
+        // The turn goes before the ticket, so that there is no moment at which this thread can be
+        // killed with the turn and without a ticket: a reserved signal may come in between.
         self.queue.next_turn();
         held.ticket.set(NO_TICKET);
         self.queue.wake_next();
@@ -188,8 +194,8 @@ struct Queue {
 
 impl Queue {
     fn draw(&self) -> u32 {
-        // Acquire pairs with the release of `next_turn`: a thread that draws after that looked sees the turn that it made
-        // (3).
+        // Acquire pairs with the release of `next_turn`: a thread that draws after that looked sees
+        // the turn that it made (3).
         self.next.fetch_add(1, Acquire)
     }
 
@@ -224,8 +230,9 @@ fn kind(number: u32) -> u32 {
     1 << (number % 32)
 }
 
-/// Mutual exclusion for a few instructions, which no signal interrupts: so a thread that finds it taken waits for a
-/// processor at most. It is not fair, for a queue would stand still whenever the first in it has no processor.
+/// Mutual exclusion for a few instructions, which no signal interrupts: so a thread that finds it
+/// taken waits for a processor at most. It is not fair, for a queue would stand still whenever the
+/// first in it has no processor.
 pub(super) struct Latch {
     /// ```text
     /// │ how often it was taken … 30 bits │ WAITED_FOR │ TAKEN │
@@ -248,8 +255,8 @@ impl Latch {
         }
     }
 
-    /// Takes it, for the thread whose tid word is at `holder`. All signals are blocked. After a step
-    /// without change `is_gone` says whether the present holder's tid word is clear (6).
+    /// Takes it, for the thread whose tid word is at `holder`. All signals are blocked. After a
+    /// step without change `is_gone` says whether the present holder's tid word is clear (6).
     pub(super) fn lock(&self, holder: *mut u32, is_gone: impl Fn(*mut u32) -> bool) {
         let mut waited = 0;
         loop {
@@ -277,8 +284,8 @@ impl Latch {
     #[cold]
     fn take_from_gone(&self, seen: u32, is_gone: impl Fn(*mut u32) -> bool) -> bool {
         let holder = self.holder.load(Relaxed);
-        // The order matters: that it has not changed hands is seen after the look at the word (6). The
-        // name is taken away by one waiter, which is the one to have the latch.
+        // The order matters: that it has not changed hands is seen after the look at the word (6).
+        // The name is taken away by one waiter, which is the one to have the latch.
         let is_mine = !holder.is_null()
             && is_gone(holder)
             && self.state.load(Acquire) == seen

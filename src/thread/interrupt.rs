@@ -6,17 +6,20 @@
 //!
 //! What holds, and how:
 //!
-//! 1. *An interrupt that found `ASKED` is seen.* The handler clears `ASKED` before it looks at `wanted`: so a thread that
-//!    found it set, by an exchange, was counted in `wanted` before the handler looked. It relies on the signal only if no
-//!    thread is sending one at the moment, for a sender may yet fail.
-//! 2. *No signal goes to another thread that got the same id.* A sender counts itself in the target's word while it sends,
-//!    and a thread that ends waits until none is counted; from then on senders see `ENDED`.
-//! 3. *No sender is interrupted between asking for an id and using it.* It blocks all signals for that stretch: a handler
-//!    could fork, and the child would signal its parent's threads.
-//! 4. *A sender that is gone is not waited for.* A filter can kill it in tgkill(2). It notes its target in [`Signalling`] in
-//!    one stretch with counting itself, without a system call; a thread that waits for its senders looks for those that
-//!    are gone (`list.rs`, 2) and uncounts them. Their target stays, for they had a [`Thread`] of it. `ASKED` may be
-//!    theirs, with no signal under way; it is cleared, which costs a signal at most.
+//! 1. *An interrupt that found `ASKED` is seen.* The handler clears `ASKED` before it looks at
+//!    `wanted`: so a thread that found it set, by an exchange, was counted in `wanted` before the
+//!    handler looked. It relies on the signal only if no thread is sending one at the moment, for a
+//!    sender may yet fail.
+//! 2. *No signal goes to another thread that got the same id.* A sender counts itself in the
+//!    target's word while it sends, and a thread that ends waits until none is counted; from then
+//!    on senders see `ENDED`.
+//! 3. *No sender is interrupted between asking for an id and using it.* It blocks all signals for
+//!    that stretch: a handler could fork, and the child would signal its parent's threads.
+//! 4. *A sender that is gone is not waited for.* A filter can kill it in tgkill(2). It notes its
+//!    target in [`Signalling`] in one stretch with counting itself, without a system call; a thread
+//!    that waits for its senders looks for those that are gone (`list.rs`, 2) and uncounts them.
+//!    Their target stays, for they had a [`Thread`] of it. `ASKED` may be theirs, with no signal
+//!    under way; it is cleared, which costs a signal at most.
 
 use core::cell::Cell;
 use core::ptr::null;
@@ -52,7 +55,8 @@ impl Signalling {
 
     /// Uncounts a thread that is gone; whether it was counted. The caller has the list's latch.
     pub(super) fn give_back(&self) -> bool {
-        // SAFETY: the thread had a reference to the block that this lies in, and does not give it up any more.
+        // SAFETY: the thread had a reference to the block that this lies in, and does not give it
+        // up any more.
         let Some(target) = (unsafe { self.0.replace(null()).as_ref() }) else { return false };
         target.state.fetch_and(!ASKED, Relaxed);
         target.leave();
@@ -85,8 +89,8 @@ impl Interrupts {
         }
     }
 
-    /// What a thread that ends calls before it leaves the list: when this returns no thread signals it, and none will. All
-    /// signals are blocked; `before` is what the program has blocked.
+    /// What a thread that ends calls before it leaves the list: when this returns no thread signals
+    /// it, and none will. All signals are blocked; `before` is what the program has blocked.
     pub(super) fn end(&self, this: &Block, before: &Blocked) {
         let mut state = self.state.fetch_or(ENDED, Acquire) | ENDED;
         while state & SENDERS != 0 {
@@ -156,15 +160,16 @@ impl Thread {
 }
 
 impl Block {
-    /// tgkill(2) while the thread cannot end (2, 3). With `ASKED` as `asked`, that is set. `ESRCH` for a thread that
-    /// ended, also without [`Interrupts::end`]: by exit(2) in a call of the program's own, or killed by a filter.
+    /// tgkill(2) while the thread cannot end (2, 3). With `ASKED` as `asked`, that is set. `ESRCH`
+    /// for a thread that ended, also without [`Interrupts::end`]: by exit(2) in a call of the
+    /// program's own, or killed by a filter.
     fn send(&self, signal: u32, asked: u32) -> Result<()> {
         let before = signal::block_everything();
         let this = list::settle();
         let interrupts = &self.interrupts;
         let enter = |state| (state & ENDED == 0).then_some((state | asked) + 1);
-        // Acquire pairs with `end`: a sender that does not see ENDED is seen by `end`, for the two read and write one word.
-        // Release: see `interrupt`.
+        // Acquire pairs with `end`: a sender that does not see ENDED is seen by `end`, for the two
+        // read and write one word. Release: see `interrupt`.
         let sent = match interrupts.state.fetch_update(AcqRel, Relaxed, enter) {
             Ok(_) => {
                 this.signalling.0.set(&raw const *interrupts);

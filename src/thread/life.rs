@@ -16,8 +16,8 @@ use crate::futex::base::{AtomicU32, const_fn};
 use crate::sys;
 
 pub(super) struct Life {
-    /// [`NOT_CLONED`] until clone(2); then the kernel's: the thread's id from before it runs until after it
-    /// ended, then 0. The main thread's is 0 before its first way to the list of threads.
+    /// [`NOT_CLONED`] until clone(2); then the kernel's: the thread's id from before it runs until
+    /// after it ended, then 0. The main thread's is 0 before its first way to the list of threads.
     tid: AtomicU32,
     /// Who can still touch the mapping: the thread itself, its handle, and each `Thread`. Less [`UNCOUNTED`], so that a
     /// life begins as zeros.
@@ -32,7 +32,8 @@ pub(super) struct Life {
 /// The thread's own reference and its handle's (or, for the main thread, one that never goes).
 const UNCOUNTED: u32 = 2;
 
-/// In the tid word of a thread that is in the list and not cloned: above every id there is (`PID_MAX_LIMIT`, 2^22).
+/// In the tid word of a thread that is in the list and not cloned: above every id there is
+/// (`PID_MAX_LIMIT`, 2^22).
 const NOT_CLONED: u32 = 1 << 30;
 
 const JOINABLE: u32 = 0;
@@ -60,7 +61,8 @@ impl Life {
         self.tid.store(NOT_CLONED, Relaxed); // Read under the latch, or after the kernel wrote to it.
     }
 
-    /// Of a thread that has left the list or is listed while the gate is closed: its parent never cloned it.
+    /// Of a thread that has left the list or is listed while the gate is closed: its parent never
+    /// cloned it.
     pub(super) fn was_never_cloned(&self) -> bool {
         self.tid.load(Relaxed) == NOT_CLONED
     }
@@ -70,7 +72,8 @@ impl Life {
         self.tid.store(0, Relaxed);
     }
 
-    /// The calling thread's own id, where no clone(2) of rt0's wrote it: of the main thread, and in a forked child.
+    /// The calling thread's own id, where no clone(2) of rt0's wrote it: of the main thread, and in
+    /// a forked child.
     pub(super) fn begin(&self, tid: u32) {
         self.tid.store(tid, Relaxed);
     }
@@ -81,8 +84,8 @@ impl Life {
         self.tid.load(Acquire)
     }
 
-    /// Waits until the kernel says that the thread ended: then nothing of it runs on its stack. Or until `is_over`, which
-    /// is asked before each sleep; a sleep lasts a minute at most.
+    /// Waits until the kernel says that the thread ended: then nothing of it runs on its stack. Or
+    /// until `is_over`, which is asked before each sleep; a sleep lasts a minute at most.
     pub(super) fn wait_for_end(&self, is_over: impl Fn() -> bool) {
         loop {
             let tid = self.tid();
@@ -131,12 +134,13 @@ impl Life {
     }
 }
 
-/// Sleeps while `tid` holds `expected`, for a minute at most; the kernel's wake is a shared one. EAGAIN, EINTR and a
-/// spurious Ok all mean: look again.
+/// Sleeps while `tid` holds `expected`, for a minute at most; the kernel's wake is a shared one.
+/// EAGAIN, EINTR and a spurious Ok all mean: look again.
 #[cfg(not(all(loom, test)))]
 fn wait_for_kernel(tid: &AtomicU32, expected: u32) {
-    // The end of the sleep is for a handler that forks as this is about to sleep: no kernel clears the word in the child. By
-    // the system call, so that a program that only joins has no vDSO parser in it.
+    // The end of the sleep is for a handler that forks as this is about to sleep: no kernel clears
+    // the word in the child. By the system call, so that a program that only joins has no vDSO
+    // parser in it.
     let now = sys::clock_gettime(k::CLOCK_MONOTONIC as i32).ok();
     let deadline = now.map(|now| sys::Timespec { tv_sec: now.tv_sec + 60, ..now });
     let _ = crate::futex::wait_till(tid, true, expected, deadline.as_ref(), sys::FUTEX_ANY);

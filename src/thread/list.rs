@@ -1,25 +1,29 @@
 //! Every thread that is: the main one and those that [`spawn`](super::spawn) made, linked through their blocks.
 //!
-//! Threads start and end side by side, each inside the gate (`gate.rs`), and touch links under its latch. `all_threads` and
-//! `profile` close the gate: then no thread starts or ends. They rely on how it is used; the properties are written down
-//! in `all_threads`. What holds here, and how:
+//! Threads start and end side by side, each inside the gate (`gate.rs`), and touch links under its
+//! latch. `all_threads` and `profile` close the gate: then no thread starts or ends. They rely on
+//! how it is used; the properties are written down in `all_threads`. What holds here, and how:
 //!
-//! 1. *The tid word tells who is there.* Each thread in the list has a word that the kernel clears at the thread's end,
-//!    however it ends; the main thread gets its own with its first way to the list ([`settle`]). Before clone(2) the word
-//!    holds [`NOT_CLONED`](super::life::NOT_CLONED), which no id is; so 0 is a thread that ended.
-//! 2. *What a thread that is gone held is given back.* Each way that can wait looks through the list after a tenth of a second
-//!    without change, and gives back what threads that are gone noted that they hold: at the gate (`gate.rs`, 5), and that
-//!    they are signalling another thread (`interrupt.rs`). The next thread that closes the gate and goes through the
-//!    list takes such threads out, with what they had ([`List::bury_the_dead`]).
-//! 3. *A thread that is not cloned is not taken for one that ended.* Its parent is inside the gate. So while the gate is
-//!    closed, a block that says [`NOT_CLONED`](super::life::NOT_CLONED) is one whose parent was killed in clone(2), and goes with the
-//!    dead; its closure is not dropped, as nothing of its parent's is.
-//! 4. *A thread can be killed while it waits here.* Each step of a wait that cannot be ended by a handler lets those
-//!    blocked signals through for a moment that the program has not blocked and whose action is the default: so SIGTERM
-//!    ends a process whose threads wait for one that never comes. (A handler that another thread installs just then may
-//!    run once in the wait.)
-//! 5. *A forked child has its own list*: of the thread that forked, whatever the others were in the middle of. Every way to
-//!    the list begins with a look whether the process has forked since (`fork.rs`).
+//! 1. *The tid word tells who is there.* Each thread in the list has a word that the kernel clears
+//!    at the thread's end, however it ends; the main thread gets its own with its first way to the
+//!    list ([`settle`]). Before clone(2) the word holds `NOT_CLONED`,
+//!    which no id is; so 0 is a thread that ended.
+//! 2. *What a thread that is gone held is given back.* Each way that can wait looks through the
+//!    list after a tenth of a second without change, and gives back what threads that are gone
+//!    noted that they hold: at the gate (`gate.rs`, 5), and that they are signalling another thread
+//!    (`interrupt.rs`). The next thread that closes the gate and goes through the list takes such
+//!    threads out, with what they had ([`List::bury_the_dead`]).
+//! 3. *A thread that is not cloned is not taken for one that ended.* Its parent is inside the gate.
+//!    So while the gate is closed, a block that says `NOT_CLONED` is one
+//!    whose parent was killed in clone(2), and goes with the dead; its closure is not dropped, as
+//!    nothing of its parent's is.
+//! 4. *A thread can be killed while it waits here.* Each step of a wait that cannot be ended by a
+//!    handler lets those blocked signals through for a moment that the program has not blocked and
+//!    whose action is the default: so SIGTERM ends a process whose threads wait for one that never
+//!    comes. (A handler that another thread installs just then may run once in the wait.)
+//! 5. *A forked child has its own list*: of the thread that forked, whatever the others were in the
+//!    middle of. Every way to the list begins with a look whether the process has forked since
+//!    (`fork.rs`).
 
 use core::cell::{Cell, UnsafeCell};
 use core::ops::Deref;
@@ -72,20 +76,21 @@ fn threads() -> &'static Threads {
     unreachable!("a model has its own gate")
 }
 
-/// What is done with threads that start and end when they are profiled: a program that never asks for that has no profiler
-/// in it.
+/// What is done with threads that start and end when they are profiled: a program that never asks
+/// for that has no profiler in it.
 pub(crate) struct Profiler {
     /// For the calling thread, which has just started, with all signals blocked. It may be known already.
     pub(crate) enter: fn(&Links, NonNull<Block>),
-    /// For one that leaves the list: called by the thread itself, with all signals blocked, or after it ended. Called
-    /// again if the thread was killed in the first call.
+    /// For one that leaves the list: called by the thread itself, with all signals blocked, or
+    /// after it ended. Called again if the thread was killed in the first call.
     pub(crate) leave: fn(&Links, NonNull<Block>),
     /// In a forked child, for its one thread.
     pub(crate) fork: fn(&Links, &Block),
 }
 
-/// Sees to it that the list is this process's and the calling thread is in it: the main thread is not before its first
-/// way here, and no thread is in a child that forked past rt0. All signals are blocked.
+/// Sees to it that the list is this process's and the calling thread is in it: the main thread is
+/// not before its first way here, and no thread is in a child that forked past rt0. All signals are
+/// blocked.
 pub(super) fn settle() -> &'static Block {
     // SAFETY: a running thread's block stays.
     let this = unsafe { this_block().as_ref() };
@@ -96,8 +101,8 @@ pub(super) fn settle() -> &'static Block {
     this
 }
 
-/// Begins the list, with the calling thread: the main one of a process that had no list so far, or the one of a forked
-/// child. All signals are blocked.
+/// Begins the list, with the calling thread: the main one of a process that had no list so far, or
+/// the one of a forked child. All signals are blocked.
 #[cold]
 pub(super) fn adopt(this: &'static Block) {
     let is_child = this.life.tid() != 0;
@@ -125,7 +130,8 @@ pub(super) fn adopt(this: &'static Block) {
     links.link(block);
 }
 
-/// For a thread that is about to wait for another one: after a fork past rt0 it may wait for one that is not there.
+/// For a thread that is about to wait for another one: after a fork past rt0 it may wait for one
+/// that is not there.
 pub(crate) fn notice_fork() {
     if fork::has_forked() {
         let before = signal::block_everything();
@@ -134,7 +140,8 @@ pub(crate) fn notice_fork() {
     }
 }
 
-/// Calls `f` with the links, under the latch. All signals are blocked; `before` is what the program has blocked.
+/// Calls `f` with the links, under the latch. All signals are blocked; `before` is what the program
+/// has blocked.
 fn with_links<T>(this: &Block, before: &Blocked, f: impl FnOnce(&Links) -> T) -> T {
     let latch = lock(this, before);
     let done = f(&Links(()));
@@ -151,8 +158,8 @@ fn lock(this: &Block, before: &Blocked) -> &'static Latch {
     latch
 }
 
-/// What a thread does that has waited for a tenth of a second without change (2, 4). `before` is what the program has
-/// blocked.
+/// What a thread does that has waited for a tenth of a second without change (2, 4). `before` is
+/// what the program has blocked.
 #[cold]
 pub(super) fn look(this: &Block, before: &Blocked) {
     signal::let_default_through(before);
@@ -161,16 +168,17 @@ pub(super) fn look(this: &Block, before: &Blocked) {
     now.restore();
 }
 
-/// A way into the list and out of it, for the calling thread; others have theirs at the same time. All signals are blocked.
+/// A way into the list and out of it, for the calling thread; others have theirs at the same time.
+/// All signals are blocked.
 pub(super) struct Passage<'a> {
     this: &'static Block,
     before: &'a Blocked,
 }
 
 impl<'a> Passage<'a> {
-    /// Enters where every signal is blocked and stays so. Only if a thread has closed the list, the reserved ones are let
-    /// through until it is open again, for that thread may be waiting for this one's answer. `before` is what the
-    /// program has blocked.
+    /// Enters where every signal is blocked and stays so. Only if a thread has closed the list, the
+    /// reserved ones are let through until it is open again, for that thread may be waiting for
+    /// this one's answer. `before` is what the program has blocked.
     pub(super) fn enter(before: &'a Blocked) -> Passage<'a> {
         let this = settle();
         let gate = &threads().gate;
@@ -205,8 +213,8 @@ impl<'a> Passage<'a> {
         });
     }
 
-    /// Takes the calling thread out of the list, and leaves. In between it makes no system call, in which it could be
-    /// killed inside the gate and out of the list.
+    /// Takes the calling thread out of the list, and leaves. In between it makes no system call, in
+    /// which it could be killed inside the gate and out of the list.
     pub(super) fn leave_for_good(self) {
         let this = self.this;
         core::mem::forget(self);
@@ -220,8 +228,8 @@ impl<'a> Passage<'a> {
 
 /// Has the calling thread profiled from its start, if a profile runs. All signals are blocked.
 ///
-/// A thread that sets the profiler does so before the list is open to the thread's parent, and then it is seen here, or
-/// finds the thread in the list.
+/// A thread that sets the profiler does so before the list is open to the thread's parent, and then
+/// it is seen here, or finds the thread in the list.
 pub(super) fn profile_from_start(this: &Block) {
     if let Some(profiler) = profiler() {
         let passage = Passage::enter(&this.mask);
@@ -260,7 +268,8 @@ impl Links {
         }
     }
 
-    /// Takes out a block, if it is in. The system calls come first: a thread that is killed in one is still in the list.
+    /// Takes out a block, if it is in. The system calls come first: a thread that is killed in one
+    /// is still in the list.
     fn unlink(&self, block: NonNull<Block>) {
         let links = self.neighbours(block);
         if !links.linked.get() {
@@ -281,7 +290,8 @@ impl Links {
     }
 
     fn neighbours(&self, block: NonNull<Block>) -> &Neighbours {
-        // SAFETY: a block stays as long as it is linked, and its neighbours are accessed only while holding the links.
+        // SAFETY: a block stays as long as it is linked, and its neighbours are accessed only while
+        // holding the links.
         unsafe { &(*block.as_ptr()).neighbours }
     }
 
@@ -314,10 +324,12 @@ pub(crate) struct List<'a> {
 }
 
 impl List<'_> {
-    /// Calls `f` with the list closed. A handler that ran meanwhile could want it too, so the program's signals are
-    /// blocked; the reserved ones are not, so that a thread that has closed it before can be answered meanwhile.
+    /// Calls `f` with the list closed. A handler that ran meanwhile could want it too, so the
+    /// program's signals are blocked; the reserved ones are not, so that a thread that has closed
+    /// it before can be answered meanwhile.
     ///
-    /// In a child that `f` forked, the list is as new, and `f` goes on there with the links of one thread.
+    /// In a child that `f` forked, the list is as new, and `f` goes on there with the links of one
+    /// thread.
     pub(crate) fn with<T>(f: impl FnOnce(&List<'_>) -> T) -> T {
         let before = signal::block_everything();
         let this = settle();
@@ -335,14 +347,16 @@ impl List<'_> {
         done
     }
 
-    /// For `f` of [`with`](List::with) that waits: called after each step without change, it lets signals through (4).
+    /// For `f` of [`with`](List::with) that waits: called after each step without change, it lets
+    /// signals through (4).
     pub(crate) fn let_signals_through(&self) {
         signal::let_default_through(self.before);
     }
 
-    /// Takes out threads that ended without leaving: by exit(2) in a call of the program's own, or killed by a filter.
-    /// Their scopes don't wait for them any more; what they had goes to others, their memory when their handles are gone.
-    /// One that holds a ticket to come stays, until a later call.
+    /// Takes out threads that ended without leaving: by exit(2) in a call of the program's own, or
+    /// killed by a filter. Their scopes don't wait for them any more; what they had goes to others,
+    /// their memory when their handles are gone. One that holds a ticket to come stays, until a
+    /// later call.
     pub(crate) fn bury_the_dead(&self) {
         // SAFETY: a block stays as long as it is linked.
         if !self.iter().any(|block| unsafe { block.as_ref() }.is_gone()) {
@@ -358,11 +372,13 @@ impl List<'_> {
             };
             while let Some(dead) = links.iter().find(can_go) {
                 links.unlink(dead);
-                // SAFETY: 1. Linked until the line above, so its own reference is there. It left the scope, or never will.
+                // SAFETY: 1. Linked until the line above, so its own reference is there. It left
+                // the scope, or never will.
                 unsafe { scope::bury(dead) };
                 // SAFETY: its own reference is there until the end.
                 let block = unsafe { dead.as_ref() };
-                // If it died in the middle of a request, the next thread to get the state makes a system call for each.
+                // If it died in the middle of a request, the next thread to get the state makes a
+                // system call for each.
                 block.random.give_back();
                 if block.life.was_never_cloned() {
                     // Its parent was killed in clone(2), before there was a handle.
@@ -370,7 +386,8 @@ impl List<'_> {
                     // SAFETY: 1. The handle's, which there will not be.
                     unsafe { super::release(dead) };
                 }
-                // SAFETY: 1. A thread that is in the list has its own reference still, and this one will not come to it.
+                // SAFETY: 1. A thread that is in the list has its own reference still, and this one
+                // will not come to it.
                 unsafe { super::release(dead) };
             }
         });
@@ -383,7 +400,8 @@ impl List<'_> {
         self.iter().filter(|block| f(unsafe { block.as_ref() })).count()
     }
 
-    /// fork(2), with no thread half-way through a start or an end. In the child the list is the calling thread's.
+    /// fork(2), with no thread half-way through a start or an end. In the child the list is the
+    /// calling thread's.
     ///
     /// # Safety
     ///
@@ -399,8 +417,8 @@ impl List<'_> {
         forked
     }
 
-    /// Has threads that start and end profiled from now on. What was set stays, so that whatever a thread was given is
-    /// taken back from it.
+    /// Has threads that start and end profiled from now on. What was set stays, so that whatever a
+    /// thread was given is taken back from it.
     pub(crate) fn set_profiler(&self, profiler: &'static Profiler) {
         threads().profiler.store(core::ptr::from_ref(profiler).cast_mut(), Relaxed);
     }

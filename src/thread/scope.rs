@@ -2,19 +2,21 @@
 //!
 //! Properties, and how they are achieved:
 //!
-//! 1. *A scope ends after the last use of what its threads borrow.* A thread is counted in one stretch with being put into
-//!    the list of threads, before it is cloned, and uncounts itself when its closure has returned, its result is settled
-//!    and its thread-locals are destroyed.
+//! 1. *A scope ends after the last use of what its threads borrow.* A thread is counted in one
+//!    stretch with being put into the list of threads, before it is cloned, and uncounts itself
+//!    when its closure has returned, its result is settled and its thread-locals are destroyed.
 //! 2. *The end is not missed.* Who waits sets WAITED in one step with seeing the count; the last thread to leave sees it in
 //!    one step with uncounting itself, and wakes.
 //! 3. *A thread that leaves touches nothing of the scope after that.* Only the kernel gets the address.
 //! 4. *A spawn that fails is not waited for*: it uncounts what it counted.
-//! 5. *Nor is a thread that ended without leaving*, by exit(2) in a call of the program's own or killed by a filter; nor one
-//!    that vanished in a fork. Nothing tells of either: a scope that waits looks now and then through the list of threads.
-//!    That uncounts threads whose tid the kernel cleared; and what is counted beyond the threads in the list that name
-//!    the scope is lost. A thread names it from before it is counted until after it is uncounted, and in between there is
-//!    no moment at which it could be killed or a handler could run: for the first it is inside the gate, which is closed
-//!    for the look, and for the second it has blocked all signals and makes no call.
+//! 5. *Nor is a thread that ended without leaving*, by exit(2) in a call of the program's own or
+//!    killed by a filter; nor one that vanished in a fork. Nothing tells of either: a scope that
+//!    waits looks now and then through the list of threads. That uncounts threads whose tid the
+//!    kernel cleared; and what is counted beyond the threads in the list that name the scope is
+//!    lost. A thread names it from before it is counted until after it is uncounted, and in between
+//!    there is no moment at which it could be killed or a handler could run: for the first it is
+//!    inside the gate, which is closed for the look, and for the second it has blocked all signals
+//!    and makes no call.
 
 use core::fmt;
 use core::marker::PhantomData;
@@ -124,7 +126,8 @@ unsafe fn run<F: FnOnce() -> T, T>(this: &Block) {
     // SAFETY: 1. are the same.
     unsafe { super::run::<F, T>(this) };
     this.destructors.run(); // The scope waits for these too.
-    // The thread does nothing of the program's any more. A handler could end it between the steps that follow (5).
+    // The thread does nothing of the program's any more. A handler could end it between the steps
+    // that follow (5).
     signal::block_everything();
     let running = this.scope.load(Relaxed).cast_const();
     // SAFETY: 1. is our 2.
@@ -136,7 +139,8 @@ unsafe fn run<F: FnOnce() -> T, T>(this: &Block) {
     }
 }
 
-/// Counts a thread that is about to be cloned in its scope, if it has one. The caller opened the scope or is counted.
+/// Counts a thread that is about to be cloned in its scope, if it has one. The caller opened the
+/// scope or is counted.
 pub(super) fn count(thread: &Block) {
     // SAFETY: the scope does not end before its last thread, which the caller is or waits for.
     if let Some(running) = unsafe { thread.scope.load(Relaxed).as_ref() } {
@@ -193,7 +197,8 @@ impl Running {
         self.0.fetch_add(1, Relaxed);
     }
 
-    /// Counts one thread less; whether it was the last, and the scope waits for it: then the caller wakes it.
+    /// Counts one thread less; whether it was the last, and the scope waits for it: then the caller
+    /// wakes it.
     ///
     /// # Safety
     ///
@@ -222,11 +227,11 @@ impl Running {
         }
     }
 
-    /// Counts what is counted beyond `listed`, the number of threads in the list that name this scope, as lost. The list is
-    /// closed, and was when they were counted.
+    /// Counts what is counted beyond `listed`, the number of threads in the list that name this
+    /// scope, as lost. The list is closed, and was when they were counted.
     fn lose_all_but(&self, listed: usize) {
-        // Relaxed: a thread that leaves meanwhile is uncounted before it is no longer listed, so no thread that is
-        // there is taken for lost.
+        // Relaxed: a thread that leaves meanwhile is uncounted before it is no longer listed, so no
+        // thread that is there is taken for lost.
         let counted = self.0.load(Relaxed) & COUNT;
         for _ in listed..counted as usize {
             // SAFETY: 1. The scope is there, and this count is no thread's.
@@ -254,7 +259,8 @@ impl Running {
     }
 }
 
-/// Uncounts threads that ended without leaving, of this scope and all others; and of this one, those that are not there.
+/// Uncounts threads that ended without leaving, of this scope and all others; and of this one,
+/// those that are not there.
 #[cold]
 fn look_for_the_lost(scope: &Running) {
     List::with(|list| {

@@ -22,8 +22,8 @@
 //!    taken ([`unmap_or_empty`]). A thread that unmaps its own mapping as its last act cannot look, and
 //!    leaves both.
 //!
-//! After a fork(2) the child has the parent's kept mappings, as its own: also those that threads of the parent were just
-//! leaving, for these are no threads of the child's (`Block::tid`).
+//! After a fork(2) the child has the parent's kept mappings, as its own: also those that threads of
+//! the parent were just leaving, for these are no threads of the child's (`Block::tid`).
 
 use core::ptr::{NonNull, null_mut};
 use core::slice;
@@ -89,7 +89,8 @@ fn cache() -> &'static Cache<Block> {
     unreachable!("each model has its own")
 }
 
-/// In a forked child: what another thread of the parent had just taken out is not in the cache and may be counted.
+/// In a forked child: what another thread of the parent had just taken out is not in the cache and
+/// may be counted.
 pub(super) fn renew_cache() {
     cache().count_anew();
 }

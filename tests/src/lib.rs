@@ -247,11 +247,11 @@ pub fn fork() -> Result<u32, Errno> {
     Ok(if sys::getpid() == before { pid } else { 0 })
 }
 
-/// A child of clone(2) with these flags, `CLONE_VFORK` among them, on the same stack, while its parent waits: it does `work`,
-/// and ends.
+/// A child of clone(2) with these flags, `CLONE_VFORK` among them, on the same stack, while its
+/// parent waits: it does `work`, and ends.
 ///
-/// Both return from the same call, so the child's last one is made from the same place: then what it leaves on the stack is what
-/// its parent needs there. All else is static.
+/// Both return from the same call, so the child's last one is made from the same place: then what
+/// it leaves on the stack is what its parent needs there. All else is static.
 #[inline(never)]
 pub fn in_raw_child(flags: u32, work: fn()) {
     static PARENT: AtomicU32 = AtomicU32::new(0);
@@ -262,7 +262,8 @@ pub fn in_raw_child(flags: u32, work: fn()) {
     set([k::__NR_clone as usize, first, second]);
     loop {
         let [nr, first, second] = [0, 1, 2].map(|word: usize| CALL[word].load(Relaxed));
-        // SAFETY: 1. The parent waits while the child uses its stack, and nothing there is borrowed at the child's end.
+        // SAFETY: 1. The parent waits while the child uses its stack, and nothing there is borrowed
+        // at the child's end.
         let done = unsafe { sys::syscall(nr, [first, second, 0, 0, 0, 0]) };
         if sys::gettid() == PARENT.load(Relaxed) {
             assert!(done.is_ok(), "clone: {done:?}");

@@ -71,7 +71,8 @@ fn tasks() -> usize {
     entries - 2
 }
 
-/// How often this thread went to sleep by itself in `f`: a wait in steps of a millisecond shows, however slow the machine is.
+/// How often this thread went to sleep by itself in `f`: a wait in steps of a millisecond shows,
+/// however slow the machine is.
 fn naps_of(f: impl FnOnce()) -> usize {
     let naps = || {
         let mut usage = [0usize; 64]; // struct rusage: its last but one is `ru_nvcsw`, after two times and twelve longs.
@@ -554,8 +555,8 @@ tests! {
         assert_eq!(sleepers.end(), [1; 2]);
     }
 
-    /// The child of a clone(2) past rt0, that shares all: its parent waits until it ends, as with vfork(2), and so is a thread
-    /// that the child does not know and that answers nothing.
+    /// The child of a clone(2) past rt0, that shares all: its parent waits until it ends, as with
+    /// vfork(2), and so is a thread that the child does not know and that answers nothing.
     #[keys("native=qemu-user makes no such thread")]
     fn a_thread_that_rt0_did_not_start_is_reported_at_once() {
         spawn(|| ()).unwrap().join();

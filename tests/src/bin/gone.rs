@@ -1,5 +1,5 @@
-//! Threads that are gone in the middle of something: ended by exit(2) in a call of the program's own, or killed alone by a
-//! filter on system calls. No other thread waits for them.
+//! Threads that are gone in the middle of something: ended by exit(2) in a call of the program's
+//! own, or killed alone by a filter on system calls. No other thread waits for them.
 #![no_std]
 #![no_main]
 
@@ -49,7 +49,8 @@ fn exit_thread() -> ! {
     }
 }
 
-/// Starts a thread that a filter kills in the call `nr`, which `act` makes, and waits until it is gone.
+/// Starts a thread that a filter kills in the call `nr`, which `act` makes, and waits until it is
+/// gone.
 fn lose_a_thread_in(nr: u32, act: impl FnOnce() + Send + 'static) {
     static TID: AtomicU32 = AtomicU32::new(0);
     static NO_FILTERS: AtomicBool = AtomicBool::new(false);
@@ -146,7 +147,8 @@ tests! {
             // Long enough for the caller to find that some have not answered.
             let span = [0usize, 200_000_000];
             let args = [(&raw const span).expose_provenance(), 0, 0, 0, 0, 0];
-            // SAFETY: 1. The kernel reads the time, as long as the call takes: this thread's stack stays.
+            // SAFETY: 1. The kernel reads the time, as long as the call takes: this thread's stack
+            // stays.
             let _ = unsafe { all_threads::syscall(k::__NR_nanosleep as usize, args) };
         });
         nothing_waits();

@@ -111,7 +111,8 @@ tests! {
             drop(handle);
         }
         wait_until("every result to be dropped", || RESULTS.load(Relaxed) == rounds);
-        // What the first spawn leaves: the main thread's signal stack, its guard, and a page that forks wipe.
+        // What the first spawn leaves: the main thread's signal stack, its guard, and a page that
+        // forks wipe.
         wait_until("every mapping to be gone", || mappings() <= before + 3);
     }
 
