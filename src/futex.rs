@@ -16,7 +16,7 @@
 //!    the call and clock_gettime(2) are both refused, the process ends with a message.
 //! 4. *No wake is lost without a word.* A refused wake is let pass only if no thread has ever been
 //!    able to sleep by futex(2) in this process: then all waits are those of (1). Else the process
-//!    ends with a message. The first wait tries the call out, and sets [`SLEEPS`] before it sleeps.
+//!    ends with a message. The first wait tries the call out, and says that it may sleep before it does.
 //!
 //! The functions here are for words of one process. [`shared`] has the same for words in memory that several processes
 //! map, and for those that the kernel wakes (it always wakes as shared).
@@ -70,8 +70,9 @@ macro_rules! operations {
 
         /// Wakes up to `count` threads that wait on `word`, and returns how many.
         ///
-        /// A lost wake is a hang that nobody can explain. So a wake that a filter refuses, while some thread may sleep,
-        /// ends the process by `SIGABRT`, with a message. Where the call was never allowed, none sleeps, and it is 0.
+        /// A lost wake is a hang without a cause that can be found. So a wake that a filter refuses,
+        /// while a thread may sleep, ends the process by `SIGABRT`, with a message. Where the call
+        /// was never allowed, no thread sleeps, and the result is 0.
         /// Only `EFAULT` is let pass, with 0: a waiter that saw the new value may have unmapped the word.
         ///
         /// In handlers: yes.

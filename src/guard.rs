@@ -40,7 +40,7 @@ pub(crate) fn size() -> usize {
 ///
 /// 1. The range is whole pages that are mapped, and nothing uses it.
 pub(crate) unsafe fn install(base: *mut u8) -> Result<()> {
-    /// Whether marks do what they should. An emulator may take them for advice that it need not follow.
+    /// Whether marks do what they should. An emulator may take them for advice that it may ignore.
     static MARKS: AtomicU8 = AtomicU8::new(UNTRIED);
     const UNTRIED: u8 = 0;
     const FAULT: u8 = 1;

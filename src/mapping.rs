@@ -277,8 +277,8 @@ impl Mapping {
 }
 
 impl Drop for Mapping {
-    /// As [`Mapping::free`]. If the kernel refuses, the memory goes back all the same; the addresses stay taken. (Locked
-    /// memory stays too, before Linux 5.18, where it cannot be unlocked.)
+    /// As [`Mapping::free`]. If the kernel refuses, the memory goes back all the same; the addresses
+    /// stay taken. (Before Linux 5.18, locked memory stays too where it cannot be unlocked.)
     fn drop(&mut self) {
         if self.len != 0 {
             // SAFETY: 1. The owner goes; who made references answers for them.

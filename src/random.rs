@@ -41,7 +41,8 @@ pub fn fill(buf: &mut [u8]) -> Result<()> {
 fn ask_kernel(buf: &mut [u8]) -> Result<usize> {
     match sys::getrandom(buf, 0) {
         Ok(filled @ 1..) => Ok(filled),
-        // The wait for the generator was interrupted. A call that does not wait is not: then it is a filter's word.
+        // The wait for the generator was interrupted. A call that does not wait cannot be: if it says
+        // so too, a filter does.
         Err(Errno::EINTR) => match sys::getrandom(&mut buf[..1], k::GRND_NONBLOCK) {
             Err(Errno::EAGAIN) => Ok(0),
             Ok(filled @ 1..) => Ok(filled),

@@ -784,8 +784,8 @@ pub(crate) fn futex_wake(word: *const AtomicU32, shared: bool, count: u32, bits:
     futex(|_, nr| {
         if bits == FUTEX_ANY {
             let op = k::FUTEX_WAKE | private_flag(shared);
-            // SAFETY: 1. The kernel takes the address as a name of a queue; it reads no memory through it that could be
-            // wrong.
+            // SAFETY: 1. The kernel takes the address as a name of a queue; it reads no memory
+            // through it that could be wrong.
             unsafe { call!(@ nr, at(word), op as usize, count as usize) }
         } else {
             let op = k::FUTEX_WAKE_BITSET | private_flag(shared);

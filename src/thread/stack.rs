@@ -8,7 +8,7 @@
 //!    needs no other to put its stack away, and nobody waits.
 //! 2. *A kept mapping is nobody else's.* It is put away by who gave up the last reference, which a thread does after it has
 //!    left the list of threads and nobody signals it any more.
-//! 3. *It is as good as new.* The guard pages stay. Its size is exactly what the next thread needs, so the parts lie where
+//! 3. *It is as good as new.* The guards stay. Its size is exactly what the next thread needs, so the parts lie where
 //!    that thread's would. TLS, block, name and closure are written anew; a thread sets its signal stack itself; and of what
 //!    else lies there no safe code reads anything it has not written.
 //! 4. *It keeps little memory.* Of a thread that used more than 64 KiB (`WARM`) of its stack the rest is given back at once
@@ -121,8 +121,8 @@ pub(super) unsafe fn keep(block: NonNull<Block>) -> bool {
     cache().put(block)
 }
 
-/// Unmaps the mapping of a thread that has ended or is about to, and returns how many bytes that were: none if
-/// the kernel refused.
+/// Unmaps the mapping of a thread that has ended or is about to, and returns how many bytes that
+/// were: none if the kernel refused.
 fn free(block: NonNull<Block>) -> usize {
     // SAFETY: the caller's, who had it from the cache or gave up the last reference.
     let this = unsafe { block.as_ref() };

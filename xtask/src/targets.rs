@@ -406,6 +406,21 @@ mod tests {
     }
 
     #[test]
+    fn stack_probes_are_as_the_compiler_has_them() {
+        for target in TARGETS {
+            let mut rustc = crate::setup::pinned("rustc");
+            rustc.args(["-Zunstable-options", "--print", "target-spec-json", "--target", target.triple]);
+            let spec = rustc.env("RUSTC_BOOTSTRAP", "1").output().expect("rustc").stdout;
+            let spec: serde_json::Value = serde_json::from_slice(&spec).expect("a specification");
+            let arch = spec["arch"].as_str().expect("its processor");
+            let file = if arch.starts_with("riscv") { "riscv" } else { arch };
+            let text = std::fs::read_to_string(crate::root().join(format!("arch/{file}.rs"))).expect("its file");
+            let probes = spec.get("stack-probes").is_some();
+            assert!(text.contains(&format!("const STACK_PROBES: bool = {probes};")), "{}", target.name);
+        }
+    }
+
+    #[test]
     fn a_gap_ends_with_the_version_that_fixes_it() {
         let gaps = &[Gap { test: "futex::pi_", reason: "host byte order", fixed_in: Some((10, 0)) }];
         let row = Target { gaps, ..ROW };
