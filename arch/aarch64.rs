@@ -20,7 +20,8 @@ use core::mem::offset_of;
 use linux_raw_sys::general as k;
 
 use crate::arch::{
-    Arch, Bulk, CloneArgs, Context, Credentials, Frames, Mmap, Restorer, Strlen, Timed, Tls, Ucontext, Vdso, WithRestorer,
+    Arch, Bulk, CloneArgs, Context, Credentials, Frames, Guard, Mmap, Restorer, Strlen, Timed, Tls, Ucontext, Vdso,
+    WithRestorer,
 };
 
 pub(crate) struct Cpu;
@@ -58,6 +59,7 @@ impl Arch for Cpu {
     timed!(plain FUTEX, CLOCK_GETTIME, CLOCK_NANOSLEEP, PPOLL, SIGTIMEDWAIT, TIMER_SETTIME);
     const EVEN_PAIRS: bool = false;
     const TLS: Tls = Tls::Above { tcb: 16, bias: 0 };
+    const GUARD: Guard = Guard::Variable;
     const UNALIGNED_WORDS: bool = true;
     const BULK: Option<Bulk> = None;
     integer!(Pair, pair, xor, or, is_zero);

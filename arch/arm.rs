@@ -23,7 +23,7 @@ use core::mem::offset_of;
 use linux_raw_sys::general as k;
 
 use crate::arch::{
-    Arch, Bulk, CloneArgs, Context, Credentials, Frames, Mmap, Restorer, Strlen, Timed, Tls, Vdso, WithRestorer,
+    Arch, Bulk, CloneArgs, Context, Credentials, Frames, Guard, Mmap, Restorer, Strlen, Timed, Tls, Vdso, WithRestorer,
 };
 
 pub(crate) struct Cpu;
@@ -56,6 +56,7 @@ impl Arch for Cpu {
     timed!(both FUTEX, CLOCK_GETTIME, CLOCK_NANOSLEEP, PPOLL, SIGTIMEDWAIT, TIMER_SETTIME);
     const EVEN_PAIRS: bool = true;
     const TLS: Tls = Tls::Above { tcb: 8, bias: 0 };
+    const GUARD: Guard = Guard::Variable;
     const UNALIGNED_WORDS: bool = false;
     const BULK: Option<Bulk> = None;
     integer!(Pair, pair, xor, or, is_zero);

@@ -22,7 +22,9 @@ use core::mem::offset_of;
 
 use linux_raw_sys::general as k;
 
-use crate::arch::{Arch, Bulk, CloneArgs, Context, Credentials, FlagsFirst, Frames, Mmap, Restorer, Strlen, Timed, Tls, Vdso};
+use crate::arch::{
+    Arch, Bulk, CloneArgs, Context, Credentials, FlagsFirst, Frames, Guard, Mmap, Restorer, Strlen, Timed, Tls, Vdso,
+};
 
 pub(crate) struct Cpu;
 
@@ -60,6 +62,7 @@ impl Arch for Cpu {
     timed!(both FUTEX, CLOCK_GETTIME, CLOCK_NANOSLEEP, PPOLL, SIGTIMEDWAIT, TIMER_SETTIME);
     const EVEN_PAIRS: bool = true;
     const TLS: Tls = Tls::Above { tcb: 0, bias: 0x7000 };
+    const GUARD: Guard = Guard::Variable;
     const UNALIGNED_WORDS: bool = false;
     const BULK: Option<Bulk> = None;
     integer!(Pair, pair, xor, or, is_zero);

@@ -24,7 +24,7 @@ use core::mem::offset_of;
 use linux_raw_sys::general as k;
 
 use crate::arch::{
-    Arch, Bulk, CloneArgs, Context, Credentials, Frames, Mmap, Restorer, Strlen, Timed, Tls, Vdso, WithRestorer,
+    Arch, Bulk, CloneArgs, Context, Credentials, Frames, Guard, Mmap, Restorer, Strlen, Timed, Tls, Vdso, WithRestorer,
 };
 
 pub(crate) struct Cpu;
@@ -63,6 +63,9 @@ impl Arch for Cpu {
     timed!(both FUTEX, CLOCK_GETTIME, CLOCK_NANOSLEEP, PPOLL, SIGTIMEDWAIT, TIMER_SETTIME);
     const EVEN_PAIRS: bool = true;
     const TLS: Tls = Tls::Above { tcb: 0, bias: 0x7000 };
+    // r2 - 0x7008. Below it lie, among others, the words of __builtin_cpu_supports, down to -0x7044; it needs glibc's
+    // __parse_hwcap_3_4_and_convert_at_platform, so code with it does not link.
+    const GUARD: Guard = Guard::Word { at: -8, reserved: 0x50 };
     const UNALIGNED_WORDS: bool = true;
     const BULK: Option<Bulk> = None;
     integer!(Pair, pair, xor, or, is_zero);

@@ -28,7 +28,7 @@ use core::mem::offset_of;
 use linux_raw_sys::general as k;
 
 use crate::arch::{
-    Arch, Bulk, CloneArgs, Context, Credentials, Frames, Mmap, Restorer, Strlen, Timed, Tls, Vdso, WithRestorer,
+    Arch, Bulk, CloneArgs, Context, Credentials, Frames, Guard, Mmap, Restorer, Strlen, Timed, Tls, Vdso, WithRestorer,
 };
 
 pub(crate) struct Cpu;
@@ -67,6 +67,9 @@ impl Arch for Cpu {
     timed!(plain FUTEX, CLOCK_GETTIME, CLOCK_NANOSLEEP, PPOLL, SIGTIMEDWAIT, TIMER_SETTIME);
     const EVEN_PAIRS: bool = false;
     const TLS: Tls = Tls::Above { tcb: 0, bias: 0x7000 };
+    // r13 - 0x7010. Below it lie, among others, the words of __builtin_cpu_supports, at -0x7068 and -0x7070; it needs
+    // glibc's __parse_hwcap_3_4_and_convert_at_platform, so code with it does not link.
+    const GUARD: Guard = Guard::Word { at: -0x10, reserved: 0x80 };
     const UNALIGNED_WORDS: bool = true;
     const BULK: Option<Bulk> = None;
     integer!(Pair, pair, xor, or, is_zero);

@@ -22,7 +22,7 @@ use core::mem::offset_of;
 use linux_raw_sys::general as k;
 
 use crate::arch::{
-    Arch, Bulk, CloneArgs, Context, Credentials, Frames, Mmap, Restorer, Strlen, Timed, Tls, Vdso, WithRestorer,
+    Arch, Bulk, CloneArgs, Context, Credentials, Frames, Guard, Mmap, Restorer, Strlen, Timed, Tls, Vdso, WithRestorer,
 };
 
 pub(crate) struct Cpu;
@@ -55,6 +55,8 @@ impl Arch for Cpu {
     timed!(plain FUTEX, CLOCK_GETTIME, CLOCK_NANOSLEEP, PPOLL, SIGTIMEDWAIT, TIMER_SETTIME);
     const EVEN_PAIRS: bool = false;
     const TLS: Tls = Tls::Below;
+    // And 0x38, where GCC's -fsplit-stack looks for the stack's end.
+    const GUARD: Guard = Guard::Word { at: 0x28, reserved: 0x40 };
     const UNALIGNED_WORDS: bool = true;
     const BULK: Option<Bulk> = None;
     integer!(Pair, pair, xor, or, is_zero);

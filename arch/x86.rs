@@ -19,7 +19,7 @@ use core::mem::offset_of;
 use linux_raw_sys::general as k;
 
 use crate::arch::{
-    Arch, Bulk, CloneArgs, Context, Credentials, Frames, Mmap, Restorer, Strlen, Timed, Tls, Vdso, WithRestorer,
+    Arch, Bulk, CloneArgs, Context, Credentials, Frames, Guard, Mmap, Restorer, Strlen, Timed, Tls, Vdso, WithRestorer,
 };
 
 pub(crate) struct Cpu;
@@ -48,6 +48,8 @@ impl Arch for Cpu {
     timed!(both FUTEX, CLOCK_GETTIME, CLOCK_NANOSLEEP, PPOLL, SIGTIMEDWAIT, TIMER_SETTIME);
     const EVEN_PAIRS: bool = false;
     const TLS: Tls = Tls::Below;
+    // gs:0x14; and gs:0x30, where GCC's -fsplit-stack looks for the stack's end.
+    const GUARD: Guard = Guard::Word { at: 0x14, reserved: 0x34 };
     const UNALIGNED_WORDS: bool = true;
     // As on x86_64.
     const BULK: Option<Bulk> =

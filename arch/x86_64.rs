@@ -11,8 +11,7 @@
 //! - Stack: 16-aligned before a call, a red zone of 128 bytes below rsp.
 
 use core::arch::x86_64::{
-    __m128i, _mm_cmpeq_epi8, _mm_movemask_epi8, _mm_or_si128, _mm_set1_epi64x, _mm_setzero_si128,
-    _mm_xor_si128,
+    __m128i, _mm_cmpeq_epi8, _mm_movemask_epi8, _mm_or_si128, _mm_set1_epi64x, _mm_setzero_si128, _mm_xor_si128,
 };
 use core::arch::{asm, naked_asm};
 use core::ffi::{c_int, c_void};
@@ -21,7 +20,7 @@ use core::mem::offset_of;
 use linux_raw_sys::general as k;
 
 use crate::arch::{
-    Arch, Bulk, CloneArgs, Context, Credentials, Frames, Mmap, Restorer, Strlen, Timed, Tls, Vdso, WithRestorer,
+    Arch, Bulk, CloneArgs, Context, Credentials, Frames, Guard, Mmap, Restorer, Strlen, Timed, Tls, Vdso, WithRestorer,
 };
 
 pub(crate) struct Cpu;
@@ -54,6 +53,8 @@ impl Arch for Cpu {
     timed!(plain FUTEX, CLOCK_GETTIME, CLOCK_NANOSLEEP, PPOLL, SIGTIMEDWAIT, TIMER_SETTIME);
     const EVEN_PAIRS: bool = false;
     const TLS: Tls = Tls::Below;
+    // fs:0x28; and fs:0x70, where GCC's -fsplit-stack looks for the stack's end.
+    const GUARD: Guard = Guard::Word { at: 0x28, reserved: 0x78 };
     const UNALIGNED_WORDS: bool = true;
     // Where they begin to be faster than SSE2 loops on Zen 3. By words, and not `movsb` and
     // `stosb`, which old processors do byte by byte. To the line above, or what seems so, a copy
@@ -142,7 +143,8 @@ impl Arch for Cpu {
         const ARCH_GET_FS: usize = 0x1003; // asm/prctl.h
         let mut base = 0usize;
         // SAFETY: 1. The kernel writes the word.
-        let _ = unsafe { Self::syscall2(k::__NR_arch_prctl as usize, ARCH_GET_FS, (&raw mut base).expose_provenance()) };
+        let _ =
+            unsafe { Self::syscall2(k::__NR_arch_prctl as usize, ARCH_GET_FS, (&raw mut base).expose_provenance()) };
         core::ptr::with_exposed_provenance_mut(base)
     }
 

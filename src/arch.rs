@@ -169,6 +169,8 @@ pub(crate) trait Arch {
     const EVEN_PAIRS: bool;
     /// Where the thread pointer points, relative to the thread's TLS block.
     const TLS: Tls;
+    /// Where code that is compiled with `-fstack-protector` finds the guard.
+    const GUARD: Guard;
     /// Whether loads and stores of words at any address are as good as aligned ones: then memcpy and its kin use them. A
     /// matter of speed and size only.
     const UNALIGNED_WORDS: bool;
@@ -359,6 +361,22 @@ pub(crate) enum Tls {
     },
     /// Variant II: the TLS block lies below, ends at the thread pointer, and the word there holds its own address.
     Below,
+}
+
+/// Where the compilers expect the guard of `-fstack-protector`: LLVM's `LOAD_STACK_GUARD`, GCC's
+/// `TARGET_THREAD_SSP_OFFSET`.
+#[allow(dead_code)] // A machine uses one of the two.
+pub(crate) enum Guard {
+    /// In the variable `__stack_chk_guard`.
+    Variable,
+    /// In a word of each thread.
+    Word {
+        /// Its place: bytes from the thread pointer without its bias; below it in variant I, above it in variant II.
+        at: isize,
+        /// How many bytes on that side, from the thread pointer on, are the ABI's: as many as compiled code may read
+        /// (glibc's `tcbhead_t` up to the last of them). All but the guard are 0.
+        reserved: usize,
+    },
 }
 
 /// What the vDSO offers (vdso(7)). A symbol that the running kernel lacks is not found, and the system call does.

@@ -11,7 +11,7 @@
 //! ```text
 //!      programs, tests
 //!           │
-//!   L4   entry!   sync   random   panic                   safe, std's names and shapes
+//!   L4   entry!   sync   random   panic   stack_protector safe, std's names and shapes
 //!           │
 //!   L3   thread   all_threads   profile                   know about threads
 //!           │
@@ -79,6 +79,8 @@ pub mod process;
 pub mod profile;
 pub mod random;
 pub mod signal;
+#[doc(hidden)]
+pub mod stack_protector;
 mod start;
 pub mod sync;
 pub mod sys;

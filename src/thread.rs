@@ -66,7 +66,7 @@ use memoffset::offset_of;
 use static_assertions::{assert_impl_all, assert_not_impl_any};
 
 use crate::all_threads::Mailbox;
-use crate::arch::CloneArgs;
+use crate::arch::{Arch, CloneArgs, Cpu, Guard, Tls};
 use crate::cpu;
 use crate::errno::{Errno, Result};
 use crate::futex::{self, base::const_fn};
@@ -242,6 +242,9 @@ impl<'a> Builder<'a> {
         // SAFETY: all zeros, as a block may be, and nobody else has it yet.
         let fields = unsafe { block.as_mut() };
         fields.this = fields;
+        if let (Some(guard), Some(parents)) = (fields.guard(), stack_guard()) {
+            guard.set(parents.get());
+        }
         fields.number = number;
         fields.name = self.name.map(|_| NonNull::from_ref(name_there));
         fields.tell_name = self.name.map(|_| tell_name as fn(&Block));
@@ -407,6 +410,8 @@ fn tell_name(this: &Block) {
 pub(crate) struct Block {
     /// Its own address, where variant II wants it.
     this: *mut Block,
+    /// In variant II, the words after it that belong to the ABI.
+    above: [Cell<usize>; RESERVED.above],
     life: Life,
     parker: Parker,
     interrupts: interrupt::Interrupts,
@@ -439,10 +444,49 @@ pub(crate) struct Block {
     pub(crate) stack: Range<usize>,
     launch: *mut u8,
     pub(crate) run: Option<unsafe fn(&Block)>,
+    /// In variant I, the words below the thread pointer that belong to the ABI.
+    below: Below,
 }
+
+/// As aligned as the block, so that nothing lies between its end and the block's.
+#[repr(C, align(16))]
+struct Below([Cell<usize>; RESERVED.below]);
 
 const _: () = assert!(offset_of!(Block, this) == 0, "variant II reads it at the thread pointer");
 const _: () = assert!(size_of::<Block>().is_multiple_of(align_of::<Block>()), "variant I finds it from its end");
+
+/// The part of a block that belongs to the ABI ([`Arch::GUARD`]), in words.
+struct Reserved {
+    above: usize,
+    below: usize,
+    /// Which of them is the guard.
+    guard: usize,
+}
+
+const RESERVED: Reserved = {
+    const WORD: usize = size_of::<usize>();
+    let (words, guard) = match Cpu::GUARD {
+        Guard::Variable => (0, 0),
+        Guard::Word { at, reserved } => (reserved / WORD, at / WORD as isize),
+    };
+    match Cpu::TLS {
+        Tls::Below if words != 0 => Reserved { above: words - 1, below: 0, guard: guard as usize - 1 },
+        Tls::Below => Reserved { above: 0, below: 0, guard: 0 },
+        Tls::Above { .. } => Reserved { above: 0, below: words, guard: words.wrapping_add_signed(guard) },
+    }
+};
+
+const _: () = {
+    if let Guard::Word { at, .. } = Cpu::GUARD {
+        let (pointer, words) = match Cpu::TLS {
+            Tls::Below => (0, offset_of!(Block, above)),
+            Tls::Above { .. } => (size_of::<Block>(), offset_of!(Block, below)),
+        };
+        let guard = words + RESERVED.guard * size_of::<usize>();
+        assert!(guard == pointer.wrapping_add_signed(at), "compiled code counts from the thread pointer");
+        assert!(RESERVED.guard < RESERVED.above + RESERVED.below, "the guard is one of the ABI's words");
+    }
+};
 
 impl Block {
     const_fn! {
@@ -450,6 +494,7 @@ impl Block {
         const fn new() -> Block {
             Block {
                 this: null_mut(),
+                above: [const { Cell::new(0) }; RESERVED.above],
                 life: Life::new(),
                 parker: Parker::new(),
                 interrupts: interrupt::Interrupts::new(),
@@ -471,8 +516,15 @@ impl Block {
                 stack: 0..0,
                 launch: null_mut(),
                 run: None,
+                below: Below([const { Cell::new(0) }; RESERVED.below]),
             }
         }
+    }
+
+    /// The word that compiled code takes for its guard; `None` where the guard is a variable.
+    fn guard(&self) -> Option<&Cell<usize>> {
+        let words = if RESERVED.above == 0 { &self.below.0[..] } else { &self.above[..] };
+        words.get(RESERVED.guard)
     }
 
     /// The kernel's number for it; 0 once it has ended, and for a thread that is the parent's of a
@@ -558,6 +610,13 @@ pub(crate) unsafe fn adopt_main() {
     }
 }
 
+/// The word near the calling thread's thread pointer that code compiled with `-fstack-protector`
+/// takes for its guard; `None` on machines where the guard is a variable.
+pub(crate) fn stack_guard<'a>() -> Option<&'a Cell<usize>> {
+    // SAFETY: a running thread's block stays.
+    unsafe { this_block().as_ref() }.guard()
+}
+
 /// What the main thread has to do when `main` has returned.
 pub(crate) fn end_main() {
     // SAFETY: the main thread's block stays.
@@ -591,7 +650,7 @@ pub(crate) fn block_in_handler() -> Option<&'static Block> {
     is_ours.then(|| unsafe { &*block }).filter(|found| core::ptr::eq(found.this, block))
 }
 
-const _: () = assert!(offset_of!(Block, life) + Life::TID < 64, "one look tells that all of this is there");
+const _: () = assert!(offset_of!(Block, life) + Life::TID < 256, "one look tells that all of this is there");
 
 /// Hands out the place for the state of the calling thread's random bytes.
 #[inline(always)]

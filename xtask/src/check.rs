@@ -38,6 +38,7 @@ const LAYERS: &[(&str, u8)] = &[
     ("thread", 3),
     ("panic", 4),
     ("random", 4),
+    ("stack_protector", 4),
     ("sync", 4),
 ];
 
