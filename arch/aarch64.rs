@@ -76,7 +76,7 @@ impl Arch for Cpu {
         sp: offset_of!(Ucontext<Sigcontext>, context.sp),
         fp: offset_of!(Ucontext<Sigcontext>, context.x29),
     };
-    const FRAMES: Option<Frames> = Some(Frames { caller: 0, return_address: 8, in_callers: false });
+    const FRAMES: Option<Frames> = Some(Frames { caller: 0, return_address: 8, in_callers: false, elsewhere: None });
     const STACK_PROBES: bool = true;
     const CREDENTIALS: Credentials = Credentials::PLAIN;
 
@@ -199,6 +199,7 @@ unsafe extern "C" fn sigaction_return() {
     naked_asm!(
         "mov x8, {nr}",
         "svc 0",
+        "udf 0", // Only a filter lets it fail; then there is nothing to go on with.
         nr = const k::__NR_rt_sigreturn,
     )
 }

@@ -70,7 +70,7 @@ impl Arch for Cpu {
     };
     const CONTEXT: Context =
         Context { pc: offset_of!(Ucontext, pc), sp: offset_of!(Ucontext, sp), fp: offset_of!(Ucontext, fp) };
-    const FRAMES: Option<Frames> = Some(Frames { caller: 0, return_address: 4, in_callers: false });
+    const FRAMES: Option<Frames> = Some(Frames { caller: 0, return_address: 4, in_callers: false, elsewhere: None });
     const STACK_PROBES: bool = false;
     const CREDENTIALS: Credentials = Credentials {
         getuid: k::__NR_getuid32,
@@ -213,6 +213,7 @@ unsafe extern "C" fn rt_sigaction_return() {
     naked_asm!(
         "mov r7, #{nr}",
         "svc #0",
+        "udf #0", // Only a filter lets it fail; then there is nothing to go on with.
         nr = const k::__NR_rt_sigreturn,
     )
 }
@@ -223,6 +224,7 @@ unsafe extern "C" fn sigaction_return() {
     naked_asm!(
         "mov r7, #{nr}",
         "svc #0",
+        "udf #0", // As there.
         nr = const k::__NR_sigreturn,
     )
 }
@@ -246,7 +248,7 @@ mod tls_register {
     #[unsafe(naked)]
     #[cfg_attr(not(test), unsafe(no_mangle))]
     unsafe extern "C" fn __aeabi_read_tp() -> *mut u8 {
-        naked_asm!("mrc p15, 0, r0, c13, c0, 3", "mov pc, lr")
+        naked_asm!(".cfi_startproc", "mrc p15, 0, r0, c13, c0, 3", "mov pc, lr", ".cfi_endproc")
     }
 }
 
@@ -305,7 +307,7 @@ mod tls_register {
 
     #[unsafe(naked)]
     unsafe extern "C" fn read_register() -> *mut u8 {
-        naked_asm!("mrc p15, 0, r0, c13, c0, 3", "mov pc, lr")
+        naked_asm!(".cfi_startproc", "mrc p15, 0, r0, c13, c0, 3", "mov pc, lr", ".cfi_endproc")
     }
 
     #[inline(always)]
@@ -331,9 +333,11 @@ mod tls_register {
     #[cfg_attr(not(test), unsafe(no_mangle))]
     unsafe extern "C" fn __aeabi_read_tp() -> *mut u8 {
         naked_asm!(
+            ".cfi_startproc",
             "ldr ip, ={read}",
             "ldr pc, [ip]",
             ".ltorg",
+            ".cfi_endproc",
             read = sym READ,
         )
     }

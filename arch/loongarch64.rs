@@ -71,7 +71,7 @@ impl Arch for Cpu {
         sp: offset_of!(Ucontext<Sigcontext>, context.sp),
         fp: offset_of!(Ucontext<Sigcontext>, context.fp),
     };
-    const FRAMES: Option<Frames> = Some(Frames { caller: -16, return_address: -8, in_callers: false });
+    const FRAMES: Option<Frames> = Some(Frames { caller: -16, return_address: -8, in_callers: false, elsewhere: None });
     const STACK_PROBES: bool = false;
     const CREDENTIALS: Credentials = Credentials::PLAIN;
 

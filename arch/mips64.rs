@@ -40,6 +40,7 @@ macro_rules! syscall {
             #[unsafe(naked)]
             unsafe extern "C" fn call($($arg: usize, )* nr: usize) -> isize {
                 naked_asm!(
+                    ".cfi_startproc",
                     ".set push",
                     ".set noreorder",
                     $number, // Into $v0, from where `nr` lies.
@@ -48,6 +49,7 @@ macro_rules! syscall {
                     "jr $ra",
                     "movn $v0, $v1, $a3", // Delay slot: a failure becomes negative.
                     ".set pop",
+                    ".cfi_endproc",
                 )
             }
             // SAFETY: 1. is our caller's; the stub keeps to the C ABI.

@@ -84,7 +84,7 @@ impl Arch for Cpu {
     // The ABI chains frames by the stack pointer.
     const CONTEXT: Context =
         Context { pc: offset_of!(Ucontext, nip), sp: offset_of!(Ucontext, r1), fp: offset_of!(Ucontext, r1) };
-    const FRAMES: Option<Frames> = Some(Frames { caller: 0, return_address: 16, in_callers: true });
+    const FRAMES: Option<Frames> = Some(Frames { caller: 0, return_address: 16, in_callers: true, elsewhere: None });
     const STACK_PROBES: bool = true;
     const CREDENTIALS: Credentials = Credentials::PLAIN;
 

@@ -105,7 +105,7 @@ impl Arch for Cpu {
     };
     const FRAMES: Option<Frames> = {
         let word = size_of::<usize>() as isize;
-        Some(Frames { caller: -2 * word, return_address: -word, in_callers: false })
+        Some(Frames { caller: -2 * word, return_address: -word, in_callers: false, elsewhere: None })
     };
     const STACK_PROBES: bool = false;
     const CREDENTIALS: Credentials = Credentials::PLAIN;

@@ -220,11 +220,12 @@ struct Ucontext {
 /// which carries the number.
 #[unsafe(naked)]
 unsafe extern "C" fn rt_sigaction_return() {
-    naked_asm!("svc {nr}", nr = const k::__NR_rt_sigreturn)
+    // A filter can let it fail; then there is nothing to go on with. 0 is no instruction.
+    naked_asm!("svc {nr}", ".short 0", nr = const k::__NR_rt_sigreturn)
 }
 
 /// Where a handler returns to that was installed without it; known by its instruction too.
 #[unsafe(naked)]
 unsafe extern "C" fn sigaction_return() {
-    naked_asm!("svc {nr}", nr = const k::__NR_sigreturn)
+    naked_asm!("svc {nr}", ".short 0", nr = const k::__NR_sigreturn)
 }

@@ -53,11 +53,13 @@ macro_rules! syscall {
             #[unsafe(naked)]
             unsafe extern "C" fn call($($arg: usize, )* nr: usize) -> isize {
                 naked_asm!(
+                    ".cfi_startproc",
                     $number, // Into %g1, from where `nr` lies.
                     "ta 0x6d",
                     "sub %g0, %o0, %g1",
                     "retl",
                     "movcs %xcc, %g1, %o0", // Delay slot: a failure becomes negative.
+                    ".cfi_endproc",
                 )
             }
             // SAFETY: 1. is our caller's; the stub keeps to the C ABI.
@@ -88,8 +90,12 @@ impl Arch for Cpu {
     const CONTEXT: Context =
         Context { pc: offset_of!(Ucontext, tpc), sp: offset_of!(Ucontext, o6), fp: offset_of!(Ucontext, o6) };
     // %i6 and %i7 of a window, after %l0-%l7 and %i0-%i5. The latter is the address of the call.
-    const FRAMES: Option<Frames> =
-        Some(Frames { caller: BIAS as isize + 112, return_address: BIAS as isize + 120, in_callers: false });
+    const FRAMES: Option<Frames> = Some(Frames {
+        caller: BIAS as isize + 112,
+        return_address: BIAS as isize + 120,
+        in_callers: false,
+        elsewhere: None,
+    });
     const STACK_PROBES: bool = false;
     const CREDENTIALS: Credentials = Credentials::PLAIN;
 
@@ -273,6 +279,7 @@ unsafe extern "C" fn sigaction_return() {
         "nop",
         "mov {nr}, %g1",
         "ta 0x6d",
+        "ta 5", // Only a filter lets it fail; then there is nothing to go on with.
         nr = const k::__NR_rt_sigreturn,
     )
 }

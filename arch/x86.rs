@@ -65,7 +65,8 @@ impl Arch for Cpu {
     };
     const CONTEXT: Context =
         Context { pc: offset_of!(Ucontext, eip), sp: offset_of!(Ucontext, esp), fp: offset_of!(Ucontext, ebp) };
-    const FRAMES: Option<Frames> = Some(Frames { caller: 0, return_address: 4, in_callers: false });
+    const FRAMES: Option<Frames> =
+        Some(Frames { caller: 0, return_address: 4, in_callers: false, elsewhere: Some(frame_in_call6) });
     const STACK_PROBES: bool = true;
     const CREDENTIALS: Credentials = Credentials {
         getuid: k::__NR_getuid32,
@@ -91,71 +92,20 @@ impl Arch for Cpu {
 
     #[inline(always)]
     unsafe fn syscall4(nr: usize, a: usize, b: usize, c: usize, d: usize) -> isize {
-        let ret;
-        // SAFETY: 1. The caller vouches for the call; esi and edi change places for its time.
-        unsafe {
-            asm!(
-                "xchg esi, edi", // The fourth argument belongs in esi.
-                "int 0x80",
-                "xchg esi, edi",
-                inlateout("eax") nr => ret,
-                in("ebx") a,
-                in("ecx") b,
-                in("edx") c,
-                in("edi") d,
-                options(nostack, preserves_flags),
-            );
-        }
-        ret
+        // SAFETY: 1. is our caller's; a kernel does not look at arguments that a call does not have.
+        unsafe { call5(nr, a, b, c, d, 0) }
     }
 
     #[inline(always)]
     unsafe fn syscall5(nr: usize, a: usize, b: usize, c: usize, d: usize, e: usize) -> isize {
-        let block = [nr, d];
-        let ret;
-        // SAFETY: 1. The caller vouches for the call; esi is back after it, and the block is only read.
-        unsafe {
-            asm!(
-                "push esi",
-                "mov esi, [eax + 4]", // d
-                "mov eax, [eax]",     // nr
-                "int 0x80",
-                "pop esi",
-                inlateout("eax") &block => ret,
-                in("ebx") a,
-                in("ecx") b,
-                in("edx") c,
-                in("edi") e,
-                options(preserves_flags),
-            );
-        }
-        ret
+        // SAFETY: 1. is our caller's.
+        unsafe { call5(nr, a, b, c, d, e) }
     }
 
     #[inline(always)]
     unsafe fn syscall6(nr: usize, a: usize, b: usize, c: usize, d: usize, e: usize, f: usize) -> isize {
-        let block = [nr, d, f];
-        let ret;
-        // SAFETY: 1. The caller vouches for the call; esi and ebp are back after it, and the block is only read.
-        unsafe {
-            asm!(
-                "push esi",
-                "push ebp",
-                "mov esi, [eax + 4]", // d
-                "mov ebp, [eax + 8]", // f
-                "mov eax, [eax]",     // nr
-                "int 0x80",
-                "pop ebp",
-                "pop esi",
-                inlateout("eax") &block => ret,
-                in("ebx") a,
-                in("ecx") b,
-                in("edx") c,
-                in("edi") e,
-                options(preserves_flags),
-            );
-        }
-        ret
+        // SAFETY: 1. is our caller's.
+        unsafe { call6(nr, a, b, c, d, e, f) }
     }
 
     #[unsafe(naked)]
@@ -296,6 +246,119 @@ impl Arch for Cpu {
     type Sigaction = WithRestorer;
 }
 
+/// A system call of five arguments, or fewer. A function, not inline: the compiler does not give esi
+/// away, and a debugger must know where the caller's esi is meanwhile.
+///
+/// # Safety
+///
+/// 1. The call, with these arguments, does nothing to memory or to this process that the caller may not do.
+#[unsafe(naked)]
+unsafe extern "C" fn call5(nr: usize, a: usize, b: usize, c: usize, d: usize, e: usize) -> isize {
+    //   C: call5(nr, a, b, c, d, e)    kernel: eax, ebx, ecx, edx, esi, edi
+    //          ebp + 8, + 12, …
+    naked_asm!(
+        ".cfi_startproc",
+        "push ebp",
+        ".cfi_def_cfa_offset 8",
+        ".cfi_offset ebp, -8",
+        "mov ebp, esp",
+        ".cfi_def_cfa_register ebp",
+        "push ebx",
+        ".cfi_offset ebx, -12",
+        "push esi",
+        ".cfi_offset esi, -16",
+        "push edi",
+        ".cfi_offset edi, -20",
+        "mov eax, [ebp + 8]",
+        "mov ebx, [ebp + 12]",
+        "mov ecx, [ebp + 16]",
+        "mov edx, [ebp + 20]",
+        "mov esi, [ebp + 24]",
+        "mov edi, [ebp + 28]",
+        "int 0x80",
+        "pop edi",
+        ".cfi_restore edi",
+        "pop esi",
+        ".cfi_restore esi",
+        "pop ebx",
+        ".cfi_restore ebx",
+        "pop ebp",
+        ".cfi_restore ebp",
+        ".cfi_def_cfa esp, 4",
+        "ret",
+        ".cfi_endproc",
+    )
+}
+
+/// A system call of six arguments, of which the last takes the frame pointer's register. While it
+/// does, [`frame_in_call6`] says where the frame is.
+///
+/// # Safety
+///
+/// 1. The call, with these arguments, does nothing to memory or to this process that the caller may not do.
+#[unsafe(naked)]
+unsafe extern "C" fn call6(nr: usize, a: usize, b: usize, c: usize, d: usize, e: usize, f: usize) -> isize {
+    //   C: call6(nr, a, b, c, d, e, f)    kernel: eax, ebx, ecx, edx, esi, edi, ebp
+    //          ebp + 8, + 12, …
+    naked_asm!(
+        ".cfi_startproc",
+        "push ebp",
+        ".cfi_def_cfa_offset 8",
+        ".cfi_offset ebp, -8",
+        "mov ebp, esp",
+        ".cfi_def_cfa_register ebp",
+        "push ebx",
+        ".cfi_offset ebx, -12",
+        "push esi",
+        ".cfi_offset esi, -16",
+        "push edi",
+        ".cfi_offset edi, -20",
+        "mov eax, [ebp + 8]",
+        "mov ebx, [ebp + 12]",
+        "mov ecx, [ebp + 16]",
+        "mov edx, [ebp + 20]",
+        "mov esi, [ebp + 24]",
+        "mov edi, [ebp + 28]",
+        ".cfi_def_cfa esp, 20", // Three registers above esp, the caller's ebp, the return address.
+        "mov ebp, [ebp + 32]",
+        ".globl __rt0_call6_ebp_is_an_argument",
+        ".hidden __rt0_call6_ebp_is_an_argument",
+        "__rt0_call6_ebp_is_an_argument:",
+        "int 0x80",
+        "lea ebp, [esp + {registers}]",
+        ".globl __rt0_call6_ebp_is_a_frame",
+        ".hidden __rt0_call6_ebp_is_a_frame",
+        "__rt0_call6_ebp_is_a_frame:",
+        ".cfi_def_cfa ebp, 8",
+        "pop edi",
+        ".cfi_restore edi",
+        "pop esi",
+        ".cfi_restore esi",
+        "pop ebx",
+        ".cfi_restore ebx",
+        "pop ebp",
+        ".cfi_restore ebp",
+        ".cfi_def_cfa esp, 4",
+        "ret",
+        ".cfi_endproc",
+        registers = const CALL6_REGISTERS,
+    )
+}
+
+/// What `call6` keeps between its frame and the stack pointer, in bytes.
+const CALL6_REGISTERS: usize = 3 * size_of::<usize>();
+
+/// [`Frames::elsewhere`].
+fn frame_in_call6(pc: usize) -> Option<usize> {
+    unsafe extern "C" {
+        /// The first instruction that runs with the argument in ebp, and the first after these.
+        static __rt0_call6_ebp_is_an_argument: [u8; 0];
+        static __rt0_call6_ebp_is_a_frame: [u8; 0];
+    }
+    let without = (&raw const __rt0_call6_ebp_is_an_argument).addr()..(&raw const __rt0_call6_ebp_is_a_frame).addr();
+    without.contains(&pc).then_some(CALL6_REGISTERS)
+}
+
 /// [`Bulk::copy`].
 #[inline(always)]
 unsafe fn copy_words(dest: *mut u8, src: *const u8, words: usize) {
@@ -351,6 +414,7 @@ unsafe extern "C" fn rt_sigaction_return() {
     naked_asm!(
         "mov eax, {nr}",
         "int 0x80",
+        "ud2", // Only a filter lets it fail; then there is nothing to go on with.
         nr = const k::__NR_rt_sigreturn,
     )
 }
@@ -363,6 +427,7 @@ unsafe extern "C" fn sigaction_return() {
         "pop eax",
         "mov eax, {nr}",
         "int 0x80",
+        "ud2", // Only a filter lets it fail; then there is nothing to go on with.
         nr = const k::__NR_sigreturn,
     )
 }

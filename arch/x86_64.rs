@@ -98,7 +98,7 @@ impl Arch for Cpu {
     };
     const CONTEXT: Context =
         Context { pc: offset_of!(Ucontext, rip), sp: offset_of!(Ucontext, rsp), fp: offset_of!(Ucontext, rbp) };
-    const FRAMES: Option<Frames> = Some(Frames { caller: 0, return_address: 8, in_callers: false });
+    const FRAMES: Option<Frames> = Some(Frames { caller: 0, return_address: 8, in_callers: false, elsewhere: None });
     const STACK_PROBES: bool = true;
     const CREDENTIALS: Credentials = Credentials::PLAIN;
 
@@ -381,6 +381,7 @@ unsafe extern "C" fn sigaction_return() {
         ".byte 0x48, 0xc7, 0xc0", // mov rax, sign-extended imm32
         ".long {nr}",
         "syscall",
+        "ud2", // Only a filter lets it fail; then there is nothing to go on with.
         nr = const k::__NR_rt_sigreturn,
     )
 }

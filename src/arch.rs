@@ -465,6 +465,10 @@ pub(crate) struct Frames {
     pub return_address: isize,
     /// Whether that one lies in the caller's frame, and its offset counts from there.
     pub in_callers: bool,
+    /// For a machine with a stub that uses the frame pointer's register for something else: how many
+    /// bytes above the stack pointer the frame lies when `pc` is one of the instructions between;
+    /// `None` at all others.
+    pub elsewhere: Option<fn(pc: usize) -> Option<usize>>,
 }
 
 /// The numbers of the calls with user and group ids of 32 bits: getuid(2), setuid(2), setgid(2),

@@ -613,8 +613,16 @@ pub(crate) fn unblock_and_raise(signal: Signal) {
 /// The first process of a PID namespace cannot die of a signal it does not catch; there, and for a signal that by
 /// default does not end a process, the exit status is 128 and the signal's number, as a shell reports it.
 ///
+/// On MIPS the last signal has the number 128. The kernel reports a death in the number's low seven
+/// bits, which are 0 here, as for a process that ended well; so the exit status is 255 instead.
+///
 /// In handlers: yes.
 pub fn die_from(signal: Signal) -> ! {
+    /// What wait(2) can tell of.
+    const LAST_REPORTED: u32 = 0x7f;
+    if signal.raw() > LAST_REPORTED {
+        sys::exit_group(255);
+    }
     // SAFETY: 1. The default is no handler. Refused for SIGKILL and SIGSTOP, which have no other.
     let _ = unsafe { sys::rt_sigaction(signal.raw(), Some(&Action::DEFAULT.to_kernel()), None) };
     unblock_and_raise(signal);

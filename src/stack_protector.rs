@@ -55,6 +55,8 @@ fn guard_of(random: [u8; 16]) -> usize {
 }
 
 /// Where the calling thread's compiled code finds the guard. For tests.
+///
+/// In handlers: yes.
 #[doc(hidden)]
 pub fn guard() -> *mut usize {
     thread::stack_guard().map_or(__stack_chk_guard.as_ptr(), |word| word.as_ptr())

@@ -49,9 +49,11 @@ mod tests {
 
     const WORD: usize = size_of::<usize>();
     const BASE: usize = 0x10_0000;
-    const BELOW: Frames = Frames { caller: 0, return_address: WORD as isize, in_callers: false };
-    const ABOVE: Frames = Frames { caller: -2 * WORD as isize, return_address: -(WORD as isize), in_callers: false };
-    const BACK_CHAIN: Frames = Frames { caller: 0, return_address: 2 * WORD as isize, in_callers: true };
+    const BELOW: Frames = Frames { caller: 0, return_address: WORD as isize, in_callers: false, elsewhere: None };
+    const ABOVE: Frames =
+        Frames { caller: -2 * WORD as isize, return_address: -(WORD as isize), in_callers: false, elsewhere: None };
+    const BACK_CHAIN: Frames =
+        Frames { caller: 0, return_address: 2 * WORD as isize, in_callers: true, elsewhere: None };
 
     fn walk_memory(frames: &Frames, fp: usize, memory: &[usize]) -> Vec<usize> {
         let bounds = BASE..BASE + memory.len() * WORD;
@@ -77,8 +79,12 @@ mod tests {
     fn pointers_that_are_less_than_the_address_are_followed_too() {
         // As on SPARC: what is stored in a frame is 2047 less than where the next one lies.
         const LESS: usize = 2047;
-        let shape =
-            Frames { caller: (LESS + WORD) as isize, return_address: (LESS + 2 * WORD) as isize, in_callers: false };
+        let shape = Frames {
+            caller: (LESS + WORD) as isize,
+            return_address: (LESS + 2 * WORD) as isize,
+            in_callers: false,
+            elsewhere: None,
+        };
         let chain = [0, at(3) - LESS, 0xA, 0, at(6) - LESS, 0xB, 0, 0, 0];
         assert_eq!(walk_memory(&shape, at(0) - LESS, &chain), [1, 0xA, 0xB]);
     }

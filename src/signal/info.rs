@@ -190,7 +190,11 @@ impl<'a> Info<'a> {
     ///
     /// In handlers: yes.
     pub fn fp(&self) -> usize {
-        self.register(Cpu::CONTEXT.fp)
+        let elsewhere = Cpu::FRAMES.as_ref().and_then(|frames| frames.elsewhere);
+        match elsewhere.and_then(|above_sp| above_sp(self.pc())) {
+            Some(above_sp) => self.sp().wrapping_add(above_sp),
+            None => self.register(Cpu::CONTEXT.fp),
+        }
     }
 
     fn register(&self, offset: usize) -> usize {

@@ -17,16 +17,49 @@ use crate::{process, root};
 /// quiet machine.
 const LIMIT: Duration = Duration::from_secs(600);
 
-/// The restorers of a machine: a part of the symbol's name, and the bytes by which debuggers and unwinders know a signal
-/// frame (amd64-linux-tdep.c and i386-linux-tdep.c of gdb). The symbols' lengths tell the two of x86 apart.
+/// The restorers of a machine: the start of its triple, a part of the symbol's name, and the bytes by which debuggers and
+/// unwinders know a signal frame (amd64-linux-tdep.c and others of gdb), with the trap behind them, should the call ever
+/// come back. The symbols' lengths tell the two of a machine apart.
 const RESTORERS: &[(&str, &str, &[u8])] = &[
-    // mov $15, %rax; syscall: in the long form, with a sign extended.
-    ("x86_64-", "16sigaction_return", &[0x48, 0xc7, 0xc0, 0x0f, 0x00, 0x00, 0x00, 0x0f, 0x05]),
-    // mov $173, %eax; int $0x80
-    ("i686-", "19rt_sigaction_return", &[0xb8, 0xad, 0x00, 0x00, 0x00, 0xcd, 0x80]),
-    // pop %eax; mov $119, %eax; int $0x80
-    ("i686-", "16sigaction_return", &[0x58, 0xb8, 0x77, 0x00, 0x00, 0x00, 0xcd, 0x80]),
+    // mov $15, %rax; syscall; ud2: the move in the long form, with a sign extended.
+    ("x86_64-", "16sigaction_return", &[0x48, 0xc7, 0xc0, 0x0f, 0x00, 0x00, 0x00, 0x0f, 0x05, 0x0f, 0x0b]),
+    // mov $173, %eax; int $0x80; ud2
+    ("i686-", "19rt_sigaction_return", &[0xb8, 0xad, 0x00, 0x00, 0x00, 0xcd, 0x80, 0x0f, 0x0b]),
+    // pop %eax; mov $119, %eax; int $0x80; ud2
+    ("i686-", "16sigaction_return", &[0x58, 0xb8, 0x77, 0x00, 0x00, 0x00, 0xcd, 0x80, 0x0f, 0x0b]),
+    // mov x8, 139; svc 0; udf 0
+    ("aarch64", "16sigaction_return", &[0x68, 0x11, 0x80, 0xd2, 0x01, 0x00, 0x00, 0xd4, 0x00, 0x00, 0x00, 0x00]),
+    // mov r7, #173; svc #0; udf #0
+    ("arm", "19rt_sigaction_return", &[0xad, 0x70, 0xa0, 0xe3, 0x00, 0x00, 0x00, 0xef, 0xf0, 0x00, 0xf0, 0xe7]),
+    // mov r7, #119; svc #0; udf #0
+    ("arm", "16sigaction_return", &[0x77, 0x70, 0xa0, 0xe3, 0x00, 0x00, 0x00, 0xef, 0xf0, 0x00, 0xf0, 0xe7]),
+    // svc 173; no instruction
+    ("s390x-", "19rt_sigaction_return", &[0x0a, 0xad, 0x00, 0x00]),
+    // svc 119; no instruction
+    ("s390x-", "16sigaction_return", &[0x0a, 0x77, 0x00, 0x00]),
+    // nop; nop; mov 101, %g1; ta 0x6d; ta 5
+    (
+        "sparc64-",
+        "16sigaction_return",
+        &[
+            0x01, 0x00, 0x00, 0x00, 0x01, 0x00, 0x00, 0x00, 0x82, 0x10, 0x20, 0x65, 0x91, 0xd0, 0x20, 0x6d, 0x91, 0xd0,
+            0x20, 0x05,
+        ],
+    ),
 ];
+
+/// Calls of five and six arguments that a program makes: the start of the triple, the program and its test, the call's
+/// number, and what is on the way out.
+const CALLS: &[(&str, &str, &str, u32, &[&str])] = &[
+    ("x86_64-", "futex", TIMED, 271, &["_start"]), // ppoll, five, before main
+    ("x86_64-", "futex", TIMED, 202, &[TIMED, "_start"]), // futex, six
+    ("x86_64-", "mapping", MAPPED, 9, &[MAPPED, "_start"]), // mmap, six
+    ("i686-", "futex", TIMED, 309, &["_start"]),   // ppoll
+    ("i686-", "futex", TIMED, 422, &[TIMED, "_start"]), // futex_time64
+    ("i686-", "mapping", MAPPED, 192, &[MAPPED, "_start"]), // mmap2
+];
+const TIMED: &str = "a_timeout_is_etimedout_and_not_early";
+const MAPPED: &str = "a_new_mapping_is_zeros_to_read_and_write";
 
 /// What the handlers of the tests below call: it is not inlined, and has this name whatever the compiler.
 const STOP: &str = "rt0_debuggers_stop_here";
@@ -53,11 +86,17 @@ pub fn of_programs<'a>(setup: &Setup, machine: &'a Machine, built: &'a Built) ->
         let check = move || restorers.iter().try_for_each(|(_, symbol, bytes)| has_code(&signal.path, symbol, bytes));
         tests.push(Test::new(row, name, move || verdict(check())));
         if machine.qemu().is_none() {
-            let gdb = setup.gdb().map_err(|e| format!("no gdb: {e:#}"));
-            tests.push(Test::new(row, "debuggers::gdb_sees_through_a_handler", move || match &gdb {
-                Ok(gdb) => gdb_sees_through(gdb, &signal.path),
-                Err(reason) => Verdict::Skipped(reason.clone()),
-            }));
+            let with_gdb = |name: &'static str, test: Box<dyn Fn(&Command) -> Verdict + Send + Sync + 'a>| {
+                let gdb = setup.gdb().map_err(|e| format!("no gdb: {e:#}"));
+                Test::new(row, name, move || match &gdb {
+                    Ok(gdb) => test(gdb),
+                    Err(reason) => Verdict::Skipped(reason.clone()),
+                })
+            };
+            let see_through = Box::new(move |gdb: &Command| gdb_sees_through(gdb, &signal.path));
+            tests.push(with_gdb("debuggers::gdb_sees_through_a_handler", see_through));
+            let find_way_out = Box::new(move |gdb: &Command| gdb_finds_the_way_out(gdb, machine, built));
+            tests.push(with_gdb("debuggers::gdb_finds_the_way_out_of_a_call", find_way_out));
         }
     }
     let Some(profile) = built.program(machine, "profile") else { return tests };
@@ -106,30 +145,48 @@ fn address_of(file: &object::File, part: &str) -> Result<u64> {
 
 /// Stops in handlers of both kinds of signal frames, and asks who called.
 fn gdb_sees_through(gdb: &Command, program: &Path) -> Verdict {
-    for test in FRAMES {
-        let mut command = Command::new(gdb.get_program());
-        command.envs(gdb.get_envs().filter_map(|(name, value)| Some((name, value?))));
-        command.env_remove("DEBUGINFOD_URLS").env("LC_ALL", "C").args(["-batch", "-nx"]);
-        let stop = format!("break {STOP}");
-        for step in ["set width 0", "handle SIGUSR1 nostop noprint pass", &stop, "run", "backtrace"] {
-            command.args(["-ex", step]);
-        }
-        command.arg("--args").arg(program).arg(test);
-        let line = process::shell_line(&command);
-        let outcome = match process::run(&mut command, LIMIT) {
-            Ok(outcome) => outcome,
-            Err(error) => return Verdict::Failed(format!("cannot start: {error}\n{line}")),
-        };
-        let forbidden = ["ptrace", "Could not trace", "Cannot PTRACE"];
-        if forbidden.iter().any(|said| outcome.stderr.contains(said)) {
-            return Verdict::Skipped("this machine lets nobody trace a process".to_string());
-        }
+    let backtraces = FRAMES.iter().map(|test| {
         let expected = [STOP, "<signal handler called>", "raise", test, "_start"];
-        if let Err(missing) = in_order(&outcome.stdout, &expected) {
-            return Verdict::Failed(seen(&outcome, &format!("the backtrace lacks `{missing}`\n{line}")));
+        backtrace(gdb, program, test, &format!("break {STOP}"), &expected)
+    });
+    backtraces.into_iter().find(|verdict| !matches!(verdict, Verdict::Passed)).unwrap_or(Verdict::Passed)
+}
+
+/// Stops inside of system calls whose arguments take all registers, and asks who called.
+fn gdb_finds_the_way_out(gdb: &Command, machine: &Machine, built: &Built) -> Verdict {
+    let here = CALLS.iter().filter(|call| machine.target.triple.starts_with(call.0));
+    let backtraces = here.map(|(_, name, test, number, expected)| {
+        let row = machine.target.name;
+        match built.programs.iter().find(|p| !p.example && p.machine == row && p.name == *name) {
+            Some(program) => backtrace(gdb, &program.path, test, &format!("catch syscall {number}"), expected),
+            None => Verdict::Failed(format!("{name} was not built")),
         }
+    });
+    backtraces.into_iter().find(|verdict| !matches!(verdict, Verdict::Passed)).unwrap_or(Verdict::Passed)
+}
+
+/// Lets gdb run a test until `stop`, and looks for frames with `expected` in what it says then.
+fn backtrace(gdb: &Command, program: &Path, test: &str, stop: &str, expected: &[&str]) -> Verdict {
+    let mut command = Command::new(gdb.get_program());
+    command.envs(gdb.get_envs().filter_map(|(name, value)| Some((name, value?))));
+    command.env_remove("DEBUGINFOD_URLS").env("LC_ALL", "C").args(["-batch", "-nx"]);
+    for step in ["set width 0", "handle SIGUSR1 nostop noprint pass", stop, "run", "backtrace"] {
+        command.args(["-ex", step]);
     }
-    Verdict::Passed
+    command.arg("--args").arg(program).arg(test);
+    let line = process::shell_line(&command);
+    let outcome = match process::run(&mut command, LIMIT) {
+        Ok(outcome) => outcome,
+        Err(error) => return Verdict::Failed(format!("cannot start: {error}\n{line}")),
+    };
+    let forbidden = ["ptrace", "Could not trace", "Cannot PTRACE"];
+    if forbidden.iter().any(|said| outcome.stderr.contains(said)) {
+        return Verdict::Skipped("this machine lets nobody trace a process".to_string());
+    }
+    match in_order(&outcome.stdout, expected) {
+        Ok(()) => Verdict::Passed,
+        Err(missing) => Verdict::Failed(seen(&outcome, &format!("the backtrace lacks `{missing}`\n{line}"))),
+    }
 }
 
 /// Whether frames with these words follow one another in a backtrace, with others between them; else which is missing.

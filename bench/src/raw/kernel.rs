@@ -125,6 +125,7 @@ pub unsafe fn spawn(top: *mut usize, tid: &AtomicU32, f: fn(usize), argument: us
             "xor edi, edi",
             "mov eax, 60", // exit
             "syscall",
+            "ud2", // Never returns.
         )
     }
     // SAFETY: 1. The two words below the top are within the stack.

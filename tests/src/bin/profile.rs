@@ -522,6 +522,51 @@ tests! {
         assert!(counts.iter().all(|(inside, _)| *inside > 0));
     }
 
+    /// Whatever registers its arguments take: on x86 the sixth is in the frame pointer's.
+    fn a_sample_within_a_call_of_six_arguments_has_its_callers() {
+        #[inline(never)]
+        fn outer(micros: u64) {
+            black_box(micros);
+            calls(black_box(micros));
+            black_box(micros);
+        }
+        #[inline(never)]
+        fn calls(micros: u64) {
+            let until = thread_time() + micros;
+            while thread_time() < until {
+                for _ in 0..1000 {
+                    // SAFETY: 1. The kernel refuses an address that is not a page's.
+                    let refused = unsafe { sys::syscall(k::__NR_madvise as usize, [1; 6]) };
+                    assert_eq!(refused, Err(Errno::EINVAL));
+                }
+            }
+        }
+        if !has_frames() {
+            skip("no chain of frames on this machine, or not compiled so");
+        }
+        let within = |address: &usize, f: fn(u64)| (1..512).contains(&address.wrapping_sub(f as usize));
+        let check = move || {
+            start(1000).unwrap();
+            let (mut good, mut all) = (0, 0);
+            for _ in 0..200 {
+                outer(50_000);
+                let _ = drain(|sample| {
+                    all += 1;
+                    let inner = sample.stack.iter().position(|address| within(address, calls));
+                    good += inner.is_some_and(|at| sample.stack[at..].iter().any(|a| within(a, outer))) as u32;
+                }).unwrap();
+                if all >= 40 {
+                    break;
+                }
+            }
+            stop();
+            // The others are in thread_time.
+            assert!(all > 0 && good * 10 >= all * 8, "{good} of {all}");
+        };
+        check();
+        thread::spawn(check).unwrap().join();
+    }
+
     fn a_deep_stack_is_cut_at_its_outer_end() {
         static DEEPEST: AtomicUsize = AtomicUsize::new(0);
         #[inline(never)]

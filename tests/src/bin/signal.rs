@@ -10,8 +10,8 @@ use rt0::signal::{
     Action, Flags, Handler, How, Info, SigSet, Signal, SignalStack, mask, raise, sigaction, sigaltstack, signal_stack,
 };
 use rt0::{Errno, signal, sys, thread};
-use rt0_tests::seccomp::filter_calls;
-use rt0_tests::{Ended, emulated, fork, read_file, skip, tests, wait_for, wait_until};
+use rt0_tests::seccomp::{Verdict, filter, filter_calls, need_filters};
+use rt0_tests::{Ended, SKIPPED, emulated, fork, read_file, skip, tests, wait_for, wait_until};
 
 static LAST: AtomicU32 = AtomicU32::new(0);
 static COUNT: AtomicUsize = AtomicUsize::new(0);
@@ -541,6 +541,53 @@ tests! {
         mask(How::Set, &SigSet::full());
         let _others = [(); 3].map(|()| thread::spawn(thread::park).unwrap());
         thread::spawn(|| signal::die_from(Signal::SIGTERM)).unwrap().join()
+    }
+
+    /// The kernel reports the number in seven bits; MIPS' last signal has eight, and those seven are 0, as of a
+    /// process that ended well.
+    fn dying_from_the_last_signal_is_never_taken_for_success() {
+        let last = (1..=200).filter_map(Signal::from_raw).last().unwrap();
+        let pid = fork().unwrap();
+        if pid == 0 {
+            signal::die_from(last);
+        }
+        let (number, ended) = (last.raw(), wait_for(pid));
+        let expected = if number < 128 { Ended::Signal(number) } else { Ended::Exit(255) };
+        // qemu keeps the last one or two for itself.
+        assert!(ended == expected || emulated() && ended == Ended::Exit(128 + number), "{number}: {ended:?}");
+    }
+
+    /// It does not run on into whatever function lies behind.
+    fn a_way_back_from_a_handler_that_is_refused_ends_the_process() {
+        #[cfg(any(target_arch = "x86", target_arch = "arm", target_arch = "s390x"))]
+        const RETURNS: [u32; 2] = [k::__NR_rt_sigreturn, k::__NR_sigreturn];
+        #[cfg(not(any(target_arch = "x86", target_arch = "arm", target_arch = "s390x")))]
+        const RETURNS: [u32; 1] = [k::__NR_rt_sigreturn];
+        if cfg!(any(
+            target_arch = "riscv32",
+            target_arch = "riscv64",
+            target_arch = "loongarch64",
+            target_arch = "mips",
+            target_arch = "mips64",
+            target_arch = "powerpc",
+            target_arch = "powerpc64",
+        )) {
+            skip("the way back is the kernel's own code here");
+        }
+        need_filters();
+        for action in [Action::call(note), Action::info(|_| ())] {
+            let pid = fork().unwrap();
+            if pid == 0 {
+                install(Signal::SIGUSR1, action);
+                filter(&RETURNS, Verdict::Refuse(Errno::EPERM), Verdict::Allow);
+                let _ = raise(Signal::SIGUSR1);
+                sys::exit_group(1); // It came back.
+            }
+            match wait_for(pid) {
+                Ended::Exit(status) if status == SKIPPED as u32 => skip("no filters on system calls here"),
+                ended => assert!([k::SIGILL, k::SIGTRAP].map(Ended::Signal).contains(&ended), "{ended:?}"),
+            }
+        }
     }
 
     fn a_signal_that_does_not_end_a_process_becomes_its_status() {
