@@ -16,9 +16,10 @@
 //! 2. *The child writes to its own memory only*: its stack, and what `launch.rs` laid there for it.
 //!    It takes no lock, and does not ask for the current thread.
 //! 3. *Code of the program runs in memory of its own.* With a [`pre_exec`](Command::pre_exec) hook
-//!    the child has a copy of the memory, as after fork(2). So it has with credentials: a change of
-//!    them makes shared memory undumpable for the parent too, and gives the new user the right to
-//!    stop the child, and by that the parent.
+//!    the child has a copy of the memory, as after fork(2). (unshare(2) refuses a user namespace to
+//!    a process that shares memory.) So it has with credentials: a change of them makes shared
+//!    memory undumpable for the parent too, and gives the new user the right to stop the child, and
+//!    by that the parent.
 //! 4. *A failure is the parent's error.* The child says why it could not execute the program
 //!    through shared memory. Where memory is not shared it does so through a close-on-exec pipe,
 //!    which ends without a word when the program is executed. A child that shares memory has set a
@@ -32,8 +33,9 @@
 //!    descriptor of its process (pidfd_open(2)) where the kernel has these (Linux 5.4); before, its
 //!    number is used only until it was reaped through this handle.
 //!
-//! While the child shares memory its parent thread answers to nobody: a call on all threads
-//! (`all_threads`) that begins meanwhile waits until the child has executed its program or ended.
+//! While the child shares memory, the thread that started it takes no signals: a call on all
+//! threads (`all_threads`) that begins meanwhile waits until the child has executed its program or
+//! ended.
 //!
 //! A child that was not waited for stays a zombie until this process ends. Where `SIGCHLD` is
 //! ignored the kernel reaps children by itself: then waiting for one returns `ECHILD`, when it has

@@ -112,7 +112,7 @@ fn check(mut command: Command, case: &Case) -> Result<()> {
     Ok(())
 }
 
-/// `unshare -pf`, as root of a namespace of users, so that nobody needs to be root.
+/// `unshare -pf`, as root of a namespace of users, so that a test need not be run as root.
 fn in_namespace(init: &Path) -> Command {
     let mut command = Command::new("unshare");
     command.args(["--user", "--map-root-user", "--pid", "--fork", "--kill-child", "--mount-proc"]).arg(init);

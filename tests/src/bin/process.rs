@@ -417,6 +417,13 @@ rt0_tests::tests! {
             // SAFETY: 1. to 3. It ends the process.
             let killed = unsafe { command.pre_exec(&|| process::kill(process::id(), Signal::SIGKILL)) };
             assert_eq!(killed.status().unwrap().signal(), Some(9));
+            // It may be forbidden. EINVAL is for a process that shares its memory, where there are no
+            // user namespaces, and for an emulator, which has a thread of its own.
+            let user_namespace = || call(k::__NR_unshare, [k::CLONE_NEWUSER as usize, 0, 0, 0, 0, 0]).map(drop);
+            // SAFETY: 1. to 3. It makes a call.
+            let in_namespace = unsafe { command.pre_exec(&user_namespace) };
+            let may_be = !emulated() && sys::open(c"/proc/self/ns/user", sys::flags::O_RDONLY | sys::flags::O_CLOEXEC, 0).is_ok();
+            assert!(in_namespace.status().err() != Some(Errno::EINVAL) || !may_be);
             assert_eq!(SEEN.load(Relaxed), 0);
         }));
     }
