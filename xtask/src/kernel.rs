@@ -62,15 +62,29 @@ impl Plan {
 
     /// Gets kernels and emulators; for each row that cannot be had, its name and why.
     pub fn set_up(self, setup: &Setup) -> (Vec<Guest>, BTreeMap<String, String>) {
-        let (mut guests, mut missing) = (Vec::new(), BTreeMap::new());
+        let mut missing = BTreeMap::new();
         if self.rows.is_empty() {
-            return (guests, missing);
+            return (Vec::new(), missing);
         }
-        // A kernel may take long to build; packages are unpacked under the lock of all runs.
-        let _lock = setup.lock_of("kernels.lock");
+        // Packages are unpacked under the lock of all runs. A kernel takes long to build, and has a
+        // lock for itself.
+        let lock = setup.lock();
         let images = images::Images::default();
-        for row in self.rows {
-            let kernel = match images.kernel(setup, row.origin) {
+        let mut kernels: Vec<_> = self.rows.iter().map(|row| images.packaged(setup, row.origin)).collect();
+        let emulators: Vec<_> = self.rows.iter().map(|row| images.emulator(setup, row.board.qemu)).collect();
+        images.close();
+        drop(lock);
+        let mut any_built = false;
+        for (row, kernel) in self.rows.iter().zip(&mut kernels).filter(|(_, kernel)| kernel.is_none()) {
+            *kernel = Some(images::built(setup, row.origin));
+            any_built = true;
+        }
+        if any_built {
+            source::clean_up(setup);
+        }
+        let mut guests = Vec::new();
+        for ((row, kernel), emulator) in self.rows.into_iter().zip(kernels.into_iter().flatten()).zip(emulators) {
+            let kernel = match kernel {
                 Ok(kernel) => kernel,
                 Err(error) => {
                     missing.insert(row.nickname(), format!("no kernel: {error:#}"));
@@ -81,14 +95,13 @@ impl Plan {
             if !self.choices.iter().any(|choice| choice.is(row, &name)) {
                 continue;
             }
-            match images.emulator(setup, row.board.qemu) {
+            match emulator {
                 Ok(emulator) => guests.push(Guest { name, row, kernel, emulator }),
                 Err(error) => {
                     missing.insert(name, format!("no emulator: {error:#}"));
                 }
             }
         }
-        images.close(setup);
         if guests.is_empty() && missing.is_empty() {
             missing.insert("kernel".to_string(), "no kernel of this version can be had".to_string());
         }

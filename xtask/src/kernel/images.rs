@@ -12,7 +12,6 @@ use std::process::Command;
 use anyhow::{Context, Result, anyhow, bail, ensure};
 
 use super::rows::{Format, Image, Origin, QEMU_PACKAGES, qemus};
-use super::source;
 use crate::packages::{Apt, Stamp, checked, numbers, upstream};
 use crate::say;
 use crate::setup::{QEMU_GOOD, Setup, Version, on_path};
@@ -81,23 +80,19 @@ pub struct Images {
 }
 
 impl Images {
-    /// A kernel, fetched or built if it is not there.
-    pub fn kernel(&self, setup: &Setup, origin: Origin) -> Result<Kernel> {
+    /// A kernel that is a package, fetched if it is not there. Under the lock of all runs.
+    pub fn packaged(&self, setup: &Setup, origin: Origin) -> Option<Result<Kernel>> {
         match origin {
-            Origin::Package(image) => self.packaged(setup, image),
-            Origin::Source(source) => {
-                let (folder, version) = source.kernel(setup)?;
-                Ok(Kernel { version, file: folder.join("kernel"), dtb: source.dtb.map(|_| folder.join("dtb")) })
-            }
+            Origin::Package(image) => Some(self.kernel(setup, image)),
+            Origin::Source(_) => None,
         }
     }
 
-    fn packaged(&self, setup: &Setup, image: &'static Image) -> Result<Kernel> {
+    fn kernel(&self, setup: &Setup, image: &'static Image) -> Result<Kernel> {
         let folder = setup.folder.join("kernels").join(image.name());
         if let Some(version) = Stamp::contents(&folder) {
             return ready(image, &folder, &version);
         }
-        let _lock = setup.lock();
         let mut apts = self.apts.borrow_mut();
         let key = (image.architecture, image.suite);
         let apt = apts
@@ -131,7 +126,8 @@ impl Images {
         ready(image, &folder, &version)
     }
 
-    /// The emulator of this name: the machine's own if it is new enough, else the packages'.
+    /// The emulator of this name: the machine's own if it is new enough, else the packages'. Under the
+    /// lock of all runs.
     pub fn emulator(&self, setup: &Setup, name: &str) -> Result<Emulator> {
         let multiarch = setup.rust.host.replace("-unknown", "");
         let own = on_path(name).and_then(|program| answering(program, None, &multiarch).ok());
@@ -148,11 +144,17 @@ impl Images {
         answering(folder.join("usr/bin").join(name), Some(folder.clone()), &multiarch)
     }
 
-    /// Gives back the room that package lists and the source of Linux take.
-    pub fn close(self, setup: &Setup) {
-        source::clean_up(setup);
+    /// Gives back the room that package lists take.
+    pub fn close(self) {
         self.apts.into_inner().into_values().flatten().for_each(Apt::remove);
     }
+}
+
+/// A kernel that is built here, now if it is not there.
+pub fn built(setup: &Setup, origin: Origin) -> Result<Kernel> {
+    let Origin::Source(source) = origin else { bail!("the kernel is a package") };
+    let (folder, version) = source.kernel(setup)?;
+    Ok(Kernel { version, file: folder.join("kernel"), dtb: source.dtb.map(|_| folder.join("dtb")) })
 }
 
 fn ready(image: &Image, folder: &Path, version: &str) -> Result<Kernel> {
@@ -234,7 +236,6 @@ fn answering(program: PathBuf, root: Option<PathBuf>, multiarch: &str) -> Result
 /// The folder with all emulators of the table.
 fn unpack_emulators(setup: &Setup) -> Result<PathBuf> {
     let folder = setup.folder.join("qemu-system");
-    let _lock = setup.lock();
     // The packages have emulators of many more machines, which are most of their size.
     let wanted = qemus();
     if Stamp::contents(&folder).is_some() && wanted.iter().all(|name| folder.join("usr/bin").join(name).exists()) {

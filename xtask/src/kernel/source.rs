@@ -32,6 +32,9 @@ pub struct Source {
     pub dtb: Option<&'static str>,
 }
 
+/// Held while a kernel is built.
+const LOCK: &str = "kernels.lock";
+
 /// The package of the source.
 const PACKAGE: &str = "linux-source-6.12";
 
@@ -55,6 +58,7 @@ impl Source {
     /// The kernel in the cache, built if it is not there for this configuration: its folder, and
     /// its version.
     pub fn kernel(&self, setup: &Setup) -> Result<(PathBuf, String)> {
+        let _kernels = setup.lock_of(LOCK);
         let folder = setup.folder.join("kernels").join(format!("built-{}", self.config));
         let fragment = self.fragment()?;
         if let Some(stamp) = Stamp::contents(&folder)
@@ -149,6 +153,7 @@ fn source(setup: &Setup) -> Result<(PathBuf, String)> {
 
 /// Removes source and compilers, which are twenty times the size of all that is built from them.
 pub fn clean_up(setup: &Setup) {
+    let _kernels = setup.lock_of(LOCK);
     for entry in fs::read_dir(&setup.folder).into_iter().flatten().flatten() {
         let name = entry.file_name();
         let is_ours = name == "linux-source" || name.to_string_lossy().starts_with("gcc-");
