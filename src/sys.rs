@@ -762,7 +762,8 @@ fn futex<T>(call: impl FnMut(Form, usize) -> Result<T>) -> Result<T> {
 }
 
 /// Whether the word at `address` holds `value`, by a futex(2) that does not sleep: no for an
-/// address where nothing can be read.
+/// address where nothing can be read, or that no word has. Where a filter refuses that,
+/// rt_sigprocmask(2) tells whether it can be read.
 pub(crate) fn holds(address: *const AtomicU32, value: u32) -> bool {
     let op = (k::FUTEX_WAIT_BITSET | k::FUTEX_PRIVATE_FLAG) as usize;
     let past = [0u64; 2]; // The clock's zero, in either width.
@@ -770,7 +771,18 @@ pub(crate) fn holds(address: *const AtomicU32, value: u32) -> bool {
         // SAFETY: 1. The kernel reads the word and the time; it says EFAULT where it cannot.
         unsafe { call!(@ nr, at(address), op, value as usize, at(&raw const past), 0, FUTEX_ANY as usize) }
     });
-    waited == Err(Errno::ETIMEDOUT)
+    match waited {
+        Err(Errno::ETIMEDOUT) => true,
+        Ok(_) | Err(Errno::EAGAIN | Errno::EFAULT) => false,
+        Err(_) if !address.is_aligned() => false,
+        Err(_) => {
+            const NO_HOW: usize = 0x7fff; // The kernel reads the set first, and then refuses this.
+            // SAFETY: 1. The kernel reads a set there, or says EFAULT; it changes nothing.
+            let read = unsafe { call!(__NR_rt_sigprocmask, NO_HOW, at(address), 0, size_of::<k::kernel_sigset_t>()) };
+            // SAFETY: aligned, and the kernel has just read it.
+            read == Err(Errno::EINVAL) && unsafe { (*address).load(Relaxed) } == value
+        }
+    }
 }
 
 /// What every waiter and every wake has in common, unless it says otherwise.

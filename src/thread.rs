@@ -29,8 +29,18 @@
 //!
 //! The main thread's block is static, and its end is the process's.
 //!
-//! A stack that runs over meets its guard page, and the process ends by SIGSEGV with a line that says so. The reporter
-//! and the main thread's signal stack are installed by the first [`spawn`], or by [`report_overflows`] before.
+//! A stack that runs over meets the guard below it, and the process ends by SIGSEGV with a line that
+//! says so. The reporter and the main thread's signal stack are installed by the first [`spawn`], or
+//! by [`report_overflows`] before. What a guard catches depends on the machine:
+//!
+//! - x86, x86_64, aarch64, s390x, PowerPC: frames of any size. There the compiler makes a function
+//!   touch each page of a large frame, and a guard is one page.
+//! - ARM, RISC-V, LoongArch, MIPS, SPARC: frames of less than 64 KiB, which is the size of a guard. A
+//!   larger frame steps over it if nothing is touched in the part of the frame that lies there.
+//!
+//! Code of another compiler may step over the one page of the first kind: C does, unless it is
+//! compiled with `-fstack-clash-protection`. The main thread's own stack has no guard of rt0's; the
+//! kernel keeps 256 pages below it free of other mappings.
 //!
 //! [`scope()`] starts threads that may borrow; [`thread_local!`](crate::thread_local!) gives each thread values of its own.
 //!
