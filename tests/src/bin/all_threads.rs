@@ -723,6 +723,9 @@ tests! {
             done => done.unwrap(),
         }
         all_threads::setresuid(0, last, 0).unwrap();
+        if emulated() && usize::BITS == 64 && call(GETEUID, 0) == Err(Errno::ENOENT) {
+            skip("qemu-user extends an id of 32 bits by its sign");
+        }
         assert_eq!((call(GETEUID, 0), call(GETEGID, 0)), (Ok(last as usize), Ok(last as usize)));
         // What it was before: on each thread, so the calls agree.
         let _other = spawn(thread::park).unwrap();
