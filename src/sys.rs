@@ -761,19 +761,21 @@ fn futex<T>(call: impl FnMut(Form, usize) -> Result<T>) -> Result<T> {
     timed(Cpu::FUTEX, &FORM, call)
 }
 
-/// Whether the word at `address` holds `value`, by a futex(2) that does not sleep: no for an
-/// address where nothing can be read, or that no word has. Where a filter refuses that,
-/// rt_sigprocmask(2) tells whether it can be read.
+/// Whether the word at `address` holds `value`: no for an address where nothing can be read, or that
+/// no word has.
+///
+/// The call is futex(2), `FUTEX_CMP_REQUEUE` of no waiters: it compares, wakes no thread and moves
+/// none. (A wait that is over at once would say it too, but sets a timer: some 20 µs on a virtual
+/// machine.) Where a filter refuses that, rt_sigprocmask(2) tells whether it can be read.
 pub(crate) fn holds(address: *const AtomicU32, value: u32) -> bool {
-    let op = (k::FUTEX_WAIT_BITSET | k::FUTEX_PRIVATE_FLAG) as usize;
-    let past = [0u64; 2]; // The clock's zero, in either width.
-    let waited = futex(|_, nr| {
-        // SAFETY: 1. The kernel reads the word and the time; it says EFAULT where it cannot.
-        unsafe { call!(@ nr, at(address), op, value as usize, at(&raw const past), 0, FUTEX_ANY as usize) }
+    let op = (k::FUTEX_CMP_REQUEUE | k::FUTEX_PRIVATE_FLAG) as usize;
+    let compared = futex(|_, nr| {
+        // SAFETY: 1. The kernel reads the word; it says EFAULT where it cannot.
+        unsafe { call!(@ nr, at(address), op, 0, 0, at(address), value as usize) }
     });
-    match waited {
-        Err(Errno::ETIMEDOUT) => true,
-        Ok(_) | Err(Errno::EAGAIN | Errno::EFAULT) => false,
+    match compared {
+        Ok(_) => true,
+        Err(Errno::EAGAIN | Errno::EFAULT) => false,
         Err(_) if !address.is_aligned() => false,
         Err(_) => {
             const NO_HOW: usize = 0x7fff; // The kernel reads the set first, and then refuses this.
