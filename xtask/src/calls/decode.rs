@@ -126,16 +126,46 @@ pub fn aarch64(code: &[u8], offset: usize, at: u64) -> Option<Instruction> {
     Some(flow.instruction(4, sets))
 }
 
-/// Number in r7; A32.
+/// Number in r7; A32. A pair of writes under a condition and under its opposite, as compilers choose
+/// between two values, counts as one write, at its second half.
 pub fn arm(code: &[u8], offset: usize, at: u64) -> Option<Instruction> {
-    const ALWAYS: u32 = 14;
+    /// So far apart the two halves may be, in instructions.
+    const APART: usize = 16;
+    const NUMBER: Option<u32> = Some(7);
     let word = u32::from_le_bytes(bytes(code, offset)?);
+    let (flow, writes) = arm_parts(word, at);
+    let condition = word >> 28;
+    let mut sets = writes == NUMBER && condition == ALWAYS;
+    if writes == NUMBER && condition < ALWAYS {
+        // Back to the other half; not across what changes the flags, nor what is no straight line.
+        for back in 1..=APART.min(offset / 4) {
+            let word = u32::from_le_bytes(bytes(code, offset - 4 * back)?);
+            let (flow, writes) = arm_parts(word, at - 4 * back as u64);
+            sets = writes == NUMBER && word >> 28 == condition ^ 1;
+            let changes_flags = match field(word, 25, 3) {
+                0b000 | 0b001 => word & 1 << 20 != 0,
+                0b111 => true,
+                _ => false,
+            };
+            if sets || changes_flags || !matches!(flow, Flow::Next) {
+                break;
+            }
+        }
+    }
+    Some(flow.instruction(4, sets))
+}
+
+/// The condition that always holds; those below come in pairs of opposites.
+const ALWAYS: u32 = 14;
+
+/// Where an instruction leads, and which register it writes if its condition holds.
+fn arm_parts(word: u32, at: u64) -> (Flow, Option<u32>) {
     let (condition, rd) = (word >> 28, field(word, 12, 4));
     let always = condition == ALWAYS;
     let indirect = if always { Flow::Indirect } else { Flow::ConditionalIndirect };
     let end = if always { Flow::Return } else { Flow::ConditionalReturn };
     if condition == 15 {
-        return Some(Flow::Next.instruction(4, false)); // Of later extensions, and blx, which comes back.
+        return (Flow::Next, None); // Of later extensions, and blx, which comes back.
     }
     let (mut flow, mut writes) = (Flow::Next, None);
     match field(word, 25, 3) {
@@ -190,7 +220,7 @@ pub fn arm(code: &[u8], offset: usize, at: u64) -> Option<Instruction> {
         0b111 if word & 0x0010_0010 == 0x0010_0010 => writes = Some(rd), // mrc
         _ => {}
     }
-    Some(flow.instruction(4, always && writes == Some(7)))
+    (flow, writes)
 }
 
 /// Arm's other instruction set, which some of the compiler's own functions are in. These make no system call, so only

@@ -171,6 +171,12 @@ fn what_may_not_write_the_register_does_not_count() {
     // movne r7, #1; str r7, [sp]; cmp r7, #1; svc #0
     let code = little(&[0x13a0_7001, 0xe58d_7000, 0xe357_0001, 0xef00_0000]);
     assert_eq!(faults(arm, &[&code]), [(BASE + 12, UNSET_AT_ENTRY)]);
+    // movne r7, #240; cmp r0, #0; moveq r7, #422; svc #0
+    let code = little(&[0x13a0_70f0, 0xe350_0000, 0x0300_71a6, 0xef00_0000]);
+    assert_eq!(faults(arm, &[&code]), [(BASE + 12, UNSET_AT_ENTRY)]);
+    // movne r7, #240; movwgt r7, #422; svc #0
+    let code = little(&[0x13a0_70f0, 0xc300_71a6, 0xef00_0000]);
+    assert_eq!(faults(arm, &[&code]), [(BASE + 8, UNSET_AT_ENTRY)]);
     // sd a7, 0(sp); ecall
     assert_eq!(faults(riscv::<64>, &[&little(&[0x0111_3023, 0x0000_0073])]), [(BASE + 4, UNSET_AT_ENTRY)]);
     // lmg %r6, %r15, 48(%r15); stg %r1, 0(%r15); svc 0
@@ -188,6 +194,7 @@ fn copies_and_loads_of_a_number_count() {
         (aarch64 as Decoder, little(&[0xaa13_03e8, 0xd400_0001])), // mov x8, x19
         (aarch64, little(&[0xa940_27e8, 0xd400_0001])),            // ldp x8, x9, [sp]
         (arm, little(&[0xe59f_7004, 0xef00_0000])),                // ldr r7, [pc, #4]
+        (arm, little(&[0x13a0_70f0, 0xe1a0_3000, 0x0300_71a6, 0xef00_0000])), // movne r7, #240; mov; movweq r7, #422
         (arm, little(&[0xe300_71a6, 0xef00_0000])),                // movw r7, #422
         (riscv::<64>, halves(&[0x88a2, 0x0073, 0x0000])),          // c.mv a7, s0
         (riscv::<64>, little(&[0x0001_3883, 0x0000_0073])),        // ld a7, 0(sp)
