@@ -1,12 +1,12 @@
 //! What code compiled with `-fstack-protector` expects of the process, be it C's or Rust's.
 //!
 //! Such a function keeps a copy of a secret word, the guard, between its arrays and its return address. It calls
-//! [`__stack_chk_fail`] if the copy has changed when it returns. On some machines the compiler reads the guard from a
-//! fixed place near the thread pointer, which [`Arch::GUARD`](crate::arch::Arch::GUARD) gives; on the others from the
-//! variable [`__stack_chk_guard`].
+//! `__stack_chk_fail` if the copy has changed when it returns. On some machines the compiler reads the guard from a
+//! fixed place near the thread pointer, which `Arch::GUARD` gives; on the others from the
+//! variable `__stack_chk_guard`.
 //!
 //! 1. *The guard never changes under a function that is running.* It is set before the first constructor of the program,
-//!    by [`FILL`], and not again; rt0 itself has no protected functions. A thread gets its parent's when it is spawned, a
+//!    by `FILL`, and not again; rt0 itself has no protected functions. A thread gets its parent's when it is spawned, a
 //!    child of fork(2) has its parent's memory.
 //! 2. *A program without protected functions has none of this.* Each protected function names `__stack_chk_fail`, which
 //!    names `FILL`; without one the linker finds no use of either, nor of the variable.

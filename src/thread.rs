@@ -494,7 +494,8 @@ const _: () = {
         };
         let guard = words + RESERVED.guard * size_of::<usize>();
         assert!(guard == pointer.wrapping_add_signed(at), "compiled code counts from the thread pointer");
-        assert!(RESERVED.guard < RESERVED.above + RESERVED.below, "the guard is one of the ABI's words");
+        let behind = words + (RESERVED.above + RESERVED.below) * size_of::<usize>();
+        assert!(guard < behind, "the guard is one of the ABI's words");
     }
 };
 

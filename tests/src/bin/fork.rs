@@ -30,7 +30,7 @@ fn everything_works() {
     interrupt(&this);
     this.signal(Signal::SIGCONT).expect("this thread is there");
     call_on_all();
-    let other = spawn(|| thread::park()).unwrap();
+    let other = spawn(thread::park).unwrap();
     interrupt(other.thread());
     call_on_all();
     other.thread().unpark();

@@ -70,8 +70,10 @@ unsafe extern "C" fn fill_and_spawn(array: *mut u8) {
 unsafe extern "C" fn overwrite(array: *mut u8) {
     for at in ARRAY..ARRAY + 32 {
         let byte = array.wrapping_add(at);
-        // SAFETY: none: that it is found is the test. The frames of this function's callers lie there.
-        unsafe { byte.write_volatile(!byte.read_volatile()) };
+        // SAFETY: the frames of this function's callers lie there, so it can be read.
+        let changed = !unsafe { byte.read_volatile() };
+        // SAFETY: none: that the change is found is the test.
+        unsafe { byte.write_volatile(changed) };
     }
 }
 
