@@ -94,6 +94,11 @@ pub type Result<T> = core::result::Result<T, Error>;
 /// Errors besides the call's own: `EOPNOTSUPP` where signal 33 cannot be caught or sent (some emulators); `EAGAIN`,
 /// as many signals are on their way as `RLIMIT_SIGPENDING` allows this user.
 ///
+/// A filter that kills for calls that it does not name has to allow those by which threads are
+/// counted: unshare(2) with `CLONE_THREAD` (which changes nothing) where there is one thread, and
+/// statx(2); where these say that there are more than rt0 knows, openat(2), getdents64(2), read(2)
+/// and readlinkat(2) in /proc/self/task.
+///
 /// In handlers: no, it waits for threads that start and end.
 ///
 /// # Safety

@@ -131,7 +131,7 @@ fn is_in_frame(address: usize, sp: usize, page: usize) -> bool {
 /// The address right above the main thread's stack: the end of the page that holds the last thing on it, the path of
 /// the program. `None` if the kernel did not say where that is.
 pub(crate) fn main_stack_end() -> Option<usize> {
-    let path = auxv::of_process().get(auxvec::AT_EXECFN as usize)?;
+    let path = auxv::of_process().get(auxvec::AT_EXECFN as usize).filter(|path| *path != 0)?;
     // SAFETY: 1. The kernel put the path there, with its NUL, and rt0 never writes to the initial stack.
     let len = unsafe { intrinsics::short_len(core::ptr::with_exposed_provenance(path)) };
     let page = page_size(); // A power of two.
