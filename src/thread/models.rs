@@ -390,6 +390,48 @@ fn loom_the_latch_is_one_threads_at_a_time() {
     });
 }
 
+/// One thread does `last` and is killed; two others close the gate and pass it. A fourth that waits,
+/// here the model's own, gives back what the killed one held, each thing once.
+fn killed_after(last: fn(&Gate, &Held)) {
+    model(3, move || {
+        let guarded = Arc::new((Gate::new(), Latch::new(), Watched::default(), Watched::default()));
+        let held = Held::new();
+        last(&guarded.0, &held);
+        let others = [close, pass].map(|act| {
+            let guarded = guarded.clone();
+            thread::spawn(move || act(&guarded))
+        });
+        while guarded.0.is_awaited(&held) {
+            if !guarded.0.give_back(&held) {
+                thread::yield_now(); // Its turn is yet to come.
+            }
+        }
+        assert!(!guarded.0.give_back(&held), "given back once");
+        others.into_iter().for_each(|other| other.join().unwrap());
+        assert_eq!((guarded.2.get(), guarded.3.get()), (2, 1));
+        close(&guarded);
+    });
+}
+
+#[test]
+fn loom_a_thread_killed_inside_the_gate_keeps_no_other_out() {
+    killed_after(|gate, held| assert!(gate.try_enter(held)));
+}
+
+#[test]
+fn loom_a_thread_killed_with_a_ticket_keeps_no_other_out() {
+    killed_after(Gate::draw);
+}
+
+#[test]
+fn loom_a_thread_killed_with_the_gate_closed_keeps_no_other_out() {
+    killed_after(|gate, held| {
+        gate.draw(held);
+        gate.wait_for_turn(held, || ());
+        gate.close(|| ());
+    });
+}
+
 /// # Safety
 ///
 /// 1. As for [`Running::leave`].
