@@ -22,11 +22,17 @@
 use core::ffi::CStr;
 
 use linux_raw_sys::general as k;
-use linux_raw_sys::ioctl::TIOCSPGRP;
 use linux_raw_sys::prctl::PR_SET_CHILD_SUBREAPER;
 use rt0::process::{self, Command};
 use rt0::signal::{self, How, SigSet, Signal};
 use rt0::{Args, Env, Errno, eprintln, sys};
+
+/// ioctl(2) that makes a process group a terminal's foreground. The crate has no ioctls of SPARC's
+/// (asm/ioctls.h there).
+const TIOCSPGRP: u32 = core::cfg_select! {
+    target_arch = "sparc64" => { 0x8004_7482 }
+    _ => { linux_raw_sys::ioctl::TIOCSPGRP }
+};
 
 rt0::entry!(main);
 

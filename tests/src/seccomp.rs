@@ -10,6 +10,30 @@ use rt0::{Errno, sys, thread};
 
 use crate::{Ended, emulated, fork, skip, under_valgrind, wait_for};
 
+/// The numbers of calls that take a time: of the wide form, and if there is one, the narrow form.
+macro_rules! forms {
+    ($($name:ident = $narrow:ident, $wide:ident;)*) => { $(
+        #[cfg(target_pointer_width = "64")]
+        /// The call of this name, in each of its forms.
+        pub const $name: &[u32] = &[k::$narrow];
+        #[cfg(all(target_pointer_width = "32", not(target_arch = "riscv32")))]
+        /// The call of this name, in each of its forms.
+        pub const $name: &[u32] = &[k::$wide, k::$narrow];
+        #[cfg(target_arch = "riscv32")]
+        /// The call of this name, in each of its forms.
+        pub const $name: &[u32] = &[k::$wide];
+    )* };
+}
+
+forms! {
+    FUTEX = __NR_futex, __NR_futex_time64;
+    CLOCK_GETTIME = __NR_clock_gettime, __NR_clock_gettime64;
+    CLOCK_NANOSLEEP = __NR_clock_nanosleep, __NR_clock_nanosleep_time64;
+    TIMER_SETTIME = __NR_timer_settime, __NR_timer_settime64;
+    PPOLL = __NR_ppoll, __NR_ppoll_time64;
+    SIGTIMEDWAIT = __NR_rt_sigtimedwait, __NR_rt_sigtimedwait_time64;
+}
+
 /// How long a kernel may take to install a filter.
 const LIMIT: Duration = Duration::from_secs(10);
 
@@ -112,9 +136,9 @@ pub fn filter(calls: &[u32], these: Verdict, others: Verdict) {
     }
 }
 
-/// Lets a filter on the calling thread alone answer the call `nr` with `action` (a `SECCOMP_RET_*`).
-pub fn filter_calls(nr: u32, action: u32) -> Result<(), Errno> {
-    answer(&[nr], action, result(Verdict::Allow))
+/// Lets a filter on the calling thread alone answer these calls with `action` (a `SECCOMP_RET_*`).
+pub fn filter_calls(calls: &[u32], action: u32) -> Result<(), Errno> {
+    answer(calls, action, result(Verdict::Allow))
 }
 
 /// Lets a filter answer these calls, and the others.

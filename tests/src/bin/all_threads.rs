@@ -240,7 +240,7 @@ tests! {
     fn a_call_that_only_the_caller_is_refused_touches_nobody() {
         let sleepers = Sleepers::<3>::start();
         let refused = spawn(|| {
-            if let Err(errno) = filter_calls(k::__NR_prctl, 0x5_0000 | Errno::EXDEV.raw() as u32) {
+            if let Err(errno) = filter_calls(&[k::__NR_prctl], 0x5_0000 | Errno::EXDEV.raw() as u32) {
                 skip_without(errno, "no seccomp filters here");
             }
             set_flag_on_all(1)
@@ -457,7 +457,7 @@ tests! {
         let sleepers = Sleepers::<3>::start();
         static END: AtomicBool = AtomicBool::new(false);
         let other = spawn(|| {
-            if let Err(errno) = filter_calls(k::__NR_prctl, 0x5_0000 | Errno::EXDEV.raw() as u32) {
+            if let Err(errno) = filter_calls(&[k::__NR_prctl], 0x5_0000 | Errno::EXDEV.raw() as u32) {
                 skip_without(errno, "no seccomp filters here");
             }
             TID.store(sys::gettid(), Relaxed);
@@ -503,7 +503,7 @@ tests! {
         static READY: AtomicBool = AtomicBool::new(false);
         let sleepers = Sleepers::<2>::start();
         let doomed = spawn(|| {
-            if let Err(errno) = filter_calls(k::__NR_prctl, 0) {
+            if let Err(errno) = filter_calls(&[k::__NR_prctl], 0) {
                 skip_without(errno, "no seccomp filters here");
             }
             READY.store(true, Relaxed);
@@ -526,7 +526,7 @@ tests! {
     #[keys("signal=6", "stderr=joining a thread that ended without a result")]
     fn a_thread_that_was_killed_has_no_result_to_join() {
         let doomed = spawn(|| {
-            if let Err(errno) = filter_calls(k::__NR_getppid, 0) {
+            if let Err(errno) = filter_calls(&[k::__NR_getppid], 0) {
                 skip_without(errno, "no seccomp filters here");
             }
             // SAFETY: 1. It kills this thread.
@@ -587,7 +587,7 @@ tests! {
     }
 
     fn where_unshare_is_refused_a_call_alone_is_made_all_the_same() {
-        if let Err(errno) = filter_calls(k::__NR_unshare, 0x5_0000 | Errno::EPERM.raw() as u32) {
+        if let Err(errno) = filter_calls(&[k::__NR_unshare], 0x5_0000 | Errno::EPERM.raw() as u32) {
             skip_without(errno, "no seccomp filters here");
         }
         set_flag_on_all(1).unwrap();
@@ -608,7 +608,7 @@ tests! {
 
     fn where_33_cannot_be_caught_it_is_not_supported() {
         let sleepers = Sleepers::<1>::start();
-        if let Err(errno) = filter_calls(k::__NR_rt_sigaction, 0x5_0000 | Errno::EINVAL.raw() as u32) {
+        if let Err(errno) = filter_calls(&[k::__NR_rt_sigaction], 0x5_0000 | Errno::EINVAL.raw() as u32) {
             skip_without(errno, "no seccomp filters here");
         }
         assert!(matches!(set_flag_on_all(1), Err(Error::Refused(Errno::EOPNOTSUPP))));
@@ -617,7 +617,7 @@ tests! {
 
     fn where_33_cannot_be_sent_it_is_not_supported() {
         let sleepers = Sleepers::<1>::start();
-        if let Err(errno) = filter_calls(k::__NR_tgkill, 0x5_0000 | Errno::EINVAL.raw() as u32) {
+        if let Err(errno) = filter_calls(&[k::__NR_tgkill], 0x5_0000 | Errno::EINVAL.raw() as u32) {
             skip_without(errno, "no seccomp filters here");
         }
         assert!(matches!(set_flag_on_all(1), Err(Error::Refused(Errno::EOPNOTSUPP))));
@@ -771,7 +771,7 @@ tests! {
         static READY: AtomicBool = AtomicBool::new(false);
         static END: AtomicBool = AtomicBool::new(false);
         let other = spawn(|| {
-            if let Err(errno) = filter_calls(k::__NR_getppid, 0x5_0000 | 1) {
+            if let Err(errno) = filter_calls(&[k::__NR_getppid], 0x5_0000 | 1) {
                 skip_without(errno, "no seccomp filters here");
             }
             READY.store(true, Relaxed);

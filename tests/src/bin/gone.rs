@@ -10,8 +10,8 @@ use linux_raw_sys::general as k;
 use rt0::signal::{Signal, raise};
 use rt0::thread::{scope, spawn};
 use rt0::{all_threads, profile, signal, sys, thread};
-use rt0_tests::seccomp::filter_calls;
-use rt0_tests::{is_gone, mappings, read_file, skip, tests, wait_until, wait_until_asleep};
+use rt0_tests::seccomp::{FUTEX, filter_calls};
+use rt0_tests::{is_gone, mappings, skip, tests, wait_until, wait_until_asleep};
 
 /// `SECCOMP_RET_KILL_THREAD`.
 const KILL: u32 = 0;
@@ -49,16 +49,16 @@ fn exit_thread() -> ! {
     }
 }
 
-/// Starts a thread that a filter kills in the call `nr`, which `act` makes, and waits until it is
+/// Starts a thread that a filter kills in one of these calls, which `act` makes, and waits until it is
 /// gone.
-fn lose_a_thread_in(nr: u32, act: impl FnOnce() + Send + 'static) {
+fn lose_a_thread_in(calls: &'static [u32], act: impl FnOnce() + Send + 'static) {
     static TID: AtomicU32 = AtomicU32::new(0);
     static NO_FILTERS: AtomicBool = AtomicBool::new(false);
     TID.store(0, Relaxed);
     rt0_tests::seccomp::need_filters();
     let doomed = spawn(move || {
         let tid = sys::gettid();
-        match filter_calls(nr, KILL) {
+        match filter_calls(calls, KILL) {
             Ok(()) => {
                 TID.store(tid, Relaxed);
                 act();
@@ -78,13 +78,10 @@ fn lose_a_thread_in(nr: u32, act: impl FnOnce() + Send + 'static) {
 
 tests! {
     fn a_main_thread_that_ended_by_itself_is_not_waited_for() {
-        spawn(|| {
-            wait_until("the main thread to end", || {
-                let mut buf = [0; 512];
-                let stat = read_file(c"/proc/self/stat", &mut buf).unwrap_or_default();
-                let state = stat.iter().rposition(|byte| *byte == b')').and_then(|at| stat.get(at + 2));
-                state == Some(&b'Z')
-            });
+        let main = thread::current();
+        spawn(move || {
+            // Not by /proc/self/stat: qemu-user, which has one of its own, dies of it without a main thread.
+            wait_until("the main thread to end", || main.signal(Signal::SIGCONT) == Err(rt0::Errno::ESRCH));
             nothing_waits();
             sys::exit_group(0);
         })
@@ -106,7 +103,7 @@ tests! {
     fn a_thread_killed_in_clone_keeps_no_other_out_and_its_child_leaves_nothing() {
         nothing_waits();
         let before = mappings();
-        lose_a_thread_in(k::__NR_clone, || {
+        lose_a_thread_in(&[k::__NR_clone], || {
             let _ = spawn(|| ());
         });
         nothing_waits();
@@ -119,7 +116,7 @@ tests! {
             let target = spawn(thread::park).unwrap();
             let thread = target.thread().clone();
             let to_signal = thread.clone();
-            lose_a_thread_in(k::__NR_tgkill, move || {
+            lose_a_thread_in(&[k::__NR_tgkill], move || {
                 if interrupts {
                     let _ = to_signal.interrupt();
                 } else {
@@ -135,7 +132,7 @@ tests! {
     }
 
     fn a_caller_killed_before_it_asks_keeps_no_other_out() {
-        lose_a_thread_in(k::__NR_tgkill, || {
+        lose_a_thread_in(&[k::__NR_tgkill], || {
             let _ = call_on_all();
         });
         nothing_waits();
@@ -143,13 +140,14 @@ tests! {
 
     fn a_caller_killed_while_threads_answer_keeps_no_other_out() {
         let target = spawn(thread::park).unwrap();
-        lose_a_thread_in(k::__NR_futex, || {
-            // Long enough for the caller to find that some have not answered.
-            let span = [0usize, 200_000_000];
-            let args = [(&raw const span).expose_provenance(), 0, 0, 0, 0, 0];
-            // SAFETY: 1. The kernel reads the time, as long as the call takes: this thread's stack
-            // stays.
-            let _ = unsafe { all_threads::syscall(k::__NR_nanosleep as usize, args) };
+        // SAFETY: 1. It touches no memory.
+        let poller = unsafe { sys::syscall(k::__NR_epoll_create1 as usize, [0; 6]) }.expect("epoll_create1");
+        lose_a_thread_in(FUTEX, move || {
+            // 200 ms: long enough for the caller to find that some have not answered.
+            let mut room = [0u64; 2];
+            let args = [poller, (&raw mut room).expose_provenance(), 1, 200, 0, 0];
+            // SAFETY: 1. There is nothing to poll for, so the kernel writes nothing.
+            let _ = unsafe { all_threads::syscall(k::__NR_epoll_pwait as usize, args) };
         });
         nothing_waits();
         target.thread().unpark();
@@ -161,7 +159,7 @@ tests! {
         profile::start(100).unwrap();
         rt0_tests::seccomp::need_filters();
         let parent = spawn(|| {
-            if filter_calls(k::__NR_timer_create, KILL).is_err() {
+            if filter_calls(&[k::__NR_timer_create], KILL).is_err() {
                 return false;
             }
             // It sets its timer before anything of the program runs on it.

@@ -13,29 +13,10 @@ use rt0::sys::Timespec;
 use rt0::thread::{self, Builder, JoinHandle, scope, spawn};
 use rt0::time::{ClockId, Instant, SystemTime};
 use rt0::{Errno, futex, profile, random, sys, vdso};
-use rt0_tests::seccomp::{Verdict, filter, need_filters};
+use rt0_tests::seccomp::{
+    CLOCK_GETTIME, CLOCK_NANOSLEEP, FUTEX, PPOLL, SIGTIMEDWAIT, TIMER_SETTIME, Verdict, filter, need_filters,
+};
 use rt0_tests::{Ended, fork, stderr_of, tests, wait_for, wait_until, wait_until_asleep};
-
-/// The numbers of a call that takes a time: of its wide form, and if there is one, its narrow form.
-macro_rules! forms {
-    ($($name:ident = $narrow:ident, $wide:ident;)*) => { $(
-        #[cfg(target_pointer_width = "64")]
-        const $name: &[u32] = &[k::$narrow];
-        #[cfg(all(target_pointer_width = "32", not(target_arch = "riscv32")))]
-        const $name: &[u32] = &[k::$wide, k::$narrow];
-        #[cfg(target_arch = "riscv32")]
-        const $name: &[u32] = &[k::$wide];
-    )* };
-}
-
-forms! {
-    FUTEX = __NR_futex, __NR_futex_time64;
-    CLOCK_GETTIME = __NR_clock_gettime, __NR_clock_gettime64;
-    CLOCK_NANOSLEEP = __NR_clock_nanosleep, __NR_clock_nanosleep_time64;
-    TIMER_SETTIME = __NR_timer_settime, __NR_timer_settime64;
-    PPOLL = __NR_ppoll, __NR_ppoll_time64;
-    SIGTIMEDWAIT = __NR_rt_sigtimedwait, __NR_rt_sigtimedwait_time64;
-}
 
 /// All of them.
 const TIMED: [&[u32]; 6] = [FUTEX, CLOCK_GETTIME, CLOCK_NANOSLEEP, TIMER_SETTIME, PPOLL, SIGTIMEDWAIT];

@@ -304,7 +304,7 @@ tests! {
 
     fn a_filter_that_traps_says_so() {
         install(Signal::SIGSYS, Action::info(note_info));
-        let returns = filter_calls(k::__NR_getppid, 0x0003_0000); // SECCOMP_RET_TRAP
+        let returns = filter_calls(&[k::__NR_getppid], 0x0003_0000); // SECCOMP_RET_TRAP
         if let Err(errno) = returns {
             skip_because(errno, "seccomp filters");
         }
