@@ -546,7 +546,7 @@ tests! {
     /// The kernel reports the number in seven bits; MIPS' last signal has eight, and those seven are 0, as of a
     /// process that ended well.
     fn dying_from_the_last_signal_is_never_taken_for_success() {
-        let last = (1..=200).filter_map(Signal::from_raw).last().unwrap();
+        let last = (1..=200).filter_map(Signal::from_raw).next_back().unwrap();
         let pid = fork().unwrap();
         if pid == 0 {
             signal::die_from(last);
