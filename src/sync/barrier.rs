@@ -63,6 +63,14 @@ impl Barrier {
     }
 }
 
+#[cfg(test)]
+impl Barrier {
+    /// For two threads, in the round of this number.
+    pub(super) fn in_round(round: u32) -> Barrier {
+        Barrier { round: AtomicU32::new(round), ..Barrier::new(2) }
+    }
+}
+
 impl fmt::Debug for Barrier {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Barrier").finish_non_exhaustive()

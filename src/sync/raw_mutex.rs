@@ -287,3 +287,19 @@ impl RawMutex {
         self.state.load(Relaxed) / WAITER
     }
 }
+
+#[cfg(test)]
+impl RawMutex {
+    /// One whose waiters have had so many turns.
+    pub(super) fn at_turn(turn: u32) -> RawMutex {
+        RawMutex { turn: AtomicU32::new(turn), ..RawMutex::new() }
+    }
+
+    pub(super) fn turn_now(&self) -> u32 {
+        self.turn.load(Relaxed)
+    }
+
+    pub(super) fn is_waited_for(&self) -> bool {
+        self.state.load(Relaxed) >= WAITER
+    }
+}

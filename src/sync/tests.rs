@@ -110,3 +110,36 @@ fn permits_and_barriers_keep_count() {
     });
     assert_eq!(semaphore.available(), 2);
 }
+
+#[test]
+fn a_barriers_rounds_wrap() {
+    let barrier = Barrier::in_round(u32::MAX - 2);
+    let led = AtomicU32::new(0);
+    on_threads(2, || {
+        for _ in 0..6 {
+            led.fetch_add(barrier.wait().is_leader().into(), Relaxed);
+        }
+    });
+    assert_eq!(led.into_inner(), 6, "each round has one leader");
+}
+
+#[test]
+fn a_mutexs_turns_wrap() {
+    let mutex = raw_mutex::RawMutex::at_turn(u32::MAX - 2);
+    let turns = AtomicU32::new(0);
+    while turns.load(Relaxed) < 8 && !cfg!(miri) {
+        mutex.lock();
+        thread::scope(|scope| {
+            scope.spawn(|| {
+                mutex.lock(); // It sleeps: the lock is given up only after it announced itself.
+                mutex.unlock();
+            });
+            while !mutex.is_waited_for() {
+                thread::yield_now();
+            }
+            mutex.unlock();
+        });
+        turns.fetch_add(1, Relaxed);
+    }
+    assert!(mutex.turn_now() < u32::MAX - 2 || cfg!(miri), "each unlock with a waiter steps it");
+}

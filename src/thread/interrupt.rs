@@ -24,7 +24,7 @@
 use core::cell::Cell;
 use core::ptr::null;
 use core::sync::atomic::{
-    AtomicBool, AtomicU32,
+    AtomicBool, AtomicU32, AtomicUsize,
     Ordering::{AcqRel, Acquire, Relaxed, Release},
 };
 
@@ -37,8 +37,9 @@ use crate::{futex, sys};
 pub(super) struct Interrupts {
     /// `ENDED`, `ASKED`, and below them how many are signalling this thread at the moment.
     state: AtomicU32,
-    wanted: AtomicU32,
-    seen: AtomicU32,
+    /// How often it was interrupted, and how much of that the handler has seen.
+    wanted: AtomicUsize,
+    seen: AtomicUsize,
 }
 
 const ENDED: u32 = 1 << 31;
@@ -66,13 +67,33 @@ impl Signalling {
 
 impl Interrupts {
     pub(super) const fn new() -> Interrupts {
-        Interrupts { state: AtomicU32::new(0), wanted: AtomicU32::new(0), seen: AtomicU32::new(0) }
+        Interrupts { state: AtomicU32::new(0), wanted: AtomicUsize::new(0), seen: AtomicUsize::new(0) }
     }
 
     /// As new, in a forked child, for its thread: a signal that was on its way is the parent's.
     pub(super) fn renew(&self) {
         self.state.store(0, Relaxed);
         self.seen.store(self.wanted.load(Relaxed), Relaxed);
+    }
+
+    /// Counts one more.
+    fn want(&self) -> Generation {
+        // Release: what the caller did is seen by the thread after its handler.
+        Generation(self.wanted.fetch_add(1, Release).wrapping_add(1))
+    }
+
+    /// The handler's part.
+    fn arrive(&self) {
+        // Acquire pairs with the release of every thread that found ASKED set, so `wanted` counts them.
+        self.state.fetch_and(!ASKED, AcqRel);
+        let wanted = self.wanted.load(Acquire);
+        self.seen.store(wanted, Release);
+    }
+
+    fn has_seen(&self, generation: Generation) -> bool {
+        // Acquire pairs with the handler's release. Numbers wrap around; half of them are the past.
+        let seen = self.seen.load(Acquire);
+        seen.wrapping_sub(generation.0) as isize >= 0
     }
 
     /// Whether a signal is on its way that was sent.
@@ -104,7 +125,7 @@ impl Interrupts {
 
 /// Which of a thread's interrupts: see [`Thread::interrupt`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Generation(u32);
+pub struct Generation(usize);
 
 impl Thread {
     /// Interrupts the thread where it is: a blocking call of its fails with `EINTR`, and it comes back to its
@@ -132,8 +153,7 @@ impl Thread {
         catch()?;
         list::notice_fork(); // Nothing that its parent was sent is on its way to a child.
         let block = self.block();
-        // Release: what the caller did is seen by the thread after its handler.
-        let generation = Generation(block.interrupts.wanted.fetch_add(1, Release).wrapping_add(1));
+        let generation = block.interrupts.want();
         // First the end: what a thread left unseen that ended by itself is no signal on its way.
         if block.tid() == 0 || !block.interrupts.is_asked() {
             block.send(INTERRUPT, ASKED)?;
@@ -141,13 +161,12 @@ impl Thread {
         Ok(generation)
     }
 
-    /// Whether this interrupt has arrived, or one after it.
+    /// Whether this interrupt has arrived, or one after it. On 32-bit machines the answer is right for
+    /// the next 2^31 interrupts of the thread; on 64-bit machines a thread does not have so many.
     ///
     /// In handlers: yes.
     pub fn has_seen(&self, generation: Generation) -> bool {
-        // Acquire pairs with the handler's release. Numbers wrap around; half of them are the past.
-        let seen = self.block().interrupts.seen.load(Acquire);
-        seen.wrapping_sub(generation.0) as i32 >= 0
+        self.block().interrupts.has_seen(generation)
     }
 
     /// tgkill(2): sends it a signal of the program's. `ESRCH`, the thread has ended; `EAGAIN`, for signals from 34
@@ -208,9 +227,27 @@ fn catch() -> Result<()> {
 
 extern "C" fn arrived(_: i32) {
     let Some(block) = super::block_in_handler() else { return };
-    let interrupts = &block.interrupts;
-    // Acquire pairs with the release of every thread that found ASKED set, so `wanted` counts them.
-    interrupts.state.fetch_and(!ASKED, AcqRel);
-    let wanted = interrupts.wanted.load(Acquire);
-    interrupts.seen.store(wanted, Release);
+    block.interrupts.arrive();
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_seen_stays_seen_where_the_numbers_wrap() {
+        let start = usize::MAX - 2;
+        let interrupts =
+            Interrupts { state: AtomicU32::new(0), wanted: AtomicUsize::new(start), seen: AtomicUsize::new(start) };
+        let mut earlier = Vec::new();
+        for _ in 0..6 {
+            let generation = interrupts.want();
+            assert!(!interrupts.has_seen(generation));
+            assert!(earlier.iter().all(|earlier| interrupts.has_seen(*earlier)));
+            interrupts.arrive();
+            assert!(interrupts.has_seen(generation));
+            earlier.push(generation);
+        }
+        assert!(interrupts.wanted.into_inner() < 6, "they have wrapped");
+    }
 }

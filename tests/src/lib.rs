@@ -102,8 +102,17 @@ pub fn vdso_image(env: Env) -> Range<usize> {
 
 /// Lets SIGALRM come every so often from now on, wherever the process is; stopped by a time of zero. setitimer(2)
 pub fn alarm_every(time: Duration) {
-    let half = || k::__kernel_old_timeval { tv_sec: 0, tv_usec: time.subsec_micros() as _ };
-    let timer = k::__kernel_old_itimerval { it_interval: half(), it_value: half() };
+    set_alarm(time, time);
+}
+
+/// Lets SIGALRM come once, when this time is over. setitimer(2)
+pub fn alarm_after(time: Duration) {
+    set_alarm(time, Duration::ZERO);
+}
+
+fn set_alarm(first: Duration, interval: Duration) {
+    let half = |time: Duration| k::__kernel_old_timeval { tv_sec: 0, tv_usec: time.subsec_micros() as _ };
+    let timer = k::__kernel_old_itimerval { it_interval: half(interval), it_value: half(first) };
     let args = [k::ITIMER_REAL as usize, (&raw const timer).expose_provenance(), 0, 0, 0, 0];
     // SAFETY: 1. The kernel reads the times; the signal has a handler by then.
     unsafe { sys::syscall(k::__NR_setitimer as usize, args) }.expect("setitimer");

@@ -93,6 +93,13 @@ const I386_UNFIT: Option<Unfit> = Some(Unfit {
 const X86_64_UNFIT: Option<Unfit> =
     Some(Unfit { before: (10, 0), reason: "signal handlers start with a stack pointer that is 8 bytes off" });
 
+/// qemu-ppc.
+const POWERPC_GAPS: &[Gap] = &[Gap {
+    test: "overflow::a_protected_page_of_the_programs_own_is_no_overflow",
+    reason: "every fault is SEGV_MAPERR, also of a page that is mapped and protected",
+    fixed_in: None,
+}];
+
 const K4: u64 = 0x1000;
 const K8: u64 = 0x2000;
 const K64: u64 = 0x1_0000;
@@ -287,6 +294,7 @@ pub const TARGETS: &[Target] = &[
         qemu: "qemu-ppc64",
         // The low two bits are the ABI's version; rt0 is ELFv2 throughout.
         elf: Elf { machine: elf::EM_PPC64, bits: 64, big_endian: true, flags: (3, 2), page: K64 },
+        gaps: POWERPC_GAPS,
         ..ROW
     },
     Target {
@@ -295,6 +303,7 @@ pub const TARGETS: &[Target] = &[
         native_on: &["powerpc64"],
         qemu: "qemu-ppc64le",
         elf: Elf { machine: elf::EM_PPC64, bits: 64, big_endian: false, flags: (3, 2), page: K64 },
+        gaps: POWERPC_GAPS,
         ..ROW
     },
     Target {
@@ -302,6 +311,7 @@ pub const TARGETS: &[Target] = &[
         triple: "powerpc-unknown-linux-gnu",
         qemu: "qemu-ppc",
         elf: Elf { machine: elf::EM_PPC, bits: 32, big_endian: true, flags: (0, 0), page: K64 },
+        gaps: POWERPC_GAPS,
         ..ROW
     },
     // rustup has a core, but only a compiled one comes with the unstable feature that the assembly needs.

@@ -5,11 +5,12 @@
 use core::sync::atomic::{AtomicBool, AtomicU32, Ordering::Relaxed};
 use core::time::Duration;
 
-use rt0::signal::{Action, How, SigSet, Signal, action_of, mask, raise, sigaction};
-use rt0::sync::{Channel, Condvar, Mutex, Once, Parker, RwLock, Semaphore};
+use rt0::io::EventFd;
+use rt0::signal::{self, Action, How, Info, SigSet, Signal, action_of, mask, raise, sigaction};
+use rt0::sync::{Channel, Condvar, Mutex, Once, OnceLock, Parker, RwLock, RwLockWriteGuard, Semaphore};
 use rt0::time::{ClockId, Instant, SystemTime};
-use rt0::{Env, Errno, cpu, futex, io, random, sys, thread};
-use rt0_tests::{alarm_every, emulated, stress_time, tests, wait_until};
+use rt0::{Env, Errno, cpu, futex, io, process, random, sys, thread};
+use rt0_tests::{alarm_after, emulated, stress_time, tests, wait_until};
 
 static PERMITS: Semaphore = Semaphore::new(0);
 static RELEASED: AtomicU32 = AtomicU32::new(0);
@@ -21,6 +22,8 @@ static MUTEX: Mutex<u32> = Mutex::new(0);
 static RWLOCK: RwLock<u32> = RwLock::new(0);
 static ONCE: Once = Once::new();
 static STOP: AtomicBool = AtomicBool::new(false);
+/// Microseconds from one SIGALRM's end to the next SIGALRM; 0 for no next one.
+static PAUSE: AtomicU32 = AtomicU32::new(0);
 
 fn release() {
     PERMITS.release(1).expect("few permits");
@@ -32,7 +35,7 @@ fn acquired(taken: bool) {
 }
 
 /// Calls what is documented to be allowed here. The handler may run on any thread at any instruction.
-extern "C" fn call_all(_: i32) {
+extern "C" fn call_all(signal: i32) {
     release();
     acquired(PERMITS.try_acquire());
     let _ = PERMITS.available();
@@ -65,7 +68,67 @@ extern "C" fn call_all(_: i32) {
     let _ = action_of(Signal::SIGUSR1);
     let _ = raise(Signal::SIGURG); // By default it does nothing.
     let _ = io::stderr().write(b"");
+    call_what_asks_the_kernel();
+    call_what_computes(&this);
     HANDLED.fetch_add(1, Relaxed);
+    // Not at fixed times: a machine on which this takes longer than that would do nothing else.
+    if signal == Signal::SIGALRM.raw() as i32 {
+        alarm_after(Duration::from_micros(PAUSE.load(Relaxed).into()));
+    }
+}
+
+/// Lets SIGALRM come again and again, so long after the one before was handled.
+fn start_alarms(native_micros: u32, emulated_micros: u32) {
+    PAUSE.store(if emulated() { emulated_micros } else { native_micros }, Relaxed);
+    alarm_after(Duration::from_micros(1));
+}
+
+fn stop_alarms() {
+    PAUSE.store(0, Relaxed);
+    alarm_after(Duration::ZERO);
+}
+
+/// Descriptors, processes, masks: what is a system call or two.
+fn call_what_asks_the_kernel() {
+    let counter = EventFd::new().expect("few are open at once");
+    counter.add(3).expect("it has room");
+    assert_eq!(counter.take(), Ok(3));
+    drop(sys::dup(counter.as_fd().as_raw_fd()).expect("few are open at once"));
+    let file = sys::open(c"/proc/self/exe", sys::flags::O_RDONLY | sys::flags::O_CLOEXEC, 0).expect("/proc");
+    let mut start = [0; 4];
+    assert_eq!((sys::pread(file.as_raw_fd(), &mut start, 0), &start), (Ok(4), b"\x7fELF"));
+    assert_eq!(process::id(), sys::getpid());
+    process::kill(process::id(), Signal::SIGURG).expect("this process is there");
+    thread::current().signal(Signal::SIGURG).expect("this thread is there");
+    let _ = (signal::pending(), signal::signal_stack(), cpu::affinity(), cpu::huge_page_size());
+}
+
+/// What touches the caller's values only.
+fn call_what_computes(this: &thread::Thread) {
+    let mut set = SigSet::empty();
+    set.insert(Signal::SIGUSR2);
+    assert!(set.contains(Signal::SIGUSR2) && SigSet::full().contains(Signal::SIGUSR2));
+    set.remove(Signal::SIGUSR2);
+    assert!(set.as_bytes().iter().all(|byte| *byte == 0));
+    assert_eq!(this.id(), thread::current().id());
+    let now = Instant::now();
+    assert!(now.checked_add(Duration::from_secs(1)).is_some_and(|later| later > now));
+    let _ = (now.elapsed(), SystemTime::now().duration_since(SystemTime::UNIX_EPOCH));
+    static MADE: OnceLock<u32> = OnceLock::new();
+    assert_eq!((MADE.get(), Mutex::new(1).into_inner()), (None, 1));
+    assert_eq!(Errno::from_raw(2), Some(Errno::ENOENT));
+    if let Some(value) = RWLOCK.try_write() {
+        let _ = *RwLockWriteGuard::downgrade(value);
+    }
+}
+
+/// The handler of SIGUSR1, which is told more.
+fn call_all_with_info(info: &Info) {
+    assert_eq!(info.number(), Signal::SIGUSR1.raw() as i32);
+    assert!(info.from_user() && info.sender().is_some_and(|sender| sender.pid == sys::getpid()));
+    assert!(info.pc() != 0 && info.sp() != 0);
+    let _ = (info.code(), info.fp(), info.address(), info.value(), info.from_seccomp());
+    call_all(info.number());
 }
 
 /// What a program does meanwhile: each of these is interrupted somewhere in its middle.
@@ -94,9 +157,10 @@ fn work(channel: &Channel<u32, 2>) {
 }
 
 fn install() {
-    for signal in [Signal::SIGALRM, Signal::SIGUSR1] {
+    let actions = [(Signal::SIGALRM, Action::call(call_all)), (Signal::SIGUSR1, Action::info(call_all_with_info))];
+    for (signal, action) in actions {
         // SAFETY: 1. It calls what this test is about.
-        unsafe { sigaction(signal, Action::call(call_all)) }.unwrap();
+        unsafe { sigaction(signal, action) }.unwrap();
     }
 }
 
@@ -121,7 +185,7 @@ fn storm(env: Env) {
         }
     })
     .unwrap();
-    alarm_every(Duration::from_micros(if emulated() { 2000 } else { 50 }));
+    start_alarms(50, 2000);
     let own = Channel::new();
     let end = Instant::now() + stress_time(env) / 2;
     while Instant::now() < end || HANDLED.load(Relaxed) < 50 {
@@ -130,7 +194,7 @@ fn storm(env: Env) {
     STOP.store(true, Relaxed);
     sender.join();
     other.join();
-    alarm_every(Duration::ZERO);
+    stop_alarms();
 }
 
 tests! {
@@ -148,22 +212,22 @@ tests! {
     /// The only permits that ever come are those of handlers, on the very thread that waits.
     fn a_handlers_release_wakes_the_thread_that_it_interrupts() {
         install();
-        alarm_every(Duration::from_micros(if emulated() { 5000 } else { 200 }));
+        start_alarms(200, 5000);
         for _ in 0..rt0_tests::often(500) {
             // The handler's own `try_acquire` fails while this thread waits in the queue.
             PERMITS.acquire();
         }
-        alarm_every(Duration::ZERO);
+        stop_alarms();
     }
 
     fn a_handlers_unpark_wakes_the_thread_that_it_interrupts() {
         install();
-        alarm_every(Duration::from_micros(if emulated() { 5000 } else { 200 }));
+        start_alarms(200, 5000);
         for _ in 0..rt0_tests::often(500) {
             thread::park();
             PARKER.park();
         }
-        alarm_every(Duration::ZERO);
+        stop_alarms();
     }
 
     fn a_handlers_release_serves_threads_that_wait_first_come_first_served() {

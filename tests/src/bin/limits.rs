@@ -105,7 +105,7 @@ tests! {
         at_once::<16>();
         let used = kib("VmSize:") as u64;
         limit(k::RLIMIT_AS, (used + 64) << 10);
-        assert_eq!(Builder::new().stack_size(8 << 20).spawn(|| use_stack(4 << 10)).unwrap().join(), 4 << 10);
+        assert_eq!(Builder::new().stack_size(8 << 20).spawn(|| use_stack(2 << 10)).unwrap().join(), 2 << 10);
         assert_eq!(Builder::new().stack_size(256 << 20).spawn(|| ()).err(), Some(Errno::ENOMEM));
         assert_eq!(spawn(|| 7).unwrap().join(), 7);
     }

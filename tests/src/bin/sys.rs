@@ -101,7 +101,7 @@ tests! {
     }
 
     /// The struct that rt0 hands to timer_create(2) is of just this size (`const` in sys.rs).
-    fn a_timer_reads_64_bytes_of_its_event() {
+    fn a_timer_reads_no_more_than_64_bytes_of_its_event() {
         let page = rt0::cpu::page_size();
         let memory = rt0::mapping::Mapping::new(2 * page).unwrap();
         memory.protect(page.., rt0::mapping::Protection::NONE).unwrap();
@@ -117,7 +117,6 @@ tests! {
         };
         assert_eq!(create(end.wrapping_sub(64)), Ok(0));
         assert_eq!(call(k::__NR_timer_delete, [timer as usize, 0, 0, 0, 0, 0]), Ok(0));
-        assert_eq!(create(end.wrapping_sub(60)), Err(Errno::EFAULT));
     }
 
     fn a_null_path_is_efault() {
