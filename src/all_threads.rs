@@ -40,7 +40,7 @@
 //!    itself shows that signals arrive at all (an emulator may lack them) and can be queued
 //!    (`RLIMIT_SIGPENDING`). A thread that cannot be signalled after that, or is killed in its call
 //!    by a filter, is counted as a mismatch. Each request is answered once: the exchange from
-//!    `ASKED` says by whom.
+//!    `ASKED` decides which side answers.
 //! 8. *A caller that is killed keeps no other out.* The gate that it closed is opened by a thread
 //!    that waits (`gate.rs`, 5). The next caller takes back what threads were asked and have not
 //!    seen, and waits for those that are answering. What the killed caller asked for was then done

@@ -251,7 +251,7 @@ impl Mapping {
         if self.len == 0 {
             return Ok(());
         }
-        // SAFETY: 1. The owner is about to go; who made references answers for them.
+        // SAFETY: 1. The owner is about to go; code that made references answers for them.
         unsafe { sys::munmap(self.as_ptr(), self.len) }
     }
 
@@ -281,7 +281,7 @@ impl Drop for Mapping {
     /// stay taken. (Before Linux 5.18, locked memory stays too where it cannot be unlocked.)
     fn drop(&mut self) {
         if self.len != 0 {
-            // SAFETY: 1. The owner goes; who made references answers for them.
+            // SAFETY: 1. The owner goes; code that made references answers for them.
             unsafe { unmap_or_empty(self.as_ptr(), self.len) };
         }
     }

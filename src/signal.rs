@@ -16,7 +16,7 @@
 //! there:
 //!
 //! - *yes*: it waits for no other thread and for nothing that the interrupted code may hold. It may
-//!   interrupt any function of rt0, also itself. So a handler can wake who waits
+//!   interrupt any function of rt0, also itself. So a handler can wake a waiter
 //!   ([`Semaphore::release`], [`Thread::unpark`], [`futex::wake`]), ask the time, read and write
 //!   descriptors, and try locks. A guard that it takes is to be dropped before it returns.
 //! - *no*: it could wait for ever for what the interrupted code holds, or find it half done.

@@ -368,7 +368,7 @@ unsafe extern "C" fn rust_thread(block: *mut u8) -> ! {
     if this.life.release() && !unsafe { stack::keep(NonNull::from_ref(this)) } {
         // SAFETY: 1. No word at all.
         if unsafe { sys::set_tid_address(null_mut()) }.is_ok() {
-            // SAFETY: 1. Nobody else has a way here. 2. Blocked above. 3. Taken away above.
+            // SAFETY: 1. No other thread has a way here. 2. Blocked above. 3. Taken away above.
             unsafe { <crate::arch::Cpu as crate::arch::Arch>::unmap_and_exit(base, len) }
         }
         // A filter refused it. The mapping stays: the kernel will clear the word that lies there.

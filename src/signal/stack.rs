@@ -79,7 +79,7 @@ pub(crate) fn stack_size() -> usize {
     ((2 * frame + HANDLERS).max(LEAST) + page - 1) & !(page - 1)
 }
 
-/// Gives the main thread its signal stack, below it a guard. Who asks first does so before a second thread
+/// Gives the main thread its signal stack, below it a guard. The first caller comes before a second thread
 /// exists, so is the main thread. A stack that it was given before stays. `ENOMEM`; a filter that forbids
 /// sigaltstack(2) leaves its handlers on its own stack.
 pub(crate) fn ensure_main_has_stack() -> Result<()> {

@@ -119,7 +119,7 @@ impl<T: Keep> Cache<T> {
         self.limits[1].store(units.saturating_add(1), Relaxed);
     }
 
-    /// Counts what is there, which nobody changes meanwhile.
+    /// Counts what is there, which no thread changes meanwhile.
     pub(super) fn count_anew(&self) {
         let kept = self.slots.iter().filter_map(|slot| NonNull::new(slot.kept.load(Relaxed)));
         // SAFETY: it stays in its slot.

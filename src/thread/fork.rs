@@ -139,7 +139,7 @@ fn wiped_page() -> Result<*mut u8> {
         }
     });
     if is_wiped.is_err() {
-        // SAFETY: 1. Nobody has it.
+        // SAFETY: 1. It is given to no other code.
         let _ = unsafe { sys::munmap(page, page_size()) };
     }
     is_wiped

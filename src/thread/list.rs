@@ -208,7 +208,7 @@ impl<'a> Passage<'a> {
     pub(super) fn unlink(&self, block: NonNull<Block>) {
         with_links(self.this, self.before, |links| {
             links.unlink(block);
-            // SAFETY: the caller's, who has just failed to clone it.
+            // SAFETY: the caller's, which has just failed to clone it.
             scope::uncount(unsafe { block.as_ref() });
         });
     }

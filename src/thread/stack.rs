@@ -15,7 +15,7 @@
 //!    (`MADV_DONTNEED`: `MADV_FREE` would leave it counted as the process's until somebody else needs it).
 //! 5. *The cache is bounded*: [`limit_stack_cache`] says how. What it has no room for is unmapped.
 //! 6. *A stack that runs over meets a guard*, as a signal stack does: guard.rs says what that catches.
-//! 7. *The cache is in nobody's way.* Where address space or mappings are short (`RLIMIT_AS`,
+//! 7. *The cache costs no start its memory.* Where address space or mappings are short (`RLIMIT_AS`,
 //!    `vm.max_map_count`, `RLIMIT_MEMLOCK`), a start that needs a mapping gives the kept ones back and
 //!    tries once more.
 //! 8. *What cannot be unmapped does not end the process*: its memory goes back, its addresses stay

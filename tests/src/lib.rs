@@ -137,7 +137,7 @@ pub fn read_file<'a>(path: &CStr, buf: &'a mut [u8]) -> Result<&'a [u8], Errno> 
     Ok(&buf[..filled])
 }
 
-/// Whether valgrind runs this program: its mappings are the process's, and nobody can tell them
+/// Whether valgrind runs this program: its mappings are the process's, and nothing tells them
 /// from the program's.
 pub fn under_valgrind() -> bool {
     let mut path = [0; 512];

@@ -143,7 +143,7 @@ fn address_of(file: &object::File, part: &str) -> Result<u64> {
     }
 }
 
-/// Stops in handlers of both kinds of signal frames, and asks who called.
+/// Stops in handlers of both kinds of signal frames, and asks for the callers.
 fn gdb_sees_through(gdb: &Command, program: &Path) -> Verdict {
     let backtraces = FRAMES.iter().map(|test| {
         let expected = [STOP, "<signal handler called>", "raise", test, "_start"];
@@ -152,7 +152,7 @@ fn gdb_sees_through(gdb: &Command, program: &Path) -> Verdict {
     backtraces.into_iter().find(|verdict| !matches!(verdict, Verdict::Passed)).unwrap_or(Verdict::Passed)
 }
 
-/// Stops inside of system calls whose arguments take all registers, and asks who called.
+/// Stops inside of system calls whose arguments take all registers, and asks for the callers.
 fn gdb_finds_the_way_out(gdb: &Command, machine: &Machine, built: &Built) -> Verdict {
     let here = CALLS.iter().filter(|call| machine.target.triple.starts_with(call.0));
     let backtraces = here.map(|(_, name, test, number, expected)| {

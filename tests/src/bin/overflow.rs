@@ -75,7 +75,7 @@ fn make_secure(env: Env) {
     let pages = (start..end - step).step_by(step).filter(|at| read(*at) == page_size && read(at + step) == page);
     let near = |at: usize| (1..32).flat_map(move |n| [at - 2 * step * n, at + 2 * step * n]);
     let at = pages.flat_map(near).find(|at| read(*at) == secure && read(at + step) == 0).expect("the entry");
-    // SAFETY: within the vector, which is this process's; nobody reads it meanwhile.
+    // SAFETY: within the vector, which is this process's; no thread reads it meanwhile.
     unsafe { word(at + step).write_volatile(1) };
     assert!(env.auxv().secure());
 }

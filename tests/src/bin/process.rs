@@ -485,7 +485,7 @@ rt0_tests::tests! {
 
     fn a_limit_on_processes_is_eagain_and_leaves_nothing() {
         const NOBODY: usize = 54321; // Root has no such limit.
-        // SAFETY: 1. Changes who this process is.
+        // SAFETY: 1. It changes this process's ids.
         let _ = unsafe { sys::syscall(k::__NR_setresuid as usize, [NOBODY, NOBODY, NOBODY, 0, 0, 0]) };
         let set = |soft: u64| {
             let limit = [soft, 1000];

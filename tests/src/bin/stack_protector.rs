@@ -79,7 +79,7 @@ unsafe extern "C" fn overwrite(array: *mut u8) {
 
 /// Changes the guard itself, as if rt0 had something of its own there.
 unsafe extern "C" fn change_guard(_: *mut u8) {
-    // SAFETY: this thread's, or nobody else looks at it.
+    // SAFETY: this thread's, or no other thread looks at it.
     unsafe { guard().write_volatile(!guard_now()) };
 }
 

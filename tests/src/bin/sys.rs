@@ -107,7 +107,7 @@ tests! {
         memory.protect(page.., rt0::mapping::Protection::NONE).unwrap();
         let end = memory.as_ptr().wrapping_add(page);
         let notify = end.wrapping_sub(64).wrapping_add(size_of::<usize>() + 4).cast::<i32>();
-        // SAFETY: within the first page, which nobody else has; `sigev_notify` follows a pointer
+        // SAFETY: within the first page, which no other code has; `sigev_notify` follows a pointer
         // and an int.
         unsafe { notify.write(k::SIGEV_NONE as i32) };
         let mut timer = 0i32;

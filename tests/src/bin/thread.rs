@@ -171,7 +171,7 @@ tests! {
     fn a_process_limit_makes_spawn_fail_with_eagain_and_leaves_nothing() {
         static CLOSURES: AtomicUsize = AtomicUsize::new(0);
         const NOBODY: usize = 54321; // Root has no such limit; elsewhere this is refused and the limit holds as it is.
-        // SAFETY: 1. Changes who this process is, and nothing else; so does the limit.
+        // SAFETY: 1. It changes this process's ids, and nothing else; so does the limit.
         let _ = unsafe { sys::syscall(k::__NR_setresuid as usize, [NOBODY, NOBODY, NOBODY, 0, 0, 0]) };
         spawn(|| ()).unwrap().join(); // What the first one sets up stays.
         set_process_limit(0);
