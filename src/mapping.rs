@@ -282,7 +282,7 @@ impl Drop for Mapping {
     fn drop(&mut self) {
         if self.len != 0 {
             // SAFETY: 1. The owner goes; code that made references answers for them.
-            unsafe { unmap_or_empty(self.as_ptr(), self.len) };
+            unsafe { sys::unmap_or_empty(self.as_ptr(), self.len) };
         }
     }
 }
@@ -291,29 +291,6 @@ impl fmt::Debug for Mapping {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Mapping").field("base", &self.base).field("len", &self.len).field("name", &self.name).finish()
     }
-}
-
-/// Unmaps pages, and returns whether they are gone.
-///
-/// Taken out of the middle of what the kernel sees as one mapping, they leave two; a process that has
-/// as many as it may is refused that (`ENOMEM`). Then their memory goes back, and the addresses stay
-/// taken. No refusal is worth the end of the process.
-///
-/// # Safety
-///
-/// 1. The range is whole pages, private and anonymous, and nothing uses them again.
-pub(crate) unsafe fn unmap_or_empty(base: *mut u8, len: usize) -> bool {
-    // SAFETY: 1. is our caller's.
-    if unsafe { sys::munmap(base, len) }.is_ok() {
-        return true;
-    }
-    // SAFETY: 1. is our caller's.
-    let empty = |advice| unsafe { sys::madvise(base, len, advice) };
-    // Locked pages have an advice of their own, since Linux 5.18, which needs no other mappings.
-    let _ = empty(k::MADV_DONTNEED)
-        .or_else(|_| empty(k::MADV_DONTNEED_LOCKED))
-        .or_else(|_| sys::munlock(base, len).and_then(|()| empty(k::MADV_DONTNEED)));
-    false
 }
 
 /// What may be done with memory: none, or several with `|`.

@@ -320,6 +320,29 @@ pub(crate) unsafe fn munmap(addr: *mut u8, len: usize) -> Result<()> {
     unsafe { call!(__NR_munmap, at(addr), len) }.map(drop)
 }
 
+/// Unmaps pages, and returns whether they are gone.
+///
+/// Taken out of the middle of what the kernel sees as one mapping, they leave two; a process that has
+/// as many as it may is refused that (`ENOMEM`). Then their memory goes back, and the addresses stay
+/// taken. No refusal is worth the end of the process.
+///
+/// # Safety
+///
+/// 1. The range is whole pages, private and anonymous, and nothing uses them again.
+pub(crate) unsafe fn unmap_or_empty(base: *mut u8, len: usize) -> bool {
+    // SAFETY: 1. is our caller's.
+    if unsafe { munmap(base, len) }.is_ok() {
+        return true;
+    }
+    // SAFETY: 1. is our caller's.
+    let empty = |advice| unsafe { madvise(base, len, advice) };
+    // Locked pages have an advice of their own, since Linux 5.18, which needs no other mappings.
+    let _ = empty(k::MADV_DONTNEED)
+        .or_else(|_| empty(k::MADV_DONTNEED_LOCKED))
+        .or_else(|_| munlock(base, len).and_then(|()| empty(k::MADV_DONTNEED)));
+    false
+}
+
 /// mprotect(2). `EINVAL`, `ENOMEM`, `EACCES`.
 ///
 /// # Safety

@@ -7,7 +7,6 @@ use linux_raw_sys::{auxvec, general as k};
 
 use crate::auxv::{self, page_size};
 use crate::errno::Result;
-use crate::mapping::unmap_or_empty;
 use crate::{guard, sys};
 
 /// Memory for the calling thread's handlers to run on.
@@ -100,7 +99,7 @@ pub(crate) fn ensure_main_has_stack() -> Result<()> {
             guarded.and_then(|()| unsafe { set_signal_stack(SignalStack { base: map.wrapping_add(guard), size }) });
         if set.is_err() {
             // SAFETY: 1. Nobody uses it.
-            unsafe { unmap_or_empty(map, guard + size) };
+            unsafe { sys::unmap_or_empty(map, guard + size) };
         }
         guarded?;
     }

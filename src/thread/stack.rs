@@ -19,7 +19,7 @@
 //!    `vm.max_map_count`, `RLIMIT_MEMLOCK`), a start that needs a mapping gives the kept ones back and
 //!    tries once more.
 //! 8. *What cannot be unmapped does not end the process*: its memory goes back, its addresses stay
-//!    taken ([`unmap_or_empty`]). A thread that unmaps its own mapping as its last act cannot look, and
+//!    taken ([`sys::unmap_or_empty`]). A thread that unmaps its own mapping as its last act cannot look, and
 //!    leaves both.
 //!
 //! After a fork(2) the child has the parent's kept mappings, as its own: also those that threads of
@@ -34,7 +34,6 @@ use super::Block;
 use super::cache::{Cache, Keep};
 use crate::auxv::page_size;
 use crate::errno::{Errno, Result};
-use crate::mapping::unmap_or_empty;
 use crate::signal::{self, SignalStack};
 use crate::{guard, sys};
 
@@ -129,7 +128,7 @@ fn free(block: NonNull<Block>) -> usize {
     this.wait_for_end();
     let (base, len) = this.mapping;
     // SAFETY: 1. Nobody else has it, and nobody runs on it: its thread ended, or runs in the process that this is a copy of.
-    if unsafe { unmap_or_empty(base, len) } { len } else { 0 }
+    if unsafe { sys::unmap_or_empty(base, len) } { len } else { 0 }
 }
 
 /// Keeps the mapping of a thread, or unmaps it.
@@ -223,7 +222,7 @@ fn try_map(len: usize, guards: [usize; 2]) -> Result<*mut u8> {
     let guarded = guards.into_iter().try_for_each(|offset| unsafe { guard::install(base.wrapping_add(offset)) });
     if let Err(errno) = guarded {
         // SAFETY: 1. Fresh, and nothing uses it.
-        unsafe { unmap_or_empty(base, len) };
+        unsafe { sys::unmap_or_empty(base, len) };
         return Err(errno);
     }
     Ok(base)
@@ -232,6 +231,6 @@ fn try_map(len: usize, guards: [usize; 2]) -> Result<*mut u8> {
 impl Drop for Mapping {
     fn drop(&mut self) {
         // SAFETY: 1. No thread was started on it, and what was carved from it is not used again.
-        unsafe { unmap_or_empty(self.base, self.len) };
+        unsafe { sys::unmap_or_empty(self.base, self.len) };
     }
 }
