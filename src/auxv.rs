@@ -95,7 +95,9 @@ impl Env {
     ///
     /// In handlers: yes.
     pub fn var(&self, name: &str) -> Option<&'static CStr> {
-        self.vars().find(|(key, _)| *key == name.as_bytes()).map(|(_, value)| value)
+        // Byte by byte: LLVM 22 for s390x, where it compares slices of any length in place, takes one that is greater
+        // for one that is equal.
+        self.vars().find(|(key, _)| key.iter().eq(name.as_bytes())).map(|(_, value)| value)
     }
 
     /// The auxiliary vector.

@@ -79,7 +79,7 @@ impl Environment<'_> {
         let stays = |entry: &*const c_char| {
             // SAFETY: by 1.
             let entry = unsafe { CStr::from_ptr(*entry) };
-            !self.clear && !self.remove.iter().chain(self.set).any(|other| name_of(other) == name_of(entry))
+            !self.clear && !self.remove.iter().chain(self.set).any(|other| name_of(other).iter().eq(name_of(entry)))
         };
         own.filter(stays).chain(self.set.iter().map(|entry| entry.as_ptr()))
     }
