@@ -1,5 +1,6 @@
-//! Puts the linker scripts where `-Trt0.ld` finds them, for rt0's own programs and for those of every crate that depends
-//! on it (a library cannot pass linker arguments on, but it can name a folder to search).
+//! Puts the linker scripts where `-Trt0.ld` finds them, for rt0's own programs and for those of
+//! every crate that depends on it (a library cannot pass linker arguments on, but it can name a
+//! folder to search).
 use std::{env, fs, path::Path};
 
 fn main() {

@@ -1,17 +1,19 @@
 //! aarch64 (arm64), EM 183, both endians.
 //!
-//! - System call: `svc 0`; number in x8; arguments in x0 to x5; result in x0, a failure is -4095..=-1.
-//!   A call that is restarted through its restart block leaves `restart_syscall` in x8. Source:
-//!   do_signal and setup_restart_syscall in arch/arm64/kernel/signal.c. The kernel keeps all other
-//!   registers, except that SVE's vectors keep only their low 128 bits: the rest of them, the
-//!   predicates and FFR are lost. Source: syscall(2), Documentation/arch/arm64/sve.rst.
-//! - Entry: sp is 16-aligned and points at argc; all other registers are 0. Source: arch/arm64/include/asm/processor.h.
-//! - Thread pointer: tpidr_el0, which the program writes itself; TLS variant I, a control block of 16 bytes. Source:
-//!   AAELF64 (ELF for the Arm 64-bit Architecture).
+//! - System call: `svc 0`; number in x8; arguments in x0 to x5; result in x0, a failure is
+//!   -4095..=-1. A call that is restarted through its restart block leaves `restart_syscall` in x8.
+//!   Source: do_signal and setup_restart_syscall in arch/arm64/kernel/signal.c. The kernel keeps
+//!   all other registers, except that SVE's vectors keep only their low 128 bits: the rest of them,
+//!   the predicates and FFR are lost. Source: syscall(2), Documentation/arch/arm64/sve.rst.
+//! - Entry: sp is 16-aligned and points at argc; all other registers are 0. Source:
+//!   arch/arm64/include/asm/processor.h.
+//! - Thread pointer: tpidr_el0, which the program writes itself; TLS variant I, a control block of
+//!   16 bytes. Source: AAELF64 (ELF for the Arm 64-bit Architecture).
 //! - clone(2): flags, stack, ptid, tls, ctid.
-//! - Signals: a restorer is optional, else the vDSO has one; one form of frame. Debuggers know both by their
-//!   instructions.
-//! - Stack: sp must be 16-aligned whenever memory is accessed through it; no red zone. Source: AAPCS64, 6.4.5.
+//! - Signals: a restorer is optional, else the vDSO has one; one form of frame. Debuggers know both
+//!   by their instructions.
+//! - Stack: sp must be 16-aligned whenever memory is accessed through it; no red zone. Source:
+//!   AAPCS64, 6.4.5.
 
 use core::arch::{asm, naked_asm};
 use core::ffi::{c_int, c_void};
@@ -37,8 +39,8 @@ macro_rules! syscall {
         #[inline(always)]
         unsafe fn $name(nr: usize $(, $arg: usize)*) -> isize {
             let ret;
-            // SAFETY: 1. is our caller's. The kernel changes only x0, x8 and what a program compiled for
-            // SVE keeps in vectors and predicates (the compiler keeps nothing in FFR).
+            // SAFETY: 1. is our caller's. The kernel changes only x0, x8 and what a program
+            // compiled for SVE keeps in vectors and predicates (the compiler keeps nothing in FFR).
             unsafe {
                 asm!(
                     "svc 0",
@@ -105,8 +107,8 @@ impl Arch for Cpu {
     }
 
     unsafe fn set_thread_pointer(tp: *mut u8) -> isize {
-        // SAFETY: the register is the program's own, and our caller vouches for the value. It counts as writing memory,
-        // so that no `thread_pointer` moves across.
+        // SAFETY: the register is the program's own, and our caller vouches for the value. It
+        // counts as writing memory, so that no `thread_pointer` moves across.
         unsafe { asm!("msr tpidr_el0, {}", in(reg) tp, options(nostack, preserves_flags)) };
         0
     }
@@ -114,7 +116,8 @@ impl Arch for Cpu {
     #[inline(always)]
     unsafe fn thread_pointer() -> *mut u8 {
         let tp;
-        // SAFETY: reading it is always allowed. `readonly` rather than `nomem` keeps it behind `set_thread_pointer`.
+        // SAFETY: reading it is always allowed. `readonly` rather than `nomem` keeps it behind
+        // `set_thread_pointer`.
         unsafe { asm!("mrs {}, tpidr_el0", out(reg) tp, options(nostack, pure, readonly, preserves_flags)) };
         tp
     }
@@ -154,8 +157,8 @@ impl Arch for Cpu {
     }
 
     unsafe fn unmap_and_exit(base: *mut u8, len: usize) -> ! {
-        // SAFETY: 1. to 3. are our caller's: the mapping may go, and nothing runs on it after; the second call needs no
-        // memory and does not return.
+        // SAFETY: 1. to 3. are our caller's: the mapping may go, and nothing runs on it after; the
+        // second call needs no memory and does not return.
         unsafe {
             asm!(
                 "svc 0", // munmap(base, len)
@@ -192,8 +195,8 @@ struct Sigcontext {
     pc: u64,
 }
 
-/// Where a signal handler returns to, also where the vDSO, which has such a place, is not mapped. gdb and libgcc know
-/// the frame by exactly these two instructions.
+/// Where a signal handler returns to, also where the vDSO, which has such a place, is not mapped.
+/// gdb and libgcc know the frame by exactly these two instructions.
 #[unsafe(naked)]
 unsafe extern "C" fn sigaction_return() {
     naked_asm!(

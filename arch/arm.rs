@@ -1,19 +1,22 @@
 //! arm (32 bits, EABI), EM 40, from v5TE on, both endians; all code here is A32, not Thumb.
 //!
-//! - System call: `svc 0`; number in r7; arguments in r0 to r5; result in r0, a failure is -4095..=-1.
-//!   A call that is restarted through its restart block leaves `restart_syscall` in r7: on a 64-bit
-//!   kernel (compat_setup_restart_syscall in arch/arm64/kernel/signal32.c) and on old 32-bit ones
-//!   (do_signal in arch/arm/kernel/signal.c; newer ones restart inside the kernel, in
-//!   slow_work_pending of entry-common.S). The kernel keeps all other registers. Source: syscall(2).
-//! - Entry: sp is 16-aligned and points at argc; all other registers are 0. Source: arch/arm/include/asm/processor.h.
-//! - Thread pointer: set by a call of this machine's own, `set_tls`; read from the register TPIDRURO, which v7 and v6K
-//!   have. Where it is missing the kernel has a function that reads it at a fixed address, and where it is there, that
-//!   function may be missing. TLS variant I, a control block of 8 bytes. Source:
-//!   Documentation/arch/arm/kernel_user_helpers.rst, arch/arm/include/asm/tls.h; AAELF32.
+//! - System call: `svc 0`; number in r7; arguments in r0 to r5; result in r0, a failure is
+//!   -4095..=-1. A call that is restarted through its restart block leaves `restart_syscall` in r7:
+//!   on a 64-bit kernel (compat_setup_restart_syscall in arch/arm64/kernel/signal32.c) and on old
+//!   32-bit ones (do_signal in arch/arm/kernel/signal.c; newer ones restart inside the kernel, in
+//!   slow_work_pending of entry-common.S). The kernel keeps all other registers. Source:
+//!   syscall(2).
+//! - Entry: sp is 16-aligned and points at argc; all other registers are 0. Source:
+//!   arch/arm/include/asm/processor.h.
+//! - Thread pointer: set by a call of this machine's own, `set_tls`; read from the register
+//!   TPIDRURO, which v7 and v6K have. Where it is missing the kernel has a function that reads it
+//!   at a fixed address, and where it is there, that function may be missing. TLS variant I, a
+//!   control block of 8 bytes. Source: Documentation/arch/arm/kernel_user_helpers.rst,
+//!   arch/arm/include/asm/tls.h; AAELF32.
 //! - clone(2): flags, stack, ptid, tls, ctid.
-//! - Signals: a restorer is optional, else the kernel has a page of them; debuggers know both by their instructions.
-//!   Two forms of frame, with and without `SA_SIGINFO`, and each has its own call to return. Source:
-//!   arch/arm/kernel/signal.c.
+//! - Signals: a restorer is optional, else the kernel has a page of them; debuggers know both by
+//!   their instructions. Two forms of frame, with and without `SA_SIGINFO`, and each has its own
+//!   call to return. Source: arch/arm/kernel/signal.c.
 //! - Stack: 8-aligned at every call; no red zone. Source: AAPCS32, 6.2.1.
 
 use core::arch::{asm, naked_asm};
@@ -28,8 +31,8 @@ use crate::arch::{
 
 pub(crate) struct Cpu;
 
-// The naked functions keep to instructions of v4: link-time optimisation parses them without the target's features, and
-// refuses even `bx` then.
+// The naked functions keep to instructions of v4: link-time optimisation parses them without the
+// target's features, and refuses even `bx` then.
 
 macro_rules! syscall {
     ($name:ident($($arg:ident in $reg:tt),*)) => {
@@ -164,8 +167,8 @@ impl Arch for Cpu {
     }
 
     unsafe fn unmap_and_exit(base: *mut u8, len: usize) -> ! {
-        // SAFETY: 1. to 3. are our caller's: the mapping may go, and nothing runs on it after; the second call needs no
-        // memory and does not return.
+        // SAFETY: 1. to 3. are our caller's: the mapping may go, and nothing runs on it after; the
+        // second call needs no memory and does not return.
         unsafe {
             asm!(
                 "svc #0", // munmap(base, len)
@@ -190,8 +193,8 @@ impl Arch for Cpu {
     type Sigaction = WithRestorer;
 }
 
-/// What a handler gets, as far as [`Arch::CONTEXT`] needs it: asm/ucontext.h, then `struct sigcontext` of
-/// asm/sigcontext.h.
+/// What a handler gets, as far as [`Arch::CONTEXT`] needs it: asm/ucontext.h, then `struct
+/// sigcontext` of asm/sigcontext.h.
 #[repr(C)]
 #[allow(dead_code)] // Only its offsets are used.
 struct Ucontext {
@@ -206,8 +209,8 @@ struct Ucontext {
     pc: u32,
 }
 
-/// Where a handler returns to that was installed with `SA_SIGINFO`. gdb knows the frame by exactly these two
-/// instructions.
+/// Where a handler returns to that was installed with `SA_SIGINFO`. gdb knows the frame by exactly
+/// these two instructions.
 #[unsafe(naked)]
 unsafe extern "C" fn rt_sigaction_return() {
     naked_asm!(
@@ -239,7 +242,8 @@ mod tls_register {
     #[inline(always)]
     pub(super) fn read() -> *mut u8 {
         let tp;
-        // SAFETY: reading it is always allowed. `readonly` rather than `nomem` keeps it behind `set_thread_pointer`.
+        // SAFETY: reading it is always allowed. `readonly` rather than `nomem` keeps it behind
+        // `set_thread_pointer`.
         unsafe { asm!("mrc p15, 0, {}, c13, c0, 3", out(reg) tp, options(nostack, pure, readonly, preserves_flags)) };
         tp
     }
@@ -252,8 +256,8 @@ mod tls_register {
     }
 }
 
-/// The thread pointer where the program may meet processors with the register and without. The register is the safer
-/// way where it is there: kernels for v7 and v8 may be without the function.
+/// The thread pointer where the program may meet processors with the register and without. The
+/// register is the safer way where it is there: kernels for v7 and v8 may be without the function.
 #[cfg(not(target_feature = "v6k"))]
 mod tls_register {
     use core::arch::{asm, naked_asm};
@@ -261,14 +265,15 @@ mod tls_register {
 
     use linux_raw_sys::auxvec;
 
-    /// The function that reads the thread pointer: the kernel's at its fixed address, or `read_register`. Both change
-    /// no other register than r0.
+    /// The function that reads the thread pointer: the kernel's at its fixed address, or
+    /// `read_register`. Both change no other register than r0.
     static READ: AtomicUsize = AtomicUsize::new(0xffff_0fe0);
 
     /// The bit of `AT_HWCAP` that tells of the register; asm/hwcap.h.
     const HWCAP_TLS: usize = 1 << 15;
 
-    /// Looks for the register's bit in the auxiliary vector, before Rust starts and asks for the thread pointer.
+    /// Looks for the register's bit in the auxiliary vector, before Rust starts and asks for the
+    /// thread pointer.
     #[unsafe(naked)]
     pub(super) unsafe extern "C" fn start(sp: *const usize) -> ! {
         naked_asm!(
@@ -315,8 +320,8 @@ mod tls_register {
         let tp;
         // Relaxed: only `start` writes it, before there is a second thread.
         let read = READ.load(Relaxed);
-        // SAFETY: reading it is always allowed, and the function is one of the two. `readonly` rather than `nomem`
-        // keeps it behind `set_thread_pointer`.
+        // SAFETY: reading it is always allowed, and the function is one of the two. `readonly`
+        // rather than `nomem` keeps it behind `set_thread_pointer`.
         unsafe {
             asm!(
                 "blx r0",
@@ -328,7 +333,8 @@ mod tls_register {
         tp
     }
 
-    /// What compiled code calls to find its thread-local variables; it may change ip besides r0; RTABI32, 4.3.5.
+    /// What compiled code calls to find its thread-local variables; it may change ip besides r0;
+    /// RTABI32, 4.3.5.
     #[unsafe(naked)]
     #[cfg_attr(not(test), unsafe(no_mangle))]
     unsafe extern "C" fn __aeabi_read_tp() -> *mut u8 {

@@ -1,16 +1,18 @@
 //! loongarch64 (LP64D), EM 258.
 //!
 //! - System call: `syscall 0`; number in $a7; arguments in $a0 to $a5; result in $a0, a failure is
-//!   -4095..=-1. A call that is restarted through its restart block leaves `restart_syscall` in $a7.
-//!   Source: arch_do_signal_or_restart in arch/loongarch/kernel/signal.c. The kernel destroys $t0 to
-//!   $t8 (it saves them for exceptions only) and keeps everything else, $fcc0 to $fcc7 included.
+//!   -4095..=-1. A call that is restarted through its restart block leaves `restart_syscall` in
+//!   $a7.
+//!   Source: arch_do_signal_or_restart in arch/loongarch/kernel/signal.c. The kernel destroys $t0
+//!   to $t8 (it saves them for exceptions only) and keeps everything else, $fcc0 to $fcc7 included.
 //!   Source: handle_syscall in arch/loongarch/kernel/entry.S.
-//! - Entry: $sp is 16-aligned and points at argc; no other register is promised. Source: start_thread in
-//!   arch/loongarch/kernel/process.c.
-//! - Thread pointer: $tp ($r2), a register like any other to the kernel; TLS variant I, $tp at the image itself (no
-//!   TCB, no bias). Source: LoongArch ELF psABI.
+//! - Entry: $sp is 16-aligned and points at argc; no other register is promised. Source:
+//!   start_thread in arch/loongarch/kernel/process.c.
+//! - Thread pointer: $tp ($r2), a register like any other to the kernel; TLS variant I, $tp at the
+//!   image itself (no TCB, no bias). Source: LoongArch ELF psABI.
 //! - clone(2): flags, stack, ptid, ctid, tls (no CONFIG_CLONE_BACKWARDS, unlike riscv).
-//! - Signals: no restorer; the handler returns through the vDSO. Source: arch/loongarch/kernel/signal.c.
+//! - Signals: no restorer; the handler returns through the vDSO. Source:
+//!   arch/loongarch/kernel/signal.c.
 //! - Frame chain: $fp points above the return address and the caller's $fp.
 //! - Stack: always 16-aligned, no red zone. Source: LoongArch procedure call standard.
 
@@ -100,7 +102,8 @@ impl Arch for Cpu {
     }
 
     unsafe fn set_thread_pointer(tp: *mut u8) -> isize {
-        // SAFETY: compiled code only reads $tp, and what it will find there our caller vouches for by 1.
+        // SAFETY: compiled code only reads $tp, and what it will find there our caller vouches for
+        // by 1.
         unsafe { asm!("move $tp, {}", in(reg) tp, options(nostack, preserves_flags)) };
         0
     }
@@ -108,7 +111,8 @@ impl Arch for Cpu {
     #[inline(always)]
     unsafe fn thread_pointer() -> *mut u8 {
         let tp;
-        // Not `nomem`, though it reads no memory: then it could be moved to before the thread pointer is set.
+        // Not `nomem`, though it reads no memory: then it could be moved to before the thread
+        // pointer is set.
         // SAFETY: 1. The thread pointer is set.
         unsafe { asm!("move {}, $tp", out(reg) tp, options(nostack, pure, readonly, preserves_flags)) };
         tp
@@ -150,8 +154,8 @@ impl Arch for Cpu {
     }
 
     unsafe fn unmap_and_exit(base: *mut u8, len: usize) -> ! {
-        // SAFETY: 1. to 3. are our caller's: the mapping may go, and nothing runs on it after; the second call needs no
-        // memory and does not return.
+        // SAFETY: 1. to 3. are our caller's: the mapping may go, and nothing runs on it after; the
+        // second call needs no memory and does not return.
         unsafe {
             asm!(
                 "syscall 0", // munmap(base, len)

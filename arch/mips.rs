@@ -1,19 +1,22 @@
 //! MIPS with the o32 ABI, both byte orders, EM 8.
 //!
-//! - System call: `syscall`; number in $v0; arguments in $a0-$a3, then at 16($sp) and 20($sp); result in $v0. After a
-//!   failure $a3 is not 0, and $v0 is the positive error number. The kernel destroys $at, $t0-$t8, hi and lo. On each
-//!   call, whatever it is, it reads 16($sp) to 28($sp). Source: arch/mips/kernel/scall32-o32.S, asm/stackframe.h.
-//!   A restarted call has another number in $v0 meanwhile, which the result overwrites, and its old
-//!   $a3. Source: do_signal in arch/mips/kernel/signal.c.
-//! - Delay slots: the instruction after a branch or jump runs before the branch takes effect. Under `.set noreorder` we
-//!   fill them ourselves.
-//! - Functions: position-independent ones expect their own address in $t9 and make their $gp of it, so every call from
-//!   here goes through $t9. The caller leaves the callee 16 bytes at its $sp to store $a0-$a3 in. Source: System V
-//!   psABI, MIPS supplement, chapter 3.
+//! - System call: `syscall`; number in $v0; arguments in $a0-$a3, then at 16($sp) and 20($sp);
+//!   result in $v0. After a failure $a3 is not 0, and $v0 is the positive error number. The kernel
+//!   destroys $at, $t0-$t8, hi and lo. On each call, whatever it is, it reads 16($sp) to 28($sp).
+//!   Source: arch/mips/kernel/scall32-o32.S, asm/stackframe.h. A restarted call has another number
+//!   in $v0 meanwhile, which the result overwrites, and its old $a3. Source: do_signal in
+//!   arch/mips/kernel/signal.c.
+//! - Delay slots: the instruction after a branch or jump runs before the branch takes effect. Under
+//!   `.set noreorder` we fill them ourselves.
+//! - Functions: position-independent ones expect their own address in $t9 and make their $gp of it,
+//!   so every call from here goes through $t9. The caller leaves the callee 16 bytes at its $sp to
+//!   store $a0-$a3 in. Source: System V psABI, MIPS supplement, chapter 3.
 //! - Entry: $sp is aligned and points at argc; the other registers are 0, $gp and $t9 among them.
-//! - Thread pointer: the UserLocal register, set by set_thread_area(2), read by `rdhwr`; TLS variant I, 0x7000 beyond.
+//! - Thread pointer: the UserLocal register, set by set_thread_area(2), read by `rdhwr`; TLS
+//!   variant I, 0x7000 beyond.
 //! - clone(2): flags, stack, ptid, tls, ctid.
-//! - Signals: flags come first in struct sigaction; there are 128; no restorer, the kernel returns through its vDSO.
+//! - Signals: flags come first in struct sigaction; there are 128; no restorer, the kernel returns
+//!   through its vDSO.
 //! - Stack: 8-aligned, nothing below $sp is safe.
 
 use core::arch::{asm, naked_asm};
@@ -28,12 +31,13 @@ use crate::arch::{
 
 pub(crate) struct Cpu;
 
-/// A stub is a function, not inline: rustc cannot be told that an `asm!` destroys $at, hi and lo, and the compiler may
-/// keep values there (half of a product that it fetches later). A call lets it know all of that, by the ABI.
+/// A stub is a function, not inline: rustc cannot be told that an `asm!` destroys $at, hi and lo,
+/// and the compiler may keep values there (half of a product that it fetches later). A call lets it
+/// know all of that, by the ABI.
 ///
-/// It costs a jump there and one back; what a call makes the caller save, the kernel destroys anyway. Nothing is moved:
-/// with the number last, the C arguments are where the kernel wants its own, and 16($sp) to 28($sp) are in the caller's
-/// frame.
+/// It costs a jump there and one back; what a call makes the caller save, the kernel destroys
+/// anyway. Nothing is moved: with the number last, the C arguments are where the kernel wants its
+/// own, and 16($sp) to 28($sp) are in the caller's frame.
 macro_rules! syscall {
     ($name:ident($($arg:ident),*), $number:literal) => {
         #[inline(always)]
@@ -132,8 +136,9 @@ impl Arch for Cpu {
     #[inline(always)]
     unsafe fn thread_pointer() -> *mut u8 {
         let tp;
-        // The instruction came with release 2; on older machines the kernel does it for us, and it does so quickly, and
-        // destroying nothing, for exactly this one: with $v1. Source: arch/mips/kernel/genex.S, handle_ri_rdhwr.
+        // The instruction came with release 2; on older machines the kernel does it for us, and it
+        // does so quickly, and destroying nothing, for exactly this one: with $v1. Source:
+        // arch/mips/kernel/genex.S, handle_ri_rdhwr.
         // SAFETY: 1. It reads a register, which our caller says is set.
         unsafe {
             asm!(
@@ -151,7 +156,8 @@ impl Arch for Cpu {
     unsafe extern "C" fn clone(args: &CloneArgs) -> isize {
         type Entry = unsafe extern "C" fn(*mut u8) -> !;
 
-        /// `entry` is an argument so that the compiler finds its address, by whichever means the code model has.
+        /// `entry` is an argument so that the compiler finds its address, by whichever means the
+        /// code model has.
         #[unsafe(naked)]
         unsafe extern "C" fn clone(args: *const CloneArgs, entry: Entry) -> isize {
             //   C: clone(args, entry)    kernel: clone(flags, stack, ptid, tls, ctid)
@@ -201,8 +207,8 @@ impl Arch for Cpu {
     }
 
     unsafe fn unmap_and_exit(base: *mut u8, len: usize) -> ! {
-        // SAFETY: 1. to 3. are our caller's: the mapping may go, and nothing runs on it after; the second call needs no
-        // memory of it and does not return.
+        // SAFETY: 1. to 3. are our caller's: the mapping may go, and nothing runs on it after; the
+        // second call needs no memory of it and does not return.
         unsafe {
             asm!(
                 ".set push",
@@ -210,10 +216,10 @@ impl Arch for Cpu {
                 "bal 2f",
                 "li $v0, {munmap}", // Delay slot.
                 "2:",
-                // The kernel reads 16($sp) to 28($sp) on every call (since its commit 46e12c07), and versions of it
-                // fail with EFAULT if it cannot: exit(2) would come back. So $sp leaves the mapping first, for where
-                // those four words are the instructions from label 2 on: readable, and never written, as signals are
-                // blocked.
+                // The kernel reads 16($sp) to 28($sp) on every call (since its commit 46e12c07),
+                // and versions of it fail with EFAULT if it cannot: exit(2) would come back. So $sp
+                // leaves the mapping first, for where those four words are the instructions from
+                // label 2 on: readable, and never written, as signals are blocked.
                 "addiu $sp, $ra, -16",
                 "syscall", // munmap(base, len)
                 "move $a0, $zero",
@@ -237,8 +243,8 @@ impl Arch for Cpu {
     type Sigaction = FlagsFirst;
 }
 
-/// What a handler gets, as far as [`Arch::CONTEXT`] needs it: asm/ucontext.h, then `struct sigcontext` of
-/// asm/sigcontext.h, which has room for registers of 64 bits.
+/// What a handler gets, as far as [`Arch::CONTEXT`] needs it: asm/ucontext.h, then `struct
+/// sigcontext` of asm/sigcontext.h, which has room for registers of 64 bits.
 #[repr(C)]
 #[allow(dead_code)] // Only its offsets are used.
 struct Ucontext {

@@ -1,20 +1,26 @@
 //! powerpc (ppc, 32-bit), EM 20, big-endian.
 //!
-//! - System call: `sc`; number in r0; arguments in r3 to r8; result in r3. A failure sets the summary overflow bit of
-//!   cr0 and leaves the error number, positive, in r3. The kernel may destroy r0, r4 to r12, cr0, ctr and xer; it keeps
-//!   lr, the other condition fields and all floating-point and vector registers. Source: the kernel's
-//!   Documentation/arch/powerpc/syscall64-abi.rst, which holds for `sc` here too; arch/powerpc/kernel/entry_32.S.
-//!   What it leaves in r0 may be `restart_syscall`: check_syscall_restart in arch/powerpc/kernel/signal.c.
-//! - 64-bit arguments are two registers, the high half first, in an odd-even pair (r3:r4, r5:r6, r7:r8).
-//! - Entry: r1 is 16-aligned and points at argc. Source: `start_thread` in arch/powerpc/kernel/process.c.
-//! - Thread pointer: r2, which the compiler leaves alone; TLS variant I, biased by 0x7000. Source: Power Architecture
-//!   32-bit ABI Supplement, "Thread Local Storage".
+//! - System call: `sc`; number in r0; arguments in r3 to r8; result in r3. A failure sets the
+//!   summary overflow bit of cr0 and leaves the error number, positive, in r3. The kernel may
+//!   destroy r0, r4 to r12, cr0, ctr and xer; it keeps lr, the other condition fields and all
+//!   floating-point and vector registers. Source: the kernel's
+//!   Documentation/arch/powerpc/syscall64-abi.rst, which holds for `sc` here too;
+//!   arch/powerpc/kernel/entry_32.S. What it leaves in r0 may be `restart_syscall`:
+//!   check_syscall_restart in arch/powerpc/kernel/signal.c.
+//! - 64-bit arguments are two registers, the high half first, in an odd-even pair (r3:r4, r5:r6,
+//!   r7:r8).
+//! - Entry: r1 is 16-aligned and points at argc. Source: `start_thread` in
+//!   arch/powerpc/kernel/process.c.
+//! - Thread pointer: r2, which the compiler leaves alone; TLS variant I, biased by 0x7000. Source:
+//!   Power Architecture 32-bit ABI Supplement, "Thread Local Storage".
 //! - clone(2): flags, stack, ptid, tls, ctid.
-//! - Signals: a restorer is ignored: the return goes through the vDSO, or a trampoline of the kernel's on the stack.
+//! - Signals: a restorer is ignored: the return goes through the vDSO, or a trampoline of the
+//!   kernel's on the stack.
 //!   Source: arch/powerpc/kernel/signal_32.c.
-//! - vDSO: as a system call, a failure sets cr0.SO, with the error number positive. Source: `cvdso_call` in
-//!   arch/powerpc/include/asm/vdso/gettimeofday.h.
-//! - Stack: 16-aligned at any time. A frame begins with the back chain and the callee's room for lr. No red zone.
+//! - vDSO: as a system call, a failure sets cr0.SO, with the error number positive. Source:
+//!   `cvdso_call` in arch/powerpc/include/asm/vdso/gettimeofday.h.
+//! - Stack: 16-aligned at any time. A frame begins with the back chain and the callee's room for
+//!   lr. No red zone.
 //!   Source: System V ABI, PowerPC Processor Supplement, "The Stack Frame".
 
 use core::arch::{asm, naked_asm};
@@ -63,8 +69,9 @@ impl Arch for Cpu {
     timed!(both FUTEX, CLOCK_GETTIME, CLOCK_NANOSLEEP, PPOLL, SIGTIMEDWAIT, TIMER_SETTIME);
     const EVEN_PAIRS: bool = true;
     const TLS: Tls = Tls::Above { tcb: 0, bias: 0x7000 };
-    // r2 - 0x7008. Below it lie, among others, the words of __builtin_cpu_supports, down to -0x7044; it needs glibc's
-    // __parse_hwcap_3_4_and_convert_at_platform, so code with it does not link.
+    // r2 - 0x7008. Below it lie, among others, the words of __builtin_cpu_supports, down to
+    // -0x7044; it needs glibc's __parse_hwcap_3_4_and_convert_at_platform, so code with it does not
+    // link.
     const GUARD: Guard = Guard::Word { at: -8, reserved: 0x50 };
     const UNALIGNED_WORDS: bool = true;
     const BULK: Option<Bulk> = None;
@@ -111,8 +118,8 @@ impl Arch for Cpu {
     }
 
     unsafe fn set_thread_pointer(tp: *mut u8) -> isize {
-        // SAFETY: the register is the program's own, and our caller vouches for the value. It counts as writing memory,
-        // so that no `thread_pointer` moves across.
+        // SAFETY: the register is the program's own, and our caller vouches for the value. It
+        // counts as writing memory, so that no `thread_pointer` moves across.
         unsafe { asm!("mr 2, {}", in(reg) tp, options(nostack, preserves_flags)) };
         0
     }
@@ -120,7 +127,8 @@ impl Arch for Cpu {
     #[inline(always)]
     unsafe fn thread_pointer() -> *mut u8 {
         let tp;
-        // SAFETY: reading it is always allowed. `readonly` rather than `nomem` keeps it behind `set_thread_pointer`.
+        // SAFETY: reading it is always allowed. `readonly` rather than `nomem` keeps it behind
+        // `set_thread_pointer`.
         unsafe { asm!("mr {}, 2", out(reg) tp, options(nostack, pure, readonly, preserves_flags)) };
         tp
     }
@@ -165,8 +173,8 @@ impl Arch for Cpu {
     }
 
     unsafe fn unmap_and_exit(base: *mut u8, len: usize) -> ! {
-        // SAFETY: 1. to 3. are our caller's: the mapping may go, and nothing runs on it after; the second call needs no
-        // memory and does not return.
+        // SAFETY: 1. to 3. are our caller's: the mapping may go, and nothing runs on it after; the
+        // second call needs no memory and does not return.
         unsafe {
             asm!(
                 "sc", // munmap(base, len)
@@ -191,7 +199,8 @@ impl Arch for Cpu {
     type Sigaction = WithRestorer;
 }
 
-/// What a handler gets, as far as [`Arch::CONTEXT`] needs it: asm/ucontext.h. `regs` holds the address of `r0`.
+/// What a handler gets, as far as [`Arch::CONTEXT`] needs it: asm/ucontext.h. `regs` holds the
+/// address of `r0`.
 #[repr(C)]
 #[allow(dead_code)] // Only its offsets are used.
 struct Ucontext {
@@ -210,12 +219,13 @@ struct Ucontext {
 
 const _: () = assert!(offset_of!(Ucontext, r0) % 16 == 0, "struct mcontext is 16-aligned, for its vector registers");
 
-/// Calls a function of the vDSO. It says whether it failed as a system call does, by cr0.SO, which no C function can; and
-/// it stores lr in its caller's frame, so there must be one.
+/// Calls a function of the vDSO. It says whether it failed as a system call does, by cr0.SO, which
+/// no C function can; and it stores lr in its caller's frame, so there must be one.
 ///
 /// # Safety
 ///
-/// 1. `function` is code of the vDSO, and does nothing with these arguments that the caller may not do.
+/// 1. `function` is code of the vDSO, and does nothing with these arguments that the caller may not
+///    do.
 #[unsafe(naked)]
 unsafe extern "C" fn call_vdso(function: *const c_void, a: usize, b: usize, c: usize, d: usize, e: usize) -> isize {
     naked_asm!(

@@ -1,25 +1,29 @@
 //! powerpc64 and powerpc64le (ppc64, ppc64le), EM 21, with the ELFv2 ABI in both byte orders.
 //!
-//! - System call: `sc`; number in r0; arguments in r3 to r8; result in r3. A failure sets the summary overflow bit of
-//!   cr0 and leaves the error number, positive, in r3. The kernel may destroy r0, r4 to r12, cr0, ctr and xer; it keeps
-//!   lr, the other condition fields and all floating-point and vector registers. Source: the kernel's
+//! - System call: `sc`; number in r0; arguments in r3 to r8; result in r3. A failure sets the
+//!   summary overflow bit of cr0 and leaves the error number, positive, in r3. The kernel may
+//!   destroy r0, r4 to r12, cr0, ctr and xer; it keeps lr, the other condition fields and all
+//!   floating-point and vector registers. Source: the kernel's
 //!   Documentation/arch/powerpc/syscall64-abi.rst. What it leaves in r0 may be `restart_syscall`:
 //!   check_syscall_restart in arch/powerpc/kernel/signal.c. (`scv 0` would spare us the bit, but
 //!   wants a POWER9 and AT_HWCAP2.)
-//! - Entry: r1 is 16-aligned and points at argc; r12 holds the entry's own address. Source: `start_thread` in
-//!   arch/powerpc/kernel/process.c.
-//! - Calls: code finds its data through r2, the TOC pointer. A function's global entry computes it from r12, its local
-//!   entry expects it. `bl` reaches the local one, and the `nop` behind it is the linker's, to put r2 back where the
-//!   callee does not keep it (POWER10 code); without it such a link fails. Source: ELFv2 ABI, "Function Calls".
-//! - Thread pointer: r13, which the compiler leaves alone; TLS variant I, biased by 0x7000. Source: ELFv2 ABI, "Thread
-//!   Local Storage ABI".
+//! - Entry: r1 is 16-aligned and points at argc; r12 holds the entry's own address. Source:
+//!   `start_thread` in arch/powerpc/kernel/process.c.
+//! - Calls: code finds its data through r2, the TOC pointer. A function's global entry computes it
+//!   from r12, its local entry expects it. `bl` reaches the local one, and the `nop` behind it is
+//!   the linker's, to put r2 back where the callee does not keep it (POWER10 code); without it such
+//!   a link fails. Source: ELFv2 ABI, "Function Calls".
+//! - Thread pointer: r13, which the compiler leaves alone; TLS variant I, biased by 0x7000. Source:
+//!   ELFv2 ABI, "Thread Local Storage ABI".
 //! - clone(2): flags, stack, ptid, tls, ctid.
-//! - Signals: a handler is entered at its global entry, with r12. A restorer is ignored: the return goes through the
-//!   vDSO, or a trampoline of the kernel's on the stack. Source: arch/powerpc/kernel/signal_64.c.
-//! - vDSO: as a system call, a failure sets cr0.SO, with the error number positive. Source: `cvdso_call` in
-//!   arch/powerpc/include/asm/vdso/gettimeofday.h.
-//! - Stack: 16-aligned at any time. A frame begins with 32 bytes: the back chain, the callee's room for cr and lr, and
-//!   r2's. 288 bytes below r1 are a red zone. Source: ELFv2 ABI, "The Stack Frame".
+//! - Signals: a handler is entered at its global entry, with r12. A restorer is ignored: the return
+//!   goes through the vDSO, or a trampoline of the kernel's on the stack. Source:
+//!   arch/powerpc/kernel/signal_64.c.
+//! - vDSO: as a system call, a failure sets cr0.SO, with the error number positive. Source:
+//!   `cvdso_call` in arch/powerpc/include/asm/vdso/gettimeofday.h.
+//! - Stack: 16-aligned at any time. A frame begins with 32 bytes: the back chain, the callee's room
+//!   for cr and lr, and r2's. 288 bytes below r1 are a red zone. Source: ELFv2 ABI, "The Stack
+//!   Frame".
 
 use core::arch::{asm, naked_asm};
 use core::ffi::{c_int, c_void};
@@ -67,8 +71,9 @@ impl Arch for Cpu {
     timed!(plain FUTEX, CLOCK_GETTIME, CLOCK_NANOSLEEP, PPOLL, SIGTIMEDWAIT, TIMER_SETTIME);
     const EVEN_PAIRS: bool = false;
     const TLS: Tls = Tls::Above { tcb: 0, bias: 0x7000 };
-    // r13 - 0x7010. Below it lie, among others, the words of __builtin_cpu_supports, at -0x7068 and -0x7070; it needs
-    // glibc's __parse_hwcap_3_4_and_convert_at_platform, so code with it does not link.
+    // r13 - 0x7010. Below it lie, among others, the words of __builtin_cpu_supports, at -0x7068 and
+    // -0x7070; it needs glibc's __parse_hwcap_3_4_and_convert_at_platform, so code with it does not
+    // link.
     const GUARD: Guard = Guard::Word { at: -0x10, reserved: 0x80 };
     const UNALIGNED_WORDS: bool = true;
     const BULK: Option<Bulk> = None;
@@ -119,8 +124,8 @@ impl Arch for Cpu {
     }
 
     unsafe fn set_thread_pointer(tp: *mut u8) -> isize {
-        // SAFETY: the register is the program's own, and our caller vouches for the value. It counts as writing memory,
-        // so that no `thread_pointer` moves across.
+        // SAFETY: the register is the program's own, and our caller vouches for the value. It
+        // counts as writing memory, so that no `thread_pointer` moves across.
         unsafe { asm!("mr 13, {}", in(reg) tp, options(nostack, preserves_flags)) };
         0
     }
@@ -128,7 +133,8 @@ impl Arch for Cpu {
     #[inline(always)]
     unsafe fn thread_pointer() -> *mut u8 {
         let tp;
-        // SAFETY: reading it is always allowed. `readonly` rather than `nomem` keeps it behind `set_thread_pointer`.
+        // SAFETY: reading it is always allowed. `readonly` rather than `nomem` keeps it behind
+        // `set_thread_pointer`.
         unsafe { asm!("mr {}, 13", out(reg) tp, options(nostack, pure, readonly, preserves_flags)) };
         tp
     }
@@ -174,8 +180,8 @@ impl Arch for Cpu {
     }
 
     unsafe fn unmap_and_exit(base: *mut u8, len: usize) -> ! {
-        // SAFETY: 1. to 3. are our caller's: the mapping may go, and nothing runs on it after; the second call needs no
-        // memory and does not return.
+        // SAFETY: 1. to 3. are our caller's: the mapping may go, and nothing runs on it after; the
+        // second call needs no memory and does not return.
         unsafe {
             asm!(
                 "sc", // munmap(base, len)
@@ -200,8 +206,8 @@ impl Arch for Cpu {
     type Sigaction = WithRestorer;
 }
 
-/// What a handler gets, as far as [`Arch::CONTEXT`] needs it: asm/ucontext.h, then `struct sigcontext` of
-/// asm/sigcontext.h.
+/// What a handler gets, as far as [`Arch::CONTEXT`] needs it: asm/ucontext.h, then `struct
+/// sigcontext` of asm/sigcontext.h.
 #[repr(C)]
 #[allow(dead_code)] // Only its offsets are used.
 struct Ucontext {
@@ -218,12 +224,13 @@ struct Ucontext {
     nip: u64,
 }
 
-/// Calls a function of the vDSO. It says whether it failed as a system call does, by cr0.SO, which no C function can; and
-/// it stores lr in its caller's frame, so there must be one.
+/// Calls a function of the vDSO. It says whether it failed as a system call does, by cr0.SO, which
+/// no C function can; and it stores lr in its caller's frame, so there must be one.
 ///
 /// # Safety
 ///
-/// 1. `function` is code of the vDSO, and does nothing with these arguments that the caller may not do.
+/// 1. `function` is code of the vDSO, and does nothing with these arguments that the caller may not
+///    do.
 #[unsafe(naked)]
 unsafe extern "C" fn call_vdso(function: *const c_void, a: usize, b: usize, c: usize, d: usize, e: usize) -> isize {
     naked_asm!(

@@ -1,18 +1,22 @@
-//! riscv64 and riscv32 (RV64GC lp64d, RV32GC ilp32d), EM 243. They differ in the width of a word and in a few calls.
+//! riscv64 and riscv32 (RV64GC lp64d, RV32GC ilp32d), EM 243. They differ in the width of a word
+//! and in a few calls.
 //!
-//! - System call: `ecall`; number in a7; arguments in a0 to a5; result in a0, a failure is -4095..=-1.
-//!   A call that is restarted through its restart block leaves `restart_syscall` in a7. Source:
-//!   arch_do_signal_or_restart in arch/riscv/kernel/signal.c. The kernel keeps everything else but
-//!   the vector registers and vl, vtype, vxrm, vxsat. Source: do_trap_ecall_u in
+//! - System call: `ecall`; number in a7; arguments in a0 to a5; result in a0, a failure is
+//!   -4095..=-1. A call that is restarted through its restart block leaves `restart_syscall` in a7.
+//!   Source: arch_do_signal_or_restart in arch/riscv/kernel/signal.c. The kernel keeps everything
+//!   else but the vector registers and vl, vtype, vxrm, vxsat. Source: do_trap_ecall_u in
 //!   arch/riscv/kernel/traps.c, Documentation/arch/riscv/vector.rst.
-//! - riscv32 has only the calls with 64-bit times, and mmap2, whose offset counts 4096 bytes. Source:
-//!   include/uapi/asm-generic/unistd.h (`__ARCH_WANT_TIME32_SYSCALLS`), arch/riscv/kernel/sys_riscv.c.
-//! - Entry: sp is 16-aligned and points at argc; no other register is promised. gp must hold `__global_pointer$` before
-//!   code that the linker relaxed to use it. Source: start_thread in arch/riscv/kernel/process.c, RISC-V ELF psABI.
-//! - Thread pointer: tp (x4), a register like any other to the kernel; TLS variant I, tp at the image itself (no TCB,
-//!   no bias). Source: RISC-V ELF psABI, "Thread Local Storage".
+//! - riscv32 has only the calls with 64-bit times, and mmap2, whose offset counts 4096 bytes.
+//!   Source: include/uapi/asm-generic/unistd.h (`__ARCH_WANT_TIME32_SYSCALLS`),
+//!   arch/riscv/kernel/sys_riscv.c.
+//! - Entry: sp is 16-aligned and points at argc; no other register is promised. gp must hold
+//!   `__global_pointer$` before code that the linker relaxed to use it. Source: start_thread in
+//!   arch/riscv/kernel/process.c, RISC-V ELF psABI.
+//! - Thread pointer: tp (x4), a register like any other to the kernel; TLS variant I, tp at the
+//!   image itself (no TCB, no bias). Source: RISC-V ELF psABI, "Thread Local Storage".
 //! - clone(2): flags, stack, ptid, tls, ctid (CONFIG_CLONE_BACKWARDS).
-//! - Signals: no restorer; the handler returns through the vDSO. Source: arch/riscv/kernel/signal.c.
+//! - Signals: no restorer; the handler returns through the vDSO. Source:
+//!   arch/riscv/kernel/signal.c.
 //! - Frame chain: s0 (fp) points above the return address and the caller's s0.
 //! - Stack: always 16-aligned, no red zone. Source: RISC-V ELF psABI, "Integer Calling Convention".
 
@@ -34,8 +38,8 @@ macro_rules! syscall {
         #[inline(always)]
         unsafe fn $name(nr: usize $(, $arg: usize)*) -> isize {
             let ret;
-            // SAFETY: 1. is our caller's. The kernel changes only a0, a7 and the vector state, whose control
-            // registers an `asm!` destroys by default.
+            // SAFETY: 1. is our caller's. The kernel changes only a0, a7 and the vector state,
+            // whose control registers an `asm!` destroys by default.
             unsafe {
                 asm!(
                     "ecall",
@@ -139,7 +143,8 @@ impl Arch for Cpu {
     }
 
     unsafe fn set_thread_pointer(tp: *mut u8) -> isize {
-        // SAFETY: compiled code only reads tp, and what it will find there our caller vouches for by 1.
+        // SAFETY: compiled code only reads tp, and what it will find there our caller vouches for
+        // by 1.
         unsafe { asm!("mv tp, {}", in(reg) tp, options(nostack, preserves_flags)) };
         0
     }
@@ -147,7 +152,8 @@ impl Arch for Cpu {
     #[inline(always)]
     unsafe fn thread_pointer() -> *mut u8 {
         let tp;
-        // Not `nomem`, though it reads no memory: then it could be moved to before the thread pointer is set.
+        // Not `nomem`, though it reads no memory: then it could be moved to before the thread
+        // pointer is set.
         // SAFETY: 1. The thread pointer is set.
         unsafe { asm!("mv {}, tp", out(reg) tp, options(nostack, pure, readonly, preserves_flags)) };
         tp
@@ -189,8 +195,8 @@ impl Arch for Cpu {
     }
 
     unsafe fn unmap_and_exit(base: *mut u8, len: usize) -> ! {
-        // SAFETY: 1. to 3. are our caller's: the mapping may go, and nothing runs on it after; the second call needs no
-        // memory and does not return.
+        // SAFETY: 1. to 3. are our caller's: the mapping may go, and nothing runs on it after; the
+        // second call needs no memory and does not return.
         unsafe {
             asm!(
                 "ecall", // munmap(base, len)

@@ -1,19 +1,23 @@
 //! s390x (IBM Z), EM 22, big-endian.
 //!
-//! - System call: `svc 0`; number in r1; arguments in r2 to r7; result in r2, a failure is -4095..=-1.
-//!   The kernel changes nothing else: it restarts a call by a number of its own (do_signal and
-//!   arch_do_signal_or_restart in arch/s390/kernel/signal.c). r1 is declared changed nevertheless,
-//!   as on all machines: a tracer that replaces a call may leave it so. (`svc n` would carry a
-//!   number below 256 by itself.) Source: __do_syscall in arch/s390/kernel/syscall.c.
-//! - mmap(2) takes one argument, the address of its six. Source: `sys_old_mmap`, arch/s390/kernel/syscall.c.
-//! - Entry: r15 is 8-aligned at least and points at argc. Source: ELF ABI s390x Supplement, "Process Initialization".
+//! - System call: `svc 0`; number in r1; arguments in r2 to r7; result in r2, a failure is
+//!   -4095..=-1. The kernel changes nothing else: it restarts a call by a number of its own
+//!   (do_signal and arch_do_signal_or_restart in arch/s390/kernel/signal.c). r1 is declared changed
+//!   nevertheless, as on all machines: a tracer that replaces a call may leave it so. (`svc n`
+//!   would carry a number below 256 by itself.) Source: __do_syscall in arch/s390/kernel/syscall.c.
+//! - mmap(2) takes one argument, the address of its six. Source: `sys_old_mmap`,
+//!   arch/s390/kernel/syscall.c.
+//! - Entry: r15 is 8-aligned at least and points at argc. Source: ELF ABI s390x Supplement,
+//!   "Process Initialization".
 //! - Thread pointer: access registers a0 (its high half) and a1 (its low half); TLS variant II.
 //! - clone(2): stack, flags, ptid, ctid, tls.
-//! - Signals: a restorer is optional, else the vDSO has one, or an older kernel puts one on the stack; debuggers know
-//!   it by its instruction. Two forms of frame, with and without `SA_SIGINFO`, and each has its own call to return.
+//! - Signals: a restorer is optional, else the vDSO has one, or an older kernel puts one on the
+//!   stack; debuggers know it by its instruction. Two forms of frame, with and without
+//!   `SA_SIGINFO`, and each has its own call to return.
 //!   Source: arch/s390/kernel/signal.c.
-//! - Stack: 8-aligned. Whoever calls owns 160 bytes at r15 for the callee to save in: the back chain at 0, r6 at 48. A
-//!   function keeps r6 to r13 and r15. No red zone. Source: ELF ABI s390x Supplement, "The Stack Frame".
+//! - Stack: 8-aligned. Whoever calls owns 160 bytes at r15 for the callee to save in: the back
+//!   chain at 0, r6 at 48. A function keeps r6 to r13 and r15. No red zone. Source: ELF ABI s390x
+//!   Supplement, "The Stack Frame".
 
 use core::arch::{asm, naked_asm};
 use core::ffi::{c_int, c_void};
@@ -102,8 +106,8 @@ impl Arch for Cpu {
     }
 
     unsafe fn set_thread_pointer(tp: *mut u8) -> isize {
-        // SAFETY: the registers are the program's own, and our caller vouches for the value. It counts as writing
-        // memory, so that no `thread_pointer` moves across.
+        // SAFETY: the registers are the program's own, and our caller vouches for the value. It
+        // counts as writing memory, so that no `thread_pointer` moves across.
         unsafe {
             asm!(
                 "sar %a1, {tp}", // Takes the low half of its operand.
@@ -119,7 +123,8 @@ impl Arch for Cpu {
     #[inline(always)]
     unsafe fn thread_pointer() -> *mut u8 {
         let tp;
-        // SAFETY: reading them is always allowed. `readonly`, not `nomem`, keeps this behind `set_thread_pointer`.
+        // SAFETY: reading them is always allowed. `readonly`, not `nomem`, keeps this behind
+        // `set_thread_pointer`.
         unsafe {
             asm!(
                 "ear {tp}, %a0",
@@ -176,8 +181,8 @@ impl Arch for Cpu {
     }
 
     unsafe fn unmap_and_exit(base: *mut u8, len: usize) -> ! {
-        // SAFETY: 1. to 3. are our caller's: the mapping may go, and nothing runs on it after; the second call needs no
-        // memory and does not return.
+        // SAFETY: 1. to 3. are our caller's: the mapping may go, and nothing runs on it after; the
+        // second call needs no memory and does not return.
         unsafe {
             asm!(
                 "svc 0", // munmap(base, len)
@@ -202,7 +207,8 @@ impl Arch for Cpu {
     type Sigaction = WithRestorer;
 }
 
-/// What a handler gets, as far as [`Arch::CONTEXT`] needs it: asm/ucontext.h, then `_sigregs` of asm/sigcontext.h.
+/// What a handler gets, as far as [`Arch::CONTEXT`] needs it: asm/ucontext.h, then `_sigregs` of
+/// asm/sigcontext.h.
 #[repr(C)]
 #[allow(dead_code)] // Only its offsets are used.
 struct Ucontext {
@@ -216,8 +222,8 @@ struct Ucontext {
     r15: u64,
 }
 
-/// Where a handler returns to that was installed with `SA_SIGINFO`. libgcc knows the frame by this one instruction,
-/// which carries the number.
+/// Where a handler returns to that was installed with `SA_SIGINFO`. libgcc knows the frame by this
+/// one instruction, which carries the number.
 #[unsafe(naked)]
 unsafe extern "C" fn rt_sigaction_return() {
     // A filter can let it fail; then there is nothing to go on with. 0 is no instruction.

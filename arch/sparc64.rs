@@ -1,25 +1,29 @@
 //! SPARC V9 with the 64-bit ABI (sparc64), EM 43, big-endian.
 //!
-//! - System call: `ta 0x6d`; number in %g1; arguments in %o0 to %o5; result in %o0. After a failure the carry flag is
-//!   set, and %o0 is the positive error number. clone, fork and pipe return a second result in %o1. Also %g6 may be
-//!   destroyed, which is the system's, and the floating-point registers: today's kernels keep them, but those who wrote
-//!   them do not rely on it. A call that is restarted through its restart block leaves
-//!   `restart_syscall` in %g1 (do_signal in signal_64.c). Source: arch/sparc/kernel/syscalls.S,
-//!   signal_64.c, arch/sparc/vdso/vclock_gettime.c.
+//! - System call: `ta 0x6d`; number in %g1; arguments in %o0 to %o5; result in %o0. After a failure
+//!   the carry flag is set, and %o0 is the positive error number. clone, fork and pipe return a
+//!   second result in %o1. Also %g6 may be destroyed, which is the system's, and the floating-point
+//!   registers: today's kernels keep them, but those who wrote them do not rely on it. A call that
+//!   is restarted through its restart block leaves `restart_syscall` in %g1 (do_signal in
+//!   signal_64.c). Source: arch/sparc/kernel/syscalls.S, signal_64.c,
+//!   arch/sparc/vdso/vclock_gettime.c.
 //! - Delay slots: the instruction after a branch or call runs before it takes effect.
-//! - Register windows: `save` gives a function new %l0-%l7 and %o0-%o7, and makes the caller's %o its %i; `restore` goes
-//!   back. The processor has a few windows. For what does not fit, the kernel stores %l and %i of a window where its %sp
-//!   points, at any instruction, and loads them from there when the function goes on.
-//! - Entry: %sp points as below; argc lies right above the 128 bytes of the window. Source: start_thread in
-//!   arch/sparc/include/asm/processor_64.h.
+//! - Register windows: `save` gives a function new %l0-%l7 and %o0-%o7, and makes the caller's %o
+//!   its %i; `restore` goes back. The processor has a few windows. For what does not fit, the
+//!   kernel stores %l and %i of a window where its %sp points, at any instruction, and loads them
+//!   from there when the function goes on.
+//! - Entry: %sp points as below; argc lies right above the 128 bytes of the window. Source:
+//!   start_thread in arch/sparc/include/asm/processor_64.h.
 //! - Thread pointer: %g7, a register like any other to the kernel; TLS variant II.
-//! - clone(2): flags, stack, ptid, tls, ctid. The child starts on a copy of the frame of whoever calls, and %o0 is not 0
-//!   there: %o1 tells it from its parent. Source: clone_stackframe and copy_thread in arch/sparc/kernel/process_64.c.
-//! - Signals: the restorer is mandatory, and an argument of rt_sigaction(2), not a part of the struct. Source:
-//!   arch/sparc/kernel/sys_sparc_64.c, signal_64.c.
-//! - Stack: %sp and %fp hold the address less 2047, which is 16-aligned. A frame starts with 128 bytes for the window
-//!   and, if the function calls others, 48 where these may put their arguments. No red zone. Source: *SPARC Compliance
-//!   Definition* 2.4, "Low-Level System Information".
+//! - clone(2): flags, stack, ptid, tls, ctid. The child starts on a copy of the frame of whoever
+//!   calls, and %o0 is not 0 there: %o1 tells it from its parent. Source: clone_stackframe and
+//!   copy_thread in arch/sparc/kernel/process_64.c.
+//! - Signals: the restorer is mandatory, and an argument of rt_sigaction(2), not a part of the
+//!   struct. Source: arch/sparc/kernel/sys_sparc_64.c, signal_64.c.
+//! - Stack: %sp and %fp hold the address less 2047, which is 16-aligned. A frame starts with 128
+//!   bytes for the window and, if the function calls others, 48 where these may put their
+//!   arguments. No red zone. Source: *SPARC Compliance Definition* 2.4, "Low-Level System
+//!   Information".
 
 use core::arch::{asm, naked_asm};
 use core::cell::UnsafeCell;
@@ -38,14 +42,15 @@ pub(crate) struct Cpu;
 const BIAS: usize = 2047;
 /// Where a window's %l and %i are stored.
 const WINDOW: usize = 128;
-/// What lies at the stack pointer of everybody who calls: the window, and a place for six arguments.
+/// What lies at the stack pointer of everybody who calls: the window, and a place for six
+/// arguments.
 const FRAME: usize = WINDOW + 48;
 
-/// A stub is a function, not inline: rustc cannot be told yet that an `asm!` destroys the floating-point registers. A call
-/// lets it know, by the ABI.
+/// A stub is a function, not inline: rustc cannot be told yet that an `asm!` destroys the
+/// floating-point registers. A call lets it know, by the ABI.
 ///
-/// It costs a jump there and one back. Nothing is moved: with the number last, the C arguments are where the kernel wants
-/// its own.
+/// It costs a jump there and one back. Nothing is moved: with the number last, the C arguments are
+/// where the kernel wants its own.
 macro_rules! syscall {
     ($name:ident($($arg:ident),*), $number:literal) => {
         #[inline(always)]
@@ -85,8 +90,8 @@ impl Arch for Cpu {
         narrow_vouches_for_wide: false,
         getrandom: "__vdso_getrandom",
     };
-    // The chain starts in the window at the stack pointer: the kernel stores all windows before it starts a handler (and
-    // qemu does not, so there the chain is none).
+    // The chain starts in the window at the stack pointer: the kernel stores all windows before it
+    // starts a handler (and qemu does not, so there the chain is none).
     const CONTEXT: Context =
         Context { pc: offset_of!(Ucontext, tpc), sp: offset_of!(Ucontext, o6), fp: offset_of!(Ucontext, o6) };
     // %i6 and %i7 of a window, after %l0-%l7 and %i0-%i5. The latter is the address of the call.
@@ -129,8 +134,8 @@ impl Arch for Cpu {
     }
 
     unsafe fn set_thread_pointer(tp: *mut u8) -> isize {
-        // SAFETY: the register is the program's own, and our caller vouches for the value. It counts as writing memory,
-        // so that no `thread_pointer` moves across.
+        // SAFETY: the register is the program's own, and our caller vouches for the value. It
+        // counts as writing memory, so that no `thread_pointer` moves across.
         unsafe { asm!("mov {}, %g7", in(reg) tp, options(nostack, preserves_flags)) };
         0
     }
@@ -138,13 +143,14 @@ impl Arch for Cpu {
     #[inline(always)]
     unsafe fn thread_pointer() -> *mut u8 {
         let tp;
-        // SAFETY: reading it is always allowed. `readonly` rather than `nomem` keeps it behind `set_thread_pointer`.
+        // SAFETY: reading it is always allowed. `readonly` rather than `nomem` keeps it behind
+        // `set_thread_pointer`.
         unsafe { asm!("mov %g7, {}", out(reg) tp, options(nostack, pure, readonly, preserves_flags)) };
         tp
     }
 
-    /// The window of its own is what the child gets a copy of, %l0 and %l1 in it; without one it would be that of
-    /// our caller, with a frame of unknown size.
+    /// The window of its own is what the child gets a copy of, %l0 and %l1 in it; without one it
+    /// would be that of our caller, with a frame of unknown size.
     #[unsafe(naked)]
     unsafe extern "C" fn clone(args: &CloneArgs) -> isize {
         //   C: clone(args)    kernel: clone(flags, stack, ptid, tls, ctid)
@@ -218,16 +224,17 @@ impl Arch for Cpu {
     }
 
     unsafe fn unmap_and_exit(base: *mut u8, len: usize) -> ! {
-        /// Where the last window of a thread is stored that has no stack any more. All such threads share it, and what
-        /// they load from it is anybody's.
+        /// Where the last window of a thread is stored that has no stack any more. All such threads
+        /// share it, and what they load from it is anybody's.
         struct Grave(UnsafeCell<[u64; WINDOW / 8]>);
         // SAFETY: no Rust reads or writes it.
         unsafe impl Sync for Grave {}
         static GRAVE: Grave = Grave(UnsafeCell::new([0; _]));
 
-        // SAFETY: 1. to 3. are our caller's: the mapping may go, and nothing runs on it after. Also the kernel stores
-        // no window there: `flushw` has it do so with those of our callers before, and %sp leads it elsewhere with ours,
-        // of which we need no %l and %i. The second call does not return.
+        // SAFETY: 1. to 3. are our caller's: the mapping may go, and nothing runs on it after. Also
+        // the kernel stores no window there: `flushw` has it do so with those of our callers
+        // before, and %sp leads it elsewhere with ours, of which we need no %l and %i. The second
+        // call does not return.
         unsafe {
             asm!(
                 "flushw",
@@ -256,8 +263,9 @@ impl Arch for Cpu {
     type Sigaction = WithRestorer;
 }
 
-/// What a handler gets, as far as [`Arch::CONTEXT`] needs it: no `ucontext`, but the second argument once more, the
-/// siginfo_t, and after it `struct pt_regs` of asm/ptrace.h. Source: setup_rt_frame in arch/sparc/kernel/signal_64.c.
+/// What a handler gets, as far as [`Arch::CONTEXT`] needs it: no `ucontext`, but the second
+/// argument once more, the siginfo_t, and after it `struct pt_regs` of asm/ptrace.h. Source:
+/// setup_rt_frame in arch/sparc/kernel/signal_64.c.
 #[repr(C)]
 #[allow(dead_code)] // Only its offsets are used.
 struct Ucontext {
@@ -270,8 +278,8 @@ struct Ucontext {
     tpc: u64,
 }
 
-/// Where a signal handler returns to: 8 beyond the address that the kernel has, as from any call. Debuggers know the
-/// frame by the two instructions there.
+/// Where a signal handler returns to: 8 beyond the address that the kernel has, as from any call.
+/// Debuggers know the frame by the two instructions there.
 #[unsafe(naked)]
 unsafe extern "C" fn sigaction_return() {
     naked_asm!(

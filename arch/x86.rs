@@ -1,15 +1,18 @@
 //! x86 (i386), EM 3.
 //!
-//! - System call: `int 0x80`; number in eax; arguments in ebx ecx edx esi edi ebp; result in eax, a failure is
-//!   -4095..=-1. The kernel keeps all other registers. Source: syscall(2), arch/x86/entry/entry_32.S and
-//!   entry_64_compat.S; a restarted call has another number in eax meanwhile, which the result
-//!   overwrites (arch_do_signal_or_restart in arch/x86/kernel/signal.c). The compiler does not give esi and ebp away: it may address the stack by them.
+//! - System call: `int 0x80`; number in eax; arguments in ebx ecx edx esi edi ebp; result in eax, a
+//!   failure is -4095..=-1. The kernel keeps all other registers. Source: syscall(2),
+//!   arch/x86/entry/entry_32.S and entry_64_compat.S; a restarted call has another number in eax
+//!   meanwhile, which the result overwrites (arch_do_signal_or_restart in
+//!   arch/x86/kernel/signal.c). The compiler does not give esi and ebp away: it may address the
+//!   stack by them.
 //! - Entry: esp is 16-aligned and points at argc. Source: System V psABI for the Intel386, 2.3.
-//! - Thread pointer: gs base, through a descriptor that set_thread_area(2) puts into the thread's part of the GDT; TLS
-//!   variant II; the word at gs:0 holds its own address.
+//! - Thread pointer: gs base, through a descriptor that set_thread_area(2) puts into the thread's
+//!   part of the GDT; TLS variant II; the word at gs:0 holds its own address.
 //! - clone(2): flags, stack, ptid, tls, ctid; tls is the address of a `struct user_desc`.
-//! - Signals: a restorer is optional, else the vDSO has one; debuggers know both by their bytes. Two forms of frame,
-//!   with and without `SA_SIGINFO`, and each has its own call to return. Source: arch/x86/kernel/signal_32.c.
+//! - Signals: a restorer is optional, else the vDSO has one; debuggers know both by their bytes.
+//!   Two forms of frame, with and without `SA_SIGINFO`, and each has its own call to return.
+//!   Source: arch/x86/kernel/signal_32.c.
 //! - Stack: 16-aligned before a call, arguments on the stack; no red zone.
 
 use core::arch::{asm, naked_asm};
@@ -92,7 +95,8 @@ impl Arch for Cpu {
 
     #[inline(always)]
     unsafe fn syscall4(nr: usize, a: usize, b: usize, c: usize, d: usize) -> isize {
-        // SAFETY: 1. is our caller's; a kernel does not look at arguments that a call does not have.
+        // SAFETY: 1. is our caller's; a kernel does not look at arguments that a call does not
+        // have.
         unsafe { call5(nr, a, b, c, d, 0) }
     }
 
@@ -129,8 +133,8 @@ impl Arch for Cpu {
     unsafe fn set_thread_pointer(tp: *mut u8) -> isize {
         let mut descriptor = descriptor(ANY_ENTRY, tp);
         let at = (&raw mut descriptor).expose_provenance();
-        // SAFETY: 1. It fills one free entry of this thread's part of the GDT and writes that entry's number to
-        // `descriptor`.
+        // SAFETY: 1. It fills one free entry of this thread's part of the GDT and writes that
+        // entry's number to `descriptor`.
         let done = unsafe { Self::syscall1(k::__NR_set_thread_area as usize, at) };
         if done == 0 {
             let selector = descriptor.entry_number << 3 | 3; // In the GDT, for privilege level 3.
@@ -213,15 +217,16 @@ impl Arch for Cpu {
         let selector: u16;
         // SAFETY: reading a selector has no effect.
         unsafe { asm!("mov {:x}, gs", out(reg) selector, options(nomem, nostack, preserves_flags)) };
-        // The child inherits our selector, so its descriptor goes into the same entry, of its own part of the GDT.
+        // The child inherits our selector, so its descriptor goes into the same entry, of its own
+        // part of the GDT.
         let tls = descriptor(u32::from(selector >> 3), args.tls);
         // SAFETY: 1. to 4. are our caller's; the kernel reads `tls` before it returns here.
         unsafe { clone(args, &tls) }
     }
 
     unsafe fn unmap_and_exit(base: *mut u8, len: usize) -> ! {
-        // SAFETY: 1. to 3. are our caller's: the mapping may go, and nothing runs on it after; the second call needs no
-        // memory and does not return.
+        // SAFETY: 1. to 3. are our caller's: the mapping may go, and nothing runs on it after; the
+        // second call needs no memory and does not return.
         unsafe {
             asm!(
                 "int 0x80", // munmap(base, len)
@@ -246,12 +251,13 @@ impl Arch for Cpu {
     type Sigaction = WithRestorer;
 }
 
-/// A system call of five arguments, or fewer. A function, not inline: the compiler does not give esi
-/// away, and a debugger must know where the caller's esi is meanwhile.
+/// A system call of five arguments, or fewer. A function, not inline: the compiler does not give
+/// esi away, and a debugger must know where the caller's esi is meanwhile.
 ///
 /// # Safety
 ///
-/// 1. The call, with these arguments, does nothing to memory or to this process that the caller may not do.
+/// 1. The call, with these arguments, does nothing to memory or to this process that the caller may
+///    not do.
 #[unsafe(naked)]
 unsafe extern "C" fn call5(nr: usize, a: usize, b: usize, c: usize, d: usize, e: usize) -> isize {
     //   C: call5(nr, a, b, c, d, e)    kernel: eax, ebx, ecx, edx, esi, edi
@@ -295,7 +301,8 @@ unsafe extern "C" fn call5(nr: usize, a: usize, b: usize, c: usize, d: usize, e:
 ///
 /// # Safety
 ///
-/// 1. The call, with these arguments, does nothing to memory or to this process that the caller may not do.
+/// 1. The call, with these arguments, does nothing to memory or to this process that the caller may
+///    not do.
 #[unsafe(naked)]
 unsafe extern "C" fn call6(nr: usize, a: usize, b: usize, c: usize, d: usize, e: usize, f: usize) -> isize {
     //   C: call6(nr, a, b, c, d, e, f)    kernel: eax, ebx, ecx, edx, esi, edi, ebp
@@ -362,7 +369,8 @@ fn frame_in_call6(pc: usize) -> Option<usize> {
 /// [`Bulk::copy`].
 #[inline(always)]
 unsafe fn copy_words(dest: *mut u8, src: *const u8, words: usize) {
-    // SAFETY: 1. and 2. are our caller's; esi is back after it, and the direction flag is clear, as the ABI has it.
+    // SAFETY: 1. and 2. are our caller's; esi is back after it, and the direction flag is clear, as
+    // the ABI has it.
     unsafe {
         asm!(
             "xchg esi, eax", // The source belongs in esi, which the compiler does not give.
@@ -391,8 +399,8 @@ unsafe fn set_words(dest: *mut u8, word: usize, words: usize) {
     }
 }
 
-/// What a handler gets, as far as [`Arch::CONTEXT`] needs it: asm-generic/ucontext.h, then `struct sigcontext` of
-/// asm/sigcontext.h.
+/// What a handler gets, as far as [`Arch::CONTEXT`] needs it: asm-generic/ucontext.h, then `struct
+/// sigcontext` of asm/sigcontext.h.
 #[repr(C)]
 #[allow(dead_code)] // Only its offsets are used.
 struct Ucontext {
@@ -407,8 +415,8 @@ struct Ucontext {
     eip: u32,
 }
 
-/// Where a handler returns to that was installed with `SA_SIGINFO`. libgcc knows the frame by exactly these seven
-/// bytes; gdb asks besides that the function's name contains `sigaction`.
+/// Where a handler returns to that was installed with `SA_SIGINFO`. libgcc knows the frame by
+/// exactly these seven bytes; gdb asks besides that the function's name contains `sigaction`.
 #[unsafe(naked)]
 unsafe extern "C" fn rt_sigaction_return() {
     naked_asm!(
@@ -419,8 +427,8 @@ unsafe extern "C" fn rt_sigaction_return() {
     )
 }
 
-/// Where the other handlers return to: the kernel built the older frame for them, whose number is still on the stack.
-/// Known as above, by these eight bytes.
+/// Where the other handlers return to: the kernel built the older frame for them, whose number is
+/// still on the stack. Known as above, by these eight bytes.
 #[unsafe(naked)]
 unsafe extern "C" fn sigaction_return() {
     naked_asm!(
@@ -435,7 +443,8 @@ unsafe extern "C" fn sigaction_return() {
 /// Lets set_thread_area(2) choose.
 const ANY_ENTRY: u32 = !0;
 
-/// A flat data segment of 4 GiB that starts at `base`; set_thread_area(2). Variables at negative offsets wrap around.
+/// A flat data segment of 4 GiB that starts at `base`; set_thread_area(2). Variables at negative
+/// offsets wrap around.
 fn descriptor(entry_number: u32, base: *mut u8) -> k::user_desc {
     k::user_desc {
         entry_number,

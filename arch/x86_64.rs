@@ -1,11 +1,12 @@
 //! x86_64 (amd64), EM 62.
 //!
-//! - System call: `syscall`; number in rax; arguments in rdi rsi rdx r10 r8 r9; result in rax, a failure is -4095..=-1.
-//!   The instruction destroys rcx and r11, nothing else. Source: syscall(2), arch/x86/entry/entry_64.S.
-//!   A restarted call has another number in rax meanwhile, which the result overwrites. Source:
-//!   arch_do_signal_or_restart in arch/x86/kernel/signal.c.
+//! - System call: `syscall`; number in rax; arguments in rdi rsi rdx r10 r8 r9; result in rax, a
+//!   failure is -4095..=-1. The instruction destroys rcx and r11, nothing else. Source: syscall(2),
+//!   arch/x86/entry/entry_64.S. A restarted call has another number in rax meanwhile, which the
+//!   result overwrites. Source: arch_do_signal_or_restart in arch/x86/kernel/signal.c.
 //! - Entry: rsp is 16-aligned and points at argc; rdx is 0. Source: System V psABI, 3.4.
-//! - Thread pointer: fs base, set by arch_prctl(2); TLS variant II; the word at fs:0 holds its own address.
+//! - Thread pointer: fs base, set by arch_prctl(2); TLS variant II; the word at fs:0 holds its own
+//!   address.
 //! - clone(2): flags, stack, ptid, ctid, tls.
 //! - Signals: a restorer is mandatory, and debuggers know it by its bytes.
 //! - Stack: 16-aligned before a call, a red zone of 128 bytes below rsp.
@@ -32,7 +33,8 @@ macro_rules! syscall {
         #[inline(always)]
         unsafe fn $name(nr: usize $(, $arg: usize)*) -> isize {
             let ret;
-            // SAFETY: 1. The caller vouches for the call; the instruction itself destroys only rax, rcx and r11.
+            // SAFETY: 1. The caller vouches for the call; the instruction itself destroys only rax,
+            // rcx and r11.
             unsafe {
                 asm!(
                     "syscall",
@@ -185,8 +187,8 @@ impl Arch for Cpu {
     }
 
     unsafe fn unmap_and_exit(base: *mut u8, len: usize) -> ! {
-        // SAFETY: 1. to 3. are our caller's: the mapping may go, and nothing runs on it after; the second call needs no
-        // memory and does not return.
+        // SAFETY: 1. to 3. are our caller's: the mapping may go, and nothing runs on it after; the
+        // second call needs no memory and does not return.
         unsafe {
             asm!(
                 "syscall", // munmap(base, len)
@@ -358,8 +360,8 @@ unsafe fn first_round_with_nul(mut at: *const u8) -> *const u8 {
     at
 }
 
-/// What a handler gets, as far as [`Arch::CONTEXT`] needs it: asm-generic/ucontext.h, then `struct sigcontext` of
-/// asm/sigcontext.h.
+/// What a handler gets, as far as [`Arch::CONTEXT`] needs it: asm-generic/ucontext.h, then `struct
+/// sigcontext` of asm/sigcontext.h.
 #[repr(C)]
 #[allow(dead_code)] // Only its offsets are used.
 struct Ucontext {
@@ -373,8 +375,9 @@ struct Ucontext {
     rip: u64,
 }
 
-/// Where a signal handler returns to. libgcc knows the frame by exactly these nine bytes, so the move is the seven-byte
-/// form, which the assembler would not choose; gdb asks besides that the function's name contains `sigaction`.
+/// Where a signal handler returns to. libgcc knows the frame by exactly these nine bytes, so the
+/// move is the seven-byte form, which the assembler would not choose; gdb asks besides that the
+/// function's name contains `sigaction`.
 #[unsafe(naked)]
 unsafe extern "C" fn sigaction_return() {
     naked_asm!(

@@ -1,11 +1,13 @@
-//! Checksums of files, by a pool of threads that steal work from each other: prints what `LC_ALL=C sha256sum` prints.
+//! Checksums of files, by a pool of threads that steal work from each other: prints what `LC_ALL=C
+//! sha256sum` prints.
 //!
-//! A file that cannot be read gets a message, the rest goes on, and the status is 1. Without files, or for `-`, standard
-//! input is read.
+//! A file that cannot be read gets a message, the rest goes on, and the status is 1. Without files,
+//! or for `-`, standard input is read.
 //!
-//! Nothing is allocated. Files are numbered, and each thread has a range of numbers in one word: it takes from the front, and
-//! a thread that has none left takes the back half of another's. What was found is set once for each number; the main thread
-//! takes part, then prints in order, waiting for what is not there yet.
+//! Nothing is allocated. Files are numbered, and each thread has a range of numbers in one word: it
+//! takes from the front, and a thread that has none left takes the back half of another's. What was
+//! found is set once for each number; the main thread takes part, then prints in order, waiting for
+//! what is not there yet.
 #![no_std]
 #![no_main]
 
@@ -87,8 +89,8 @@ fn steal(queues: &[Queue], me: usize) -> Option<usize> {
 /// │ end … 16 bits │ start … 16 bits │
 /// ```
 ///
-/// A range that was here does not come back, for what was taken from its front is done: so an exchange that finds what was
-/// read finds it untouched.
+/// A range that was here does not come back, for what was taken from its front is done: so an
+/// exchange that finds what was read finds it untouched.
 struct Queue(AtomicU32);
 
 const _: () = assert!(WINDOW <= u16::MAX as usize);
@@ -257,7 +259,8 @@ fn compress(hash: &[u32; 8], block: &[u8]) -> [u32; 8] {
     sum
 }
 
-/// The first 32 bits after the point of the square or cube roots of the first primes: all of this sum's constants.
+/// The first 32 bits after the point of the square or cube roots of the first primes: all of this
+/// sum's constants.
 const fn fractions_of_roots<const N: usize>(degree: u32) -> [u32; N] {
     let mut found = [0; N];
     let (mut prime, mut count) = (2u128, 0);

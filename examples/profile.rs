@@ -1,4 +1,5 @@
-//! Profiles itself: a known mix of work on several threads, written as a pprof file and as folded stacks.
+//! Profiles itself: a known mix of work on several threads, written as a pprof file and as folded
+//! stacks.
 //!
 //! ```text
 //! profile [PPROF-FILE [FOLDED-FILE [ROUNDS]]]     default: profile.pb, profile.folded, 40 rounds of work
@@ -6,8 +7,9 @@
 //! flamegraph.pl profile.folded > profile.svg      or inferno-flamegraph, or any other that reads this form
 //! ```
 //!
-//! Samples are written as they come: nothing is allocated, and a profile may be longer than memory. Callers show as far
-//! as the program was compiled with `-Cforce-frame-pointers=yes` and the machine has a chain of frames.
+//! Samples are written as they come: nothing is allocated, and a profile may be longer than memory.
+//! Callers show as far as the program was compiled with `-Cforce-frame-pointers=yes` and the
+//! machine has a chain of frames.
 #![no_std]
 #![no_main]
 

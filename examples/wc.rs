@@ -1,7 +1,7 @@
 //! Counts lines, words and bytes of files, several at a time, and prints what `LC_ALL=C wc` prints.
 //!
-//! A file that cannot be read gets a message, the rest goes on, and the status is 1. Without files, or for `-`,
-//! standard input is read.
+//! A file that cannot be read gets a message, the rest goes on, and the status is 1. Without files,
+//! or for `-`, standard input is read.
 #![no_std]
 #![no_main]
 
@@ -35,7 +35,8 @@ fn main(env: Env) -> i32 {
 /// Files being counted at a time.
 const AT_ONCE: usize = 8;
 
-/// Counts each file on a thread of its own, [`AT_ONCE`] of them ahead of the one whose turn it is to be printed.
+/// Counts each file on a thread of its own, [`AT_ONCE`] of them ahead of the one whose turn it is
+/// to be printed.
 fn count_on_threads(files: impl Iterator<Item = &'static CStr>, sums: &mut Totals) {
     let mut ring: [Option<(&'static CStr, JoinHandle<Counted>)>; AT_ONCE] = [const { None }; AT_ONCE];
     let mut turn = 0;
@@ -137,7 +138,8 @@ fn count(fd: RawFd) -> Counted {
         counts.bytes += chunk.len() as u64;
         for &byte in chunk {
             counts.lines += u64::from(byte == b'\n');
-            // A printable byte begins a word or goes on with it; other bytes do neither, and only white space ends it.
+            // A printable byte begins a word or goes on with it; other bytes do neither, and only
+            // white space ends it.
             let printable = byte.is_ascii_graphic();
             counts.words += u64::from(printable && !in_word);
             in_word = (in_word || printable) && !matches!(byte, b' ' | b'\t'..=b'\r');

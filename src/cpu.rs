@@ -1,11 +1,11 @@
 //! Processors and pages: how many a program may use, which ones, and how large they are.
 //!
-//! [`count`] is the number of processors in the calling thread's affinity, or fewer where a control group allows less
-//! time than that. Nothing is asked before it is needed; asking again costs one system call, and one for each control
-//! group that the process is in.
+//! [`count`] is the number of processors in the calling thread's affinity, or fewer where a control
+//! group allows less time than that. Nothing is asked before it is needed; asking again costs one
+//! system call, and one for each control group that the process is in.
 //!
-//! Sources: sched_setaffinity(2), cgroups(7), proc_pid_mountinfo(5), the kernel's admin-guide/cgroup-v2.rst and
-//! scheduler/sched-bwc.rst, admin-guide/mm/transhuge.rst.
+//! Sources: sched_setaffinity(2), cgroups(7), proc_pid_mountinfo(5), the kernel's
+//! admin-guide/cgroup-v2.rst and scheduler/sched-bwc.rst, admin-guide/mm/transhuge.rst.
 
 mod cgroup;
 mod parse;
@@ -20,11 +20,12 @@ pub use crate::cpu::set::CpuSet;
 use crate::errno::Result;
 use crate::{auxv, sys};
 
-/// How many threads of the calling thread's kind can run at once: the processors in its affinity, or, if that is fewer,
-/// [`quota`]'s processors, rounded up. At least 1, also where the kernel does not tell.
+/// How many threads of the calling thread's kind can run at once: the processors in its affinity,
+/// or, if that is fewer, [`quota`]'s processors, rounded up. At least 1, also where the kernel does
+/// not tell.
 ///
-/// Rounded up, because with a quota of 1.5 one thread can never use what is paid for. Two may be throttled now and then;
-/// for a program that would rather not be, there is [`Quota::floor`].
+/// Rounded up, because with a quota of 1.5 one thread can never use what is paid for. Two may be
+/// throttled now and then; for a program that would rather not be, there is [`Quota::floor`].
 ///
 /// It is asked anew with every call, so changes of the affinity and of the quotas show.
 ///
@@ -40,30 +41,33 @@ fn at_most(affinity: Result<CpuSet>, quota: Option<Quota>) -> NonZeroUsize {
     NonZeroUsize::new(processors.min(allowed)).unwrap_or(NonZeroUsize::MIN)
 }
 
-/// The processors that the calling thread may run on. `ENOMEM` on a machine of more than 1,024 processors, where the set
-/// takes a mapping; `ENOSYS` or whatever a filter answers.
+/// The processors that the calling thread may run on. `ENOMEM` on a machine of more than 1,024
+/// processors, where the set takes a mapping; `ENOSYS` or whatever a filter answers.
 ///
 /// In handlers: yes.
 pub fn affinity() -> Result<CpuSet> {
     CpuSet::read(|mask| sys::sched_getaffinity(0, mask))
 }
 
-/// Lets the calling thread, and those that it starts from now on, run on these processors only. Processors that do not
-/// exist or that the thread may not have are passed over: `EINVAL` if none is left.
+/// Lets the calling thread, and those that it starts from now on, run on these processors only.
+/// Processors that do not exist or that the thread may not have are passed over: `EINVAL` if none
+/// is left.
 ///
 /// In handlers: yes.
 pub fn set_affinity(set: &CpuSet) -> Result<()> {
     sys::sched_setaffinity(0, set.words())
 }
 
-/// The tightest limit on processor time that control groups set this process: its own or that of any group above which
-/// is to be seen from here, of version 1 or 2. `None` where there is no limit, or no way to know.
+/// The tightest limit on processor time that control groups set this process: its own or that of
+/// any group above which is to be seen from here, of version 1 or 2. `None` where there is no
+/// limit, or no way to know.
 ///
-/// The groups' files are looked for on the first call (`/proc/self/cgroup`, `/proc/self/mountinfo`; 80 KiB of memory for
-/// that time) and kept open: one descriptor per group for version 2, two for version 1. So limits that change are
-/// followed; a process that is moved to another group keeps looking at the old one, and one that closes descriptors that
-/// it did not open has no quota. A file that cannot be read, or says what no kernel would, is no limit. While `/proc` is
-/// not there, or descriptors or memory have run out, nothing is kept, and the next call looks again.
+/// The groups' files are looked for on the first call (`/proc/self/cgroup`, `/proc/self/mountinfo`;
+/// 80 KiB of memory for that time) and kept open: one descriptor per group for version 2, two for
+/// version 1. So limits that change are followed; a process that is moved to another group keeps
+/// looking at the old one, and one that closes descriptors that it did not open has no quota. A
+/// file that cannot be read, or says what no kernel would, is no limit. While `/proc` is not there,
+/// or descriptors or memory have run out, nothing is kept, and the next call looks again.
 ///
 /// It takes no lock, so it may be called from a signal handler.
 ///
@@ -123,15 +127,17 @@ fn saturated(number: u64) -> usize {
     usize::try_from(number).unwrap_or(usize::MAX)
 }
 
-/// Bytes in a page: what the kernel said at the start, else what it turned out to be. See `AT_PAGESZ` in getauxval(3).
+/// Bytes in a page: what the kernel said at the start, else what it turned out to be. See
+/// `AT_PAGESZ` in getauxval(3).
 ///
 /// In handlers: yes.
 pub fn page_size() -> usize {
     auxv::page_size()
 }
 
-/// Bytes in a huge page, as the kernel makes them of small ones by itself; `None` where it does not, or where `/sys` is
-/// not there to tell. Read on the first call; while descriptors have run out, the next one asks again.
+/// Bytes in a huge page, as the kernel makes them of small ones by itself; `None` where it does
+/// not, or where `/sys` is not there to tell. Read on the first call; while descriptors have run
+/// out, the next one asks again.
 ///
 /// In handlers: yes.
 pub fn huge_page_size() -> Option<usize> {

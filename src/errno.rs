@@ -1,7 +1,7 @@
 //! The kernel's error numbers: errno(3).
 //!
-//! The values differ by machine (`ENOSYS` is 89 on MIPS, 38 elsewhere), so every constant comes from the machine's own
-//! table in linux-raw-sys.
+//! The values differ by machine (`ENOSYS` is 89 on MIPS, 38 elsewhere), so every constant comes
+//! from the machine's own table in linux-raw-sys.
 
 use core::fmt;
 use core::num::NonZeroIsize;
@@ -41,7 +41,8 @@ impl Errno {
         -self.0.get() as u16
     }
 
-    /// A raw result as the seam delivers it on every machine: -4095..=-1 is a failure, all else a value.
+    /// A raw result as the seam delivers it on every machine: -4095..=-1 is a failure, all else a
+    /// value.
     #[inline(always)]
     pub(crate) fn check(ret: isize) -> Result<usize> {
         if ret as usize > -(Errno::MAX as isize + 1) as usize {

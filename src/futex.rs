@@ -1,25 +1,26 @@
 //! Waiting for a word to change: futex(2).
 //!
-//! A wait may return at any time, also when nobody woke it and with `Ok`: loop on the word, never on the result. The
-//! word is compared with `expected` by the kernel, under its own lock, so a change made before the wake is never
-//! missed.
+//! A wait may return at any time, also when nobody woke it and with `Ok`: loop on the word, never
+//! on the result. The word is compared with `expected` by the kernel, under its own lock, so a
+//! change made before the wake is never missed.
 //!
 //! What holds of every wait, also where a filter on system calls answers instead of the kernel:
 //!
-//! 1. *A wait that is refused is a wait all the same.* Instead of sleeping on the word, it sleeps for
-//!    50 µs to 1 ms at a time and looks at the word in between. After some 2 ms it returns `Ok`, so
-//!    that the caller's loop looks too.
-//! 2. *`ETIMEDOUT` says that the deadline is past*, by the clock. The errno does not decide: a filter
-//!    can choose it, and the kernel gives it too early for a deadline that was cut to 32 bits. A wait
-//!    without a deadline never returns it.
+//! 1. *A wait that is refused is a wait all the same.* Instead of sleeping on the word, it sleeps
+//!    for 50 µs to 1 ms at a time and looks at the word in between. After some 2 ms it returns
+//!    `Ok`, so that the caller's loop looks too.
+//! 2. *`ETIMEDOUT` says that the deadline is past*, by the clock. The errno does not decide: a
+//!    filter can choose it, and the kernel gives it too early for a deadline that was cut to 32
+//!    bits. A wait without a deadline never returns it.
 //! 3. *A timed wait ends on time*, whichever errno comes: each one leads to a look at the clock. If
 //!    the call and clock_gettime(2) are both refused, the process ends with a message.
 //! 4. *No wake is lost without a word.* A refused wake is let pass only if no thread has ever been
 //!    able to sleep by futex(2) in this process: then all waits are those of (1). Else the process
-//!    ends with a message. The first wait tries the call out, and says that it may sleep before it does.
+//!    ends with a message. The first wait tries the call out, and says that it may sleep before it
+//!    does.
 //!
-//! The functions here are for words of one process. [`shared`] has the same for words in memory that several processes
-//! map, and for those that the kernel wakes (it always wakes as shared).
+//! The functions here are for words of one process. [`shared`] has the same for words in memory
+//! that several processes map, and for those that the kernel wakes (it always wakes as shared).
 
 pub(crate) mod base;
 #[cfg(all(loom, test))]
@@ -40,8 +41,8 @@ use crate::time::Instant;
 
 macro_rules! operations {
     ($shared:literal) => {
-        /// Sleeps while `word` holds `expected`, until woken. Errors: `EAGAIN`, the word held something else; `EINTR`,
-        /// a signal handler ran.
+        /// Sleeps while `word` holds `expected`, until woken. Errors: `EAGAIN`, the word held
+        /// something else; `EINTR`, a signal handler ran.
         ///
         /// In handlers: no, it waits.
         #[inline]
@@ -49,8 +50,8 @@ macro_rules! operations {
             wait_with(word, $shared, expected, None, sys::FUTEX_ANY)
         }
 
-        /// [`wait`], for at most `timeout` by the monotonic clock; `ETIMEDOUT` when it is over. A timeout that reaches
-        /// past the clock's end never is.
+        /// [`wait`], for at most `timeout` by the monotonic clock; `ETIMEDOUT` when it is over. A
+        /// timeout that reaches past the clock's end never is.
         ///
         /// In handlers: no, it waits.
         pub fn wait_timeout(word: &AtomicU32, expected: u32, timeout: Duration) -> Result<()> {
@@ -60,8 +61,8 @@ macro_rules! operations {
             }
         }
 
-        /// [`wait`], until `deadline` at the latest; then, and when it lies in the past, `ETIMEDOUT`. The word is
-        /// looked at first: `EAGAIN` comes before `ETIMEDOUT`.
+        /// [`wait`], until `deadline` at the latest; then, and when it lies in the past,
+        /// `ETIMEDOUT`. The word is looked at first: `EAGAIN` comes before `ETIMEDOUT`.
         ///
         /// In handlers: no, it waits.
         pub fn wait_until(word: &AtomicU32, expected: u32, deadline: Instant) -> Result<()> {
@@ -70,10 +71,10 @@ macro_rules! operations {
 
         /// Wakes up to `count` threads that wait on `word`, and returns how many.
         ///
-        /// A lost wake is a hang without a cause that can be found. So a wake that a filter refuses,
-        /// while a thread may sleep, ends the process by `SIGABRT`, with a message. Where the call
-        /// was never allowed, no thread sleeps, and the result is 0.
-        /// Only `EFAULT` is let pass, with 0: a waiter that saw the new value may have unmapped the word.
+        /// A lost wake is a hang without a cause that can be found. So a wake that a filter
+        /// refuses, while a thread may sleep, ends the process by `SIGABRT`, with a message. Where
+        /// the call was never allowed, no thread sleeps, and the result is 0. Only `EFAULT` is let
+        /// pass, with 0: a waiter that saw the new value may have unmapped the word.
         ///
         /// In handlers: yes.
         #[inline]
@@ -136,7 +137,8 @@ fn try_out() -> Result<()> {
         Ok(()) | Err(Errno::EAGAIN) => {
             // Before the kernel looks at the word that this thread sleeps on: futex(2) has a full
             // barrier in between (kernel/futex/core.c, `futex_hb_waiters_inc`). It pairs with the
-            // fence in `refused_wake`: either the wake sees this, or the sleep sees the changed word.
+            // fence in `refused_wake`: either the wake sees this, or the sleep sees the changed
+            // word.
             SLEEPS.store(true, Relaxed);
             Ok(())
         }
@@ -218,7 +220,8 @@ pub(crate) fn wake_at(word: *const AtomicU32, shared: bool, count: u32, kinds: u
     }
 }
 
-/// Lets a thread that waits on `from` wait on `to` instead, without waking it. Where the kernel refuses, it is woken.
+/// Lets a thread that waits on `from` wait on `to` instead, without waking it. Where the kernel
+/// refuses, it is woken.
 pub(crate) fn requeue(from: &AtomicU32, to: &AtomicU32) {
     if sys::futex_requeue(from, to).is_err() {
         wake_at(from, false, 1, sys::FUTEX_ANY);

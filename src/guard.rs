@@ -1,22 +1,22 @@
-//! Guards: memory that faults, below each stack, so that a stack that runs over ends the process and
-//! does not write into what lies below.
+//! Guards: memory that faults, below each stack, so that a stack that runs over ends the process
+//! and does not write into what lies below.
 //!
 //! What holds, and how:
 //!
 //! 1. *A guard faults.* It is a mark in the page table where the kernel has those (Linux 6.13), as
 //!    the first guard shows when it is tried; else it is pages without permissions, as also where
-//!    mlockall(2) is in force. With marks the kernel sees one mapping of the stacks that lie side by
-//!    side. Without, it sees three or four of each thread, and allows a process 65,530
+//!    mlockall(2) is in force. With marks the kernel sees one mapping of the stacks that lie side
+//!    by side. Without, it sees three or four of each thread, and allows a process 65,530
 //!    (`vm.max_map_count`).
 //! 2. *No frame that is smaller than a guard steps over it.* A function with stack probes
 //!    (`Arch::STACK_PROBES`) touches every page of its frame on the way down, so one page catches
-//!    frames of any size. Without probes a function may touch the far end of its frame only: there a
-//!    guard has 64 KiB at least. What is not caught there is a larger frame, of which nothing is
+//!    frames of any size. Without probes a function may touch the far end of its frame only: there
+//!    a guard has 64 KiB at least. What is not caught there is a larger frame, of which nothing is
 //!    touched that lies in the guard; and everywhere code that was compiled without probes, as C is
 //!    unless `-fstack-clash-protection` is given.
 //! 3. *All guards are of one size*: below each thread's stack and below each signal stack, that of
-//!    the main thread too. The main thread's own stack has none of rt0's. The kernel, which grows it,
-//!    keeps 256 pages below it free of other mappings (`stack_guard_gap`).
+//!    the main thread too. The main thread's own stack has none of rt0's. The kernel, which grows
+//!    it, keeps 256 pages below it free of other mappings (`stack_guard_gap`).
 
 use core::sync::atomic::{AtomicU8, Ordering::Relaxed};
 

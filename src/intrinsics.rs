@@ -147,7 +147,8 @@ fn order<T: Ord>(x: T, y: T) -> c_int {
 /// 2. If `ALIGNED`, all these are aligned for a `T`.
 #[inline(always)]
 unsafe fn copy_four<T: Copy, const ALIGNED: bool>(dest: *mut u8, src: *const u8, b: usize, c: usize, d: usize) {
-    // SAFETY: 1, 2. By ours. 3. All bytes are a valid MaybeUninit. The same goes for the next three.
+    // SAFETY: 1, 2. By ours. 3. All bytes are a valid MaybeUninit. The same goes for the next
+    // three.
     let at_a: MaybeUninit<T> = unsafe { load::<_, ALIGNED>(src) };
     // SAFETY: 1, 2, 3. As above.
     let at_b: MaybeUninit<T> = unsafe { load::<_, ALIGNED>(src.wrapping_add(b)) };

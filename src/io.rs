@@ -1,7 +1,7 @@
 //! Standard input, output and error: read(2) and write(2), with nothing buffered between calls.
 //!
-//! `print!` and its family collect one call's text on the stack, so that a line of up to 512 bytes is one write(2) and
-//! lines of several threads do not mix.
+//! `print!` and its family collect one call's text on the stack, so that a line of up to 512 bytes
+//! is one write(2) and lines of several threads do not mix.
 
 mod event;
 
@@ -46,8 +46,8 @@ pub const fn stderr() -> Stderr {
 }
 
 impl Stdin {
-    /// Reads what is there, at most `buf.len()` bytes; 0 at the end. `EINTR` is tried again, see [`read`]; other errors
-    /// of read(2) are returned.
+    /// Reads what is there, at most `buf.len()` bytes; 0 at the end. `EINTR` is tried again, see
+    /// [`read`]; other errors of read(2) are returned.
     ///
     /// In handlers: yes.
     pub fn read(&self, buf: &mut [u8]) -> Result<usize> {
@@ -65,8 +65,8 @@ macro_rules! writer {
                 write(self.as_raw_fd(), buf)
             }
 
-            /// Writes all of `buf`. On an error (`EPIPE`, `ENOSPC`, `EAGAIN`, …) part of it may be written. `EIO` if
-            /// write(2) accepts nothing without saying why.
+            /// Writes all of `buf`. On an error (`EPIPE`, `ENOSPC`, `EAGAIN`, …) part of it may be
+            /// written. `EIO` if write(2) accepts nothing without saying why.
             ///
             /// In handlers: yes.
             pub fn write_all(&self, buf: &[u8]) -> Result<()> {
@@ -98,8 +98,8 @@ macro_rules! writer {
 writer!(Stdout, 1);
 writer!(Stderr, 2);
 
-/// read(2) on any descriptor, tried again after `EINTR`. std's returns that; so does [`sys::read`], for a program that is
-/// to look up when a signal comes.
+/// read(2) on any descriptor, tried again after `EINTR`. std's returns that; so does [`sys::read`],
+/// for a program that is to look up when a signal comes.
 ///
 /// In handlers: yes.
 pub fn read(fd: RawFd, buf: &mut [u8]) -> Result<usize> {
@@ -136,7 +136,8 @@ fn retry(mut call: impl FnMut() -> Result<usize>) -> Result<usize> {
     }
 }
 
-/// One call's text, written when full and at the end. The first error is kept, and nothing is written after it.
+/// One call's text, written when full and at the end. The first error is kept, and nothing is
+/// written after it.
 pub(crate) struct Line {
     fd: RawFd,
     text: heapless::Vec<u8, 512>,

@@ -58,8 +58,8 @@
 #![cfg_attr(not(test), no_std)]
 // The unit tests run on std's own start: nobody comes in by the doors.
 #![cfg_attr(test, allow(dead_code))]
-// The one line on machines that cannot stand in their arch files: assembly for MIPS and SPARC is not stable yet, and
-// crate attributes stand at the root.
+// The one line on machines that cannot stand in their arch files: assembly for MIPS and SPARC is
+// not stable yet, and crate attributes stand at the root.
 #![cfg_attr(any(target_arch = "mips", target_arch = "mips64", target_arch = "sparc64"), feature(asm_experimental_arch))]
 
 pub mod all_threads;

@@ -8,14 +8,16 @@
 //!        └──── free, drop ──┴────────────────────────┘
 //! ```
 //!
-//! *Reserved* memory is address space that nobody else gets: it costs nothing, counts against no limit but that of
-//! address space (`RLIMIT_AS`), and any access to it is a `SIGSEGV`. *Committed* memory can be read and written, begins
-//! as zeros, and counts from then on (`vm.overcommit_memory`, `RLIMIT_DATA`); physical memory comes with the first access
-//! of each page.
+//! *Reserved* memory is address space that nobody else gets: it costs nothing, counts against no
+//! limit but that of address space (`RLIMIT_AS`), and any access to it is a `SIGSEGV`. *Committed*
+//! memory can be read and written, begins as zeros, and counts from then on
+//! (`vm.overcommit_memory`, `RLIMIT_DATA`); physical memory comes with the first access of each
+//! page.
 //!
-//! A [`Mapping`] owns its pages. It hands out their address and never a reference, so what it does to them is safe, and
-//! whoever makes references from the address answers for them: none may live on past a call that takes away what it
-//! refers to. [`Pages`] is the same without the owner, for an allocator that keeps its own books.
+//! A [`Mapping`] owns its pages. It hands out their address and never a reference, so what it does
+//! to them is safe, and whoever makes references from the address answers for them: none may live
+//! on past a call that takes away what it refers to. [`Pages`] is the same without the owner, for
+//! an allocator that keeps its own books.
 //!
 //! Addresses and lengths are multiples of [`cpu::page_size`](crate::cpu::page_size).
 //!
@@ -38,8 +40,8 @@ use crate::{auxv, sys};
 /// # Errors of all that make one
 ///
 /// - `EINVAL`: a length of 0.
-/// - `ENOMEM`: more than the address space or the limits have room for, or than `isize::MAX` bytes; or the process has
-///   `vm.max_map_count` mappings.
+/// - `ENOMEM`: more than the address space or the limits have room for, or than `isize::MAX` bytes;
+///   or the process has `vm.max_map_count` mappings.
 /// - `EAGAIN`: mlockall(2) is in force, and more would be locked than `RLIMIT_MEMLOCK` allows.
 ///
 /// Lengths are rounded up to whole pages.
@@ -49,7 +51,8 @@ pub struct Mapping {
     name: Option<&'static CStr>,
 }
 
-// SAFETY: it owns its pages as a box does, and lets nobody at their bytes; the calls on them are the kernel's to order.
+// SAFETY: it owns its pages as a box does, and lets nobody at their bytes; the calls on them are
+// the kernel's to order.
 unsafe impl Send for Mapping {}
 // SAFETY: as above.
 unsafe impl Sync for Mapping {}
@@ -71,8 +74,8 @@ impl Mapping {
         Mapping::at(null_mut(), whole_pages(len)?, k::PROT_NONE, 0)
     }
 
-    /// Reserves `len` bytes at a multiple of `align`, as huge pages and size-aligned arenas need them. Also `EINVAL` if
-    /// `align` is no power of two.
+    /// Reserves `len` bytes at a multiple of `align`, as huge pages and size-aligned arenas need
+    /// them. Also `EINVAL` if `align` is no power of two.
     ///
     /// In handlers: no.
     pub fn reserve_aligned(len: usize, align: usize) -> Result<Mapping> {
@@ -80,7 +83,8 @@ impl Mapping {
         if !align.is_power_of_two() {
             return Err(Errno::EINVAL);
         }
-        // Mappings begin at a page anyway, so this much more has an aligned range in it wherever it lies.
+        // Mappings begin at a page anyway, so this much more has an aligned range in it wherever it
+        // lies.
         let spare = align.saturating_sub(page_size());
         let mut before = Mapping::reserve(len.checked_add(spare).ok_or(Errno::ENOMEM)?)?;
         let skipped = before.base.addr().get().wrapping_neg() & (align - 1);
@@ -89,8 +93,9 @@ impl Mapping {
         Ok(aligned)
     }
 
-    /// Reserves `len` bytes at `address` and nowhere else, and replaces nothing: `EEXIST` if something is mapped there.
-    /// Also `EINVAL` if `address` is no multiple of the page size, `ENOMEM` or `EPERM` where no mapping may lie.
+    /// Reserves `len` bytes at `address` and nowhere else, and replaces nothing: `EEXIST` if
+    /// something is mapped there. Also `EINVAL` if `address` is no multiple of the page size,
+    /// `ENOMEM` or `EPERM` where no mapping may lie.
     ///
     /// In handlers: no.
     pub fn reserve_at(address: NonNull<u8>, len: usize) -> Result<Mapping> {
@@ -98,7 +103,8 @@ impl Mapping {
         if !address.addr().get().is_multiple_of(page_size()) {
             return Err(Errno::EINVAL);
         }
-        // Before Linux 4.17, and for some emulators, the flag says nothing and the address is a hint.
+        // Before Linux 4.17, and for some emulators, the flag says nothing and the address is a
+        // hint.
         let mapping = Mapping::at(address.as_ptr(), len, k::PROT_NONE, k::MAP_FIXED_NOREPLACE)?;
         if mapping.base == address { Ok(mapping) } else { Err(Errno::EEXIST) }
     }
@@ -116,7 +122,8 @@ impl Mapping {
     ///
     /// # Safety
     ///
-    /// 1. `pages` are whole pages that are mapped, private and anonymous, and nobody else will unmap them.
+    /// 1. `pages` are whole pages that are mapped, private and anonymous, and nobody else will
+    ///    unmap them.
     pub unsafe fn from_raw(pages: NonNull<[u8]>) -> Mapping {
         Mapping { base: pages.cast(), len: pages.len(), name: None }
     }
@@ -145,21 +152,23 @@ impl Mapping {
         self.len
     }
 
-    /// Commits `range`: from now on it can be read and written. What was committed before keeps its contents; the rest
-    /// is zeros.
+    /// Commits `range`: from now on it can be read and written. What was committed before keeps its
+    /// contents; the rest is zeros.
     ///
-    /// `ENOMEM` if the system promises no more memory (`vm.overcommit_memory`) or a limit is reached; `EINVAL` if
-    /// `range` is not within the mapping or not of whole pages. An empty range does nothing.
+    /// `ENOMEM` if the system promises no more memory (`vm.overcommit_memory`) or a limit is
+    /// reached; `EINVAL` if `range` is not within the mapping or not of whole pages. An empty range
+    /// does nothing.
     ///
     /// In handlers: no.
     pub fn commit(&self, range: impl RangeBounds<usize>) -> Result<()> {
         self.protect(range, Protection::READ_WRITE)
     }
 
-    /// Decommits `range`: its contents are gone, its memory is the system's again, its addresses stay reserved. Whatever
-    /// was advised of it, and locks on it, are gone too.
+    /// Decommits `range`: its contents are gone, its memory is the system's again, its addresses
+    /// stay reserved. Whatever was advised of it, and locks on it, are gone too.
     ///
-    /// Errors as of [`Mapping::commit`], and `ENOMEM` when that would need one mapping more than `vm.max_map_count`.
+    /// Errors as of [`Mapping::commit`], and `ENOMEM` when that would need one mapping more than
+    /// `vm.max_map_count`.
     ///
     /// In handlers: no.
     pub fn decommit(&self, range: impl RangeBounds<usize>) -> Result<()> {
@@ -167,8 +176,9 @@ impl Mapping {
         if len == 0 {
             return Ok(());
         }
-        // A new mapping over the old one. mprotect(2) and madvise(2) would take two calls, leave the memory charged to
-        // the process, and fail on locked pages and on kernels without madvise.
+        // A new mapping over the old one. mprotect(2) and madvise(2) would take two calls, leave
+        // the memory charged to the process, and fail on locked pages and on kernels without
+        // madvise.
         let flags = k::MAP_FIXED | k::MAP_PRIVATE | k::MAP_ANONYMOUS;
         // SAFETY: 1. What vanishes is ours.
         unsafe { sys::mmap(start, len, k::PROT_NONE, flags, -1, 0) }?;
@@ -178,10 +188,11 @@ impl Mapping {
         Ok(())
     }
 
-    /// Sets what may be done with `range`; see mprotect(2). Without a permission, memory keeps its contents.
+    /// Sets what may be done with `range`; see mprotect(2). Without a permission, memory keeps its
+    /// contents.
     ///
-    /// Errors as of [`Mapping::commit`], and `EACCES` where a security module forbids it, as it may for memory that is or
-    /// was writable and shall be executable.
+    /// Errors as of [`Mapping::commit`], and `EACCES` where a security module forbids it, as it may
+    /// for memory that is or was writable and shall be executable.
     ///
     /// In handlers: no.
     pub fn protect(&self, range: impl RangeBounds<usize>, protection: Protection) -> Result<()> {
@@ -195,8 +206,9 @@ impl Mapping {
 
     /// Advises the kernel on `range`; see [`Advice`] and madvise(2).
     ///
-    /// `EINVAL` if `range` is not within the mapping or not of whole pages, for advice that the kernel does not know, or
-    /// cannot follow there; `ENOSYS` from a kernel without madvise; what else madvise(2) lists.
+    /// `EINVAL` if `range` is not within the mapping or not of whole pages, for advice that the
+    /// kernel does not know, or cannot follow there; `ENOSYS` from a kernel without madvise; what
+    /// else madvise(2) lists.
     ///
     /// In handlers: no.
     pub fn advise(&self, range: impl RangeBounds<usize>, advice: Advice) -> Result<()> {
@@ -208,12 +220,12 @@ impl Mapping {
         unsafe { sys::madvise(start, len, advice.0) }
     }
 
-    /// Names the mapping: `/proc/self/maps` then shows `[anon:NAME]`. Parts of different names stay mappings of their
-    /// own to the kernel, and count as such against `vm.max_map_count`.
+    /// Names the mapping: `/proc/self/maps` then shows `[anon:NAME]`. Parts of different names stay
+    /// mappings of their own to the kernel, and count as such against `vm.max_map_count`.
     ///
-    /// `EINVAL` for a name of 80 bytes or more, or with other bytes than printable ASCII but ``\ [ ] $ ` ``;
-    /// `EOPNOTSUPP` where the kernel has no names (before Linux 5.17, or built without them): that is remembered, and
-    /// costs no further call.
+    /// `EINVAL` for a name of 80 bytes or more, or with other bytes than printable ASCII but ``\ [
+    /// ] $ ` ``; `EOPNOTSUPP` where the kernel has no names (before Linux 5.17, or built without
+    /// them): that is remembered, and costs no further call.
     ///
     /// In handlers: no.
     pub fn set_name(&mut self, name: &'static CStr) -> Result<()> {
@@ -222,8 +234,8 @@ impl Mapping {
         Ok(())
     }
 
-    /// Splits it in two, without a system call; this one keeps what is below `at`. `EINVAL` if `at` is above the length
-    /// or not a multiple of the page size.
+    /// Splits it in two, without a system call; this one keeps what is below `at`. `EINVAL` if `at`
+    /// is above the length or not a multiple of the page size.
     ///
     /// In handlers: no.
     pub fn split_off(&mut self, at: usize) -> Result<Mapping> {
@@ -233,8 +245,9 @@ impl Mapping {
         Ok(Mapping { base, len, name: self.name })
     }
 
-    /// Gives the pages back, as dropping it does. `ENOMEM`, and the mapping as it was, if the kernel sees it as the
-    /// middle of a larger one and the process has `vm.max_map_count` mappings.
+    /// Gives the pages back, as dropping it does. `ENOMEM`, and the mapping as it was, if the
+    /// kernel sees it as the middle of a larger one and the process has `vm.max_map_count`
+    /// mappings.
     ///
     /// In handlers: no.
     pub fn free(self) -> core::result::Result<(), (Errno, Mapping)> {
@@ -255,7 +268,8 @@ impl Mapping {
         unsafe { sys::munmap(self.as_ptr(), self.len) }
     }
 
-    /// The address and length of `range`; `EINVAL` if it is not within the mapping or not of whole pages.
+    /// The address and length of `range`; `EINVAL` if it is not within the mapping or not of whole
+    /// pages.
     fn part(&self, range: impl RangeBounds<usize>) -> Result<(*mut u8, usize)> {
         let start = match range.start_bound() {
             Bound::Included(&start) => Some(start),
@@ -277,8 +291,9 @@ impl Mapping {
 }
 
 impl Drop for Mapping {
-    /// As [`Mapping::free`]. If the kernel refuses, the memory goes back all the same; the addresses
-    /// stay taken. (Before Linux 5.18, locked memory stays too where it cannot be unlocked.)
+    /// As [`Mapping::free`]. If the kernel refuses, the memory goes back all the same; the
+    /// addresses stay taken. (Before Linux 5.18, locked memory stays too where it cannot be
+    /// unlocked.)
     fn drop(&mut self) {
         if self.len != 0 {
             // SAFETY: 1. The owner goes; code that made references answers for them.
@@ -329,18 +344,20 @@ impl Advice {
     pub const NORMAL: Advice = Advice(k::MADV_NORMAL);
     /// It will be needed soon.
     pub const WILL_NEED: Advice = Advice(k::MADV_WILLNEED);
-    /// Its contents are not needed: it reads as zeros from now on, and stays committed. `EINVAL` on locked pages.
+    /// Its contents are not needed: it reads as zeros from now on, and stays committed. `EINVAL` on
+    /// locked pages.
     pub const DONT_NEED: Advice = Advice(k::MADV_DONTNEED);
-    /// Its contents are not needed: at any time until it is next written, it may turn to zeros. The memory counts as the
-    /// process's until then. Since Linux 4.5.
+    /// Its contents are not needed: at any time until it is next written, it may turn to zeros. The
+    /// memory counts as the process's until then. Since Linux 4.5.
     pub const FREE: Advice = Advice(k::MADV_FREE);
-    /// It should be in huge pages, see [`cpu::huge_page_size`](crate::cpu::huge_page_size). The first access to each may
-    /// then wait until the kernel found one. `EINVAL` from a kernel without them.
+    /// It should be in huge pages, see [`cpu::huge_page_size`](crate::cpu::huge_page_size). The
+    /// first access to each may then wait until the kernel found one. `EINVAL` from a kernel
+    /// without them.
     pub const HUGE_PAGE: Advice = Advice(k::MADV_HUGEPAGE);
     /// It must not be in huge pages. No advice takes this back to the system's default.
     pub const NO_HUGE_PAGE: Advice = Advice(k::MADV_NOHUGEPAGE);
-    /// Put it into huge pages now, as well as that goes: `EAGAIN`, `EBUSY` and `ENOMEM` when it does not. Since Linux
-    /// 6.1.
+    /// Put it into huge pages now, as well as that goes: `EAGAIN`, `EBUSY` and `ENOMEM` when it
+    /// does not. Since Linux 6.1.
     pub const COLLAPSE: Advice = Advice(k::MADV_COLLAPSE);
     /// Leave it out of core dumps.
     pub const DONT_DUMP: Advice = Advice(k::MADV_DONTDUMP);
@@ -350,57 +367,63 @@ impl Advice {
     pub const DONT_FORK: Advice = Advice(k::MADV_DONTFORK);
     /// A child of fork(2) finds zeros there. Since Linux 4.14.
     pub const WIPE_ON_FORK: Advice = Advice(k::MADV_WIPEONFORK);
-    /// Make all pages present and writable now; `ENOMEM` if there is not enough memory. Since Linux 5.14.
+    /// Make all pages present and writable now; `ENOMEM` if there is not enough memory. Since Linux
+    /// 5.14.
     pub const POPULATE_WRITE: Advice = Advice(k::MADV_POPULATE_WRITE);
 }
 
-/// The kernel as an allocator's source of memory: whole pages, zeroed, with nothing written down about them.
+/// The kernel as an allocator's source of memory: whole pages, zeroed, with nothing written down
+/// about them.
 ///
-/// It has what the sources of the usual allocators have to have (`System` of dlmalloc, `Source` of talc): pages, a part
-/// of them back, more of them in place or elsewhere.
+/// It has what the sources of the usual allocators have to have (`System` of dlmalloc, `Source` of
+/// talc): pages, a part of them back, more of them in place or elsewhere.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Pages;
 
 impl Pages {
-    /// `len` bytes, rounded up to whole pages: zeros that can be read and written. Errors as of [`Mapping`].
+    /// `len` bytes, rounded up to whole pages: zeros that can be read and written. Errors as of
+    /// [`Mapping`].
     ///
     /// In handlers: no.
     pub fn allocate(&self, len: usize) -> Result<NonNull<[u8]>> {
         Mapping::new(len).map(Mapping::into_raw)
     }
 
-    /// Gives pages back: all that came from one [`Pages::allocate`], a part, or the neighbouring ones of several.
-    /// `EINVAL` if `pages` does not begin with a page or is empty; `ENOMEM` as of [`Mapping::free`], and then they are
-    /// the caller's as before.
+    /// Gives pages back: all that came from one [`Pages::allocate`], a part, or the neighbouring
+    /// ones of several. `EINVAL` if `pages` does not begin with a page or is empty; `ENOMEM` as of
+    /// [`Mapping::free`], and then they are the caller's as before.
     ///
     /// In handlers: no.
     ///
     /// # Safety
     ///
-    /// 1. `pages` are the caller's, and nobody uses them again; if the length is no multiple of the page size, up to the
-    ///    next one.
+    /// 1. `pages` are the caller's, and nobody uses them again; if the length is no multiple of the
+    ///    page size, up to the next one.
     pub unsafe fn free(&self, pages: NonNull<[u8]>) -> Result<()> {
         // SAFETY: 1. is our caller's; the kernel rounds up as we say.
         unsafe { sys::munmap(pages.cast().as_ptr(), pages.len()) }
     }
 
-    /// Makes pages more or fewer, with their contents and zeros behind. Fewer stay where they lie; more do if there is
-    /// room, and else, if they `may_move`, go where there is.
+    /// Makes pages more or fewer, with their contents and zeros behind. Fewer stay where they lie;
+    /// more do if there is room, and else, if they `may_move`, go where there is.
     ///
-    /// `ENOMEM` if there is no room, or no memory, if `new_len` is above `isize::MAX`, or as of [`Mapping::free`];
-    /// `EINVAL` if it is 0 or `pages` does not begin with a page; `EFAULT` for more if the kernel does not see them as one
-    /// mapping (as when parts were protected or advised differently). They are as before then.
+    /// `ENOMEM` if there is no room, or no memory, if `new_len` is above `isize::MAX`, or as of
+    /// [`Mapping::free`]; `EINVAL` if it is 0 or `pages` does not begin with a page; `EFAULT` for
+    /// more if the kernel does not see them as one mapping (as when parts were protected or advised
+    /// differently). They are as before then.
     ///
     /// In handlers: no.
     ///
     /// # Safety
     ///
-    /// 1. `pages` are the caller's, whole pages, and nobody uses them again under the old address, or those given back.
+    /// 1. `pages` are the caller's, whole pages, and nobody uses them again under the old address,
+    ///    or those given back.
     pub unsafe fn resize(&self, pages: NonNull<[u8]>, new_len: usize, may_move: bool) -> Result<NonNull<[u8]>> {
         let len = whole_pages(new_len)?;
         let start = pages.cast::<u8>().as_ptr();
         if len < pages.len() {
-            // What mremap(2) does too, but for emulators that then take away what lies behind the pages (qemu 7.2).
+            // What mremap(2) does too, but for emulators that then take away what lies behind the
+            // pages (qemu 7.2).
             // SAFETY: 1. is our caller's.
             unsafe { sys::munmap(start.wrapping_add(len), pages.len() - len) }?;
             return Ok(NonNull::slice_from_raw_parts(pages.cast(), len));

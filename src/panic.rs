@@ -12,8 +12,9 @@ const STATUS: i32 = 101;
 
 #[panic_handler]
 fn panic(info: &PanicInfo<'_>) -> ! {
-    // The thread that is writing its message. A panic within that (a Display that panics) must not write for ever; one
-    // of another thread meanwhile writes its own, and whoever is done first ends the process.
+    // The thread that is writing its message. A panic within that (a Display that panics) must not
+    // write for ever; one of another thread meanwhile writes its own, and whoever is done first
+    // ends the process.
     static WRITING: AtomicU32 = AtomicU32::new(0);
     let tid = sys::gettid();
     let again = WRITING.swap(tid, Relaxed) == tid;

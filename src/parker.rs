@@ -3,12 +3,13 @@
 //! Properties, and how they are achieved:
 //!
 //! 1. *A token lets one park go.* Whoever returns with it has cleared TOKEN by a compare-exchange.
-//! 2. *No wake is lost.* Who parks counts itself before it sleeps, in the word that it sleeps on; `unpark` sets TOKEN in one
-//!    step with seeing the count. So either the sleep finds the word changed, or the wake finds the sleeper. Who is woken and
-//!    finds the token taken sleeps again; who gives up leaves by an exchange that sees no token, and takes one that is there.
+//! 2. *No wake is lost.* Who parks counts itself before it sleeps, in the word that it sleeps on;
+//!    `unpark` sets TOKEN in one step with seeing the count. So either the sleep finds the word
+//!    changed, or the wake finds the sleeper. Who is woken and finds the token taken sleeps again;
+//!    who gives up leaves by an exchange that sees no token, and takes one that is there.
 //! 3. *`unpark` touches nothing once the token is there.* Only the kernel gets the address.
-//! 4. *What came before an unpark comes before the return of the park that takes its token*, also where the token was there
-//!    already: release in `unpark`, acquire wherever TOKEN is cleared.
+//! 4. *What came before an unpark comes before the return of the park that takes its token*, also
+//!    where the token was there already: release in `unpark`, acquire wherever TOKEN is cleared.
 
 use core::fmt;
 use core::sync::atomic::Ordering::{Acquire, Relaxed, Release};
@@ -19,8 +20,9 @@ use static_assertions::assert_impl_all;
 use crate::futex::base::{self, ANY, AtomicU32, const_fn};
 use crate::time::Instant;
 
-/// One token: [`park`](Parker::park) waits for it and takes it, [`unpark`](Parker::unpark) puts it there. What parks
-/// and unparks a thread, as a value of its own. Several threads may park; a token lets one of them go.
+/// One token: [`park`](Parker::park) waits for it and takes it, [`unpark`](Parker::unpark) puts it
+/// there. What parks and unparks a thread, as a value of its own. Several threads may park; a token
+/// lets one of them go.
 pub struct Parker {
     /// ```text
     /// │ how many park … 31 bits │ TOKEN │
@@ -64,11 +66,13 @@ impl Parker {
         self.park_with(Some(deadline))
     }
 
-    /// Puts the token there, if it is not; what the caller did before comes before that park's return.
+    /// Puts the token there, if it is not; what the caller did before comes before that park's
+    /// return.
     ///
     /// In handlers: yes. It may interrupt any function of the same parker.
     pub fn unpark(&self) {
-        // Release, also when the token is there already: the park that takes it sees what came before each unpark.
+        // Release, also when the token is there already: the park that takes it sees what came
+        // before each unpark.
         let put = self.state.fetch_or(TOKEN, Release);
         if put & TOKEN == 0 && put >= SLEEPER {
             base::wake(&raw const self.state, 1, ANY);
@@ -95,8 +99,8 @@ impl Parker {
                 state = self.state.load(Relaxed);
                 continue;
             }
-            // Acquire pairs with the release in `unpark`. Leaving without a token must see that there is none: its wake
-            // may have been ours.
+            // Acquire pairs with the release in `unpark`. Leaving without a token must see that
+            // there is none: its wake may have been ours.
             match self.state.compare_exchange(state, (state & !TOKEN) - SLEEPER, Acquire, Relaxed) {
                 Ok(_) => return taken,
                 Err(changed) => state = changed,

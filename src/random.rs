@@ -1,7 +1,7 @@
 //! Random bytes: the vDSO's getrandom, getrandom(2), `/dev/urandom`; random(7).
 //!
-//! [`fill`] is for all that nobody may guess. [`startup`] is for what must differ between processes and cannot wait or fail,
-//! such as the seeds of hash tables.
+//! [`fill`] is for all that nobody may guess. [`startup`] is for what must differ between processes
+//! and cannot wait or fail, such as the seeds of hash tables.
 
 use linux_raw_sys::general as k;
 
@@ -12,16 +12,16 @@ use crate::{io, sys, thread, vdso};
 
 /// Fills `buf` with random bytes fit for keys.
 ///
-/// They come from the vDSO without a system call where it has them (see [`vdso::in_use`]), else from getrandom(2), and
-/// where that is missing or forbidden, from `/dev/urandom`. Once after boot it may wait until the kernel's generator is
-/// seeded; `/dev/urandom` does not wait, on the kernels before 3.17 that have nothing else. Any length will do; none asks
-/// nobody.
+/// They come from the vDSO without a system call where it has them (see [`vdso::in_use`]), else
+/// from getrandom(2), and where that is missing or forbidden, from `/dev/urandom`. Once after boot
+/// it may wait until the kernel's generator is seeded; `/dev/urandom` does not wait, on the kernels
+/// before 3.17 that have nothing else. Any length will do; none asks nobody.
 ///
-/// It may be called in signal handlers, also in one that interrupts it, and in a child right after a fork, which gets other
-/// bytes than its parent.
+/// It may be called in signal handlers, also in one that interrupts it, and in a child right after
+/// a fork, which gets other bytes than its parent.
 ///
-/// Errors: those of opening and reading `/dev/urandom` (`ENOENT`, `EACCES`, `EMFILE`, …), when getrandom(2) is not to be
-/// had; `EIO` if it is empty. Then part of `buf` may be filled.
+/// Errors: those of opening and reading `/dev/urandom` (`ENOENT`, `EACCES`, `EMFILE`, …), when
+/// getrandom(2) is not to be had; `EIO` if it is empty. Then part of `buf` may be filled.
 ///
 /// In handlers: yes.
 pub fn fill(buf: &mut [u8]) -> Result<()> {
@@ -36,13 +36,14 @@ pub fn fill(buf: &mut [u8]) -> Result<()> {
     Ok(())
 }
 
-/// Random bytes into the start of `buf`, and how many, by system calls; 0 if a signal handler ran instead.
+/// Random bytes into the start of `buf`, and how many, by system calls; 0 if a signal handler ran
+/// instead.
 #[cold]
 fn ask_kernel(buf: &mut [u8]) -> Result<usize> {
     match sys::getrandom(buf, 0) {
         Ok(filled @ 1..) => Ok(filled),
-        // The wait for the generator was interrupted. A call that does not wait cannot be: if it says
-        // so too, a filter does.
+        // The wait for the generator was interrupted. A call that does not wait cannot be: if it
+        // says so too, a filter does.
         Err(Errno::EINTR) => match sys::getrandom(&mut buf[..1], k::GRND_NONBLOCK) {
             Err(Errno::EAGAIN) => Ok(0),
             Ok(filled @ 1..) => Ok(filled),
@@ -79,14 +80,17 @@ pub enum Source {
     Getrandom,
     /// `/dev/urandom`.
     Urandom,
-    /// The clocks, the thread's number and the stack's address: they differ from process to process, and can be guessed.
+    /// The clocks, the thread's number and the stack's address: they differ from process to
+    /// process, and can be guessed.
     Clock,
 }
 
-/// 16 bytes to seed a generator or a hash with, at once: it neither waits nor fails, whatever the kernel lacks.
+/// 16 bytes to seed a generator or a hash with, at once: it neither waits nor fails, whatever the
+/// kernel lacks.
 ///
-/// The kernel gives every process its own at the start, which are the same at each call: who needs several seeds mixes
-/// something into them. Only if there are none (some loaders), other sources are tried, in the order of [`Source`].
+/// The kernel gives every process its own at the start, which are the same at each call: who needs
+/// several seeds mixes something into them. Only if there are none (some loaders), other sources
+/// are tried, in the order of [`Source`].
 ///
 /// In handlers: yes.
 pub fn startup() -> Startup {
@@ -138,8 +142,8 @@ fn spread(numbers: [u64; 4]) -> [u8; 16] {
     bytes
 }
 
-/// A permutation of 64 bits in which every bit of the result depends on every bit of `word` (the finaliser of MurmurHash3
-/// with the constants of David Stafford's variant 13).
+/// A permutation of 64 bits in which every bit of the result depends on every bit of `word` (the
+/// finaliser of MurmurHash3 with the constants of David Stafford's variant 13).
 fn mix(mut word: u64) -> u64 {
     word = (word ^ (word >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
     word = (word ^ (word >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
@@ -153,7 +157,8 @@ impl Sources for Kernel {
     fn auxv(&mut self) -> Option<[u8; 16]> {
         let address = auxv::of_process().get(auxv::AT_RANDOM).filter(|address| *address != 0)?;
         let bytes = core::ptr::with_exposed_provenance::<[u8; 16]>(address);
-        // SAFETY: the kernel says that 16 bytes lie there, on the initial stack, which stays and which rt0 does not write.
+        // SAFETY: the kernel says that 16 bytes lie there, on the initial stack, which stays and
+        // which rt0 does not write.
         Some(unsafe { *bytes })
     }
 

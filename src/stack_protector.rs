@@ -1,15 +1,16 @@
 //! What code compiled with `-fstack-protector` expects of the process, be it C's or Rust's.
 //!
-//! Such a function keeps a copy of a secret word, the guard, between its arrays and its return address. It calls
-//! `__stack_chk_fail` if the copy has changed when it returns. On some machines the compiler reads the guard from a
-//! fixed place near the thread pointer, which `Arch::GUARD` gives; on the others from the
-//! variable `__stack_chk_guard`.
+//! Such a function keeps a copy of a secret word, the guard, between its arrays and its return
+//! address. It calls `__stack_chk_fail` if the copy has changed when it returns. On some machines
+//! the compiler reads the guard from a fixed place near the thread pointer, which `Arch::GUARD`
+//! gives; on the others from the variable `__stack_chk_guard`.
 //!
-//! 1. *The guard never changes under a function that is running.* It is set before the first constructor of the program,
-//!    by `FILL`, and not again; rt0 itself has no protected functions. A thread gets its parent's when it is spawned, a
-//!    child of fork(2) has its parent's memory.
-//! 2. *A program without protected functions has none of this.* Each protected function names `__stack_chk_fail`, which
-//!    names `FILL`; without one the linker finds no use of either, nor of the variable.
+//! 1. *The guard never changes under a function that is running.* It is set before the first
+//!    constructor of the program, by `FILL`, and not again; rt0 itself has no protected functions.
+//!    A thread gets its parent's when it is spawned, a child of fork(2) has its parent's memory.
+//! 2. *A program without protected functions has none of this.* Each protected function names
+//!    `__stack_chk_fail`, which names `FILL`; without one the linker finds no use of either, nor of
+//!    the variable.
 
 use core::ffi::{c_char, c_int};
 use core::sync::atomic::{AtomicUsize, Ordering::Relaxed};
@@ -18,8 +19,8 @@ use crate::io::Line;
 use crate::signal::{self, Signal};
 use crate::{random, thread};
 
-/// The guard on the machines where it is a variable. It is set on all: GCC can be told to use it on others too
-/// (`-mstack-protector-guard=global`).
+/// The guard on the machines where it is a variable. It is set on all: GCC can be told to use it on
+/// others too (`-mstack-protector-guard=global`).
 #[allow(non_upper_case_globals)]
 #[cfg_attr(not(test), unsafe(no_mangle))]
 static __stack_chk_guard: AtomicUsize = AtomicUsize::new(0);
@@ -40,8 +41,8 @@ unsafe extern "C" fn fill(_: c_int, _: *const *const c_char, _: *const *const c_
     }
 }
 
-/// A guard from random bytes. Its first byte in memory is 0, so that a string that is copied over it cannot match, and
-/// one that is read beyond its end stops there. It is not 0.
+/// A guard from random bytes. Its first byte in memory is 0, so that a string that is copied over
+/// it cannot match, and one that is read beyond its end stops there. It is not 0.
 fn guard_of(random: [u8; 16]) -> usize {
     /// What strings end at: NUL, carriage return, line feed, EOF.
     const TERMINATORS: [u8; 4] = [0, b'\r', b'\n', 0xff];
@@ -62,8 +63,9 @@ pub fn guard() -> *mut usize {
     thread::stack_guard().map_or(__stack_chk_guard.as_ptr(), |word| word.as_ptr())
 }
 
-/// What a protected function calls when the copy of the guard in its frame has changed. It writes a line and ends the
-/// process by SIGABRT, as glibc's does. The frame may hold anything, so it looks at nothing there.
+/// What a protected function calls when the copy of the guard in its frame has changed. It writes a
+/// line and ends the process by SIGABRT, as glibc's does. The frame may hold anything, so it looks
+/// at nothing there.
 #[cfg_attr(not(test), unsafe(no_mangle))]
 extern "C" fn __stack_chk_fail() -> ! {
     core::hint::black_box(&FILL); // What guards need at the start comes along with this.

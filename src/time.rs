@@ -1,8 +1,10 @@
-//! Clocks: std's `Instant` and `SystemTime`, and every clock of the kernel by its id; clock_gettime(2).
+//! Clocks: std's `Instant` and `SystemTime`, and every clock of the kernel by its id;
+//! clock_gettime(2).
 //!
-//! A clock is read through the vDSO where there is one, so without a system call; see [`vdso`]. Times
-//! are 64-bit seconds on every machine: where the kernel has a form of a call for them, it is used. What is left of 32-bit
-//! seconds (kernels before 5.1 on 32-bit machines) is read as unsigned, and lasts until 2106.
+//! A clock is read through the vDSO where there is one, so without a system call; see [`vdso`].
+//! Times are 64-bit seconds on every machine: where the kernel has a form of a call for them, it is
+//! used. What is left of 32-bit seconds (kernels before 5.1 on 32-bit machines) is read as
+//! unsigned, and lasts until 2106.
 
 use core::fmt;
 use core::ops::{Add, AddAssign, Sub, SubAssign};
@@ -81,7 +83,8 @@ impl Instant {
         self.0.before(duration).map(Instant)
     }
 
-    /// As a deadline for the kernel, which refuses what lies before the clock's zero: that is past in any case.
+    /// As a deadline for the kernel, which refuses what lies before the clock's zero: that is past
+    /// in any case.
     pub(crate) fn deadline(self) -> Timespec {
         self.0.max(ZERO)
     }
@@ -125,7 +128,8 @@ impl SystemTime {
         self.0.since(earlier.0).map_err(SystemTimeError)
     }
 
-    /// The time from this moment until now; an error if it lies in the future, as it may when the clock was set back.
+    /// The time from this moment until now; an error if it lies in the future, as it may when the
+    /// clock was set back.
     ///
     /// In handlers: yes.
     pub fn elapsed(&self) -> core::result::Result<Duration, SystemTimeError> {
@@ -196,8 +200,8 @@ clocks! {
 }
 
 impl ClockId {
-    /// The clock of this number, there or not: of those that have no name here, such as another process's
-    /// (clock_getcpuclockid(3)) or a device's, which are negative.
+    /// The clock of this number, there or not: of those that have no name here, such as another
+    /// process's (clock_getcpuclockid(3)) or a device's, which are negative.
     ///
     /// In handlers: yes.
     pub const fn from_raw(number: i32) -> ClockId {
@@ -211,8 +215,8 @@ impl ClockId {
         self.0
     }
 
-    /// What it shows: through the vDSO, else by clock_gettime(2). Errors: `EINVAL`, there is no such clock; those of a
-    /// device's clock.
+    /// What it shows: through the vDSO, else by clock_gettime(2). Errors: `EINVAL`, there is no
+    /// such clock; those of a device's clock.
     ///
     /// In handlers: yes.
     #[inline]
@@ -225,7 +229,8 @@ impl ClockId {
         vdso::clock_gettime(self.0).or_else(|refused| self.ask_kernel(refused))
     }
 
-    /// [`ClockId::read`] without the vDSO, which has no function or `refused`. The kernel knows best whether that is so.
+    /// [`ClockId::read`] without the vDSO, which has no function or `refused`. The kernel knows
+    /// best whether that is so.
     #[cold]
     fn ask_kernel(self, refused: Errno) -> Result<Timespec> {
         let now = sys::clock_gettime(self.0)?;
@@ -243,12 +248,13 @@ impl ClockId {
         self.read().unwrap_or_else(|errno| sys::die("clock_gettime", errno))
     }
 
-    /// Sleeps until it shows `deadline` or more, by clock_nanosleep(2); signal handlers that run meanwhile do not shorten
-    /// it, and a clock that is set meanwhile counts as set.
+    /// Sleeps until it shows `deadline` or more, by clock_nanosleep(2); signal handlers that run
+    /// meanwhile do not shorten it, and a clock that is set meanwhile counts as set.
     ///
-    /// Errors, none of them for a deadline that is past: `EINVAL`, there is no such clock, or the nanoseconds are not
-    /// 0..=999,999,999; `EOPNOTSUPP` (on some kernels `EINVAL`) for a clock that cannot wake anybody, such as the calling
-    /// thread's own time; `EPERM` for an alarm without `CAP_WAKE_ALARM`.
+    /// Errors, none of them for a deadline that is past: `EINVAL`, there is no such clock, or the
+    /// nanoseconds are not 0..=999,999,999; `EOPNOTSUPP` (on some kernels `EINVAL`) for a clock
+    /// that cannot wake anybody, such as the calling thread's own time; `EPERM` for an alarm
+    /// without `CAP_WAKE_ALARM`.
     ///
     /// In handlers: no, it waits.
     pub fn sleep_until(self, deadline: Timespec) -> Result<()> {

@@ -1,14 +1,15 @@
-//! Where a thread's own data lies: its copy of the program's TLS image, the ABI's control block, and rt0's thread
-//! block.
+//! Where a thread's own data lies: its copy of the program's TLS image, the ABI's control block,
+//! and rt0's thread block.
 //!
 //! ```text
 //!     variant I       │ thread block │ control block │ TLS image │  start of control block + bias = thread pointer
 //!     variant II      │ TLS image │ thread block │                  thread block                  = thread pointer
 //! ```
 //!
-//! The linker has put each variable at a fixed distance from the thread pointer, computed from the image's address and
-//! alignment. It lays the main thread's area out too (common.ld), so nothing is computed here: every thread's area is
-//! as aligned and as large as the main thread's, and the parts are at the same distances.
+//! The linker has put each variable at a fixed distance from the thread pointer, computed from the
+//! image's address and alignment. It lays the main thread's area out too (common.ld), so nothing is
+//! computed here: every thread's area is as aligned and as large as the main thread's, and the
+//! parts are at the same distances.
 //!
 //! Source: Ulrich Drepper, *ELF Handling For Thread-Local Storage*; the machines' psABIs.
 
@@ -17,22 +18,25 @@ use core::ptr::NonNull;
 use crate::arch::{Arch, Cpu, Tls};
 use crate::intrinsics;
 
-/// An address that the linker defines. A type without bytes: of others the compiler knows that no two lie at one
-/// address.
+/// An address that the linker defines. A type without bytes: of others the compiler knows that no
+/// two lie at one address.
 type Mark = [u8; 0];
 
 unsafe extern "C" {
-    /// The TLS image in the program: its first byte, and the end of what is not just zeros, rounded up to words.
+    /// The TLS image in the program: its first byte, and the end of what is not just zeros, rounded
+    /// up to words.
     static __rt0_tls_start: Mark;
     static __rt0_tls_filled: Mark;
 
-    /// What in the program lies where the thread pointer points, without its bias, in a thread's TLS: of variant II,
-    /// and of variant I with a control block. (Without one that is the image's start.)
+    /// What in the program lies where the thread pointer points, without its bias, in a thread's
+    /// TLS: of variant II, and of variant I with a control block. (Without one that is the image's
+    /// start.)
     static __rt0_tls_below: Mark;
     static __rt0_tls_above: Mark;
 
-    /// The main thread's area: of variant II from the first to the end of a block at the second, of variant I from the
-    /// second to the last. The thread pointer is, without its bias, the second or the third.
+    /// The main thread's area: of variant II from the first to the end of a block at the second, of
+    /// variant I from the second to the last. The thread pointer is, without its bias, the second
+    /// or the third.
     static __rt0_area: Mark;
     static __rt0_area_below: Mark;
     static __rt0_area_above: Mark;
@@ -96,8 +100,8 @@ impl Area {
     #[inline(always)]
     unsafe fn fill<B>(self) -> (NonNull<B>, *mut u8) {
         let (from, end) = (&raw const __rt0_tls_start, &raw const __rt0_tls_filled);
-        // SAFETY: 1. The linker keeps the image within the area; the program's own lies elsewhere. 2. Both begin at a
-        // multiple of 16, and the end is rounded up.
+        // SAFETY: 1. The linker keeps the image within the area; the program's own lies elsewhere.
+        // 2. Both begin at a multiple of 16, and the end is rounded up.
         unsafe { intrinsics::copy_words(self.image.cast(), from.cast(), end.cast()) };
         let thread_pointer = self.pointer.wrapping_add(BIAS);
         // SAFETY: 1. A block's place is within the area.
@@ -112,7 +116,8 @@ pub(crate) fn area_layout<B>() -> (usize, usize) {
     (main.end.addr() - main.start.addr(), (&raw const __rt0_tls_align).addr())
 }
 
-/// Copies the program's image into a thread's area. Returns the block, which is zeros, and the thread pointer.
+/// Copies the program's image into a thread's area. Returns the block, which is zeros, and the
+/// thread pointer.
 ///
 /// # Safety
 ///
@@ -181,7 +186,8 @@ pub(crate) unsafe fn block_of_this_thread<B>() -> NonNull<B> {
     unsafe { block_at(thread_pointer) }
 }
 
-/// What in the program's image stands for where the thread pointer points, without its bias, in a thread's.
+/// What in the program's image stands for where the thread pointer points, without its bias, in a
+/// thread's.
 #[inline(always)]
 fn origin() -> *const Mark {
     match Cpu::TLS {
@@ -191,8 +197,8 @@ fn origin() -> *const Mark {
     }
 }
 
-/// The calling thread's copy of something in the program's TLS image. (A `#[thread_local]` is found so by the
-/// compiler.)
+/// The calling thread's copy of something in the program's TLS image. (A `#[thread_local]` is found
+/// so by the compiler.)
 #[inline(always)]
 pub(crate) fn copy_of_this_thread<T>(in_image: *const T) -> *mut T {
     // SAFETY: 1. All safe code runs where the thread pointer is set.

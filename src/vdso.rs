@@ -1,12 +1,14 @@
 //! Functions that the kernel lends to programs, to be called without a system call: vdso(7).
 //!
-//! What is lent is found in an ELF image that the kernel maps into every process. A function is looked up when it is first
-//! needed; until then, and in a program that never needs one, nothing is read. All that is kept is one word per function,
-//! so any thread and any signal handler may come first, together with others, and no lock is held. A machine, a kernel or
-//! an emulator without the function costs one look: the system call does the work.
+//! What is lent is found in an ELF image that the kernel maps into every process. A function is
+//! looked up when it is first needed; until then, and in a program that never needs one, nothing is
+//! read. All that is kept is one word per function, so any thread and any signal handler may come
+//! first, together with others, and no lock is held. A machine, a kernel or an emulator without the
+//! function costs one look: the system call does the work.
 //!
-//! rt0 uses it by itself for the clocks ([`time`](crate::time)) and for random bytes ([`random`](crate::random)). Here it
-//! is [turned off](turn_off), which valgrind, recorders and some emulators need: they see system calls only.
+//! rt0 uses it by itself for the clocks ([`time`](crate::time)) and for random bytes
+//! ([`random`](crate::random)). Here it is [turned off](turn_off), which valgrind, recorders and
+//! some emulators need: they see system calls only.
 //!
 //! A call takes up to a page of stack: kernels hardened with `-fstack-check` probe it.
 
@@ -29,7 +31,8 @@ use image::Native;
 
 pub(crate) use state::StateSlot;
 
-/// Makes this process do without the vDSO from now on, for good. Calls that are under way still finish by it.
+/// Makes this process do without the vDSO from now on, for good. Calls that are under way still
+/// finish by it.
 ///
 /// In handlers: no.
 pub fn turn_off() {
@@ -38,9 +41,10 @@ pub fn turn_off() {
     }
 }
 
-/// [`turn_off`], if the environment has `RT0_VDSO=0`; returns whether it has. For a program that lets its users decide:
-/// call it first in main. Nothing else in rt0 looks at the variable. A process that must be careful
-/// ([`Auxv::secure`]) does not look at it either: its environment is another user's.
+/// [`turn_off`], if the environment has `RT0_VDSO=0`; returns whether it has. For a program that
+/// lets its users decide: call it first in main. Nothing else in rt0 looks at the variable. A
+/// process that must be careful ([`Auxv::secure`]) does not look at it either: its environment is
+/// another user's.
 ///
 /// In handlers: no.
 pub fn turn_off_if_asked(env: Env) -> bool {
@@ -56,11 +60,13 @@ pub fn turn_off_if_asked(env: Env) -> bool {
 pub struct InUse {
     /// The clocks.
     pub clock_gettime: bool,
-    /// Random bytes: x86_64 since Linux 6.11, other 64-bit machines and PowerPC since 6.12, RISC-V since 6.16.
+    /// Random bytes: x86_64 since Linux 6.11, other 64-bit machines and PowerPC since 6.12, RISC-V
+    /// since 6.16.
     pub getrandom: bool,
 }
 
-/// What this process takes from the vDSO: what is there, and not turned off, nor given up because it failed.
+/// What this process takes from the vDSO: what is there, and not turned off, nor given up because
+/// it failed.
 ///
 /// In handlers: no.
 pub fn in_use() -> InUse {
@@ -128,7 +134,8 @@ fn find(vector: Auxv, name: &str) -> Option<*mut c_void> {
     const MOST: usize = 1 << 20;
     let base = vector.get(auxv::AT_SYSINFO_EHDR).filter(|base| *base != 0 && base.is_multiple_of(START))?;
     let base = ptr::with_exposed_provenance_mut::<u8>(base);
-    // SAFETY: the kernel says that an image lies there, which fills a page at least; it stays and does not change.
+    // SAFETY: the kernel says that an image lies there, which fills a page at least; it stays and
+    // does not change.
     let start = unsafe { slice::from_raw_parts(base, START) };
     let len = Native::len(start).filter(|len| *len <= MOST)?;
     // SAFETY: as above; that many bytes it maps, by its own header.
@@ -192,19 +199,21 @@ fn take_field<T: Copy>(field: &T) -> T {
     unsafe { (&raw const *field).read_volatile() }
 }
 
-/// Uses system calls for the clocks from now on: the vDSO has a function only to say that it has none, as MIPS' does on a
-/// machine whose clock it cannot read.
+/// Uses system calls for the clocks from now on: the vDSO has a function only to say that it has
+/// none, as MIPS' does on a machine whose clock it cannot read.
 #[cold]
 pub(crate) fn give_clocks_up() {
     CLOCK_GETTIME.forget();
     CLOCK_GETTIME_NARROW.forget();
 }
 
-/// Random bytes into the start of `buf`, and how many; they come from the state in `slot`, the calling thread's. `None` if
-/// the vDSO has no getrandom, or no memory for a state is to be had; on an error, ask the system call.
+/// Random bytes into the start of `buf`, and how many; they come from the state in `slot`, the
+/// calling thread's. `None` if the vDSO has no getrandom, or no memory for a state is to be had; on
+/// an error, ask the system call.
 ///
-/// It may be called in a signal handler that interrupted it on the same thread: the vDSO sees that the state is in use and
-/// makes the system call. After a fork the child's states are zero, which makes it take a new key.
+/// It may be called in a signal handler that interrupted it on the same thread: the vDSO sees that
+/// the state is in use and makes the system call. After a fork the child's states are zero, which
+/// makes it take a new key.
 #[inline(always)]
 pub(crate) fn getrandom(buf: &mut [u8], slot: &StateSlot) -> Option<Result<usize>> {
     let function = GETRANDOM.get()?;
@@ -219,7 +228,8 @@ pub(crate) fn getrandom(buf: &mut [u8], slot: &StateSlot) -> Option<Result<usize
     Some(done)
 }
 
-/// What memory the vDSO wants for the states of its getrandom; on an error it is not to be used, so it is forgotten.
+/// What memory the vDSO wants for the states of its getrandom; on an error it is not to be used, so
+/// it is forgotten.
 #[cold]
 fn state_params(function: *const c_void) -> Option<k::vgetrandom_opaque_params> {
     let mut params = MaybeUninit::<k::vgetrandom_opaque_params>::zeroed();
@@ -304,7 +314,8 @@ mod tests {
                 assert_eq!(state.address().addr() / 4096, (state.address().addr() + state.size() - 1) / 4096);
                 let (address, size) = (state.address().cast(), state.size());
                 let mut bytes = [0; 16];
-                // SAFETY: 1. found under its name. 2. An array. 3. The slot's, which is this thread's.
+                // SAFETY: 1. found under its name. 2. An array. 3. The slot's, which is this
+                // thread's.
                 let done = unsafe { Cpu::vdso_getrandom(function, bytes.as_mut_ptr(), 16, 0, address, size) };
                 assert_eq!(done, 16);
                 all.push(bytes);

@@ -1,9 +1,11 @@
-//! What a runtime costs, measured by the same loops for each: a runtime is what implements [`Runtime`].
+//! What a runtime costs, measured by the same loops for each: a runtime is what implements
+//! [`Runtime`].
 //!
-//! A program `bench` prints `metric value unit` lines. A metric that was sampled prints two, `NAME.best` and `NAME.med`
-//! (the median of 7 to 15 samples of a few milliseconds). Its arguments: `--list` (the names, nothing is measured),
-//! `--smoke` (one tiny sample of each, to see that all works), `--scaling` (what happens as threads become many, instead
-//! of the rest), and names of metrics, when not all are wanted.
+//! A program `bench` prints `metric value unit` lines. A metric that was sampled prints two,
+//! `NAME.best` and `NAME.med` (the median of 7 to 15 samples of a few milliseconds). Its arguments:
+//! `--list` (the names, nothing is measured), `--smoke` (one tiny sample of each, to see that all
+//! works), `--scaling` (what happens as threads become many, instead of the rest), and names of
+//! metrics, when not all are wanted.
 
 #![no_std]
 
@@ -19,7 +21,8 @@ pub use samples::Run;
 
 /// What a runtime offers, by the names of its own.
 ///
-/// The hot ones are `#[inline(always)]` in every implementation, so that what is measured is what a user's own call costs.
+/// The hot ones are `#[inline(always)]` in every implementation, so that what is measured is what a
+/// user's own call costs.
 pub trait Runtime: Sized + 'static {
     /// Whether there is a way to catch signals.
     const SIGNALS: bool = false;
@@ -98,7 +101,8 @@ pub trait Runtime: Sized + 'static {
     fn setresuid_everywhere() {}
 }
 
-/// So far apart, no two processors meet that use different ones (pairs of lines are fetched together).
+/// So far apart, no two processors meet that use different ones (pairs of lines are fetched
+/// together).
 #[repr(align(128))]
 struct Apart<T>(T);
 

@@ -1,7 +1,8 @@
-//! memcpy and its kin: what the compiler calls for copying, setting and comparing. rt0's against those of the libc that
-//! std is linked with.
+//! memcpy and its kin: what the compiler calls for copying, setting and comparing. rt0's against
+//! those of the libc that std is linked with.
 //!
-//! A libc may choose vectors by the processor. glibc keeps to the width of x86_64's baseline, which rt0 has, under
+//! A libc may choose vectors by the processor. glibc keeps to the width of x86_64's baseline, which
+//! rt0 has, under
 //! `GLIBC_TUNABLES=glibc.cpu.hwcaps=-AVX_Usable,-AVX2_Usable,-AVX2,-AVX,-AVX512F,-AVX512VL`.
 
 use core::ffi::{c_char, c_int, c_void};
@@ -32,8 +33,8 @@ const ROWS: [Row; 4] = [
     (4096, ["memcpy_4096", "memmove_4096", "memset_4096", "memcmp_4096", "bcmp_4096", "strlen_4096"]),
 ];
 
-/// Measures each function at each length; memmove is to 24 bytes above its source, and memcpy also to where its source
-/// seems to lie, by the lowest 12 bits of the addresses, but for 24 bytes.
+/// Measures each function at each length; memmove is to 24 bytes above its source, and memcpy also
+/// to where its source seems to lie, by the lowest 12 bits of the addresses, but for 24 bytes.
 pub(crate) fn measure<R: Runtime, A: Iterator<Item = &'static str> + Clone>(run: &Run<R, A>) {
     let mut text = [1_u8; ROOM];
     let mut other = [1_u8; ROOM];

@@ -1,4 +1,5 @@
-//! The loops. Each metric's meaning stands at its loop; a name is the same whatever runtime it is measured for.
+//! The loops. Each metric's meaning stands at its loop; a name is the same whatever runtime it is
+//! measured for.
 
 use core::hint::black_box;
 use core::sync::atomic::Ordering::{Acquire, Relaxed, Release, SeqCst};
@@ -69,8 +70,8 @@ fn one_thread<R: Runtime, A: Iterator<Item = &'static str> + Clone>(run: &Run<R,
     }
 }
 
-/// Threads, the k-th on processor k % 2, that lock, count and unlock for 50 ms: how often all did together, and the
-/// smallest share over the largest (1 is fair).
+/// Threads, the k-th on processor k % 2, that lock, count and unlock for 50 ms: how often all did
+/// together, and the smallest share over the largest (1 is fair).
 fn contended<R: Runtime, A: Iterator<Item = &'static str> + Clone>(
     run: &Run<R, A>,
     threads: usize,

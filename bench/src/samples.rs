@@ -41,7 +41,8 @@ impl<R: Runtime, A: Iterator<Item = &'static str> + Clone> Run<R, A> {
         if self.smoke { few } else { many }
     }
 
-    /// Binds the calling thread to a processor. False, with a word on descriptor 2, if that cannot be.
+    /// Binds the calling thread to a processor. False, with a word on descriptor 2, if that cannot
+    /// be.
     pub(crate) fn pin(&self, cpu: Option<usize>, metric: &str) -> bool {
         let done = R::pin(cpu);
         if let (false, Some(cpu)) = (done, cpu) {

@@ -1,5 +1,5 @@
-//! What becomes of a thread's price as threads become many. All values are per thread, so a line that stays level is a
-//! cost that grows linearly.
+//! What becomes of a thread's price as threads become many. All values are per thread, so a line
+//! that stays level is a cost that grows linearly.
 
 use core::hint::black_box;
 use core::sync::atomic::Ordering::{Acquire, Relaxed, Release};

@@ -1,5 +1,6 @@
-//! A pprof file, profile.proto of github.com/google/pprof: a protobuf message whose fields may come in any order and
-//! may be repeated, so that it can be written as it grows. Readers take it as it is or packed with gzip.
+//! A pprof file, profile.proto of github.com/google/pprof: a protobuf message whose fields may come
+//! in any order and may be repeated, so that it can be written as it grows. Readers take it as it
+//! is or packed with gzip.
 
 use core::ffi::CStr;
 
@@ -110,8 +111,8 @@ impl Writer {
             {
                 let id = self.mappings.len() as u64;
                 let (mut start, end, mut offset) = (number(start) as u64, number(end) as u64, number(offset) as u64);
-                // `go tool pprof` expects a program's code where its headers say, and that may be aligned to more than
-                // the page of this kernel's.
+                // `go tool pprof` expects a program's code where its headers say, and that may be
+                // aligned to more than the page of this kernel's.
                 let below = start % alignment;
                 if !name.is_empty() && below <= offset {
                     (start, offset) = (start - below, offset - below);

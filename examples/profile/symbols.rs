@@ -1,4 +1,5 @@
-//! The names of the program's functions, from its own file: elf(5). As they are there: `rustfilt` makes them readable.
+//! The names of the program's functions, from its own file: elf(5). As they are there: `rustfilt`
+//! makes them readable.
 
 use core::cell::UnsafeCell;
 use core::mem::MaybeUninit;
@@ -38,7 +39,8 @@ struct Room(UnsafeCell<Symbols>);
 // SAFETY: `of_program` gives it out once.
 unsafe impl Sync for Room {}
 
-/// Reads the symbols, for the first caller. `None` if there are none, or more than there is room for.
+/// Reads the symbols, for the first caller. `None` if there are none, or more than there is room
+/// for.
 pub fn of_program() -> Option<&'static Symbols> {
     static TAKEN: AtomicU32 = AtomicU32::new(0);
     if TAKEN.swap(1, Relaxed) != 0 {

@@ -1,16 +1,17 @@
-//! The search for a process's control groups, and all parsers of what their files say, on any bytes: no panic, an end,
-//! and nothing but what could be a quota.
+//! The search for a process's control groups, and all parsers of what their files say, on any
+//! bytes: no panic, an end, and nothing but what could be a quota.
 //!
-//! `cargo +nightly fuzz run cgroups -- -dict=fuzz/cgroups.dict`; the input is the size of reads, and the texts of the
-//! files with NULs between: /proc/self/cgroup, /proc/self/mountinfo, then those of the groups.
+//! `cargo +nightly fuzz run cgroups -- -dict=fuzz/cgroups.dict`; the input is the size of reads,
+//! and the texts of the files with NULs between: /proc/self/cgroup, /proc/self/mountinfo, then
+//! those of the groups.
 #![no_main]
 
 use std::ffi::CStr;
 
 use libfuzzer_sys::fuzz_target;
 
-// The files themselves, not the crate, which would bring a second memcpy into a program with libc; and what they name
-// beside, as far as the search for groups needs it.
+// The files themselves, not the crate, which would bring a second memcpy into a program with libc;
+// and what they name beside, as far as the search for groups needs it.
 #[allow(dead_code)]
 #[path = "../../src/cpu/cgroup.rs"]
 mod cgroup;

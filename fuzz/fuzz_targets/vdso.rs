@@ -1,7 +1,8 @@
 //! The vDSO's parser on any bytes: no panic, no place outside the image, an end.
 //!
-//! `cargo +nightly fuzz run vdso`; a first image to start from is the host's own, in fuzz/corpus/vdso. What CI runs each
-//! time is the unit test in src/vdso/image/tests.rs with 100,000 damaged images.
+//! `cargo +nightly fuzz run vdso`; a first image to start from is the host's own, in
+//! fuzz/corpus/vdso. What CI runs each time is the unit test in src/vdso/image/tests.rs with
+//! 100,000 damaged images.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;

@@ -1,4 +1,5 @@
-//! The control groups that the process is in, from its own up to the highest that is mounted, and their limits on time.
+//! The control groups that the process is in, from its own up to the highest that is mounted, and
+//! their limits on time.
 //!
 //! ```text
 //!     /proc/self/cgroup        0::/a/b                            which group
@@ -9,8 +10,8 @@
 //!     /sys/fs/cgroup/cpu.max     ┘
 //! ```
 //!
-//! The first caller that finds them publishes them, whole; whoever was looking at the same time drops what it found. So
-//! there is no lock, and what is published stays.
+//! The first caller that finds them publishes them, whole; whoever was looking at the same time
+//! drops what it found. So there is no lock, and what is published stays.
 
 use core::ffi::CStr;
 use core::mem::ManuallyDrop;
@@ -107,8 +108,8 @@ impl Opened {
 
     fn publish(self) -> *const Found {
         let found = self.room.as_ptr().cast::<Found>();
-        // SAFETY: `count` levels were written, and nobody writes to them again. They stay if they are published; if not,
-        // this reference goes unused.
+        // SAFETY: `count` levels were written, and nobody writes to them again. They stay if they
+        // are published; if not, this reference goes unused.
         let levels = unsafe { slice::from_raw_parts(self.levels(), self.count) };
         // SAFETY: the room's start is there for it, aligned as a page is, and nobody else has it.
         unsafe { found.write(Found { levels }) };
@@ -172,7 +173,8 @@ pub(super) enum Level<F> {
 }
 
 impl<F> Level<F> {
-    /// The limit that it sets now. What cannot be read is none, as the files of a group that was removed.
+    /// The limit that it sets now. What cannot be read is none, as the files of a group that was
+    /// removed.
     fn quota(&self, files: &mut impl Files<File = F>) -> Option<Quota> {
         // Two numbers of 20 digits fit; what fills it was cut off, and is not to be believed.
         let mut text = [[0; 64]; 2];
@@ -204,8 +206,8 @@ const PATH_MAX: usize = k::PATH_MAX as usize;
 /// Room for the search: lines of files (those of mounts have lists of options), and paths.
 pub(super) const SCRATCH: usize = (56 << 10) + 8 * PATH_MAX;
 
-/// Finds the process's group, and the mount that shows most of those above it. `None` if it is in none that can limit
-/// time, or no mount shows it. An error if a file of /proc cannot be read.
+/// Finds the process's group, and the mount that shows most of those above it. `None` if it is in
+/// none that can limit time, or no mount shows it. An error if a file of /proc cannot be read.
 pub(super) fn find<'a, S: Files>(files: &mut S, scratch: &'a mut [u8]) -> Result<Option<Walk<'a>>> {
     // The last room is for a mount point, the path below it and a file's name.
     let mut rooms = [1, 1, 1, 1, 1, 3].map(|paths| paths * PATH_MAX).into_iter();
@@ -316,11 +318,12 @@ impl Mounts<'_> {
 
     /// Whether the candidate's point leads to it, and not to a mount that covers it.
     ///
-    /// As the kernel goes: from the process's root down, at each name into the mount that lies there
-    /// on the mount where it is. So a mount is covered by one that lies on its root, and by one that
-    /// lies on the same parent at a folder on the way to its point; and with its parent. The order
-    /// of the lines says nothing. The root itself is where the process is, whatever was mounted on
-    /// it since. (A mount whose parent is not listed lies on the mount that the root is in.)
+    /// As the kernel goes: from the process's root down, at each name into the mount that lies
+    /// there on the mount where it is. So a mount is covered by one that lies on its root, and by
+    /// one that lies on the same parent at a folder on the way to its point; and with its parent.
+    /// The order of the lines says nothing. The root itself is where the process is, whatever was
+    /// mounted on it since. (A mount whose parent is not listed lies on the mount that the root is
+    /// in.)
     fn is_seen<S: Files>(&mut self, candidate: &Candidate, files: &mut S, point: &Text<'_>) -> Result<bool> {
         /// No tree of mounts is so high, and no file of the kernel's has a circle.
         const HIGHEST: usize = 256;
@@ -407,8 +410,8 @@ impl Walk<'_> {
         1 + slashes(&self.path.bytes()[self.top..])
     }
 
-    /// Opens the files of each group. Those that cannot be opened are left out, as in the root group of version 2, which
-    /// has none; an error is one that passes.
+    /// Opens the files of each group. Those that cannot be opened are left out, as in the root
+    /// group of version 2, which has none; an error is one that passes.
     pub(super) fn open_all<S: Files>(mut self, files: &mut S, mut keep: impl FnMut(Level<S::File>)) -> Result<()> {
         loop {
             let mut open = |name| self.path.open(files, name);
@@ -429,7 +432,8 @@ impl Walk<'_> {
 }
 
 impl Text<'_> {
-    /// Opens the file of this name, which begins with a slash and ends with NUL, in the folder that the text is.
+    /// Opens the file of this name, which begins with a slash and ends with NUL, in the folder that
+    /// the text is.
     fn open<S: Files>(&mut self, files: &mut S, name: &[u8]) -> Result<Option<S::File>> {
         let folder = self.bytes().len();
         let path = self.push(name).and_then(|()| CStr::from_bytes_with_nul(self.bytes()).ok());

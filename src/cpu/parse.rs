@@ -1,4 +1,5 @@
-//! What the files under /proc, /sys and the control groups say. Everything here is total: on any bytes it returns.
+//! What the files under /proc, /sys and the control groups say. Everything here is total: on any
+//! bytes it returns.
 
 use super::Quota;
 use crate::errno::Result;
@@ -10,7 +11,8 @@ pub(super) enum Version {
     V2,
 }
 
-/// A line of /proc/self/cgroup that may say where the process's time is limited: the group's path within its hierarchy.
+/// A line of /proc/self/cgroup that may say where the process's time is limited: the group's path
+/// within its hierarchy.
 ///
 /// ```text
 ///     4:cpu,cpuacct:/docker/c0ffee          version 1: the controller `cpu` among others
@@ -68,8 +70,9 @@ pub(super) fn mount_line(line: &[u8]) -> Option<Mount<'_>> {
     Some(Mount { id, parent, root, point, version })
 }
 
-/// Undoes the escapes of mountinfo into `text`: a backslash and three octal digits are a byte. `None` if the end of
-/// `escaped` or other digits follow a backslash, for a NUL or a number above 255, and if it does not fit.
+/// Undoes the escapes of mountinfo into `text`: a backslash and three octal digits are a byte.
+/// `None` if the end of `escaped` or other digits follow a backslash, for a NUL or a number above
+/// 255, and if it does not fit.
 pub(super) fn unescape(escaped: &[u8], text: &mut Text<'_>) -> Option<()> {
     text.truncate(0);
     let mut rest = escaped;
@@ -95,12 +98,13 @@ pub(super) fn unescape(escaped: &[u8], text: &mut Text<'_>) -> Option<()> {
 pub(super) enum Below<'a> {
     /// At this path below the mount point: empty, or beginning with a slash.
     At(&'a [u8]),
-    /// Somewhere: the mount shows a group above the namespace's, and names from there down are not told.
+    /// Somewhere: the mount shows a group above the namespace's, and names from there down are not
+    /// told.
     Somewhere,
 }
 
-/// Where the group `path` lies below a mount whose root is `root`, both as a process sees them: in a namespace, relative
-/// to the namespace's own group, so that what lies outside begins with `/..`.
+/// Where the group `path` lies below a mount whose root is `root`, both as a process sees them: in
+/// a namespace, relative to the namespace's own group, so that what lies outside begins with `/..`.
 pub(super) fn below<'a>(root: &[u8], path: &'a [u8]) -> Option<Below<'a>> {
     fn ups(mut path: &[u8]) -> (usize, &[u8]) {
         let mut count = 0;
@@ -117,16 +121,16 @@ pub(super) fn below<'a>(root: &[u8], path: &'a [u8]) -> Option<Below<'a>> {
     (root_ups == path_ups).then_some(Below::At(rest))
 }
 
-/// `cpu.max`: `QUOTA PERIOD` in microseconds. `None` for `max`, which is no limit, and for what the kernel does not
-/// write.
+/// `cpu.max`: `QUOTA PERIOD` in microseconds. `None` for `max`, which is no limit, and for what the
+/// kernel does not write.
 pub(super) fn v2_quota(text: &[u8]) -> Option<Quota> {
     let mut words = line(text).split(|byte| *byte == b' ');
     let (quota, period) = (words.next()?, words.next()?);
     words.next().is_none().then(|| of(decimal(quota), decimal(period)))?
 }
 
-/// `cpu.cfs_quota_us` and `cpu.cfs_period_us`. `None` for a quota of -1, which is no limit, and for what the kernel does
-/// not write.
+/// `cpu.cfs_quota_us` and `cpu.cfs_period_us`. `None` for a quota of -1, which is no limit, and for
+/// what the kernel does not write.
 pub(super) fn v1_quota(quota: &[u8], period: &[u8]) -> Option<Quota> {
     of(number(quota), number(period))
 }
@@ -194,7 +198,8 @@ impl<'a> Text<'a> {
     }
 }
 
-/// A file's lines, one after the other, in a buffer of any size. A line that does not fit is passed over.
+/// A file's lines, one after the other, in a buffer of any size. A line that does not fit is passed
+/// over.
 pub(super) struct Lines<'a, R> {
     /// Fills a buffer's start with what comes next in the file, and returns how much; 0 at the end.
     read: R,
@@ -216,7 +221,8 @@ impl<'a, R: FnMut(&mut [u8]) -> Result<usize>> Lines<'a, R> {
         Lines { read, buf, start: 0, end: 0, searched: 0, ended: false, skipping: false }
     }
 
-    /// The next line, without its newline; the last one may have none. `None` at the end. `read`'s errors.
+    /// The next line, without its newline; the last one may have none. `None` at the end. `read`'s
+    /// errors.
     pub fn next(&mut self) -> Result<Option<&[u8]>> {
         loop {
             let newline = self.buf[self.searched..self.end].iter().position(|byte| *byte == b'\n');

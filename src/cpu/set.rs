@@ -14,7 +14,8 @@ const BITS: usize = usize::BITS as usize;
 
 /// A set of processors, by their numbers: those below 524,288 can be in it.
 ///
-/// The first 1,024 are in the value itself; for higher ones it has a mapping, which it frees when dropped.
+/// The first 1,024 are in the value itself; for higher ones it has a mapping, which it frees when
+/// dropped.
 pub struct CpuSet {
     near: [usize; NEAR / size_of::<usize>()],
     /// If there, all of the set is in it, and committed.
@@ -29,8 +30,9 @@ impl CpuSet {
         CpuSet { near: [0; _], far: None }
     }
 
-    /// What `get` fills in, as sched_getaffinity(2) does: it refuses a mask that is too small with `EINVAL`, and returns
-    /// how many bytes it wrote. Larger masks are tried, four times the size each, and the largest last.
+    /// What `get` fills in, as sched_getaffinity(2) does: it refuses a mask that is too small with
+    /// `EINVAL`, and returns how many bytes it wrote. Larger masks are tried, four times the size
+    /// each, and the largest last.
     pub(super) fn read(mut get: impl FnMut(&mut [usize]) -> Result<usize>) -> Result<CpuSet> {
         let mut bytes = NEAR;
         loop {
@@ -53,7 +55,8 @@ impl CpuSet {
         Ok(CpuSet { far, ..CpuSet::new() })
     }
 
-    /// Puts a processor in. `EINVAL` for a number that no kernel has; `ENOMEM` when a mapping for it cannot be had.
+    /// Puts a processor in. `EINVAL` for a number that no kernel has; `ENOMEM` when a mapping for
+    /// it cannot be had.
     ///
     /// In handlers: yes.
     pub fn insert(&mut self, processor: usize) -> Result<()> {
@@ -112,7 +115,8 @@ impl CpuSet {
     /// As the kernel takes it: a bit per processor, in words.
     pub(super) fn words(&self) -> &[usize] {
         match &self.far {
-            // SAFETY: committed from its first byte to its last, page-aligned, and ours; any bytes are numbers.
+            // SAFETY: committed from its first byte to its last, page-aligned, and ours; any bytes
+            // are numbers.
             Some(far) => unsafe { slice::from_raw_parts(far.as_ptr().cast(), far.len() / size_of::<usize>()) },
             None => &self.near,
         }
@@ -155,7 +159,8 @@ mod tests {
 
     use super::*;
 
-    /// sched_getaffinity(2) of a kernel with room for this many processors, of which it has the first and the last.
+    /// sched_getaffinity(2) of a kernel with room for this many processors, of which it has the
+    /// first and the last.
     fn kernel(processors: usize, tried: &mut Vec<usize>) -> impl FnMut(&mut [usize]) -> Result<usize> {
         move |mask| {
             tried.push(size_of_val(mask));

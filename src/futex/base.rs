@@ -1,5 +1,5 @@
-//! What everything that waits stands on: atomics, four operations of the kernel, and whether looking again pays. In a
-//! model the first are loom's and the second a fake kernel's.
+//! What everything that waits stands on: atomics, four operations of the kernel, and whether
+//! looking again pays. In a model the first are loom's and the second a fake kernel's.
 
 use core::time::Duration;
 
@@ -46,8 +46,8 @@ mod kernel {
 
     pub(crate) use crate::futex::{requeue, wait_a_while};
 
-    /// Sleeps while `word` holds `expected`, until a wake for one of its `kinds`. May return at any time; true says
-    /// that the deadline has passed.
+    /// Sleeps while `word` holds `expected`, until a wake for one of its `kinds`. May return at any
+    /// time; true says that the deadline has passed.
     pub(crate) fn wait(word: &AtomicU32, expected: u32, deadline: Option<Instant>, kinds: u32) -> bool {
         // EAGAIN, EINTR and a spurious Ok all mean: look again.
         futex::wait_as(word, expected, deadline, kinds) == Err(Errno::ETIMEDOUT)
@@ -58,8 +58,8 @@ mod kernel {
         futex::wake_at(word, false, count, kinds)
     }
 
-    /// Whether the process may run on several processors (its main thread's affinity), asked for once. No if the kernel
-    /// won't say.
+    /// Whether the process may run on several processors (its main thread's affinity), asked for
+    /// once. No if the kernel won't say.
     pub(crate) fn several_processors() -> bool {
         static FOUND: AtomicU8 = AtomicU8::new(0);
         // Relaxed: the answer is all there is, and threads that ask at once find the same.
@@ -122,8 +122,8 @@ pub(crate) fn deadline_of(timeout: Duration) -> Option<Instant> {
     Instant::now().checked_add(timeout)
 }
 
-/// Looks a few times, with growing pauses (together some 1.5 µs), whether `done`; not where nobody could make it so
-/// meanwhile. A sleep and a wake cost a few µs.
+/// Looks a few times, with growing pauses (together some 1.5 µs), whether `done`; not where nobody
+/// could make it so meanwhile. A sleep and a wake cost a few µs.
 pub(crate) fn poll(mut done: impl FnMut() -> bool) -> bool {
     const LOOKS: u32 = if MODEL { 1 } else { 6 };
     if done() {

@@ -1,10 +1,11 @@
-//! The kernel of a model: loom's atomics, a futex whose sleepers loom schedules, and values that loom watches.
+//! The kernel of a model: loom's atomics, a futex whose sleepers loom schedules, and values that
+//! loom watches.
 //!
-//! A sleep compares and falls asleep in one step, as the kernel does under its lock, and wakes are served first come,
-//! first served. [`interrupt`] and [`expire`] are what happens from outside, a signal and the end of the time: they end
-//! the sleeps that they find. A wake also orders memory (loom's `unpark` does), which the kernel does not promise; but
-//! each model also runs through the ways where the word has changed already, and there nothing but the lock's own
-//! orderings counts.
+//! A sleep compares and falls asleep in one step, as the kernel does under its lock, and wakes are
+//! served first come, first served. [`interrupt`] and [`expire`] are what happens from outside, a
+//! signal and the end of the time: they end the sleeps that they find. A wake also orders memory
+//! (loom's `unpark` does), which the kernel does not promise; but each model also runs through the
+//! ways where the word has changed already, and there nothing but the lock's own orderings counts.
 
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
@@ -49,8 +50,8 @@ enum End {
     Expired,
 }
 
-/// Runs the model in all ways that threads can follow each other, with at most so many preemptions in each, on one
-/// processor.
+/// Runs the model in all ways that threads can follow each other, with at most so many preemptions
+/// in each, on one processor.
 pub(crate) fn model(preemptions: usize, threads: impl Fn() + Send + Sync + 'static) {
     model_on(1, preemptions, threads);
 }

@@ -5,13 +5,13 @@
 //!                 ▲ tail                                   ▲ head
 //! ```
 //!
-//! `heapless::spsc` would do for words of one size; here a whole record is published by one store, so that the consumer
-//! never sees part of one, and a ring is all zeros, so that a fresh mapping is one already and nobody moves 64 KiB over
-//! a stack.
+//! `heapless::spsc` would do for words of one size; here a whole record is published by one store,
+//! so that the consumer never sees part of one, and a ring is all zeros, so that a fresh mapping is
+//! one already and nobody moves 64 KiB over a stack.
 //!
-//! A ring is never given back to the kernel: the handler of a thread may be at work on one at any time. A thread that
-//! ends leaves its ring, with what is in it, to the next that starts, so there are as many as there ever were threads
-//! at once.
+//! A ring is never given back to the kernel: the handler of a thread may be at work on one at any
+//! time. A thread that ends leaves its ring, with what is in it, to the next that starts, so there
+//! are as many as there ever were threads at once.
 
 use core::cell::{Cell, UnsafeCell};
 use core::ptr::{NonNull, null, null_mut};
@@ -47,8 +47,8 @@ pub(super) struct Ring {
     words: [UnsafeCell<usize>; WORDS],
 }
 
-// SAFETY: the words between tail and head are the consumer's, the others the producer's; the rest is as its comment
-// says.
+// SAFETY: the words between tail and head are the consumer's, the others the producer's; the rest
+// is as its comment says.
 unsafe impl Sync for Ring {}
 
 static ALL: AtomicPtr<Ring> = AtomicPtr::new(null_mut());
@@ -102,7 +102,8 @@ pub(super) fn free_all(links: &Links) {
 }
 
 impl Ring {
-    /// Adds a sample, or counts it as lost. Only the ring's thread calls this, and its handler only while it does not.
+    /// Adds a sample, or counts it as lost. Only the ring's thread calls this, and its handler only
+    /// while it does not.
     pub(super) fn push(&self, tid: u32, weight: u32, stack: &[usize]) {
         let head = self.head.load(Relaxed);
         // Acquire pairs with the release in `pop`: those words have been read.
@@ -127,8 +128,8 @@ impl Ring {
         self.head.load(Acquire)
     }
 
-    /// Takes the oldest record before `end`: thread, weight and depth, and as many addresses in `stack`. There is one
-    /// consumer.
+    /// Takes the oldest record before `end`: thread, weight and depth, and as many addresses in
+    /// `stack`. There is one consumer.
     pub(super) fn pop(&self, end: usize, stack: &mut [usize; DEPTH]) -> Option<(u32, u32, usize)> {
         let tail = self.tail.load(Relaxed);
         // Not only equal: a visitor that forks finds all cleared in the child.

@@ -2,7 +2,8 @@
 
 use core::sync::atomic::{AtomicU32, Ordering::Relaxed};
 
-/// A count of 64 bits, also where a machine exchanges 32 at most. One thread adds to it and reads it.
+/// A count of 64 bits, also where a machine exchanges 32 at most. One thread adds to it and reads
+/// it.
 pub(super) struct Ticks {
     low: AtomicU32,
     high: AtomicU32,
@@ -58,7 +59,8 @@ mod tests {
         assert_eq!(ticks.get(), 1 << 32);
         ticks.add(u32::MAX);
         assert_eq!(ticks.get(), (1 << 33) - 1);
-        // What the clock says less this is what no sample stands for: nothing, and no number near 2^32.
+        // What the clock says less this is what no sample stands for: nothing, and no number near
+        // 2^32.
         assert_eq!(weights(ticks.get() - ticks.get()).next(), None);
         ticks.clear();
         assert_eq!(ticks.get(), 0);

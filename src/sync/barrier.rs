@@ -9,13 +9,14 @@ use static_assertions::assert_impl_all;
 use super::mutex::Mutex;
 use crate::futex::base::{self, ANY, AtomicU32, const_fn};
 
-/// Lets threads meet, again and again, as std's. A barrier of 0 is one of 1: nobody waits, and everybody leads.
+/// Lets threads meet, again and again, as std's. A barrier of 0 is one of 1: nobody waits, and
+/// everybody leads.
 pub struct Barrier {
     threads: usize,
     /// How many of this round have come.
     arrived: Mutex<usize>,
-    /// The round's number, what those sleep on who wait for the round to be full. It comes round after 2^32, which
-    /// would have to pass while a thread looks away.
+    /// The round's number, what those sleep on who wait for the round to be full. It comes round
+    /// after 2^32, which would have to pass while a thread looks away.
     round: AtomicU32,
 }
 
@@ -32,8 +33,9 @@ impl Barrier {
         }
     }
 
-    /// Waits until as many threads are here as the barrier is for, one of which, the last to come, leads. What each did
-    /// before is seen by all after. Threads beyond that number begin the next round.
+    /// Waits until as many threads are here as the barrier is for, one of which, the last to come,
+    /// leads. What each did before is seen by all after. Threads beyond that number begin the next
+    /// round.
     ///
     /// In handlers: no, it takes a lock that the interrupted code may hold.
     pub fn wait(&self) -> BarrierWaitResult {
@@ -46,7 +48,8 @@ impl Barrier {
             return BarrierWaitResult(false);
         }
         *arrived = 0;
-        // Release: what all others did was seen under the lock, and is passed on with the new round.
+        // Release: what all others did was seen under the lock, and is passed on with the new
+        // round.
         self.round.fetch_add(1, Release);
         drop(arrived);
         base::wake(&raw const self.round, i32::MAX as u32, ANY);

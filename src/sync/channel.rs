@@ -12,14 +12,15 @@ use super::mutex::{Mutex, MutexGuard};
 use crate::futex::base::{self, const_fn};
 use crate::time::Instant;
 
-/// A queue of at most `N` values between threads, in the order they were sent; the shapes are those of std's channels.
-/// Each value goes to one receiver.
+/// A queue of at most `N` values between threads, in the order they were sent; the shapes are those
+/// of std's channels. Each value goes to one receiver.
 ///
-/// The channel is a place, often a `static`; [`split`](Channel::split) gives the two ends. While there is no receiver,
-/// sending fails; while there is no sender, receiving fails once the queue is empty. What is left in the queue stays
-/// until somebody receives it or the channel is dropped.
+/// The channel is a place, often a `static`; [`split`](Channel::split) gives the two ends. While
+/// there is no receiver, sending fails; while there is no sender, receiving fails once the queue is
+/// empty. What is left in the queue stays until somebody receives it or the channel is dropped.
 ///
-/// Whole sends and receives, those that wait and those that do not, lock a mutex for the time of a copy.
+/// Whole sends and receives, those that wait and those that do not, lock a mutex for the time of a
+/// copy.
 pub struct Channel<T, const N: usize> {
     state: Mutex<State<T, N>>,
     /// For receivers: there is a value, or no sender.
@@ -101,8 +102,8 @@ impl<T, const N: usize> Channel<T, N> {
     }
 }
 
-/// Counts one more end. A program that forgets ends for long enough (on a 32-bit machine, 2^32 of them) ends by a panic:
-/// a count that wrapped would say that there are none.
+/// Counts one more end. A program that forgets ends for long enough (on a 32-bit machine, 2^32 of
+/// them) ends by a panic: a count that wrapped would say that there are none.
 fn count_one_more(ends: &mut usize) {
     *ends = ends.checked_add(1).expect("more ends of a channel than can be counted");
 }
@@ -147,8 +148,8 @@ pub struct Sender<'a, T, const N: usize> {
 }
 
 impl<T, const N: usize> Sender<'_, T, N> {
-    /// Sends a value; waits while the queue is full. Fails if there is no receiver. That it was sent does not say that
-    /// it will be received.
+    /// Sends a value; waits while the queue is full. Fails if there is no receiver. That it was
+    /// sent does not say that it will be received.
     ///
     /// In handlers: no, it takes a lock that the interrupted code may hold.
     pub fn send(&self, value: T) -> Result<(), SendError<T>> {

@@ -13,8 +13,8 @@ use crate::time::Instant;
 
 /// A condition variable, as std's; first come, first served, and no wait ends without a cause.
 ///
-/// A notification by a thread that has the mutex wakes nobody: it makes the waiter one of the mutex, whose unlock then
-/// wakes it. Without a waiter it is one load.
+/// A notification by a thread that has the mutex wakes nobody: it makes the waiter one of the
+/// mutex, whose unlock then wakes it. Without a waiter it is one load.
 pub struct Condvar {
     waiters: WaitList,
 }
@@ -32,8 +32,9 @@ impl Condvar {
         }
     }
 
-    /// Gives up the mutex, waits for a notification, and takes the mutex again. Giving up and beginning to wait are one
-    /// step: a notification by who locks the mutex after that is not missed.
+    /// Gives up the mutex, waits for a notification, and takes the mutex again. Giving up and
+    /// beginning to wait are one step: a notification by who locks the mutex after that is not
+    /// missed.
     ///
     /// Threads that wait at the same time may each come with a mutex of its own.
     ///
@@ -66,7 +67,8 @@ impl Condvar {
         self.wait_with(guard, base::deadline_of(timeout))
     }
 
-    /// [`wait`](Condvar::wait), until `deadline` at the latest. Taking the mutex again may take longer.
+    /// [`wait`](Condvar::wait), until `deadline` at the latest. Taking the mutex again may take
+    /// longer.
     ///
     /// In handlers: no, it takes a lock that the interrupted code may hold.
     pub fn wait_until<'a, T: ?Sized>(
@@ -77,7 +79,8 @@ impl Condvar {
         self.wait_with(guard, Some(deadline))
     }
 
-    /// [`wait_while`](Condvar::wait_while), for at most `timeout`; timed out says that `condition` still held.
+    /// [`wait_while`](Condvar::wait_while), for at most `timeout`; timed out says that `condition`
+    /// still held.
     ///
     /// In handlers: no, it takes a lock that the interrupted code may hold.
     pub fn wait_timeout_while<'a, T: ?Sized, F>(
@@ -107,7 +110,8 @@ impl Condvar {
     ) -> (MutexGuard<'a, T>, WaitTimeoutResult) {
         let mutex = guard.raw();
         let waiter = Waiter::new(mutex);
-        // SAFETY: 1. It stays until `wait` returned, and `wait` only returns WAITING when it has removed the entry.
+        // SAFETY: 1. It stays until `wait` returned, and `wait` only returns WAITING when it has
+        // removed the entry.
         unsafe { self.waiters.lock().push(&waiter) };
         mutex.unlock();
         let state = waiter.wait(deadline, |waiter| self.waiters.lock().leave(waiter));
@@ -126,7 +130,8 @@ impl Condvar {
     /// In handlers: no, it takes a lock that the interrupted code may hold.
     #[inline]
     pub fn notify_one(&self) {
-        // A waiter that we must see entered the list before it gave up the mutex, which we locked since.
+        // A waiter that we must see entered the list before it gave up the mutex, which we locked
+        // since.
         if !self.waiters.is_empty() {
             self.notify_first();
         }

@@ -13,7 +13,8 @@ use super::raw_mutex::RawMutex;
 use super::raw_rwlock::RawRwLock;
 use super::rwlock::{RwLockReadGuard, RwLockWriteGuard};
 
-/// A guard's mapped form, and the way there. `mut` stands where the guard gives the value out to be changed.
+/// A guard's mapped form, and the way there. `mut` stands where the guard gives the value out to be
+/// changed.
 macro_rules! mapped {
     ($guard:ident, $mapped:ident, $raw:ident, $unlock:ident $(, $mut:tt)?) => {
         impl<'a, T: ?Sized> $guard<'a, T> {
@@ -86,7 +87,8 @@ macro_rules! mapped {
 
             #[inline]
             fn deref(&self) -> &T {
-                // SAFETY: it is part of what the guard was for that this one came from, and the lock is held still.
+                // SAFETY: it is part of what the guard was for that this one came from, and the
+                // lock is held still.
                 unsafe { self.value.as_ref() }
             }
         }

@@ -1,12 +1,15 @@
-//! Models of the locks: each runs in every way in which its threads can follow each other, within a bound.
+//! Models of the locks: each runs in every way in which its threads can follow each other, within a
+//! bound.
 //!
-//! The bound is the number of preemptions, the first argument of [`model`]: switches from a thread that could have gone
-//! on. Switches from one that sleeps or ends are not counted. In a model a newcomer overtakes at most twice, and who
-//! polls looks once, and a lock has room for two readers. A thread that waits for ever is reported as a deadlock, an
-//! access that nothing orders as a violation of causality. All models together take about a minute of one processor.
+//! The bound is the number of preemptions, the first argument of [`model`]: switches from a thread
+//! that could have gone on. Switches from one that sleeps or ends are not counted. In a model a
+//! newcomer overtakes at most twice, and who polls looks once, and a lock has room for two readers.
+//! A thread that waits for ever is reported as a deadlock, an access that nothing orders as a
+//! violation of causality. All models together take about a minute of one processor.
 //!
-//! What loom cannot see: a load that another thread's later store reaches before it is made. The release with which
-//! waiters announce themselves, and its acquire (2 of `raw_mutex`), stand on the memory model alone.
+//! What loom cannot see: a load that another thread's later store reaches before it is made. The
+//! release with which waiters announce themselves, and its acquire (2 of `raw_mutex`), stand on the
+//! memory model alone.
 
 mod barrier;
 mod channel;

@@ -13,7 +13,8 @@ use super::raw_mutex::{self, RawMutex};
 use crate::futex::base::{self, const_fn};
 use crate::time::Instant;
 
-/// Mutual exclusion, as std's without poisoning. Locking it again on the thread that holds it is a deadlock.
+/// Mutual exclusion, as std's without poisoning. Locking it again on the thread that holds it is a
+/// deadlock.
 pub struct Mutex<T: ?Sized> {
     raw: RawMutex,
     value: UnsafeCell<T>,
@@ -32,7 +33,8 @@ assert_impl_all!(Mutex<core::cell::Cell<u8>>: Send, Sync);
 assert_not_impl_any!(Mutex<*const u8>: Send, Sync);
 
 impl Mutex<()> {
-    /// How often in a row threads that come later may take a mutex before one that waits; see [`crate::sync`].
+    /// How often in a row threads that come later may take a mutex before one that waits; see
+    /// [`crate::sync`].
     pub const OVERTAKES: u32 = raw_mutex::OVERTAKES as u32;
 }
 
@@ -171,7 +173,8 @@ assert_not_impl_any!(MutexGuard<'static, u8>: Send, Clone);
 assert_impl_all!(MutexGuard<'static, u8>: Sync);
 
 impl<'a, T: ?Sized> MutexGuard<'a, T> {
-    /// The lock: for a condition variable, which gives it up and takes it again, and for mapped guards.
+    /// The lock: for a condition variable, which gives it up and takes it again, and for mapped
+    /// guards.
     pub(super) fn raw(&self) -> &'a RawMutex {
         &self.mutex.raw
     }

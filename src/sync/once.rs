@@ -12,11 +12,12 @@ use static_assertions::{assert_impl_all, assert_not_impl_any};
 use crate::futex::base::{self, ANY, AtomicU32, const_fn};
 use crate::time::Instant;
 
-/// Runs a closure once, however many threads ask, as std's without poisoning: a closure that panics ends the process, with
-/// 101, so the `_force` forms do what those without do. One that asks for its own [`Once`] waits for itself: a deadlock.
+/// Runs a closure once, however many threads ask, as std's without poisoning: a closure that panics
+/// ends the process, with 101, so the `_force` forms do what those without do. One that asks for
+/// its own [`Once`] waits for itself: a deadlock.
 pub struct Once {
-    /// `NEW ── who comes first runs the closure ──▶ RUNNING ── it returned ──▶ DONE`, and beside the first two whether
-    /// threads sleep on this until DONE comes.
+    /// `NEW ── who comes first runs the closure ──▶ RUNNING ── it returned ──▶ DONE`, and beside
+    /// the first two whether threads sleep on this until DONE comes.
     state: AtomicU32,
 }
 
@@ -38,8 +39,8 @@ impl Once {
         }
     }
 
-    /// Calls `f` if nothing was called here before. When this returns, what was called has returned, and what it did is
-    /// seen.
+    /// Calls `f` if nothing was called here before. When this returns, what was called has
+    /// returned, and what it did is seen.
     ///
     /// In handlers: no, it takes a lock that the interrupted code may hold.
     #[inline]
@@ -49,7 +50,8 @@ impl Once {
         }
     }
 
-    /// [`call_once`](Once::call_once), for code that asks whether a closure before this one panicked: none did.
+    /// [`call_once`](Once::call_once), for code that asks whether a closure before this one
+    /// panicked: none did.
     ///
     /// In handlers: no, it takes a lock that the interrupted code may hold.
     #[inline]
@@ -156,13 +158,13 @@ impl fmt::Debug for OnceState {
     }
 }
 
-/// A value that is set once, as std's. A function that panics while it makes the value ends the process, with 101; one
-/// that asks for the value it makes waits for itself: a deadlock.
+/// A value that is set once, as std's. A function that panics while it makes the value ends the
+/// process, with 101; one that asks for the value it makes waits for itself: a deadlock.
 pub struct OnceLock<T> {
     once: Once,
-    /// Written by who runs `once`, before it is done; then only read. (An `Option`, though `once` says whether it is
-    /// there, so that dropping takes no code of ours: then a value may refer to what is dropped before it, as in
-    /// std's.)
+    /// Written by who runs `once`, before it is done; then only read. (An `Option`, though `once`
+    /// says whether it is there, so that dropping takes no code of ours: then a value may refer to
+    /// what is dropped before it, as in std's.)
     value: UnsafeCell<Option<T>>,
 }
 
@@ -208,8 +210,8 @@ impl<T> OnceLock<T> {
         self.value.get_mut().as_mut()
     }
 
-    /// Sets the value. If it is set already, or another thread sets it meanwhile, gives `value` back, and the other is
-    /// there.
+    /// Sets the value. If it is set already, or another thread sets it meanwhile, gives `value`
+    /// back, and the other is there.
     ///
     /// In handlers: no, it takes a lock that the interrupted code may hold.
     pub fn set(&self, value: T) -> Result<(), T> {
@@ -218,7 +220,8 @@ impl<T> OnceLock<T> {
         value.map_or(Ok(()), Err)
     }
 
-    /// The value; `f` makes it if it is not set. However many threads ask, one makes it, and the others wait.
+    /// The value; `f` makes it if it is not set. However many threads ask, one makes it, and the
+    /// others wait.
     ///
     /// In handlers: no, it takes a lock that the interrupted code may hold.
     #[inline]
@@ -321,16 +324,16 @@ impl<T: fmt::Debug> fmt::Debug for OnceLock<T> {
     }
 }
 
-/// A value that is made when it is first used, as std's. A function that panics while it makes the value ends the
-/// process, with 101; one that uses the value waits for itself: a deadlock.
+/// A value that is made when it is first used, as std's. A function that panics while it makes the
+/// value ends the process, with 101; one that uses the value waits for itself: a deadlock.
 pub struct LazyLock<T, F = fn() -> T> {
     value: OnceLock<T>,
     /// Taken by who makes the value.
     make: Cell<Option<F>>,
 }
 
-// SAFETY: `make` is touched by the one thread that makes the value only, which is why it must be Send and need not be
-// Sync.
+// SAFETY: `make` is touched by the one thread that makes the value only, which is why it must be
+// Send and need not be Sync.
 unsafe impl<T: Send + Sync, F: Send> Sync for LazyLock<T, F> {}
 impl<T: UnwindSafe, F: UnwindSafe> UnwindSafe for LazyLock<T, F> {}
 impl<T: UnwindSafe + RefUnwindSafe, F: UnwindSafe> RefUnwindSafe for LazyLock<T, F> {}

@@ -1,23 +1,27 @@
-//! The lock under all others: mutual exclusion without a value, fair within the bound that [`crate::sync`] states.
+//! The lock under all others: mutual exclusion without a value, fair within the bound that
+//! [`crate::sync`] states.
 //!
-//! A newcomer takes the lock if it is free. Else it looks again a few times, for as long as that has paid on this lock
-//! lately; then it joins the waiters and sleeps. An unlock wakes one waiter, unless one is awake already: so a thread
-//! that keeps locking and unlocking makes one system call for each waiter and not for each time. What it does meanwhile
-//! is to overtake, and that is counted.
+//! A newcomer takes the lock if it is free. Else it looks again a few times, for as long as that
+//! has paid on this lock lately; then it joins the waiters and sleeps. An unlock wakes one waiter,
+//! unless one is awake already: so a thread that keeps locking and unlocking makes one system call
+//! for each waiter and not for each time. What it does meanwhile is to overtake, and that is
+//! counted.
 //!
 //! Properties, and how they are achieved:
 //!
-//! 1. *No wake is lost.* While threads wait and the lock is free, one of them is awake or about to be woken. WAKE says
-//!    that there is none such: who sets it holds the lock or sees it held, and the unlock that clears it wakes one. A
-//!    waiter that is awake takes a free lock; before it sleeps or leaves, it sets WAKE, in one step with seeing the
-//!    lock held.
-//! 2. *No sleep misses its wake.* A waiter reads `turn` before it announces itself; the unlock clears WAKE, then steps
-//!    `turn`, then gives up the lock, unless WAKE is back. So of those that were announced when it cleared WAKE, each
-//!    sleeps or will find the word changed; and they are not gone, for the last of them to leave would have set WAKE.
-//! 3. *The unlock touches nothing after it gave up the lock.* Only the kernel gets the address: the next owner may have
-//!    freed the memory.
-//! 4. *Waiters come to their turn.* CLOSED keeps newcomers out. It is set after OVERTAKES of them, and by a waiter that
-//!    was woken in vain; a waiter that takes the lock clears it. CLOSED implies a waiter: the last to leave clears it.
+//! 1. *No wake is lost.* While threads wait and the lock is free, one of them is awake or about to
+//!    be woken. WAKE says that there is none such: who sets it holds the lock or sees it held, and
+//!    the unlock that clears it wakes one. A waiter that is awake takes a free lock; before it
+//!    sleeps or leaves, it sets WAKE, in one step with seeing the lock held.
+//! 2. *No sleep misses its wake.* A waiter reads `turn` before it announces itself; the unlock
+//!    clears WAKE, then steps `turn`, then gives up the lock, unless WAKE is back. So of those that
+//!    were announced when it cleared WAKE, each sleeps or will find the word changed; and they are
+//!    not gone, for the last of them to leave would have set WAKE.
+//! 3. *The unlock touches nothing after it gave up the lock.* Only the kernel gets the address: the
+//!    next owner may have freed the memory.
+//! 4. *Waiters come to their turn.* CLOSED keeps newcomers out. It is set after OVERTAKES of them,
+//!    and by a waiter that was woken in vain; a waiter that takes the lock clears it. CLOSED
+//!    implies a waiter: the last to leave clears it.
 
 use core::sync::atomic::{
     AtomicU16,
@@ -48,16 +52,17 @@ const CLOSED: u32 = 4;
 /// One waiter. Linux has at most 2^22 threads.
 const WAITER: u32 = 8;
 
-/// How often in a row newcomers may overtake waiters. Some 80 µs of the shortest critical sections: enough that waking
-/// and switching (2 to 50 µs) cost a busy lock little.
+/// How often in a row newcomers may overtake waiters. Some 80 µs of the shortest critical sections:
+/// enough that waking and switching (2 to 50 µs) cost a busy lock little.
 pub(super) const OVERTAKES: u16 = if MODEL { 2 } else { 8192 };
 
-/// How often a woken waiter looks before it closes the lock to newcomers and sleeps again; the pause between, some 0.8
-/// µs.
+/// How often a woken waiter looks before it closes the lock to newcomers and sleeps again; the
+/// pause between, some 0.8 µs.
 const LOOKS: u32 = if MODEL { 1 } else { 10 };
 const PAUSES: u32 = if MODEL { 1 } else { 30 };
 
-/// The kinds of sleepers: those that have not been woken yet, and those that were and closed the lock.
+/// The kinds of sleepers: those that have not been woken yet, and those that were and closed the
+/// lock.
 pub(super) const FRESH: u32 = 1;
 const CLOSER: u32 = 2;
 
@@ -132,7 +137,8 @@ impl RawMutex {
         let turn = &raw const self.turn;
         let mut must_wake = false;
         let released = loop {
-            // Acquire pairs with the release of the waiter that set WAKE: it read `turn` before the step (2).
+            // Acquire pairs with the release of the waiter that set WAKE: it read `turn` before the
+            // step (2).
             let state = self.state.fetch_and(!WAKE, Acquire);
             if state & WAKE != 0 {
                 self.turn.fetch_add(1, Relaxed);
@@ -157,9 +163,10 @@ impl RawMutex {
 
     /// Looks now and then whether the lock is free.
     ///
-    /// Under a lock that is hardly ever free it pays to look rarely: the owner then goes on without the cache line
-    /// travelling. Found taken at the first look, the pauses of this lock grow, found free, they shrink; when looking
-    /// was in vain, they shrink as well, for then sleeping is the better way to wait.
+    /// Under a lock that is hardly ever free it pays to look rarely: the owner then goes on without
+    /// the cache line travelling. Found taken at the first look, the pauses of this lock grow,
+    /// found free, they shrink; when looking was in vain, they shrink as well, for then sleeping is
+    /// the better way to wait.
     fn poll(&self) -> bool {
         const LOOKS: u32 = if MODEL { 1 } else { 6 };
         const LONGEST: u16 = if MODEL { 1 } else { 256 };
@@ -243,7 +250,8 @@ impl RawMutex {
         }
     }
 
-    /// Takes the lock before those who wait, if it still is as seen, and closes it to newcomers after too many.
+    /// Takes the lock before those who wait, if it still is as seen, and closes it to newcomers
+    /// after too many.
     #[inline(never)]
     fn overtake(&self, state: u32) -> bool {
         if self.state.compare_exchange(state, state | LOCKED, Acquire, Relaxed).is_err() {
@@ -258,8 +266,9 @@ impl RawMutex {
         true
     }
 
-    /// Makes a thread that sleeps on `word` a waiter, without waking it, if the lock is held; whether it was. `mark`
-    /// tells the thread, which then goes on with [`RawMutex::take_turn`] when it wakes.
+    /// Makes a thread that sleeps on `word` a waiter, without waking it, if the lock is held;
+    /// whether it was. `mark` tells the thread, which then goes on with [`RawMutex::take_turn`]
+    /// when it wakes.
     pub(super) fn adopt(&self, word: &AtomicU32, mark: impl FnOnce()) -> bool {
         loop {
             let turn = self.turn.load(Relaxed);
@@ -270,9 +279,9 @@ impl RawMutex {
             if self.join(&mut state) {
                 mark();
                 base::requeue(word, &self.turn);
-                // An unlock that came before the thread was here has woken another, or nobody: then wake one in its
-                // place. An exchange sees the newest: the step came before that unlock's wake, which came before the
-                // requeue.
+                // An unlock that came before the thread was here has woken another, or nobody: then
+                // wake one in its place. An exchange sees the newest: the step came before that
+                // unlock's wake, which came before the requeue.
                 if self.turn.fetch_add(0, Relaxed) != turn {
                     base::wake(&self.turn, 1, ANY);
                 }

@@ -1,22 +1,23 @@
-//! The lock under a [`RwLock`](super::RwLock): many readers or one writer, in turns, without a value.
+//! The lock under a [`RwLock`](super::RwLock): many readers or one writer, in turns, without a
+//! value.
 //!
-//! A writer announces itself, which makes readers that come from then on wait, and waits for those that are there to
-//! leave. When it is done, or gives up, the readers that wait are let in: each moves in when it wakes, and the next
-//! writer, which may announce itself meanwhile, waits for them all to come and go. Writers queue for the announcement
-//! in a mutex.
+//! A writer announces itself, which makes readers that come from then on wait, and waits for those
+//! that are there to leave. When it is done, or gives up, the readers that wait are let in: each
+//! moves in when it wakes, and the next writer, which may announce itself meanwhile, waits for them
+//! all to come and go. Writers queue for the announcement in a mutex.
 //!
 //! Properties, and how they are achieved:
 //!
-//! 1. *A writer is alone.* It has the lock when WRITER is its own, nobody is in, and nobody is being let in. While
-//!    WRITER is set nobody enters but those being let in.
-//! 2. *Readers and writers alternate.* Who is done, or gives up, as a writer lets in all that wait, in one step with
-//!    giving up WRITER. While they are let in (OPEN), others do not join them, so this ends; and OPEN implies that some
-//!    are left, for who is being let in does not give up.
-//! 3. *No wake is lost.* Who sleeps has set SLEEPERS, in one step with seeing the state it sleeps on. Only the writer
-//!    that ends clears it, and then it wakes all who may sleep: another writer cannot be among those who wait for
-//!    readers.
-//! 4. *Who leaves touches nothing after that step.* Only the kernel gets the address: the next may have freed the
-//!    memory.
+//! 1. *A writer is alone.* It has the lock when WRITER is its own, nobody is in, and nobody is
+//!    being let in. While WRITER is set nobody enters but those being let in.
+//! 2. *Readers and writers alternate.* Who is done, or gives up, as a writer lets in all that wait,
+//!    in one step with giving up WRITER. While they are let in (OPEN), others do not join them, so
+//!    this ends; and OPEN implies that some are left, for who is being let in does not give up.
+//! 3. *No wake is lost.* Who sleeps has set SLEEPERS, in one step with seeing the state it sleeps
+//!    on. Only the writer that ends clears it, and then it wakes all who may sleep: another writer
+//!    cannot be among those who wait for readers.
+//! 4. *Who leaves touches nothing after that step.* Only the kernel gets the address: the next may
+//!    have freed the memory.
 
 use core::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 
@@ -49,7 +50,8 @@ const WAITING: u32 = 1 << 18;
 /// How many readers are counted. One more, a writer that becomes a reader, still has room.
 pub(super) const MOST: u32 = if MODEL { 2 } else { (1 << 14) - 2 };
 
-/// The kinds of sleepers: who wakes when the writer is done, and the writer that waits for readers to leave.
+/// The kinds of sleepers: who wakes when the writer is done, and the writer that waits for readers
+/// to leave.
 const FOLLOWERS: u32 = 1;
 const LEADER: u32 = 2;
 
@@ -132,7 +134,8 @@ impl RawRwLock {
         }
     }
 
-    /// Waits until the readers that wait are let in, and moves in; false if the deadline came before.
+    /// Waits until the readers that wait are let in, and moves in; false if the deadline came
+    /// before.
     fn wait_to_be_let_in(&self, deadline: Option<Instant>) -> bool {
         let mut late = false;
         base::poll(|| self.state.load(Relaxed) & OPEN != 0);
@@ -207,8 +210,8 @@ impl RawRwLock {
     /// Becomes the writer, when there is none. By who has `writers`.
     fn announce(&self, deadline: Option<Instant>) -> bool {
         let mut late = false;
-        // Not an exchange, which readers that come and go could make fail for ever. Relaxed: `wait_for_readers` comes
-        // next.
+        // Not an exchange, which readers that come and go could make fail for ever. Relaxed:
+        // `wait_for_readers` comes next.
         while self.state.fetch_or(WRITER, Relaxed) & WRITER != 0 {
             if late {
                 self.state.fetch_and(!QUEUE, Relaxed);
@@ -225,7 +228,8 @@ impl RawRwLock {
         true
     }
 
-    /// By the writer: waits until all readers have left. If the deadline comes first, it is no longer the writer.
+    /// By the writer: waits until all readers have left. If the deadline comes first, it is no
+    /// longer the writer.
     fn wait_for_readers(&self, deadline: Option<Instant>) -> bool {
         let mut late = false;
         let empty = |state: u32| inside(state) == 0 && state & OPEN == 0;
@@ -249,7 +253,8 @@ impl RawRwLock {
         self.state.load(Relaxed) & WRITER != 0
     }
 
-    /// Sleeps while the state is as given, but for SLEEPERS; true says that the deadline has passed.
+    /// Sleeps while the state is as given, but for SLEEPERS; true says that the deadline has
+    /// passed.
     fn sleep(&self, state: u32, deadline: Option<Instant>, kind: u32) -> bool {
         let marked = state | SLEEPERS;
         (state == marked || self.state.compare_exchange(state, marked, Relaxed, Relaxed).is_ok())
@@ -270,8 +275,8 @@ fn wake_followers(state: Result<u32, u32>, word: *const AtomicU32) {
     }
 }
 
-/// After a reader left this state. The lock may be gone: a writer that has seen the last reader leave may have freed
-/// it.
+/// After a reader left this state. The lock may be gone: a writer that has seen the last reader
+/// leave may have freed it.
 #[cold]
 fn left_with_sleepers(state: u32, word: *const AtomicU32) {
     if state & WRITER != 0 && inside(state) == 1 {

@@ -15,11 +15,11 @@ use super::raw_rwlock::{self, RawRwLock};
 use crate::futex::base::{self, const_fn};
 use crate::time::Instant;
 
-/// Many readers or one writer, as std's without poisoning. Those that wait take turns, as [`crate::sync`] says: neither
-/// starves the other.
+/// Many readers or one writer, as std's without poisoning. Those that wait take turns, as
+/// [`crate::sync`] says: neither starves the other.
 ///
-/// Locking it again on a thread that has it is a deadlock; reading again, one if a writer came between. More than
-/// [`RwLock::READERS`] at a time wait for one of them to leave.
+/// Locking it again on a thread that has it is a deadlock; reading again, one if a writer came
+/// between. More than [`RwLock::READERS`] at a time wait for one of them to leave.
 pub struct RwLock<T: ?Sized> {
     raw: RawRwLock,
     value: UnsafeCell<T>,
@@ -214,8 +214,8 @@ impl<T> From<T> for RwLock<T> {
 #[must_use = "if unused, the lock is unlocked at once"]
 pub struct RwLockReadGuard<'a, T: ?Sized> {
     raw: &'a RawRwLock,
-    /// And not the lock, in whose type `T` is what it is: a guard for a `&'static T` is one for a `&T` too, as std's.
-    /// That it is a pointer keeps the guard on its thread.
+    /// And not the lock, in whose type `T` is what it is: a guard for a `&'static T` is one for a
+    /// `&T` too, as std's. That it is a pointer keeps the guard on its thread.
     value: NonNull<T>,
 }
 

@@ -9,17 +9,18 @@
 //! Properties, and how they are achieved:
 //!
 //! 1. *First come, first served.* While QUEUE is set a permit goes to the first of the queue only:
-//!    newcomers take none. Only the holder of the lock changes QUEUE. It sets it before a thread joins
-//!    the queue, and clears it when the queue is empty.
-//! 2. *No permit is forgotten.* A release that finds QUEUE sets RELEASED in one step with seeing whether
-//!    the lock is held. The holder unlocks in one step with seeing that RELEASED is clear, else it
-//!    serves again. So permits that came while threads wait are given out by the time the lock is free.
+//!    newcomers take none. Only the holder of the lock changes QUEUE. It sets it before a thread
+//!    joins the queue, and clears it when the queue is empty.
+//! 2. *No permit is forgotten.* A release that finds QUEUE sets RELEASED in one step with seeing
+//!    whether the lock is held. The holder unlocks in one step with seeing that RELEASED is clear,
+//!    else it serves again. So permits that came while threads wait are given out by the time the
+//!    lock is free.
 //! 3. *A release waits for no thread*, nor for what it interrupted: so it may be called in a signal
-//!    handler. It takes the lock only if that is free, and all other steps are single exchanges, which
-//!    fail only if another step succeeded.
-//! 4. *No sleep for the lock misses its wake.* A thread that sleeps has set SLEEPERS in one step with
-//!    seeing the lock held. The unlock clears it and wakes one, which sets it again as it takes the
-//!    lock, for others that may sleep.
+//!    handler. It takes the lock only if that is free, and all other steps are single exchanges,
+//!    which fail only if another step succeeded.
+//! 4. *No sleep for the lock misses its wake.* A thread that sleeps has set SLEEPERS in one step
+//!    with seeing the lock held. The unlock clears it and wakes one, which sets it again as it
+//!    takes the lock, for others that may sleep.
 
 use core::fmt;
 use core::panic::{RefUnwindSafe, UnwindSafe};
@@ -124,11 +125,11 @@ impl Semaphore {
         SemaphoreGuard { semaphore: self }
     }
 
-    /// Adds so many `permits`. Each goes to a thread that waits, the rest may be taken by any. What the
-    /// caller did before is seen by those.
+    /// Adds so many `permits`. Each goes to a thread that waits, the rest may be taken by any. What
+    /// the caller did before is seen by those.
     ///
-    /// Errors: `EOVERFLOW` if there would be more than [`Semaphore::MAX`]; then nothing was added. (A
-    /// permit that is for a thread that waits counts until that thread has been given it.)
+    /// Errors: `EOVERFLOW` if there would be more than [`Semaphore::MAX`]; then nothing was added.
+    /// (A permit that is for a thread that waits counts until that thread has been given it.)
     ///
     /// In handlers: yes. It may interrupt any function of the same semaphore.
     pub fn release(&self, permits: u32) -> Result<()> {
@@ -222,12 +223,14 @@ impl Semaphore {
                 Err(_) => _ = self.lock.fetch_and(!RELEASED, Acquire),
             }
         }
-        // The last wake, mostly the only one, comes when the thread that it wakes finds the lock free.
+        // The last wake, mostly the only one, comes when the thread that it wakes finds the lock
+        // free.
         last.into_iter().for_each(wait_list::wake);
     }
 
-    /// Gives the permits there are to the first of the queue, as long as there is one, and clears QUEUE
-    /// if there is none. The `last` that was given one has yet to be woken. The lock is the caller's.
+    /// Gives the permits there are to the first of the queue, as long as there is one, and clears
+    /// QUEUE if there is none. The `last` that was given one has yet to be woken. The lock is the
+    /// caller's.
     fn serve(&self, last: &mut Option<*const AtomicU32>) {
         loop {
             let state = self.state.load(Relaxed);

@@ -1,5 +1,5 @@
-//! The locks on the host, small enough for Miri, which looks at each access of memory: `cargo +nightly miri test -p rt0
-//! --lib sync::tests`.
+//! The locks on the host, small enough for Miri, which looks at each access of memory: `cargo
+//! +nightly miri test -p rt0 --lib sync::tests`.
 
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 use std::thread;

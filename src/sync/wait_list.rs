@@ -42,7 +42,8 @@ pub(super) struct Waiter {
     state: AtomicU32,
     next: Cell<*mut Waiter>,
     previous: Cell<*mut Waiter>,
-    /// What the thread will lock when its turn has come; null if nothing. Borrowed by the thread for the whole wait.
+    /// What the thread will lock when its turn has come; null if nothing. Borrowed by the thread
+    /// for the whole wait.
     mutex: *const RawMutex,
 }
 
@@ -117,7 +118,8 @@ impl Queue {
         }
     }
 
-    /// Takes out the entry of a thread that waits no longer, unless its turn has come; whether it did.
+    /// Takes out the entry of a thread that waits no longer, unless its turn has come; whether it
+    /// did.
     pub(super) fn leave(&self, waiter: &Waiter) -> bool {
         let waits = waiter.state.load(Relaxed) == WAITING;
         if waits {
@@ -141,13 +143,14 @@ impl Queue {
         }
     }
 
-    /// Lets the first go on. What it returns must be woken, best after the list is unlocked; it may be gone by then.
-    /// Nothing if nobody waits, or if the first will be woken by its mutex.
+    /// Lets the first go on. What it returns must be woken, best after the list is unlocked; it may
+    /// be gone by then. Nothing if nobody waits, or if the first will be woken by its mutex.
     pub(super) fn notify_first(&self) -> Option<*const AtomicU32> {
         // SAFETY: linked entries are there.
         let first = unsafe { self.first.load(Relaxed).as_ref() }?;
         self.remove(first);
-        // SAFETY: its thread borrows the mutex until the wait is over, which for an adopted one takes the list's lock.
+        // SAFETY: its thread borrows the mutex until the wait is over, which for an adopted one
+        // takes the list's lock.
         let adopted = unsafe { first.mutex.as_ref() }
             .is_some_and(|mutex| mutex.adopt(&first.state, || settle(&first.state, ADOPTED)));
         if adopted {
@@ -193,14 +196,14 @@ impl Waiter {
     }
 }
 
-/// Under the list's lock, by who unlinked the entry with this state. It borrows no more of the entry, which may go
-/// before this returns.
+/// Under the list's lock, by who unlinked the entry with this state. It borrows no more of the
+/// entry, which may go before this returns.
 fn settle(state: &AtomicU32, to: u32) {
     state.swap(to, AcqRel);
 }
 
-/// Wakes the thread whose entry this was. It may be gone, and something else there, which a wake then reaches for no
-/// reason: every wait of rt0 looks again.
+/// Wakes the thread whose entry this was. It may be gone, and something else there, which a wake
+/// then reaches for no reason: every wait of rt0 looks again.
 pub(super) fn wake(word: *const AtomicU32) {
     base::wake(word, 1, ANY);
 }

@@ -1,15 +1,17 @@
-//! The symbols of a vDSO's ELF image, total on any bytes: no panic, no read outside, no loop that is not bounded by the
-//! image's size, whatever is in there.
+//! The symbols of a vDSO's ELF image, total on any bytes: no panic, no read outside, no loop that
+//! is not bounded by the image's size, whatever is in there.
 //!
 //! ```text
 //!     ELF header ─▶ program headers ─┬─ first PT_LOAD: where an address of the image lies in its bytes
 //!                                    └─ PT_DYNAMIC ─▶ SYMTAB, STRTAB, and VERSYM with VERDEF if there are versions
 //! ```
 //!
-//! A vDSO has a dozen symbols and is asked for three, once: they are looked at one after another. The hash tables, of which
-//! an image has this or that kind (and s390x one of its own), are needed for nothing but to see where the symbols end.
+//! A vDSO has a dozen symbols and is asked for three, once: they are looked at one after another.
+//! The hash tables, of which an image has this or that kind (and s390x one of its own), are needed
+//! for nothing but to see where the symbols end.
 //!
-//! Either class and byte order can be read on any machine, for the tests' sake; a program contains one of the four.
+//! Either class and byte order can be read on any machine, for the tests' sake; a program contains
+//! one of the four.
 //!
 //! Sources: elf(5), vdso(7); Ulrich Drepper, *ELF Symbol Versioning*.
 
@@ -23,7 +25,8 @@ pub(crate) struct Image<'a, const WIDE: bool, const BIG: bool> {
     symbols: (usize, usize),
     /// Where the names lie.
     strings: usize,
-    /// Where each symbol's version lies, and the definitions of the versions; `None` if the image has none.
+    /// Where each symbol's version lies, and the definitions of the versions; `None` if the image
+    /// has none.
     versions: Option<(usize, usize)>,
     /// What an address exceeds its place in the bytes by.
     bias: usize,
@@ -40,7 +43,8 @@ impl<'a, const WIDE: bool, const BIG: bool> Image<'a, WIDE, BIG> {
         bytes.word(load, F::<WIDE>::P_OFFSET)?.checked_add(bytes.word(load, F::<WIDE>::P_FILESZ)?)
     }
 
-    /// Finds the tables. `None` if this is no image of this class and byte order, or one without dynamic symbols.
+    /// Finds the tables. `None` if this is no image of this class and byte order, or one without
+    /// dynamic symbols.
     pub(crate) fn parse(bytes: &'a [u8]) -> Option<Self> {
         let bytes = Bytes::<WIDE, BIG>(bytes);
         let load = bytes.program_header(elf::PT_LOAD)?;
@@ -66,14 +70,15 @@ impl<'a, const WIDE: bool, const BIG: bool> Image<'a, WIDE, BIG> {
             *table = Some(place(bytes.word(entry, F::<WIDE>::D_VAL)?));
         }
         let (symbols, strings) = (symbols?, strings?);
-        // No tag says how many symbols there are, but another table follows them. Should that be one that has no tag here,
-        // what lies in between is looked at too, and names nothing.
+        // No tag says how many symbols there are, but another table follows them. Should that be
+        // one that has no tag here, what lies in between is looked at too, and names nothing.
         let after = [Some(strings), of_symbols, definitions, hash, gnu_hash].into_iter().flatten();
         let end = after.filter(|table| *table > symbols).min().unwrap_or(usize::MAX).min(bytes.0.len());
         Some(Image { bytes, symbols: (symbols, end), strings, versions: of_symbols.zip(definitions), bias })
     }
 
-    /// Where in the image the function of this name begins. Where the image has versions, it must be of one of `versions`.
+    /// Where in the image the function of this name begins. Where the image has versions, it must
+    /// be of one of `versions`.
     pub(crate) fn function(&self, name: &str, versions: &[&str]) -> Option<usize> {
         let version = match self.versions {
             None => None,
@@ -94,7 +99,8 @@ impl<'a, const WIDE: bool, const BIG: bool> Image<'a, WIDE, BIG> {
         (place < self.bytes.0.len()).then_some(place)
     }
 
-    /// Whether the symbol is defined here, global, and a function (or without a type, as PowerPC has them).
+    /// Whether the symbol is defined here, global, and a function (or without a type, as PowerPC
+    /// has them).
     fn is_function(&self, symbol: usize) -> Option<bool> {
         let info = self.bytes.byte(symbol, F::<WIDE>::ST_INFO)?;
         let section = self.bytes.half(symbol, F::<WIDE>::ST_SHNDX)?;

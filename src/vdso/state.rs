@@ -6,16 +6,21 @@
 //!     memory:   │ page:    ▼ state │ state   ▼ … │ page: … │     none straddles a page
 //! ```
 //!
-//! The memory of the states is of a kind that the vDSO asks for: the kernel may zero its pages at any time, and does so
-//! in a forked child. So what rt0 must remember of a state, it keeps elsewhere, in a [`List`].
+//! The memory of the states is of a kind that the vDSO asks for: the kernel may zero its pages at
+//! any time, and does so in a forked child. So what rt0 must remember of a state, it keeps
+//! elsewhere, in a [`List`].
 //!
-//! 1. *One thread per state.* `taken` goes from 0 to 1 by the thread that takes it, and back when that thread ends.
-//! 2. *One state per thread.* Its [`StateSlot`] goes from null to the state by one exchange; a signal handler that came
-//!    in between has set it already, and the state that was taken in vain goes back at once.
-//! 3. *Nothing is lost.* Lists are never freed but used again: there are about as many states as threads ever had one at
-//!    a time. (In a forked child those of its parent's other threads stay taken.)
+//! 1. *One thread per state.* `taken` goes from 0 to 1 by the thread that takes it, and back when
+//!    that thread ends.
+//! 2. *One state per thread.* Its [`StateSlot`] goes from null to the state by one exchange; a
+//!    signal handler that came in between has set it already, and the state that was taken in vain
+//!    goes back at once.
+//! 3. *Nothing is lost.* Lists are never freed but used again: there are about as many states as
+//!    threads ever had one at a time. (In a forked child those of its parent's other threads stay
+//!    taken.)
 //!
-//! No step waits for another thread, so all of it may happen in a signal handler, and in a child after a fork.
+//! No step waits for another thread, so all of it may happen in a signal handler, and in a child
+//! after a fork.
 
 use core::ptr::{self, NonNull, null_mut};
 use core::slice;
@@ -98,7 +103,8 @@ impl State {
     }
 
     fn try_take(&self) -> bool {
-        // Acquire pairs with the release below: what the last owner wrote to the state comes before what we do.
+        // Acquire pairs with the release below: what the last owner wrote to the state comes before
+        // what we do.
         self.taken.load(Relaxed) == 0 && self.taken.swap(1, Acquire) == 0
     }
 
@@ -136,8 +142,8 @@ fn take(params: &k::vgetrandom_opaque_params) -> Result<&'static State> {
 }
 
 impl List {
-    /// Makes a list of as many states as its page has room for, and takes the first for the caller. `ENOMEM`; `EINVAL`
-    /// for states that no page holds.
+    /// Makes a list of as many states as its page has room for, and takes the first for the caller.
+    /// `ENOMEM`; `EINVAL` for states that no page holds.
     fn add(params: &k::vgetrandom_opaque_params) -> Result<&'static State> {
         /// States that share no line of the processor's cache do not slow one another down.
         const LINE: usize = 64;
@@ -173,7 +179,8 @@ impl List {
         loop {
             // SAFETY: a fresh page, which nobody else knows yet.
             unsafe { list.write(List { next, states }) };
-            // Release: the list is whole before it is known. What follows it stays known by the exchange itself.
+            // Release: the list is whole before it is known. What follows it stays known by the
+            // exchange itself.
             match LISTS.compare_exchange(next, list, Release, Relaxed) {
                 Ok(_) => return Ok(&states[0]),
                 Err(other) => next = other,

@@ -1,8 +1,9 @@
-//! The harness of rt0's test programs: static binaries without libc, one per area, each test in a process of its own.
+//! The harness of rt0's test programs: static binaries without libc, one per area, each test in a
+//! process of its own.
 //!
-//! `PROGRAM --list` prints one line per test, its name and what it expects of its process (`NAME[\tKEY=VALUE]…`).
-//! `PROGRAM NAME` runs one; status 0 is a pass, [`SKIPPED`] with a line `skipped: REASON` a skip. `cargo xtask test` is
-//! who calls them.
+//! `PROGRAM --list` prints one line per test, its name and what it expects of its process
+//! (`NAME[\tKEY=VALUE]…`). `PROGRAM NAME` runs one; status 0 is a pass, [`SKIPPED`] with a line
+//! `skipped: REASON` a skip. `cargo xtask test` is who calls them.
 #![no_std]
 
 pub mod children;
@@ -23,8 +24,9 @@ use rt0::{Env, Errno, println, sys, thread};
 pub struct Test {
     /// The sentence that it proves.
     pub name: &'static str,
-    /// What it expects of its process, `KEY=VALUE` each: `exit`, `signal`, `stdout`, `stderr`, `args`, `env`, `stack`,
-    /// `close`, `native` (a reason why no emulator will do), `alone`, `limit`.
+    /// What it expects of its process, `KEY=VALUE` each: `exit`, `signal`, `stdout`, `stderr`,
+    /// `args`, `env`, `stack`, `close`, `native` (a reason why no emulator will do), `alone`,
+    /// `limit`.
     pub keys: &'static [&'static str],
     /// The test; it fails by panicking.
     pub run: fn(Env),
@@ -33,7 +35,8 @@ pub struct Test {
 /// The exit status of a skipped test.
 pub const SKIPPED: i32 = 77;
 
-/// Defines a test program: functions, each with the keys it needs, of no argument or of the [`Env`].
+/// Defines a test program: functions, each with the keys it needs, of no argument or of the
+/// [`Env`].
 #[macro_export]
 macro_rules! tests {
     ($($(#[doc = $doc:literal])* $(#[keys($($key:literal),*)])? fn $name:ident($($env:ident)?) $body:block)*) => {
@@ -93,14 +96,15 @@ pub fn stress_time(env: Env) -> Duration {
     seconds.map_or(Duration::from_millis(if slow() { 160 } else { 1000 }), Duration::from_secs)
 }
 
-/// Where the vDSO's image lies; empty where there is none. Its length is that of most: 16 KiB, and nothing that runs is
-/// behind it.
+/// Where the vDSO's image lies; empty where there is none. Its length is that of most: 16 KiB, and
+/// nothing that runs is behind it.
 pub fn vdso_image(env: Env) -> Range<usize> {
     const AT_SYSINFO_EHDR: usize = 33;
     env.auxv().get(AT_SYSINFO_EHDR).map_or(0..0, |start| start..start + (16 << 10))
 }
 
-/// Lets SIGALRM come every so often from now on, wherever the process is; stopped by a time of zero. setitimer(2)
+/// Lets SIGALRM come every so often from now on, wherever the process is; stopped by a time of
+/// zero. setitimer(2)
 pub fn alarm_every(time: Duration) {
     set_alarm(time, time);
 }
@@ -182,8 +186,8 @@ pub fn mappings() -> usize {
     }
 }
 
-/// This process's address space in KiB, without kept stacks: VmSize. Under an emulator that is the emulator's, and says
-/// nothing of ours.
+/// This process's address space in KiB, without kept stacks: VmSize. Under an emulator that is the
+/// emulator's, and says nothing of ours.
 pub fn vm_size_kib() -> usize {
     thread::trim_stack_cache();
     let mut buf = [0; 4096];
@@ -206,8 +210,8 @@ pub fn prints(arguments: core::fmt::Arguments<'_>, expected: &str) -> bool {
     core::fmt::write(&mut rest, arguments).is_ok() && rest.0.is_empty()
 }
 
-/// Waits until `done`, for a minute and longer where sleeps are late: a machine may have much else to do. The caller says
-/// what it waited for.
+/// Waits until `done`, for a minute and longer where sleeps are late: a machine may have much else
+/// to do. The caller says what it waited for.
 pub fn wait_until(what: &str, mut done: impl FnMut() -> bool) {
     for _ in 0..60_000 {
         if done() {
@@ -230,8 +234,8 @@ impl core::fmt::Write for Text {
     }
 }
 
-/// Waits until a thread of this process sleeps in the kernel: so at five looks, for an emulator's threads also sleep for
-/// a moment where one waits for another's turn. proc_pid_stat(5)
+/// Waits until a thread of this process sleeps in the kernel: so at five looks, for an emulator's
+/// threads also sleep for a moment where one waits for another's turn. proc_pid_stat(5)
 pub fn wait_until_asleep(tid: u32) {
     let mut path = Text([0; 40], 0);
     write!(path, "/proc/self/task/{tid}/stat").expect("room for ten digits and an end");
@@ -345,8 +349,8 @@ pub fn is_gone(tid: u32) -> bool {
     sys::tgkill(sys::getpid(), tid, 0) == Err(Errno::ESRCH)
 }
 
-/// What `child`, run in a process of its own, writes to standard error, as much as fits in `buf`; and how it ended.
-/// What an emulator says about the end is left out.
+/// What `child`, run in a process of its own, writes to standard error, as much as fits in `buf`;
+/// and how it ended. What an emulator says about the end is left out.
 pub fn stderr_of(child: impl FnOnce(), buf: &mut [u8]) -> (&str, Ended) {
     let mut fds = [0i32; 2];
     // SAFETY: 1. The kernel writes the two numbers.
@@ -395,9 +399,11 @@ pub fn emulated() -> bool {
     lengths.0 != lengths.1 || told != true_one
 }
 
-/// A program whose TLS image is aligned to `$align`: a program has one image, so each alignment needs its own.
+/// A program whose TLS image is aligned to `$align`: a program has one image, so each alignment
+/// needs its own.
 ///
-/// `#[thread_local]` is not stable; xtask lets these programs use it, for rt0 must honour what others bring.
+/// `#[thread_local]` is not stable; xtask lets these programs use it, for rt0 must honour what
+/// others bring.
 #[macro_export]
 macro_rules! tls_tests {
     ($align:literal) => {

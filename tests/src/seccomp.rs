@@ -1,4 +1,5 @@
-//! Filters on system calls, seccomp(2): what a test does where a kernel lacks a call, or makes none.
+//! Filters on system calls, seccomp(2): what a test does where a kernel lacks a call, or makes
+//! none.
 
 use core::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use core::time::Duration;
@@ -37,8 +38,9 @@ forms! {
 /// How long a kernel may take to install a filter.
 const LIMIT: Duration = Duration::from_secs(10);
 
-/// Skips the test where the kernel does not come back from installing a filter, which was seen to happen after thousands
-/// of them: a thread that it keeps it keeps for good, and with it the test. So a child tries first.
+/// Skips the test where the kernel does not come back from installing a filter, which was seen to
+/// happen after thousands of them: a thread that it keeps it keeps for good, and with it the test.
+/// So a child tries first.
 pub fn need_filters() {
     static COMES_BACK: AtomicBool = AtomicBool::new(false);
     // Emulators refuse by themselves.
@@ -128,8 +130,8 @@ pub enum Verdict {
     Kill,
 }
 
-/// From now on the calls of these numbers meet one verdict, and all others the other: on this thread and those that it
-/// starts. Skips the test where there are no filters, as under qemu-user.
+/// From now on the calls of these numbers meet one verdict, and all others the other: on this
+/// thread and those that it starts. Skips the test where there are no filters, as under qemu-user.
 pub fn filter(calls: &[u32], these: Verdict, others: Verdict) {
     if let Err(errno) = answer(calls, result(these), result(others)) {
         skip(if errno == Errno::EINVAL { "no filters on system calls here" } else { "filters are not allowed here" });

@@ -1,22 +1,25 @@
 //! One more fact of every program: the call's number is set anew for each system call.
 //!
-//! A kernel that restarts a call through its restart block writes `restart_syscall` into the register that held the
-//! number, and a tracer may write there what it likes. A loop that sets the number once, before its first round, would
-//! then make another call than it was written for. So on every path from a function's entry, or from another system
-//! call, to a system call lies an instruction that writes the number's register.
+//! A kernel that restarts a call through its restart block writes `restart_syscall` into the
+//! register that held the number, and a tracer may write there what it likes. A loop that sets the
+//! number once, before its first round, would then make another call than it was written for. So on
+//! every path from a function's entry, or from another system call, to a system call lies an
+//! instruction that writes the number's register.
 //!
 //! How it is decided, for each function that makes a system call:
 //!
-//! 1. Every instruction is decoded as far as the question needs: whether it writes the register, and where it may go on.
-//!    An instruction that is not known writes nothing, so a gap of a decoder is a false alarm, never a missed fault.
-//! 2. A call comes back, to the instruction after it, with the register as it was, unless the function is one of these
-//!    that have no path to a return. No machine passes anything in the number's register to a function, so at a
-//!    function's entry the number is not set.
-//! 3. A jump through a register goes to every place of the function where another jump leads, or that no instruction
-//!    falls into. A case of a jump table into which another case falls, and nothing else leads, is missed.
+//! 1. Every instruction is decoded as far as the question needs: whether it writes the register,
+//!    and where it may go on. An instruction that is not known writes nothing, so a gap of a
+//!    decoder is a false alarm, never a missed fault.
+//! 2. A call comes back, to the instruction after it, with the register as it was, unless the
+//!    function is one of these that have no path to a return. No machine passes anything in the
+//!    number's register to a function, so at a function's entry the number is not set.
+//! 3. A jump through a register goes to every place of the function where another jump leads, or
+//!    that no instruction falls into. A case of a jump table into which another case falls, and
+//!    nothing else leads, is missed.
 //! 4. What the machine's ABI marks as data among the code (`$d`) is no code.
-//! 5. A system call that no known path reaches is a fault too, and so is a program without one: nothing is skipped in
-//!    silence.
+//! 5. A system call that no known path reaches is a fault too, and so is a program without one:
+//!    nothing is skipped in silence.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -30,8 +33,8 @@ mod tests;
 
 use decode::{Decoder, Instruction, Target};
 
-/// What may have happened to the register on some path: it is not set since the function's entry, or it is what a system
-/// call left there, or it is set.
+/// What may have happened to the register on some path: it is not set since the function's entry,
+/// or it is what a system call left there, or it is set.
 const UNSET: u8 = 1;
 const LEFT_BY_A_CALL: u8 = 2;
 const SET: u8 = 4;
@@ -39,8 +42,8 @@ const SET: u8 = 4;
 /// What a program without a system call is told: each ends by one, so the check looked at nothing.
 const NONE: &str = "no system call was found in it";
 
-/// The functions of this ELF file that make a system call whose number may not be set. `Err` names a machine that has
-/// no decoder.
+/// The functions of this ELF file that make a system call whose number may not be set. `Err` names
+/// a machine that has no decoder.
 pub fn violations(data: &[u8], elf: &Elf) -> Result<Vec<String>, String> {
     let decoder: Decoder = match elf.machine {
         // The number's register is the result's: each call writes it, and the compiler is told so.
@@ -114,14 +117,15 @@ struct Function<'a> {
 /// Functions by their addresses.
 type Functions<'a> = BTreeMap<u64, Function<'a>>;
 
-/// Whether what lies at `address` may return: only a function that has no path to a return does not. (A call may go past
-/// a function's first instructions.)
+/// Whether what lies at `address` may return: only a function that has no path to a return does
+/// not. (A call may go past a function's first instructions.)
 fn returns(functions: &Functions, address: u64) -> bool {
     let function = functions.range(..=address).next_back().map(|(_, function)| function);
     function.is_none_or(|function| address >= function.end || function.returns)
 }
 
-/// Sets [`Function::returns`]. To begin with nothing does; each round finds what returns by what did so before.
+/// Sets [`Function::returns`]. To begin with nothing does; each round finds what returns by what
+/// did so before.
 fn find_what_returns(functions: &mut Functions) {
     loop {
         let mut found = Vec::new();

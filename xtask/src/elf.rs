@@ -1,4 +1,5 @@
-//! The facts that must hold for every program before it is started: what "static, no libc, no surprises" means.
+//! The facts that must hold for every program before it is started: what "static, no libc, no
+//! surprises" means.
 //!
 //! They also catch a mix-up: a program for one machine is never handed to the emulator of another.
 
@@ -11,7 +12,8 @@ use object::{Endianness, FileKind, elf};
 use crate::calls;
 use crate::targets::{Elf, TARGETS, Target};
 
-/// Checks the file at `path` against the table's row; the error names the file and every fact that does not hold.
+/// Checks the file at `path` against the table's row; the error names the file and every fact that
+/// does not hold.
 pub fn check(path: &Path, target: &Target) -> Result<()> {
     let data = std::fs::read(path).with_context(|| format!("cannot read {}", path.display()))?;
     let broken = violations(&data, &target.elf);

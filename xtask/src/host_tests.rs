@@ -1,7 +1,7 @@
 //! Tests that look at whole programs from outside: what the kernel is asked, what a user sees.
 //!
-//! They are the same for every machine as far as they can be: a program that is right on the host must say the same
-//! under every emulator.
+//! They are the same for every machine as far as they can be: a program that is right on the host
+//! must say the same under every emulator.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -16,7 +16,8 @@ use crate::setup::{Machine, Setup, pinned};
 use crate::test::{Test, Verdict, scratch, seen};
 use crate::{bench, init_tests, process, root, tool_tests, traced, valgrind};
 
-/// The system calls of a program that does nothing, on x86_64: the price of rt0 before `main`, and the end.
+/// The system calls of a program that does nothing, on x86_64: the price of rt0 before `main`, and
+/// the end.
 const CALLS_OF_NOTHING: [&str; 3] = [
     "arch_prctl", // The thread pointer.
     "ppoll",      // Are descriptors 0, 1 and 2 open?
@@ -89,7 +90,8 @@ pub fn of_programs<'a>(setup: &Setup, machine: &'a Machine, built: &'a Built) ->
     tests
 }
 
-/// A program that starts a thread and prints has no clocks, no random bytes and nothing that looks for them.
+/// A program that starts a thread and prints has no clocks, no random bytes and nothing that looks
+/// for them.
 fn nothing_unused(program: &Path) -> Result<()> {
     let data = fs::read(program)?;
     let file = object::File::parse(&*data)?;
@@ -148,7 +150,8 @@ fn wc_like_coreutils(machine: &Machine, wc: &Path) -> Result<()> {
     fs::write(folder.join("two lines"), "one two\n three\tfour  \n")?;
     fs::write(folder.join("no-newline"), "the end")?;
     fs::write(folder.join("empty"), "")?;
-    // Each word has a letter: coreutils before 9.5 does not count a word of invalid bytes alone, later ones do.
+    // Each word has a letter: coreutils before 9.5 does not count a word of invalid bytes alone,
+    // later ones do.
     fs::write(folder.join("invalid"), b"caf\xe9 a\xff\xfeb \x80\x00c x\n\xc3(\n")?;
     fs::write(folder.join("large"), large_text(6_000_000))?;
     let cases: [&[&str]; 6] = [

@@ -1,17 +1,19 @@
 //! The one way to build, boot and check anything in this repository.
 //!
-//! `cargo xtask run` and `cargo xtask test` start from nothing: they set up what a machine needs (`core`, an emulator),
-//! build, look at what was built, and run it. The files, from the top down:
+//! `cargo xtask run` and `cargo xtask test` start from nothing: they set up what a machine needs
+//! (`core`, an emulator), build, look at what was built, and run it. The files, from the top down:
 //!
 //! - `main.rs`: the command line.
 //! - `targets.rs`: the table of machines.
-//! - `test.rs`: the test run: list, run, report; `host_tests.rs`: tests that look at whole programs from outside,
-//!   `tool_tests.rs`: those that take other people's tools for it.
+//! - `test.rs`: the test run: list, run, report; `host_tests.rs`: tests that look at whole programs
+//!   from outside, `tool_tests.rs`: those that take other people's tools for it.
 //! - `kernel.rs`, `kernel/`: tests on real kernels under qemu-system.
 //! - `bench.rs`, `bench/`: what rt0 costs, beside others.
 //! - `check.rs`: the rules of this repository that a command can hold.
-//! - `build.rs`: one cargo call for many machines; `elf.rs`: the facts that must hold for what was built.
-//! - `setup.rs`: where `core` and the emulator come from; `packages.rs`: Debian's packages without root.
+//! - `build.rs`: one cargo call for many machines; `elf.rs`: the facts that must hold for what was
+//!   built.
+//! - `setup.rs`: where `core` and the emulator come from; `packages.rs`: Debian's packages without
+//!   root.
 //! - `process.rs`: child processes with a time limit.
 
 mod bench;
@@ -47,7 +49,8 @@ macro_rules! say {
     ($($arg:tt)*) => { eprintln!("rt0: {}", format_args!($($arg)*)) };
 }
 
-/// Builds, boots and checks rt0. Everything that a command needs is set up in target/setup, nothing in the system.
+/// Builds, boots and checks rt0. Everything that a command needs is set up in target/setup, nothing
+/// in the system.
 #[derive(Parser)]
 #[command(bin_name = "cargo xtask", max_term_width = 110)]
 struct Cli {
@@ -60,7 +63,8 @@ struct Cli {
 /// Choices that every command takes.
 #[derive(clap::Args, Clone)]
 pub struct Options {
-    /// The emulator to use: a version (`7.2`, `10`) or a folder with qemu-<machine>; else the newest that can be had
+    /// The emulator to use: a version (`7.2`, `10`) or a folder with qemu-<machine>; else the
+    /// newest that can be had
     #[arg(long, global = true, env = "RT0_QEMU", value_name = "VERSION|PATH")]
     qemu: Option<String>,
     /// Take `core` from this place only, instead of trying them in this order
@@ -113,10 +117,11 @@ enum Task {
     },
     /// Runs the tests, on all machines unless some are named
     ///
-    /// RT0_STRESS_SECONDS=N lets the tests in which everything happens at once go on for so long, natively and in
-    /// release, instead of one second.
+    /// RT0_STRESS_SECONDS=N lets the tests in which everything happens at once go on for so long,
+    /// natively and in release, instead of one second.
     Test(test::Choices),
-    /// Measures what rt0 costs, beside std, parking_lot and the bare kernel, on the machine that this runs on
+    /// Measures what rt0 costs, beside std, parking_lot and the bare kernel, on the machine that
+    /// this runs on
     Bench(bench::Choices),
     /// Checks the rules of this repository: format, lints, layers, docs
     Check,
@@ -179,6 +184,7 @@ fn build_example(options: Options, example: &str, target: &str) -> Result<(Machi
 
 /// The repository's folder.
 pub fn root() -> &'static Path {
-    // What cargo was told when it built this program, which it does again when the repository moves.
+    // What cargo was told when it built this program, which it does again when the repository
+    // moves.
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("xtask/ lies in the repository")
 }

@@ -1,8 +1,9 @@
 //! `cargo xtask test`: one process per test, on every machine, and one account of it all.
 //!
-//! A test program says with `--list` which tests it has and what each expects; `PROGRAM NAME` runs one. All tests of
-//! all machines go into one queue, from which two workers for each processor take, since many tests wait. Native tests
-//! marked `alone` come after that, one at a time; under an emulator, which is slow, one more of them harms none.
+//! A test program says with `--list` which tests it has and what each expects; `PROGRAM NAME` runs
+//! one. All tests of all machines go into one queue, from which two workers for each processor
+//! take, since many tests wait. Native tests marked `alone` come after that, one at a time; under
+//! an emulator, which is slow, one more of them harms none.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, VecDeque};
@@ -31,7 +32,8 @@ const LIMIT_NATIVE: Duration = Duration::from_secs(240);
 const LIMIT_QEMU: Duration = Duration::from_secs(300);
 const LIMIT_MODEL: Duration = Duration::from_secs(600);
 
-/// How long tests that let everything happen at once go on, natively; they have a short time of their own.
+/// How long tests that let everything happen at once go on, natively; they have a short time of
+/// their own.
 const STRESS: &str = "RT0_STRESS_SECONDS";
 
 /// How a test ended.
@@ -141,7 +143,8 @@ pub fn run(options: Options, choices: &Choices) -> Result<ExitCode> {
     let build_started = Instant::now();
     // They take longer to build than many a test to run: not for a filter that names none.
     let with_models = with_host && filter.is_none_or(|part| part.contains("model") || part.contains("loom"));
-    // At once: each spends a while on one processor, where a program is linked or a library is one unit.
+    // At once: each spends a while on one processor, where a program is linked or a library is one
+    // unit.
     let (built, host) = thread::scope(|scope| {
         let host = scope.spawn(|| -> Result<_> {
             let units = if with_host { build::unit_tests()? } else { build::Units::default() };
@@ -414,7 +417,8 @@ pub fn guest_command(mut inner: Command, test: &Expectation) -> Command {
     let mut command = if test.stack.is_none() && test.close.is_empty() {
         inner
     } else {
-        // The shell sets the limit and closes the descriptors, so that the line can be typed as it is.
+        // The shell sets the limit and closes the descriptors, so that the line can be typed as it
+        // is.
         let stack = test.stack.as_ref().map(|bytes| match bytes.parse::<u64>() {
             Ok(bytes) => format!("ulimit -S -s {}; ", bytes.div_ceil(1024)),
             Err(_) => format!("ulimit -S -s {bytes}; "),
@@ -527,7 +531,8 @@ pub fn seen(outcome: &process::Outcome, what: &str) -> String {
 
 // ---- unit tests of the host ----
 
-/// The tests of a binary made by `cargo test` with `part` in their names, each as a process of its own like all others.
+/// The tests of a binary made by `cargo test` with `part` in their names, each as a process of its
+/// own like all others.
 fn unit_tests<'a>(name: &str, binary: &'a Path, part: &str, limit: Duration) -> Result<Vec<Test<'a>>, Test<'a>> {
     let list = |more: &[&str]| {
         let mut command = Command::new(binary);

@@ -1,4 +1,5 @@
-//! Tests that let the tools of others look at our programs: debuggers at signal frames, pprof at profiles.
+//! Tests that let the tools of others look at our programs: debuggers at signal frames, pprof at
+//! profiles.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -13,13 +14,14 @@ use crate::setup::{Machine, Setup};
 use crate::test::{Test, Verdict, scratch, seen};
 use crate::{process, root};
 
-/// As long as a tool may take, under a load too: Go compiles pprof when it is first asked for, in a minute and a half on a
-/// quiet machine.
+/// As long as a tool may take, under a load too: Go compiles pprof when it is first asked for, in a
+/// minute and a half on a quiet machine.
 const LIMIT: Duration = Duration::from_secs(600);
 
-/// The restorers of a machine: the start of its triple, a part of the symbol's name, and the bytes by which debuggers and
-/// unwinders know a signal frame (amd64-linux-tdep.c and others of gdb), with the trap behind them, should the call ever
-/// come back. The symbols' lengths tell the two of a machine apart.
+/// The restorers of a machine: the start of its triple, a part of the symbol's name, and the bytes
+/// by which debuggers and unwinders know a signal frame (amd64-linux-tdep.c and others of gdb),
+/// with the trap behind them, should the call ever come back. The symbols' lengths tell the two of
+/// a machine apart.
 const RESTORERS: &[(&str, &str, &[u8])] = &[
     // mov $15, %rax; syscall; ud2: the move in the long form, with a sign extended.
     ("x86_64-", "16sigaction_return", &[0x48, 0xc7, 0xc0, 0x0f, 0x00, 0x00, 0x00, 0x0f, 0x05, 0x0f, 0x0b]),
@@ -48,8 +50,8 @@ const RESTORERS: &[(&str, &str, &[u8])] = &[
     ),
 ];
 
-/// Calls of five and six arguments that a program makes: the start of the triple, the program and its test, the call's
-/// number, and what is on the way out.
+/// Calls of five and six arguments that a program makes: the start of the triple, the program and
+/// its test, the call's number, and what is on the way out.
 const CALLS: &[(&str, &str, &str, u32, &[&str])] = &[
     ("x86_64-", "futex", TIMED, 271, &["_start"]), // ppoll, five, before main
     ("x86_64-", "futex", TIMED, 202, &[TIMED, "_start"]), // futex, six
@@ -61,14 +63,15 @@ const CALLS: &[(&str, &str, &str, u32, &[&str])] = &[
 const TIMED: &str = "a_timeout_is_etimedout_and_not_early";
 const MAPPED: &str = "a_new_mapping_is_zeros_to_read_and_write";
 
-/// What the handlers of the tests below call: it is not inlined, and has this name whatever the compiler.
+/// What the handlers of the tests below call: it is not inlined, and has this name whatever the
+/// compiler.
 const STOP: &str = "rt0_debuggers_stop_here";
 
 /// A test of each of the two signal frames, in tests/src/bin/signal.rs.
 const FRAMES: [&str; 2] = ["a_handler_of_the_plain_form_returns", "a_handler_of_the_form_with_info_returns"];
 
-/// The functions of examples/profile.rs that compute, and the percentages within which their shares must lie: 60, 30 and
-/// 10 of the work, on a machine that does other things too.
+/// The functions of examples/profile.rs that compute, and the percentages within which their shares
+/// must lie: 60, 30 and 10 of the work, on a machine that does other things too.
 const SHARES: [(&str, f64, f64); 3] =
     [("six_tenths", 45.0, 75.0), ("three_tenths", 18.0, 42.0), ("one_tenth", 3.0, 20.0)];
 
@@ -189,7 +192,8 @@ fn backtrace(gdb: &Command, program: &Path, test: &str, stop: &str, expected: &[
     }
 }
 
-/// Whether frames with these words follow one another in a backtrace, with others between them; else which is missing.
+/// Whether frames with these words follow one another in a backtrace, with others between them;
+/// else which is missing.
 fn in_order<'a>(backtrace: &str, expected: &[&'a str]) -> Result<(), &'a str> {
     let mut frames = backtrace.lines().filter(|line| line.starts_with('#'));
     expected.iter().try_for_each(|word| frames.any(|frame| frame.contains(word)).then_some(()).ok_or(*word))
@@ -247,8 +251,8 @@ fn folded_share(text: &str, function: &str) -> Option<f64> {
     (all > 0).then(|| with as f64 * 100.0 / all as f64)
 }
 
-/// Each function is named and has its share. An emulator on a busy machine tells of ticks when it comes to it, so there
-/// the share is only not nothing.
+/// Each function is named and has its share. An emulator on a busy machine tells of ticks when it
+/// comes to it, so there the share is only not nothing.
 fn check_shares(machine: &Machine, share: impl Fn(&str) -> Option<f64>) -> Result<()> {
     for (function, mut least, mut most) in SHARES {
         if machine.qemu().is_some() {

@@ -1,5 +1,6 @@
-//! What the programs of the bare kernel share: system calls of x86_64 in our own assembly, a lock, a thread. No runtime:
-//! what a caller can do wrong it must not do, and what cannot fail here is not looked at.
+//! What the programs of the bare kernel share: system calls of x86_64 in our own assembly, a lock,
+//! a thread. No runtime: what a caller can do wrong it must not do, and what cannot fail here is
+//! not looked at.
 
 use core::arch::{asm, naked_asm};
 use core::sync::atomic::{
@@ -71,8 +72,8 @@ pub fn futex_wake(word: &AtomicU32, count: u32) {
     unsafe { call3(202, word.as_ptr().expose_provenance(), 129, count as usize) };
 }
 
-/// The three-state lock of Ulrich Drepper's *Futexes Are Tricky*, which does not spin: 0 is open, 1 locked, 2 locked while
-/// somebody may sleep.
+/// The three-state lock of Ulrich Drepper's *Futexes Are Tricky*, which does not spin: 0 is open, 1
+/// locked, 2 locked while somebody may sleep.
 pub struct Lock(AtomicU32);
 
 impl Lock {
@@ -97,7 +98,8 @@ impl Lock {
     }
 }
 
-/// Starts a thread on a stack that ends at `top`, a multiple of 16. `tid` holds its id until it has ended.
+/// Starts a thread on a stack that ends at `top`, a multiple of 16. `tid` holds its id until it has
+/// ended.
 ///
 /// # Safety
 ///

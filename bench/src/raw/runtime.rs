@@ -22,7 +22,8 @@ static DONE: AtomicU32 = AtomicU32::new(0);
 const THREADS: usize = 4096;
 const STACK_SIZE: usize = 16 << 10;
 
-/// Threads by number: the kernel's word, which is 0 while there is none. Only the main thread starts and joins.
+/// Threads by number: the kernel's word, which is 0 while there is none. Only the main thread
+/// starts and joins.
 static TIDS: [AtomicU32; THREADS] = [const { AtomicU32::new(0) }; THREADS];
 /// Their stacks, kept for the next of the number.
 static STACKS: [AtomicPtr<usize>; THREADS] = [const { AtomicPtr::new(core::ptr::null_mut()) }; THREADS];

@@ -17,7 +17,8 @@ const DT_SYMTAB: usize = 6;
 ///
 /// 1. `environment` is the first pointer of the environment, on the initial stack.
 pub unsafe fn find(environment: *const usize) {
-    // SAFETY, here and below: 1. A null ends the environment and (0, 0) the vector; the kernel's image is whole.
+    // SAFETY, here and below: 1. A null ends the environment and (0, 0) the vector; the kernel's
+    // image is whole.
     unsafe {
         let mut word = environment;
         while *word != 0 {

@@ -1,4 +1,5 @@
-//! std as its user would; with the feature `parking_lot`, that one's locks. Clock, park and threads stay std's.
+//! std as its user would; with the feature `parking_lot`, that one's locks. Clock, park and threads
+//! stay std's.
 
 use std::cell::UnsafeCell;
 use std::ffi::CStr;

@@ -14,7 +14,8 @@ pub struct Tree {
     open: Rc<()>,
     /// After so many more, opening fails with this.
     refuse: Option<(usize, Errno)>,
-    /// A call reads no more than this of a file of /proc; the others come whole, as from the kernel.
+    /// A call reads no more than this of a file of /proc; the others come whole, as from the
+    /// kernel.
     at_once: usize,
 }
 

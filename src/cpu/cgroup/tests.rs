@@ -291,7 +291,8 @@ fn long_lines_and_paths_are_passed_over_but_not_what_lies_above() {
         tree.read_at_once(at_once);
         assert_eq!(limit(&mut tree), Some((70, 100)), "{at_once} at once");
     }
-    // The group's own path, as long as they can be, with the mount point's before it: longer than open(2) takes.
+    // The group's own path, as long as they can be, with the mount point's before it: longer than
+    // open(2) takes.
     tree.write(GROUP, format!("0::{}\n", &deep[..4095]).as_bytes());
     assert_eq!(limit(&mut tree), Some((70, 100)));
     tree.write(GROUP, format!("0::{deep}\n").as_bytes());
@@ -308,7 +309,8 @@ fn a_small_scratch_is_an_error_and_no_overflow() {
     assert!(find(&mut tree, &mut vec![0; 8 * PATH_MAX]).unwrap().is_none());
 }
 
-/// Any bytes in any of the files: a result, within the limits of what was foretold, and nothing left open.
+/// Any bytes in any of the files: a result, within the limits of what was foretold, and nothing
+/// left open.
 #[test]
 fn mutated_files_end_in_some_result() {
     let own: [&[u8]; 4] = [b"0::/a/b\n", b"4:cpu,cpuacct:/a/b\n0::/x\n", b"0::/../x\n", b"0::/\n"];

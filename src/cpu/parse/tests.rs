@@ -17,7 +17,8 @@ impl Random {
         (self.0 >> 32) as usize % end
     }
 
-    /// One of the texts, with a few bytes changed, taken out or put in, its end doubled or cut off; or as it is.
+    /// One of the texts, with a few bytes changed, taken out or put in, its end doubled or cut off;
+    /// or as it is.
     pub fn mutated(&mut self, texts: &[&[u8]]) -> Vec<u8> {
         const TELLING: &[u8] = b"\n \\/.:,-0179\0\xffmacpu";
         let mut text = texts[self.below(texts.len())].to_vec();

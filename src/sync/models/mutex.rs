@@ -68,7 +68,8 @@ fn loom_who_gives_up_leaves_a_wake_for_who_came_later() {
         let hasty = spawn(&lock, |lock| drop(lock.try_lock_until(some_time())));
         let_others_go_first();
         drop(guard);
-        // The hasty one may be who this unlock counts on, and find the lock taken again when its time is over.
+        // The hasty one may be who this unlock counts on, and find the lock taken again when its
+        // time is over.
         let guard = lock.lock();
         let patient = spawn(&lock, |lock| drop(lock.lock()));
         hasty.join().unwrap();

@@ -31,8 +31,8 @@ fn loom_who_gives_up_takes_no_permit_along() {
     });
 }
 
-/// What a handler's release does that interrupts a thread which holds the lock of the queue: it comes
-/// back at once, and the thread serves the queue when it goes on.
+/// What a handler's release does that interrupts a thread which holds the lock of the queue: it
+/// comes back at once, and the thread serves the queue when it goes on.
 #[test]
 fn loom_a_release_while_the_queue_is_locked_waits_for_no_thread() {
     model(1, || {

@@ -13,7 +13,8 @@ struct Recipe {
     big: bool,
     /// The address that the image was linked for.
     base: u64,
-    /// The tables that have an address in the dynamic section, in the order in which they lie in the image.
+    /// The tables that have an address in the dynamic section, in the order in which they lie in
+    /// the image.
     tables: &'static [Table],
     symbols: &'static [Symbol],
     /// The versions that are defined, from number 2 on; number 1 is the file's own.

@@ -1,4 +1,5 @@
-//! Programs of the usual kind, with an allocator: what `alloc` and the compiler ask of a runtime besides.
+//! Programs of the usual kind, with an allocator: what `alloc` and the compiler ask of a runtime
+//! besides.
 #![no_std]
 #![no_main]
 
@@ -87,7 +88,8 @@ tests! {
     }
 }
 
-/// Blocks of a power of two, in lists of those that are free, over whole pages from the kernel: enough to be an allocator.
+/// Blocks of a power of two, in lists of those that are free, over whole pages from the kernel:
+/// enough to be an allocator.
 struct Blocks {
     free: [*mut Free; usize::BITS as usize],
     rest: (*mut u8, usize),
@@ -102,7 +104,8 @@ const CHUNK: usize = 1 << 20;
 unsafe impl Send for Blocks {}
 
 impl Blocks {
-    /// A block of `size`, a power of two that no request is less aligned than; null if there is none.
+    /// A block of `size`, a power of two that no request is less aligned than; null if there is
+    /// none.
     fn take(&mut self, size: usize) -> *mut u8 {
         let list = &mut self.free[size.trailing_zeros() as usize];
         // SAFETY: free blocks are ours, and start with their link.
@@ -151,7 +154,8 @@ impl Allocator {
     }
 }
 
-// SAFETY: blocks are of the size and the alignment of their size, and nobody else's until they are put back.
+// SAFETY: blocks are of the size and the alignment of their size, and nobody else's until they are
+// put back.
 unsafe impl GlobalAlloc for Allocator {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         if layout.align() > 4096 {

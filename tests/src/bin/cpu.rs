@@ -1,4 +1,5 @@
-//! Processors and pages: affinity, the quotas of control groups, and what holds where nothing can be known.
+//! Processors and pages: affinity, the quotas of control groups, and what holds where nothing can
+//! be known.
 #![no_std]
 #![no_main]
 
@@ -46,7 +47,8 @@ fn processors(count: usize) -> CpuSet {
     set
 }
 
-/// Control groups of the kernel's own: one made for a test, and below it the groups `one` and `two`.
+/// Control groups of the kernel's own: one made for a test, and below it the groups `one` and
+/// `two`.
 struct Groups {
     top: Text,
     version_1: bool,
@@ -55,7 +57,8 @@ struct Groups {
 const MEMBERS: [&str; 3] = ["", "/one", "/two"];
 
 impl Groups {
-    /// Makes them; skips the test where it may not, or where there is no controller of processor time.
+    /// Makes them; skips the test where it may not, or where there is no controller of processor
+    /// time.
     fn make() -> Groups {
         for mount in ["/sys/fs/cgroup/cpu", "/sys/fs/cgroup/cpu,cpuacct", "/sys/fs/cgroup"] {
             let groups = Groups {
@@ -274,7 +277,8 @@ tests! {
         });
     }
 
-    /// As the documentation says. What is asked for the first time in the new group is the new group's.
+    /// As the documentation says. What is asked for the first time in the new group is the new
+    /// group's.
     fn a_process_that_is_moved_keeps_looking_at_the_group_it_was_in() {
         Groups::make().with_child(|groups| {
             groups.limit("/one", Some(30)).unwrap();

@@ -115,8 +115,8 @@ fn all_have_line(expected: &str) -> usize {
     }
 }
 
-/// Starts threads that end soon, until told to stop: also threads of threads, and those that no thread
-/// joins.
+/// Starts threads that end soon, until told to stop: also threads of threads, and those that no
+/// thread joins.
 fn churn() -> (&'static AtomicBool, [thread::JoinHandle<usize>; 2]) {
     static STOP: AtomicBool = AtomicBool::new(false);
     let storms = [(); 2].map(|()| {

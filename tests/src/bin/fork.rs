@@ -255,8 +255,8 @@ tests! {
         rt0_tests::alarm_every(Duration::ZERO);
     }
 
-    /// Whatever the other threads are in the middle of. (The children of qemu-user 10 were seen to wait for locks of its own
-    /// C library, which other threads had at the fork.)
+    /// Whatever the other threads are in the middle of. (The children of qemu-user 10 were seen to
+    /// wait for locks of its own C library, which other threads had at the fork.)
     #[keys("alone", "native=qemu-user's own locks hang in a child that is forked while other threads work")]
     fn children_of_a_storm_have_all(env) {
         static STOP: AtomicBool = AtomicBool::new(false);

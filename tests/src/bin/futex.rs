@@ -65,7 +65,8 @@ tests! {
     }
 
     fn times_are_right_also_where_the_kernel_has_32_bit_time_only() {
-        // Says 2.6 to this process; asked for before anything took a time. (Machines with one width of time do not mind.)
+        // Says 2.6 to this process; asked for before anything took a time. (Machines with one width
+        // of time do not mind.)
         const UNAME26: usize = 0x0020000;
         // SAFETY: 1. Changes what uname(2) says, and nothing else.
         unsafe { rt0::sys::syscall(k::__NR_personality as usize, [UNAME26, 0, 0, 0, 0, 0]) }.unwrap();
@@ -96,7 +97,8 @@ tests! {
         wakes(futex::shared::wait, futex::shared::wake, futex::shared::wake_all);
     }
 
-    /// The flag for the process's own words reaches the kernel: it knows the two kinds of waits by different keys.
+    /// The flag for the process's own words reaches the kernel: it knows the two kinds of waits by
+    /// different keys.
     fn who_waits_for_the_process_alone_is_not_woken_by_the_other_kind() {
         static WORD: AtomicU32 = AtomicU32::new(0);
         let waiter = thread::spawn(|| while futex::wait(&WORD, 0) == Err(Errno::EINTR) {}).unwrap();

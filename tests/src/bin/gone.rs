@@ -49,8 +49,8 @@ fn exit_thread() -> ! {
     }
 }
 
-/// Starts a thread that a filter kills in one of these calls, which `act` makes, and waits until it is
-/// gone.
+/// Starts a thread that a filter kills in one of these calls, which `act` makes, and waits until it
+/// is gone.
 fn lose_a_thread_in(calls: &'static [u32], act: impl FnOnce() + Send + 'static) {
     static TID: AtomicU32 = AtomicU32::new(0);
     static NO_FILTERS: AtomicBool = AtomicBool::new(false);
@@ -80,7 +80,8 @@ tests! {
     fn a_main_thread_that_ended_by_itself_is_not_waited_for() {
         let main = thread::current();
         spawn(move || {
-            // Not by /proc/self/stat: qemu-user, which has one of its own, dies of it without a main thread.
+            // Not by /proc/self/stat: qemu-user, which has one of its own, dies of it without a
+            // main thread.
             wait_until("the main thread to end", || main.signal(Signal::SIGCONT) == Err(rt0::Errno::ESRCH));
             nothing_waits();
             sys::exit_group(0);
@@ -101,7 +102,8 @@ tests! {
     }
 
     fn a_thread_killed_in_clone_keeps_no_other_out_and_its_child_leaves_nothing() {
-        // Samples have as many rings as threads were profiled at once: a scope's thread may still be ending.
+        // Samples have as many rings as threads were profiled at once: a scope's thread may still
+        // be ending.
         let parked = [(); 2].map(|()| spawn(thread::park).unwrap());
         nothing_waits();
         for thread in parked {

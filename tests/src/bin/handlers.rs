@@ -34,7 +34,8 @@ fn acquired(taken: bool) {
     ACQUIRED.fetch_add(taken as u32, Relaxed);
 }
 
-/// Calls what is documented to be allowed here. The handler may run on any thread at any instruction.
+/// Calls what is documented to be allowed here. The handler may run on any thread at any
+/// instruction.
 extern "C" fn call_all(signal: i32) {
     release();
     acquired(PERMITS.try_acquire());

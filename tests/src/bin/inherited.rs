@@ -49,7 +49,8 @@ impl Left {
 fn raw_mask(how: u32, set: &k::kernel_sigset_t) -> k::kernel_sigset_t {
     let mut old = *set;
     let (at, out) = ((&raw const *set).expose_provenance(), (&raw mut old).expose_provenance());
-    // SAFETY: 1. The kernel reads a set and writes one; what is unblocked has the handlers of this test.
+    // SAFETY: 1. The kernel reads a set and writes one; what is unblocked has the handlers of this
+    // test.
     unsafe { sys::syscall(k::__NR_rt_sigprocmask as usize, [how as usize, at, out, size_of_val(set), 0, 0]) }.unwrap();
     old
 }

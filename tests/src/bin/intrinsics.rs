@@ -1,4 +1,5 @@
-//! memcpy and its kin on this machine: every short length, alignment and overlap, and some long ones, against a model.
+//! memcpy and its kin on this machine: every short length, alignment and overlap, and some long
+//! ones, against a model.
 #![no_std]
 #![no_main]
 
@@ -207,7 +208,8 @@ tests! {
             let (low, high) = (page, page.wrapping_add(size - len));
             for (to, from) in [(low, high), (high, low)] {
                 let (start, text) = (to.cast(), from.cast());
-                // SAFETY: here and below, the ranges lie in the page, and `len` is at most half of it.
+                // SAFETY: here and below, the ranges lie in the page, and `len` is at most half of
+                // it.
                 unsafe { memset(text, 0x5A, len) };
                 // SAFETY: as for memset.
                 unsafe { memset(start, 0x11, len) };

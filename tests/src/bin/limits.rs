@@ -177,7 +177,8 @@ tests! {
             for closed in 0..8usize {
                 let descriptors = || (0..3usize).filter(|fd| closed >> fd & 1 == 1);
                 let end = start_again(name, descriptors(), files as u64);
-                // What cannot be open is the end: the next file that the program opens would be in its place.
+                // What cannot be open is the end: the next file that the program opens would be in
+                // its place.
                 let expected = if descriptors().all(|fd| fd < files) { Ended::Exit(0) } else { Ended::Signal(k::SIGABRT) };
                 assert_eq!(end, expected, "limit {files}, closed {closed:03b}");
             }

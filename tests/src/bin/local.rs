@@ -1,4 +1,5 @@
-//! Values of which each thread has its own. Several of these are what std's own tests of `thread_local!` ask for.
+//! Values of which each thread has its own. Several of these are what std's own tests of
+//! `thread_local!` ask for.
 #![no_std]
 #![no_main]
 

@@ -1,4 +1,5 @@
-//! Memory: reserve, commit, decommit, protect, advise, give back, on every machine's page size and form of mmap.
+//! Memory: reserve, commit, decommit, protect, advise, give back, on every machine's page size and
+//! form of mmap.
 #![no_std]
 #![no_main]
 
@@ -42,7 +43,8 @@ fn readable(address: *const u8) -> bool {
 }
 
 fn bytes(pages: NonNull<[u8]>) -> &'static mut [u8] {
-    // SAFETY: each test makes one such view of pages at a time, and does not use it after they are gone.
+    // SAFETY: each test makes one such view of pages at a time, and does not use it after they are
+    // gone.
     unsafe { slice::from_raw_parts_mut(pages.cast().as_ptr(), pages.len()) }
 }
 

@@ -36,8 +36,8 @@ fn sparse<const N: usize>(frames: usize) -> usize {
     below + unsafe { far_end.cast::<u8>().read_volatile() } as usize
 }
 
-/// As many of them as reach beyond a small stack and its guard, in frames of several sizes. (A guard has
-/// 64 KiB where the compiler does not probe.)
+/// As many of them as reach beyond a small stack and its guard, in frames of several sizes. (A
+/// guard has 64 KiB where the compiler does not probe.)
 const SPARSE: [fn(usize) -> usize; 4] = [sparse::<8_000>, sparse::<20_000>, sparse::<40_000>, sparse::<61_000>];
 
 /// Reads from an address where nothing is.
@@ -61,7 +61,8 @@ fn says(child: impl FnOnce(), start: &str) {
     assert!(address < low + (64 << 10) && low < high, "{line}");
 }
 
-/// Sets `AT_SECURE` in what the kernel left on the main thread's stack: what a set-uid program finds there.
+/// Sets `AT_SECURE` in what the kernel left on the main thread's stack: what a set-uid program
+/// finds there.
 fn make_secure(env: Env) {
     let [secure, page_size, path] = [auxvec::AT_SECURE, auxvec::AT_PAGESZ, auxvec::AT_EXECFN].map(|key| key as usize);
     let vector = env.auxv();

@@ -417,8 +417,8 @@ rt0_tests::tests! {
             // SAFETY: 1. to 3. It ends the process.
             let killed = unsafe { command.pre_exec(&|| process::kill(process::id(), Signal::SIGKILL)) };
             assert_eq!(killed.status().unwrap().signal(), Some(9));
-            // It may be forbidden. EINVAL is for a process that shares its memory, where there are no
-            // user namespaces, and for an emulator, which has a thread of its own.
+            // It may be forbidden. EINVAL is for a process that shares its memory, where there are
+            // no user namespaces, and for an emulator, which has a thread of its own.
             let user_namespace = || call(k::__NR_unshare, [k::CLONE_NEWUSER as usize, 0, 0, 0, 0, 0]).map(drop);
             // SAFETY: 1. to 3. It makes a call.
             let in_namespace = unsafe { command.pre_exec(&user_namespace) };

@@ -67,8 +67,8 @@ fn total() -> u64 {
     weight
 }
 
-/// Tries with more and more CPU time until samples and time agree within 10 %: the less there is of it, the more a
-/// single tick counts.
+/// Tries with more and more CPU time until samples and time agree within 10 %: the less there is of
+/// it, the more a single tick counts.
 fn adds_up(threads: usize, work: fn(u64)) {
     let mut micros = 300_000 / threads as u64;
     loop {
@@ -93,8 +93,8 @@ fn adds_up(threads: usize, work: fn(u64)) {
     }
 }
 
-/// The process's timer alone gives samples, and not many more than there was time. How many, only a quiet machine tells:
-/// it counts whole ticks of the kernel's, by who runs when one comes.
+/// The process's timer alone gives samples, and not many more than there was time. How many, only a
+/// quiet machine tells: it counts whole ticks of the kernel's, by who runs when one comes.
 fn falls_back() {
     let mut micros = 150_000;
     loop {
@@ -144,8 +144,8 @@ fn filter(nr: u32) {
     }
 }
 
-/// Computes while a profile runs, until the samples of that are enough. On a busy machine the kernel looks seldom at a
-/// thread that runs for short times.
+/// Computes while a profile runs, until the samples of that are enough. On a busy machine the
+/// kernel looks seldom at a thread that runs for short times.
 #[inline(never)]
 fn burn_until(mut is_enough: impl FnMut(Sample<'_>) -> bool) {
     for _ in 0..400 {
@@ -160,14 +160,15 @@ fn burn_until(mut is_enough: impl FnMut(Sample<'_>) -> bool) {
 }
 
 /// By how much two clocks of processor time may differ in so many microseconds, where an emulator's
-/// machine is put off while its host has other work: the kernel counts that time by one of them only.
+/// machine is put off while its host has other work: the kernel counts that time by one of them
+/// only.
 fn lost(spent: u64) -> u64 {
     spent / 2 + 40_000
 }
 
-/// Whether this program has a chain of frames to follow: its own code was compiled so, and the machine
-/// has one. Where it has none, the words on the stack may look like a short one: a chain counts when it
-/// leads to the function that asks.
+/// Whether this program has a chain of frames to follow: its own code was compiled so, and the
+/// machine has one. Where it has none, the words on the stack may look like a short one: a chain
+/// counts when it leads to the function that asks.
 #[inline(never)]
 fn has_frames() -> bool {
     let caller = has_frames as fn() -> bool as usize;
@@ -233,8 +234,8 @@ tests! {
         }).unwrap();
         let expected = SPENT.load(Relaxed) / PERIOD as u32;
         println!("{sampled} samples ({of_ends} of one address) for {expected} periods");
-        // Where a thread's first tick falls is chance, so the sum scatters by the root of what is expected. Six times that
-        // is beyond chance.
+        // Where a thread's first tick falls is chance, so the sum scatters by the root of what is
+        // expected. Six times that is beyond chance.
         assert!(sampled > 0 && sampled.abs_diff(expected).pow(2) <= 36 * expected);
     }
 
@@ -324,8 +325,8 @@ tests! {
     }
 
     fn with_both_sources_each_tick_counts_once() {
-        // Main and the first thread have timers, and the process's ticks, which come to them too, do not count there.
-        // Those that start behind the limit count only them.
+        // Main and the first thread have timers, and the process's ticks, which come to them too,
+        // do not count there. Those that start behind the limit count only them.
         let work = || {
             let before = thread_time();
             burn(120_000);

@@ -82,8 +82,8 @@ tests! {
         fill(&mut []).unwrap();
     }
 
-    /// Longer than any call fills at once, and than 31 and 32 bits count. A device of zeros stands for the random one, for
-    /// so many random bytes take ten seconds.
+    /// Longer than any call fills at once, and than 31 and 32 bits count. A device of zeros stands
+    /// for the random one, for so many random bytes take ten seconds.
     #[keys("native=an emulator keeps its books of every page")]
     fn four_gib_are_filled_to_the_last_byte() {
         const MARK: u8 = 0xA5;
@@ -116,8 +116,8 @@ tests! {
         all_differ(results.as_flattened());
     }
 
-    /// More than one list of states holds, so none of them may straddle a page: there the vDSO would refuse, and calls be
-    /// made, which are forbidden here.
+    /// More than one list of states holds, so none of them may straddle a page: there the vDSO
+    /// would refuse, and calls be made, which are forbidden here.
     fn hundreds_of_threads_at_once_make_no_call() {
         need_vdso();
         need_filters();
@@ -359,8 +359,8 @@ fn sleep_and_count() -> usize {
     mappings()
 }
 
-/// Runs what makes no call in a child, and in another where it fails, up to five: about once a minute the kernel lets all
-/// keys of the vDSO's expire, and to get a new one is a call.
+/// Runs what makes no call in a child, and in another where it fails, up to five: about once a
+/// minute the kernel lets all keys of the vDSO's expire, and to get a new one is a call.
 fn in_a_child(test: impl Fn()) {
     for _ in 0..5 {
         let child = fork().unwrap();
@@ -397,8 +397,8 @@ fn four_gib_and_a_page() -> &'static mut [u8] {
     for part in (base..base + TOTAL).step_by(PART) {
         mmap(part, PART, k::PROT_READ | k::PROT_WRITE, k::MAP_SHARED | k::MAP_FIXED, fd);
     }
-    // SAFETY: mapped above. That parts of it are the same memory shows where one is written and another read, and nobody
-    // here does that.
+    // SAFETY: mapped above. That parts of it are the same memory shows where one is written and
+    // another read, and nobody here does that.
     unsafe { core::slice::from_raw_parts_mut(core::ptr::with_exposed_provenance_mut(base), TOTAL + PAGE) }
 }
 

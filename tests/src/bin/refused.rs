@@ -1,5 +1,5 @@
-//! Calls that a filter refuses, as sandboxes do: waits end, clocks go on, and what cannot go on ends
-//! the process with a message.
+//! Calls that a filter refuses, as sandboxes do: waits end, clocks go on, and what cannot go on
+//! ends the process with a message.
 #![no_std]
 #![no_main]
 
@@ -309,8 +309,8 @@ tests! {
         }
     }
 
-    /// Every call that rt0 makes of its own accord: refused, it is done without, or an error, or the
-    /// end with a message. Nothing hangs.
+    /// Every call that rt0 makes of its own accord: refused, it is done without, or an error, or
+    /// the end with a message. Nothing hangs.
     #[keys("native=it takes a filter on system calls")]
     fn each_call_that_is_refused_has_a_defined_result() {
         const CALLS: &[(&str, u32)] = &[

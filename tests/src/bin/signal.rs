@@ -45,7 +45,8 @@ tests! {
         assert_eq!(thread::current().name(), Some("main"), "the thread pointer survives");
     }
 
-    /// Some machines have two signal frames, each with its own way back; debuggers look through both.
+    /// Some machines have two signal frames, each with its own way back; debuggers look through
+    /// both.
     fn a_handler_of_the_plain_form_returns() {
         extern "C" fn plain(_: i32) {
             rt0_debuggers_stop_here();
@@ -543,8 +544,8 @@ tests! {
         thread::spawn(|| signal::die_from(Signal::SIGTERM)).unwrap().join()
     }
 
-    /// The kernel reports the number in seven bits; MIPS' last signal has eight, and those seven are 0, as of a
-    /// process that ended well.
+    /// The kernel reports the number in seven bits; MIPS' last signal has eight, and those seven
+    /// are 0, as of a process that ended well.
     fn dying_from_the_last_signal_is_never_taken_for_success() {
         let last = (1..=200).filter_map(Signal::from_raw).next_back().unwrap();
         let pid = fork().unwrap();
@@ -630,7 +631,8 @@ tests! {
     }
 
     fn handle_or_die_and_nothing_between() {
-        // Turning a handler on and off while signals come: the process dies or handles, whatever the moment.
+        // Turning a handler on and off while signals come: the process dies or handles, whatever
+        // the moment.
         let (mut handled, mut died) = (0, 0);
         for round in 0..40 {
             let pid = fork().unwrap();
@@ -705,7 +707,8 @@ fn map_page(prot: u32) -> *mut u8 {
     core::ptr::with_exposed_provenance_mut(at)
 }
 
-/// Whether the byte right below `address` cannot be read, and the one there can: the kernel says so without a fault.
+/// Whether the byte right below `address` cannot be read, and the one there can: the kernel says so
+/// without a fault.
 fn has_guard_below(address: usize) -> bool {
     let mut fds = [0i32; 2];
     // SAFETY: 1. The kernel writes the two numbers.

@@ -314,7 +314,8 @@ tests! {
             let leaving = spawn(hold_exits).unwrap();
             let listener = wait_for_listener();
             let held = next_exit(listener);
-            // Its closure has returned, its own reference is gone, and it has come as far as its exit(2).
+            // Its closure has returned, its own reference is gone, and it has come as far as its
+            // exit(2).
             assert!(leaving.is_finished());
             let pid = fork().expect("fork");
             if pid == 0 {

@@ -1,5 +1,5 @@
-//! Functions that a compiler protects against writes beyond an array on their stack: rustc's for every machine, and the C
-//! compiler's where build.rs found one.
+//! Functions that a compiler protects against writes beyond an array on their stack: rustc's for
+//! every machine, and the C compiler's where build.rs found one.
 #![no_std]
 #![no_main]
 
@@ -137,7 +137,8 @@ tests! {
         assert_eq!(guard_now(), usize::from_ne_bytes(random));
     }
 
-    /// What parks, waits, interrupts and names a thread writes to its block, and not where the ABI's words lie.
+    /// What parks, waits, interrupts and names a thread writes to its block, and not where the
+    /// ABI's words lie.
     fn what_a_thread_does_leaves_the_guard_alone() {
         let of_main = guard_now();
         let busy = thread::Builder::new().name("busy").spawn(|| {

@@ -1,4 +1,5 @@
-//! From the kernel to main: what the program was started with, and what holds before its first line.
+//! From the kernel to main: what the program was started with, and what holds before its first
+//! line.
 #![no_std]
 #![no_main]
 
@@ -126,7 +127,8 @@ tests! {
 
 type Constructor = extern "C" fn(c_int, *const *const c_char, *const *const c_char);
 
-/// When each constructor ran, by what the linker was told: before all others, before those without a priority, without.
+/// When each constructor ran, by what the linker was told: before all others, before those without
+/// a priority, without.
 static MADE: [AtomicUsize; 3] = [const { AtomicUsize::new(0) }; 3];
 static RAN: AtomicUsize = AtomicUsize::new(0);
 static ARGUMENTS: AtomicUsize = AtomicUsize::new(0);

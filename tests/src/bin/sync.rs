@@ -219,7 +219,8 @@ tests! {
         static PAGE: Page = Page(core::cell::UnsafeCell::new([0; 65536]));
         static ROUND: AtomicU32 = AtomicU32::new(0);
         static READY: AtomicU32 = AtomicU32::new(0);
-        // Two owners; who finds itself the last takes the memory away, while the other may be still in its unlock.
+        // Two owners; who finds itself the last takes the memory away, while the other may be still
+        // in its unlock.
         fn protect(protection: u32) {
             let page = PAGE.0.get().expose_provenance();
             // SAFETY: 1. Only the mutex lies there, and its last owner says that nobody needs it.
@@ -589,7 +590,8 @@ tests! {
     }
 
     fn timeouts_that_race_with_notifications_lose_none() {
-        // A queue of one: each side waits with a timeout that often is just over, and goes back to wait.
+        // A queue of one: each side waits with a timeout that often is just over, and goes back to
+        // wait.
         static SLOT: Mutex<Option<u32>> = Mutex::new(None);
         static CHANGED: Condvar = Condvar::new();
         const ROUNDS: u32 = 3_000;

@@ -1,4 +1,5 @@
-//! The seam: calls reach the kernel with their arguments, and failures come back as errors, on every machine.
+//! The seam: calls reach the kernel with their arguments, and failures come back as errors, on
+//! every machine.
 #![no_std]
 #![no_main]
 
@@ -72,7 +73,8 @@ tests! {
     }
 
     fn six_arguments_reach_the_kernel_each_in_its_place() {
-        // splice(2) moves `len` bytes from one pipe to another; its offsets must be null for pipes, its flags known.
+        // splice(2) moves `len` bytes from one pipe to another; its offsets must be null for pipes,
+        // its flags known.
         let (a_read, a_write) = pipe();
         let (b_read, b_write) = pipe();
         assert_eq!(sys::write(a_write, b"0123456789"), Ok(10));
@@ -156,8 +158,8 @@ fn second_opinion() {
         RT_SIGRETURN __NR_rt_sigreturn SCHED_YIELD __NR_sched_yield SET_TID_ADDRESS __NR_set_tid_address
         TGKILL __NR_tgkill UNAME __NR_uname WRITE __NR_write
     }
-    /// One call of sc's, in a function of its own: sc says that the number's register survives, so the compiler
-    /// may set it once for several calls, which the ELF facts refuse.
+    /// One call of sc's, in a function of its own: sc says that the number's register survives, so
+    /// the compiler may set it once for several calls, which the ELF facts refuse.
     #[inline(never)]
     fn theirs(nr: u32, [a, b, c, d, e, f]: [usize; 6]) -> isize {
         // SAFETY: 1. As in `call`.

@@ -185,7 +185,8 @@ tests! {
         let before = mappings();
         (0..4).for_each(|_| refused());
         assert_eq!(CLOSURES.load(Relaxed), 5);
-        // Four that leak would be eight more. An emulator shows stacks of its own among ours, those that it keeps for later.
+        // Four that leak would be eight more. An emulator shows stacks of its own among ours, those
+        // that it keeps for later.
         let after = mappings();
         assert!(after <= before + if emulated() { 4 } else { 0 }, "{before} mappings, then {after}");
         set_process_limit(1000);
@@ -266,7 +267,8 @@ tests! {
     fn overaligned_closures_and_results_are_aligned() {
         #[repr(align(256))]
         struct Aligned(u8);
-        // More than a page. (Not 64 KiB: for locals so aligned, LLVM clears the stack pointer on MIPS.)
+        // More than a page. (Not 64 KiB: for locals so aligned, LLVM clears the stack pointer on
+        // MIPS.)
         #[repr(align(16384))]
         struct Huge(u8);
         fn is_aligned<T>(value: &T) -> bool {
@@ -487,7 +489,8 @@ tests! {
     }
 }
 
-/// Runs `work` twice, the first time to let everything reach its size, and checks that the second adds nothing.
+/// Runs `work` twice, the first time to let everything reach its size, and checks that the second
+/// adds nothing.
 fn flat(work: fn()) {
     let warm = |count| {
         for _ in 0..count {

@@ -1,4 +1,5 @@
-//! Builds the programs of the package bench/, one runtime per call of cargo: each has its linker and flags.
+//! Builds the programs of the package bench/, one runtime per call of cargo: each has its linker
+//! and flags.
 
 use std::fs;
 use std::path::PathBuf;
@@ -140,7 +141,8 @@ pub fn build(tools: &Tools, recipe: &Recipe) -> Result<Contestant> {
     })
 }
 
-/// How many bytes rt0's greeting and its program with a thread have; `None` on machines other than x86_64.
+/// How many bytes rt0's greeting and its program with a thread have; `None` on machines other than
+/// x86_64.
 pub fn small_sizes(tools: &Tools) -> Result<Option<[u64; 2]>> {
     if !tools.host.starts_with("x86_64-") {
         return Ok(None);
@@ -150,8 +152,8 @@ pub fn small_sizes(tools: &Tools) -> Result<Option<[u64; 2]>> {
     Ok(Some([folder.join("rt0-hello").metadata()?.len(), folder.join("rt0-threads").metadata()?.len()]))
 }
 
-/// Compiles a file to an object, and tries to link that alone with rt0's linker script. What the linker said is the
-/// outcome, with a warning for each section that the script does not name.
+/// Compiles a file to an object, and tries to link that alone with rt0's linker script. What the
+/// linker said is the outcome, with a warning for each section that the script does not name.
 pub fn link_alone(tools: &Tools, name: &str, source: &str, limit: Duration) -> Result<process::Outcome> {
     let folder = scratch(&format!("linked-alone-{name}"))?;
     for (from, to) in [("link.ld", "rt0.ld"), ("common.ld", "rt0-common.ld")] {
@@ -168,7 +170,8 @@ pub fn link_alone(tools: &Tools, name: &str, source: &str, limit: Duration) -> R
     Ok(process::run(&mut linker, limit)?)
 }
 
-/// Tries to link rt0's greeting with flags that it cannot be linked with; what cargo said is the outcome.
+/// Tries to link rt0's greeting with flags that it cannot be linked with; what cargo said is the
+/// outcome.
 pub fn link_hello(tools: &Tools, flags: &[&str], limit: Duration) -> Result<process::Outcome> {
     let host = &tools.host;
     let linker = [format!("-Clinker={}", tools.linker.display()), "-Clinker-flavor=ld.lld".to_string()];
@@ -184,8 +187,8 @@ fn folder(recipe: &Recipe) -> PathBuf {
     root().join("target/bench").join(recipe.feature)
 }
 
-/// Builds the loops (`release`) or the rest (`small`). Each profile has a folder of its own within cargo's, so that the
-/// other's flags do not make it stale.
+/// Builds the loops (`release`) or the rest (`small`). Each profile has a folder of its own within
+/// cargo's, so that the other's flags do not make it stale.
 fn cargo(tools: &Tools, recipe: &Recipe, profile: &str, more_flags: &[&str]) -> Result<()> {
     let host = &tools.host;
     let mut flags: Vec<String> = more_flags.iter().chain(recipe.flags).map(|flag| flag.to_string()).collect();

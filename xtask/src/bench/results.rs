@@ -34,7 +34,8 @@ impl Results {
         self.metrics.is_empty()
     }
 
-    /// Whether there is a metric of this name, or several that begin with it and a number of threads.
+    /// Whether there is a metric of this name, or several that begin with it and a number of
+    /// threads.
     pub fn has(&self, name: &str) -> bool {
         self.metrics
             .iter()

@@ -1,8 +1,8 @@
-//! Instructions, machine by machine, as far as [`super`] asks: does it make a system call, does it write the register of
-//! the call's number, where does the program go on?
+//! Instructions, machine by machine, as far as [`super`] asks: does it make a system call, does it
+//! write the register of the call's number, where does the program go on?
 //!
-//! The forms that write the register are those that compilers choose to load, copy and compute integers; each list is
-//! incomplete on the safe side. Source: the machines' manuals.
+//! The forms that write the register are those that compilers choose to load, copy and compute
+//! integers; each list is incomplete on the safe side. Source: the machines' manuals.
 
 /// One instruction.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -34,7 +34,8 @@ pub enum Target {
     Unknown,
 }
 
-/// Decodes the instruction at `offset` of a function's code, which lies at `at`. `None`: the code ends within it.
+/// Decodes the instruction at `offset` of a function's code, which lies at `at`. `None`: the code
+/// ends within it.
 pub type Decoder = fn(code: &[u8], offset: usize, at: u64) -> Option<Instruction>;
 
 /// An instruction by where it leads.
@@ -126,8 +127,8 @@ pub fn aarch64(code: &[u8], offset: usize, at: u64) -> Option<Instruction> {
     Some(flow.instruction(4, sets))
 }
 
-/// Number in r7; A32. A pair of writes under a condition and under its opposite, as compilers choose
-/// between two values, counts as one write, at its second half.
+/// Number in r7; A32. A pair of writes under a condition and under its opposite, as compilers
+/// choose between two values, counts as one write, at its second half.
 pub fn arm(code: &[u8], offset: usize, at: u64) -> Option<Instruction> {
     /// So far apart the two halves may be, in instructions.
     const APART: usize = 16;
@@ -223,8 +224,8 @@ fn arm_parts(word: u32, at: u64) -> (Flow, Option<u32>) {
     (flow, writes)
 }
 
-/// Arm's other instruction set, which some of the compiler's own functions are in. These make no system call, so only
-/// the call is known here, and one that were there would be a fault.
+/// Arm's other instruction set, which some of the compiler's own functions are in. These make no
+/// system call, so only the call is known here, and one that were there would be a fault.
 pub fn thumb(code: &[u8], offset: usize, _: u64) -> Option<Instruction> {
     let half = u16::from_le_bytes(bytes(code, offset)?);
     let flow = if half >> 8 == 0xdf { Flow::SystemCall } else { Flow::Next };
@@ -415,7 +416,8 @@ pub fn s390x(code: &[u8], offset: usize, at: u64) -> Option<Instruction> {
                 r1 <= 1 || to >= 1
             }
         }
-        // lgr, lgfr, lgbr, lghr, llgfr, llgcr, llghr, lbr, lhr, llcr, llhr: the register is in the fourth byte.
+        // lgr, lgfr, lgbr, lghr, llgfr, llgcr, llghr, lbr, lhr, llcr, llhr: the register is in the
+        // fourth byte.
         (0xb9, ..) if matches!(second, 0x04 | 0x06 | 0x07 | 0x14 | 0x16 | 0x26 | 0x27 | 0x84 | 0x85 | 0x94 | 0x95) => {
             number(b3 >> 4)
         }
@@ -460,12 +462,14 @@ pub fn powerpc<const BIG: bool>(code: &[u8], offset: usize, at: u64) -> Option<I
     let sets = match word >> 26 {
         7 | 8 | 12..=15 | 32..=35 | 40..=43 | 58 => rt == 0, // Of an immediate, li among them; loads.
         20 | 21 | 23..=30 => ra == 0,                        // Rotations; of an immediate and bits.
-        // isel, lwzx, ldx, lbzx, lhzx, lhax, lwax, mfspr, mfcr, add, subf, neg, mullw, mulld, lwarx, ldarx
+        // isel, lwzx, ldx, lbzx, lhzx, lhax, lwax, mfspr, mfcr, add, subf, neg, mullw, mulld,
+        // lwarx, ldarx
         31 if extended & 31 == 15 => rt == 0,
         31 if matches!(extended, 20 | 21 | 23 | 84 | 87 | 279 | 341 | 343 | 339 | 19 | 266 | 40 | 104 | 235 | 233) => {
             rt == 0
         }
-        // and, andc, nor, eqv, xor, orc, or, nand; slw, sld, srw, srd, sraw, srawi; extsh, extsb, extsw; cntlzw, cntlzd
+        // and, andc, nor, eqv, xor, orc, or, nand; slw, sld, srw, srd, sraw, srawi; extsh, extsb,
+        // extsw; cntlzw, cntlzd
         31 if matches!(
             extended,
             28 | 60 | 124 | 284 | 316 | 412 | 444 | 476 | 24 | 27 | 536 | 539 | 792 | 824 | 922 | 954 | 986 | 26 | 58
@@ -478,8 +482,8 @@ pub fn powerpc<const BIG: bool>(code: &[u8], offset: usize, at: u64) -> Option<I
     Some(flow.instruction(4, sets))
 }
 
-/// Number in %g1. A branch may be taken before the instruction in its delay slot has written the register, and the one
-/// after the slot may follow: more paths than there are.
+/// Number in %g1. A branch may be taken before the instruction in its delay slot has written the
+/// register, and the one after the slot may follow: more paths than there are.
 pub fn sparc64(code: &[u8], offset: usize, at: u64) -> Option<Instruction> {
     let word = u32::from_be_bytes(bytes(code, offset)?);
     let (form, rd, middle) = (word >> 30, field(word, 25, 5), field(word, 19, 6));

@@ -149,7 +149,8 @@ fn a_call_that_never_returns_leads_nowhere() {
     let (traps, returns) = (little(&[0xd420_0020]), little(&[0xd65f_03c0]));
     assert_eq!(faults(aarch64, &[&code, &traps]), []);
     assert_eq!(faults(aarch64, &[&code, &returns]), [(BASE + 24, TWICE)]);
-    // One that calls only itself has no path to a return either; one that jumps to what returns has.
+    // One that calls only itself has no path to a return either; one that jumps to what returns
+    // has.
     assert_eq!(faults(aarch64, &[&code, &little(&[0x9400_0000])]), []);
     assert_eq!(faults(aarch64, &[&code, &little(&[0x1400_0001]), &returns]), [(BASE + 24, TWICE)]);
 }
