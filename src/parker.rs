@@ -2,14 +2,16 @@
 //!
 //! Properties, and how they are achieved:
 //!
-//! 1. *A token lets one park go.* Whoever returns with it has cleared TOKEN by a compare-exchange.
-//! 2. *No wake is lost.* Who parks counts itself before it sleeps, in the word that it sleeps on;
-//!    `unpark` sets TOKEN in one step with seeing the count. So either the sleep finds the word
-//!    changed, or the wake finds the sleeper. Who is woken and finds the token taken sleeps again;
-//!    who gives up leaves by an exchange that sees no token, and takes one that is there.
-//! 3. *`unpark` touches nothing once the token is there.* Only the kernel gets the address.
-//! 4. *What came before an unpark comes before the return of the park that takes its token*, also
-//!    where the token was there already: release in `unpark`, acquire wherever TOKEN is cleared.
+//! 1. *One park per token:* a park that returns with the token has cleared TOKEN by a
+//!    compare-exchange.
+//! 2. *No lost wake-ups:* a park counts itself in the state word before it sleeps on that word.
+//!    `unpark` sets TOKEN and reads the count in one atomic step. So either the sleep finds the
+//!    word changed, or the wake finds the sleeper. A thread that is woken and finds the token taken
+//!    sleeps again. A thread that times out leaves by an exchange that sees no token, else it takes
+//!    the token.
+//! 3. *No access after TOKEN is set:* from then on `unpark` passes the address to the kernel only.
+//! 4. *An unpark happens before the park that takes its token*, even if the token was there
+//!    already: release in `unpark`, acquire at each step that clears TOKEN.
 
 use core::fmt;
 use core::sync::atomic::Ordering::{Acquire, Relaxed, Release};
@@ -20,12 +22,12 @@ use static_assertions::assert_impl_all;
 use crate::futex::base::{self, ANY, AtomicU32, const_fn};
 use crate::time::Instant;
 
-/// One token: [`park`](Parker::park) waits for it and takes it, [`unpark`](Parker::unpark) puts it
-/// there. What parks and unparks a thread, as a value of its own. Several threads may park; a token
-/// lets one of them go.
+/// A token: [`park`](Parker::park) waits for it and takes it, [`unpark`](Parker::unpark) makes it
+/// available. `thread::park` and `unpark`, as a value of its own. Several threads may park; each
+/// token lets one of them return.
 pub struct Parker {
     /// ```text
-    /// │ how many park … 31 bits │ TOKEN │
+    /// │ number of parked threads … 31 bits │ TOKEN │
     /// ```
     state: AtomicU32,
 }
@@ -37,7 +39,7 @@ assert_impl_all!(Parker: Send, Sync);
 
 impl Parker {
     const_fn! {
-        /// Without a token.
+        /// A parker without a token.
         ///
         /// In handlers: yes.
         pub const fn new() -> Parker {
@@ -52,27 +54,27 @@ impl Parker {
         self.park_with(None);
     }
 
-    /// [`park`](Parker::park), for at most `timeout`; whether there was a token.
+    /// [`park`](Parker::park) for at most `timeout`; returns whether it took a token.
     ///
     /// In handlers: no, it waits.
     pub fn park_timeout(&self, timeout: Duration) -> bool {
         self.take() || self.park_with(base::deadline_of(timeout))
     }
 
-    /// [`park`](Parker::park), until `deadline` at the latest; whether there was a token.
+    /// [`park`](Parker::park) until `deadline` at the latest; returns whether it took a token.
     ///
     /// In handlers: no, it waits.
     pub fn park_until(&self, deadline: Instant) -> bool {
         self.park_with(Some(deadline))
     }
 
-    /// Puts the token there, if it is not; what the caller did before comes before that park's
-    /// return.
+    /// Makes the token available, if it is not. What the caller did before happens before the
+    /// return of the park that takes the token.
     ///
     /// In handlers: yes. It may interrupt any function of the same parker.
     pub fn unpark(&self) {
-        // Release, also when the token is there already: the park that takes it sees what came
-        // before each unpark.
+        // Release, even if the token is there: the park that takes it sees what came before each
+        // unpark.
         let put = self.state.fetch_or(TOKEN, Release);
         if put & TOKEN == 0 && put >= SLEEPER {
             base::wake(&raw const self.state, 1, ANY);
@@ -85,7 +87,7 @@ impl Parker {
         self.state.load(Acquire) & TOKEN == 0
     }
 
-    /// [`park`](Parker::park), with or without a deadline; whether there was a token.
+    /// [`park`](Parker::park) with an optional deadline; returns whether it took a token.
     pub(crate) fn park_with(&self, deadline: Option<Instant>) -> bool {
         if self.take() {
             return true;
@@ -99,8 +101,8 @@ impl Parker {
                 state = self.state.load(Relaxed);
                 continue;
             }
-            // Acquire pairs with the release in `unpark`. Leaving without a token must see that
-            // there is none: its wake may have been ours.
+            // Acquire pairs with the release in `unpark`. A thread that leaves without a token must
+            // see that there is none: the wake may have been meant for it.
             match self.state.compare_exchange(state, (state & !TOKEN) - SLEEPER, Acquire, Relaxed) {
                 Ok(_) => return taken,
                 Err(changed) => state = changed,
@@ -108,7 +110,7 @@ impl Parker {
         }
     }
 
-    /// Takes the token if it is there.
+    /// Takes the token if it is there; returns whether it was.
     fn take(&self) -> bool {
         let state = self.state.load(Relaxed);
         // Acquire pairs with the release in `unpark`.

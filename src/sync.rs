@@ -3,52 +3,51 @@
 //! | | |
 //! |---|---|
 //! | [`Mutex`], [`RwLock`] | one at a time; many readers or one writer |
-//! | [`Condvar`], [`Parker`] | waiting for what another thread says |
+//! | [`Condvar`], [`Parker`] | waiting for a notification of another thread |
 //! | [`Once`], [`OnceLock`], [`LazyLock`] | done once; set once; made when first used |
-//! | [`Barrier`], [`Semaphore`], [`Channel`] | meeting, counting, handing over |
+//! | [`Barrier`], [`Semaphore`], [`Channel`] | meeting, counting, passing values |
 //!
-//! Each can be a `static` and takes no allocation. The forms `*_for` and `*_timeout` wait for a
-//! [`Duration`], those named `*_until` to an [`Instant`]: a timeout of zero is a try, a deadline in
-//! the past is one of zero, and a timeout beyond the clock's end ([`Duration::MAX`]) is none. No
-//! wait ends early because a signal came.
+//! Each can be a `static` and needs no allocation. The forms `*_for` and `*_timeout` wait for a
+//! [`Duration`], the forms `*_until` wait until an [`Instant`]. A timeout of zero, or a deadline in
+//! the past, tries once. A timeout beyond the clock's end ([`Duration::MAX`]) is no limit. A signal
+//! does not end a wait early.
 //!
-//! Guards stay on the thread that made them, so a lock is unlocked by who locked it. Taking a lock
-//! again that the thread has is a deadlock, as is a [`Once`] or [`LazyLock`] that waits for itself.
-//! A panic while a lock is held ends the process with status 101, as any other.
+//! A guard stays on the thread that made it, so the thread that locked also unlocks. A thread that
+//! locks what it holds already waits forever, as does a [`Once`] or [`LazyLock`] that waits for
+//! itself. A panic while a lock is held ends the process with status 101, as any other panic does.
 //!
 //! # Where they differ from std's
 //!
-//! There is no poisoning: what returns a `LockResult` there returns the guard or the value here,
-//! the `try_` forms an [`Option`], and what is about poison is missing (`is_poisoned`,
-//! `clear_poison`) or says that there is none ([`OnceState`]). [`Channel`] is std's `sync_channel`
-//! with its capacity in the type, room for at least one value, any number of receivers, and the
-//! values that nobody received kept until it is dropped. More than std's are the timed forms,
-//! [`Semaphore`], [`Parker`] and the order of [`Condvar`]'s waiters, which never wake without a
-//! cause.
+//! There is no poisoning. A function that returns a `LockResult` in std returns the guard or the
+//! value here, and the `try_` forms return an [`Option`]. `is_poisoned` and `clear_poison` are
+//! missing; [`OnceState`] always says that nothing is poisoned. [`Channel`] is std's `sync_channel`
+//! with its capacity, at least one value, in the type. It can have any number of receivers, and it
+//! keeps values that no receiver took until it is dropped. The timed forms, [`Semaphore`] and
+//! [`Parker`] are not in std. [`Condvar`] wakes its waiters in order, and never without a cause.
 //!
 //! # Fairness
 //!
-//! A thread that finds a [`Mutex`] free takes it, also when others wait; that is what makes a busy
-//! lock fast. But no waiter is starved:
+//! A thread that finds a [`Mutex`] free acquires it, even while others wait: this makes a busy lock
+//! fast. But no waiter starves:
 //!
 //! 1. Sleeping waiters are woken in the kernel's order: by priority, then first come, first served.
-//! 2. While threads wait, newcomers get the lock at most [`OVERTAKES`] times in a row. Then it goes
-//!    to a waiter that is awake or being woken. So a thread with n waiters before it is overtaken
-//!    at most (n + 1) × `OVERTAKES` times until it is woken.
-//! 3. A waiter that was woken and finds the lock taken each time it looks closes it to newcomers.
-//!    The next to get it are waiters that closed it, in their order.
+//! 2. While threads wait, newcomers acquire the lock at most [`OVERTAKES`] times in a row. Then a
+//!    waiter that is awake or being woken gets it. So a thread with n waiters before it is
+//!    overtaken at most (n + 1) × `OVERTAKES` times until it is woken.
+//! 3. A waiter that was woken, and finds the lock held each time it looks, closes the lock to
+//!    newcomers. The waiters that closed it get it next, in their order.
 //!
-//! A [`RwLock`] alternates: a reader that waits gets in after the writer that is there, or after
-//! the next if it came while others were being let in; a writer waits for the readers that were
-//! there before it, and for writers as for a mutex. [`Condvar`] and [`Semaphore`] serve first come,
-//! first served, without exception; a [`Channel`] is a mutex and two condition variables.
+//! In a [`RwLock`] readers and writers alternate. A waiting reader is admitted when the current
+//! writer is done, or after the next writer if the reader came while others were being admitted. A
+//! writer waits for the readers that came before it, and for other writers as for a mutex.
+//! [`Condvar`] and [`Semaphore`] serve first come, first served, without exception. A [`Channel`]
+//! is a mutex and two condition variables.
 //!
 //! # How they are tested
 //!
-//! All stand on four operations (`futex::base`), so that the same source runs over a fake kernel
-//! under loom: `cargo xtask test host::models` (or `RUSTFLAGS="--cfg loom" cargo test -p rt0 --lib
-//! --release loom`) explores what threads can do to each other, within the bounds that `models`
-//! states.
+//! All locks use four operations (`futex::base`), so the same source runs over a fake kernel under
+//! loom. `cargo xtask test host::models` (or `RUSTFLAGS="--cfg loom" cargo test -p rt0 --lib
+//! --release loom`) explores how threads can interleave, within the bounds that `models` states.
 //!
 //! [`Duration`]: core::time::Duration
 //! [`Duration::MAX`]: core::time::Duration::MAX

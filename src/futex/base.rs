@@ -1,5 +1,5 @@
-//! What everything that waits stands on: atomics, four operations of the kernel, and whether
-//! looking again pays. In a model the first are loom's and the second a fake kernel's.
+//! What every wait in rt0 uses: atomics, four futex operations, and whether spinning pays. In a
+//! model loom provides the atomics, and a fake kernel the operations.
 
 use core::time::Duration;
 
@@ -13,7 +13,7 @@ pub(crate) use super::fake_kernel::{
     AtomicPtr, AtomicU32, pause, requeue, several_processors, wait, wait_a_while, wake,
 };
 
-/// Lets a constructor be `const`, except in a model, whose atomics come to life at run time.
+/// Makes a constructor `const`, except in a model: loom's atomics are created at run time.
 macro_rules! const_fn {
     ($(#[$meta:meta])* $vis:vis const fn $($rest:tt)*) => {
         #[cfg(not(all(loom, test)))]
@@ -29,7 +29,7 @@ pub(crate) use const_fn;
 /// Whether this is a model: a unit test under `--cfg loom`.
 pub(crate) const MODEL: bool = cfg!(all(loom, test));
 
-/// Every kind of waiter.
+/// The bitset of a wake that reaches every waiter.
 pub(crate) const ANY: u32 = sys::FUTEX_ANY;
 
 #[cfg(not(any(all(loom, test), miri)))]
@@ -46,23 +46,24 @@ mod kernel {
 
     pub(crate) use crate::futex::{requeue, wait_a_while};
 
-    /// Sleeps while `word` holds `expected`, until a wake for one of its `kinds`. May return at any
-    /// time; true says that the deadline has passed.
-    pub(crate) fn wait(word: &AtomicU32, expected: u32, deadline: Option<Instant>, kinds: u32) -> bool {
+    /// Sleeps while `word` holds `expected`, until a wake whose bitset shares a bit with `bitset`.
+    /// May return at any time; true means that the deadline has passed.
+    pub(crate) fn wait(word: &AtomicU32, expected: u32, deadline: Option<Instant>, bitset: u32) -> bool {
         // EAGAIN, EINTR and a spurious Ok all mean: look again.
-        futex::wait_as(word, expected, deadline, kinds) == Err(Errno::ETIMEDOUT)
+        futex::wait_as(word, expected, deadline, bitset) == Err(Errno::ETIMEDOUT)
     }
 
-    /// Wakes up to `count` sleepers of one of the `kinds`, and says how many. The word may be gone.
-    pub(crate) fn wake(word: *const AtomicU32, count: u32, kinds: u32) -> usize {
-        futex::wake_at(word, false, count, kinds)
+    /// Wakes up to `count` waiters that share a bit with `bitset`; returns how many. `word` may be
+    /// unmapped.
+    pub(crate) fn wake(word: *const AtomicU32, count: u32, bitset: u32) -> usize {
+        futex::wake_at(word, false, count, bitset)
     }
 
-    /// Whether the process may run on several processors (its main thread's affinity), asked for
-    /// once. No if the kernel won't say.
+    /// Whether the process may run on several processors (its main thread's affinity), asked once.
+    /// False if the kernel refuses to say.
     pub(crate) fn several_processors() -> bool {
         static FOUND: AtomicU8 = AtomicU8::new(0);
-        // Relaxed: the answer is all there is, and threads that ask at once find the same.
+        // Relaxed: the answer is all there is, and threads that ask at the same time find the same.
         match FOUND.load(Relaxed) {
             0 => {
                 let several = look_for_several();
@@ -75,8 +76,9 @@ mod kernel {
 
     #[cold]
     fn look_for_several() -> bool {
-        let mut mask = [0usize; 8192 / usize::BITS as usize]; // As many as any kernel has been built for.
-        let _ = sys::sched_getaffinity(sys::getpid(), &mut mask); // Of an error nothing is there.
+        // The most processors that a kernel supports.
+        let mut mask = [0usize; 8192 / usize::BITS as usize];
+        let _ = sys::sched_getaffinity(sys::getpid(), &mut mask); // An error leaves the mask empty.
         let mut found = false;
         for word in mask.into_iter().filter(|word| *word != 0) {
             if found || !word.is_power_of_two() {
@@ -88,7 +90,7 @@ mod kernel {
     }
 }
 
-/// Under Miri, which knows no system calls: each sleep ends at once, as any may.
+/// Under Miri, which has no system calls, each wait ends at once, as any wait may.
 #[cfg(all(miri, not(all(loom, test))))]
 mod kernel {
     use crate::time::Instant;
@@ -97,7 +99,7 @@ mod kernel {
     pub(crate) use core::sync::atomic::{AtomicPtr, AtomicU32};
 
     pub(crate) fn wait(_: &AtomicU32, _: u32, _: Option<Instant>, _: u32) -> bool {
-        pause(); // Miri runs another thread then.
+        pause(); // Miri switches to another thread here.
         false
     }
 
@@ -117,14 +119,15 @@ mod kernel {
     }
 }
 
-/// The moment when `timeout` is over; none if that is beyond the clock's end.
+/// The instant at which `timeout` ends; none if that is beyond the clock's end.
 pub(crate) fn deadline_of(timeout: Duration) -> Option<Instant> {
     Instant::now().checked_add(timeout)
 }
 
-/// Looks a few times, with growing pauses (together some 1.5 µs), whether `done`; not where nobody
-/// could make it so meanwhile. A sleep and a wake cost a few µs.
-pub(crate) fn poll(mut done: impl FnMut() -> bool) -> bool {
+/// Spins until `done`, at most a few times, with growing pauses (together about 1.5 µs): a sleep
+/// and a wake cost a few µs. On one processor it asks once, because no other thread could run
+/// meanwhile.
+pub(crate) fn spin_until(mut done: impl FnMut() -> bool) -> bool {
     const LOOKS: u32 = if MODEL { 1 } else { 6 };
     if done() {
         return true;

@@ -1,11 +1,11 @@
-//! The kernel of a model: loom's atomics, a futex whose sleepers loom schedules, and values that
-//! loom watches.
+//! The kernel of a model: loom's atomics, a futex whose sleepers loom schedules, and values whose
+//! accesses loom checks.
 //!
-//! A sleep compares and falls asleep in one step, as the kernel does under its lock, and wakes are
-//! served first come, first served. [`interrupt`] and [`expire`] are what happens from outside, a
-//! signal and the end of the time: they end the sleeps that they find. A wake also orders memory
-//! (loom's `unpark` does), which the kernel does not promise; but each model also runs through the
-//! ways where the word has changed already, and there nothing but the lock's own orderings counts.
+//! A wait compares and falls asleep in one step, as the kernel does under its lock. Wakes are
+//! served first come, first served. [`interrupt`] is a signal, [`expire`] the end of all timeouts:
+//! both end the sleeps that they find. A wake also orders memory (loom's `unpark` does), which the
+//! kernel does not promise. But each model also runs the interleavings where the word has changed
+//! already, and there only the lock's own orderings count.
 
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
@@ -19,17 +19,17 @@ use crate::time::Instant;
 
 pub(crate) use loom::sync::atomic::{AtomicPtr, AtomicU32};
 
-/// Pauses are a matter of time, which models have not.
+/// A model has no time.
 pub(crate) fn pause() {}
 
 std::thread_local! {
-    /// Of the model that runs on this thread of the test program.
+    /// The kernel of the model that runs on this thread of the test program.
     static KERNEL: RefCell<Option<Kernel>> = const { RefCell::new(None) };
 }
 
 struct Kernel {
     processors: usize,
-    /// Touched by each operation, so that loom tries them in every order; it orders no memory.
+    /// Changed by each operation, so that loom tries them in every order; it orders no memory.
     steps: Rc<AtomicU32>,
     asleep: VecDeque<Sleeper>,
     expired: bool,
@@ -37,7 +37,7 @@ struct Kernel {
 
 struct Sleeper {
     word: *const AtomicU32,
-    kinds: u32,
+    bitset: u32,
     timed: bool,
     thread: Thread,
     end: Rc<Cell<Option<End>>>,
@@ -50,16 +50,16 @@ enum End {
     Expired,
 }
 
-/// Runs the model in all ways that threads can follow each other, with at most so many preemptions
-/// in each, on one processor.
+/// Runs the model in every interleaving of its threads with at most `preemptions` preemptions, on
+/// one processor.
 pub(crate) fn model(preemptions: usize, threads: impl Fn() + Send + Sync + 'static) {
     model_on(1, preemptions, threads);
 }
 
-/// The same on several processors, where it pays to look again before sleeping.
+/// [`model`] on several `processors`, where spinning pays.
 pub(crate) fn model_on(processors: usize, preemptions: usize, threads: impl Fn() + Send + Sync + 'static) {
     let mut builder = loom::model::Builder::new();
-    // LOOM_MAX_PREEMPTIONS explores more, or less.
+    // LOOM_MAX_PREEMPTIONS overrides the bound.
     builder.preemption_bound.get_or_insert(preemptions);
     builder.max_branches = 10_000;
     builder.check(move || {
@@ -70,7 +70,7 @@ pub(crate) fn model_on(processors: usize, preemptions: usize, threads: impl Fn()
     });
 }
 
-/// One operation of the kernel, after those before it.
+/// Runs one operation of the kernel, after all earlier ones.
 fn step<R>(operation: impl FnOnce(&mut Kernel) -> R) -> R {
     let steps = KERNEL.with(|kernel| kernel.borrow().as_ref().map(|kernel| kernel.steps.clone()));
     steps.expect("the fake kernel is there in a model only").fetch_add(1, Relaxed);
@@ -81,7 +81,7 @@ pub(crate) fn several_processors() -> bool {
     KERNEL.with(|kernel| kernel.borrow().as_ref().is_some_and(|kernel| kernel.processors > 1))
 }
 
-pub(crate) fn wait(word: &AtomicU32, expected: u32, deadline: Option<Instant>, kinds: u32) -> bool {
+pub(crate) fn wait(word: &AtomicU32, expected: u32, deadline: Option<Instant>, bitset: u32) -> bool {
     let timed = deadline.is_some();
     if step(|kernel| kernel.expired) && timed {
         return true;
@@ -91,12 +91,12 @@ pub(crate) fn wait(word: &AtomicU32, expected: u32, deadline: Option<Instant>, k
         return false;
     }
     let end = Rc::new(Cell::new(None));
-    let sleeper = Sleeper { word, kinds, timed, thread: thread::current(), end: end.clone() };
+    let sleeper = Sleeper { word, bitset, timed, thread: thread::current(), end: end.clone() };
     KERNEL.with(|kernel| {
         let mut kernel = kernel.borrow_mut();
         let kernel = kernel.as_mut().unwrap();
         if timed && kernel.expired {
-            end.set(Some(End::Expired)); // Since the step above.
+            end.set(Some(End::Expired)); // It passed since the first look.
         } else {
             kernel.asleep.push_back(sleeper);
         }
@@ -107,14 +107,14 @@ pub(crate) fn wait(word: &AtomicU32, expected: u32, deadline: Option<Instant>, k
     end.get() == Some(End::Expired)
 }
 
-/// A model has no time: the wait ends as any other.
-pub(crate) fn wait_a_while(word: &AtomicU32, expected: u32, kinds: u32) -> bool {
-    wait(word, expected, None, kinds)
+/// A model has no time: this is a wait without a deadline.
+pub(crate) fn wait_a_while(word: &AtomicU32, expected: u32, bitset: u32) -> bool {
+    wait(word, expected, None, bitset)
 }
 
-pub(crate) fn wake(word: *const AtomicU32, count: u32, kinds: u32) -> usize {
+pub(crate) fn wake(word: *const AtomicU32, count: u32, bitset: u32) -> usize {
     step(|kernel| {
-        end_sleeps(kernel, End::Woken, count as usize, |sleeper| sleeper.word == word && sleeper.kinds & kinds != 0)
+        end_sleeps(kernel, End::Woken, count as usize, |sleeper| sleeper.word == word && sleeper.bitset & bitset != 0)
     })
 }
 
@@ -127,7 +127,7 @@ pub(crate) fn requeue(from: &AtomicU32, to: &AtomicU32) {
     });
 }
 
-/// A signal reaches everybody who sleeps.
+/// A signal interrupts every sleeping thread.
 pub(crate) fn interrupt() {
     step(|kernel| end_sleeps(kernel, End::Interrupted, usize::MAX, |_| true));
 }
@@ -153,7 +153,7 @@ fn end_sleeps(kernel: &mut Kernel, end: End, most: usize, which: impl Fn(&Sleepe
     ended
 }
 
-/// A value whose every access must be ordered after the others by what is modelled.
+/// A value that loom checks: the code under test must order all accesses to it.
 #[derive(Default)]
 pub(crate) struct Watched(UnsafeCell<u32>);
 
@@ -163,15 +163,15 @@ unsafe impl Sync for Watched {}
 impl Watched {
     pub(crate) fn add(&self, number: u32) -> u32 {
         self.0.with_mut(|value| {
-            // SAFETY: loom has seen that nobody else is here.
+            // SAFETY: loom reports an access that races with this one.
             unsafe { *value += number };
-            // SAFETY: as above.
+            // SAFETY: loom reports an access that races with this one.
             unsafe { *value }
         })
     }
 
     pub(crate) fn get(&self) -> u32 {
-        // SAFETY: loom has seen that nobody writes.
+        // SAFETY: loom reports a write that races with this read.
         self.0.with(|value| unsafe { *value })
     }
 }

@@ -1,4 +1,4 @@
-//! Where threads wait for each other.
+//! A barrier: threads wait until all have arrived.
 
 use core::fmt;
 use core::panic::{RefUnwindSafe, UnwindSafe};
@@ -9,14 +9,14 @@ use static_assertions::assert_impl_all;
 use super::mutex::Mutex;
 use crate::futex::base::{self, ANY, AtomicU32, const_fn};
 
-/// Lets threads meet, again and again, as std's. A barrier of 0 is one of 1: nobody waits, and
-/// everybody leads.
+/// A reusable barrier, as std's. A barrier of 0 threads is one of 1: no thread waits, and each is a
+/// leader.
 pub struct Barrier {
     threads: usize,
-    /// How many of this round have come.
+    /// How many threads of this round have arrived.
     arrived: Mutex<usize>,
-    /// The round's number, what those sleep on who wait for the round to be full. It comes round
-    /// after 2^32, which would have to pass while a thread looks away.
+    /// The round's number, which waiters sleep on. It wraps after 2^32 rounds; a waiter would have
+    /// to miss all of them.
     round: AtomicU32,
 }
 
@@ -24,7 +24,7 @@ assert_impl_all!(Barrier: Send, Sync, UnwindSafe, RefUnwindSafe);
 
 impl Barrier {
     const_fn! {
-        /// A barrier for rounds of so many `threads`.
+        /// A barrier for rounds of `threads` threads.
         ///
         /// In handlers: yes.
         #[must_use]
@@ -33,32 +33,31 @@ impl Barrier {
         }
     }
 
-    /// Waits until as many threads are here as the barrier is for, one of which, the last to come,
-    /// leads. What each did before is seen by all after. Threads beyond that number begin the next
-    /// round.
+    /// Waits until the barrier's number of threads have arrived. The last to arrive is the leader.
+    /// What each thread did before happens before every return. More threads begin the next round.
     ///
     /// In handlers: no, it takes a lock that the interrupted code may hold.
     pub fn wait(&self) -> BarrierWaitResult {
         let mut arrived = self.arrived.lock();
-        let round = self.round.load(Relaxed); // It changes under the lock only.
+        let round = self.round.load(Relaxed); // It changes only under the lock.
         *arrived += 1;
         if *arrived < self.threads {
             drop(arrived);
-            self.wait_for_the_end_of(round);
+            self.wait_for_next_round(round);
             return BarrierWaitResult(false);
         }
         *arrived = 0;
-        // Release: what all others did was seen under the lock, and is passed on with the new
-        // round.
+        // Release: the lock made visible here what the other threads did; the new round passes it
+        // on.
         self.round.fetch_add(1, Release);
         drop(arrived);
         base::wake(&raw const self.round, i32::MAX as u32, ANY);
         BarrierWaitResult(true)
     }
 
-    fn wait_for_the_end_of(&self, round: u32) {
-        // Acquire, here and below, pairs with the release of who leads.
-        if !base::poll(|| self.round.load(Acquire) != round) {
+    fn wait_for_next_round(&self, round: u32) {
+        // Acquire, here and below, pairs with the leader's release.
+        if !base::spin_until(|| self.round.load(Acquire) != round) {
             while self.round.load(Acquire) == round {
                 base::wait(&self.round, round, None, ANY);
             }
@@ -68,7 +67,7 @@ impl Barrier {
 
 #[cfg(test)]
 impl Barrier {
-    /// For two threads, in the round of this number.
+    /// A barrier for two threads, in the given round.
     pub(super) fn in_round(round: u32) -> Barrier {
         Barrier { round: AtomicU32::new(round), ..Barrier::new(2) }
     }
@@ -80,11 +79,11 @@ impl fmt::Debug for Barrier {
     }
 }
 
-/// What a thread is told that has passed a [`Barrier`].
+/// The result of [`Barrier::wait`].
 pub struct BarrierWaitResult(bool);
 
 impl BarrierWaitResult {
-    /// True for one thread of each round.
+    /// True for one thread of each round, the leader.
     ///
     /// In handlers: yes.
     #[must_use]

@@ -1,4 +1,4 @@
-//! Handing values from threads to threads.
+//! A channel: passes values between threads.
 
 use core::fmt;
 use core::panic::{RefUnwindSafe, UnwindSafe};
@@ -12,20 +12,19 @@ use super::mutex::{Mutex, MutexGuard};
 use crate::futex::base::{self, const_fn};
 use crate::time::Instant;
 
-/// A queue of at most `N` values between threads, in the order they were sent; the shapes are those
-/// of std's channels. Each value goes to one receiver.
+/// A queue of at most `N` values between threads, in the order they were sent, with std's names.
+/// Each value goes to one receiver.
 ///
-/// The channel is a place, often a `static`; [`split`](Channel::split) gives the two ends. While
-/// there is no receiver, sending fails; while there is no sender, receiving fails once the queue is
-/// empty. What is left in the queue stays until somebody receives it or the channel is dropped.
+/// The channel itself is often a `static`; [`split`](Channel::split) returns its two ends. Sending
+/// fails while there is no receiver. Receiving fails while there is no sender and the queue is
+/// empty. Values stay in the queue until a receiver takes them or the channel is dropped.
 ///
-/// Whole sends and receives, those that wait and those that do not, lock a mutex for the time of a
-/// copy.
+/// Each send and each receive, including the `try_` forms, holds a mutex while it copies the value.
 pub struct Channel<T, const N: usize> {
     state: Mutex<State<T, N>>,
-    /// For receivers: there is a value, or no sender.
+    /// Notified when a value arrives, or when the last sender is dropped.
     filled: Condvar,
-    /// For senders: there is room, or no receiver.
+    /// Notified when a value leaves, or when the last receiver is dropped.
     emptied: Condvar,
 }
 
@@ -52,7 +51,7 @@ impl<T, const N: usize> Channel<T, N> {
         }
     }
 
-    /// A sender and a receiver; each can be cloned, and so can this be called again.
+    /// A new sender and a new receiver. Each can be cloned, and `split` can be called again.
     ///
     /// In handlers: no, it takes a lock that the interrupted code may hold.
     pub fn split(&self) -> (Sender<'_, T, N>, Receiver<'_, T, N>) {
@@ -62,7 +61,7 @@ impl<T, const N: usize> Channel<T, N> {
         (Sender { channel: self }, Receiver { channel: self })
     }
 
-    /// Puts a value into the queue when there is room.
+    /// Adds a value to the queue; waits within `limit` for room.
     fn push(&self, value: T, limit: Limit) -> Result<(), SendTimeoutError<T>> {
         let mut state = self.state.lock();
         let mut late = false;
@@ -82,7 +81,7 @@ impl<T, const N: usize> Channel<T, N> {
         }
     }
 
-    /// Takes a value from the queue when there is one.
+    /// Takes a value from the queue; waits within `limit` for one.
     fn pop(&self, limit: Limit) -> Result<T, RecvTimeoutError> {
         let mut state = self.state.lock();
         let mut late = false;
@@ -102,8 +101,8 @@ impl<T, const N: usize> Channel<T, N> {
     }
 }
 
-/// Counts one more end. A program that forgets ends for long enough (on a 32-bit machine, 2^32 of
-/// them) ends by a panic: a count that wrapped would say that there are none.
+/// Counts one more end. A program that forgets enough ends (on a 32-bit machine, 2^32) panics here:
+/// a wrapped count would say that there is none.
 fn count_one_more(ends: &mut usize) {
     *ends = ends.checked_add(1).expect("more ends of a channel than can be counted");
 }
@@ -117,7 +116,7 @@ enum Limit {
 impl Limit {
     const NONE: Limit = Limit::Deadline(None);
 
-    /// Gives up the lock, waits, and takes it again; true says that the time is over.
+    /// Releases the lock, waits, and acquires the lock again; true means that the time is over.
     fn wait<'a, S>(&self, condvar: &Condvar, state: MutexGuard<'a, S>) -> (MutexGuard<'a, S>, bool) {
         match *self {
             Limit::Now => (state, true),
@@ -142,14 +141,14 @@ impl<T, const N: usize> fmt::Debug for Channel<T, N> {
     }
 }
 
-/// The end of a [`Channel`] that sends. Dropping the last lets receivers see that there is none.
+/// The sending end of a [`Channel`]. Dropping the last one ends the receivers' waits.
 pub struct Sender<'a, T, const N: usize> {
     channel: &'a Channel<T, N>,
 }
 
 impl<T, const N: usize> Sender<'_, T, N> {
-    /// Sends a value; waits while the queue is full. Fails if there is no receiver. That it was
-    /// sent does not say that it will be received.
+    /// Sends a value; waits while the queue is full. Fails if there is no receiver. Success does
+    /// not mean that the value will be received.
     ///
     /// In handlers: no, it takes a lock that the interrupted code may hold.
     pub fn send(&self, value: T) -> Result<(), SendError<T>> {
@@ -166,7 +165,7 @@ impl<T, const N: usize> Sender<'_, T, N> {
         })
     }
 
-    /// [`send`](Sender::send), if there is room within `timeout`.
+    /// [`send`](Sender::send) for at most `timeout`.
     ///
     /// In handlers: no, it takes a lock that the interrupted code may hold.
     pub fn send_timeout(&self, value: T, timeout: Duration) -> Result<(), SendTimeoutError<T>> {
@@ -178,7 +177,7 @@ impl<T, const N: usize> Sender<'_, T, N> {
         }
     }
 
-    /// [`send`](Sender::send), if there is room before `deadline`.
+    /// [`send`](Sender::send) until `deadline` at the latest.
     ///
     /// In handlers: no, it takes a lock that the interrupted code may hold.
     pub fn send_until(&self, value: T, deadline: Instant) -> Result<(), SendTimeoutError<T>> {
@@ -209,13 +208,14 @@ impl<T, const N: usize> fmt::Debug for Sender<'_, T, N> {
     }
 }
 
-/// The end of a [`Channel`] that receives. Dropping the last lets senders see that there is none.
+/// The receiving end of a [`Channel`]. Dropping the last one ends the senders' waits.
 pub struct Receiver<'a, T, const N: usize> {
     channel: &'a Channel<T, N>,
 }
 
 impl<T, const N: usize> Receiver<'_, T, N> {
-    /// Takes the oldest value; waits while there is none. Fails if there is no sender either.
+    /// Takes the oldest value; waits while there is none. Fails if there is neither a value nor a
+    /// sender.
     ///
     /// In handlers: no, it takes a lock that the interrupted code may hold.
     pub fn recv(&self) -> Result<T, RecvError> {
@@ -232,7 +232,7 @@ impl<T, const N: usize> Receiver<'_, T, N> {
         })
     }
 
-    /// [`recv`](Receiver::recv), if there is a value within `timeout`.
+    /// [`recv`](Receiver::recv) for at most `timeout`.
     ///
     /// In handlers: no, it takes a lock that the interrupted code may hold.
     pub fn recv_timeout(&self, timeout: Duration) -> Result<T, RecvTimeoutError> {
@@ -242,21 +242,21 @@ impl<T, const N: usize> Receiver<'_, T, N> {
         }
     }
 
-    /// [`recv`](Receiver::recv), if there is a value before `deadline`.
+    /// [`recv`](Receiver::recv) until `deadline` at the latest.
     ///
     /// In handlers: no, it takes a lock that the interrupted code may hold.
     pub fn recv_until(&self, deadline: Instant) -> Result<T, RecvTimeoutError> {
         self.channel.pop(Limit::Deadline(Some(deadline)))
     }
 
-    /// The values as they come, until there is neither a value nor a sender.
+    /// Receives values until there is neither a value nor a sender.
     ///
     /// In handlers: no, it takes a lock that the interrupted code may hold.
     pub fn iter(&self) -> Iter<'_, T, N> {
         Iter { receiver: self }
     }
 
-    /// The values that are there, until there is none.
+    /// Receives values until the queue is empty.
     ///
     /// In handlers: no, it takes a lock that the interrupted code may hold.
     pub fn try_iter(&self) -> TryIter<'_, T, N> {
@@ -347,11 +347,11 @@ impl<'a, T, const N: usize> IntoIterator for &'a Receiver<'_, T, N> {
     }
 }
 
-/// There is no receiver; the value comes back.
+/// There is no receiver; the value is returned.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct SendError<T>(pub T);
 
-/// Why a value was not sent at once; it comes back.
+/// Why a value was not sent at once; the value is returned.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum TrySendError<T> {
     /// The queue has no room.
@@ -360,7 +360,7 @@ pub enum TrySendError<T> {
     Disconnected(T),
 }
 
-/// Why a value was not sent in time; it comes back.
+/// Why a value was not sent in time; the value is returned.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum SendTimeoutError<T> {
     /// The queue had no room in time.
@@ -420,7 +420,7 @@ impl From<RecvError> for RecvTimeoutError {
     }
 }
 
-/// What they say is what std's say.
+/// The messages are std's.
 macro_rules! messages {
     ($([$($generics:tt)*] $name:ty { $($kind:pat => $message:literal,)* })*) => {$(
         impl<$($generics)*> fmt::Display for $name {
@@ -457,7 +457,7 @@ messages! {
     }
 }
 
-/// Without the value, which need not be printable.
+/// Omits the value, which need not implement Debug.
 macro_rules! debug {
     ($($name:ident { $($kind:pat => $text:literal,)* })*) => {$(
         impl<T> fmt::Debug for $name<T> {

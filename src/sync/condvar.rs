@@ -1,4 +1,4 @@
-//! Waiting, with a mutex given up, until another thread says that what one waits for may have come.
+//! Condition variables.
 
 use core::fmt;
 use core::panic::{RefUnwindSafe, UnwindSafe};
@@ -7,14 +7,15 @@ use core::time::Duration;
 use static_assertions::assert_impl_all;
 
 use super::mutex::MutexGuard;
-use super::wait_list::{self, ADOPTED, WAITING, WaitList, Waiter};
+use super::wait_list::{self, REQUEUED, WAITING, WaitList, Waiter};
 use crate::futex::base::{self, const_fn};
 use crate::time::Instant;
 
-/// A condition variable, as std's; first come, first served, and no wait ends without a cause.
+/// A condition variable, as std's. It wakes in the order of the waits, and no wait ends without a
+/// cause.
 ///
-/// A notification by a thread that has the mutex wakes nobody: it makes the waiter one of the
-/// mutex, whose unlock then wakes it. Without a waiter it is one load.
+/// A notification while the notifier holds the mutex wakes no thread: it requeues the waiter to the
+/// mutex, whose unlock then wakes it. Without a waiter, a notification is one load.
 pub struct Condvar {
     waiters: WaitList,
 }
@@ -23,7 +24,7 @@ assert_impl_all!(Condvar: Send, Sync, UnwindSafe, RefUnwindSafe);
 
 impl Condvar {
     const_fn! {
-        /// A condition variable that nobody waits for.
+        /// A condition variable without waiters.
         ///
         /// In handlers: yes.
         #[must_use]
@@ -32,18 +33,18 @@ impl Condvar {
         }
     }
 
-    /// Gives up the mutex, waits for a notification, and takes the mutex again. Giving up and
-    /// beginning to wait are one step: a notification by who locks the mutex after that is not
-    /// missed.
+    /// Releases the mutex, waits for a notification, and acquires the mutex again. Release and
+    /// start of the wait are one step: a notification by a thread that acquires the mutex
+    /// afterwards is not missed.
     ///
-    /// Threads that wait at the same time may each come with a mutex of its own.
+    /// Threads that wait at the same time may use different mutexes.
     ///
     /// In handlers: no, it takes a lock that the interrupted code may hold.
     pub fn wait<'a, T: ?Sized>(&self, guard: MutexGuard<'a, T>) -> MutexGuard<'a, T> {
         self.wait_with(guard, None).0
     }
 
-    /// [`wait`](Condvar::wait), as long as `condition` says so; it is asked first.
+    /// [`wait`](Condvar::wait) while `condition` returns true; it is checked first.
     ///
     /// In handlers: no, it takes a lock that the interrupted code may hold.
     pub fn wait_while<'a, T: ?Sized, F>(&self, mut guard: MutexGuard<'a, T>, mut condition: F) -> MutexGuard<'a, T>
@@ -56,7 +57,7 @@ impl Condvar {
         guard
     }
 
-    /// [`wait`](Condvar::wait), for at most `timeout`. Taking the mutex again may take longer.
+    /// [`wait`](Condvar::wait) for at most `timeout`. Acquiring the mutex again may take longer.
     ///
     /// In handlers: no, it takes a lock that the interrupted code may hold.
     pub fn wait_timeout<'a, T: ?Sized>(
@@ -67,7 +68,7 @@ impl Condvar {
         self.wait_with(guard, base::deadline_of(timeout))
     }
 
-    /// [`wait`](Condvar::wait), until `deadline` at the latest. Taking the mutex again may take
+    /// [`wait`](Condvar::wait) until `deadline` at the latest. Acquiring the mutex again may take
     /// longer.
     ///
     /// In handlers: no, it takes a lock that the interrupted code may hold.
@@ -79,7 +80,7 @@ impl Condvar {
         self.wait_with(guard, Some(deadline))
     }
 
-    /// [`wait_while`](Condvar::wait_while), for at most `timeout`; timed out says that `condition`
+    /// [`wait_while`](Condvar::wait_while) for at most `timeout`; timed out means that `condition`
     /// still held.
     ///
     /// In handlers: no, it takes a lock that the interrupted code may hold.
@@ -110,40 +111,41 @@ impl Condvar {
     ) -> (MutexGuard<'a, T>, WaitTimeoutResult) {
         let mutex = guard.raw();
         let waiter = Waiter::new(mutex);
-        // SAFETY: 1. It stays until `wait` returned, and `wait` only returns WAITING when it has
+        // SAFETY: 1. The entry stays until `wait` returns, and `wait` returns WAITING only after it
         // removed the entry.
         unsafe { self.waiters.lock().push(&waiter) };
         mutex.unlock();
         let state = waiter.wait(deadline, |waiter| self.waiters.lock().leave(waiter));
-        if state == ADOPTED {
-            // Who notified us may still be busy with our mutex, which we may free later.
+        if state == REQUEUED {
+            // The notifier may still use the mutex, which this thread may free afterwards: it holds
+            // the list's lock until it is done.
             drop(self.waiters.lock());
-            mutex.take_turn(false, None);
+            mutex.acquire_as_waiter(false, None);
         } else {
             mutex.lock();
         }
         (guard, WaitTimeoutResult(state == WAITING))
     }
 
-    /// Lets the thread go on that has waited longest.
+    /// Notifies the thread that has waited longest.
     ///
     /// In handlers: no, it takes a lock that the interrupted code may hold.
     #[inline]
     pub fn notify_one(&self) {
-        // A waiter that we must see entered the list before it gave up the mutex, which we locked
-        // since.
+        // A waiter that must be notified joined the list before it released the mutex, which the
+        // caller has acquired since.
         if !self.waiters.is_empty() {
             self.notify_first();
         }
     }
 
-    /// Lets all threads go on that wait now.
+    /// Notifies all threads that wait now.
     ///
     /// In handlers: no, it takes a lock that the interrupted code may hold.
     #[inline]
     pub fn notify_all(&self) {
         if !self.waiters.is_empty() {
-            self.notify_everyone();
+            self.notify_all_waiters();
         }
     }
 
@@ -156,7 +158,7 @@ impl Condvar {
     }
 
     #[cold]
-    fn notify_everyone(&self) {
+    fn notify_all_waiters(&self) {
         self.waiters.lock().notify_all();
     }
 }
@@ -173,7 +175,7 @@ impl fmt::Debug for Condvar {
     }
 }
 
-/// Whether a wait ended because its time was over.
+/// Whether a wait ended by its timeout.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct WaitTimeoutResult(bool);
 

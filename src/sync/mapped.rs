@@ -13,12 +13,12 @@ use super::raw_mutex::RawMutex;
 use super::raw_rwlock::RawRwLock;
 use super::rwlock::{RwLockReadGuard, RwLockWriteGuard};
 
-/// A guard's mapped form, and the way there. `mut` stands where the guard gives the value out to be
-/// changed.
+/// Defines a guard's mapped form and the functions that make it. `mut` marks guards that give out
+/// `&mut T`.
 macro_rules! mapped {
     ($guard:ident, $mapped:ident, $raw:ident, $unlock:ident $(, $mut:tt)?) => {
         impl<'a, T: ?Sized> $guard<'a, T> {
-            /// The lock, now held for a part of the value.
+            /// Narrows the guard to a part of the value; the lock stays held.
             ///
             /// In handlers: no.
             pub fn map<U: ?Sized>($($mut)? this: Self, part: impl FnOnce(&$($mut)? T) -> &$($mut)? U) -> $mapped<'a, U> {
@@ -27,7 +27,8 @@ macro_rules! mapped {
                 $mapped { raw, value, lends: PhantomData }
             }
 
-            /// The lock, now held for a part of the value if there is that part; else as before.
+            /// Narrows the guard to a part of the value, if `part` finds it; otherwise returns the
+            /// guard.
             ///
             /// In handlers: no.
             pub fn filter_map<U: ?Sized>(
@@ -43,7 +44,7 @@ macro_rules! mapped {
         }
 
         impl<'a, T: ?Sized> $mapped<'a, T> {
-            /// The lock, now held for a part of the part.
+            /// Narrows the guard to a part of its part; the lock stays held.
             ///
             /// In handlers: no.
             pub fn map<U: ?Sized>($($mut)? this: Self, part: impl FnOnce(&$($mut)? T) -> &$($mut)? U) -> $mapped<'a, U> {
@@ -52,7 +53,8 @@ macro_rules! mapped {
                 $mapped { raw, value, lends: PhantomData }
             }
 
-            /// The lock, now held for a part of the part if there is one; else as before.
+            /// Narrows the guard to a part of its part, if `part` finds it; otherwise returns the
+            /// guard.
             ///
             /// In handlers: no.
             pub fn filter_map<U: ?Sized>(
@@ -71,12 +73,13 @@ macro_rules! mapped {
         #[must_use = "if unused, the lock is unlocked at once"]
         pub struct $mapped<'a, T: ?Sized> {
             raw: &'a $raw,
-            /// In what is locked. That it is a pointer keeps the guard on its thread.
+            /// Points into the locked value. A raw pointer also keeps the guard on its thread
+            /// (`!Send`).
             value: NonNull<T>,
             lends: PhantomData<&'a $($mut)? T>,
         }
 
-        // SAFETY: by reference the guard gives out what `&T` does.
+        // SAFETY: through a shared reference the guard gives out only `&T`.
         unsafe impl<T: ?Sized + Sync> Sync for $mapped<'_, T> {}
 
         assert_not_impl_any!($mapped<'static, u8>: Send, Clone);
@@ -87,8 +90,8 @@ macro_rules! mapped {
 
             #[inline]
             fn deref(&self) -> &T {
-                // SAFETY: it is part of what the guard was for that this one came from, and the
-                // lock is held still.
+                // SAFETY: the pointer was a reference to a part of the locked value, and the lock
+                // is still held.
                 unsafe { self.value.as_ref() }
             }
         }
@@ -118,7 +121,8 @@ macro_rules! mapped {
         impl<T: ?Sized> DerefMut for $mapped<'_, T> {
             #[inline]
             fn deref_mut(&mut self) -> &mut T {
-                // SAFETY: as in `deref`, and nobody else has the lock.
+                // SAFETY: the pointer was a unique reference to a part of the locked value, and the
+                // lock is still held, by this guard alone.
                 unsafe { self.value.as_mut() }
             }
         }

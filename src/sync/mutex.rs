@@ -1,4 +1,4 @@
-//! A value that one thread at a time may touch.
+//! A value that one thread at a time may access.
 
 use core::cell::UnsafeCell;
 use core::fmt;
@@ -13,8 +13,8 @@ use super::raw_mutex::{self, RawMutex};
 use crate::futex::base::{self, const_fn};
 use crate::time::Instant;
 
-/// Mutual exclusion, as std's without poisoning. Locking it again on the thread that holds it is a
-/// deadlock.
+/// Mutual exclusion, as std's, without poisoning. A thread that locks a mutex it holds waits
+/// forever.
 pub struct Mutex<T: ?Sized> {
     raw: RawMutex,
     value: UnsafeCell<T>,
@@ -22,10 +22,10 @@ pub struct Mutex<T: ?Sized> {
 
 // SAFETY: the lock moves the value between threads, one at a time.
 unsafe impl<T: ?Sized + Send> Send for Mutex<T> {}
-// SAFETY: as above.
+// SAFETY: the lock moves the value between threads, one at a time.
 unsafe impl<T: ?Sized + Send> Sync for Mutex<T> {}
 
-// A panic ends the process, so nobody sees what it left half done.
+// A panic ends the process, so no thread sees a half-done change.
 impl<T: ?Sized> UnwindSafe for Mutex<T> {}
 impl<T: ?Sized> RefUnwindSafe for Mutex<T> {}
 
@@ -33,7 +33,7 @@ assert_impl_all!(Mutex<core::cell::Cell<u8>>: Send, Sync);
 assert_not_impl_any!(Mutex<*const u8>: Send, Sync);
 
 impl Mutex<()> {
-    /// How often in a row threads that come later may take a mutex before one that waits; see
+    /// How many times in a row newcomers may acquire a mutex before a thread that waits; see
     /// [`crate::sync`].
     pub const OVERTAKES: u32 = raw_mutex::OVERTAKES as u32;
 }
@@ -55,7 +55,7 @@ impl<T> Mutex<T> {
         self.value.into_inner()
     }
 
-    /// A copy of the value, under the lock.
+    /// Clones the value, under the lock.
     ///
     /// In handlers: no, it takes a lock that the interrupted code may hold.
     pub fn get_cloned(&self) -> T
@@ -65,14 +65,14 @@ impl<T> Mutex<T> {
         self.lock().clone()
     }
 
-    /// Puts `value` there, under the lock; what was there is dropped after it is unlocked.
+    /// Stores `value`, under the lock. The old value is dropped after the unlock.
     ///
     /// In handlers: no, it takes a lock that the interrupted code may hold.
     pub fn set(&self, value: T) {
         drop(self.replace(value));
     }
 
-    /// Puts `value` there, under the lock, and gives out what was there.
+    /// Stores `value`, under the lock, and returns the old value.
     ///
     /// In handlers: no, it takes a lock that the interrupted code may hold.
     pub fn replace(&self, value: T) -> T {
@@ -81,14 +81,14 @@ impl<T> Mutex<T> {
 }
 
 impl<T: ?Sized> Mutex<T> {
-    /// What `f` returns, called with the value, under the lock.
+    /// Calls `f` with the value, under the lock, and returns its result.
     ///
     /// In handlers: no, it takes a lock that the interrupted code may hold.
     pub fn with_mut<F: FnOnce(&mut T) -> R, R>(&self, f: F) -> R {
         f(&mut self.lock())
     }
 
-    /// Waits until the lock is free, and takes it.
+    /// Acquires the lock; waits while another thread holds it.
     ///
     /// In handlers: no, it takes a lock that the interrupted code may hold.
     #[inline]
@@ -97,7 +97,7 @@ impl<T: ?Sized> Mutex<T> {
         self.guard()
     }
 
-    /// Takes the lock if it is free and not kept for threads that wait.
+    /// Acquires the lock if it is free and not reserved for waiters.
     ///
     /// In handlers: yes.
     #[must_use]
@@ -106,7 +106,7 @@ impl<T: ?Sized> Mutex<T> {
         self.raw.try_lock().then(|| self.guard())
     }
 
-    /// Waits for at most `timeout` until the lock is free, and takes it.
+    /// Acquires the lock; waits for at most `timeout`.
     ///
     /// In handlers: no, it takes a lock that the interrupted code may hold.
     #[must_use]
@@ -115,7 +115,7 @@ impl<T: ?Sized> Mutex<T> {
         self.raw.lock_until(|| base::deadline_of(timeout)).then(|| self.guard())
     }
 
-    /// Waits until `deadline` at the latest for the lock to be free, and takes it.
+    /// Acquires the lock; waits until `deadline` at the latest.
     ///
     /// In handlers: no, it takes a lock that the interrupted code may hold.
     #[must_use]
@@ -124,14 +124,14 @@ impl<T: ?Sized> Mutex<T> {
         self.raw.lock_until(|| Some(deadline)).then(|| self.guard())
     }
 
-    /// The value, without locking: nobody else has the mutex.
+    /// The value, without locking: the borrow excludes all other users.
     ///
     /// In handlers: yes.
     pub fn get_mut(&mut self) -> &mut T {
         self.value.get_mut()
     }
 
-    /// For who has just locked it.
+    /// The guard of a lock that the caller has just acquired.
     #[inline]
     fn guard(&self) -> MutexGuard<'_, T> {
         MutexGuard { mutex: self, not_send: PhantomData }
@@ -166,15 +166,14 @@ pub struct MutexGuard<'a, T: ?Sized> {
     not_send: PhantomData<*const ()>,
 }
 
-// SAFETY: by reference the guard gives out what `&T` does.
+// SAFETY: through a shared reference the guard gives out only `&T`.
 unsafe impl<T: ?Sized + Sync> Sync for MutexGuard<'_, T> {}
 
 assert_not_impl_any!(MutexGuard<'static, u8>: Send, Clone);
 assert_impl_all!(MutexGuard<'static, u8>: Sync);
 
 impl<'a, T: ?Sized> MutexGuard<'a, T> {
-    /// The lock: for a condition variable, which gives it up and takes it again, and for mapped
-    /// guards.
+    /// The lock, for a condition variable, which releases and reacquires it, and for mapped guards.
     pub(super) fn raw(&self) -> &'a RawMutex {
         &self.mutex.raw
     }
@@ -185,7 +184,7 @@ impl<T: ?Sized> Deref for MutexGuard<'_, T> {
 
     #[inline]
     fn deref(&self) -> &T {
-        // SAFETY: the lock is held.
+        // SAFETY: the guard holds the lock.
         unsafe { &*self.mutex.value.get() }
     }
 }
@@ -193,7 +192,7 @@ impl<T: ?Sized> Deref for MutexGuard<'_, T> {
 impl<T: ?Sized> DerefMut for MutexGuard<'_, T> {
     #[inline]
     fn deref_mut(&mut self) -> &mut T {
-        // SAFETY: the lock is held.
+        // SAFETY: the guard holds the lock.
         unsafe { &mut *self.mutex.value.get() }
     }
 }

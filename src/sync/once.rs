@@ -1,4 +1,4 @@
-//! What happens once: [`Once`], and the values that come to be once, [`OnceLock`] and [`LazyLock`].
+//! One-time initialisation: [`Once`], [`OnceLock`] and [`LazyLock`].
 
 use core::cell::{Cell, UnsafeCell};
 use core::fmt;
@@ -12,12 +12,12 @@ use static_assertions::{assert_impl_all, assert_not_impl_any};
 use crate::futex::base::{self, ANY, AtomicU32, const_fn};
 use crate::time::Instant;
 
-/// Runs a closure once, however many threads ask, as std's without poisoning: a closure that panics
-/// ends the process, with 101, so the `_force` forms do what those without do. One that asks for
-/// its own [`Once`] waits for itself: a deadlock.
+/// Runs a closure once, however many threads call it, as std's, without poisoning. A closure that
+/// panics ends the process with status 101, so the `_force` forms do the same as the others. A
+/// closure that waits for its own [`Once`] waits forever.
 pub struct Once {
-    /// `NEW ── who comes first runs the closure ──▶ RUNNING ── it returned ──▶ DONE`, and beside
-    /// the first two whether threads sleep on this until DONE comes.
+    /// `NEW ── the first caller runs the closure ──▶ RUNNING ── it returned ──▶ DONE`. NEW and
+    /// RUNNING may be combined with SLEEPERS: threads sleep on this word until DONE.
     state: AtomicU32,
 }
 
@@ -30,7 +30,7 @@ assert_impl_all!(Once: Send, Sync, UnwindSafe, RefUnwindSafe);
 
 impl Once {
     const_fn! {
-        /// One that has not run.
+        /// A `Once` that has not run.
         ///
         /// In handlers: yes.
         #[must_use]
@@ -39,8 +39,8 @@ impl Once {
         }
     }
 
-    /// Calls `f` if nothing was called here before. When this returns, what was called has
-    /// returned, and what it did is seen.
+    /// Calls `f` if this `Once` has called nothing yet. On return the closure that was called has
+    /// returned, and its effects are visible.
     ///
     /// In handlers: no, it takes a lock that the interrupted code may hold.
     #[inline]
@@ -50,8 +50,8 @@ impl Once {
         }
     }
 
-    /// [`call_once`](Once::call_once), for code that asks whether a closure before this one
-    /// panicked: none did.
+    /// [`call_once`](Once::call_once), for code that asks whether an earlier closure panicked: none
+    /// did.
     ///
     /// In handlers: no, it takes a lock that the interrupted code may hold.
     #[inline]
@@ -68,28 +68,29 @@ impl Once {
         self.state.load(Acquire) == DONE
     }
 
-    /// Waits until the closure has returned; calls none.
+    /// Waits until the closure has returned; does not call one.
     ///
     /// In handlers: no, it waits.
     pub fn wait(&self) {
         self.wait_with(None);
     }
 
-    /// [`wait`](Once::wait).
+    /// The same as [`wait`](Once::wait): there is no poisoning.
     ///
     /// In handlers: no, it waits.
     pub fn wait_force(&self) {
         self.wait();
     }
 
-    /// [`wait`](Once::wait), for at most `timeout`; whether it has returned.
+    /// [`wait`](Once::wait) for at most `timeout`; returns whether the closure has returned.
     ///
     /// In handlers: no, it waits.
     pub fn wait_timeout(&self, timeout: Duration) -> bool {
         self.is_completed() || self.wait_with(base::deadline_of(timeout))
     }
 
-    /// [`wait`](Once::wait), until `deadline` at the latest; whether it has returned.
+    /// [`wait`](Once::wait) until `deadline` at the latest; returns whether the closure has
+    /// returned.
     ///
     /// In handlers: no, it waits.
     pub fn wait_until(&self, deadline: Instant) -> bool {
@@ -99,20 +100,20 @@ impl Once {
     #[cold]
     fn call(&self, f: impl FnOnce()) {
         let begin = |state| (state & !SLEEPERS == NEW).then_some(state | RUNNING);
-        // Relaxed: nothing is read that another has written.
+        // Relaxed: this reads nothing that another thread has written.
         if self.state.fetch_update(Relaxed, Relaxed, begin).is_err() {
             self.wait_with(None);
             return;
         }
         f();
-        // Release: what the closure did is seen by who finds DONE.
+        // Release: a thread that finds DONE sees what the closure did.
         if self.state.swap(DONE, Release) & SLEEPERS != 0 {
             base::wake(&raw const self.state, i32::MAX as u32, ANY);
         }
     }
 
     fn wait_with(&self, deadline: Option<Instant>) -> bool {
-        base::poll(|| self.is_completed());
+        base::spin_until(|| self.is_completed());
         let mut late = false;
         loop {
             // Acquire pairs with the release in `call`.
@@ -140,11 +141,11 @@ impl fmt::Debug for Once {
     }
 }
 
-/// What [`Once::call_once_force`] tells its closure.
+/// The argument of the closure of [`Once::call_once_force`].
 pub struct OnceState(());
 
 impl OnceState {
-    /// Whether a closure before this one panicked: no, for then the process would have ended.
+    /// Whether an earlier closure panicked: always false, because a panic ends the process.
     ///
     /// In handlers: yes.
     pub fn is_poisoned(&self) -> bool {
@@ -159,18 +160,18 @@ impl fmt::Debug for OnceState {
 }
 
 /// A value that is set once, as std's. A function that panics while it makes the value ends the
-/// process, with 101; one that asks for the value it makes waits for itself: a deadlock.
+/// process with status 101. A function that waits for the value it makes waits forever.
 pub struct OnceLock<T> {
     once: Once,
-    /// Written by who runs `once`, before it is done; then only read. (An `Option`, though `once`
-    /// says whether it is there, so that dropping takes no code of ours: then a value may refer to
-    /// what is dropped before it, as in std's.)
+    /// Written by the thread that runs `once`, before it is done; afterwards only read. (An
+    /// `Option`, although `once` knows whether it is set, so that there is no `impl Drop`: then the
+    /// value may refer to things that are dropped before it, as in std.)
     value: UnsafeCell<Option<T>>,
 }
 
-// SAFETY: the value moves with it.
+// SAFETY: the value moves with the lock.
 unsafe impl<T: Send> Send for OnceLock<T> {}
-// SAFETY: the value is shared, and may come from one thread and be taken or dropped by another.
+// SAFETY: threads share the value, and one may set it and another take or drop it.
 unsafe impl<T: Send + Sync> Sync for OnceLock<T> {}
 impl<T: UnwindSafe> UnwindSafe for OnceLock<T> {}
 impl<T: UnwindSafe + RefUnwindSafe> RefUnwindSafe for OnceLock<T> {}
@@ -181,7 +182,7 @@ assert_not_impl_any!(OnceLock<*const u8>: Send, Sync);
 
 impl<T> OnceLock<T> {
     const_fn! {
-        /// Without a value.
+        /// A lock without a value.
         ///
         /// In handlers: yes.
         #[must_use]
@@ -196,7 +197,7 @@ impl<T> OnceLock<T> {
     #[inline]
     pub fn get(&self) -> Option<&T> {
         if self.once.is_completed() {
-            // SAFETY: what was set is only read.
+            // SAFETY: a value that is set is only read.
             unsafe { &*self.value.get() }.as_ref()
         } else {
             None
@@ -210,8 +211,7 @@ impl<T> OnceLock<T> {
         self.value.get_mut().as_mut()
     }
 
-    /// Sets the value. If it is set already, or another thread sets it meanwhile, gives `value`
-    /// back, and the other is there.
+    /// Sets the value. If it is set already, or another thread sets it meanwhile, returns `value`.
     ///
     /// In handlers: no, it takes a lock that the interrupted code may hold.
     pub fn set(&self, value: T) -> Result<(), T> {
@@ -220,18 +220,18 @@ impl<T> OnceLock<T> {
         value.map_or(Ok(()), Err)
     }
 
-    /// The value; `f` makes it if it is not set. However many threads ask, one makes it, and the
-    /// others wait.
+    /// The value; if it is not set, `f` makes it. One thread calls `f`, and all others wait for it.
     ///
     /// In handlers: no, it takes a lock that the interrupted code may hold.
     #[inline]
     pub fn get_or_init<F: FnOnce() -> T>(&self, f: F) -> &T {
         self.once.call_once(|| {
             let value = f();
-            // SAFETY: it is not done, so nobody reads, and only one thread is here.
+            // SAFETY: `once` is not done, so no thread reads, and `once` lets only one thread
+            // write.
             unsafe { *self.value.get() = Some(value) };
         });
-        // SAFETY: 1. Done, now if not before.
+        // SAFETY: 1. `call_once` returned, so `once` is done.
         unsafe { self.get_unchecked() }
     }
 
@@ -240,11 +240,11 @@ impl<T> OnceLock<T> {
     /// In handlers: no, it waits.
     pub fn wait(&self) -> &T {
         self.once.wait();
-        // SAFETY: 1. Waited for.
+        // SAFETY: 1. `wait` returned, so `once` is done.
         unsafe { self.get_unchecked() }
     }
 
-    /// [`wait`](OnceLock::wait), for at most `timeout`.
+    /// [`wait`](OnceLock::wait) for at most `timeout`.
     ///
     /// In handlers: no, it waits.
     pub fn wait_timeout(&self, timeout: Duration) -> Option<&T> {
@@ -252,7 +252,7 @@ impl<T> OnceLock<T> {
         self.get()
     }
 
-    /// [`wait`](OnceLock::wait), until `deadline` at the latest.
+    /// [`wait`](OnceLock::wait) until `deadline` at the latest.
     ///
     /// In handlers: no, it waits.
     pub fn wait_until(&self, deadline: Instant) -> Option<&T> {
@@ -260,7 +260,7 @@ impl<T> OnceLock<T> {
         self.get()
     }
 
-    /// The value, if it is set; after this it is not.
+    /// Takes the value out, if it is set.
     ///
     /// In handlers: yes.
     pub fn take(&mut self) -> Option<T> {
@@ -278,9 +278,9 @@ impl<T> OnceLock<T> {
     ///
     /// 1. This thread has seen that `once` is done.
     unsafe fn get_unchecked(&self) -> &T {
-        // SAFETY: 1. Then it is only read.
+        // SAFETY: 1. A value that is set is only read.
         let value = unsafe { &*self.value.get() };
-        // SAFETY: 1. Written before it was done.
+        // SAFETY: 1. The value was written before `once` was done.
         unsafe { value.as_ref().unwrap_unchecked() }
     }
 }
@@ -324,16 +324,16 @@ impl<T: fmt::Debug> fmt::Debug for OnceLock<T> {
     }
 }
 
-/// A value that is made when it is first used, as std's. A function that panics while it makes the
-/// value ends the process, with 101; one that uses the value waits for itself: a deadlock.
+/// A value that is made at its first use, as std's. A function that panics while it makes the value
+/// ends the process with status 101. A function that uses the value it makes waits forever.
 pub struct LazyLock<T, F = fn() -> T> {
     value: OnceLock<T>,
-    /// Taken by who makes the value.
+    /// Taken by the thread that makes the value.
     make: Cell<Option<F>>,
 }
 
-// SAFETY: `make` is touched by the one thread that makes the value only, which is why it must be
-// Send and need not be Sync.
+// SAFETY: only the one thread that makes the value accesses `make`, so `F` must be Send and need
+// not be Sync.
 unsafe impl<T: Send + Sync, F: Send> Sync for LazyLock<T, F> {}
 impl<T: UnwindSafe, F: UnwindSafe> UnwindSafe for LazyLock<T, F> {}
 impl<T: UnwindSafe + RefUnwindSafe, F: UnwindSafe> RefUnwindSafe for LazyLock<T, F> {}
@@ -351,7 +351,7 @@ impl<T, F: FnOnce() -> T> LazyLock<T, F> {
         }
     }
 
-    /// Makes the value if it has not been made, and gives it out; what using it does.
+    /// Makes the value if there is none yet, and returns it. Dereferencing does the same.
     ///
     /// In handlers: no, it takes a lock that the interrupted code may hold.
     #[inline]
@@ -362,7 +362,7 @@ impl<T, F: FnOnce() -> T> LazyLock<T, F> {
         })
     }
 
-    /// Makes the value if it has not been made, and gives it out to be changed.
+    /// Makes the value if there is none yet, and returns it mutably.
     ///
     /// In handlers: no, it takes a lock that the interrupted code may hold.
     pub fn force_mut(this: &mut LazyLock<T, F>) -> &mut T {

@@ -1,27 +1,27 @@
 //! The lock under all others: mutual exclusion without a value, fair within the bound that
 //! [`crate::sync`] states.
 //!
-//! A newcomer takes the lock if it is free. Else it looks again a few times, for as long as that
-//! has paid on this lock lately; then it joins the waiters and sleeps. An unlock wakes one waiter,
-//! unless one is awake already: so a thread that keeps locking and unlocking makes one system call
-//! for each waiter and not for each time. What it does meanwhile is to overtake, and that is
-//! counted.
+//! A newcomer acquires the lock if it is free. Otherwise it spins for as long as spinning has paid
+//! on this lock lately; then it joins the waiters and sleeps. An unlock wakes one waiter, unless
+//! one is awake already. So a thread that locks in a loop makes one system call per waiter instead
+//! of one per unlock. Meanwhile it overtakes the waiter, and these overtakes are counted.
 //!
 //! Properties, and how they are achieved:
 //!
-//! 1. *No wake is lost.* While threads wait and the lock is free, one of them is awake or about to
-//!    be woken. WAKE says that there is none such: who sets it holds the lock or sees it held, and
-//!    the unlock that clears it wakes one. A waiter that is awake takes a free lock; before it
-//!    sleeps or leaves, it sets WAKE, in one step with seeing the lock held.
-//! 2. *No sleep misses its wake.* A waiter reads `turn` before it announces itself; the unlock
-//!    clears WAKE, then steps `turn`, then gives up the lock, unless WAKE is back. So of those that
-//!    were announced when it cleared WAKE, each sleeps or will find the word changed; and they are
-//!    not gone, for the last of them to leave would have set WAKE.
-//! 3. *The unlock touches nothing after it gave up the lock.* Only the kernel gets the address: the
-//!    next owner may have freed the memory.
-//! 4. *Waiters come to their turn.* CLOSED keeps newcomers out. It is set after OVERTAKES of them,
-//!    and by a waiter that was woken in vain; a waiter that takes the lock clears it. CLOSED
-//!    implies a waiter: the last to leave clears it.
+//! 1. *No lost wake-ups:* while threads wait and the lock is free, one of them is awake or about to
+//!    be woken. WAKE means that no waiter is. A thread sets WAKE only while it holds the lock or
+//!    sees it held, and the unlock that clears WAKE wakes a waiter. A waiter that is awake acquires
+//!    a free lock. Before it sleeps or leaves, it sets WAKE in the same atomic step that sees the
+//!    lock held.
+//! 2. *No sleep misses its wake:* a waiter reads `wake_seq` before it announces itself. The unlock
+//!    clears WAKE, then increments `wake_seq`, then releases the lock, unless WAKE was set again.
+//!    So each waiter that was announced when WAKE was cleared is asleep, or will find `wake_seq`
+//!    changed. One that leaves meanwhile sets WAKE again if others remain.
+//! 3. *No access after the release:* from then on the unlock passes the address to the kernel only,
+//!    because the next owner may have freed the memory.
+//! 4. *No starvation:* CLOSED keeps newcomers out. The lock is closed after OVERTAKES newcomers, or
+//!    by a waiter that was woken in vain. A waiter that acquires the lock clears CLOSED. CLOSED
+//!    implies a waiter: the last waiter that leaves clears it.
 
 use core::sync::atomic::{
     AtomicU16,
@@ -33,35 +33,35 @@ use crate::time::Instant;
 
 pub(super) struct RawMutex {
     /// ```text
-    /// │ how many wait … 29 bits │ CLOSED │ WAKE │ LOCKED │
+    /// │ number of waiters … 29 bits │ CLOSED │ WAKE │ LOCKED │
     /// ```
     state: AtomicU32,
-    /// What waiters sleep on; stepped by each unlock that wakes.
-    turn: AtomicU32,
-    /// How often newcomers took the lock since a waiter did. The owner's.
+    /// Waiters sleep on this word; each unlock that wakes increments it.
+    wake_seq: AtomicU32,
+    /// How many newcomers acquired the lock since a waiter did. Accessed by the holder only.
     overtakes: AtomicU16,
-    /// How long newcomers look before they sleep, as learned. A hint.
+    /// A hint, learned from experience: four times the first pause of a newcomer that spins.
     patience: AtomicU16,
 }
 
 const LOCKED: u32 = 1;
-/// The unlock must wake a waiter: all of them sleep.
+/// All waiters are asleep: the unlock must wake one.
 const WAKE: u32 = 2;
-/// Only waiters may take the lock.
+/// Only waiters may acquire the lock.
 const CLOSED: u32 = 4;
 /// One waiter. Linux has at most 2^22 threads.
 const WAITER: u32 = 8;
 
-/// How often in a row newcomers may overtake waiters. Some 80 µs of the shortest critical sections:
-/// enough that waking and switching (2 to 50 µs) cost a busy lock little.
+/// How many newcomers in a row may overtake waiters: about 80 µs of the shortest critical sections.
+/// That is enough to make a wake and a switch (2 to 50 µs) cheap for a busy lock.
 pub(super) const OVERTAKES: u16 = if MODEL { 2 } else { 8192 };
 
-/// How often a woken waiter looks before it closes the lock to newcomers and sleeps again; the
-/// pause between, some 0.8 µs.
+/// How often a woken waiter looks before it closes the lock and sleeps again, and the length of the
+/// pause between two looks, about 0.8 µs.
 const LOOKS: u32 = if MODEL { 1 } else { 10 };
 const PAUSES: u32 = if MODEL { 1 } else { 30 };
 
-/// The kinds of sleepers: those that have not been woken yet, and those that were and closed the
+/// Futex bitsets: of a waiter that was not woken yet, and of a waiter that was woken and closed the
 /// lock.
 pub(super) const FRESH: u32 = 1;
 const CLOSER: u32 = 2;
@@ -71,7 +71,7 @@ impl RawMutex {
         pub(super) const fn new() -> RawMutex {
             RawMutex {
                 state: AtomicU32::new(0),
-                turn: AtomicU32::new(0),
+                wake_seq: AtomicU32::new(0),
                 overtakes: AtomicU16::new(0),
                 patience: AtomicU16::new(0),
             }
@@ -85,7 +85,7 @@ impl RawMutex {
         }
     }
 
-    /// Whether the lock was taken before the deadline.
+    /// Acquires the lock; returns whether that was before the deadline.
     #[inline]
     pub(super) fn lock_until(&self, deadline: impl FnOnce() -> Option<Instant>) -> bool {
         match self.lock_free() {
@@ -102,46 +102,46 @@ impl RawMutex {
         }
     }
 
-    /// Takes the lock if it is free and no thread waits; else returns the state. There is no load
-    /// before the exchange, which would wait for it: the word was stored a moment ago.
+    /// Acquires the lock if it is free and no thread waits; otherwise returns the state. No load
+    /// precedes the exchange: it would stall on the recent store to the word.
     #[inline(always)]
     fn lock_free(&self) -> Result<u32, u32> {
-        // Acquire, wherever the lock is taken, pairs with the release in `unlock`.
+        // Acquire, here and wherever the lock is acquired, pairs with the release in `unlock`.
         self.state.compare_exchange(0, LOCKED, Acquire, Relaxed)
     }
 
-    /// Takes the lock if it is still in the state given, and this state lets a newcomer take it.
+    /// Acquires the lock if the state is still `state` and admits newcomers.
     fn try_lock_seen(&self, state: u32) -> bool {
         if state == 0 { self.lock_free().is_ok() } else { state & (LOCKED | CLOSED) == 0 && self.overtake(state) }
     }
 
-    /// Gives up the lock, which the caller has.
+    /// Releases the lock, which the caller holds.
     #[inline]
     pub(super) fn unlock(&self) {
-        // The look decides only: what the exchange expects does not depend on it, so the exchange
-        // does not wait for it. Release: what was done under the lock is seen by the next to take
-        // it.
+        // The load only chooses the path. The exchange expects a constant, so it does not wait for
+        // the load. Release: the next holder sees what was done under the lock.
         let state = self.state.load(Relaxed);
         if state != LOCKED || self.state.compare_exchange(LOCKED, 0, Release, Relaxed).is_err() {
             self.unlock_contended(state);
         }
     }
 
-    /// [`RawMutex::unlock`] when others wait.
+    /// [`RawMutex::unlock`] while others wait.
     #[cold]
     fn unlock_contended(&self, state: u32) {
-        // No thread is to be woken. Release, here and below, as in `unlock`.
+        // No waiter must be woken. Release, here and below: the next holder sees what was done
+        // under the lock.
         if state & WAKE == 0 && self.state.compare_exchange(state, state - LOCKED, Release, Relaxed).is_ok() {
             return;
         }
-        let turn = &raw const self.turn;
+        let wake_seq = &raw const self.wake_seq;
         let mut must_wake = false;
         let released = loop {
-            // Acquire pairs with the release of the waiter that set WAKE: it read `turn` before the
-            // step (2).
+            // Acquire pairs with the release of the waiter that set WAKE: it read `wake_seq` before
+            // this increment (2).
             let state = self.state.fetch_and(!WAKE, Acquire);
             if state & WAKE != 0 {
-                self.turn.fetch_add(1, Relaxed);
+                self.wake_seq.fetch_add(1, Relaxed);
                 must_wake = true;
             }
             let state = state & !WAKE;
@@ -149,25 +149,25 @@ impl RawMutex {
                 break state;
             }
         };
-        // From here on only the address (3). Who closed the lock comes first.
-        if must_wake && (released & CLOSED == 0 || base::wake(turn, 1, CLOSER) == 0) {
-            base::wake(turn, 1, ANY);
+        // From here on only the address is used (3). A waiter that closed the lock comes first.
+        if must_wake && (released & CLOSED == 0 || base::wake(wake_seq, 1, CLOSER) == 0) {
+            base::wake(wake_seq, 1, ANY);
         }
     }
 
-    /// Waits for the lock, which was in this state; whether it was taken before the deadline.
+    /// Waits for the lock, which was in this state; returns whether it was acquired before the
+    /// deadline.
     #[cold]
     fn lock_contended(&self, state: u32, deadline: Option<Instant>) -> bool {
-        self.try_lock_seen(state) || self.poll() || self.wait(deadline)
+        self.try_lock_seen(state) || self.spin() || self.wait(deadline)
     }
 
-    /// Looks now and then whether the lock is free.
+    /// Spins for a while; returns whether the lock was acquired.
     ///
-    /// Under a lock that is hardly ever free it pays to look rarely: the owner then goes on without
-    /// the cache line travelling. Found taken at the first look, the pauses of this lock grow,
-    /// found free, they shrink; when looking was in vain, they shrink as well, for then sleeping is
-    /// the better way to wait.
-    fn poll(&self) -> bool {
+    /// On a lock that is almost always held it pays to look rarely, so that the cache line stays
+    /// with the holder. A success at the first look shortens this lock's pauses; a success at a
+    /// later look lengthens them. A failure shortens them too, because sleeping is better then.
+    fn spin(&self) -> bool {
         const LOOKS: u32 = if MODEL { 1 } else { 6 };
         const LONGEST: u16 = if MODEL { 1 } else { 256 };
         if !base::several_processors() {
@@ -183,53 +183,54 @@ impl RawMutex {
             }
             if self.try_lock_seen(state) {
                 let longer = (2 * patience + 4).min(4 * LONGEST);
-                self.learn(patience, if look > 0 { longer } else { patience - patience.div_ceil(4) });
+                self.set_patience(patience, if look > 0 { longer } else { patience - patience.div_ceil(4) });
                 return true;
             }
             pauses = (2 * pauses).min(LONGEST);
         }
-        self.learn(patience, patience / 2);
+        self.set_patience(patience, patience / 2);
         false
     }
 
-    fn learn(&self, before: u16, now: u16) {
+    fn set_patience(&self, before: u16, now: u16) {
         if before != now {
-            self.patience.store(now, Relaxed); // Racing with others that learn: it is a hint.
+            self.patience.store(now, Relaxed); // A race with other threads only loses a hint.
         }
     }
 
-    /// Joins the waiters and sleeps.
+    /// Joins the waiters, sleeps, and acquires the lock.
     fn wait(&self, deadline: Option<Instant>) -> bool {
-        let mut turn = self.turn.load(Relaxed); // Before the release that announces (2), as wherever `turn` is read.
+        // Read before the release that announces this waiter (2), as every read of `wake_seq`.
+        let mut wake_seq = self.wake_seq.load(Relaxed);
         let mut state = self.state.load(Relaxed);
         while state & (LOCKED | CLOSED) == 0 || !self.join(&mut state) {
             if self.try_lock_seen(self.state.load(Relaxed)) {
                 return true;
             }
-            turn = self.turn.load(Relaxed);
+            wake_seq = self.wake_seq.load(Relaxed);
             state = self.state.load(Relaxed);
         }
-        let late = base::wait(&self.turn, turn, deadline, FRESH);
-        self.take_turn(late, deadline)
+        let late = base::wait(&self.wake_seq, wake_seq, deadline, FRESH);
+        self.acquire_as_waiter(late, deadline)
     }
 
-    /// Counts the caller among the waiters if the state is still as given.
+    /// Adds the caller to the waiters if the state is still `state`.
     fn join(&self, state: &mut u32) -> bool {
-        // The first asks for a wake. Those after it find that asked for, or a waiter awake (1).
+        // The first waiter asks for a wake. Later ones find WAKE set, or a waiter awake (1).
         let joined = (*state + WAITER) | if *state < WAITER { WAKE } else { 0 };
         // Release pairs with the acquire in `unlock_contended` (2).
         self.state.compare_exchange(*state, joined, Release, Relaxed).is_ok()
     }
 
-    /// Goes on as a waiter that is awake, until it has the lock or, when it is late, finds it held.
-    pub(super) fn take_turn(&self, mut late: bool, deadline: Option<Instant>) -> bool {
+    /// Acquires the lock as a waiter that is awake. False if `late` and the lock is held.
+    pub(super) fn acquire_as_waiter(&self, mut late: bool, deadline: Option<Instant>) -> bool {
         let mut looks = if base::several_processors() { LOOKS } else { 0 };
         loop {
-            let turn = self.turn.load(Relaxed);
+            let wake_seq = self.wake_seq.load(Relaxed);
             let state = self.state.load(Relaxed);
             let others = state - WAITER >= WAITER;
             if state & LOCKED == 0 {
-                // Others that wait are all asleep, as far as we know.
+                // As far as this thread knows, all other waiters are asleep.
                 let taken = LOCKED | if others { (state - WAITER) & !CLOSED | WAKE } else { 0 };
                 if self.state.compare_exchange(state, taken, Acquire, Relaxed).is_ok() {
                     self.overtakes.store(0, Relaxed);
@@ -245,13 +246,13 @@ impl RawMutex {
                 looks -= 1;
                 (0..PAUSES).for_each(|_| base::pause());
             } else if self.state.compare_exchange(state, state | CLOSED | WAKE, Release, Relaxed).is_ok() {
-                late = base::wait(&self.turn, turn, deadline, CLOSER);
+                late = base::wait(&self.wake_seq, wake_seq, deadline, CLOSER);
             }
         }
     }
 
-    /// Takes the lock before those who wait, if it still is as seen, and closes it to newcomers
-    /// after too many.
+    /// Acquires the lock before its waiters, if the state is still `state`. Closes it to newcomers
+    /// after OVERTAKES of them.
     #[inline(never)]
     fn overtake(&self, state: u32) -> bool {
         if self.state.compare_exchange(state, state | LOCKED, Acquire, Relaxed).is_err() {
@@ -261,36 +262,37 @@ impl RawMutex {
         self.overtakes.store(overtakes, Relaxed);
         if overtakes >= OVERTAKES {
             let close = |state| (state >= WAITER && state & CLOSED == 0).then_some(state | CLOSED);
-            let _ = self.state.fetch_update(Relaxed, Relaxed, close); // An error: nobody waits, or closed it is.
+            // It fails if no thread waits or the lock is closed already.
+            let _ = self.state.fetch_update(Relaxed, Relaxed, close);
         }
         true
     }
 
-    /// Makes a thread that sleeps on `word` a waiter, without waking it, if the lock is held;
-    /// whether it was. `mark` tells the thread, which then goes on with [`RawMutex::take_turn`]
-    /// when it wakes.
-    pub(super) fn adopt(&self, word: &AtomicU32, mark: impl FnOnce()) -> bool {
+    /// If the lock is held, makes a thread that sleeps on `word` a waiter of this lock without
+    /// waking it; returns whether it did. `mark` tells the thread: once woken, it calls
+    /// [`RawMutex::acquire_as_waiter`].
+    pub(super) fn requeue_waiter(&self, word: &AtomicU32, mark: impl FnOnce()) -> bool {
         loop {
-            let turn = self.turn.load(Relaxed);
+            let wake_seq = self.wake_seq.load(Relaxed);
             let mut state = self.state.load(Relaxed);
             if state & LOCKED == 0 {
                 return false;
             }
             if self.join(&mut state) {
                 mark();
-                base::requeue(word, &self.turn);
-                // An unlock that came before the thread was here has woken another, or nobody: then
-                // wake one in its place. An exchange sees the newest: the step came before that
-                // unlock's wake, which came before the requeue.
-                if self.turn.fetch_add(0, Relaxed) != turn {
-                    base::wake(&self.turn, 1, ANY);
+                base::requeue(word, &self.wake_seq);
+                // An unlock before the requeue may have woken another thread or none; then this
+                // wakes a waiter in its place. An exchange reads the newest value: the increment
+                // came before that unlock's wake, and the wake before the requeue.
+                if self.wake_seq.fetch_add(0, Relaxed) != wake_seq {
+                    base::wake(&self.wake_seq, 1, ANY);
                 }
                 return true;
             }
         }
     }
 
-    /// How many wait, for models.
+    /// The number of waiters, for models.
     #[cfg(all(loom, test))]
     pub(super) fn waiters(&self) -> u32 {
         self.state.load(Relaxed) / WAITER
@@ -299,13 +301,13 @@ impl RawMutex {
 
 #[cfg(test)]
 impl RawMutex {
-    /// One whose waiters have had so many turns.
-    pub(super) fn at_turn(turn: u32) -> RawMutex {
-        RawMutex { turn: AtomicU32::new(turn), ..RawMutex::new() }
+    /// A lock with this `wake_seq`.
+    pub(super) fn at_wake_seq(wake_seq: u32) -> RawMutex {
+        RawMutex { wake_seq: AtomicU32::new(wake_seq), ..RawMutex::new() }
     }
 
-    pub(super) fn turn_now(&self) -> u32 {
-        self.turn.load(Relaxed)
+    pub(super) fn wake_seq_now(&self) -> u32 {
+        self.wake_seq.load(Relaxed)
     }
 
     pub(super) fn is_waited_for(&self) -> bool {

@@ -1,23 +1,25 @@
-//! The lock under a [`RwLock`](super::RwLock): many readers or one writer, in turns, without a
-//! value.
+//! The lock under a [`RwLock`](super::RwLock): many readers or one writer, which alternate, without
+//! a value.
 //!
-//! A writer announces itself, which makes readers that come from then on wait, and waits for those
-//! that are there to leave. When it is done, or gives up, the readers that wait are let in: each
-//! moves in when it wakes, and the next writer, which may announce itself meanwhile, waits for them
-//! all to come and go. Writers queue for the announcement in a mutex.
+//! A writer sets WRITER, which makes later readers wait, and waits until the active readers have
+//! left. When it unlocks or times out, it admits the waiting readers. Each becomes active when it
+//! wakes. The next writer may set WRITER meanwhile, and waits until all admitted readers have left.
+//! Writers queue for WRITER in a mutex.
 //!
 //! Properties, and how they are achieved:
 //!
-//! 1. *A writer is alone.* It has the lock when WRITER is its own, nobody is in, and nobody is
-//!    being let in. While WRITER is set nobody enters but those being let in.
-//! 2. *Readers and writers alternate.* Who is done, or gives up, as a writer lets in all that wait,
-//!    in one step with giving up WRITER. While they are let in (OPEN), others do not join them, so
-//!    this ends; and OPEN implies that some are left, for who is being let in does not give up.
-//! 3. *No wake is lost.* Who sleeps has set SLEEPERS, in one step with seeing the state it sleeps
-//!    on. Only the writer that ends clears it, and then it wakes all who may sleep: another writer
-//!    cannot be among those who wait for readers.
-//! 4. *Who leaves touches nothing after that step.* Only the kernel gets the address: the next may
-//!    have freed the memory.
+//! 1. *A writer is alone:* it holds the lock once it has set WRITER, no reader is active, and none
+//!    is being admitted. While WRITER is set, only readers being admitted become active.
+//! 2. *Readers and writers alternate:* a writer that unlocks or times out admits all waiting
+//!    readers in the same atomic step that clears WRITER. While ADMITTING is set no reader joins
+//!    the waiting ones, so admission ends. ADMITTING implies that some are left, because an
+//!    admitted reader does not time out.
+//! 3. *No lost wake-ups:* a thread that sleeps has set SLEEPERS in the same atomic step that saw
+//!    the state it sleeps on. Only a writer that unlocks or times out clears SLEEPERS. It then
+//!    wakes all sleepers. No writer that waits for readers is among them, since only one thread
+//!    can have set WRITER.
+//! 4. *No access after the release:* from then on a thread passes the address to the kernel only,
+//!    because the next owner may have freed the memory.
 
 use core::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 
@@ -27,44 +29,44 @@ use crate::time::Instant;
 
 pub(super) struct RawRwLock {
     /// ```text
-    /// │ readers that wait … 14 bits │ readers that are in … 14 bits │ QUEUE │ SLEEPERS │ OPEN │ WRITER │
+    /// │ waiting readers: 14 bits │ active: 14 bits │ QUEUE │ SLEEPERS │ ADMITTING │ WRITER │
     /// ```
-    /// Also what all sleep on.
+    /// All waiting threads sleep on this word.
     state: AtomicU32,
-    /// Where writers queue; who has it will be the next writer.
+    /// The queue of writers; its holder is the next writer.
     writers: RawMutex,
 }
 
-/// A writer has the lock, or waits for readers to leave.
+/// A writer holds the lock, or waits for readers to leave.
 const WRITER: u32 = 1;
-/// Readers that wait are let in; more do not join them.
-const OPEN: u32 = 2;
-/// Somebody sleeps.
+/// Waiting readers are being admitted; other readers do not join them.
+const ADMITTING: u32 = 2;
+/// A thread may sleep on the state.
 const SLEEPERS: u32 = 4;
-/// The next writer waits: others may not take a short cut.
+/// The next writer waits, so `try_write_seen` fails.
 const QUEUE: u32 = 8;
-/// A reader that is in.
+/// An active reader.
 const READER: u32 = 1 << 4;
-/// A reader that waits to be let in.
+/// A reader that waits for admission.
 const WAITING: u32 = 1 << 18;
-/// How many readers are counted. One more, a writer that becomes a reader, still has room.
-pub(super) const MOST: u32 = if MODEL { 2 } else { (1 << 14) - 2 };
+/// The most readers that are counted. One more fits: a writer that downgrades.
+pub(super) const MAX_READERS: u32 = if MODEL { 2 } else { (1 << 14) - 2 };
 
-/// The kinds of sleepers: who wakes when the writer is done, and the writer that waits for readers
-/// to leave.
-const FOLLOWERS: u32 = 1;
-const LEADER: u32 = 2;
+/// Futex bitsets: of threads that wait for a writer to be done, and of the writer that waits for
+/// readers to leave.
+const ENTERING: u32 = 1;
+const DRAINING: u32 = 2;
 
-fn inside(state: u32) -> u32 {
+fn active_readers(state: u32) -> u32 {
     state % WAITING / READER
 }
 
-fn waiting(state: u32) -> u32 {
+fn waiting_readers(state: u32) -> u32 {
     state / WAITING
 }
 
 fn has_room(state: u32) -> bool {
-    inside(state) + waiting(state) < MOST
+    active_readers(state) + waiting_readers(state) < MAX_READERS
 }
 
 impl RawRwLock {
@@ -81,9 +83,9 @@ impl RawRwLock {
 
     #[inline]
     pub(super) fn try_read(&self) -> bool {
-        // There is no load before the exchange, which would wait for it: the word was stored a
-        // moment ago. Acquire, wherever the lock is taken, pairs with the release in `end_write`
-        // (and, to write, in `end_read`).
+        // No load precedes the exchange: it would stall on the recent store to the word. Acquire,
+        // here and wherever the lock is acquired, pairs with the release in `end_write` (and, for
+        // writers, in `end_read`).
         match self.state.compare_exchange(0, READER, Acquire, Relaxed) {
             Ok(_) => true,
             Err(state) => self.try_read_seen(state),
@@ -105,10 +107,10 @@ impl RawRwLock {
     #[inline]
     pub(super) fn end_read(&self) {
         let word = &raw const self.state;
-        // Release: what was read is not changed before.
+        // Release: reads of the value stay before a later writer's stores.
         let state = self.state.fetch_sub(READER, Release);
         if state & SLEEPERS != 0 {
-            left_with_sleepers(state, word);
+            wake_after_read(state, word);
         }
     }
 
@@ -121,37 +123,37 @@ impl RawRwLock {
             }
             let state = self.state.load(Relaxed);
             let may_enter = state & WRITER == 0 && has_room(state);
-            if state & (WRITER | OPEN) == WRITER && has_room(state) {
+            if state & (WRITER | ADMITTING) == WRITER && has_room(state) {
                 if self.state.compare_exchange(state, state + WAITING, Relaxed, Relaxed).is_ok() {
-                    return self.wait_to_be_let_in(deadline);
+                    return self.wait_for_admission(deadline);
                 }
             } else if late {
                 return false;
             } else if !may_enter {
-                // Not even counted: there is no room, or others are just being let in.
-                late = self.sleep(state, deadline, FOLLOWERS);
+                // Not counted: there is no room, or other readers are being admitted.
+                late = self.sleep(state, deadline, ENTERING);
             }
         }
     }
 
-    /// Waits until the readers that wait are let in, and moves in; false if the deadline came
-    /// before.
-    fn wait_to_be_let_in(&self, deadline: Option<Instant>) -> bool {
+    /// Waits for admission and becomes an active reader; false if the deadline came first.
+    fn wait_for_admission(&self, deadline: Option<Instant>) -> bool {
         let mut late = false;
-        base::poll(|| self.state.load(Relaxed) & OPEN != 0);
+        base::spin_until(|| self.state.load(Relaxed) & ADMITTING != 0);
         loop {
             let state = self.state.load(Relaxed);
-            if state & OPEN != 0 {
-                let last = waiting(state) == 1;
-                let moved = state - WAITING + READER - if last { OPEN } else { 0 };
+            if state & ADMITTING != 0 {
+                let last = waiting_readers(state) == 1;
+                let moved = state - WAITING + READER - if last { ADMITTING } else { 0 };
                 if self.state.compare_exchange(state, moved, Acquire, Relaxed).is_ok() {
                     if last && state & SLEEPERS != 0 {
-                        base::wake(&raw const self.state, i32::MAX as u32, FOLLOWERS); // Who could not join may now.
+                        // Readers that could not join may do so now.
+                        base::wake(&raw const self.state, i32::MAX as u32, ENTERING);
                     }
                     return true;
                 }
             } else if !late {
-                late = self.sleep(state, deadline, FOLLOWERS);
+                late = self.sleep(state, deadline, ENTERING);
             } else if self.state.compare_exchange(state, state - WAITING, Relaxed, Relaxed).is_ok() {
                 return false;
             }
@@ -165,7 +167,7 @@ impl RawRwLock {
 
     #[inline]
     pub(super) fn try_write(&self) -> bool {
-        // As in `try_read`, there is no load before.
+        // No load precedes the exchange, as in `try_read`.
         match self.state.compare_exchange(0, WRITER, Acquire, Relaxed) {
             Ok(_) => true,
             Err(state) => self.try_write_seen(state),
@@ -181,37 +183,37 @@ impl RawRwLock {
     #[inline]
     pub(super) fn end_write(&self) {
         let word = &raw const self.state;
-        // Release: what was written is seen by those who take the lock from here on.
+        // Release: the next holders see what was written.
         if self.state.compare_exchange(WRITER, 0, Release, Relaxed).is_err() {
             let state = self.state.fetch_update(Release, Relaxed, |state| Some(without_writer(state)));
-            wake_followers(state, word);
+            wake_entering(state, word);
         }
     }
 
-    /// From a writer to a reader, with no writer between.
+    /// Turns the writer into a reader, with no other writer in between.
     pub(super) fn downgrade(&self) {
         let state = self.state.fetch_update(Release, Relaxed, |state| Some(without_writer(state) + READER));
-        wake_followers(state, &self.state);
+        wake_entering(state, &self.state);
     }
 
     #[cold]
     fn write_contended(&self, deadline: Option<Instant>) -> bool {
-        if base::poll(|| self.try_write_seen(self.state.load(Relaxed))) {
+        if base::spin_until(|| self.try_write_seen(self.state.load(Relaxed))) {
             return true;
         }
         if !self.writers.lock_until(|| deadline) {
             return false;
         }
-        let announced = self.announce(deadline);
+        let claimed = self.claim_writer(deadline);
         self.writers.unlock();
-        announced && self.wait_for_readers(deadline)
+        claimed && self.wait_for_readers(deadline)
     }
 
-    /// Becomes the writer, when there is none. By who has `writers`.
-    fn announce(&self, deadline: Option<Instant>) -> bool {
+    /// Sets WRITER once it is clear; false if the deadline came first. The caller holds `writers`.
+    fn claim_writer(&self, deadline: Option<Instant>) -> bool {
         let mut late = false;
-        // Not an exchange, which readers that come and go could make fail for ever. Relaxed:
-        // `wait_for_readers` comes next.
+        // An OR instead of a compare-exchange, which readers that come and go could make fail
+        // forever. Relaxed: `wait_for_readers` comes next.
         while self.state.fetch_or(WRITER, Relaxed) & WRITER != 0 {
             if late {
                 self.state.fetch_and(!QUEUE, Relaxed);
@@ -221,19 +223,19 @@ impl RawRwLock {
             if state & WRITER != 0
                 && (state & QUEUE != 0 || self.state.compare_exchange(state, state | QUEUE, Relaxed, Relaxed).is_ok())
             {
-                late = self.sleep(state | QUEUE, deadline, FOLLOWERS);
+                late = self.sleep(state | QUEUE, deadline, ENTERING);
             }
         }
         self.state.fetch_and(!QUEUE, Relaxed);
         true
     }
 
-    /// By the writer: waits until all readers have left. If the deadline comes first, it is no
-    /// longer the writer.
+    /// Waits until all readers have left; the caller has set WRITER. If the deadline comes first,
+    /// clears WRITER and returns false.
     fn wait_for_readers(&self, deadline: Option<Instant>) -> bool {
         let mut late = false;
-        let empty = |state: u32| inside(state) == 0 && state & OPEN == 0;
-        base::poll(|| empty(self.state.load(Acquire)));
+        let empty = |state: u32| active_readers(state) == 0 && state & ADMITTING == 0;
+        base::spin_until(|| empty(self.state.load(Acquire)));
         loop {
             let state = self.state.load(Acquire);
             if empty(state) {
@@ -243,7 +245,7 @@ impl RawRwLock {
                 self.end_write();
                 return false;
             }
-            late = self.sleep(state, deadline, LEADER);
+            late = self.sleep(state, deadline, DRAINING);
         }
     }
 
@@ -253,34 +255,34 @@ impl RawRwLock {
         self.state.load(Relaxed) & WRITER != 0
     }
 
-    /// Sleeps while the state is as given, but for SLEEPERS; true says that the deadline has
-    /// passed.
-    fn sleep(&self, state: u32, deadline: Option<Instant>, kind: u32) -> bool {
+    /// Sets SLEEPERS and sleeps while the state is otherwise `state`; true means that the deadline
+    /// has passed.
+    fn sleep(&self, state: u32, deadline: Option<Instant>, bitset: u32) -> bool {
         let marked = state | SLEEPERS;
         (state == marked || self.state.compare_exchange(state, marked, Relaxed, Relaxed).is_ok())
-            && base::wait(&self.state, marked, deadline, kind)
+            && base::wait(&self.state, marked, deadline, bitset)
     }
 }
 
-/// The state after a writer: readers that wait are let in.
+/// The state after a writer: waiting readers are admitted.
 fn without_writer(state: u32) -> u32 {
-    (state & !(WRITER | SLEEPERS)) | if waiting(state) > 0 { OPEN } else { 0 }
+    (state & !(WRITER | SLEEPERS)) | if waiting_readers(state) > 0 { ADMITTING } else { 0 }
 }
 
-/// After the writer in this state. The lock may be gone.
+/// Wakes sleepers after a writer left this state. The lock may be freed already.
 #[cold]
-fn wake_followers(state: Result<u32, u32>, word: *const AtomicU32) {
+fn wake_entering(state: Result<u32, u32>, word: *const AtomicU32) {
     if state.is_ok_and(|state| state & SLEEPERS != 0) {
-        base::wake(word, i32::MAX as u32, FOLLOWERS);
+        base::wake(word, i32::MAX as u32, ENTERING);
     }
 }
 
-/// After a reader left this state. The lock may be gone: a writer that has seen the last reader
-/// leave may have freed it.
+/// Wakes sleepers after a reader left this state. The lock may be freed already, by a writer that
+/// saw the last reader leave.
 #[cold]
-fn left_with_sleepers(state: u32, word: *const AtomicU32) {
-    if state & WRITER != 0 && inside(state) == 1 {
-        base::wake(word, 1, LEADER);
+fn wake_after_read(state: u32, word: *const AtomicU32) {
+    if state & WRITER != 0 && active_readers(state) == 1 {
+        base::wake(word, 1, DRAINING);
     }
     if !has_room(state) {
         base::wake(word, i32::MAX as u32, ANY);

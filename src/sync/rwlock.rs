@@ -1,4 +1,4 @@
-//! A value that many threads may read at a time, or one may change.
+//! A value that many threads may read, or one may change, at a time.
 
 use core::cell::UnsafeCell;
 use core::fmt;
@@ -15,11 +15,11 @@ use super::raw_rwlock::{self, RawRwLock};
 use crate::futex::base::{self, const_fn};
 use crate::time::Instant;
 
-/// Many readers or one writer, as std's without poisoning. Those that wait take turns, as
-/// [`crate::sync`] says: neither starves the other.
+/// Many readers or one writer, as std's, without poisoning. Waiting readers and writers alternate,
+/// as [`crate::sync`] says: neither starves the other.
 ///
-/// Locking it again on a thread that has it is a deadlock; reading again, one if a writer came
-/// between. More than [`RwLock::READERS`] at a time wait for one of them to leave.
+/// A thread that locks again what it holds waits forever. Reading twice does so if a writer waits
+/// in between. More than [`RwLock::READERS`] readers wait until one of them leaves.
 pub struct RwLock<T: ?Sized> {
     raw: RawRwLock,
     value: UnsafeCell<T>,
@@ -27,10 +27,10 @@ pub struct RwLock<T: ?Sized> {
 
 // SAFETY: the lock moves the value between threads.
 unsafe impl<T: ?Sized + Send> Send for RwLock<T> {}
-// SAFETY: writers move it, and readers share it.
+// SAFETY: writers move the value, and readers share it.
 unsafe impl<T: ?Sized + Send + Sync> Sync for RwLock<T> {}
 
-// A panic ends the process, so nobody sees what it left half done.
+// A panic ends the process, so no thread sees a half-done change.
 impl<T: ?Sized> UnwindSafe for RwLock<T> {}
 impl<T: ?Sized> RefUnwindSafe for RwLock<T> {}
 
@@ -38,13 +38,13 @@ assert_impl_all!(RwLock<u8>: Send, Sync);
 assert_not_impl_any!(RwLock<core::cell::Cell<u8>>: Sync);
 
 impl RwLock<()> {
-    /// How many can have a lock for reading at the same time.
-    pub const READERS: u32 = raw_rwlock::MOST;
+    /// How many threads can hold a lock for reading at the same time.
+    pub const READERS: u32 = raw_rwlock::MAX_READERS;
 }
 
 impl<T> RwLock<T> {
     const_fn! {
-        /// An unlocked one.
+        /// An unlocked lock.
         ///
         /// In handlers: yes.
         pub const fn new(value: T) -> RwLock<T> {
@@ -59,7 +59,7 @@ impl<T> RwLock<T> {
         self.value.into_inner()
     }
 
-    /// A copy of the value, under the lock.
+    /// Clones the value, under the lock.
     ///
     /// In handlers: no, it takes a lock that the interrupted code may hold.
     pub fn get_cloned(&self) -> T
@@ -69,14 +69,14 @@ impl<T> RwLock<T> {
         self.read().clone()
     }
 
-    /// Puts `value` there, under the lock; what was there is dropped after it is unlocked.
+    /// Stores `value`, under the lock. The old value is dropped after the unlock.
     ///
     /// In handlers: no, it takes a lock that the interrupted code may hold.
     pub fn set(&self, value: T) {
         drop(self.replace(value));
     }
 
-    /// Puts `value` there, under the lock, and gives out what was there.
+    /// Stores `value`, under the lock, and returns the old value.
     ///
     /// In handlers: no, it takes a lock that the interrupted code may hold.
     pub fn replace(&self, value: T) -> T {
@@ -85,21 +85,21 @@ impl<T> RwLock<T> {
 }
 
 impl<T: ?Sized> RwLock<T> {
-    /// What `f` returns, called with the value, locked for reading.
+    /// Calls `f` with the value, locked for reading, and returns its result.
     ///
     /// In handlers: no, it takes a lock that the interrupted code may hold.
     pub fn with<F: FnOnce(&T) -> R, R>(&self, f: F) -> R {
         f(&self.read())
     }
 
-    /// What `f` returns, called with the value, locked for writing.
+    /// Calls `f` with the value, locked for writing, and returns its result.
     ///
     /// In handlers: no, it takes a lock that the interrupted code may hold.
     pub fn with_mut<F: FnOnce(&mut T) -> R, R>(&self, f: F) -> R {
         f(&mut self.write())
     }
 
-    /// Waits until no writer has the lock or waits for readers to leave, and takes it for reading.
+    /// Acquires the lock for reading; waits while a writer holds it or waits for readers to leave.
     ///
     /// In handlers: no, it takes a lock that the interrupted code may hold.
     #[inline]
@@ -108,7 +108,7 @@ impl<T: ?Sized> RwLock<T> {
         self.reader()
     }
 
-    /// Takes the lock for reading, if no writer has it or waits for readers to leave.
+    /// Acquires the lock for reading, if no writer holds it or waits for readers to leave.
     ///
     /// In handlers: yes.
     #[must_use]
@@ -117,7 +117,7 @@ impl<T: ?Sized> RwLock<T> {
         self.raw.try_read().then(|| self.reader())
     }
 
-    /// [`read`](RwLock::read), if that takes at most `timeout`.
+    /// [`read`](RwLock::read) for at most `timeout`.
     ///
     /// In handlers: no, it takes a lock that the interrupted code may hold.
     #[must_use]
@@ -125,7 +125,7 @@ impl<T: ?Sized> RwLock<T> {
         self.raw.read(|| base::deadline_of(timeout)).then(|| self.reader())
     }
 
-    /// [`read`](RwLock::read), if that is possible before `deadline`.
+    /// [`read`](RwLock::read) until `deadline` at the latest.
     ///
     /// In handlers: no, it takes a lock that the interrupted code may hold.
     #[must_use]
@@ -133,7 +133,7 @@ impl<T: ?Sized> RwLock<T> {
         self.raw.read(|| Some(deadline)).then(|| self.reader())
     }
 
-    /// Waits until nobody else has the lock, and takes it for writing.
+    /// Acquires the lock for writing; waits while another thread holds it.
     ///
     /// In handlers: no, it takes a lock that the interrupted code may hold.
     #[inline]
@@ -142,7 +142,7 @@ impl<T: ?Sized> RwLock<T> {
         self.writer()
     }
 
-    /// Takes the lock for writing, if nobody has it or waits for it.
+    /// Acquires the lock for writing, if no thread holds it or waits for it.
     ///
     /// In handlers: yes.
     #[must_use]
@@ -151,7 +151,7 @@ impl<T: ?Sized> RwLock<T> {
         self.raw.try_write().then(|| self.writer())
     }
 
-    /// [`write`](RwLock::write), if that takes at most `timeout`.
+    /// [`write`](RwLock::write) for at most `timeout`.
     ///
     /// In handlers: no, it takes a lock that the interrupted code may hold.
     #[must_use]
@@ -159,7 +159,7 @@ impl<T: ?Sized> RwLock<T> {
         self.raw.write(|| base::deadline_of(timeout)).then(|| self.writer())
     }
 
-    /// [`write`](RwLock::write), if that is possible before `deadline`.
+    /// [`write`](RwLock::write) until `deadline` at the latest.
     ///
     /// In handlers: no, it takes a lock that the interrupted code may hold.
     #[must_use]
@@ -167,22 +167,22 @@ impl<T: ?Sized> RwLock<T> {
         self.raw.write(|| Some(deadline)).then(|| self.writer())
     }
 
-    /// The value, without locking: nobody else has the lock.
+    /// The value, without locking: the borrow excludes all other users.
     ///
     /// In handlers: yes.
     pub fn get_mut(&mut self) -> &mut T {
         self.value.get_mut()
     }
 
-    /// For who has just locked it.
+    /// The guard of a lock that the caller has just acquired for reading.
     #[inline]
     fn reader(&self) -> RwLockReadGuard<'_, T> {
-        // SAFETY: the value has an address.
+        // SAFETY: the address of a field is not null.
         let value = unsafe { NonNull::new_unchecked(self.value.get()) };
         RwLockReadGuard { raw: &self.raw, value }
     }
 
-    /// For who has just locked it.
+    /// The guard of a lock that the caller has just acquired for writing.
     #[inline]
     fn writer(&self) -> RwLockWriteGuard<'_, T> {
         RwLockWriteGuard { lock: self, not_send: PhantomData }
@@ -214,8 +214,9 @@ impl<T> From<T> for RwLock<T> {
 #[must_use = "if unused, the lock is unlocked at once"]
 pub struct RwLockReadGuard<'a, T: ?Sized> {
     raw: &'a RawRwLock,
-    /// And not the lock, in whose type `T` is what it is: a guard for a `&'static T` is one for a
-    /// `&T` too, as std's. That it is a pointer keeps the guard on its thread.
+    /// Instead of a reference to the lock, in whose type `T` is invariant: so a guard of `&'static
+    /// T` is also a guard of `&T`, as in std. A raw pointer also keeps the guard on its thread
+    /// (`!Send`).
     value: NonNull<T>,
 }
 
@@ -226,9 +227,9 @@ pub struct RwLockWriteGuard<'a, T: ?Sized> {
     not_send: PhantomData<*const ()>,
 }
 
-// SAFETY: by reference the guards give out what `&T` does.
+// SAFETY: through a shared reference the guards give out only `&T`.
 unsafe impl<T: ?Sized + Sync> Sync for RwLockReadGuard<'_, T> {}
-// SAFETY: as above.
+// SAFETY: through a shared reference the guards give out only `&T`.
 unsafe impl<T: ?Sized + Sync> Sync for RwLockWriteGuard<'_, T> {}
 
 assert_not_impl_any!(RwLockReadGuard<'static, u8>: Send, Clone);
@@ -247,7 +248,7 @@ impl<'a, T: ?Sized> RwLockWriteGuard<'a, T> {
         &self.lock.raw
     }
 
-    /// From now on for reading only; nobody else writes between.
+    /// Turns the guard into one for reading; no other thread writes in between.
     ///
     /// In handlers: yes.
     pub fn downgrade(this: RwLockWriteGuard<'a, T>) -> RwLockReadGuard<'a, T> {
@@ -262,7 +263,7 @@ impl<T: ?Sized> Deref for RwLockReadGuard<'_, T> {
 
     #[inline]
     fn deref(&self) -> &T {
-        // SAFETY: the lock is held, so it is there and nobody writes.
+        // SAFETY: the guard holds the lock, so the value is alive and no thread writes it.
         unsafe { self.value.as_ref() }
     }
 }
@@ -272,7 +273,7 @@ impl<T: ?Sized> Deref for RwLockWriteGuard<'_, T> {
 
     #[inline]
     fn deref(&self) -> &T {
-        // SAFETY: the lock is held.
+        // SAFETY: the guard holds the lock.
         unsafe { &*self.lock.value.get() }
     }
 }
@@ -280,7 +281,7 @@ impl<T: ?Sized> Deref for RwLockWriteGuard<'_, T> {
 impl<T: ?Sized> DerefMut for RwLockWriteGuard<'_, T> {
     #[inline]
     fn deref_mut(&mut self) -> &mut T {
-        // SAFETY: the lock is held, by nobody else.
+        // SAFETY: the guard holds the lock for writing, so no other thread accesses the value.
         unsafe { &mut *self.lock.value.get() }
     }
 }

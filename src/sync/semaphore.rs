@@ -1,26 +1,26 @@
-//! Counting what there is.
+//! A counting semaphore.
 //!
 //! ```text
 //!     release ── permits += n ── no QUEUE? done : LOCKED already? leave it to the holder, done
 //!                                               : lock ── serve ── unlock
-//!     acquire ── a permit, and no QUEUE? taken : lock ── join the queue ── serve ── unlock ── sleep
+//!     acquire ── permit, and no QUEUE? taken : lock ── join the queue ── serve ── unlock ── sleep
 //! ```
 //!
 //! Properties, and how they are achieved:
 //!
-//! 1. *First come, first served.* While QUEUE is set a permit goes to the first of the queue only:
-//!    newcomers take none. Only the holder of the lock changes QUEUE. It sets it before a thread
-//!    joins the queue, and clears it when the queue is empty.
-//! 2. *No permit is forgotten.* A release that finds QUEUE sets RELEASED in one step with seeing
-//!    whether the lock is held. The holder unlocks in one step with seeing that RELEASED is clear,
-//!    else it serves again. So permits that came while threads wait are given out by the time the
-//!    lock is free.
-//! 3. *A release waits for no thread*, nor for what it interrupted: so it may be called in a signal
-//!    handler. It takes the lock only if that is free, and all other steps are single exchanges,
-//!    which fail only if another step succeeded.
-//! 4. *No sleep for the lock misses its wake.* A thread that sleeps has set SLEEPERS in one step
-//!    with seeing the lock held. The unlock clears it and wakes one, which sets it again as it
-//!    takes the lock, for others that may sleep.
+//! 1. *First come, first served:* while QUEUE is set, a permit goes only to the first thread of the
+//!    queue; newcomers take none. Only the holder of the lock changes QUEUE. It sets QUEUE before a
+//!    thread joins the queue, and clears it when the queue is empty.
+//! 2. *No forgotten permits:* a release that finds QUEUE sets RELEASED in the same atomic step that
+//!    sees whether the lock is held. The holder unlocks in the same atomic step that sees RELEASED
+//!    clear; otherwise it serves the queue again. So permits that came while threads wait are given
+//!    out by the time the lock is free.
+//! 3. *A release never waits*, neither for a thread nor for the code it interrupted, so a signal
+//!    handler may call it. It acquires the lock only if the lock is free. Each other step is a
+//!    single exchange, which fails only if another step succeeded.
+//! 4. *No lost wake-ups for the lock:* a thread that sleeps has set SLEEPERS in the same atomic
+//!    step that saw the lock held. The unlock clears SLEEPERS and wakes one thread. That thread
+//!    sets SLEEPERS again when it acquires the lock, because others may still sleep.
 
 use core::fmt;
 use core::panic::{RefUnwindSafe, UnwindSafe};
@@ -34,15 +34,15 @@ use crate::errno::{Errno, Result};
 use crate::futex::base::{self, ANY, AtomicU32, const_fn};
 use crate::time::Instant;
 
-/// A number of permits: [`acquire`](Semaphore::acquire) takes one and waits while there is none,
-/// [`release`](Semaphore::release) puts some back, also such as no thread took. First come, first
-/// served: a permit goes to the thread that has waited longest.
+/// A number of permits: [`acquire`](Semaphore::acquire) takes one and waits while there is none.
+/// [`release`](Semaphore::release) adds permits, which need not have been acquired before. A permit
+/// goes to the thread that has waited longest.
 pub struct Semaphore {
     /// ```text
     /// │ permits … 31 bits │ QUEUE │
     /// ```
     state: AtomicU32,
-    /// Of the queue, and LOCKED, RELEASED, SLEEPERS.
+    /// The queue's lock: LOCKED, RELEASED, SLEEPERS.
     lock: AtomicU32,
     queue: Queue,
 }
@@ -57,20 +57,20 @@ const RELEASED: u32 = 2;
 /// Threads may sleep until the lock is free.
 const SLEEPERS: u32 = 4;
 
-// SAFETY: the queue is accessed by the thread that set LOCKED only.
+// SAFETY: only the thread that set LOCKED accesses the queue.
 unsafe impl Sync for Semaphore {}
-// A panic ends the process, so no thread sees what it left half done.
+// A panic ends the process, so no thread sees a half-done change.
 impl UnwindSafe for Semaphore {}
 impl RefUnwindSafe for Semaphore {}
 
 assert_impl_all!(Semaphore: Send, Sync, UnwindSafe, RefUnwindSafe);
 
 impl Semaphore {
-    /// The most permits there can be: 2^31 - 1.
+    /// The most permits that there can be: 2^31 - 1.
     pub const MAX: u32 = u32::MAX / PERMIT;
 
     const_fn! {
-        /// A semaphore with so many `permits`.
+        /// A semaphore with `permits` permits.
         ///
         /// In handlers: yes.
         ///
@@ -93,7 +93,7 @@ impl Semaphore {
         }
     }
 
-    /// Takes a permit if there is one and no thread waits for it; whether there was.
+    /// Takes a permit if there is one and no thread waits for it; returns whether it did.
     ///
     /// In handlers: yes.
     #[inline]
@@ -103,21 +103,22 @@ impl Semaphore {
         self.state.fetch_update(Acquire, Relaxed, take).is_ok()
     }
 
-    /// Takes a permit; waits for at most `timeout` while there is none. Whether there was.
+    /// Takes a permit; waits for at most `timeout` while there is none. Returns whether it did.
     ///
     /// In handlers: no, it takes a lock that the interrupted code may hold.
     pub fn try_acquire_for(&self, timeout: Duration) -> bool {
         self.try_acquire() || self.wait(base::deadline_of(timeout))
     }
 
-    /// Takes a permit; waits until `deadline` at the latest while there is none. Whether there was.
+    /// Takes a permit; waits until `deadline` at the latest while there is none. Returns whether it
+    /// did.
     ///
     /// In handlers: no, it takes a lock that the interrupted code may hold.
     pub fn try_acquire_until(&self, deadline: Instant) -> bool {
         self.try_acquire() || self.wait(Some(deadline))
     }
 
-    /// [`acquire`](Semaphore::acquire), with a guard that puts the permit back.
+    /// [`acquire`](Semaphore::acquire), with a guard that returns the permit.
     ///
     /// In handlers: no, it takes a lock that the interrupted code may hold.
     pub fn access(&self) -> SemaphoreGuard<'_> {
@@ -125,11 +126,11 @@ impl Semaphore {
         SemaphoreGuard { semaphore: self }
     }
 
-    /// Adds so many `permits`. Each goes to a thread that waits, the rest may be taken by any. What
-    /// the caller did before is seen by those.
+    /// Adds `permits` permits. Waiting threads get them first. What the caller did before happens
+    /// before the acquires that take them.
     ///
-    /// Errors: `EOVERFLOW` if there would be more than [`Semaphore::MAX`]; then nothing was added.
-    /// (A permit that is for a thread that waits counts until that thread has been given it.)
+    /// Errors: `EOVERFLOW` if there would be more than [`Semaphore::MAX`]; then none is added. (A
+    /// permit for a waiting thread counts until that thread has been given it.)
     ///
     /// In handlers: yes. It may interrupt any function of the same semaphore.
     pub fn release(&self, permits: u32) -> Result<()> {
@@ -137,14 +138,14 @@ impl Semaphore {
         match self.state.fetch_update(Release, Relaxed, |state| add(state, permits)) {
             Ok(before) if before & QUEUE == 0 => Ok(()),
             Ok(_) => {
-                self.see_to_the_queue();
+                self.serve_or_delegate();
                 Ok(())
             }
             Err(_) => Err(Errno::EOVERFLOW),
         }
     }
 
-    /// How many permits there are now that any thread may take.
+    /// The number of permits that any thread may take now.
     ///
     /// In handlers: yes.
     pub fn available(&self) -> u32 {
@@ -152,9 +153,9 @@ impl Semaphore {
         if state & QUEUE == 0 { state / PERMIT } else { 0 }
     }
 
-    /// Gives permits to threads that wait, or leaves that to the holder of the lock (2).
+    /// Gives permits to waiting threads, or leaves that to the holder of the lock (2).
     #[cold]
-    fn see_to_the_queue(&self) {
+    fn serve_or_delegate(&self) {
         // Acquire pairs with the release in `unlock`. Release: the permits come before RELEASED.
         if self.lock.fetch_or(LOCKED | RELEASED, AcqRel) & LOCKED == 0 {
             drop(Locked { semaphore: self });
@@ -178,14 +179,14 @@ impl Semaphore {
                 break;
             }
         }
-        // SAFETY: 1. It stays until `wait` returned, which returns WAITING only when `leave` has
-        // removed the entry.
+        // SAFETY: 1. The entry stays until `wait` returns, and `wait` returns WAITING only after
+        // `leave` removed it.
         unsafe { self.queue.push(&waiter) };
         drop(locked);
         waiter.wait(deadline, |waiter| self.lock().semaphore.queue.leave(waiter)) != WAITING
     }
 
-    /// Waits for the lock.
+    /// Acquires the lock; waits while it is held.
     pub(super) fn lock(&self) -> Locked<'_> {
         let mut slept = 0;
         loop {
@@ -200,18 +201,18 @@ impl Semaphore {
             let marked = state | SLEEPERS;
             if state == marked || self.lock.compare_exchange(state, marked, Relaxed, Relaxed).is_ok() {
                 base::wait(&self.lock, marked, None, ANY);
-                slept = SLEEPERS; // Others may sleep that the wake did not reach (4).
+                slept = SLEEPERS; // Others may still sleep (4).
             }
         }
     }
 
-    /// Gives permits to threads that wait, and the lock up. The lock is the caller's.
+    /// Gives permits to waiting threads and releases the lock, which the caller holds.
     fn unlock(&self) {
         let mut last = None;
         loop {
             self.serve(&mut last);
             let free = |state: u32| (state & RELEASED == 0).then_some(0);
-            // Release: the queue is seen by the next to take the lock.
+            // Release: the next holder sees the queue.
             match self.lock.fetch_update(Release, Relaxed, free) {
                 Ok(before) => {
                     if before & SLEEPERS != 0 {
@@ -219,18 +220,17 @@ impl Semaphore {
                     }
                     break;
                 }
-                // Acquire pairs with the release in `see_to_the_queue`: the permits are seen.
+                // Acquire pairs with the release in `serve_or_delegate`: the permits are seen.
                 Err(_) => _ = self.lock.fetch_and(!RELEASED, Acquire),
             }
         }
-        // The last wake, mostly the only one, comes when the thread that it wakes finds the lock
-        // free.
+        // The last wake, mostly the only one, comes after the unlock, so that the woken thread
+        // finds the lock free.
         last.into_iter().for_each(wait_list::wake);
     }
 
-    /// Gives the permits there are to the first of the queue, as long as there is one, and clears
-    /// QUEUE if there is none. The `last` that was given one has yet to be woken. The lock is the
-    /// caller's.
+    /// Gives permits to the first threads of the queue while there are both; clears QUEUE if the
+    /// queue is empty. The caller holds the lock, and wakes `last`, the last thread that got one.
     fn serve(&self, last: &mut Option<*const AtomicU32>) {
         loop {
             let state = self.state.load(Relaxed);
@@ -240,7 +240,7 @@ impl Semaphore {
                 (true, false) if state >= PERMIT => state - PERMIT,
                 _ => return,
             };
-            // Acquire pairs with the release in `release`, and `settle` hands it on.
+            // Acquire pairs with the release in `release`; `set_state` passes it on to the waiter.
             if self.state.compare_exchange(state, served, Acquire, Relaxed).is_err() {
                 continue;
             }
@@ -272,7 +272,7 @@ impl Drop for Locked<'_> {
     }
 }
 
-/// The state with so many `permits` more; none if that is too many.
+/// The state with `permits` permits added; none if that is too many.
 fn add(state: u32, permits: u32) -> Option<u32> {
     state.checked_add(permits.checked_mul(PERMIT)?)
 }
@@ -283,7 +283,7 @@ impl fmt::Debug for Semaphore {
     }
 }
 
-/// A permit, put back when dropped, on whatever thread that is.
+/// A permit that is returned on drop, on any thread.
 #[must_use = "if unused, the permit is put back at once"]
 #[derive(Debug)]
 pub struct SemaphoreGuard<'a> {
@@ -293,7 +293,7 @@ pub struct SemaphoreGuard<'a> {
 impl Drop for SemaphoreGuard<'_> {
     /// # Panics
     ///
-    /// If so many were added meanwhile that there would be more than [`Semaphore::MAX`].
+    /// If others have added so many that there would be more than [`Semaphore::MAX`].
     fn drop(&mut self) {
         self.semaphore.release(1).expect("a semaphore of more than 2^31 - 1 permits");
     }

@@ -124,14 +124,14 @@ fn a_barriers_rounds_wrap() {
 }
 
 #[test]
-fn a_mutexs_turns_wrap() {
-    let mutex = raw_mutex::RawMutex::at_turn(u32::MAX - 2);
+fn a_mutexs_wake_sequence_wraps() {
+    let mutex = raw_mutex::RawMutex::at_wake_seq(u32::MAX - 2);
     let turns = AtomicU32::new(0);
     while turns.load(Relaxed) < 8 && !cfg!(miri) {
         mutex.lock();
         thread::scope(|scope| {
             scope.spawn(|| {
-                mutex.lock(); // It sleeps: the lock is given up only after it announced itself.
+                mutex.lock(); // It sleeps: the lock is released only after it joined the waiters.
                 mutex.unlock();
             });
             while !mutex.is_waited_for() {
@@ -141,5 +141,5 @@ fn a_mutexs_turns_wrap() {
         });
         turns.fetch_add(1, Relaxed);
     }
-    assert!(mutex.turn_now() < u32::MAX - 2 || cfg!(miri), "each unlock with a waiter steps it");
+    assert!(mutex.wake_seq_now() < u32::MAX - 2 || cfg!(miri), "each unlock with a waiter increments it");
 }

@@ -1,4 +1,4 @@
-//! A queue of sleeping threads, first come, first served: each has its entry on its own stack.
+//! A queue of waiting threads, first come, first served. Each entry lies on its thread's stack.
 
 use core::cell::Cell;
 use core::ops::Deref;
@@ -10,46 +10,46 @@ use super::raw_mutex::{FRESH, RawMutex};
 use crate::futex::base::{self, ANY, AtomicPtr, AtomicU32, const_fn};
 use crate::time::Instant;
 
-/// The entries of the threads that wait. Its owner has a lock for it.
+/// The entries of the waiting threads. Its owner protects it by a lock.
 pub(super) struct Queue {
-    /// Changed under the lock only, read also without.
+    /// Changed only under the lock, but also read without it.
     first: AtomicPtr<Waiter>,
     last: Cell<*mut Waiter>,
 }
 
-/// A queue with a mutex for its lock.
+/// A queue that a mutex protects.
 pub(super) struct WaitList {
     lock: RawMutex,
     queue: Queue,
 }
 
-// SAFETY: `last` and the entries' links are accessed under the owner's lock only; an entry stays in
-// its place while it is linked.
+// SAFETY: `last` and the entries' links are accessed only under the owner's lock. An entry does not
+// move while it is linked.
 unsafe impl Send for Queue {}
-// SAFETY: the queue is accessed under the mutex only, but for `first`, which is an atomic.
+// SAFETY: the queue is accessed only under the mutex, except `first`, which is atomic.
 unsafe impl Sync for WaitList {}
-// A panic ends the process, so no thread sees what it left half done.
+// A panic ends the process, so no thread sees a half-done change.
 impl UnwindSafe for WaitList {}
 impl RefUnwindSafe for WaitList {}
 
-/// A thread's entry.
+/// A waiting thread's entry.
 pub(super) struct Waiter {
     /// ```text
-    /// WAITING ── unlinked, its turn has come ──────────────────▶ NOTIFIED
-    ///     └───── unlinked, and made a waiter of its mutex ─────▶ ADOPTED
+    /// WAITING ── unlinked and notified ─────────────────────▶ NOTIFIED
+    ///     └───── unlinked and requeued to its mutex ───────▶ REQUEUED
     /// ```
-    /// Also what the thread sleeps on.
+    /// The thread sleeps on this word.
     state: AtomicU32,
     next: Cell<*mut Waiter>,
     previous: Cell<*mut Waiter>,
-    /// What the thread will lock when its turn has come; null if nothing. Borrowed by the thread
+    /// The mutex that the thread will acquire once notified; null if none. The thread borrows it
     /// for the whole wait.
     mutex: *const RawMutex,
 }
 
 pub(super) const WAITING: u32 = 0;
 pub(super) const NOTIFIED: u32 = 1;
-pub(super) const ADOPTED: u32 = 2;
+pub(super) const REQUEUED: u32 = 2;
 
 impl WaitList {
     const_fn! {
@@ -58,7 +58,7 @@ impl WaitList {
         }
     }
 
-    /// Whether no thread waits; exact only for what the caller is ordered after.
+    /// Whether no thread waits; exact only for changes that happen before this call.
     #[inline]
     pub(super) fn is_empty(&self) -> bool {
         self.queue.is_empty()
@@ -89,7 +89,7 @@ impl Drop for Locked<'_> {
     }
 }
 
-/// All but [`is_empty`](Queue::is_empty) is for the thread that holds the owner's lock.
+/// All functions except [`is_empty`](Queue::is_empty) require the owner's lock.
 impl Queue {
     const_fn! {
         pub(super) const fn new() -> Queue {
@@ -106,20 +106,20 @@ impl Queue {
     ///
     /// # Safety
     ///
-    /// 1. The entry stays in its place until it is no longer [`WAITING`] or was removed.
+    /// 1. The entry does not move until it is no longer [`WAITING`] or was removed.
     pub(super) unsafe fn push(&self, waiter: &Waiter) {
         let entry = (&raw const *waiter).cast_mut();
         let last = self.last.replace(entry);
         waiter.previous.set(last);
-        // SAFETY: linked entries are there (1. of whoever pushed them).
+        // SAFETY: linked entries are alive, by 1. of each `push`.
         match unsafe { last.as_ref() } {
             Some(last) => last.next.set(entry),
             None => self.first.store(entry, Relaxed),
         }
     }
 
-    /// Takes out the entry of a thread that waits no longer, unless its turn has come; whether it
-    /// did.
+    /// Removes the entry of a thread that timed out, unless it was notified; returns whether it was
+    /// still waiting.
     pub(super) fn leave(&self, waiter: &Waiter) -> bool {
         let waits = waiter.state.load(Relaxed) == WAITING;
         if waits {
@@ -128,40 +128,41 @@ impl Queue {
         waits
     }
 
-    /// Takes out an entry that is linked.
+    /// Removes a linked entry.
     fn remove(&self, waiter: &Waiter) {
         let (previous, next) = (waiter.previous.get(), waiter.next.get());
-        // SAFETY: linked entries are there.
+        // SAFETY: linked entries are alive, by 1. of `push`.
         match unsafe { previous.as_ref() } {
             Some(previous) => previous.next.set(next),
             None => self.first.store(next, Relaxed),
         }
-        // SAFETY: as above.
+        // SAFETY: linked entries are alive, by 1. of `push`.
         match unsafe { next.as_ref() } {
             Some(next) => next.previous.set(previous),
             None => self.last.set(previous),
         }
     }
 
-    /// Lets the first go on. What it returns must be woken, best after the list is unlocked; it may
-    /// be gone by then. Nothing if nobody waits, or if the first will be woken by its mutex.
+    /// Notifies the first waiter. Returns the word to wake, best after the list is unlocked; the
+    /// word may be unmapped by then. None if no thread waits, or if the waiter was requeued to its
+    /// mutex, whose unlock wakes it.
     pub(super) fn notify_first(&self) -> Option<*const AtomicU32> {
-        // SAFETY: linked entries are there.
+        // SAFETY: linked entries are alive, by 1. of `push`.
         let first = unsafe { self.first.load(Relaxed).as_ref() }?;
         self.remove(first);
-        // SAFETY: its thread borrows the mutex until the wait is over, which for an adopted one
-        // takes the list's lock.
-        let adopted = unsafe { first.mutex.as_ref() }
-            .is_some_and(|mutex| mutex.adopt(&first.state, || settle(&first.state, ADOPTED)));
-        if adopted {
+        // SAFETY: the thread borrows the mutex until its wait is over. A requeued thread acquires
+        // the list's lock before its wait is over, so not before this returns.
+        let requeued = unsafe { first.mutex.as_ref() }
+            .is_some_and(|mutex| mutex.requeue_waiter(&first.state, || set_state(&first.state, REQUEUED)));
+        if requeued {
             return None;
         }
         let word = &raw const first.state;
-        settle(&first.state, NOTIFIED); // From here on it may be gone.
+        set_state(&first.state, NOTIFIED); // From here on the entry may be gone.
         Some(word)
     }
 
-    /// Lets all go on that wait now.
+    /// Notifies all threads that wait now.
     pub(super) fn notify_all(&self) {
         while !self.is_empty() {
             if let Some(word) = self.notify_first() {
@@ -176,17 +177,18 @@ impl Waiter {
         Waiter { state: AtomicU32::new(WAITING), next: Cell::new(null_mut()), previous: Cell::new(null_mut()), mutex }
     }
 
-    /// One that locks nothing when its turn has come.
+    /// An entry without a mutex.
     pub(super) fn without_mutex() -> Waiter {
         Waiter::new(null())
     }
 
-    /// Sleeps until its turn has come; the state then, which is [`WAITING`] if the deadline passed
-    /// before that. Then `leave` calls [`Queue::leave`] under the lock, and says what that says.
+    /// Sleeps until notified; returns the final state, or [`WAITING`] if the deadline passed first.
+    /// At the deadline it calls `leave`, which calls [`Queue::leave`] under the lock and returns its
+    /// result.
     pub(super) fn wait(&self, deadline: Option<Instant>, leave: impl Fn(&Waiter) -> bool) -> u32 {
         let mut late = false;
         loop {
-            // Acquire pairs with the exchange in `settle`.
+            // Acquire pairs with the exchange in `set_state`.
             let state = self.state.load(Acquire);
             if state != WAITING || (late && leave(self)) {
                 return state;
@@ -196,14 +198,14 @@ impl Waiter {
     }
 }
 
-/// Under the list's lock, by who unlinked the entry with this state. It borrows no more of the
-/// entry, which may go before this returns.
-fn settle(state: &AtomicU32, to: u32) {
+/// Sets the final state of an unlinked entry, under the list's lock. Borrows only `state`: the
+/// entry may be gone before this returns.
+fn set_state(state: &AtomicU32, to: u32) {
     state.swap(to, AcqRel);
 }
 
-/// Wakes the thread whose entry this was. It may be gone, and something else there, which a wake
-/// then reaches for no reason: every wait of rt0 looks again.
+/// Wakes the thread of this entry. The entry may be gone, and another futex word may be at its
+/// address. Then the wake is spurious, which every wait of rt0 tolerates.
 pub(super) fn wake(word: *const AtomicU32) {
     base::wake(word, 1, ANY);
 }

@@ -9,7 +9,7 @@ struct Flag {
 }
 
 #[test]
-fn loom_a_notification_under_the_lock_reaches_who_waits() {
+fn loom_a_notification_under_the_lock_reaches_the_waiter() {
     model(6, || {
         let flag = Arc::new(Flag::default());
         let waiter = spawn(&flag, |flag| drop(flag.changed.wait_while(flag.up.lock(), |up| *up == 0)));
@@ -109,7 +109,8 @@ fn loom_a_wait_that_times_out_takes_no_notification_along() {
         expire();
         flag.changed.notify_one();
         let timed_out = timed.join().unwrap();
-        // One notification: if the timed one has not had it, the patient one has, if it was there.
+        // One notification: if the timed waiter did not get it, the patient one does, if it was
+        // waiting.
         if !(both_wait && timed_out) {
             *flag.up.lock() += 3;
             flag.changed.notify_one();

@@ -18,7 +18,7 @@ fn loom_two_exclude_each_other_while_signals_come() {
 }
 
 #[test]
-fn loom_who_looks_again_before_it_sleeps_keeps_the_rules() {
+fn loom_a_thread_that_spins_before_it_sleeps_keeps_the_rules() {
     model_on(2, 3, || {
         let lock = Arc::new(Mutex::new(Watched::default()));
         let other = spawn(&lock, |lock| {
@@ -45,7 +45,7 @@ fn loom_three_exclude_each_other() {
 }
 
 #[test]
-fn loom_who_gives_up_waiting_takes_no_wake_along() {
+fn loom_a_thread_that_times_out_takes_no_wake_along() {
     model(1, || {
         let lock = Arc::new(Mutex::new(Watched::default()));
         let timed = spawn(&lock, |lock| lock.try_lock_until(some_time()).map(|guard| guard.add(1)).is_some());
@@ -60,7 +60,7 @@ fn loom_who_gives_up_waiting_takes_no_wake_along() {
 }
 
 #[test]
-fn loom_who_gives_up_leaves_a_wake_for_who_came_later() {
+fn loom_a_thread_that_times_out_leaves_a_wake_for_a_later_waiter() {
     model(2, || {
         let lock = Arc::new(Mutex::new(()));
         expire();
@@ -68,8 +68,8 @@ fn loom_who_gives_up_leaves_a_wake_for_who_came_later() {
         let hasty = spawn(&lock, |lock| drop(lock.try_lock_until(some_time())));
         let_others_go_first();
         drop(guard);
-        // The hasty one may be who this unlock counts on, and find the lock taken again when its
-        // time is over.
+        // The unlock may wake the hasty thread, which then finds the lock held again at its
+        // deadline.
         let guard = lock.lock();
         let patient = spawn(&lock, |lock| drop(lock.lock()));
         hasty.join().unwrap();
@@ -87,7 +87,7 @@ fn loom_a_waiter_is_overtaken_no_more_than_it_is_promised() {
         for _ in 0..Mutex::OVERTAKES + 2 {
             let served = lock.lock();
             if seen && !*served {
-                overtakes += 1; // It waited already when we last had the lock.
+                overtakes += 1; // It was already waiting when this thread last held the lock.
             }
             seen = served.raw().waiters() > 0;
         }
@@ -107,20 +107,20 @@ fn loom_an_unlock_is_not_fooled_by_a_waiter_that_leaves_and_comes_again() {
         });
         let_others_go_first();
         expire();
-        // While this unlocks, the state may come to be what it was.
+        // During this unlock the state may change back to what it was.
         drop(guard);
         waiter.join().unwrap();
     });
 }
 
 #[test]
-fn loom_who_closed_the_lock_and_gives_up_opens_it_again() {
+fn loom_a_thread_that_closed_the_lock_and_times_out_opens_it_again() {
     model(3, || {
         let lock = Arc::new(Mutex::new(()));
         let guard = lock.lock();
         let hasty = spawn(&lock, |lock| drop(lock.try_lock_until(some_time())));
         let_others_go_first();
-        interrupt(); // Awake in vain, it closes the lock.
+        interrupt(); // Woken in vain, it closes the lock.
         let_others_go_first();
         expire();
         drop(guard);

@@ -17,7 +17,7 @@ fn loom_one_runs_and_all_see_what_it_did() {
 }
 
 #[test]
-fn loom_who_waits_is_woken_also_if_it_came_before_it_began() {
+fn loom_a_waiter_is_woken_also_if_it_came_before_the_closure_began() {
     model(3, || {
         let lock = Arc::new(OnceLock::<Watched>::new());
         let waiters = [spawn(&lock, |lock| lock.wait().get()), spawn(&lock, |lock| lock.wait().get())];

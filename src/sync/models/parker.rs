@@ -38,7 +38,7 @@ fn loom_each_token_lets_one_of_several_go() {
         parker.unpark();
         interrupt();
         thread::yield_now();
-        // A token that is still there is not doubled: wait until it is taken.
+        // A second unpark would not add a token: wait until the first is taken.
         while !parker.is_empty() {
             thread::yield_now();
         }

@@ -22,7 +22,7 @@ fn loom_writers_exclude_each_other_and_pass_their_turn_on() {
         let writers = [(); 2].map(|()| spawn(&lock, |lock| lock.write().add(1)));
         lock.read().get();
         join(writers);
-        assert_eq!(lock.try_write().expect("nobody is left").add(1), 3);
+        assert_eq!(lock.try_write().expect("no thread is left").add(1), 3);
     });
 }
 
@@ -51,7 +51,7 @@ fn loom_a_writer_that_gives_up_lets_readers_in() {
         drop(guard);
         let written = writer.join().unwrap();
         reader.join().unwrap();
-        assert_eq!(lock.try_write().expect("nobody is left").add(0), u32::from(written));
+        assert_eq!(lock.try_write().expect("no thread is left").add(0), u32::from(written));
     });
 }
 
@@ -108,7 +108,7 @@ fn loom_a_writer_that_gives_up_its_place_leaves_nothing() {
         expire();
         drop(guard);
         let written = writer.join().unwrap();
-        assert_eq!(lock.try_write().expect("nobody is left").add(0), u32::from(written));
+        assert_eq!(lock.try_write().expect("no thread is left").add(0), u32::from(written));
     });
 }
 
@@ -122,7 +122,7 @@ fn loom_a_lock_full_of_readers_lets_the_next_in_when_one_leaves() {
         drop(first);
         late.join().unwrap();
         drop(second);
-        assert_eq!(lock.try_write().expect("nobody is left").add(1), 1);
+        assert_eq!(lock.try_write().expect("no thread is left").add(1), 1);
     });
 }
 

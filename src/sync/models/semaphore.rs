@@ -18,7 +18,7 @@ fn loom_one_permit_excludes_while_signals_come() {
 }
 
 #[test]
-fn loom_who_gives_up_takes_no_permit_along() {
+fn loom_a_thread_that_times_out_takes_no_permit_along() {
     model(1, || {
         let semaphore = Arc::new(Semaphore::new(0));
         let timed = spawn(&semaphore, |semaphore| semaphore.try_acquire_until(some_time()));
@@ -31,8 +31,8 @@ fn loom_who_gives_up_takes_no_permit_along() {
     });
 }
 
-/// What a handler's release does that interrupts a thread which holds the lock of the queue: it
-/// comes back at once, and the thread serves the queue when it goes on.
+/// A release in a signal handler that interrupts the holder of the queue's lock: it returns at
+/// once, and the holder serves the queue when it continues.
 #[test]
 fn loom_a_release_while_the_queue_is_locked_waits_for_no_thread() {
     model(1, || {
@@ -76,13 +76,13 @@ fn loom_a_newcomer_does_not_overtake_a_thread_that_waits() {
         assert!(!(waits && semaphore.try_acquire()), "the permit is for the thread that waits");
         releaser.join().unwrap();
         if !waits {
-            semaphore.release(1).unwrap(); // The newcomer may have had the first.
+            semaphore.release(1).unwrap(); // The newcomer may have taken the first permit.
         }
         waiter.join().unwrap();
     });
 }
 
-/// Those that time out leave nothing behind: no QUEUE without a queue, and no permit in one.
+/// A thread that times out leaves nothing behind: no QUEUE without a queue, and no permit in it.
 #[test]
 fn loom_a_release_beside_a_timeout_is_taken_or_there() {
     model(3, || {
