@@ -18,7 +18,7 @@ use nix::unistd::Pid;
 
 use crate::setup::Setup;
 use crate::test::{Test, Verdict, seen};
-use crate::{Options, host_tests, process, say};
+use crate::{Options, host_tests, process, say, set_up};
 use programs::{Contestant, RT0, Tools};
 use results::Results;
 
@@ -57,7 +57,7 @@ const QUIET: f64 = 0.3;
 /// Runs the command.
 pub fn run(options: Options, choices: Choices) -> Result<ExitCode> {
     process::prepare();
-    let setup = Setup::new(options)?;
+    let setup = set_up(options)?;
     if let Some(folder) = &choices.emit {
         return emit(&Tools::find(&setup)?, folder);
     }

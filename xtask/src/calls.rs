@@ -22,10 +22,13 @@
 //!    nothing is skipped in silence.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
 
+use anyhow::{Result, bail};
 use object::{Object, ObjectSection, ObjectSymbol, SectionKind, SymbolKind, elf};
 
 use crate::targets::Elf;
+use crate::{elf as facts, targets};
 
 mod decode;
 #[cfg(test)]
@@ -41,6 +44,17 @@ const SET: u8 = 4;
 
 /// What a program without a system call is told: each ends by one, so the check looked at nothing.
 const NONE: &str = "no system call was found in it";
+
+/// Checks the facts of a program for this machine, and this one of those that are right so far:
+/// only of these are the instructions those of the machine.
+pub fn check_program(path: &Path, target: &targets::Target) -> Result<()> {
+    facts::check(path, target)?;
+    let broken = violations(&std::fs::read(path)?, &target.elf).unwrap_or_else(|error| vec![error]);
+    if !broken.is_empty() {
+        bail!("{} ({}): {}", path.display(), target.name, broken.join("; "));
+    }
+    Ok(())
+}
 
 /// The functions of this ELF file that make a system call whose number may not be set. `Err` names
 /// a machine that has no decoder.

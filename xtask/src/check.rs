@@ -10,9 +10,9 @@ use std::process::{Command, ExitCode};
 
 use anyhow::{Context, Result};
 
-use crate::setup::{Core, Setup, pinned};
+use crate::setup::{Core, Setup};
 use crate::targets::{TARGETS, Target};
-use crate::{Options, build, process, root, say};
+use crate::{Options, build, pinned, process, root, say, set_up};
 
 /// The layer of each module of the library, as in the picture of src/lib.rs: a module names only modules of its own
 /// layer and below.
@@ -82,7 +82,7 @@ pub fn run(options: Options) -> Result<ExitCode> {
         println!("{file}:{line}: {what}");
     }
     let mut broken = findings.len();
-    for (what, command) in commands(&Setup::new(options)?, &sources)? {
+    for (what, command) in commands(&set_up(options)?, &sources)? {
         let mut command = command;
         say!("{what}: {}", process::shell_line(&command));
         if !command.status().with_context(|| format!("cannot start {:?}", command.get_program()))?.success() {
@@ -450,7 +450,7 @@ fn has_word(text: &str, word: &str) -> bool {
 /// All Rust files of the repository, split.
 fn read_sources() -> Result<Vec<Source>> {
     let mut folders: Vec<PathBuf> =
-        ["src", "arch", "tests", "examples", "bench", "xtask", "fuzz"].map(|f| root().join(f)).to_vec();
+        ["src", "arch", "tests", "examples", "bench", "cargo-rt0", "xtask", "fuzz"].map(|f| root().join(f)).to_vec();
     let mut files = vec![root().join("build.rs")];
     while let Some(folder) = folders.pop() {
         for entry in fs::read_dir(&folder).into_iter().flatten() {

@@ -11,10 +11,10 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail, ensure};
 use object::{Object, ObjectSymbol, SymbolKind};
 
-use crate::build::Built;
-use crate::setup::{Machine, Setup, pinned};
+use crate::build::{Built, Kind};
+use crate::setup::{Machine, Setup};
 use crate::test::{Test, Verdict, scratch, seen};
-use crate::{bench, init_tests, process, root, tool_tests, traced, valgrind};
+use crate::{bench, init_tests, pinned, process, root, tool_tests, traced, valgrind};
 
 /// The system calls of a program that does nothing, on x86_64: the price of rt0 before `main`, and
 /// the end.
@@ -53,7 +53,10 @@ pub fn of_programs<'a>(setup: &Setup, machine: &'a Machine, built: &'a Built) ->
     let mut tests = Vec::new();
     // These are looked at by tests of their own.
     let own = ["init", "profile"];
-    let examples = built.programs.iter().filter(|p| p.example && p.machine == row && !own.contains(&p.name.as_str()));
+    let examples = built
+        .programs
+        .iter()
+        .filter(|p| p.kind == Kind::Example && p.machine == row && !own.contains(&p.name.as_str()));
     for example in examples {
         tests.push(Test::new(row, format!("examples::{}", example.name), || {
             let mut command = machine.command(&example.path);

@@ -4,30 +4,24 @@
 //! (`core`, an emulator), build, look at what was built, and run it. The files, from the top down:
 //!
 //! - `main.rs`: the command line.
-//! - `targets.rs`: the table of machines.
 //! - `test.rs`: the test run: list, run, report; `host_tests.rs`: tests that look at whole programs
 //!   from outside, `tool_tests.rs`: those that take other people's tools for it.
 //! - `kernel.rs`, `kernel/`: tests on real kernels under qemu-system.
 //! - `bench.rs`, `bench/`: what rt0 costs, beside others.
 //! - `check.rs`: the rules of this repository that a command can hold.
-//! - `build.rs`: one cargo call for many machines; `elf.rs`: the facts that must hold for what was
-//!   built.
-//! - `setup.rs`: where `core` and the emulator come from; `packages.rs`: Debian's packages without
-//!   root.
-//! - `process.rs`: child processes with a time limit.
+//! - `build.rs`: what is built of this repository; `calls.rs`: one more fact that must hold for
+//!   what was built.
+//!
+//! How things are set up, built and run for a machine is the package cargo-rt0's: its modules are
+//! re-exported here.
 
 mod bench;
 mod build;
 mod calls;
 mod check;
-mod elf;
 mod host_tests;
 mod init_tests;
 mod kernel;
-mod packages;
-mod process;
-mod setup;
-mod targets;
 mod test;
 mod tool_tests;
 mod traced;
@@ -36,18 +30,14 @@ mod valgrind;
 use std::ffi::OsString;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::ExitCode;
+use std::process::{Command, ExitCode};
 
 use anyhow::{Context, Result, bail};
-use clap::{Parser, Subcommand, ValueEnum};
+use clap::{Parser, Subcommand};
+
+pub use cargo_rt0::{Options, elf, packages, process, say, setup, targets};
 
 use crate::setup::{Machine, Setup};
-
-/// Says one step on stderr, so that stdout stays for results.
-#[macro_export]
-macro_rules! say {
-    ($($arg:tt)*) => { eprintln!("rt0: {}", format_args!($($arg)*)) };
-}
 
 /// Builds, boots and checks rt0. Everything that a command needs is set up in target/setup, nothing
 /// in the system.
@@ -58,29 +48,6 @@ struct Cli {
     command: Task,
     #[command(flatten)]
     options: Options,
-}
-
-/// Choices that every command takes.
-#[derive(clap::Args, Clone)]
-pub struct Options {
-    /// The emulator to use: a version (`7.2`, `10`) or a folder with qemu-<machine>; else the
-    /// newest that can be had
-    #[arg(long, global = true, env = "RT0_QEMU", value_name = "VERSION|PATH")]
-    qemu: Option<String>,
-    /// Take `core` from this place only, instead of trying them in this order
-    #[arg(long, global = true, env = "RT0_CORE", value_name = "PLACE")]
-    core: Option<Place>,
-}
-
-/// Where `core` can come from.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum Place {
-    /// The prebuilt one of the pinned toolchain, fetched by rustup if need be
-    Rustup,
-    /// The pinned toolchain's rust-src, compiled
-    Source,
-    /// Debian's rustc-web and rust-web-src, compiled
-    Debian,
 }
 
 #[derive(Subcommand)]
@@ -155,14 +122,14 @@ fn execute(cli: Cli) -> Result<ExitCode> {
             Ok(ExitCode::SUCCESS)
         }
         Task::Boot { example, target } => {
-            let guest = kernel::boot::guest(&Setup::new(cli.options.clone())?, &target)?;
+            let guest = kernel::boot::guest(&set_up(cli.options.clone())?, &target)?;
             let (_, program) = build_example(cli.options.clone(), &example, guest.row.machine)?;
-            kernel::boot::run(&Setup::new(cli.options)?, &guest, &program)
+            kernel::boot::run(&set_up(cli.options)?, &guest, &program)
         }
         Task::Test(choices) => test::run(cli.options, &choices),
         Task::Bench(choices) => bench::run(cli.options, choices),
         Task::Check => check::run(cli.options),
-        Task::Doctor => setup::doctor(cli.options),
+        Task::Doctor => Ok(setup::doctor(&set_up(cli.options)?, &targets::TARGETS.iter().collect::<Vec<_>>(), TOOLS)),
     }
 }
 
@@ -172,14 +139,33 @@ fn build_example(options: Options, example: &str, target: &str) -> Result<(Machi
     if !examples.iter().any(|name| name == example) {
         bail!("no example is called `{example}`; these are: {}", examples.join(", "));
     }
-    let setup = Setup::new(options)?;
+    let setup = set_up(options)?;
     let targets = targets::select(&[target.to_string()], &setup.rust.host)?;
     let [target] = targets[..] else { bail!("`{target}` names several machines; one is needed here") };
     let machine = setup.machines(&[target]).pop().context("one machine in, one out")?.1?;
     let built = build::build(&setup, std::slice::from_ref(&machine), build::What::Example(example))?;
     let program = built.program(&machine, example).context("the build failed; cargo's messages above say why")?;
-    elf::check(program, target)?;
+    calls::check_program(program, target)?;
     Ok((machine, program.to_path_buf()))
+}
+
+/// What some tests need beside the rest, and what is said if it is missing.
+const TOOLS: &[(&str, &str)] = &[
+    ("strace", "would be unpacked from Debian's package, for one test"),
+    ("gdb", "would be unpacked from Debian's package, for the tests of signal frames"),
+    ("valgrind", "would be unpacked from Debian's package, for the tests under memcheck"),
+    ("go", "missing: the tests of profiles leave `go tool pprof` out"),
+];
+
+/// Looks at the toolchain that this repository pins; everything else is set up in target/setup.
+pub fn set_up(options: Options) -> Result<Setup> {
+    Setup::new(options, root(), &root().join("target/setup"))
+}
+
+/// A command for the toolchain that this repository pins, free of what the user's environment would
+/// add.
+pub fn pinned(program: &str) -> Command {
+    setup::pinned(program, root())
 }
 
 /// The repository's folder.
@@ -187,4 +173,24 @@ pub fn root() -> &'static Path {
     // What cargo was told when it built this program, which it does again when the repository
     // moves.
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("xtask/ lies in the repository")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn stack_probes_are_as_the_compiler_has_them() {
+        for target in targets::TARGETS {
+            let mut rustc = pinned("rustc");
+            rustc.args(["-Zunstable-options", "--print", "target-spec-json", "--target", target.triple]);
+            let spec = rustc.env("RUSTC_BOOTSTRAP", "1").output().expect("rustc").stdout;
+            let spec: serde_json::Value = serde_json::from_slice(&spec).expect("a specification");
+            let arch = spec["arch"].as_str().expect("its processor");
+            let file = if arch.starts_with("riscv") { "riscv" } else { arch };
+            let text = std::fs::read_to_string(root().join(format!("arch/{file}.rs"))).expect("its file");
+            let probes = spec.get("stack-probes").is_some();
+            assert!(text.contains(&format!("const STACK_PROBES: bool = {probes};")), "{}", target.name);
+        }
+    }
 }

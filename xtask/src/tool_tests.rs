@@ -9,7 +9,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail, ensure};
 use object::{Object, ObjectSection, ObjectSymbol};
 
-use crate::build::Built;
+use crate::build::{Built, Kind};
 use crate::setup::{Machine, Setup};
 use crate::test::{Test, Verdict, scratch, seen};
 use crate::{process, root};
@@ -82,7 +82,7 @@ const PROFILED: &[&str] = &["x86_64", "x86", "aarch64", "mips"];
 pub fn of_programs<'a>(setup: &Setup, machine: &'a Machine, built: &'a Built) -> Vec<Test<'a>> {
     let row = machine.target.name;
     let mut tests = Vec::new();
-    let signal = built.programs.iter().find(|p| !p.example && p.machine == row && p.name == "signal");
+    let signal = built.programs.iter().find(|p| p.kind == Kind::Bin && p.machine == row && p.name == "signal");
     let restorers: Vec<_> = RESTORERS.iter().filter(|r| machine.target.triple.starts_with(r.0)).collect();
     if let (Some(signal), false) = (signal, restorers.is_empty()) {
         let name = "debuggers::the_restorers_are_the_bytes_that_they_know";
@@ -160,7 +160,7 @@ fn gdb_finds_the_way_out(gdb: &Command, machine: &Machine, built: &Built) -> Ver
     let here = CALLS.iter().filter(|call| machine.target.triple.starts_with(call.0));
     let backtraces = here.map(|(_, name, test, number, expected)| {
         let row = machine.target.name;
-        match built.programs.iter().find(|p| !p.example && p.machine == row && p.name == *name) {
+        match built.programs.iter().find(|p| p.kind == Kind::Bin && p.machine == row && p.name == *name) {
             Some(program) => backtrace(gdb, &program.path, test, &format!("catch syscall {number}"), expected),
             None => Verdict::Failed(format!("{name} was not built")),
         }

@@ -6,7 +6,7 @@ use std::process::Command;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::build::Built;
+use crate::build::{Built, Kind};
 use crate::process;
 use crate::setup::{Machine, Setup};
 use crate::test::{Test, Verdict, scratch, seen};
@@ -34,7 +34,7 @@ wait $id"#;
 pub fn of_programs<'a>(setup: &Setup, machine: &'a Machine, built: &'a Built) -> Vec<Test<'a>> {
     let row = machine.target.name;
     let mut programs = built.programs.iter();
-    let found = programs.find(|p| !p.example && p.machine == row && p.name == "surroundings");
+    let found = programs.find(|p| p.kind == Kind::Bin && p.machine == row && p.name == "surroundings");
     let Some(program) = found.filter(|_| machine.qemu().is_none()) else { return Vec::new() };
     let strace = setup.strace().map(Arc::new).map_err(|error| format!("no strace: {error:#}"));
     let gdb = setup.gdb().map(Arc::new).map_err(|error| format!("no gdb: {error:#}"));

@@ -12,7 +12,7 @@ use std::process::Command;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::build::Built;
+use crate::build::{Built, Kind};
 use crate::setup::{Machine, Setup};
 use crate::test::{Expectation, Test, Verdict, guest_command, judge, list, scratch};
 use crate::{process, root};
@@ -59,7 +59,8 @@ pub fn of_programs<'a>(setup: &Setup, machine: &'a Machine, built: &'a Built) ->
     if machine.qemu().is_some() || !MACHINES.contains(&row) {
         return Vec::new();
     }
-    let programs = built.programs.iter().filter(|p| !p.example && p.machine == row && PROGRAMS.contains(&&*p.name));
+    let programs =
+        built.programs.iter().filter(|p| p.kind == Kind::Bin && p.machine == row && PROGRAMS.contains(&&*p.name));
     let valgrind = setup.valgrind().map(Arc::new).map_err(|error| format!("no valgrind: {error:#}"));
     let mut tests = Vec::new();
     for program in programs {
@@ -92,7 +93,7 @@ fn memcheck(valgrind: &Command, program: &Path, test: &Expectation) -> Verdict {
     inner.args(["--quiet", "--vgdb=no", &format!("--error-exitcode={REPORTED}")]);
     inner.arg(format!("--suppressions={}", root().join("tests/valgrind.supp").display()));
     inner.arg(format!("--log-file={}", log.display())).arg(program);
-    let mut command = guest_command(inner, test);
+    let mut command = guest_command(inner, test, root());
     command.env("RT0_VDSO", "0").envs(valgrind.get_envs().filter_map(|(name, value)| Some((name, value?))));
     let line = process::shell_line(&command);
     let outcome = match process::run(&mut command, LIMIT) {

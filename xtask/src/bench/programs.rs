@@ -8,9 +8,9 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
 
-use crate::setup::{Setup, pinned};
+use crate::setup::Setup;
 use crate::test::{scratch, seen};
-use crate::{process, root, say, targets};
+use crate::{pinned, process, root, say, targets};
 
 /// A runtime, and how its programs are built.
 pub struct Recipe {

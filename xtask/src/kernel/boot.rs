@@ -15,7 +15,7 @@ use anyhow::{Context, Result, bail};
 use super::Plan;
 use super::guest::{Folder, Guest, skeleton, stripped};
 use crate::setup::Setup;
-use crate::{elf, say};
+use crate::{calls, say};
 
 /// A machine restarts, which ends the emulator, within this time after its kernel's end. Some never
 /// do.
@@ -36,7 +36,7 @@ pub fn guest(setup: &Setup, word: &str) -> Result<Guest> {
 /// Boots the program and passes on what it prints; the exit status is the program's own.
 pub fn run(setup: &Setup, guest: &Guest, program: &Path) -> Result<ExitCode> {
     let target = crate::targets::TARGETS.iter().find(|target| target.name == guest.row.machine);
-    elf::check(program, target.context("rows are of machines of the table")?)?;
+    calls::check_program(program, target.context("rows are of machines of the table")?)?;
     let folder = Folder::new(&format!("boot-{}", guest.name))?;
     let mut archive = skeleton();
     archive.file("init", 0o755, &stripped(&setup.rust, program, &folder.0)?);

@@ -412,7 +412,7 @@ mod tests {
     use super::*;
     use crate::kernel::console::signed;
     use crate::setup::Rust;
-    use crate::test::expectation;
+    use cargo_rt0::protocol::expectation;
 
     /// What is told of three tests, by a guest that a shell script plays; `$starts` is how often it
     /// was started before.

@@ -1,9 +1,11 @@
-//! Debian's packages without root and without touching the system: an apt of our own, and `dpkg -x`.
+//! Debian's packages without root and without touching the system: an apt of our own, and `dpkg
+//! -x`.
 //!
-//! "Of our own" means own package lists, own cache and own sources, all under target/setup/apt. The sources are the
-//! machine's (so its mirror and its keys are used, whatever they are), reduced to the distribution itself, plus the
-//! backports suite of the same mirror. The machine's list of installed packages stays in force: apt then fetches what
-//! is missing and nothing that is there.
+//! "Of our own" means own package lists, own cache and own sources, all in the folder `apt` of the
+//! cache. The sources are the machine's (so its mirror and its keys are used, whatever they are),
+//! reduced to the distribution itself, plus the backports suite of the same mirror. The machine's
+//! list of installed packages stays in force: apt then fetches what is missing and nothing that is
+//! there.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -82,7 +84,8 @@ impl Apt {
         fs::write(folder.join("status"), "")?;
         fs::write(&config, configuration(folder) + more)?;
         let mut apt = Apt { folder: folder.to_path_buf(), config, codename: codename.to_string(), complete: true };
-        // A source without backports, or one that is down, is an error for apt; what counts is what can be had then.
+        // A source without backports, or one that is down, is an error for apt; what counts is what
+        // can be had then.
         if let Err(error) = apt.run("apt-get", &["update", "-q", "--error-on=any"]) {
             say!("going on without some package lists: {error:#}");
             apt.complete = false;
@@ -141,13 +144,15 @@ impl Apt {
         }
     }
 
-    /// Whether the package needs no other: the mark of Debian's static emulators among those of the same name.
+    /// Whether the package needs no other: the mark of Debian's static emulators among those of the
+    /// same name.
     pub fn stands_alone(&self, package: &str, version: &str) -> Result<bool> {
         let record = self.run("apt-cache", &["show", &format!("{package}={version}")])?;
         Ok(!record.lines().any(|line| line.starts_with("Depends:")))
     }
 
-    /// Downloads the packages with everything that they need and this machine lacks, and unpacks it all to `target`.
+    /// Downloads the packages with everything that they need and this machine lacks, and unpacks it
+    /// all to `target`.
     ///
     /// The folder appears at the end and complete, or not at all. `stamp` says what is in it.
     pub fn unpack(&self, packages: &[String], target: &Path, megabytes: u64, stamp: &Stamp) -> Result<()> {
@@ -166,7 +171,8 @@ impl Apt {
         let parent = target.parent().context("a folder in the cache")?;
         check_room(parent, megabytes)?;
         let archives = self.folder.join("cache/archives");
-        let _ = fs::remove_dir_all(&archives); // What an earlier, interrupted run left is not what we are asking for.
+        // An earlier, interrupted run may have left others.
+        let _ = fs::remove_dir_all(&archives);
         fs::create_dir_all(archives.join("partial"))?;
         let mut words = vec!["install", "--download-only", "--reinstall", "-y", "-q"];
         // What a package of the backports needs is to come from there too, where it must.
@@ -212,7 +218,7 @@ fn check_room(folder: &Path, megabytes: u64) -> Result<()> {
     let room = statvfs(folder).map(|fs| (fs.blocks_available() * fs.fragment_size()) >> 20).unwrap_or(u64::MAX);
     if room < megabytes {
         let at = folder.display();
-        bail!("{at} has {room} MB left, {megabytes} are needed; make room, or let target/setup be a link to elsewhere");
+        bail!("{at} has {room} MB left, {megabytes} are needed; make room, or let that folder be a link to elsewhere");
     }
     Ok(())
 }
@@ -224,7 +230,8 @@ pub struct Stamp(String);
 const STAMP: &str = ".rt0-stamp";
 
 impl Stamp {
-    /// For `packages` (with versions) on this machine's release: libraries of another release would not fit.
+    /// For `packages` (with versions) on this machine's release: libraries of another release would
+    /// not fit.
     pub fn new(packages: &str) -> Stamp {
         let release = fs::read_to_string("/etc/os-release").unwrap_or_default();
         let field = |name| os_field(&release, name).unwrap_or_default();
@@ -289,7 +296,7 @@ fn no_room(folder: &Path) -> String {
 fn configuration(folder: &Path) -> String {
     let at = folder.display();
     format!(
-        r#"// Written by `cargo xtask`. The hooks of the machine's own apt are not for us: they need root.
+        r#"// Written by cargo-rt0. The hooks of the machine's own apt are not for us: they need root.
 #clear APT::Update::Post-Invoke;
 #clear APT::Update::Post-Invoke-Success;
 #clear DPkg::Post-Invoke;
@@ -361,7 +368,8 @@ fn stanza_of_line(line: &str) -> Option<String> {
     Some(format!("\nTypes: deb\nURIs: {uri}\nSuites: {suite}\nComponents: {}\n{fields}\n", components.join(" ")))
 }
 
-/// Of the machine's stanzas, those of the distribution itself, with the backports suite beside the main one.
+/// Of the machine's stanzas, those of the distribution itself, with the backports suite beside the
+/// main one.
 fn private_sources(stanzas: &str, codename: &str) -> String {
     let kinds = ["", "-updates", "-security", "-backports"];
     let ours = |suite: &&str| suite.strip_prefix(codename).is_some_and(|kind| kinds.contains(&kind));
@@ -404,7 +412,8 @@ fn foreign_source(stanzas: &str, codename: &str, suite: &str) -> Option<String> 
     let line = |line: &str| match line.split_once(':') {
         Some(("Suites", _)) => format!("Suites: {suite}\n"),
         Some(("Components", _)) => "Components: main\n".to_string(),
-        Some(("Architectures", _)) => String::new(), // The machine's own; here another is asked for.
+        // The machine's own; here another is asked for.
+        Some(("Architectures", _)) => String::new(),
         _ => format!("{line}\n"),
     };
     Some(stanza.lines().map(line).collect())

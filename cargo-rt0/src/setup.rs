@@ -3,11 +3,13 @@
 //! `core`, in this order, until one works:
 //! 1. the prebuilt one of the pinned toolchain, if it is installed;
 //! 2. the same, fetched by `rustup target add`;
-//! 3. compiled from the pinned toolchain's rust-src, which `rustup component add` fetches if need be;
-//! 4. compiled by Debian's rustc-web from rust-web-src, unpacked into target/setup (see packages.rs).
+//! 3. compiled from the pinned toolchain's rust-src, which `rustup component add` fetches if need
+//!    be;
+//! 4. compiled by Debian's rustc-web from rust-web-src, unpacked into the cache (see packages.rs).
 //!
-//! The emulator: the newest qemu-user among those on PATH, in target/setup, and (if these are older than 10, which is
-//! the first with a vDSO) in Debian's packages. The linker is always the rust-lld of the pinned toolchain.
+//! The emulator: the newest qemu-user among those on PATH, in the cache, and (if these are older
+//! than 10, which is the first with a vDSO) in Debian's packages. The linker is always the rust-lld
+//! of the pinned toolchain.
 
 use std::cell::OnceCell;
 use std::collections::BTreeSet;
@@ -22,10 +24,12 @@ use anyhow::{Context, Result, anyhow, bail};
 
 use crate::packages::{Apt, Stamp, checked, numbers, upstream};
 use crate::targets::{Profile, TARGETS, Target};
-use crate::{Options, Place, elf, process, root, say};
+use crate::{Options, Place, elf, process, say};
 
-/// The oldest qemu that the tests are known to pass under, and the first that emulates enough to be the default.
+/// The oldest qemu that rt0's tests are known to pass under.
 const QEMU_OLDEST: Version = Version((7, 2, 0));
+
+/// The first qemu that emulates enough to be the default.
 pub const QEMU_GOOD: Version = Version((10, 0, 0));
 
 /// What helps when no emulator can be had.
@@ -136,7 +140,9 @@ pub struct Setup {
     options: Options,
     /// The pinned toolchain.
     pub rust: Rust,
-    /// target/setup
+    /// The folder whose toolchain is used: rustup finds the one that is pinned there.
+    home: PathBuf,
+    /// The cache: what was unpacked. It may be deleted at any time.
     pub folder: PathBuf,
     rust_src: OnceCell<Result<(), String>>,
     debian: OnceCell<Result<PathBuf, String>>,
@@ -145,10 +151,11 @@ pub struct Setup {
     runs_x86: OnceCell<bool>,
 }
 
-/// A command for the pinned toolchain, free of what `cargo run` and the user's environment would add to it.
-pub fn pinned(program: &str) -> Command {
+/// A command for the toolchain that is pinned in `folder`, free of what `cargo run` and the user's
+/// environment would add.
+pub fn pinned(program: &str, folder: &Path) -> Command {
     let mut command = Command::new(program);
-    command.current_dir(root());
+    command.current_dir(folder);
     for (name, _) in std::env::vars_os() {
         let name = name.to_string_lossy();
         let flags = name.ends_with("RUSTFLAGS") || name.ends_with("RUSTDOCFLAGS");
@@ -162,9 +169,11 @@ pub fn pinned(program: &str) -> Command {
 }
 
 impl Setup {
-    /// Looks at the pinned toolchain.
-    pub fn new(options: Options) -> Result<Setup> {
+    /// Looks at the toolchain that is pinned in the folder `home`; `cache` is where things are
+    /// unpacked.
+    pub fn new(options: Options, home: &Path, cache: &Path) -> Result<Setup> {
         let mend = "install rustup; its rustc in this folder is the pinned one";
+        let pinned = |program| pinned(program, home);
         let version = checked(pinned("rustc").arg("-vV")).context(mend)?;
         let field = |name: &str| version.lines().find_map(|l| l.strip_prefix(name)).map(str::to_string);
         let sysroot = checked(pinned("rustc").args(["--print", "sysroot"]))?;
@@ -181,18 +190,23 @@ impl Setup {
                 "{name} is set and not used: each machine has its own flags, and one for all would rebuild every core"
             );
         }
-        let folder = root().join("target/setup");
-        fs::create_dir_all(&folder).with_context(|| format!("cannot write to {}", folder.display()))?;
+        fs::create_dir_all(cache).with_context(|| format!("cannot write to {}", cache.display()))?;
         Ok(Setup {
             options,
             rust,
-            folder,
+            home: home.to_path_buf(),
+            folder: cache.to_path_buf(),
             rust_src: OnceCell::new(),
             debian: OnceCell::new(),
             apt: OnceCell::new(),
             qemu_package: OnceCell::new(),
             runs_x86: OnceCell::new(),
         })
+    }
+
+    /// A command for the pinned toolchain.
+    pub fn pinned(&self, program: &str) -> Command {
+        pinned(program, &self.home)
     }
 
     /// The pinned toolchain's linker, the only one that is used.
@@ -204,7 +218,8 @@ impl Setup {
         Ok(linker)
     }
 
-    /// Gets the machines ready. One that cannot be is an error of its own and does not keep the others back.
+    /// Gets the machines ready. One that cannot be is an error of its own and does not keep the
+    /// others back.
     pub fn machines(&self, targets: &[&'static Target]) -> Vec<(&'static Target, Result<Machine>)> {
         let _lock = self.lock();
         self.rustup_targets(targets);
@@ -252,14 +267,15 @@ impl Setup {
         self.rust.sysroot.join("lib/rustlib/src/rust/library/core/Cargo.toml").exists()
     }
 
-    /// Way 2, one call for each that lacks a prebuilt core: a call for several ends at the first that the server has not.
+    /// Way 2, one call for each that lacks a prebuilt core: a call for several ends at the first
+    /// that the server has not.
     fn rustup_targets(&self, targets: &[&'static Target]) {
         let lacking = targets.iter().filter(|t| t.prebuilt && !self.has_prebuilt(t)).map(|t| t.triple);
         let missing: BTreeSet<_> = lacking.filter(|_| self.allowed(Place::Rustup)).collect();
         for triple in missing {
             say!("prebuilt core: rustup target add {triple}");
             let started = Instant::now();
-            if let Err(error) = checked(pinned("rustup").args(["target", "add", triple])) {
+            if let Err(error) = checked(self.pinned("rustup").args(["target", "add", triple])) {
                 say!("rustup cannot ({error:#}); going on to the source of core");
                 if started.elapsed() > RUSTUP_ANSWERS {
                     break; // It would be the same with the others.
@@ -298,7 +314,7 @@ impl Setup {
     fn add_rust_src(&self) -> Result<()> {
         if !self.has_rust_src() {
             say!("source of core: rustup component add rust-src");
-            if let Err(error) = checked(pinned("rustup").args(["component", "add", "rust-src"])) {
+            if let Err(error) = checked(self.pinned("rustup").args(["component", "add", "rust-src"])) {
                 say!("rustup cannot ({error:#}); going on to Debian's packages");
                 return Err(error);
             }
@@ -306,7 +322,8 @@ impl Setup {
         Ok(())
     }
 
-    /// Debian's rustc in the cache, unpacked now if it is not there; the result is the script that starts it.
+    /// Debian's rustc in the cache, unpacked now if it is not there; the result is the script that
+    /// starts it.
     fn debian_rustc(&self) -> Result<PathBuf> {
         let folder = self.folder.join("rustc-web");
         let script = folder.join("rustc");
@@ -320,7 +337,8 @@ impl Setup {
             }
         }
         let apt = self.apt()?;
-        // Rebuilt packages have a suffix that the source package lacks, so each is asked for its own newest version.
+        // Rebuilt packages have a suffix that the source package lacks, so each is asked for its
+        // own newest version.
         let newest = |name: &str| Ok::<_, anyhow::Error>(apt.versions(name)?.swap_remove(0));
         let version = newest("rustc-web")?;
         if upstream(&version) < RUSTC_OLDEST {
@@ -354,8 +372,9 @@ impl Setup {
     }
 
     fn runs_natively(&self, target: &Target) -> bool {
-        // Of one kind, there are processors with less than the table's (32-bit Arm) and of the other byte order (POWER).
-        // And a 64-bit x86 kernel may be built without support for 32-bit programs: ask it.
+        // Of one kind, there are processors with less than the table's (32-bit Arm) and of the
+        // other byte order (POWER). And a 64-bit x86 kernel may be built without support for 32-bit
+        // programs: ask it.
         let asked = || target.name == "x86" && *self.runs_x86.get_or_init(|| self.probe_x86());
         target.native_on.contains(&std::env::consts::ARCH) && (one_processor(target.triple, &self.rust.host) || asked())
     }
@@ -491,7 +510,7 @@ impl Setup {
 
 /// Starts Debian's rustc with its libraries, which nothing else may see.
 const RUSTC_SCRIPT: &str = r#"#!/bin/sh
-# Written by `cargo xtask`.
+# Written by cargo-rt0.
 here=${0%/*}
 for lib in "$here"/usr/lib/*-linux-gnu*; do
     LD_LIBRARY_PATH=$lib exec "$here/usr/bin/rustc" "$@"
@@ -521,7 +540,8 @@ fn new_enough(runner: Runner) -> Result<Runner> {
     Ok(runner)
 }
 
-/// Whether rustc's names are for the same processor: not `powerpc64le-` and `powerpc64-`, nor `armv7-` and `arm-`.
+/// Whether rustc's names are for the same processor: not `powerpc64le-` and `powerpc64-`, nor
+/// `armv7-` and `arm-`.
 fn one_processor(triple: &str, host: &str) -> bool {
     triple.split('-').next() == host.split('-').next()
 }
@@ -545,9 +565,9 @@ pub fn on_path(program: &str) -> Option<PathBuf> {
     std::env::split_paths(&path).map(|folder| folder.join(program)).find(|file| file.is_file())
 }
 
-/// `cargo xtask doctor`: what is there, and what the other commands would fetch.
-pub fn doctor(options: Options) -> Result<ExitCode> {
-    let setup = Setup::new(options)?;
+/// What is there, and what other commands would fetch. `tools` are further programs, with what is
+/// said if one is missing.
+pub fn doctor(setup: &Setup, targets: &[&Target], tools: &[(&str, &str)]) -> ExitCode {
     let state = |there: bool, otherwise: &str| {
         if there { "there".to_string() } else { otherwise.to_string() }
     };
@@ -563,17 +583,13 @@ pub fn doctor(options: Options) -> Result<ExitCode> {
     println!("apt-get     {}", tool("apt-get", "missing: nothing can come from Debian's packages"));
     let web = Stamp::contents(&setup.folder.join("rustc-web"));
     println!("rustc-web   {}", state(web.is_some(), "not unpacked; only needed when rustup cannot help"));
-    println!("strace      {}", tool("strace", "would be unpacked from Debian's package, for one test"));
-    println!("gdb         {}", tool("gdb", "would be unpacked from Debian's package, for the tests of signal frames"));
-    println!(
-        "valgrind    {}",
-        tool("valgrind", "would be unpacked from Debian's package, for the tests under memcheck")
-    );
-    println!("go          {}", tool("go", "missing: the tests of profiles leave `go tool pprof` out"));
+    for (name, otherwise) in tools {
+        println!("{name:<11} {}", tool(name, otherwise));
+    }
     println!("cache       {} (may be deleted at any time)", setup.folder.display());
     println!();
     let (mut all_there, mut out_of_reach) = (true, false);
-    for target in TARGETS {
+    for target in targets {
         let core = match (setup.has_prebuilt(target), target.prebuilt, setup.has_rust_src()) {
             (true, ..) => "core prebuilt".to_string(),
             (false, true, _) => format!("core would be fetched: rustup target add {}", target.triple),
@@ -596,11 +612,11 @@ pub fn doctor(options: Options) -> Result<ExitCode> {
         println!("{:<12} {}{profile}: {core}; {runner}", target.name, target.triple);
     }
     println!();
-    println!("{}", if all_there { "Nothing would be fetched." } else { "`cargo xtask test` fetches what is missing." });
+    println!("{}", if all_there { "Nothing would be fetched." } else { "A test run fetches what is missing." });
     if out_of_reach {
         println!("Not all can be fetched: {QEMU_MEND}.");
     }
-    Ok(ExitCode::SUCCESS)
+    ExitCode::SUCCESS
 }
 
 #[cfg(test)]

@@ -1,7 +1,8 @@
 //! Child processes with a time limit and captured streams.
 //!
-//! Each child leads a process group of its own, so that on expiry everything it started goes with it, and nothing else
-//! does. Ctrl-C on the terminal does not reach those groups; `prepare` sees to it.
+//! Each child leads a process group of its own, so that on expiry everything it started goes with
+//! it, and nothing else does. Ctrl-C on the terminal does not reach those groups; `prepare` sees to
+//! it.
 
 use std::cell::Cell;
 use std::io::{self, BufRead, BufReader, Read};
@@ -40,7 +41,8 @@ pub fn run(command: &mut Command, limit: Duration) -> io::Result<Outcome> {
     let started = Instant::now();
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).process_group(0);
     let mut child = {
-        // Held over the spawn: an interrupt either finds the new group in the list or comes before it exists.
+        // Held over the spawn: an interrupt either finds the new group in the list or comes before
+        // it exists.
         let mut groups = groups();
         let child = command.spawn()?;
         groups.push(child.id());
@@ -51,8 +53,8 @@ pub fn run(command: &mut Command, limit: Duration) -> io::Result<Outcome> {
     let leader = Pid::from_raw(child.id() as i32);
     let ended = wait_unreaped(leader, limit);
     CPU.set(CPU.get() + cpu_time(leader));
-    // Also when the leader has ended: something that it started may still hold the pipes. The leader is not reaped yet,
-    // so its number can be nobody else's.
+    // Also when the leader has ended: something that it started may still hold the pipes. The
+    // leader is not reaped yet, so its number can be nobody else's.
     let _ = killpg(leader, Signal::SIGKILL);
     groups().retain(|&id| id != child.id());
     let status = child.wait()?;
@@ -133,7 +135,8 @@ impl Talk {
 impl Drop for Talk {
     fn drop(&mut self) {
         let leader = Pid::from_raw(self.child.id() as i32);
-        let _ = killpg(leader, Signal::SIGKILL); // It may have ended; it is not reaped, so the number is still its own.
+        // It may have ended; it is not reaped, so the number is still its own.
+        let _ = killpg(leader, Signal::SIGKILL);
         groups().retain(|&id| id != self.child.id());
         let _ = self.child.wait();
     }
@@ -165,22 +168,24 @@ pub fn take_cpu_time() -> Duration {
     CPU.take()
 }
 
-/// The processors' time of all children that have ended and been waited for, and of theirs: builds and tests. getrusage(2)
+/// The processors' time of all children that have ended and been waited for, and of theirs: builds
+/// and tests. getrusage(2)
 pub fn cpu_time_of_all() -> Duration {
     let Ok(usage) = getrusage(UsageWho::RUSAGE_CHILDREN) else { return Duration::ZERO };
     let times = [usage.user_time(), usage.system_time()];
     times.iter().map(|time| Duration::from_micros(time.num_microseconds().max(0) as u64)).sum()
 }
 
-/// The processors' time of a process that is not reaped yet, and of those that it waited for. proc_pid_stat(5)
+/// The processors' time of a process that is not reaped yet, and of those that it waited for.
+/// proc_pid_stat(5)
 fn cpu_time(process: Pid) -> Duration {
     // Clock ticks are hundredths of a second for every program.
     let text = std::fs::read_to_string(format!("/proc/{process}/stat")).unwrap_or_default();
     Duration::from_millis(10 * ticks(&text))
 }
 
-/// The sum of fields 14 to 17. The second one is the program's name, and may have anything in it but ends at the last
-/// parenthesis.
+/// The sum of fields 14 to 17. The second one is the program's name, and may have anything in it
+/// but ends at the last parenthesis.
 fn ticks(stat: &str) -> u64 {
     let fields = stat.rsplit_once(')').map_or("", |(_, rest)| rest).split_whitespace();
     fields.skip(11).take(4).filter_map(|field| field.parse::<u64>().ok()).sum()
@@ -188,7 +193,8 @@ fn ticks(stat: &str) -> u64 {
 
 /// Makes Ctrl-C and SIGTERM end the running children before us, and children write no core files.
 pub fn prepare() {
-    let _ = setrlimit(Resource::RLIMIT_CORE, 0, 0); // Only tidiness: a test that dies by a signal is no surprise.
+    // Only tidiness: a test that dies by a signal is no surprise.
+    let _ = setrlimit(Resource::RLIMIT_CORE, 0, 0);
     let installed = ctrlc::set_handler(|| {
         for &id in groups().iter() {
             let _ = killpg(Pid::from_raw(id as i32), Signal::SIGKILL);

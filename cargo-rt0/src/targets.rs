@@ -1,7 +1,8 @@
-//! The table of machines: one row each, and everything about a machine that the tool must know is in its row.
+//! The table of machines: one row each, and everything about a machine that the tool must know is
+//! in its row.
 //!
-//! To add a machine, add its row here (and `arch/README.md` says what else it needs). The facts of the ELF column are
-//! checked on every binary before it is started, so a wrong row shows at once.
+//! To add a machine, add its row here (and `arch/README.md` says what else it needs). The facts of
+//! the ELF column are checked on every binary before it is started, so a wrong row shows at once.
 
 use anyhow::{Result, bail};
 use object::elf;
@@ -19,7 +20,8 @@ pub struct Target {
     pub prebuilt: bool,
     /// Flags for rustc beside those that all machines get.
     pub rustflags: &'static [&'static str],
-    /// The processors (in the words of `std::env::consts::ARCH`) on which it may run without an emulator.
+    /// The processors (in the words of `std::env::consts::ARCH`) on which it may run without an
+    /// emulator.
     pub native_on: &'static [&'static str],
     /// The emulator's name, without the `-static` that Debian 12 appends.
     pub qemu: &'static str,
@@ -29,7 +31,8 @@ pub struct Target {
     pub elf: Elf,
     /// Up to when the emulator is no good for it at all: then no test is run.
     pub unfit: Option<Unfit>,
-    /// What the emulator is known to do wrong. A test listed here may fail there; if it passes, the summary says so.
+    /// What the emulator is known to do wrong. A test listed here may fail there; if it passes, the
+    /// summary says so.
     pub gaps: &'static [Gap],
 }
 
@@ -53,7 +56,8 @@ pub struct Elf {
     pub big_endian: bool,
     /// The bits of `e_flags` that tell ABIs apart, and what they must be.
     pub flags: (u32, u32),
-    /// The largest page size that a kernel for this machine uses; LOAD segments must be aligned to it.
+    /// The largest page size that a kernel for this machine uses; LOAD segments must be aligned to
+    /// it.
     pub page: u64,
 }
 
@@ -89,7 +93,8 @@ const I386_UNFIT: Option<Unfit> = Some(Unfit {
     reason: "all threads share one GDT: after a signal, a thread that started another has that one's thread pointer",
 });
 
-/// An aligned vector on the stack is a segmentation fault then, and the compiler may put one there in any handler.
+/// An aligned vector on the stack is a segmentation fault then, and the compiler may put one there
+/// in any handler.
 const X86_64_UNFIT: Option<Unfit> =
     Some(Unfit { before: (10, 0), reason: "signal handlers start with a stack pointer that is 8 bytes off" });
 
@@ -233,7 +238,8 @@ pub const TARGETS: &[Target] = &[
         }],
         ..ROW
     },
-    // Without vectors, which qemu 7.2 does not have; so not with the prebuilt core, which uses them.
+    // Without vectors, which qemu 7.2 does not have; so not with the prebuilt core, which uses
+    // them.
     Target {
         name: "loongarch64",
         triple: "loongarch64-unknown-linux-gnu",
@@ -314,7 +320,8 @@ pub const TARGETS: &[Target] = &[
         gaps: POWERPC_GAPS,
         ..ROW
     },
-    // rustup has a core, but only a compiled one comes with the unstable feature that the assembly needs.
+    // rustup has a core, but only a compiled one comes with the unstable feature that the assembly
+    // needs.
     Target {
         name: "sparc64",
         triple: "sparc64-unknown-linux-gnu",
@@ -348,7 +355,8 @@ impl Target {
     }
 }
 
-/// The machines that `words` name: short names, triples, `native` (the host's) or `all`; each once, in table order.
+/// The machines that `words` name: short names, triples, `native` (the host's) or `all`; each once,
+/// in table order.
 pub fn select(words: &[String], host_triple: &str) -> Result<Vec<&'static Target>> {
     let mut wanted = Vec::new();
     for word in words {
@@ -369,7 +377,8 @@ pub fn select(words: &[String], host_triple: &str) -> Result<Vec<&'static Target
     Ok(TARGETS.iter().filter(|t| wanted.iter().any(|w| w.name == t.name)).collect())
 }
 
-/// The first row with the host's own triple (rt0 is Linux without libc: gnu or musl makes no difference).
+/// The first row with the host's own triple (rt0 is Linux without libc: gnu or musl makes no
+/// difference).
 fn native(host_triple: &str) -> Option<&'static Target> {
     let processor = host_triple.split('-').next();
     TARGETS.iter().find(|t| t.triple.split('-').next() == processor)
@@ -412,21 +421,6 @@ mod tests {
             assert!(row.qemu.starts_with("qemu-") && row.elf.machine != elf::EM_NONE, "{}", row.name);
             let mut same = TARGETS.iter().filter(|other| other.triple == row.triple);
             assert!(same.all(|other| other.rustflags == row.rustflags), "{} is built in two ways", row.triple);
-        }
-    }
-
-    #[test]
-    fn stack_probes_are_as_the_compiler_has_them() {
-        for target in TARGETS {
-            let mut rustc = crate::setup::pinned("rustc");
-            rustc.args(["-Zunstable-options", "--print", "target-spec-json", "--target", target.triple]);
-            let spec = rustc.env("RUSTC_BOOTSTRAP", "1").output().expect("rustc").stdout;
-            let spec: serde_json::Value = serde_json::from_slice(&spec).expect("a specification");
-            let arch = spec["arch"].as_str().expect("its processor");
-            let file = if arch.starts_with("riscv") { "riscv" } else { arch };
-            let text = std::fs::read_to_string(crate::root().join(format!("arch/{file}.rs"))).expect("its file");
-            let probes = spec.get("stack-probes").is_some();
-            assert!(text.contains(&format!("const STACK_PROBES: bool = {probes};")), "{}", target.name);
         }
     }
 

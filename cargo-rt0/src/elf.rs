@@ -9,7 +9,6 @@ use anyhow::{Context, Result, bail};
 use object::read::elf::{FileHeader, ProgramHeader, SectionHeader, Sym};
 use object::{Endianness, FileKind, elf};
 
-use crate::calls;
 use crate::targets::{Elf, TARGETS, Target};
 
 /// Checks the file at `path` against the table's row; the error names the file and every fact that
@@ -19,7 +18,7 @@ pub fn check(path: &Path, target: &Target) -> Result<()> {
     let broken = violations(&data, &target.elf);
     if !broken.is_empty() {
         let mend = match broken[0].contains(WRONG_MACHINE) {
-            true => "; something else wrote to target/boot: remove that folder and build again",
+            true => "; something else wrote to this folder: remove it and build again",
             false => "",
         };
         bail!("{} ({}): {}{mend}", path.display(), target.name, broken.join("; "));
@@ -43,12 +42,7 @@ fn violations(data: &[u8], expected: &Elf) -> Vec<String> {
         Ok(FileKind::Elf64) => violations_of::<elf::FileHeader64<Endianness>>(data, expected, 64),
         _ => return vec!["not an ELF file".to_string()],
     };
-    let mut found = found.unwrap_or_else(|e| vec![format!("malformed: {e}")]);
-    if found.is_empty() {
-        // Only of what is for the machine whose instructions it is decoded as.
-        found = calls::violations(data, expected).unwrap_or_else(|error| vec![error]);
-    }
-    found
+    found.unwrap_or_else(|e| vec![format!("malformed: {e}")])
 }
 
 fn violations_of<H: FileHeader<Endian = Endianness>>(

@@ -1,0 +1,237 @@
+//! Builds programs for many machines in few cargo calls.
+//!
+//! Machines whose `core` comes from the same place are built by one call with several `--target`s,
+//! so that cargo shares the processors among them. All calls use one folder and fixed flags: then
+//! `core` is compiled once per machine and again only when the toolchain changes. The flags are
+//! given per target and not in RUSTFLAGS: build scripts are programs of the host and must not get
+//! the linker script.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io::BufReader;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result};
+use cargo_metadata::{Artifact, Message, TargetKind};
+
+use crate::setup::{Core, Machine, Setup};
+use crate::targets::{Profile, Target};
+use crate::{process, say};
+
+/// What to build.
+pub struct Request<'a> {
+    /// The words of the cargo command, from `build` on: which packages and which of their programs.
+    pub words: Vec<String>,
+    /// The programs that must come out.
+    pub expected: Vec<(Kind, String)>,
+    /// The folder that cargo writes to.
+    pub target_dir: &'a Path,
+    /// The profile; else each machine's own.
+    pub profile: Option<Profile>,
+    /// Where rustup has a `core`: the crates that may use unstable features, as `RUSTC_BOOTSTRAP`
+    /// wants them.
+    pub unstable: Option<String>,
+    /// What helps with a compiler's message, said once and before the first of its kind.
+    pub advice: fn(&str) -> Option<String>,
+}
+
+/// What a program is to cargo.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Kind {
+    /// Of src/main.rs, src/bin/ or `[[bin]]`.
+    Bin,
+    /// Of examples/.
+    Example,
+    /// Of tests/.
+    Test,
+    /// Of benches/.
+    Bench,
+}
+
+/// A program that cargo made.
+#[derive(Debug)]
+pub struct Program {
+    /// The machine's short name.
+    pub machine: &'static str,
+    /// Its name: that of its source's file without `.rs`, unless the manifest says otherwise.
+    pub name: String,
+    /// What it is to cargo.
+    pub kind: Kind,
+    /// The binary.
+    pub path: PathBuf,
+}
+
+/// What came out.
+#[derive(Default)]
+pub struct Built {
+    /// Everything that was built or was still good.
+    pub programs: Vec<Program>,
+    /// The command that failed, per machine that lacks a program because of that.
+    pub failed: BTreeMap<&'static str, String>,
+    /// The time until the last `core` was there.
+    pub core: Duration,
+}
+
+impl Built {
+    /// The binary of one program for a machine.
+    pub fn find(&self, machine: &Machine, kind: Kind, name: &str) -> Option<&Path> {
+        let mut programs = self.programs.iter();
+        let found = programs.find(|p| p.machine == machine.target.name && p.kind == kind && p.name == name);
+        found.map(|p| p.path.as_path())
+    }
+
+    /// The binary of an example for a machine.
+    pub fn program(&self, machine: &Machine, example: &str) -> Option<&Path> {
+        self.find(machine, Kind::Example, example)
+    }
+}
+
+impl Kind {
+    fn of(target: &cargo_metadata::Target) -> Option<Kind> {
+        target.kind.iter().find_map(|kind| match kind {
+            TargetKind::Bin => Some(Kind::Bin),
+            TargetKind::Example => Some(Kind::Example),
+            TargetKind::Test => Some(Kind::Test),
+            TargetKind::Bench => Some(Kind::Bench),
+            _ => None,
+        })
+    }
+}
+
+/// Builds for all machines. A failure is in the result: what could be built for the others is of
+/// use.
+pub fn build(setup: &Setup, machines: &[Machine], request: &Request) -> Result<Built> {
+    let linker = setup.linker()?;
+    let mut calls: BTreeMap<(&Core, Profile), Vec<&Machine>> = BTreeMap::new();
+    for machine in machines {
+        let profile = request.profile.unwrap_or(machine.target.profile);
+        calls.entry((&machine.core, profile)).or_default().push(machine);
+    }
+    let mut built = Built::default();
+    for ((core, profile), machines) in calls {
+        let command = |machines: &[&Machine]| {
+            let mut command = setup.pinned("cargo");
+            command.args(&request.words);
+            let targets: Vec<_> = machines.iter().map(|machine| machine.target).collect();
+            flags(&mut command, &linker, core, profile, &targets, request);
+            command
+        };
+        let names: Vec<_> = machines.iter().map(|m| m.target.name).collect();
+        let origin = if *core == Core::Prebuilt { "core prebuilt".to_string() } else { format!("core {core}") };
+        say!("building for {} ({origin})", names.join(", "));
+        let alone = |machine| process::shell_line(&command(&[machine]));
+        call(command(&machines), &machines, request, &alone, &mut built)?;
+    }
+    Ok(built)
+}
+
+/// What all calls have in common.
+pub fn flags(
+    command: &mut Command,
+    linker: &Path,
+    core: &Core,
+    profile: Profile,
+    targets: &[&Target],
+    request: &Request,
+) {
+    command.arg("--target-dir").arg(request.target_dir);
+    if profile == Profile::Release {
+        command.arg("--release");
+    }
+    if *core == Core::Prebuilt {
+        command.envs(request.unstable.iter().map(|crates| ("RUSTC_BOOTSTRAP", crates)));
+    } else {
+        // MIPS and SPARC also need the variable for `feature(asm_experimental_arch)`; no row of
+        // theirs has `prebuilt`.
+        command.arg("-Zbuild-std=core,alloc,compiler_builtins").env("RUSTC_BOOTSTRAP", "1");
+    }
+    if let Core::Debian(rustc) = core {
+        command.env("RUSTC", rustc);
+    }
+    // Rows of one triple differ only in how they run; a flag given twice would reach the linker
+    // twice.
+    let mut triples = BTreeSet::new();
+    for target in targets {
+        let triple = target.triple;
+        if !triples.insert(triple) {
+            continue;
+        }
+        command.args(["--target", triple]);
+        let mut flags = vec![format!("-Clinker={}", linker.display())];
+        flags
+            .extend(["-Clinker-flavor=ld.lld", "-Crelocation-model=static", "-Clink-arg=-Trt0.ld"].map(str::to_string));
+        // The profiler's stacks are chains of frame pointers.
+        flags.push("-Cforce-frame-pointers=yes".to_string());
+        flags.extend(target.rustflags.iter().map(|f| f.to_string()));
+        // Debug formatting of a list of strings is a TOML array. As an array, a flag may hold
+        // spaces.
+        command.args(["--config", &format!("target.{triple}.rustflags={flags:?}")]);
+    }
+}
+
+/// Runs cargo, which writes its progress to our stderr, and notes what it made. `alone` is the
+/// command for one machine.
+fn call<'a>(
+    mut command: Command,
+    machines: &[&'a Machine],
+    request: &Request,
+    alone: &dyn Fn(&'a Machine) -> String,
+    built: &mut Built,
+) -> Result<()> {
+    let started = Instant::now();
+    let mut core_ready = Duration::ZERO;
+    let mut said = BTreeSet::new();
+    command.arg("--message-format=json-diagnostic-rendered-ansi");
+    command.stdin(Stdio::null()).stdout(Stdio::piped());
+    let mut child = command.spawn().context("cannot start cargo")?;
+    let messages = BufReader::new(child.stdout.take().context("cargo's stdout is piped")?);
+    for message in Message::parse_stream(messages) {
+        match message? {
+            Message::CompilerMessage(message) => {
+                let rendered = message.message.rendered.unwrap_or_default();
+                let advice = (request.advice)(&message.message.message);
+                if let Some(advice) = advice.filter(|advice| said.insert(advice.clone())) {
+                    say!("{advice}");
+                }
+                eprint!("{rendered}");
+            }
+            Message::CompilerArtifact(artifact) => {
+                for machine in machines.iter().filter(|m| is_of(&artifact, m.target.triple, request.target_dir)) {
+                    if artifact.target.name == "compiler_builtins" && !artifact.fresh {
+                        core_ready = started.elapsed();
+                        say!("core for {}: {}, {:.0} s", machine.target.name, machine.core, core_ready.as_secs_f64());
+                    }
+                    if let (Some(path), Some(kind)) = (&artifact.executable, Kind::of(&artifact.target)) {
+                        let (machine, name) = (machine.target.name, artifact.target.name.clone());
+                        built.programs.push(Program { machine, name, kind, path: path.into() });
+                    }
+                }
+            }
+            _ => {}
+        }
+    }
+    let status = child.wait()?;
+    built.core += core_ready;
+    if !status.success() {
+        for machine in machines {
+            let missing = request.expected.iter().filter(|(kind, name)| built.find(machine, *kind, name).is_none());
+            let missing: Vec<_> = missing.map(|(_, name)| name.as_str()).collect();
+            if !missing.is_empty() {
+                let mut hint = String::new();
+                if machine.core != Core::Prebuilt && !built.programs.iter().any(|p| p.machine == machine.target.name) {
+                    hint.push_str("; if the registry cannot be reached: the source of core needs crates from there");
+                }
+                let why = format!("cargo's messages above say why{hint}");
+                let line = alone(machine);
+                built.failed.insert(machine.target.name, format!("not built: {}; {why}\n{line}", missing.join(", ")));
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Whether this artifact lies in the target's folder.
+fn is_of(artifact: &Artifact, triple: &str, target_dir: &Path) -> bool {
+    artifact.filenames.first().is_some_and(|file| file.starts_with(target_dir.join(triple)))
+}

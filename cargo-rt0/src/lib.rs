@@ -1,0 +1,50 @@
+//! Builds, runs and tests programs on rt0 on every machine of its table.
+//!
+//! The program `cargo-rt0` does it for the crate in the current folder; rt0's own `cargo xtask` is
+//! built on the same parts. From the top down:
+//!
+//! - [`report`]: a queue of tests, and one account of them all; [`protocol`]: how a test program
+//!   says what it has.
+//! - [`build`]: one cargo call for many machines; [`elf`]: the facts that must hold for what was
+//!   built.
+//! - [`setup`]: where `core` and the emulator come from; [`packages`]: Debian's packages without
+//!   root.
+//! - [`process`]: child processes with a time limit; [`targets`]: the table of machines.
+
+pub mod build;
+pub mod elf;
+pub mod packages;
+pub mod process;
+pub mod protocol;
+pub mod report;
+pub mod setup;
+pub mod targets;
+
+/// Says one step on stderr, so that stdout stays for results.
+#[macro_export]
+macro_rules! say {
+    ($($arg:tt)*) => { eprintln!("rt0: {}", format_args!($($arg)*)) };
+}
+
+/// Choices that every command takes.
+#[derive(clap::Args, Clone)]
+pub struct Options {
+    /// The emulator to use: a version (`7.2`, `10`) or a folder with qemu-<machine>; else the
+    /// newest that can be had
+    #[arg(long, global = true, env = "RT0_QEMU", value_name = "VERSION|PATH")]
+    pub qemu: Option<String>,
+    /// Take `core` from this place only, instead of trying them in this order
+    #[arg(long, global = true, env = "RT0_CORE", value_name = "PLACE")]
+    pub core: Option<Place>,
+}
+
+/// Where `core` can come from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum Place {
+    /// The prebuilt one of the pinned toolchain, fetched by rustup if need be
+    Rustup,
+    /// The pinned toolchain's rust-src, compiled
+    Source,
+    /// Debian's rustc-web and rust-web-src, compiled
+    Debian,
+}

@@ -1,0 +1,221 @@
+//! A queue of tests, and one account of them all.
+
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, VecDeque};
+use std::fmt;
+use std::io::{IsTerminal, Write};
+use std::process::ExitCode;
+use std::sync::Mutex;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use indicatif::{ProgressBar, ProgressStyle};
+
+use crate::process;
+
+/// How a test ended.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// As it should.
+    Passed,
+    /// Otherwise; what was seen, and how to repeat it.
+    Failed(String),
+    /// It was not run, or could not prove anything here.
+    Skipped(String),
+}
+
+/// A test, ready to run.
+pub struct Test<'a> {
+    /// The machine's short name, or `host`.
+    pub machine: &'static str,
+    /// `bin::name`.
+    pub name: String,
+    /// Whether it has the machine for itself.
+    pub alone: bool,
+    /// Runs it.
+    pub run: Box<dyn Fn() -> Verdict + Send + Sync + 'a>,
+}
+
+impl<'a> Test<'a> {
+    /// A test that may run beside others.
+    pub fn new(machine: &'static str, name: impl Into<String>, run: impl Fn() -> Verdict + Send + Sync + 'a) -> Self {
+        Test { machine, name: name.into(), alone: false, run: Box::new(run) }
+    }
+
+    /// `machine::bin::name`.
+    pub fn full_name(&self) -> String {
+        format!("{}::{}", self.machine, self.name)
+    }
+}
+
+/// Takes the tests from a queue: those that run beside each other, or those that are alone.
+pub fn run_all(tests: &[Test], alone: bool, report: &Mutex<Report>) {
+    let workers = thread::available_parallelism().map_or(1, usize::from);
+    let workers = if alone { 1 } else { 2 * workers };
+    let tests: VecDeque<_> = tests.iter().filter(|test| test.alone == alone).collect();
+    let queue = Mutex::new(tests);
+    let take = || queue.lock().expect("no worker panics with the queue").pop_front();
+    thread::scope(|scope| {
+        for _ in 0..workers {
+            scope.spawn(|| {
+                while let Some(test) = take() {
+                    let started = Instant::now();
+                    process::take_cpu_time(); // What came before was no test's.
+                    let verdict = (test.run)();
+                    let spent = Spent { time: started.elapsed(), cpu: process::take_cpu_time() };
+                    let mut report = report.lock().expect("no worker panics with the report");
+                    report.add(&test.full_name(), verdict, Some(spent));
+                }
+            });
+        }
+    });
+}
+
+/// Collects verdicts, prints each as it comes, and all of them at the end.
+pub struct Report {
+    counts: BTreeMap<String, Count>,
+    /// What each test took.
+    spent: Vec<(String, Spent)>,
+    /// What each machine's programs run on.
+    pub runners: BTreeMap<String, String>,
+    failures: Vec<(String, String)>,
+    skips: BTreeMap<String, Vec<String>>,
+    /// The words that run tests, before a filter.
+    command: &'static str,
+    filter: Option<String>,
+    bar: ProgressBar,
+}
+
+/// What a test took: from start to end, and of the processors.
+#[derive(Clone, Copy, Default)]
+pub struct Spent {
+    /// From start to end; in a guest, by its own clock.
+    pub time: Duration,
+    /// Of the host's processors.
+    pub cpu: Duration,
+}
+
+impl fmt::Display for Spent {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:.1} s, of processors {:.1} s", self.time.as_secs_f64(), self.cpu.as_secs_f64())
+    }
+}
+
+/// The sums of one machine.
+#[derive(Default)]
+struct Count {
+    passed: usize,
+    failed: usize,
+    skipped: usize,
+    spent: Spent,
+}
+
+impl Report {
+    /// An empty one. `command` are the words that run tests again, before the name of one.
+    pub fn new(command: &'static str, filter: Option<&str>) -> Report {
+        Report {
+            counts: BTreeMap::new(),
+            spent: Vec::new(),
+            runners: BTreeMap::new(),
+            failures: Vec::new(),
+            skips: BTreeMap::new(),
+            command,
+            filter: filter.map(str::to_string),
+            bar: ProgressBar::hidden(),
+        }
+    }
+
+    /// Shows progress, on a terminal only.
+    pub fn start(&mut self, total: usize) {
+        if std::io::stdout().is_terminal() && std::io::stderr().is_terminal() {
+            self.bar = ProgressBar::new(total as u64);
+            if let Ok(style) = ProgressStyle::with_template("{bar:40} {pos} of {len} tests, {elapsed}") {
+                self.bar.set_style(style);
+            }
+        }
+    }
+
+    /// More tests turned up.
+    pub fn expect_more(&mut self, count: usize) {
+        self.bar.inc_length(count as u64);
+    }
+
+    /// Counts a test and prints its line.
+    pub fn add(&mut self, name: &str, verdict: Verdict, spent: Option<Spent>) {
+        let machine = name.split("::").next().unwrap_or(name);
+        let count = self.counts.entry(machine.to_string()).or_default();
+        if let Some(spent) = spent {
+            count.spent.time += spent.time;
+            count.spent.cpu += spent.cpu;
+            self.spent.push((name.to_string(), spent));
+        }
+        let mut line = format!("test {name} ... ");
+        match verdict {
+            Verdict::Passed => {
+                count.passed += 1;
+                line.push_str("ok");
+            }
+            Verdict::Failed(why) => {
+                count.failed += 1;
+                line.push_str("FAILED");
+                self.failures.push((name.to_string(), why));
+            }
+            Verdict::Skipped(reason) => {
+                count.skipped += 1;
+                line += &format!("skipped, {reason}");
+                self.skips.entry(reason).or_default().push(name.to_string());
+            }
+        }
+        if let Some(spent) = spent.filter(|spent| spent.time.as_secs() >= 5) {
+            line += &format!(" ({:.1} s)", spent.time.as_secs_f64());
+        }
+        self.bar.inc(1);
+        self.bar.suspend(|| println!("{line}"));
+    }
+
+    /// Prints the account; the status says whether all that ran passed, and whether any did.
+    pub fn print(&self, times: &[(&str, Duration)]) -> ExitCode {
+        self.bar.finish_and_clear();
+        let again = |name: &str| format!("{} {name}", self.command);
+        if !self.failures.is_empty() {
+            println!("\nfailures:");
+        }
+        for (name, why) in &self.failures {
+            println!("\n---- {name} ----\n{why}\nagain: {}", again(name));
+        }
+        if !self.skips.is_empty() {
+            println!("\nskipped:");
+        }
+        for (reason, names) in &self.skips {
+            println!("  {reason}");
+            names.iter().for_each(|name| println!("    {name}"));
+        }
+        println!();
+        let (mut passed, mut failed, mut skipped) = (0, 0, 0);
+        let width = self.counts.keys().map(String::len).max().unwrap_or(0).max(12);
+        for (machine, count) in &self.counts {
+            let runner = self.runners.get(machine.as_str()).map_or("not set up", String::as_str);
+            let sums = format!("{} passed, {} failed, {} skipped", count.passed, count.failed, count.skipped);
+            println!("{machine:<width$} {sums}, {} ({runner})", count.spent);
+            (passed, failed, skipped) = (passed + count.passed, failed + count.failed, skipped + count.skipped);
+        }
+        for (what, key) in [("the longest", (|spent| spent.time) as fn(&Spent) -> Duration), ("the dearest", |s| s.cpu)]
+        {
+            let mut order: Vec<_> = self.spent.iter().collect();
+            order.sort_by_key(|(_, spent)| Reverse(key(spent)));
+            println!("{what}:");
+            order.iter().take(5).for_each(|(name, spent)| println!("  {name}: {spent}"));
+        }
+        let times: Vec<_> = times.iter().map(|(what, time)| format!("{what} {:.1} s", time.as_secs_f64())).collect();
+        println!("time: {}", times.join(", "));
+        let run: Duration = self.spent.iter().map(|(_, spent)| spent.cpu).sum();
+        let all = process::cpu_time_of_all();
+        println!("of processors: tests {:.1} s, with builds {:.1} s", run.as_secs_f64(), all.as_secs_f64());
+        if passed + failed == 0 {
+            println!("no test ran{}", self.filter.as_ref().map_or(String::new(), |f| format!(": none contains `{f}`")));
+        }
+        println!("{passed} passed, {failed} failed, {skipped} skipped");
+        let _ = std::io::stdout().flush();
+        if failed == 0 && passed > 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+    }
+}
