@@ -17,8 +17,12 @@
 //! 4. *An error of the call's own stays what it is*: both forms give it, and nothing is remembered.
 //! 5. *Two tries at most.*
 
-use core::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use core::sync::atomic::{AtomicBool, AtomicU8, Ordering::Relaxed};
 
+use linux_raw_sys::general as k;
+
+use super::{Timespec, at, call, release};
+use crate::arch::{Arch, Cpu, Timed};
 use crate::errno::{Errno, Result};
 
 /// The width of the seconds.
@@ -90,9 +94,83 @@ fn is_refusal(errno: Errno) -> bool {
     matches!(errno, Errno::ENOSYS | Errno::EPERM | Errno::EACCES)
 }
 
+/// Makes a call that takes a time, in the form that answers: `call` gets the form and its number.
+/// Costs nothing on 64-bit machines.
+#[inline(always)]
+pub(super) fn timed<T>(
+    machines: Timed,
+    preference: &Preference,
+    mut call: impl FnMut(Form, usize) -> Result<T>,
+) -> Result<T> {
+    match machines {
+        Timed::Wide(nr) => call(Form::Wide, nr as usize),
+        Timed::Split { wide, narrow } => preference.make(kernel_has_wide_time(), |form| match form {
+            Form::Wide => call(form, wide as usize),
+            Form::Narrow => call(form, narrow as usize),
+        }),
+    }
+}
+
+/// Whether the kernel's version promises the 64-bit-time calls of 32-bit machines, which came with
+/// Linux 5.1 all at once. Decided on first use. Only where the version cannot be read, a call that
+/// changes nothing is tried.
+#[cold]
+fn ask_for_wide_time() -> bool {
+    match kernel_release() {
+        Ok(version) => version >= (5, 1),
+        Err(_) => match Cpu::FUTEX {
+            Timed::Wide(_) => true,
+            Timed::Split { wide, .. } => {
+                let word = 0u32;
+                let op = (k::FUTEX_WAKE | k::FUTEX_PRIVATE_FLAG) as usize;
+                // SAFETY: 1. Wakes nobody on a word of our own.
+                let woken = unsafe { call!(@ wide as usize, at(&raw const word), op, 0) };
+                woken != Err(Errno::ENOSYS)
+            }
+        },
+    }
+}
+
+fn kernel_has_wide_time() -> bool {
+    const UNKNOWN: u8 = 0;
+    const NARROW: u8 = 1;
+    const WIDE: u8 = 2;
+    static FOUND: AtomicU8 = AtomicU8::new(UNKNOWN);
+    // Relaxed: the answer is all there is, and threads that ask at once find the same.
+    match FOUND.load(Relaxed) {
+        UNKNOWN => {
+            let wide = ask_for_wide_time();
+            FOUND.store(if wide { WIDE } else { NARROW }, Relaxed);
+            wide
+        }
+        found => found == WIDE,
+    }
+}
+
+pub(super) fn narrow(time: &Timespec) -> k::__kernel_old_timespec {
+    k::__kernel_old_timespec {
+        tv_sec: time.tv_sec.clamp(0, i32::MAX as i64) as _, // Early is allowed to all our waits; never is not.
+        tv_nsec: i32::try_from(time.tv_nsec).unwrap_or(-1) as _, // None that would be valid.
+    }
+}
+
+/// uname(2): the running kernel's version. `EINVAL` if its release string has no `major.minor`.
+fn kernel_release() -> Result<(u32, u32)> {
+    // SAFETY: the struct is bytes, for which all zeros are valid.
+    let mut uts: linux_raw_sys::system::new_utsname = unsafe { core::mem::zeroed() };
+    // SAFETY: 1. The kernel writes `uts` only.
+    unsafe { call!(__NR_uname, at(&raw mut uts)) }?;
+    release::parse(&uts.release.map(|c| c as u8)).ok_or(Errno::EINVAL)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_running_kernel_has_a_version() {
+        assert!(kernel_release().unwrap() >= (2, 6));
+    }
 
     const ERRORS: [Errno; 8] = [
         Errno::ENOSYS,

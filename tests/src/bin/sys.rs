@@ -102,7 +102,7 @@ tests! {
         assert_eq!(call(k::__NR_getpid, [0; 6]), Ok(sys::getpid() as usize));
     }
 
-    /// The struct that rt0 hands to timer_create(2) is of just this size (`const` in sys.rs).
+    /// The struct that rt0 hands to timer_create(2) is of just this size (`const` in sys/time.rs).
     fn a_timer_reads_no_more_than_64_bytes_of_its_event() {
         let page = rt0::cpu::page_size();
         let memory = rt0::mapping::Mapping::new(2 * page).unwrap();

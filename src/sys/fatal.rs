@@ -1,0 +1,54 @@
+//! The line of a fatal error, for programs that need no formatting otherwise.
+
+use linux_raw_sys::general as k;
+
+use super::{at, call, exit_group, getpid, gettid, tgkill, write};
+use crate::arch::{Arch, Cpu};
+use crate::errno::Errno;
+
+/// Ends the process over a failure that can only be rt0's own mistake or a kernel without what every Linux has: a line
+/// on stderr and `SIGABRT`, without the formatting machinery and without a working thread pointer.
+#[cold]
+pub(crate) fn die(what: &str, errno: Errno) -> ! {
+    #[inline(never)]
+    fn say(text: &[u8]) {
+        let _ = write(2, text); // Nobody is left to hear of a failure here.
+    }
+    let mut end = [0; 21];
+    let [number @ .., newline] = &mut end;
+    let first = digits(errno.raw().into(), false, number);
+    *newline = b'\n';
+    say(b"rt0: fatal: ");
+    say(what.as_bytes());
+    say(b" failed with errno ");
+    say(end.get(first..).unwrap_or_default());
+    // No handler comes between the questions for the ids and their use, where it could fork.
+    let mut blocked = k::kernel_sigset_t { sig: [!0; _] };
+    let set_mask = |set: &k::kernel_sigset_t| {
+        // Not `rt_sigprocmask`, which comes here when it is refused.
+        // SAFETY: 1. The kernel reads the set. A handler for SIGABRT may run at any instruction.
+        let _ = unsafe { call!(__NR_rt_sigprocmask, k::SIG_SETMASK as usize, at(set), 0, size_of_val(set)) };
+    };
+    set_mask(&blocked);
+    let _ = tgkill(getpid(), gettid(), k::SIGABRT);
+    blocked.sig[0] &= !(1 << (k::SIGABRT - 1));
+    set_mask(&blocked);
+    exit_group(128 + k::SIGABRT as i32) // Where the signal is caught.
+}
+
+/// Puts a number's digits, in base 10 or in hexadecimal, at the end of `buf`, as far as they fit (20 are enough), and
+/// says where they begin: for messages in programs that need no formatting otherwise, which is 3 KiB.
+pub(crate) fn digits(mut number: usize, hexadecimal: bool, buf: &mut [u8]) -> usize {
+    let base = if hexadecimal { 16 } else { 10 };
+    let mut first = buf.len();
+    for digit in buf.iter_mut().rev() {
+        *digit = (number % base) as u8;
+        *digit += if *digit < 10 { b'0' } else { b'a' - 10 };
+        number /= base;
+        first -= 1;
+        if number == 0 {
+            break;
+        }
+    }
+    first
+}

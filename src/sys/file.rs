@@ -1,0 +1,255 @@
+//! Descriptors, and the calls on files.
+
+use core::ffi::CStr;
+
+use linux_raw_sys::general as k;
+
+use super::form::{Form, Preference, narrow, timed};
+use super::{RawFd, Timespec, at, call};
+use crate::arch::{Arch, Cpu, Timed};
+use crate::errno::{Errno, Result};
+
+/// An open file, closed when dropped.
+#[derive(Debug)]
+pub struct OwnedFd(RawFd);
+
+impl OwnedFd {
+    /// Takes over an open descriptor.
+    ///
+    /// In handlers: yes.
+    ///
+    /// # Safety
+    ///
+    /// 1. `fd` is open, and nobody else will close it.
+    pub const unsafe fn from_raw_fd(fd: RawFd) -> OwnedFd {
+        OwnedFd(fd)
+    }
+
+    /// Its number, for a call; it stays open and owned.
+    ///
+    /// In handlers: yes.
+    pub const fn as_raw_fd(&self) -> RawFd {
+        self.0
+    }
+
+    /// Its number, no longer owned.
+    ///
+    /// In handlers: yes.
+    pub const fn into_raw_fd(self) -> RawFd {
+        let fd = self.0;
+        core::mem::forget(self);
+        fd
+    }
+}
+
+impl Drop for OwnedFd {
+    fn drop(&mut self) {
+        // The descriptor is gone whatever close(2) says; its errors report what an earlier write lost.
+        // SAFETY: 1. close touches no memory, and the number is ours.
+        let _ = unsafe { call!(__NR_close, self.0 as usize) };
+    }
+}
+
+/// read(2): the number of bytes read, 0 at the end. `EINTR`, `EAGAIN`, `EBADF`, `EIO`, `EISDIR`.
+///
+/// In handlers: yes.
+pub fn read(fd: RawFd, buf: &mut [u8]) -> Result<usize> {
+    // SAFETY: 1. The kernel writes into `buf` only.
+    unsafe { call!(__NR_read, fd as usize, at(buf), buf.len()) }
+}
+
+/// pread(2): as [`read`], from `offset` bytes after the file's start, whatever its position is. `ESPIPE` for what has no
+/// positions, `EINVAL` for an offset above `i64::MAX`.
+///
+/// In handlers: yes.
+pub fn pread(fd: RawFd, buf: &mut [u8], offset: u64) -> Result<usize> {
+    const { assert!(usize::BITS == 32 || !Cpu::EVEN_PAIRS, "64-bit registers need no pairs") };
+    let (fd, to, len) = (fd as usize, at(buf), buf.len());
+    if usize::BITS == 64 {
+        // SAFETY: 1. The kernel writes into `buf` only.
+        return unsafe { call!(__NR_pread64, fd, to, len, offset as usize) };
+    }
+    let (high, low) = ((offset >> 32) as usize, offset as usize);
+    let (first, second) = if cfg!(target_endian = "big") { (high, low) } else { (low, high) };
+    if Cpu::EVEN_PAIRS {
+        // SAFETY: 1. As above.
+        unsafe { call!(__NR_pread64, fd, to, len, 0, first, second) }
+    } else {
+        // SAFETY: 1. As above.
+        unsafe { call!(__NR_pread64, fd, to, len, first, second) }
+    }
+}
+
+/// write(2): the number of bytes written, which may be fewer. `EINTR`, `EAGAIN`, `EBADF`, `EIO`, `ENOSPC`, `EPIPE`.
+///
+/// In handlers: yes.
+pub fn write(fd: RawFd, buf: &[u8]) -> Result<usize> {
+    // SAFETY: 1. The kernel only reads `buf`.
+    unsafe { call!(__NR_write, fd as usize, at(buf), buf.len()) }
+}
+
+/// openat(2) relative to the working directory. `ENOENT`, `EACCES`, `EMFILE`, `EINTR`, … Flags are the machine's `O_*`.
+///
+/// In handlers: yes.
+pub fn open(path: &CStr, flags: u32, mode: u32) -> Result<OwnedFd> {
+    // SAFETY: 1. The kernel only reads the path.
+    let fd = unsafe { call!(__NR_openat, AT_FDCWD, at(path.as_ptr()), (flags | LARGE) as usize, mode as usize) }?;
+    Ok(OwnedFd(fd as RawFd))
+}
+
+const AT_FDCWD: usize = k::AT_FDCWD as isize as usize;
+
+/// Without it a 32-bit kernel refuses files of 2 GiB and more; a 64-bit one needs no flag.
+const LARGE: u32 = if usize::BITS == 32 { k::O_LARGEFILE } else { 0 };
+
+/// The `O_*` flags of openat(2) that differ by machine.
+pub mod flags {
+    use linux_raw_sys::general as k;
+
+    /// Open for reading.
+    pub const O_RDONLY: u32 = k::O_RDONLY;
+    /// Open for writing.
+    pub const O_WRONLY: u32 = k::O_WRONLY;
+    /// Open for both.
+    pub const O_RDWR: u32 = k::O_RDWR;
+    /// Make it if there is none.
+    pub const O_CREAT: u32 = k::O_CREAT;
+    /// Fail if there is one.
+    pub const O_EXCL: u32 = k::O_EXCL;
+    /// Cut it to nothing.
+    pub const O_TRUNC: u32 = k::O_TRUNC;
+    /// Every write goes to the end.
+    pub const O_APPEND: u32 = k::O_APPEND;
+    /// Close it on execve(2).
+    pub const O_CLOEXEC: u32 = k::O_CLOEXEC;
+}
+
+/// getdents64(2): entries of a folder, for [`dirents`]; 0 bytes at the end. `EINVAL` if not one fits.
+pub(crate) fn getdents64(fd: RawFd, buf: &mut [u8]) -> Result<usize> {
+    // SAFETY: 1. The kernel writes into `buf` only.
+    unsafe { call!(__NR_getdents64, fd as usize, at(buf), buf.len()) }
+}
+
+/// The names of the entries that [`getdents64`] filled in.
+pub(crate) fn dirents(mut filled: &[u8]) -> impl Iterator<Item = &CStr> {
+    const NAME: usize = memoffset::offset_of!(k::linux_dirent64, d_name);
+    const LEN: usize = memoffset::offset_of!(k::linux_dirent64, d_reclen);
+    core::iter::from_fn(move || {
+        let len = u16::from_ne_bytes([*filled.get(LEN)?, *filled.get(LEN + 1)?]);
+        let (entry, rest) = filled.split_at_checked(len.into())?;
+        filled = rest;
+        CStr::from_bytes_until_nul(entry.get(NAME..)?).ok()
+    })
+}
+
+/// readlinkat(2) relative to the working directory: the bytes of the link's text, cut to `buf`. `ENOENT`, `EACCES`, …
+pub(crate) fn readlink(path: &CStr, buf: &mut [u8]) -> Result<usize> {
+    // SAFETY: 1. The kernel reads the path and writes into `buf`.
+    unsafe { call!(__NR_readlinkat, AT_FDCWD, at(path.as_ptr()), at(buf), buf.len()) }
+}
+
+/// statx(2) relative to the working directory: how many links a file has. `ENOENT`, `EACCES`, …; `ENOSYS` before
+/// Linux 4.11.
+pub(crate) fn statx_links(path: &CStr) -> Result<usize> {
+    let mut found = core::mem::MaybeUninit::<k::statx>::uninit();
+    let (flags, mask) = (k::AT_STATX_SYNC_AS_STAT as usize, k::STATX_NLINK as usize);
+    // SAFETY: 1. The kernel reads the path and writes the structure.
+    unsafe { call!(__NR_statx, AT_FDCWD, at(path.as_ptr()), flags, mask, at(found.as_mut_ptr())) }?;
+    // SAFETY: the kernel has written all of it.
+    Ok(unsafe { found.assume_init() }.stx_nlink as usize)
+}
+
+/// dup(2). `EBADF` if `fd` is not open, `EMFILE`.
+///
+/// In handlers: yes.
+pub fn dup(fd: RawFd) -> Result<OwnedFd> {
+    // SAFETY: 1. It touches no memory.
+    let copy = unsafe { call!(__NR_dup, fd as usize) }?;
+    Ok(OwnedFd(copy as RawFd))
+}
+
+/// ppoll(2) that asks for nothing and does not wait: the kernel fills in `POLLNVAL` for what is not open, and errors.
+/// `EINVAL` if `fds` has more entries than `RLIMIT_NOFILE`, `ENOSYS` where a filter or the kernel lacks the call.
+pub(crate) fn poll_now(fds: &mut [k::pollfd]) -> Result<usize> {
+    let mut zero = [0u64; 2]; // A zero span in either width; the kernel writes back what is left of it.
+    let nr = match Cpu::PPOLL {
+        Timed::Wide(nr) | Timed::Split { narrow: nr, .. } => nr as usize,
+    };
+    // SAFETY: 1. The kernel writes the `revents` of `fds` and the span; no signal mask is given.
+    unsafe { call!(@ nr, at(fds), fds.len(), at(&raw mut zero), 0, 0) }
+}
+
+/// pipe2(2), close-on-exec: the end to read from and the end to write to. `EMFILE`, `ENFILE`.
+///
+/// In handlers: yes.
+pub fn pipe() -> Result<(OwnedFd, OwnedFd)> {
+    let mut fds = [0 as RawFd; 2];
+    // SAFETY: 1. The kernel writes the two numbers.
+    unsafe { call!(__NR_pipe2, at(&raw mut fds), k::O_CLOEXEC as usize) }?;
+    // SAFETY: 1. Just opened.
+    let read = unsafe { OwnedFd::from_raw_fd(fds[0]) };
+    // SAFETY: 1. As above.
+    let write = unsafe { OwnedFd::from_raw_fd(fds[1]) };
+    Ok((read, write))
+}
+
+/// dup3(2): makes `new` a copy of `old`, and closes what `new` was. `flags` is 0 or `O_CLOEXEC`.
+/// `EBADF`, also for a `new` above the limit; `EINVAL` if both are the same.
+///
+/// # Safety
+///
+/// 1. No other code relies on what `new` was.
+pub(crate) unsafe fn dup3(old: RawFd, new: RawFd, flags: u32) -> Result<()> {
+    // SAFETY: 1. is our caller's; it touches no memory.
+    unsafe { call!(__NR_dup3, old as usize, new as usize, flags as usize) }.map(drop)
+}
+
+/// ppoll(2) for `timeout`, or without end: how many of `fds` have something to report, 0 after the
+/// timeout. `EINTR`, `EINVAL` if `fds` has more entries than `RLIMIT_NOFILE`.
+///
+/// With 32 bits of seconds (kernels before 5.1 on 32-bit machines) a long timeout is cut to the
+/// longest that fits.
+pub(crate) fn ppoll(fds: &mut [k::pollfd], timeout: Option<&Timespec>) -> Result<usize> {
+    let nr_and_time = |nr: usize, time: usize, fds: &mut [k::pollfd]| {
+        // SAFETY: 1. The kernel writes the `revents` of `fds` and the time; no signal mask is
+        // given.
+        unsafe { call!(@ nr, at(fds), fds.len(), time, 0, 0) }
+    };
+    static FORM: Preference = Preference::new();
+    timed(Cpu::PPOLL, &FORM, |form, nr| match (form, timeout) {
+        (_, None) => nr_and_time(nr, 0, fds),
+        // The kernel writes what is left of the time to it, so it gets a copy.
+        (Form::Wide, Some(timeout)) => {
+            let mut timeout = *timeout;
+            nr_and_time(nr, at(&raw mut timeout), fds)
+        }
+        (Form::Narrow, Some(timeout)) => {
+            let mut timeout = narrow(timeout);
+            nr_and_time(nr, at(&raw mut timeout), fds)
+        }
+    })
+}
+
+/// eventfd2(2), close-on-exec and non-blocking, with the counter at 0. `EMFILE`, `ENFILE`,
+/// `ENOMEM`.
+pub(crate) fn eventfd() -> Result<OwnedFd> {
+    // SAFETY: 1. It touches no memory.
+    let fd = unsafe { call!(__NR_eventfd2, 0, (k::EFD_CLOEXEC | k::EFD_NONBLOCK) as usize) }?;
+    // SAFETY: 1. Just opened.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd as RawFd) })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pread_reads_at_any_offset() {
+        let file = open(c"/proc/self/exe", k::O_RDONLY | k::O_CLOEXEC, 0).unwrap();
+        let mut bytes = [0; 4];
+        assert_eq!(pread(file.as_raw_fd(), &mut bytes, 0), Ok(4));
+        assert_eq!(&bytes, b"\x7fELF");
+        assert_eq!(pread(file.as_raw_fd(), &mut bytes, 1 << 40), Ok(0));
+        assert_eq!(pread(file.as_raw_fd(), &mut bytes, u64::MAX), Err(Errno::EINVAL));
+    }
+}

@@ -1,0 +1,188 @@
+//! Threads and what the kernel keeps for each, and the end of the process.
+
+use core::ptr::null_mut;
+
+use linux_raw_sys::general as k;
+
+use super::{at, call, die};
+use crate::arch::{Arch, CloneArgs, Cpu};
+use crate::errno::{Errno, Result};
+
+/// exit_group(2): ends the process with the low 8 bits of `status`.
+///
+/// Where a filter forbids the call, the process ends by `SIGKILL`. Where that is forbidden too, or does
+/// nothing (to the first process of a PID namespace), the calling thread ends, at worst by a trap.
+///
+/// In handlers: yes.
+pub fn exit_group(status: i32) -> ! {
+    // SAFETY: 1. Ending the process is always allowed.
+    let _ = unsafe { call!(__NR_exit_group, status as usize) };
+    // SAFETY: 1. As above.
+    let _ = unsafe { call!(__NR_kill, getpid() as usize, k::SIGKILL as usize) };
+    // SAFETY: 1. As above: this thread was to end, and with it what it has borrowed.
+    let _ = unsafe { call!(__NR_exit, status as usize) };
+    // SAFETY: 1. to 3. Nothing is unmapped: the kernel refuses a length of 0.
+    unsafe { Cpu::unmap_and_exit(null_mut(), 0) }
+}
+
+/// exit(2): ends this thread only. Where a filter forbids the call, the process ends with a message:
+/// other threads would wait for this one's end for ever.
+///
+/// # Safety
+///
+/// 1. Nothing on this thread's stack is borrowed by anyone.
+pub(crate) unsafe fn exit(status: i32) -> ! {
+    // SAFETY: 1. is our caller's.
+    let refused = unsafe { call!(__NR_exit, status as usize) };
+    die("exit of a thread", refused.err().unwrap_or(Errno::EINVAL))
+}
+
+/// A child's first function. It gets what [`clone`] was given for it, runs on the child's own
+/// stack, and all signals are blocked.
+pub(crate) type Entry = unsafe extern "C" fn(arg: *mut u8) -> !;
+
+/// What a child starts with, at the high end of its stack.
+#[repr(C, align(16))]
+struct Start {
+    entry: Entry,
+    arg: *mut u8,
+}
+
+/// clone(2) of a thread or of a process that begins with `entry(arg)`: the child's id. `EAGAIN`,
+/// `ENOMEM`, `EPERM`, `EINVAL`. `args.start` is not looked at.
+///
+/// # Safety
+///
+/// 1. `args.stack` is the high end, 16-aligned, of a stack that nothing else uses, with at least
+///    320 bytes below it.
+/// 2. The conditions 2 to 4 of [`Arch::clone`].
+/// 3. `entry` may be called with `arg` in the child.
+pub(crate) unsafe fn clone(args: CloneArgs, entry: Entry, arg: *mut u8) -> Result<u32> {
+    let start = args.stack.cast::<Start>().wrapping_sub(1);
+    // SAFETY: by 1., this is memory of the child's stack, aligned, and no other code uses it.
+    unsafe { start.write(Start { entry, arg }) };
+    let args = CloneArgs { stack: start.cast(), start: start.cast(), ..args };
+    // SAFETY: 1. by our 1., less one `Start`. 2. to 4. by our 2.
+    Errno::check(unsafe { Cpu::clone(&args) }).map(|tid| tid as u32)
+}
+
+/// The door from [`Arch::clone`]: the child's first Rust, on its own stack, with all signals blocked.
+///
+/// # Safety
+///
+/// 1. `start` is the [`Start`] that [`clone`] left for this child.
+pub(crate) unsafe extern "C" fn rust_clone(start: *mut u8) -> ! {
+    // SAFETY: by 1., it was written before the clone, and lies above this child's frames.
+    let Start { entry, arg } = unsafe { start.cast::<Start>().read() };
+    // SAFETY: by 3. of `clone`.
+    unsafe { entry(arg) }
+}
+
+/// set_tid_address(2): the word that the kernel clears at this thread's end, or null for none.
+/// Returns the thread's id. Only a filter can refuse it; then the word is the one from before.
+///
+/// # Safety
+///
+/// 1. The word outlives the thread.
+pub(crate) unsafe fn set_tid_address(word: *mut u32) -> Result<u32> {
+    // SAFETY: 1. is our caller's.
+    unsafe { call!(__NR_set_tid_address, at(word)) }.map(|tid| tid as u32)
+}
+
+/// clone(2) of a process with a copy of everything, as fork(2): the child's id, and 0 in the child.
+/// `EAGAIN`, `ENOMEM`.
+///
+/// # Safety
+///
+/// 1. The child does only what a process may do whose other threads vanished at this instant.
+pub(crate) unsafe fn fork() -> Result<u32> {
+    // SAFETY: 1. is our caller's.
+    Errno::check(unsafe { Cpu::fork() }).map(|pid| pid as u32)
+}
+
+/// getpid(2).
+///
+/// In handlers: yes.
+#[inline]
+pub fn getpid() -> u32 {
+    // SAFETY: 1. It touches nothing, and it cannot fail.
+    unsafe { Cpu::syscall0(k::__NR_getpid as usize) as u32 }
+}
+
+/// getppid(2).
+///
+/// In handlers: yes.
+#[inline]
+pub fn getppid() -> u32 {
+    // SAFETY: 1. It touches nothing, and it cannot fail.
+    unsafe { Cpu::syscall0(k::__NR_getppid as usize) as u32 }
+}
+
+/// gettid(2).
+///
+/// In handlers: yes.
+#[inline]
+pub fn gettid() -> u32 {
+    // SAFETY: 1. It touches nothing, and it cannot fail.
+    unsafe { Cpu::syscall0(k::__NR_gettid as usize) as u32 }
+}
+
+/// sched_yield(2).
+///
+/// In handlers: yes.
+pub fn sched_yield() {
+    // On Linux it cannot fail.
+    // SAFETY: 1. It touches nothing.
+    let _ = unsafe { call!(__NR_sched_yield) };
+}
+
+/// unshare(2) of the thread group, which changes nothing: an error means that the calling thread
+/// may not be the only one of its process. `EINVAL` if there is another, or one that has ended and
+/// was not taken away yet (`check_unshare_flags` in kernel/fork.c); what a filter says.
+pub(crate) fn unshare_thread_group() -> Result<()> {
+    // SAFETY: 1. It touches no memory, and changes nothing of a process with one thread.
+    unsafe { call!(__NR_unshare, k::CLONE_THREAD as usize) }.map(drop)
+}
+
+/// sched_getaffinity(2) of the thread `tid`, 0 for the calling one: a bit per processor, and how many bytes the kernel
+/// wrote; the rest of `mask` is left alone. `EINVAL` if `mask` has no room for all processors that the kernel can have,
+/// `ESRCH`.
+///
+/// In handlers: yes.
+pub fn sched_getaffinity(tid: u32, mask: &mut [usize]) -> Result<usize> {
+    // SAFETY: 1. The kernel writes into `mask` only.
+    unsafe { call!(__NR_sched_getaffinity, tid as usize, size_of_val(mask), at(mask)) }
+}
+
+/// sched_setaffinity(2) of the thread `tid`, 0 for the calling one. `EINVAL` if `mask` has no processor that the thread
+/// may use, `EPERM`, `ESRCH`.
+///
+/// In handlers: yes.
+pub fn sched_setaffinity(tid: u32, mask: &[usize]) -> Result<()> {
+    // SAFETY: 1. The kernel only reads `mask`.
+    unsafe { call!(__NR_sched_setaffinity, tid as usize, size_of_val(mask), at(mask)) }.map(drop)
+}
+
+/// prctl(2) with `PR_SET_NAME`: the calling thread's name; the kernel takes the first 15 bytes.
+pub(crate) fn prctl_set_name(name: &[u8; 16]) {
+    // It cannot fail with a readable name.
+    // SAFETY: 1. The kernel only reads the name, and no more of it.
+    let _ = unsafe { call!(__NR_prctl, linux_raw_sys::prctl::PR_SET_NAME as usize, at(name.as_ptr())) };
+}
+
+/// tgkill(2). `ESRCH`, `EINVAL`, `EPERM`, `EAGAIN` (a real-time signal over `RLIMIT_SIGPENDING`).
+///
+/// In handlers: yes.
+pub fn tgkill(tgid: u32, tid: u32, sig: u32) -> Result<()> {
+    // SAFETY: 1. A signal to a thread of one's own or of another process is not a memory access; what its action does
+    // is the affair of whoever installed it.
+    unsafe { call!(__NR_tgkill, tgid as usize, tid as usize, sig as usize) }.map(drop)
+}
+
+/// prlimit(2) of this process: the soft limit, `None` for unlimited. `ENOSYS` where a filter forbids the call.
+pub(crate) fn getrlimit(resource: u32) -> Result<Option<u64>> {
+    let mut limits = [0u64; 2]; // Soft and hard, as struct rlimit64.
+    // SAFETY: 1. The kernel writes `limits` only.
+    unsafe { call!(__NR_prlimit64, 0, resource as usize, 0, at(&raw mut limits)) }?;
+    Ok(Some(limits[0]).filter(|soft| *soft != k::RLIM64_INFINITY as u64))
+}
