@@ -62,24 +62,27 @@
 
 #[cfg(test)]
 mod model;
+mod outcome;
 mod proc;
+mod rights;
 
 use core::cell::UnsafeCell;
-use core::fmt;
 use core::sync::atomic::{
     AtomicBool, AtomicU32, AtomicUsize,
     Ordering::{Acquire, Relaxed, Release},
 };
 use core::time::Duration;
 
-use linux_raw_sys::{general as k, prctl};
-
-use crate::arch::{Arch, Cpu};
 use crate::errno::{self, Errno};
-use crate::io::Line;
-use crate::signal::{self, ALL_THREADS, Signal};
+use crate::signal::{self, ALL_THREADS};
 use crate::thread::{self, List, this_block};
 use crate::{futex, sys};
+use outcome::FirstOf;
+
+pub use outcome::{Divergence, Error, Mismatch};
+pub use rights::{
+    FilterStep, landlock_restrict_self, seccomp, set_no_new_privs, setgid, setgroups, setresgid, setresuid, setuid,
+};
 
 /// A call on all threads: what it returned on the caller, or what went wrong.
 pub type Result<T> = core::result::Result<T, Error>;
@@ -305,260 +308,4 @@ fn catch() -> Result<()> {
         CAUGHT.store(true, Relaxed);
     }
     Ok(())
-}
-
-/// Why a call on all threads was not made by all with one result.
-#[derive(Clone, Debug)]
-pub enum Error {
-    /// The kernel refused it on the calling thread, and no other thread made it.
-    Refused(Errno),
-    /// The calling thread made it, and not all others did with its result.
-    Diverged(Divergence),
-}
-
-impl Error {
-    /// The kernel's refusal. Ends the process by SIGABRT, with a line that names the threads, if they differ: a
-    /// process that has given up its rights on some threads only must not go on.
-    ///
-    /// ```ignore
-    /// all_threads::setuid(uid).map_err(Error::or_abort)?;
-    /// ```
-    ///
-    /// In handlers: no.
-    pub fn or_abort(self) -> Errno {
-        match self {
-            Error::Refused(errno) => errno,
-            Error::Diverged(divergence) => {
-                use fmt::Write as _;
-                let mut line = Line::new(2);
-                let _ = writeln!(line, "rt0: fatal: {divergence}"); // There is nobody left to tell of a failure.
-                let _ = line.finish();
-                signal::die_from(Signal::SIGABRT)
-            }
-        }
-    }
-}
-
-impl From<Errno> for Error {
-    fn from(errno: Errno) -> Error {
-        Error::Refused(errno)
-    }
-}
-
-impl fmt::Display for Error {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Error::Refused(errno) => errno.fmt(f),
-            Error::Diverged(divergence) => divergence.fmt(f),
-        }
-    }
-}
-
-impl core::error::Error for Error {}
-
-/// How the threads differ after a call on all of them.
-#[derive(Clone, Debug)]
-pub struct Divergence {
-    /// The call's number.
-    nr: usize,
-    expected: usize,
-    /// Thread and raw result.
-    differing: FirstOf<(u32, usize)>,
-    unlisted: FirstOf<u32>,
-}
-
-/// A thread whose result is not the caller's.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Mismatch {
-    /// The thread; 0 if it was killed in its call.
-    pub tid: u32,
-    /// What the call returned on the calling thread.
-    pub expected: usize,
-    /// What it returned on this one. `EAGAIN`: it could not be signalled, for the queue of signals is full. `ESRCH`:
-    /// it was killed.
-    pub got: errno::Result<usize>,
-}
-
-impl Divergence {
-    /// Threads with another result; the first four of them.
-    ///
-    /// In handlers: yes.
-    pub fn mismatches(&self) -> impl Iterator<Item = Mismatch> + '_ {
-        let expected = self.expected;
-        self.differing.first().iter().map(move |&(tid, raw)| Mismatch {
-            tid,
-            expected,
-            got: sys::result_of(self.nr, raw as isize),
-        })
-    }
-
-    /// How many threads had another result.
-    ///
-    /// In handlers: yes.
-    pub fn mismatch_count(&self) -> usize {
-        self.differing.total()
-    }
-
-    /// Threads of this process that rt0 did not start and could not reach, by their ids; the first four of them.
-    /// Where /proc is not mounted nobody can tell.
-    ///
-    /// In handlers: yes.
-    pub fn unlisted(&self) -> &[u32] {
-        self.unlisted.first()
-    }
-
-    /// How many threads rt0 does not know.
-    ///
-    /// In handlers: yes.
-    pub fn unlisted_count(&self) -> usize {
-        self.unlisted.total()
-    }
-}
-
-impl fmt::Display for Divergence {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "a system call on all threads left them different:")?;
-        for Mismatch { tid, expected, got } in self.mismatches() {
-            match got {
-                Ok(value) => write!(f, " thread {tid} got {value}, not {expected};")?,
-                Err(errno) => write!(f, " thread {tid} got {errno}, not {expected};")?,
-            }
-        }
-        for tid in self.unlisted() {
-            write!(f, " thread {tid} is unknown;")?;
-        }
-        write!(f, " {} got another result, {} are unknown", self.mismatch_count(), self.unlisted_count())
-    }
-}
-
-/// The first four of many, and how many there were.
-#[derive(Clone, Copy, Debug, Default)]
-struct FirstOf<T> {
-    items: [T; 4],
-    total: u32,
-}
-
-impl<T> FirstOf<T> {
-    fn add(&mut self, item: T) {
-        if let Some(room) = self.items.get_mut(self.total as usize) {
-            *room = item;
-        }
-        self.total += 1;
-    }
-
-    fn first(&self) -> &[T] {
-        &self.items[..self.total().min(self.items.len())]
-    }
-
-    fn total(&self) -> usize {
-        self.total as usize
-    }
-}
-
-/// setuid(2) of the process.
-///
-/// In handlers: no, it waits for threads that start and end.
-pub fn setuid(uid: u32) -> Result<()> {
-    // SAFETY: 1. It touches no memory.
-    unsafe { syscall(Cpu::CREDENTIALS.setuid as usize, [uid as usize, 0, 0, 0, 0, 0]) }.map(drop)
-}
-
-/// setgid(2) of the process.
-///
-/// In handlers: no, it waits for threads that start and end.
-pub fn setgid(gid: u32) -> Result<()> {
-    // SAFETY: 1. It touches no memory.
-    unsafe { syscall(Cpu::CREDENTIALS.setgid as usize, [gid as usize, 0, 0, 0, 0, 0]) }.map(drop)
-}
-
-/// setgroups(2) of the process.
-///
-/// In handlers: no, it waits for threads that start and end.
-pub fn setgroups(gids: &[u32]) -> Result<()> {
-    let args = [gids.len(), gids.as_ptr().expose_provenance(), 0, 0, 0, 0];
-    // SAFETY: 1. The kernel only reads the ids.
-    unsafe { syscall(Cpu::CREDENTIALS.setgroups as usize, args) }.map(drop)
-}
-
-/// setresuid(2) of the process: real, effective and saved user. `u32::MAX` leaves one as it is.
-///
-/// In handlers: no, it waits for threads that start and end.
-pub fn setresuid(real: u32, effective: u32, saved: u32) -> Result<()> {
-    let args = [real as usize, effective as usize, saved as usize, 0, 0, 0];
-    // SAFETY: 1. It touches no memory.
-    unsafe { syscall(Cpu::CREDENTIALS.setresuid as usize, args) }.map(drop)
-}
-
-/// setresgid(2) of the process: real, effective and saved group. `u32::MAX` leaves one as it is.
-///
-/// In handlers: no, it waits for threads that start and end.
-pub fn setresgid(real: u32, effective: u32, saved: u32) -> Result<()> {
-    let args = [real as usize, effective as usize, saved as usize, 0, 0, 0];
-    // SAFETY: 1. It touches no memory.
-    unsafe { syscall(Cpu::CREDENTIALS.setresgid as usize, args) }.map(drop)
-}
-
-/// prctl(2), `PR_SET_NO_NEW_PRIVS`, of the process: no execve(2) gives it more rights, for good.
-///
-/// In handlers: no, it waits for threads that start and end.
-pub fn set_no_new_privs() -> Result<()> {
-    // SAFETY: 1. It touches no memory.
-    unsafe { syscall(k::__NR_prctl as usize, [prctl::PR_SET_NO_NEW_PRIVS as usize, 1, 0, 0, 0, 0]) }.map(drop)
-}
-
-/// An instruction of a seccomp filter: struct sock_filter.
-#[repr(C)]
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct FilterStep {
-    /// What it does.
-    pub code: u16,
-    /// How many instructions to skip if its condition is met.
-    pub jt: u8,
-    /// How many instructions to skip if not.
-    pub jf: u8,
-    /// Its operand.
-    pub k: u32,
-}
-
-/// seccomp(2), `SECCOMP_SET_MODE_FILTER`: a filter on all threads, by the kernel itself
-/// (`SECCOMP_FILTER_FLAG_TSYNC`), so all or none. Either [`set_no_new_privs`] was called or the caller has
-/// CAP_SYS_ADMIN, else `EACCES`. `ESRCH`, a thread has a filter of its own that the caller has not; `EINVAL`, the
-/// filter makes no sense; `ENOSYS`, an emulator.
-///
-/// In handlers: yes.
-///
-/// # Safety
-///
-/// 1. What the filter lets a call return is what the kernel could return: rt0 and the program believe it.
-pub unsafe fn seccomp(filter: &[FilterStep]) -> Result<()> {
-    #[repr(C)]
-    struct Program(u16, *const FilterStep); // struct sock_fprog
-    const SET_MODE_FILTER: usize = 1; // linux/seccomp.h, which linux-raw-sys leaves out.
-    const FLAG_TSYNC: usize = 1;
-    let len = filter.len().try_into().map_err(|_| Errno::EINVAL)?;
-    filter.as_ptr().expose_provenance();
-    let program = Program(len, filter.as_ptr());
-    let args = [SET_MODE_FILTER, FLAG_TSYNC, (&raw const program).expose_provenance(), 0, 0, 0];
-    // SAFETY: 1. The kernel only reads the filter, and what that does is our caller's.
-    match unsafe { sys::syscall(k::__NR_seccomp as usize, args) }? {
-        0 => Ok(()),
-        _tid => Err(Error::Refused(Errno::ESRCH)), // Of a thread that stands in the way; as with TSYNC_ESRCH.
-    }
-}
-
-/// landlock_restrict_self(2) of the process, with `flags` as there. Linux 7.0 does it itself
-/// (`LANDLOCK_RESTRICT_SELF_TSYNC`); before, each thread does.
-///
-/// In handlers: no, it waits for threads that start and end.
-pub fn landlock_restrict_self(ruleset: sys::RawFd, flags: u32) -> Result<()> {
-    const TSYNC: u32 = 1 << 3; // linux/landlock.h, newer than linux-raw-sys.
-    let nr = k::__NR_landlock_restrict_self as usize;
-    let args = |flags: u32| [ruleset as usize, flags as usize, 0, 0, 0, 0];
-    // SAFETY: 1. It touches no memory.
-    match unsafe { sys::syscall(nr, args(flags | TSYNC)) } {
-        // A kernel that does not know the flag, or a mistake that it will find again.
-        // SAFETY: as above.
-        Err(Errno::EINVAL) => unsafe { syscall(nr, args(flags & !TSYNC)) }.map(drop),
-        done => Ok(done.map(drop)?),
-    }
 }

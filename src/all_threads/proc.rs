@@ -6,7 +6,7 @@ use core::time::Duration;
 
 use linux_raw_sys::general as k;
 
-use super::FirstOf;
+use super::outcome::FirstOf;
 use crate::errno::Result;
 use crate::thread::List;
 use crate::time::Instant;

@@ -1,7 +1,10 @@
 //! What becomes of the actions when a process gets another program: execve(2) sets those that call
 //! a handler to the default and leaves the ignored ones ignored.
 
-use super::{Action, EVERYTHING, MAX, RawAction, SIG_DFL, SIG_IGN, SigSet, Signal};
+use super::action::{SIG_DFL, SIG_IGN};
+use super::set::{EVERYTHING, MAX};
+use super::{Action, SigSet, Signal};
+use crate::arch::RawAction;
 use crate::errno::Result;
 use crate::sys;
 

@@ -14,7 +14,9 @@ use core::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
 use linux_raw_sys::general as k;
 
-use super::{ALL_THREADS, EVERYTHING, INTERRUPT, SIG_DFL, SIG_IGN, SigSet, Signal};
+use super::action::{SIG_DFL, SIG_IGN};
+use super::set::EVERYTHING;
+use super::{ALL_THREADS, INTERRUPT, SigSet, Signal};
 use crate::arch::RawAction;
 use crate::sys;
 

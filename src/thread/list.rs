@@ -30,8 +30,9 @@ use core::ops::Deref;
 use core::ptr::{NonNull, null_mut};
 use core::sync::atomic::{AtomicPtr, Ordering::Relaxed};
 
+use super::block::{Block, release, this_block};
 use super::gate::{Gate, Latch};
-use super::{Block, fork, scope, stack, this_block};
+use super::{fork, scope, stack};
 use crate::signal::{self, Blocked, How, SigSet};
 use crate::sys;
 
@@ -384,11 +385,11 @@ impl List<'_> {
                     // Its parent was killed in clone(2), before there was a handle.
                     block.life.is_over();
                     // SAFETY: 1. The handle's, which there will not be.
-                    unsafe { super::release(dead) };
+                    unsafe { release(dead) };
                 }
                 // SAFETY: 1. A thread that is in the list has its own reference still, and this one
                 // will not come to it.
-                unsafe { super::release(dead) };
+                unsafe { release(dead) };
             }
         });
         now.restore();

@@ -26,6 +26,7 @@ use core::time::Duration;
 
 use static_assertions::assert_impl_all;
 
+use super::start;
 use super::{Block, Builder, JoinHandle, List, Thread};
 use crate::errno::Result;
 use crate::futex::base::{self, ANY, AtomicU32};
@@ -124,7 +125,7 @@ impl Builder<'_> {
 /// 2. `this.scope` counts this thread.
 unsafe fn run<F: FnOnce() -> T, T>(this: &Block) {
     // SAFETY: 1. are the same.
-    unsafe { super::run::<F, T>(this) };
+    unsafe { start::run::<F, T>(this) };
     this.destructors.run(); // The scope waits for these too.
     // The thread does nothing of the program's any more. A handler could end it between the steps
     // that follow (5).

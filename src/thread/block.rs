@@ -1,0 +1,274 @@
+//! A thread's block: what rt0 knows of the thread, at its thread pointer.
+
+use core::cell::Cell;
+use core::ops::Range;
+use core::ptr::{NonNull, null_mut};
+use core::sync::atomic::AtomicPtr;
+
+use memoffset::offset_of;
+
+use super::life::Life;
+use super::{fork, gate, interrupt, list, local, scope, stack};
+use crate::all_threads::Mailbox;
+use crate::arch::{Arch, Cpu, Guard, Tls};
+use crate::errno::Errno;
+use crate::futex::base::const_fn;
+use crate::parker::Parker;
+use crate::signal::{Blocked, SignalStack};
+use crate::{profile, sys, tls, vdso};
+
+/// What rt0 knows of a thread. Lies at the thread pointer (variant II) or right below the ABI's part of it. All zeros,
+/// it is the main thread's before anything happened.
+#[repr(C, align(16))]
+pub(crate) struct Block {
+    /// Its own address, where variant II wants it.
+    pub(super) this: *mut Block,
+    /// In variant II, the words after it that belong to the ABI.
+    above: [Cell<usize>; RESERVED.above],
+    pub(super) life: Life,
+    pub(super) parker: Parker,
+    pub(super) interrupts: interrupt::Interrupts,
+    pub(super) signalling: interrupt::Signalling,
+    pub(super) held: gate::Held,
+    /// That of the process in which the thread was started, or has gone on after a fork. Written
+    /// under the list's latch before the thread runs, and in a forked child.
+    pub(super) generation: Cell<u32>,
+    pub(super) neighbours: list::Neighbours,
+    pub(crate) mailbox: Mailbox,
+    pub(super) destructors: local::Destructors,
+    /// The scope that counts the thread. Written by the thread, and after an end by exit(2) or a
+    /// filter, under the list's latch.
+    pub(super) scope: AtomicPtr<scope::Running>,
+    /// What the vDSO makes this thread's random bytes with.
+    pub(super) random: vdso::StateSlot,
+    pub(crate) profile: profile::Slot,
+    /// Makes its [`ThreadId`](super::ThreadId).
+    pub(super) number: usize,
+    pub(super) name: Option<NonNull<str>>,
+    /// `Some` if it has a name: so a program that names no thread has not the function either.
+    pub(super) tell_name: Option<fn(&Block)>,
+    /// The signals that were blocked on the thread that spawned this one; never 32 or 33.
+    pub(super) mask: Blocked,
+    /// Base and length; null and 0 for the main thread's.
+    pub(super) mapping: (*mut u8, usize),
+    /// A part of the mapping; for the main thread, nothing.
+    pub(crate) signal_stack: SignalStack,
+    /// The addresses of the stack; its guard page lies right below.
+    pub(crate) stack: Range<usize>,
+    pub(super) launch: *mut u8,
+    pub(crate) run: Option<unsafe fn(&Block)>,
+    /// In variant I, the words below the thread pointer that belong to the ABI.
+    below: Below,
+}
+
+/// As aligned as the block, so that nothing lies between its end and the block's.
+#[repr(C, align(16))]
+struct Below([Cell<usize>; RESERVED.below]);
+
+const _: () = assert!(offset_of!(Block, this) == 0, "variant II reads it at the thread pointer");
+const _: () = assert!(size_of::<Block>().is_multiple_of(align_of::<Block>()), "variant I finds it from its end");
+
+/// The part of a block that belongs to the ABI ([`Arch::GUARD`]), in words.
+struct Reserved {
+    above: usize,
+    below: usize,
+    /// Which of them is the guard.
+    guard: usize,
+}
+
+const RESERVED: Reserved = {
+    const WORD: usize = size_of::<usize>();
+    let (words, guard) = match Cpu::GUARD {
+        Guard::Variable => (0, 0),
+        Guard::Word { at, reserved } => (reserved / WORD, at / WORD as isize),
+    };
+    match Cpu::TLS {
+        Tls::Below if words != 0 => Reserved { above: words - 1, below: 0, guard: guard as usize - 1 },
+        Tls::Below => Reserved { above: 0, below: 0, guard: 0 },
+        Tls::Above { .. } => Reserved { above: 0, below: words, guard: words.wrapping_add_signed(guard) },
+    }
+};
+
+const _: () = {
+    if let Guard::Word { at, .. } = Cpu::GUARD {
+        let (pointer, words) = match Cpu::TLS {
+            Tls::Below => (0, offset_of!(Block, above)),
+            Tls::Above { .. } => (size_of::<Block>(), offset_of!(Block, below)),
+        };
+        let guard = words + RESERVED.guard * size_of::<usize>();
+        assert!(guard == pointer.wrapping_add_signed(at), "compiled code counts from the thread pointer");
+        let behind = words + (RESERVED.above + RESERVED.below) * size_of::<usize>();
+        assert!(guard < behind, "the guard is one of the ABI's words");
+    }
+};
+
+impl Block {
+    const_fn! {
+        /// All zeros.
+        const fn new() -> Block {
+            Block {
+                this: null_mut(),
+                above: [const { Cell::new(0) }; RESERVED.above],
+                life: Life::new(),
+                parker: Parker::new(),
+                interrupts: interrupt::Interrupts::new(),
+                signalling: interrupt::Signalling::new(),
+                held: gate::Held::new(),
+                generation: Cell::new(0),
+                neighbours: list::Neighbours::new(),
+                mailbox: Mailbox::new(),
+                destructors: local::Destructors::new(),
+                scope: AtomicPtr::new(null_mut()),
+                random: vdso::StateSlot::new(),
+                profile: profile::Slot::new(),
+                number: 0,
+                name: None,
+                tell_name: None,
+                mask: Blocked::NOTHING,
+                mapping: (null_mut(), 0),
+                signal_stack: SignalStack { base: null_mut(), size: 0 },
+                stack: 0..0,
+                launch: null_mut(),
+                run: None,
+                below: Below([const { Cell::new(0) }; RESERVED.below]),
+            }
+        }
+    }
+
+    /// The word that compiled code takes for its guard; `None` where the guard is a variable.
+    pub(super) fn guard(&self) -> Option<&Cell<usize>> {
+        let words = if RESERVED.above == 0 { &self.below.0[..] } else { &self.above[..] };
+        words.get(RESERVED.guard)
+    }
+
+    /// The kernel's number for it; 0 once it has ended, and for a thread that is the parent's of a
+    /// forked child. The main thread's is 0 before its first way to the list of threads.
+    pub(crate) fn tid(&self) -> u32 {
+        if self.generation.get() == fork::generation() { self.life.tid() } else { 0 }
+    }
+
+    /// Of a thread in the list while its gate is closed: whether it runs no more, or never did.
+    pub(super) fn is_gone(&self) -> bool {
+        self.tid() == 0 || self.life.was_never_cloned()
+    }
+
+    /// Waits until nothing of the thread runs on its stack. A thread of a process that this one was
+    /// forked from does not.
+    pub(super) fn wait_for_end(&self) {
+        self.life.wait_for_end(|| {
+            list::notice_fork();
+            self.tid() == 0
+        });
+    }
+
+    pub(super) fn name(&self) -> Option<&str> {
+        if self.is_main() {
+            return Some("main");
+        }
+        // SAFETY: copied from a str, into the mapping that this block lies in.
+        self.name.map(|name| unsafe { name.as_ref() })
+    }
+
+    pub(super) fn name_for_messages(&self) -> &str {
+        self.name().unwrap_or("<unnamed>")
+    }
+
+    pub(super) fn is_main(&self) -> bool {
+        self.mapping.0.is_null()
+    }
+}
+
+/// Gives up one reference to a block, and frees its mapping if that was the last (3).
+///
+/// # Safety
+///
+/// 1. The caller owned a reference, and does not touch the block again.
+pub(super) unsafe fn release(block: NonNull<Block>) {
+    // SAFETY: 1. The reference keeps it until the next line.
+    let this = unsafe { block.as_ref() };
+    if this.life.release() {
+        // SAFETY: 1. The last reference is gone, so the thread has given up its own.
+        unsafe { stack::keep_or_free(block) };
+    }
+}
+
+/// The main thread's block, as large as the linker makes room for (tls.rs). The compiler refuses what is not zero in a
+/// section of this name; and so a new thread's block needs zeros only.
+#[cfg(not(all(loom, test)))]
+#[used]
+#[unsafe(link_section = ".bss.rt0_block")]
+static MAIN: Main = Main(core::cell::UnsafeCell::new(Block::new()));
+
+#[cfg(not(all(loom, test)))]
+struct Main(#[allow(dead_code)] core::cell::UnsafeCell<Block>); // For the linker alone.
+
+// SAFETY: nobody touches it by this name.
+#[cfg(not(all(loom, test)))]
+unsafe impl Sync for Main {}
+
+/// Gives the main thread its TLS, its block and its thread pointer.
+///
+/// # Safety
+///
+/// 1. Called once, before any other thread exists and before anything asks for the current thread.
+#[inline(always)]
+pub(crate) unsafe fn adopt_main() {
+    // SAFETY: 1. By ours.
+    let (block, thread_pointer) = unsafe { tls::fill_main::<Block>() };
+    // SAFETY: all zeros, as a block may be, and nobody else has it yet.
+    unsafe { (*block.as_ptr()).this = block.as_ptr() };
+    // SAFETY: 1. Just filled; it stays for the life of the process.
+    let done = unsafe { <crate::arch::Cpu as crate::arch::Arch>::set_thread_pointer(thread_pointer) };
+    if let Err(errno) = Errno::check(done) {
+        sys::die("setting the thread pointer", errno);
+    }
+}
+
+/// The word near the calling thread's thread pointer that code compiled with `-fstack-protector`
+/// takes for its guard; `None` on machines where the guard is a variable.
+pub(crate) fn stack_guard<'a>() -> Option<&'a Cell<usize>> {
+    // SAFETY: a running thread's block stays.
+    unsafe { this_block().as_ref() }.guard()
+}
+
+/// What the main thread has to do when `main` has returned.
+pub(crate) fn end_main() {
+    // SAFETY: the main thread's block stays.
+    unsafe { this_block().as_ref() }.destructors.run();
+}
+
+/// The name to show for the current thread, also before it has a block (then the process is still starting).
+#[cfg(feature = "panic-handler")]
+pub(crate) fn name_for_messages() -> &'static str {
+    // SAFETY: static, and all zeros until `adopt_main` wrote to it, before anybody else came.
+    if unsafe { tls::block_of_main::<Block>().as_ref() }.this.is_null() {
+        return "starting";
+    }
+    // SAFETY: a running thread's block stays; the message is written before the thread ends.
+    unsafe { this_block().as_ref() }.name_for_messages()
+}
+
+pub(crate) fn this_block() -> NonNull<Block> {
+    // SAFETY: 1. All safe code runs after `adopt_main` or in a thread that `start` made.
+    unsafe { tls::block_of_this_thread() }
+}
+
+/// The calling thread's block, for a handler, which may run on a thread that rt0 did not make: then
+/// there is none. Such a thread may have any thread pointer, its maker's or none at all, so nothing
+/// is read by that before the kernel has found this thread's id in the word where a block has it.
+pub(crate) fn block_in_handler() -> Option<&'static Block> {
+    const WORD: usize = offset_of!(Block, life) + Life::TID;
+    let block = tls::block_address::<Block>();
+    let is_ours = sys::holds(block.wrapping_byte_add(WORD).cast(), sys::gettid());
+    // SAFETY: the kernel has read in it, within the first page.
+    is_ours.then(|| unsafe { &*block }).filter(|found| core::ptr::eq(found.this, block))
+}
+
+const _: () = assert!(offset_of!(Block, life) + Life::TID < 256, "one look tells that all of this is there");
+
+/// Hands out the place for the state of the calling thread's random bytes.
+#[inline(always)]
+pub(crate) fn with_random_slot<R>(f: impl FnOnce(&vdso::StateSlot) -> R) -> R {
+    // SAFETY: a running thread's block stays.
+    f(unsafe { &this_block().as_ref().random })
+}

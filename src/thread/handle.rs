@@ -1,0 +1,195 @@
+//! What a program has of a thread: its handle, itself, its identity.
+
+use core::fmt;
+use core::marker::PhantomData;
+use core::mem::ManuallyDrop;
+use core::num::NonZeroUsize;
+use core::panic::{RefUnwindSafe, UnwindSafe};
+use core::ptr::NonNull;
+use core::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+
+use static_assertions::{assert_impl_all, assert_not_impl_any};
+
+use super::block::{Block, release, this_block};
+use crate::errno::{Errno, Result};
+use crate::sys;
+
+/// A thread's identity, unique for the life of the process.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct ThreadId(NonZeroUsize);
+
+impl ThreadId {
+    /// The number of a thread to come; the main thread's is 0, so that it need not be written. `EAGAIN` when all
+    /// numbers were used (on a 32-bit machine, after four billion threads): none is given twice.
+    pub(super) fn next_number() -> Result<usize> {
+        static LAST: AtomicUsize = AtomicUsize::new(0);
+        // Relaxed: only the number counts.
+        let next = |last| (last < usize::MAX - 1).then_some(last + 1);
+        LAST.fetch_update(Relaxed, Relaxed, next).map_or(Err(Errno::EAGAIN), |last| Ok(last + 1))
+    }
+
+    fn of_number(number: usize) -> ThreadId {
+        ThreadId(NonZeroUsize::MIN.saturating_add(number))
+    }
+}
+
+/// Owns a running thread: [`join`](JoinHandle::join) it for its result, or drop it to let it run on its own.
+pub struct JoinHandle<T> {
+    /// Dropped after the result, whose place it keeps.
+    thread: Thread,
+    result: *mut T,
+    owns: PhantomData<T>,
+}
+
+// SAFETY: the handle gives out the result only, which was made on another thread (spawn asks for Send), and atomics.
+unsafe impl<T> Send for JoinHandle<T> {}
+// SAFETY: as above; by reference it gives out nothing of T.
+unsafe impl<T> Sync for JoinHandle<T> {}
+
+assert_impl_all!(JoinHandle<*const u8>: Send, Sync);
+
+impl<T> JoinHandle<T> {
+    /// # Safety
+    ///
+    /// 1. The caller gives up a reference to `block`.
+    /// 2. The thread leaves a `T` at `result`, in the mapping that the reference keeps.
+    pub(super) unsafe fn new(block: NonNull<Block>, result: *mut T) -> JoinHandle<T> {
+        JoinHandle { thread: Thread { block }, result, owns: PhantomData }
+    }
+
+    /// Waits for the thread to end and returns what its closure returned. What the thread did happens before this
+    /// returns.
+    ///
+    /// A panic in the thread ends the process, so there is no error to return.
+    ///
+    /// In handlers: no, it waits.
+    ///
+    /// # Panics
+    ///
+    /// When called by the thread itself, which would wait forever.
+    pub fn join(self) -> T {
+        assert!(self.thread.block != this_block(), "a thread cannot join itself");
+        let this = ManuallyDrop::new(self);
+        let self_block = this.thread.block();
+        let life = &self_block.life;
+        self_block.wait_for_end();
+        if !life.is_finished() {
+            // By exit(2) in a call of the program's own, by a filter, or in a fork: there is no
+            // result.
+            sys::die("joining a thread that ended without a result", Errno::ECANCELED);
+        }
+        // SAFETY: the thread ended after it wrote the result, and left it to us: only dropping the handle detaches.
+        let result = unsafe { this.result.read() };
+        // SAFETY: 1. The handle's; forgotten above.
+        unsafe { release(this.thread.block) };
+        result
+    }
+
+    /// Whether the closure has returned, so that [`join`](JoinHandle::join) will not wait long.
+    ///
+    /// In handlers: yes.
+    pub fn is_finished(&self) -> bool {
+        self.thread.block().life.is_finished()
+    }
+
+    /// The thread.
+    ///
+    /// In handlers: yes.
+    #[must_use]
+    pub fn thread(&self) -> &Thread {
+        &self.thread
+    }
+}
+
+impl<T> Drop for JoinHandle<T> {
+    /// Detaches the thread.
+    fn drop(&mut self) {
+        if self.thread.block().life.detach() {
+            // SAFETY: written, and not taken, for join forgets the handle.
+            unsafe { self.result.drop_in_place() };
+        }
+    }
+}
+
+impl<T> fmt::Debug for JoinHandle<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("JoinHandle").field("thread", self.thread()).finish_non_exhaustive()
+    }
+}
+
+/// A thread, for as long as one likes: also after it ended. It keeps the thread's mapping, not the thread.
+pub struct Thread {
+    block: NonNull<Block>,
+}
+
+// SAFETY: of the block it uses only what never changes, and atomics.
+unsafe impl Send for Thread {}
+// SAFETY: as above.
+unsafe impl Sync for Thread {}
+
+// Its cells are for the thread itself and for whoever has the list's lock, and a panic ends the process.
+impl UnwindSafe for Thread {}
+impl RefUnwindSafe for Thread {}
+
+assert_impl_all!(Thread: Send, Sync, Clone, UnwindSafe, RefUnwindSafe);
+assert_not_impl_any!(Thread: Copy);
+
+impl Thread {
+    /// # Safety
+    ///
+    /// 1. Somebody's reference keeps the block.
+    pub(super) unsafe fn of(block: NonNull<Block>) -> Thread {
+        // SAFETY: 1. is our caller's.
+        unsafe { block.as_ref() }.life.retain();
+        Thread { block }
+    }
+
+    pub(super) fn block(&self) -> &Block {
+        // SAFETY: our reference keeps it.
+        unsafe { self.block.as_ref() }
+    }
+
+    /// Its identity.
+    ///
+    /// In handlers: yes.
+    #[must_use]
+    pub fn id(&self) -> ThreadId {
+        ThreadId::of_number(self.block().number)
+    }
+
+    /// Its name, if it was given one; `main` for the main thread.
+    ///
+    /// In handlers: yes.
+    #[must_use]
+    pub fn name(&self) -> Option<&str> {
+        self.block().name()
+    }
+
+    /// Lets its next or present [`park`](super::park) return. Several calls before that count as one. What the caller did happens
+    /// before that park returns.
+    ///
+    /// In handlers: yes. It may interrupt any function of rt0.
+    pub fn unpark(&self) {
+        self.block().parker.unpark();
+    }
+}
+
+impl Clone for Thread {
+    fn clone(&self) -> Thread {
+        // SAFETY: 1. Ours does.
+        unsafe { Thread::of(self.block) }
+    }
+}
+
+impl Drop for Thread {
+    fn drop(&mut self) {
+        // SAFETY: 1. Ours.
+        unsafe { release(self.block) };
+    }
+}
+
+impl fmt::Debug for Thread {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Thread").field("id", &self.id()).field("name", &self.name()).finish_non_exhaustive()
+    }
+}
