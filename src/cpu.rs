@@ -1,8 +1,8 @@
-//! Processors and pages: how many a program may use, which ones, and how large they are.
+//! Processors and pages: how many and which processors a program may use, and the page sizes.
 //!
-//! [`count`] is the number of processors in the calling thread's affinity, or fewer where a control
-//! group allows less time than that. Nothing is asked before it is needed; asking again costs one
-//! system call, and one for each control group that the process is in.
+//! [`count`] is the number of processors in the calling thread's affinity, or fewer if a control
+//! group allows less processor time. Each call asks the kernel: one system call, and one or two for
+//! each control group of the process.
 //!
 //! Sources: sched_setaffinity(2), cgroups(7), proc_pid_mountinfo(5), the kernel's
 //! admin-guide/cgroup-v2.rst and scheduler/sched-bwc.rst, admin-guide/mm/transhuge.rst.
@@ -20,14 +20,14 @@ pub use crate::cpu::set::CpuSet;
 use crate::errno::Result;
 use crate::{auxv, sys};
 
-/// How many threads of the calling thread's kind can run at once: the processors in its affinity,
-/// or, if that is fewer, [`quota`]'s processors, rounded up. At least 1, also where the kernel does
-/// not tell.
+/// How many threads with the calling thread's affinity can run at once: the number of its
+/// processors, or [`quota`] rounded up to whole processors, if that is fewer. At least 1, even if
+/// the kernel refuses to say.
 ///
-/// Rounded up, because with a quota of 1.5 one thread can never use what is paid for. Two may be
-/// throttled now and then; for a program that would rather not be, there is [`Quota::floor`].
+/// It is rounded up, because one thread cannot use a quota of 1.5 processors. Two threads may be
+/// throttled now and then; a program that wants to avoid this uses [`Quota::floor`].
 ///
-/// It is asked anew with every call, so changes of the affinity and of the quotas show.
+/// Each call asks the kernel anew, so it sees changes of the affinity and the quotas.
 ///
 /// In handlers: yes.
 pub fn count() -> NonZeroUsize {
@@ -35,48 +35,48 @@ pub fn count() -> NonZeroUsize {
 }
 
 fn at_most(affinity: Result<CpuSet>, quota: Option<Quota>) -> NonZeroUsize {
-    // A filter may refuse the call, and then nothing says that there are more than this one.
+    // If a filter refuses the call, only the current processor is known.
     let processors = affinity.map_or(1, |set| set.len());
     let allowed = quota.map_or(usize::MAX, |quota| quota.ceil());
     NonZeroUsize::new(processors.min(allowed)).unwrap_or(NonZeroUsize::MIN)
 }
 
-/// The processors that the calling thread may run on. `ENOMEM` on a machine of more than 1,024
-/// processors, where the set takes a mapping; `ENOSYS` or whatever a filter answers.
+/// The processors that the calling thread may run on. `ENOMEM` if there is no memory for a set of
+/// more than 1,024 processors; `ENOSYS` or another errno from a filter.
 ///
 /// In handlers: yes.
 pub fn affinity() -> Result<CpuSet> {
     CpuSet::read(|mask| sys::sched_getaffinity(0, mask))
 }
 
-/// Lets the calling thread, and those that it starts from now on, run on these processors only.
-/// Processors that do not exist or that the thread may not have are passed over: `EINVAL` if none
-/// is left.
+/// Restricts the calling thread, and the threads that it starts afterwards, to these processors.
+/// Processors that do not exist, or that the thread may not use, are ignored; `EINVAL` if none is
+/// left.
 ///
 /// In handlers: yes.
 pub fn set_affinity(set: &CpuSet) -> Result<()> {
     sys::sched_setaffinity(0, set.words())
 }
 
-/// The tightest limit on processor time that control groups set this process: its own or that of
-/// any group above which is to be seen from here, of version 1 or 2. `None` where there is no
-/// limit, or no way to know.
+/// The tightest limit of processor time that control groups set for this process: of its own group
+/// or any visible group above it, of version 1 or 2. `None` if there is no limit, or it cannot be
+/// known.
 ///
-/// The groups' files are looked for on the first call (`/proc/self/cgroup`, `/proc/self/mountinfo`;
-/// 80 KiB of memory for that time) and kept open: one descriptor per group for version 2, two for
-/// version 1. So limits that change are followed; a process that is moved to another group keeps
-/// looking at the old one, and one that closes descriptors that it did not open has no quota. A
-/// file that cannot be read, or says what no kernel would, is no limit. While `/proc` is not there,
-/// or descriptors or memory have run out, nothing is kept, and the next call looks again.
+/// The first call finds the groups' files (`/proc/self/cgroup`, `/proc/self/mountinfo`; it uses 80
+/// KiB of memory meanwhile) and keeps them open: one descriptor per group for version 2, two for
+/// version 1. So later calls see changed limits. A process that moves to another group still reads
+/// the old group's limits, and a process that closes descriptors it did not open gets no quota. A
+/// file that cannot be read, or has a malformed text, is no limit. If `/proc` is missing, or
+/// descriptors or memory have run out, nothing is kept, and the next call tries again.
 ///
-/// It takes no lock, so it may be called from a signal handler.
+/// It takes no lock, so a signal handler may call it.
 ///
 /// In handlers: yes.
 pub fn quota() -> Option<Quota> {
     cgroup::quota()
 }
 
-/// So much processor time in each period: a control group's limit.
+/// A control group's limit: an amount of processor time in each period.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Quota {
     quota_us: u64,
@@ -84,37 +84,38 @@ pub struct Quota {
 }
 
 impl Quota {
-    /// The processor time that all threads of the group together have in each [`Quota::period`].
+    /// The processor time that all threads of the group together may use in each [`Quota::period`].
     ///
     /// In handlers: yes.
     pub const fn time(&self) -> Duration {
         Duration::from_micros(self.quota_us)
     }
 
-    /// How long a period is; never 0.
+    /// The length of a period; never 0.
     ///
     /// In handlers: yes.
     pub const fn period(&self) -> Duration {
         Duration::from_micros(self.period_us as u64)
     }
 
-    /// The number of processors that can be busy all the time, if all but one are: rounded up.
+    /// The limit in processors, rounded up: all but one of them can be busy all the time.
     ///
     /// In handlers: yes.
     pub fn ceil(&self) -> usize {
         saturated(self.quota_us.div_ceil(u64::from(self.period_us)))
     }
 
-    /// The number of processors that can all be busy all the time: rounded down, so it may be 0.
+    /// The limit in processors, rounded down, so it may be 0: all of them can be busy all the time.
     ///
     /// In handlers: yes.
     pub fn floor(&self) -> usize {
         saturated(self.quota_us / u64::from(self.period_us))
     }
 
-    /// The one of both that allows less.
+    /// The quota that allows less.
     fn tighter(self, other: Quota) -> Quota {
-        // Whole processors, then what is left in parts of both periods; 32 bits times 32 fit.
+        // Whole processors, then the rest in fractions of both periods; the product of two 32-bit
+        // numbers fits.
         let parts = |one: Quota, period_us: u32| {
             let own = u64::from(one.period_us);
             (one.quota_us / own, one.quota_us % own * u64::from(period_us))
@@ -127,24 +128,22 @@ fn saturated(number: u64) -> usize {
     usize::try_from(number).unwrap_or(usize::MAX)
 }
 
-/// Bytes in a page: what the kernel said at the start, else what it turned out to be. See
-/// `AT_PAGESZ` in getauxval(3).
+/// Bytes in a page: from `AT_PAGESZ` (getauxval(3)), else as probed.
 ///
 /// In handlers: yes.
 pub fn page_size() -> usize {
     auxv::page_size()
 }
 
-/// Bytes in a huge page, as the kernel makes them of small ones by itself; `None` where it does
-/// not, or where `/sys` is not there to tell. Read on the first call; while descriptors have run
-/// out, the next one asks again.
+/// Bytes in a transparent huge page; `None` if the kernel does not make them, or `/sys` is missing.
+/// Read at the first call; if descriptors have run out, the next call tries again.
 ///
 /// In handlers: yes.
 pub fn huge_page_size() -> Option<usize> {
     const UNREAD: usize = 0;
     const NONE: usize = 1; // No size: less than a page.
     static READ: AtomicUsize = AtomicUsize::new(UNREAD);
-    // Relaxed: the number is all there is, and threads that ask at once read the same.
+    // Relaxed: the number is the only state, and threads that ask at the same time read the same.
     let known = match READ.load(Relaxed) {
         UNREAD => {
             let size = read_huge_page_size(&mut Kernel).ok()?.unwrap_or(NONE);
@@ -156,11 +155,11 @@ pub fn huge_page_size() -> Option<usize> {
     (known != NONE).then_some(known)
 }
 
-/// An error is one that passes.
+/// Reads the size. Errors are only temporary ones.
 fn read_huge_page_size(files: &mut impl Files) -> Result<Option<usize>> {
     let file = match files.open(c"/sys/kernel/mm/transparent_hugepage/hpage_pmd_size") {
         Ok(file) => file,
-        Err(errno) if cgroup::passes(errno) => return Err(errno),
+        Err(errno) if cgroup::is_temporary(errno) => return Err(errno),
         Err(_) => return Ok(None),
     };
     let mut text = [0; 32];

@@ -1,4 +1,4 @@
-//! Memory from the kernel, in whole pages: mmap(2) and its kin.
+//! Memory from the kernel, in whole pages: mmap(2) and related calls.
 //!
 //! ```text
 //!               reserve                commit
@@ -8,16 +8,15 @@
 //!        └──── free, drop ──┴────────────────────────┘
 //! ```
 //!
-//! *Reserved* memory is address space that nobody else gets: it costs nothing, counts against no
-//! limit but that of address space (`RLIMIT_AS`), and any access to it is a `SIGSEGV`. *Committed*
-//! memory can be read and written, begins as zeros, and counts from then on
-//! (`vm.overcommit_memory`, `RLIMIT_DATA`); physical memory comes with the first access of each
-//! page.
+//! *Reserved* memory is address space that no other mapping gets. It uses no memory, counts only
+//! against the limit of address space (`RLIMIT_AS`), and any access to it is a `SIGSEGV`.
+//! *Committed* memory can be read and written and starts as zeros. It counts against
+//! `vm.overcommit_memory` and `RLIMIT_DATA`; each page gets physical memory at its first access.
 //!
-//! A [`Mapping`] owns its pages. It hands out their address and never a reference, so what it does
-//! to them is safe, and whoever makes references from the address answers for them: none may live
-//! on past a call that takes away what it refers to. [`Pages`] is the same without the owner, for
-//! an allocator that keeps its own books.
+//! A [`Mapping`] owns its pages. It gives out their address but never a reference, so its functions
+//! are safe. Code that makes references from the address must not use them after a call that takes
+//! away their memory. [`Pages`] is the same without an owner, for an allocator that does its own
+//! bookkeeping.
 //!
 //! Addresses and lengths are multiples of [`cpu::page_size`](crate::cpu::page_size).
 //!
@@ -35,14 +34,14 @@ use static_assertions::assert_impl_all;
 use crate::errno::{Errno, Result};
 use crate::{auxv, sys};
 
-/// A range of pages of this process, given back when dropped.
+/// A range of pages of this process, unmapped when dropped.
 ///
-/// # Errors of all that make one
+/// # Errors of the functions that make one
 ///
 /// - `EINVAL`: a length of 0.
-/// - `ENOMEM`: more than the address space or the limits have room for, or than `isize::MAX` bytes;
-///   or the process has `vm.max_map_count` mappings.
-/// - `EAGAIN`: mlockall(2) is in force, and more would be locked than `RLIMIT_MEMLOCK` allows.
+/// - `ENOMEM`: the length exceeds the address space, a limit or `isize::MAX` bytes, or the process
+///   has `vm.max_map_count` mappings.
+/// - `EAGAIN`: mlockall(2) is in force, and the mapping would exceed `RLIMIT_MEMLOCK`.
 ///
 /// Lengths are rounded up to whole pages.
 pub struct Mapping {
@@ -51,16 +50,16 @@ pub struct Mapping {
     name: Option<&'static CStr>,
 }
 
-// SAFETY: it owns its pages as a box does, and lets nobody at their bytes; the calls on them are
-// the kernel's to order.
+// SAFETY: it owns its pages as a box does and gives out no reference to their bytes. The kernel
+// orders its calls.
 unsafe impl Send for Mapping {}
-// SAFETY: as above.
+// SAFETY: it gives out no reference to its pages' bytes, and the kernel orders its calls.
 unsafe impl Sync for Mapping {}
 
 assert_impl_all!(Mapping: Send, Sync);
 
 impl Mapping {
-    /// `len` bytes of zeros, reserved and committed.
+    /// Maps `len` bytes of zeros, committed.
     ///
     /// In handlers: no.
     pub fn new(len: usize) -> Result<Mapping> {
@@ -74,8 +73,8 @@ impl Mapping {
         Mapping::at(null_mut(), whole_pages(len)?, k::PROT_NONE, 0)
     }
 
-    /// Reserves `len` bytes at a multiple of `align`, as huge pages and size-aligned arenas need
-    /// them. Also `EINVAL` if `align` is no power of two.
+    /// Reserves `len` bytes at a multiple of `align`, for huge pages or size-aligned arenas. Also
+    /// `EINVAL` if `align` is not a power of two.
     ///
     /// In handlers: no.
     pub fn reserve_aligned(len: usize, align: usize) -> Result<Mapping> {
@@ -83,19 +82,19 @@ impl Mapping {
         if !align.is_power_of_two() {
             return Err(Errno::EINVAL);
         }
-        // Mappings begin at a page anyway, so this much more has an aligned range in it wherever it
-        // lies.
+        // A mapping starts at a page, so with `spare` more bytes it contains an aligned range.
         let spare = align.saturating_sub(page_size());
         let mut before = Mapping::reserve(len.checked_add(spare).ok_or(Errno::ENOMEM)?)?;
         let skipped = before.base.addr().get().wrapping_neg() & (align - 1);
         let mut aligned = before.split_off(skipped)?;
-        aligned.split_off(len)?; // And gives back what is behind, as `before` what is before.
+        // Unmaps the pages behind; dropping `before` unmaps those in front.
+        aligned.split_off(len)?;
         Ok(aligned)
     }
 
-    /// Reserves `len` bytes at `address` and nowhere else, and replaces nothing: `EEXIST` if
-    /// something is mapped there. Also `EINVAL` if `address` is no multiple of the page size,
-    /// `ENOMEM` or `EPERM` where no mapping may lie.
+    /// Reserves `len` bytes at exactly `address`, and replaces nothing: `EEXIST` if something is
+    /// mapped there. Also `EINVAL` if `address` is not a multiple of the page size, and `ENOMEM` or
+    /// `EPERM` where no mapping may lie.
     ///
     /// In handlers: no.
     pub fn reserve_at(address: NonNull<u8>, len: usize) -> Result<Mapping> {
@@ -103,7 +102,7 @@ impl Mapping {
         if !address.addr().get().is_multiple_of(page_size()) {
             return Err(Errno::EINVAL);
         }
-        // Before Linux 4.17, and for some emulators, the flag says nothing and the address is a
+        // Kernels before Linux 4.17, and some emulators, ignore the flag and treat the address as a
         // hint.
         let mapping = Mapping::at(address.as_ptr(), len, k::PROT_NONE, k::MAP_FIXED_NOREPLACE)?;
         if mapping.base == address { Ok(mapping) } else { Err(Errno::EEXIST) }
@@ -112,23 +111,23 @@ impl Mapping {
     fn at(address: *mut u8, len: usize, protection: u32, flags: u32) -> Result<Mapping> {
         // SAFETY: 1. Not MAP_FIXED.
         let base = unsafe { sys::mmap(address, len, protection, flags | k::MAP_PRIVATE | k::MAP_ANONYMOUS, -1, 0) }?;
-        // Not null: the kernel gives that address only to who asks for it.
+        // Not null: the kernel maps address 0 only on request.
         Ok(Mapping { base: NonNull::new(base).ok_or(Errno::ENOMEM)?, len, name: None })
     }
 
-    /// Takes over pages, to give them back when dropped.
+    /// Takes ownership of pages; they are unmapped on drop.
     ///
     /// In handlers: no.
     ///
     /// # Safety
     ///
-    /// 1. `pages` are whole pages that are mapped, private and anonymous, and nobody else will
-    ///    unmap them.
+    /// 1. `pages` are whole pages that are mapped, private and anonymous, and no other code unmaps
+    ///    them.
     pub unsafe fn from_raw(pages: NonNull<[u8]>) -> Mapping {
         Mapping { base: pages.cast(), len: pages.len(), name: None }
     }
 
-    /// The pages, no longer owned.
+    /// Gives up ownership of the pages and returns them.
     ///
     /// In handlers: no.
     pub fn into_raw(self) -> NonNull<[u8]> {
@@ -144,88 +143,92 @@ impl Mapping {
         self.base.as_ptr()
     }
 
-    /// Its length in bytes: whole pages.
+    /// The length in bytes: whole pages.
     ///
     /// In handlers: no.
-    #[allow(clippy::len_without_is_empty)] // Only what `split_off` leaves can be empty, and then who asked knows.
+    // Only `split_off` makes an empty one, and its caller knows.
+    #[allow(clippy::len_without_is_empty)]
     pub const fn len(&self) -> usize {
         self.len
     }
 
-    /// Commits `range`: from now on it can be read and written. What was committed before keeps its
-    /// contents; the rest is zeros.
+    /// Commits `range`: it can then be read and written. Memory that was committed already keeps
+    /// its contents; the rest is zeros.
     ///
-    /// `ENOMEM` if the system promises no more memory (`vm.overcommit_memory`) or a limit is
-    /// reached; `EINVAL` if `range` is not within the mapping or not of whole pages. An empty range
-    /// does nothing.
+    /// `ENOMEM` if the system grants no more memory (`vm.overcommit_memory`) or a limit is reached;
+    /// `EINVAL` if `range` is not within the mapping or not of whole pages. An empty range does
+    /// nothing.
     ///
     /// In handlers: no.
     pub fn commit(&self, range: impl RangeBounds<usize>) -> Result<()> {
         self.protect(range, Protection::READ_WRITE)
     }
 
-    /// Decommits `range`: its contents are gone, its memory is the system's again, its addresses
-    /// stay reserved. Whatever was advised of it, and locks on it, are gone too.
+    /// Decommits `range`: its contents are lost, its memory returns to the system, its addresses
+    /// stay reserved. Advice given for it and locks on it are lost too.
     ///
-    /// Errors as of [`Mapping::commit`], and `ENOMEM` when that would need one mapping more than
+    /// Errors: those of [`Mapping::commit`], and `ENOMEM` if the process would exceed
     /// `vm.max_map_count`.
     ///
     /// In handlers: no.
     pub fn decommit(&self, range: impl RangeBounds<usize>) -> Result<()> {
-        let (start, len) = self.part(range)?;
+        let (start, len) = self.checked_range(range)?;
         if len == 0 {
             return Ok(());
         }
-        // A new mapping over the old one. mprotect(2) and madvise(2) would take two calls, leave
-        // the memory charged to the process, and fail on locked pages and on kernels without
-        // madvise.
+        // Maps new pages over the old ones. The alternative, mprotect(2) and madvise(2), takes two
+        // calls, leaves the memory charged to the process, and fails on locked pages and on kernels
+        // without madvise.
         let flags = k::MAP_FIXED | k::MAP_PRIVATE | k::MAP_ANONYMOUS;
-        // SAFETY: 1. What vanishes is ours.
+        // SAFETY: 1. This mapping owns the pages that are replaced.
         unsafe { sys::mmap(start, len, k::PROT_NONE, flags, -1, 0) }?;
         if let Some(name) = self.name {
-            let _ = set_name(start, len, name); // A name is for the reader; the decommit is done.
+            // The decommit has succeeded; a name only helps readers.
+            let _ = set_name(start, len, name);
         }
         Ok(())
     }
 
-    /// Sets what may be done with `range`; see mprotect(2). Without a permission, memory keeps its
+    /// Sets the permissions of `range`; see mprotect(2). Memory without permissions keeps its
     /// contents.
     ///
-    /// Errors as of [`Mapping::commit`], and `EACCES` where a security module forbids it, as it may
-    /// for memory that is or was writable and shall be executable.
+    /// Errors: those of [`Mapping::commit`], and `EACCES` where a security module forbids it, for
+    /// example making memory executable that is or was writable.
     ///
     /// In handlers: no.
     pub fn protect(&self, range: impl RangeBounds<usize>, protection: Protection) -> Result<()> {
-        let (start, len) = self.part(range)?;
+        let (start, len) = self.checked_range(range)?;
         if len == 0 {
             return Ok(());
         }
-        // SAFETY: 1. Whoever uses our pages answers for that, as the module says.
+        // SAFETY: 1. Code that made references from the address must not use them afterwards, as
+        // the module says.
         unsafe { sys::mprotect(start, len, protection.0) }
     }
 
-    /// Advises the kernel on `range`; see [`Advice`] and madvise(2).
+    /// Gives the kernel advice for `range`; see [`Advice`] and madvise(2).
     ///
-    /// `EINVAL` if `range` is not within the mapping or not of whole pages, for advice that the
-    /// kernel does not know, or cannot follow there; `ENOSYS` from a kernel without madvise; what
-    /// else madvise(2) lists.
+    /// `EINVAL` if `range` is not within the mapping or not of whole pages, or if the kernel does
+    /// not know the advice or cannot follow it there; `ENOSYS` from a kernel without madvise; other
+    /// errors as in madvise(2).
     ///
     /// In handlers: no.
     pub fn advise(&self, range: impl RangeBounds<usize>, advice: Advice) -> Result<()> {
-        let (start, len) = self.part(range)?;
+        let (start, len) = self.checked_range(range)?;
         if len == 0 {
             return Ok(());
         }
-        // SAFETY: 1. Whoever uses our pages answers for that, as the module says.
+        // SAFETY: 1. Code that made references from the address must not use them afterwards, as
+        // the module says.
         unsafe { sys::madvise(start, len, advice.0) }
     }
 
-    /// Names the mapping: `/proc/self/maps` then shows `[anon:NAME]`. Parts of different names stay
-    /// mappings of their own to the kernel, and count as such against `vm.max_map_count`.
+    /// Names the mapping: `/proc/self/maps` then shows `[anon:NAME]`. The kernel does not merge
+    /// neighbouring mappings with different names, so each counts against `vm.max_map_count`.
     ///
-    /// `EINVAL` for a name of 80 bytes or more, or with other bytes than printable ASCII but ``\ [
-    /// ] $ ` ``; `EOPNOTSUPP` where the kernel has no names (before Linux 5.17, or built without
-    /// them): that is remembered, and costs no further call.
+    /// `EINVAL` for a name of 80 bytes or more, or with bytes that are not printable ASCII or are
+    /// one of ``\ [ ] $ ` ``. `EOPNOTSUPP` if the kernel has no names (before Linux 5.17, or built
+    /// without them): this is remembered, and later calls make no system call.
     ///
     /// In handlers: no.
     pub fn set_name(&mut self, name: &'static CStr) -> Result<()> {
@@ -234,20 +237,20 @@ impl Mapping {
         Ok(())
     }
 
-    /// Splits it in two, without a system call; this one keeps what is below `at`. `EINVAL` if `at`
-    /// is above the length or not a multiple of the page size.
+    /// Splits the mapping in two, without a system call; `self` keeps the part below `at`. `EINVAL`
+    /// if `at` is above the length or not a multiple of the page size.
     ///
     /// In handlers: no.
     pub fn split_off(&mut self, at: usize) -> Result<Mapping> {
-        let (start, len) = self.part(at..)?;
+        let (start, len) = self.checked_range(at..)?;
         let base = NonNull::new(start).ok_or(Errno::EINVAL)?;
         self.len = at;
         Ok(Mapping { base, len, name: self.name })
     }
 
-    /// Gives the pages back, as dropping it does. `ENOMEM`, and the mapping as it was, if the
-    /// kernel sees it as the middle of a larger one and the process has `vm.max_map_count`
-    /// mappings.
+    /// Unmaps the pages, as dropping does, and reports errors. `ENOMEM`, with the unchanged
+    /// mapping, if the kernel sees the pages as the middle of a larger mapping and the process has
+    /// `vm.max_map_count` mappings.
     ///
     /// In handlers: no.
     pub fn free(self) -> core::result::Result<(), (Errno, Mapping)> {
@@ -264,13 +267,14 @@ impl Mapping {
         if self.len == 0 {
             return Ok(());
         }
-        // SAFETY: 1. The owner is about to go; code that made references answers for them.
+        // SAFETY: 1. The owner is about to go; code that made references does not use them
+        // afterwards, as the module says.
         unsafe { sys::munmap(self.as_ptr(), self.len) }
     }
 
     /// The address and length of `range`; `EINVAL` if it is not within the mapping or not of whole
     /// pages.
-    fn part(&self, range: impl RangeBounds<usize>) -> Result<(*mut u8, usize)> {
+    fn checked_range(&self, range: impl RangeBounds<usize>) -> Result<(*mut u8, usize)> {
         let start = match range.start_bound() {
             Bound::Included(&start) => Some(start),
             Bound::Excluded(&before) => before.checked_add(1),
@@ -291,12 +295,13 @@ impl Mapping {
 }
 
 impl Drop for Mapping {
-    /// As [`Mapping::free`]. If the kernel refuses, the memory goes back all the same; the
-    /// addresses stay taken. (Before Linux 5.18, locked memory stays too where it cannot be
-    /// unlocked.)
+    /// As [`Mapping::free`]. If the kernel refuses to unmap, the memory still returns to the
+    /// system, but the addresses stay occupied. (Before Linux 5.18, locked memory that cannot be
+    /// unlocked stays too.)
     fn drop(&mut self) {
         if self.len != 0 {
-            // SAFETY: 1. The owner goes; code that made references answers for them.
+            // SAFETY: 1. The owner goes; code that made references does not use them afterwards, as
+            // the module says.
             unsafe { sys::unmap_or_empty(self.as_ptr(), self.len) };
         }
     }
@@ -308,18 +313,18 @@ impl fmt::Debug for Mapping {
     }
 }
 
-/// What may be done with memory: none, or several with `|`.
+/// Permissions of memory: none, or several combined by `|`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Protection(u32);
 
 impl Protection {
-    /// Nothing: any access is a `SIGSEGV`.
+    /// No access: any access is a `SIGSEGV`.
     pub const NONE: Protection = Protection(k::PROT_NONE);
     /// Reading.
     pub const READ: Protection = Protection(k::PROT_READ);
-    /// Writing; on most machines that means reading too.
+    /// Writing; on most machines this includes reading.
     pub const WRITE: Protection = Protection(k::PROT_WRITE);
-    /// Executing; on some machines that means reading too.
+    /// Executing; on some machines this includes reading.
     pub const EXECUTE: Protection = Protection(k::PROT_EXEC);
     /// Reading and writing.
     pub const READ_WRITE: Protection = Protection(READ_WRITE);
@@ -335,33 +340,32 @@ impl BitOr for Protection {
     }
 }
 
-/// What to tell the kernel about memory: one of madvise(2).
+/// Advice for the kernel about memory, as in madvise(2).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Advice(u32);
 
 impl Advice {
-    /// Nothing special.
+    /// No special treatment.
     pub const NORMAL: Advice = Advice(k::MADV_NORMAL);
     /// It will be needed soon.
     pub const WILL_NEED: Advice = Advice(k::MADV_WILLNEED);
-    /// Its contents are not needed: it reads as zeros from now on, and stays committed. `EINVAL` on
+    /// Its contents are not needed: it reads as zeros from now on and stays committed. `EINVAL` on
     /// locked pages.
     pub const DONT_NEED: Advice = Advice(k::MADV_DONTNEED);
-    /// Its contents are not needed: at any time until it is next written, it may turn to zeros. The
-    /// memory counts as the process's until then. Since Linux 4.5.
+    /// Its contents are not needed: until it is next written it may turn to zeros at any time.
+    /// Until then it counts as the process's memory. Since Linux 4.5.
     pub const FREE: Advice = Advice(k::MADV_FREE);
-    /// It should be in huge pages, see [`cpu::huge_page_size`](crate::cpu::huge_page_size). The
-    /// first access to each may then wait until the kernel found one. `EINVAL` from a kernel
-    /// without them.
+    /// Use huge pages, see [`cpu::huge_page_size`](crate::cpu::huge_page_size). The first access to
+    /// each may then wait until the kernel finds one. `EINVAL` from a kernel without them.
     pub const HUGE_PAGE: Advice = Advice(k::MADV_HUGEPAGE);
-    /// It must not be in huge pages. No advice takes this back to the system's default.
+    /// Do not use huge pages. No advice restores the system's default.
     pub const NO_HUGE_PAGE: Advice = Advice(k::MADV_NOHUGEPAGE);
-    /// Put it into huge pages now, as well as that goes: `EAGAIN`, `EBUSY` and `ENOMEM` when it
-    /// does not. Since Linux 6.1.
+    /// Use huge pages now, as far as possible: `EAGAIN`, `EBUSY` or `ENOMEM` if that fails. Since
+    /// Linux 6.1.
     pub const COLLAPSE: Advice = Advice(k::MADV_COLLAPSE);
     /// Leave it out of core dumps.
     pub const DONT_DUMP: Advice = Advice(k::MADV_DONTDUMP);
-    /// Take [`Advice::DONT_DUMP`] back.
+    /// Undo [`Advice::DONT_DUMP`].
     pub const DO_DUMP: Advice = Advice(k::MADV_DODUMP);
     /// A child of fork(2) does not have it.
     pub const DONT_FORK: Advice = Advice(k::MADV_DONTFORK);
@@ -372,70 +376,69 @@ impl Advice {
     pub const POPULATE_WRITE: Advice = Advice(k::MADV_POPULATE_WRITE);
 }
 
-/// The kernel as an allocator's source of memory: whole pages, zeroed, with nothing written down
-/// about them.
+/// The kernel as an allocator's source of memory: whole pages of zeros, without any bookkeeping.
 ///
-/// It has what the sources of the usual allocators have to have (`System` of dlmalloc, `Source` of
-/// talc): pages, a part of them back, more of them in place or elsewhere.
+/// It provides what common allocators require of their source (`System` of dlmalloc, `Source` of
+/// talc): pages, returning part of them, and growing them in place or elsewhere.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Pages;
 
 impl Pages {
-    /// `len` bytes, rounded up to whole pages: zeros that can be read and written. Errors as of
-    /// [`Mapping`].
+    /// Maps `len` bytes, rounded up to whole pages: zeros that can be read and written. Errors:
+    /// those of [`Mapping`].
     ///
     /// In handlers: no.
     pub fn allocate(&self, len: usize) -> Result<NonNull<[u8]>> {
         Mapping::new(len).map(Mapping::into_raw)
     }
 
-    /// Gives pages back: all that came from one [`Pages::allocate`], a part, or the neighbouring
-    /// ones of several. `EINVAL` if `pages` does not begin with a page or is empty; `ENOMEM` as of
-    /// [`Mapping::free`], and then they are the caller's as before.
+    /// Unmaps pages: all pages of one [`Pages::allocate`], a part of them, or neighbouring pages of
+    /// several. `EINVAL` if `pages` does not start at a page or is empty; `ENOMEM` as for
+    /// [`Mapping::free`], and then nothing changes.
     ///
     /// In handlers: no.
     ///
     /// # Safety
     ///
-    /// 1. `pages` are the caller's, and nobody uses them again; if the length is no multiple of the
-    ///    page size, up to the next one.
+    /// 1. The caller owns `pages`, and no code uses them afterwards. A length that is not a
+    ///    multiple of the page size is rounded up.
     pub unsafe fn free(&self, pages: NonNull<[u8]>) -> Result<()> {
-        // SAFETY: 1. is our caller's; the kernel rounds up as we say.
+        // SAFETY: 1. The caller guarantees it, for the rounded length too.
         unsafe { sys::munmap(pages.cast().as_ptr(), pages.len()) }
     }
 
-    /// Makes pages more or fewer, with their contents and zeros behind. Fewer stay where they lie;
-    /// more do if there is room, and else, if they `may_move`, go where there is.
+    /// Resizes pages and keeps their contents; new bytes are zeros. Shrinking never moves them.
+    /// Growing happens in place if there is room; otherwise the pages move if `may_move`.
     ///
-    /// `ENOMEM` if there is no room, or no memory, if `new_len` is above `isize::MAX`, or as of
-    /// [`Mapping::free`]; `EINVAL` if it is 0 or `pages` does not begin with a page; `EFAULT` for
-    /// more if the kernel does not see them as one mapping (as when parts were protected or advised
-    /// differently). They are as before then.
+    /// `ENOMEM` if there is no room or no memory, if `new_len` is above `isize::MAX`, or as for
+    /// [`Mapping::free`]. `EINVAL` if `new_len` is 0 or `pages` does not start at a page. `EFAULT`
+    /// when growing pages that the kernel does not see as one mapping, for example if parts were
+    /// protected or advised differently. After an error nothing has changed.
     ///
     /// In handlers: no.
     ///
     /// # Safety
     ///
-    /// 1. `pages` are the caller's, whole pages, and nobody uses them again under the old address,
-    ///    or those given back.
+    /// 1. The caller owns `pages`, which are whole pages. No code uses them afterwards under the
+    ///    old address, nor any that were unmapped.
     pub unsafe fn resize(&self, pages: NonNull<[u8]>, new_len: usize, may_move: bool) -> Result<NonNull<[u8]>> {
         let len = whole_pages(new_len)?;
         let start = pages.cast::<u8>().as_ptr();
         if len < pages.len() {
-            // What mremap(2) does too, but for emulators that then take away what lies behind the
-            // pages (qemu 7.2).
-            // SAFETY: 1. is our caller's.
+            // mremap(2) does the same, but some emulators then unmap what lies behind the pages
+            // (qemu 7.2).
+            // SAFETY: 1. The caller guarantees that no code uses the pages that are unmapped.
             unsafe { sys::munmap(start.wrapping_add(len), pages.len() - len) }?;
             return Ok(NonNull::slice_from_raw_parts(pages.cast(), len));
         }
         let flags = if may_move { k::MREMAP_MAYMOVE } else { 0 };
-        // SAFETY: 1. is our caller's.
+        // SAFETY: 1. The caller guarantees that no code uses the pages under the old address.
         let base = unsafe { sys::mremap(start, pages.len(), len, flags) }?;
         NonNull::new(slice_from_raw_parts_mut(base, len)).ok_or(Errno::ENOMEM)
     }
 }
 
-/// `len` rounded up to whole pages. `EINVAL` for 0, `ENOMEM` above what a pointer's offset can be.
+/// `len` rounded up to whole pages. `EINVAL` for 0, `ENOMEM` above `isize::MAX`.
 fn whole_pages(len: usize) -> Result<usize> {
     match len.checked_next_multiple_of(page_size()) {
         Some(0) => Err(Errno::EINVAL),
@@ -445,7 +448,7 @@ fn whole_pages(len: usize) -> Result<usize> {
 }
 
 fn page_size() -> usize {
-    // The unit tests come in by std's start, which does not keep it for us.
+    // The unit tests start by std, which does not record the page size for rt0.
     if cfg!(test) { 4096 } else { auxv::page_size() }
 }
 
@@ -455,12 +458,13 @@ fn set_name(start: *mut u8, len: usize, name: &CStr) -> Result<()> {
     if !is_name(name.to_bytes()) {
         return Err(Errno::EINVAL);
     }
-    // Relaxed: the answer is all there is. Whoever misses another thread's asks too.
+    // Relaxed: the answer is all there is. A thread that misses another thread's store asks the
+    // kernel too.
     if NO_NAMES.load(Relaxed) {
         return Err(Errno::EOPNOTSUPP);
     }
     match sys::prctl_set_vma_name(start, len, name) {
-        // The name is good and so is the range: it is the option that the kernel does not know.
+        // Name and range are valid, so the kernel does not know the option.
         Err(Errno::EINVAL | Errno::ENOSYS) => {
             NO_NAMES.store(true, Relaxed);
             Err(Errno::EOPNOTSUPP)
@@ -469,7 +473,7 @@ fn set_name(start: *mut u8, len: usize, name: &CStr) -> Result<()> {
     }
 }
 
-/// Whether the kernel takes it as a mapping's name.
+/// Whether the kernel accepts it as a mapping's name.
 fn is_name(name: &[u8]) -> bool {
     name.len() < 80 && name.iter().all(|byte| (b' '..=b'~').contains(byte) && !b"\\[]$`".contains(byte))
 }

@@ -1,7 +1,7 @@
 //! Random bytes: the vDSO's getrandom, getrandom(2), `/dev/urandom`; random(7).
 //!
-//! [`fill`] is for all that nobody may guess. [`startup`] is for what must differ between processes
-//! and cannot wait or fail, such as the seeds of hash tables.
+//! [`fill`] is for bytes that must be unpredictable. [`startup`] is for bytes that must differ
+//! between processes, without waiting or failing, such as the seeds of hash tables.
 
 use linux_raw_sys::general as k;
 
@@ -12,16 +12,18 @@ use crate::{io, sys, thread, vdso};
 
 /// Fills `buf` with random bytes fit for keys.
 ///
-/// They come from the vDSO without a system call where it has them (see [`vdso::in_use`]), else
-/// from getrandom(2), and where that is missing or forbidden, from `/dev/urandom`. Once after boot
-/// it may wait until the kernel's generator is seeded; `/dev/urandom` does not wait, on the kernels
-/// before 3.17 that have nothing else. Any length will do; none asks nobody.
+/// The bytes come from the vDSO without a system call where it has getrandom (see
+/// [`vdso::in_use`]), else from getrandom(2), and if that is missing or forbidden, from
+/// `/dev/urandom`. Soon after boot the call may wait until the kernel's generator is seeded.
+/// `/dev/urandom`, the only source before Linux 3.17, does not wait. Any length is accepted; an
+/// empty buffer makes no call.
 ///
-/// It may be called in signal handlers, also in one that interrupts it, and in a child right after
-/// a fork, which gets other bytes than its parent.
+/// A signal handler may call it, even one that interrupts it, and so may a child right after a
+/// fork, which gets other bytes than its parent.
 ///
-/// Errors: those of opening and reading `/dev/urandom` (`ENOENT`, `EACCES`, `EMFILE`, …), when
-/// getrandom(2) is not to be had; `EIO` if it is empty. Then part of `buf` may be filled.
+/// Errors: those of opening and reading `/dev/urandom` (`ENOENT`, `EACCES`, `EMFILE`, …) if
+/// getrandom(2) is not available; `EIO` if it is empty. After an error, part of `buf` may be
+/// filled.
 ///
 /// In handlers: yes.
 pub fn fill(buf: &mut [u8]) -> Result<()> {
@@ -36,24 +38,24 @@ pub fn fill(buf: &mut [u8]) -> Result<()> {
     Ok(())
 }
 
-/// Random bytes into the start of `buf`, and how many, by system calls; 0 if a signal handler ran
-/// instead.
+/// Fills the start of `buf` with random bytes by system calls, and returns how many; 0 if a signal
+/// handler interrupted the wait.
 #[cold]
 fn ask_kernel(buf: &mut [u8]) -> Result<usize> {
     match sys::getrandom(buf, 0) {
         Ok(filled @ 1..) => Ok(filled),
-        // The wait for the generator was interrupted. A call that does not wait cannot be: if it
-        // says so too, a filter does.
+        // A handler interrupted the wait for the generator. A call that does not wait cannot be
+        // interrupted; if it fails too, a filter refuses the call.
         Err(Errno::EINTR) => match sys::getrandom(&mut buf[..1], k::GRND_NONBLOCK) {
             Err(Errno::EAGAIN) => Ok(0),
             Ok(filled @ 1..) => Ok(filled),
             _ => urandom(buf),
         },
-        _ => urandom(buf), // ENOSYS, or what a filter says.
+        _ => urandom(buf), // ENOSYS, or a filter's errno.
     }
 }
 
-/// What `/dev/urandom` puts into the start of `buf`, at least one byte.
+/// Reads `/dev/urandom` into the start of `buf`; returns how many bytes, at least one.
 fn urandom(buf: &mut [u8]) -> Result<usize> {
     let file = sys::open(c"/dev/urandom", k::O_RDONLY | k::O_CLOEXEC, 0)?;
     match io::read(file.as_raw_fd(), buf)? {
@@ -62,54 +64,54 @@ fn urandom(buf: &mut [u8]) -> Result<usize> {
     }
 }
 
-/// Random bytes for a start, and where they are from; see [`startup`].
+/// Random bytes for the start of a process, and their source; see [`startup`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Startup {
-    /// Neither the first nor the last eight are all zero.
+    /// Neither the first nor the last eight bytes are all zero.
     pub bytes: [u8; 16],
-    /// Where they are from.
+    /// The source of the bytes.
     pub source: Source,
 }
 
-/// Where the bytes of [`startup`] are from, from the best to the last.
+/// The source of the bytes of [`startup`], from the best to the worst.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Source {
-    /// `AT_RANDOM`: the kernel gave them to the process at its start.
+    /// `AT_RANDOM`: the kernel passed them to the process at its start.
     Auxv,
     /// getrandom(2).
     Getrandom,
     /// `/dev/urandom`.
     Urandom,
-    /// The clocks, the thread's number and the stack's address: they differ from process to
-    /// process, and can be guessed.
+    /// The clocks, the thread's id and the stack's address: they differ between processes, but can
+    /// be guessed.
     Clock,
 }
 
-/// 16 bytes to seed a generator or a hash with, at once: it neither waits nor fails, whatever the
-/// kernel lacks.
+/// 16 bytes to seed a generator or a hash. It neither waits nor fails, even if the kernel lacks all
+/// sources.
 ///
-/// The kernel gives every process its own at the start, which are the same at each call: who needs
-/// several seeds mixes something into them. Only if there are none (some loaders), other sources
-/// are tried, in the order of [`Source`].
+/// The kernel passes every process 16 bytes at its start, and each call returns these. A caller
+/// that needs several seeds mixes other data into them. If the kernel passed none (some loaders),
+/// the other sources are tried in the order of [`Source`].
 ///
 /// In handlers: yes.
 pub fn startup() -> Startup {
-    settle(&mut Kernel)
+    find_startup(&mut Kernel)
 }
 
-/// Where [`settle`] looks.
+/// The sources of [`find_startup`].
 trait Sources {
     /// The 16 bytes of `AT_RANDOM`.
     fn auxv(&mut self) -> Option<[u8; 16]>;
-    /// Bytes from getrandom(2), without waiting, and how many.
+    /// Reads bytes by getrandom(2), without waiting; returns how many.
     fn getrandom(&mut self, buf: &mut [u8]) -> Result<usize>;
-    /// Bytes from `/dev/urandom`, and how many.
+    /// Reads bytes from `/dev/urandom`; returns how many.
     fn urandom(&mut self, buf: &mut [u8]) -> Result<usize>;
-    /// Numbers that differ from process to process.
+    /// Numbers that differ between processes.
     fn clock(&mut self) -> [u64; 4];
 }
 
-fn settle(sources: &mut impl Sources) -> Startup {
+fn find_startup(sources: &mut impl Sources) -> Startup {
     if let Some(bytes) = sources.auxv().filter(is_random) {
         return Startup { bytes, source: Source::Auxv };
     }
@@ -123,13 +125,13 @@ fn settle(sources: &mut impl Sources) -> Startup {
     Startup { bytes: spread(sources.clock()), source: Source::Clock }
 }
 
-/// Whether neither half is all zero: then nobody has put anything there.
+/// Whether neither half is all zero. A zero half means that no source has written it.
 fn is_random(bytes: &[u8; 16]) -> bool {
     let (halves, _) = bytes.as_chunks::<8>();
     halves.iter().all(|half| *half != [0; 8])
 }
 
-/// 16 bytes that depend on every bit of the numbers, with no half zero.
+/// 16 bytes that depend on every bit of `numbers`; neither half is zero.
 fn spread(numbers: [u64; 4]) -> [u8; 16] {
     let mut state = 0;
     for number in numbers {
@@ -157,8 +159,8 @@ impl Sources for Kernel {
     fn auxv(&mut self) -> Option<[u8; 16]> {
         let address = auxv::of_process().get(auxv::AT_RANDOM).filter(|address| *address != 0)?;
         let bytes = core::ptr::with_exposed_provenance::<[u8; 16]>(address);
-        // SAFETY: the kernel says that 16 bytes lie there, on the initial stack, which stays and
-        // which rt0 does not write.
+        // SAFETY: the kernel says that 16 bytes lie there, on the initial stack, which stays mapped
+        // and which rt0 does not write.
         Some(unsafe { *bytes })
     }
 
@@ -189,7 +191,7 @@ mod tests {
 
     use super::*;
 
-    /// Sources that answer from the fields.
+    /// Sources that return the fields.
     struct Fake {
         auxv: Option<[u8; 16]>,
         getrandom: Result<[u8; 16]>,
@@ -220,26 +222,26 @@ mod tests {
         }
     }
 
-    /// No half is zero, one is nearly.
+    /// Neither half is all zero, but one nearly is.
     const BYTES: [u8; 16] = [0, 0, 0, 1, 0, 0, 0, 0, 9, 9, 9, 9, 9, 9, 9, 9];
     const FIRST_HALF_ZERO: [u8; 16] = [0, 0, 0, 0, 0, 0, 0, 0, 9, 9, 9, 9, 9, 9, 9, 9];
     const LAST_HALF_ZERO: [u8; 16] = [9, 9, 9, 9, 9, 9, 9, 9, 0, 0, 0, 0, 0, 0, 0, 0];
 
     #[test]
-    fn startup_goes_down_the_ladder_step_by_step() {
-        let all = |auxv, getrandom, urandom| settle(&mut Fake { auxv, getrandom, urandom, ..NOTHING });
+    fn startup_tries_the_sources_in_order() {
+        let all = |auxv, getrandom, urandom| find_startup(&mut Fake { auxv, getrandom, urandom, ..NOTHING });
         let from = |source| Startup { bytes: BYTES, source };
         assert_eq!(all(Some(BYTES), Ok([1; 16]), Ok([2; 16])), from(Source::Auxv));
         assert_eq!(all(None, Ok(BYTES), Ok([2; 16])), from(Source::Getrandom));
         assert_eq!(all(None, Err(Errno::EAGAIN), Ok(BYTES)), from(Source::Urandom));
-        assert_eq!(settle(&mut { NOTHING }).source, Source::Clock);
+        assert_eq!(find_startup(&mut { NOTHING }).source, Source::Clock);
     }
 
     #[test]
     fn startup_does_not_take_zeros_for_random() {
         for zero in [[0; 16], FIRST_HALF_ZERO, LAST_HALF_ZERO] {
             let mut sources = Fake { auxv: Some(zero), getrandom: Ok(zero), urandom: Ok(zero), ..NOTHING };
-            let found = settle(&mut sources);
+            let found = find_startup(&mut sources);
             assert_eq!(found.source, Source::Clock);
             assert!(is_random(&found.bytes));
         }

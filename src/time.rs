@@ -1,10 +1,10 @@
 //! Clocks: std's `Instant` and `SystemTime`, and every clock of the kernel by its id;
 //! clock_gettime(2).
 //!
-//! A clock is read through the vDSO where there is one, so without a system call; see [`vdso`].
-//! Times are 64-bit seconds on every machine: where the kernel has a form of a call for them, it is
-//! used. What is left of 32-bit seconds (kernels before 5.1 on 32-bit machines) is read as
-//! unsigned, and lasts until 2106.
+//! Clocks are read through the vDSO where there is one, without a system call; see [`vdso`]. Times
+//! are 64-bit seconds on every machine, and calls use their 64-bit form where the kernel has it.
+//! 32-bit seconds (kernels before 5.1 on 32-bit machines) are read as unsigned, and last until
+//! 2106.
 
 use core::fmt;
 use core::ops::{Add, AddAssign, Sub, SubAssign};
@@ -20,7 +20,7 @@ use crate::vdso;
 const NANOS_PER_SEC: i64 = 1_000_000_000;
 const ZERO: Timespec = Timespec { tv_sec: 0, tv_nsec: 0 };
 
-/// A moment of the monotonic clock (`CLOCK_MONOTONIC`), as std's.
+/// An instant of the monotonic clock (`CLOCK_MONOTONIC`), as std's.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Instant(Timespec);
 
@@ -28,7 +28,7 @@ assert_impl_all!(Instant: Send, Sync, Copy);
 assert_eq_size!(Instant, Timespec);
 
 impl Instant {
-    /// Now.
+    /// The current time.
     ///
     /// In handlers: yes.
     #[must_use]
@@ -37,7 +37,7 @@ impl Instant {
         Instant(ClockId::CLOCK_MONOTONIC.must_read())
     }
 
-    /// The time since `earlier`; zero if that is later.
+    /// The time since `earlier`; zero if `earlier` is later.
     ///
     /// In handlers: yes.
     #[must_use]
@@ -45,7 +45,7 @@ impl Instant {
         self.checked_duration_since(earlier).unwrap_or_default()
     }
 
-    /// The time since `earlier`; `None` if that is later.
+    /// The time since `earlier`; `None` if `earlier` is later.
     ///
     /// In handlers: yes.
     #[must_use]
@@ -53,7 +53,7 @@ impl Instant {
         self.0.since(earlier.0).ok()
     }
 
-    /// The time since `earlier`; zero if that is later.
+    /// The time since `earlier`; zero if `earlier` is later.
     ///
     /// In handlers: yes.
     #[must_use]
@@ -61,7 +61,7 @@ impl Instant {
         self.duration_since(earlier)
     }
 
-    /// The time from this moment until now.
+    /// The time since this instant.
     ///
     /// In handlers: yes.
     #[must_use]
@@ -69,22 +69,22 @@ impl Instant {
         Instant::now().duration_since(*self)
     }
 
-    /// This moment and `duration`; `None` past the clock's end.
+    /// This instant plus `duration`; `None` past the clock's end.
     ///
     /// In handlers: yes.
     pub fn checked_add(&self, duration: Duration) -> Option<Instant> {
         self.0.after(duration).map(Instant)
     }
 
-    /// This moment less `duration`; `None` before the clock's range.
+    /// This instant minus `duration`; `None` before the clock's range.
     ///
     /// In handlers: yes.
     pub fn checked_sub(&self, duration: Duration) -> Option<Instant> {
         self.0.before(duration).map(Instant)
     }
 
-    /// As a deadline for the kernel, which refuses what lies before the clock's zero: that is past
-    /// in any case.
+    /// The instant as a deadline for the kernel, which refuses negative times. Zero is in the past
+    /// too.
     pub(crate) fn deadline(self) -> Timespec {
         self.0.max(ZERO)
     }
@@ -99,7 +99,7 @@ impl Sub<Instant> for Instant {
     }
 }
 
-/// A moment of the clock on the wall (`CLOCK_REALTIME`), as std's. It may be set, forward and back.
+/// A time of the wall clock (`CLOCK_REALTIME`), as std's. The clock may be set forward and back.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct SystemTime(Timespec);
 
@@ -112,7 +112,7 @@ impl SystemTime {
     /// 1970-01-01 00:00:00 UTC.
     pub const UNIX_EPOCH: SystemTime = SystemTime(ZERO);
 
-    /// Now.
+    /// The current time.
     ///
     /// In handlers: yes.
     #[must_use]
@@ -121,29 +121,29 @@ impl SystemTime {
         SystemTime(ClockId::CLOCK_REALTIME.must_read())
     }
 
-    /// The time since `earlier`; an error that has the time to it if that is later.
+    /// The time since `earlier`; if `earlier` is later, an error with the difference.
     ///
     /// In handlers: yes.
     pub fn duration_since(&self, earlier: SystemTime) -> core::result::Result<Duration, SystemTimeError> {
         self.0.since(earlier.0).map_err(SystemTimeError)
     }
 
-    /// The time from this moment until now; an error if it lies in the future, as it may when the
-    /// clock was set back.
+    /// The time since this one; an error if it lies in the future, for example because the clock
+    /// was set back.
     ///
     /// In handlers: yes.
     pub fn elapsed(&self) -> core::result::Result<Duration, SystemTimeError> {
         SystemTime::now().duration_since(*self)
     }
 
-    /// This moment and `duration`; `None` past the clock's end.
+    /// This time plus `duration`; `None` past the clock's end.
     ///
     /// In handlers: yes.
     pub fn checked_add(&self, duration: Duration) -> Option<SystemTime> {
         self.0.after(duration).map(SystemTime)
     }
 
-    /// This moment less `duration`; `None` before the clock's range.
+    /// This time minus `duration`; `None` before the clock's range.
     ///
     /// In handlers: yes.
     pub fn checked_sub(&self, duration: Duration) -> Option<SystemTime> {
@@ -151,12 +151,12 @@ impl SystemTime {
     }
 }
 
-/// What [`SystemTime::duration_since`] says of a later moment.
+/// The error of [`SystemTime::duration_since`].
 #[derive(Clone, Debug)]
 pub struct SystemTimeError(Duration);
 
 impl SystemTimeError {
-    /// How much later it is.
+    /// How much later the other time is.
     ///
     /// In handlers: yes.
     #[must_use]
@@ -200,22 +200,23 @@ clocks! {
 }
 
 impl ClockId {
-    /// The clock of this number, there or not: of those that have no name here, such as another
-    /// process's (clock_getcpuclockid(3)) or a device's, which are negative.
+    /// The clock with this number, whether it exists or not. Some clocks have no name here, for
+    /// example another process's (clock_getcpuclockid(3)) or a device's, which have negative
+    /// numbers.
     ///
     /// In handlers: yes.
     pub const fn from_raw(number: i32) -> ClockId {
         ClockId(number)
     }
 
-    /// Its number.
+    /// The clock's number.
     ///
     /// In handlers: yes.
     pub const fn raw(self) -> i32 {
         self.0
     }
 
-    /// What it shows: through the vDSO, else by clock_gettime(2). Errors: `EINVAL`, there is no
+    /// The clock's time: through the vDSO, else by clock_gettime(2). Errors: `EINVAL`, there is no
     /// such clock; those of a device's clock.
     ///
     /// In handlers: yes.
@@ -229,15 +230,15 @@ impl ClockId {
         vdso::clock_gettime(self.0).or_else(|refused| self.ask_kernel(refused))
     }
 
-    /// [`ClockId::read`] without the vDSO, which has no function or `refused`. The kernel knows
-    /// best whether that is so.
+    /// [`ClockId::read`] by the system call, after the vDSO returned `refused`.
     #[cold]
     fn ask_kernel(self, refused: Errno) -> Result<Timespec> {
         let now = sys::clock_gettime(self.0)?;
-        // Only of the two clocks that every vDSO reads itself if it can. For the others it makes a
-        // system call, and hands on what a filter or the kernel says to the form that it chose.
+        // Only for the two clocks that every vDSO reads itself if it can. For other clocks the vDSO
+        // makes a system call, and a filter or the kernel may have refused the form of the call
+        // that it chose.
         if refused == Errno::ENOSYS && [ClockId::CLOCK_REALTIME, ClockId::CLOCK_MONOTONIC].contains(&self) {
-            vdso::give_clocks_up();
+            vdso::disable_clocks();
         }
         Ok(now)
     }
@@ -248,22 +249,23 @@ impl ClockId {
         self.read().unwrap_or_else(|errno| sys::die("clock_gettime", errno))
     }
 
-    /// Sleeps until it shows `deadline` or more, by clock_nanosleep(2); signal handlers that run
-    /// meanwhile do not shorten it, and a clock that is set meanwhile counts as set.
+    /// Sleeps until the clock shows `deadline` or more, by clock_nanosleep(2). Signal handlers that
+    /// run meanwhile do not shorten the sleep. If the clock is set meanwhile, its new time counts.
     ///
-    /// Errors, none of them for a deadline that is past: `EINVAL`, there is no such clock, or the
+    /// Errors, none of them for a deadline in the past: `EINVAL`, there is no such clock, or the
     /// nanoseconds are not 0..=999,999,999; `EOPNOTSUPP` (on some kernels `EINVAL`) for a clock
-    /// that cannot wake anybody, such as the calling thread's own time; `EPERM` for an alarm
+    /// that cannot wake a thread, such as the calling thread's CPU time; `EPERM` for an alarm clock
     /// without `CAP_WAKE_ALARM`.
     ///
     /// In handlers: no, it waits.
     pub fn sleep_until(self, deadline: Timespec) -> Result<()> {
         while self.now()? < deadline {
             if !(0..NANOS_PER_SEC).contains(&deadline.tv_nsec) {
-                return Err(Errno::EINVAL); // Some kernels look at the low 32 bits only.
+                return Err(Errno::EINVAL); // Some kernels check only the low 32 bits.
             }
             match sys::clock_nanosleep_until(self.0, &deadline) {
-                Ok(()) | Err(Errno::EINTR) => {} // Early is possible in any case: see there.
+                // The call may return early; see `clock_nanosleep_until`.
+                Ok(()) | Err(Errno::EINTR) => {}
                 Err(errno) => return Err(errno),
             }
         }
@@ -280,7 +282,7 @@ impl fmt::Debug for ClockId {
     }
 }
 
-/// The arithmetic of moments, whose nanoseconds are 0..=999,999,999.
+/// Arithmetic of times whose nanoseconds are 0..=999,999,999.
 impl Timespec {
     fn after(self, duration: Duration) -> Option<Timespec> {
         let tv_sec = self.tv_sec.checked_add_unsigned(duration.as_secs())?;
@@ -302,7 +304,7 @@ impl Timespec {
         })
     }
 
-    /// The time since `earlier`; if that is later, the time until then as the error.
+    /// The time since `earlier`; if `earlier` is later, the difference as the error.
     fn since(self, earlier: Timespec) -> core::result::Result<Duration, Duration> {
         if self < earlier {
             return Err(earlier.since(self).unwrap_or_default());

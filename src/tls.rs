@@ -1,15 +1,16 @@
-//! Where a thread's own data lies: its copy of the program's TLS image, the ABI's control block,
-//! and rt0's thread block.
+//! A thread's static data: its copy of the program's TLS image, the ABI's control block, and rt0's
+//! thread block.
 //!
 //! ```text
-//!     variant I       │ thread block │ control block │ TLS image │  start of control block + bias = thread pointer
-//!     variant II      │ TLS image │ thread block │                  thread block                  = thread pointer
+//!     variant I     │ thread block │ control block │ TLS image │
+//!                                  ▲ + bias = thread pointer
+//!     variant II    │ TLS image │ thread block │
+//!                               ▲ = thread pointer
 //! ```
 //!
-//! The linker has put each variable at a fixed distance from the thread pointer, computed from the
-//! image's address and alignment. It lays the main thread's area out too (common.ld), so nothing is
-//! computed here: every thread's area is as aligned and as large as the main thread's, and the
-//! parts are at the same distances.
+//! The linker puts each variable at a fixed distance from the thread pointer, computed from the
+//! image's address and alignment. It also lays out the main thread's area (common.ld). Every other
+//! thread's area has the same size, alignment and distances, so nothing is computed here.
 //!
 //! Source: Ulrich Drepper, *ELF Handling For Thread-Local Storage*; the machines' psABIs.
 
@@ -18,34 +19,34 @@ use core::ptr::NonNull;
 use crate::arch::{Arch, Cpu, Tls};
 use crate::intrinsics;
 
-/// An address that the linker defines. A type without bytes: of others the compiler knows that no
-/// two lie at one address.
-type Mark = [u8; 0];
+/// An address that the linker defines. Zero-sized: two linker symbols may share an address, and the
+/// compiler assumes that distinct non-empty statics do not.
+type LinkerSymbol = [u8; 0];
 
 unsafe extern "C" {
-    /// The TLS image in the program: its first byte, and the end of what is not just zeros, rounded
+    /// The TLS image in the program: its first byte, and the end of its initialised part, rounded
     /// up to words.
-    static __rt0_tls_start: Mark;
-    static __rt0_tls_filled: Mark;
+    static __rt0_tls_start: LinkerSymbol;
+    static __rt0_tls_filled: LinkerSymbol;
 
-    /// What in the program lies where the thread pointer points, without its bias, in a thread's
-    /// TLS: of variant II, and of variant I with a control block. (Without one that is the image's
-    /// start.)
-    static __rt0_tls_below: Mark;
-    static __rt0_tls_above: Mark;
+    /// The place in the program's image that corresponds to the thread pointer without its bias:
+    /// for variant II, and for variant I with a control block. (Without a control block it is the
+    /// image's start.)
+    static __rt0_tls_below: LinkerSymbol;
+    static __rt0_tls_above: LinkerSymbol;
 
-    /// The main thread's area: of variant II from the first to the end of a block at the second, of
-    /// variant I from the second to the last. The thread pointer is, without its bias, the second
-    /// or the third.
-    static __rt0_area: Mark;
-    static __rt0_area_below: Mark;
-    static __rt0_area_above: Mark;
-    static __rt0_area_end: Mark;
-    /// Its copy of the image, of variant II, and of variant I with a control block.
-    static __rt0_area_image_below: Mark;
-    static __rt0_area_image_above: Mark;
-    /// No variable: its address is the alignment of areas and of the image.
-    static __rt0_tls_align: Mark;
+    /// The main thread's area. Variant II: from the first symbol to the end of a block at the
+    /// second. Variant I: from the second symbol to the last. The thread pointer without its bias
+    /// is the second symbol (II) or the third (I).
+    static __rt0_area: LinkerSymbol;
+    static __rt0_area_below: LinkerSymbol;
+    static __rt0_area_above: LinkerSymbol;
+    static __rt0_area_end: LinkerSymbol;
+    /// The area's copy of the image: for variant II, and for variant I with a control block.
+    static __rt0_area_image_below: LinkerSymbol;
+    static __rt0_area_image_above: LinkerSymbol;
+    /// Not a variable: its address is the alignment of areas and of the image.
+    static __rt0_tls_align: LinkerSymbol;
 }
 
 const _: () = assert!(
@@ -58,18 +59,18 @@ const BIAS: usize = match Cpu::TLS {
     Tls::Above { bias, .. } => bias,
 };
 
-/// A thread's area, or the addresses in it, for a block of some type.
+/// A thread's area, or the main thread's addresses, for a block of type `B`.
 struct Area {
     start: *mut u8,
     end: *mut u8,
-    /// Where the image's copy begins.
+    /// The start of the image's copy.
     image: *mut u8,
-    /// Where the thread pointer points, without its bias.
+    /// The thread pointer without its bias.
     pointer: *mut u8,
 }
 
 impl Area {
-    /// The main thread's. All addresses are the linker's.
+    /// The main thread's area. The linker defines all its addresses.
     #[inline(always)]
     fn of_main<B>() -> Area {
         let (start, end, image, pointer) = match Cpu::TLS {
@@ -88,28 +89,30 @@ impl Area {
                 (&raw const __rt0_area_below, &raw const __rt0_area_end, image, above)
             }
         };
-        let at = |mark: *const Mark| mark.cast_mut().cast();
+        let at = |symbol: *const LinkerSymbol| symbol.cast_mut().cast();
         Area { start: at(start), end: at(end), image: at(image), pointer: at(pointer) }
     }
 
-    /// Copies the program's image there. Returns the block, which is zeros, and the thread pointer.
+    /// Copies the program's image into the area. Returns the block, which is zeros, and the thread
+    /// pointer.
     ///
     /// # Safety
     ///
-    /// 1. The area is the main thread's or laid out so, all zeros, and nobody else's.
+    /// 1. The area is the main thread's or has the same layout, is all zeros, and no other code
+    ///    uses it.
     #[inline(always)]
     unsafe fn fill<B>(self) -> (NonNull<B>, *mut u8) {
         let (from, end) = (&raw const __rt0_tls_start, &raw const __rt0_tls_filled);
-        // SAFETY: 1. The linker keeps the image within the area; the program's own lies elsewhere.
-        // 2. Both begin at a multiple of 16, and the end is rounded up.
+        // SAFETY: 1. The linker keeps the image within the area, and the program's image lies
+        // elsewhere. 2. Both begin at a multiple of 16, and the end is rounded up.
         unsafe { intrinsics::copy_words(self.image.cast(), from.cast(), end.cast()) };
         let thread_pointer = self.pointer.wrapping_add(BIAS);
-        // SAFETY: 1. A block's place is within the area.
+        // SAFETY: 1. The block lies within the area.
         (unsafe { block_at(thread_pointer) }, thread_pointer)
     }
 }
 
-/// The size and the alignment of a thread's area.
+/// The size and the alignment of a thread's area, in bytes.
 #[inline(always)]
 pub(crate) fn area_layout<B>() -> (usize, usize) {
     let main = Area::of_main::<B>();
@@ -121,31 +124,31 @@ pub(crate) fn area_layout<B>() -> (usize, usize) {
 ///
 /// # Safety
 ///
-/// 1. `area` is laid out as [`area_layout`] says, all zeros, and nobody else's.
+/// 1. `area` has the layout of [`area_layout`], is all zeros, and no other code uses it.
 #[inline(always)]
 pub(crate) unsafe fn fill<B>(area: *mut u8) -> (NonNull<B>, *mut u8) {
     let Area { start, end, image, pointer } = Area::of_main::<B>();
     let at = |of_main: *mut u8| area.wrapping_add(of_main.addr() - start.addr());
     let area = Area { start: area, end: at(end), image: at(image), pointer: at(pointer) };
-    // SAFETY: 1. is our caller's.
+    // SAFETY: 1. The caller guarantees it.
     unsafe { area.fill() }
 }
 
-/// The same for the main thread's area, which is static.
+/// [`fill`] for the main thread's area, which is static.
 ///
 /// # Safety
 ///
-/// 1. Nobody has written there.
+/// 1. No code has written to the area.
 #[inline(always)]
 pub(crate) unsafe fn fill_main<B>() -> (NonNull<B>, *mut u8) {
-    // SAFETY: 1. By ours, for it starts as zeros.
+    // SAFETY: 1. No code has written to the area, and it starts as zeros.
     unsafe { Area::of_main::<B>().fill() }
 }
 
-/// The main thread's block; zeros before [`fill_main`] and what came after.
+/// The main thread's block; all zeros before [`fill_main`].
 #[cfg(feature = "panic-handler")]
 pub(crate) fn block_of_main<B>() -> NonNull<B> {
-    // SAFETY: 1. The main thread's, as `fill_main` computes it.
+    // SAFETY: 1. The main thread's pointer, as `fill_main` computes it.
     unsafe { block_at(Area::of_main::<B>().pointer.wrapping_add(BIAS)) }
 }
 
@@ -153,10 +156,10 @@ pub(crate) fn block_of_main<B>() -> NonNull<B> {
 ///
 /// # Safety
 ///
-/// 1. It is one that [`fill`] returned, for `B`.
+/// 1. `thread_pointer` is one that [`fill`] returned for `B`.
 #[inline(always)]
 unsafe fn block_at<B>(thread_pointer: *mut u8) -> NonNull<B> {
-    // SAFETY: 1. A block lies there.
+    // SAFETY: 1. A block lies at this address, so it is not null.
     unsafe { NonNull::new_unchecked(address_at(thread_pointer)) }
 }
 
@@ -168,7 +171,7 @@ fn address_at<B>(thread_pointer: *mut u8) -> *mut B {
     }
 }
 
-/// Where the calling thread's block lies if it has one.
+/// The address of the calling thread's block, if it has one.
 pub(crate) fn block_address<B>() -> *const B {
     address_at(Cpu::any_thread_pointer())
 }
@@ -177,19 +180,18 @@ pub(crate) fn block_address<B>() -> *const B {
 ///
 /// # Safety
 ///
-/// 1. This thread's pointer is set, to one that [`fill`] returned for `B`.
+/// 1. This thread's pointer is set to one that [`fill`] returned for `B`.
 #[inline(always)]
 pub(crate) unsafe fn block_of_this_thread<B>() -> NonNull<B> {
-    // SAFETY: 1. is our caller's.
+    // SAFETY: 1. The thread pointer is set.
     let thread_pointer = unsafe { Cpu::thread_pointer() };
-    // SAFETY: 1. is our caller's.
+    // SAFETY: 1. [`fill`] returned it for `B`.
     unsafe { block_at(thread_pointer) }
 }
 
-/// What in the program's image stands for where the thread pointer points, without its bias, in a
-/// thread's.
+/// The place in the program's image that corresponds to the thread pointer without its bias.
 #[inline(always)]
-fn origin() -> *const Mark {
+fn origin() -> *const LinkerSymbol {
     match Cpu::TLS {
         Tls::Below => &raw const __rt0_tls_below,
         Tls::Above { tcb: 0, .. } => &raw const __rt0_tls_start,
@@ -197,11 +199,11 @@ fn origin() -> *const Mark {
     }
 }
 
-/// The calling thread's copy of something in the program's TLS image. (A `#[thread_local]` is found
-/// so by the compiler.)
+/// The address of the calling thread's copy of `in_image`, which lies in the program's TLS image.
+/// (The compiler finds a `#[thread_local]` in this way.)
 #[inline(always)]
 pub(crate) fn copy_of_this_thread<T>(in_image: *const T) -> *mut T {
-    // SAFETY: 1. All safe code runs where the thread pointer is set.
+    // SAFETY: 1. The thread pointer is set wherever safe code runs.
     let thread_pointer = unsafe { Cpu::thread_pointer() };
     thread_pointer.wrapping_add(in_image.addr()).wrapping_sub(origin().addr() + BIAS).cast()
 }

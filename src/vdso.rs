@@ -1,16 +1,16 @@
-//! Functions that the kernel lends to programs, to be called without a system call: vdso(7).
+//! The vDSO: functions of the kernel that run without a system call; vdso(7).
 //!
-//! What is lent is found in an ELF image that the kernel maps into every process. A function is
-//! looked up when it is first needed; until then, and in a program that never needs one, nothing is
-//! read. All that is kept is one word per function, so any thread and any signal handler may come
-//! first, together with others, and no lock is held. A machine, a kernel or an emulator without the
-//! function costs one look: the system call does the work.
+//! The kernel maps an ELF image with these functions into every process. A function is looked up
+//! when it is first needed; a program that needs none reads nothing. Each function's state is one
+//! word, so any thread and any signal handler may look it up, at the same time as others, without a
+//! lock. If the machine, the kernel or the emulator has no such function, rt0 looks once and then
+//! uses the system call.
 //!
-//! rt0 uses it by itself for the clocks ([`time`](crate::time)) and for random bytes
-//! ([`random`](crate::random)). Here it is [turned off](turn_off), which valgrind, recorders and
-//! some emulators need: they see system calls only.
+//! rt0 itself uses the vDSO for the clocks ([`time`](crate::time)) and for random bytes
+//! ([`random`](crate::random)). This module [turns it off](turn_off), which valgrind, recorders and
+//! some emulators need, because they see system calls only.
 //!
-//! A call takes up to a page of stack: kernels hardened with `-fstack-check` probe it.
+//! A call uses up to a page of stack: kernels hardened with `-fstack-check` probe it.
 
 mod image;
 mod state;
@@ -31,20 +31,18 @@ use image::Native;
 
 pub(crate) use state::StateSlot;
 
-/// Makes this process do without the vDSO from now on, for good. Calls that are under way still
-/// finish by it.
+/// Stops this process from using the vDSO, permanently. Calls under way still finish in it.
 ///
 /// In handlers: no.
 pub fn turn_off() {
     for function in [&CLOCK_GETTIME, &CLOCK_GETTIME_NARROW, &GETRANDOM] {
-        function.forget();
+        function.disable();
     }
 }
 
-/// [`turn_off`], if the environment has `RT0_VDSO=0`; returns whether it has. For a program that
-/// lets its users decide: call it first in main. Nothing else in rt0 looks at the variable. A
-/// process that must be careful ([`Auxv::secure`]) does not look at it either: its environment is
-/// another user's.
+/// [`turn_off`] if the environment contains `RT0_VDSO=0`; returns whether it does. A program that
+/// offers this switch calls it first in main; nothing else in rt0 reads the variable. A process in
+/// secure mode ([`Auxv::secure`]) ignores the variable, because another user may have set it.
 ///
 /// In handlers: no.
 pub fn turn_off_if_asked(env: Env) -> bool {
@@ -55,7 +53,7 @@ pub fn turn_off_if_asked(env: Env) -> bool {
     asked
 }
 
-/// What a process takes from the vDSO; see [`in_use`].
+/// Which vDSO functions a process uses; see [`in_use`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct InUse {
     /// The clocks.
@@ -65,8 +63,8 @@ pub struct InUse {
     pub getrandom: bool,
 }
 
-/// What this process takes from the vDSO: what is there, and not turned off, nor given up because
-/// it failed.
+/// Which vDSO functions this process uses: those that exist, were not turned off, and have not
+/// failed.
 ///
 /// In handlers: no.
 pub fn in_use() -> InUse {
@@ -82,17 +80,17 @@ static GETRANDOM: Function = Function::new(VDSO.getrandom);
 
 const VDSO: Vdso = Cpu::VDSO;
 
-/// A function of the vDSO: its address, once it was looked for.
+/// A vDSO function and, once it was looked up, its address.
 struct Function {
     name: &'static str,
-    /// One word for all there is to know, so that no reader can see half of it.
+    /// All state is one word, so that no reader sees half of it.
     address: AtomicPtr<c_void>,
 }
 
-/// Not looked for yet.
+/// Not looked up yet.
 const UNKNOWN: *mut c_void = ptr::null_mut();
 
-/// Not there, or not to be used. (Its lowest bits may be set in a real address too: Arm's Thumb.)
+/// Missing or turned off. (The lowest bit may also be set in a real address: Arm's Thumb.)
 const NONE: *mut c_void = ptr::without_provenance_mut(1);
 
 impl Function {
@@ -102,7 +100,7 @@ impl Function {
 
     #[inline(always)]
     fn get(&self) -> Option<*const c_void> {
-        // Relaxed: the word is all there is, and what it points to was there before the process.
+        // Relaxed: the word is the only state, and its target existed before the process started.
         let address = self.address.load(Relaxed);
         if address.addr() > NONE.addr() {
             Some(address)
@@ -116,35 +114,36 @@ impl Function {
     #[cold]
     fn look_up(&self) -> Option<*const c_void> {
         let found = find(auxv::of_process(), self.name);
-        // Only instead of `UNKNOWN`: it may have been turned off meanwhile.
+        // Only replaces `UNKNOWN`: the function may have been turned off meanwhile.
         let _ = self.address.compare_exchange(UNKNOWN, found.unwrap_or(NONE), Relaxed, Relaxed);
         Some(self.address.load(Relaxed)).filter(|address| *address != NONE).map(|address| address.cast_const())
     }
 
-    fn forget(&self) {
+    fn disable(&self) {
         self.address.store(NONE, Relaxed);
     }
 }
 
-/// Where the function of this name begins.
+/// The address of the function with this name.
 fn find(vector: Auxv, name: &str) -> Option<*mut c_void> {
-    /// The kernel maps the image from a page's start, and no page is smaller than this.
-    const START: usize = 4096;
-    /// The largest is some 64 KiB, on machines with pages of that size.
-    const MOST: usize = 1 << 20;
-    let base = vector.get(auxv::AT_SYSINFO_EHDR).filter(|base| *base != 0 && base.is_multiple_of(START))?;
+    /// The kernel maps the image at a page boundary, and no page is smaller than this.
+    const PAGE: usize = 4096;
+    /// The largest image is about 64 KiB, on machines with pages of that size.
+    const MAX_LEN: usize = 1 << 20;
+    let base = vector.get(auxv::AT_SYSINFO_EHDR).filter(|base| *base != 0 && base.is_multiple_of(PAGE))?;
     let base = ptr::with_exposed_provenance_mut::<u8>(base);
-    // SAFETY: the kernel says that an image lies there, which fills a page at least; it stays and
-    // does not change.
-    let start = unsafe { slice::from_raw_parts(base, START) };
-    let len = Native::len(start).filter(|len| *len <= MOST)?;
-    // SAFETY: as above; that many bytes it maps, by its own header.
+    // SAFETY: the kernel says that an image starts at `base`. It fills at least one page, stays
+    // mapped and does not change.
+    let start = unsafe { slice::from_raw_parts(base, PAGE) };
+    let len = Native::len(start).filter(|len| *len <= MAX_LEN)?;
+    // SAFETY: the kernel maps the image at `base`, `len` bytes by its own header. It stays mapped
+    // and does not change.
     let image = unsafe { slice::from_raw_parts(base, len) };
     let place = Native::parse(image)?.function(name, VDSO.versions)?;
     Some(base.wrapping_add(place).cast())
 }
 
-/// clock_gettime in the width that the vDSO has.
+/// clock_gettime with 64-bit (wide) or 32-bit (narrow) seconds.
 #[derive(Clone, Copy)]
 enum ClockFunction {
     Wide(*const c_void),
@@ -163,21 +162,21 @@ fn clock_function() -> Option<ClockFunction> {
     }
 }
 
-/// The time of a clock. `ENOSYS` if the vDSO has no clock_gettime; what its errors mean is best
-/// asked of the system call, and should that succeed where this said `ENOSYS`, [`give_clocks_up`].
+/// The time of a clock. `ENOSYS` if the vDSO has no clock_gettime. After any error the caller makes
+/// the system call; if that succeeds after `ENOSYS`, the caller calls [`disable_clocks`].
 #[inline(always)]
 pub(crate) fn clock_gettime(clock: c_int) -> Result<Timespec> {
     match clock_function() {
         Some(ClockFunction::Wide(function)) => {
             let mut now = Timespec { tv_sec: 0, tv_nsec: 0 };
-            // SAFETY: 1. found under the wide name. 2. Of the wide form.
+            // SAFETY: 1. Found under the wide name. 2. The result has the wide form.
             let done = unsafe { Cpu::vdso_clock_gettime(function, clock, (&raw mut now).cast()) };
             Errno::check(done)?;
             Ok(Timespec { tv_sec: take_field(&now.tv_sec), tv_nsec: take_field(&now.tv_nsec) })
         }
         Some(ClockFunction::Narrow(function)) => {
             let mut now = k::__kernel_old_timespec { tv_sec: 0, tv_nsec: 0 };
-            // SAFETY: 1. found under the narrow name. 2. Of the narrow form.
+            // SAFETY: 1. Found under the narrow name. 2. The result has the narrow form.
             let done = unsafe { Cpu::vdso_clock_gettime(function, clock, (&raw mut now).cast()) };
             Errno::check(done)?;
             let (tv_sec, tv_nsec) = (take_field(&now.tv_sec), take_field(&now.tv_nsec));
@@ -187,58 +186,59 @@ pub(crate) fn clock_gettime(clock: c_int) -> Result<Timespec> {
     }
 }
 
-/// A field that the vDSO stored a moment ago, by one load of the field's width.
+/// Reads a field that the vDSO has just stored, by one load of the field's width.
 ///
-/// The vDSO stores the two fields one by one. The compiler would copy both by one load, and a
-/// processor forwards a store to a load only if that one store has all of it: else the load waits
-/// until both stores are in the cache. Measured on x86_64: 32 ns a call instead of 26. Volatile
-/// loads are not joined.
+/// The vDSO stores the two fields separately. The compiler would copy both by one load, and a
+/// processor forwards a store to a load only if that store contains the whole load; otherwise the
+/// load waits until both stores are in the cache. Measured on x86_64: 32 ns a call instead of 26.
+/// The compiler does not merge volatile loads.
 #[inline(always)]
 fn take_field<T: Copy>(field: &T) -> T {
-    // SAFETY: a reference can be read from.
+    // SAFETY: a reference is valid for reads.
     unsafe { (&raw const *field).read_volatile() }
 }
 
-/// Uses system calls for the clocks from now on: the vDSO has a function only to say that it has
-/// none, as MIPS' does on a machine whose clock it cannot read.
+/// Makes the clocks use system calls from now on. Some vDSO functions only ever return ENOSYS, for
+/// example on MIPS if the machine's clock cannot be read.
 #[cold]
-pub(crate) fn give_clocks_up() {
-    CLOCK_GETTIME.forget();
-    CLOCK_GETTIME_NARROW.forget();
+pub(crate) fn disable_clocks() {
+    CLOCK_GETTIME.disable();
+    CLOCK_GETTIME_NARROW.disable();
 }
 
-/// Random bytes into the start of `buf`, and how many; they come from the state in `slot`, the
-/// calling thread's. `None` if the vDSO has no getrandom, or no memory for a state is to be had; on
-/// an error, ask the system call.
+/// Fills the start of `buf` with random bytes from the state in `slot`, which is the calling
+/// thread's, and returns how many. `None` if the vDSO has no getrandom or there is no memory for a
+/// state; after an error the caller makes the system call.
 ///
-/// It may be called in a signal handler that interrupted it on the same thread: the vDSO sees that
-/// the state is in use and makes the system call. After a fork the child's states are zero, which
-/// makes it take a new key.
+/// A signal handler may call it while it interrupts the same function on the same thread: the vDSO
+/// sees that the state is in use and makes the system call. In a forked child the states are zero,
+/// so the vDSO fetches a new key.
 #[inline(always)]
 pub(crate) fn getrandom(buf: &mut [u8], slot: &StateSlot) -> Option<Result<usize>> {
     let function = GETRANDOM.get()?;
     let state = slot.state(|| state_params(function))?;
-    // SAFETY: 1. found under its name. 2. A slice. 3. The slot's state is its thread's alone.
+    // SAFETY: 1. Found under its name. 2. `buf` is a slice. 3. Only this thread uses the slot's
+    // state.
     let done =
         unsafe { Cpu::vdso_getrandom(function, buf.as_mut_ptr(), buf.len(), 0, state.address().cast(), state.size()) };
     let done = Errno::check(done);
     if done == Err(Errno::ENOSYS) {
-        GETRANDOM.forget();
+        GETRANDOM.disable();
     }
     Some(done)
 }
 
-/// What memory the vDSO wants for the states of its getrandom; on an error it is not to be used, so
-/// it is forgotten.
+/// Asks what memory the vDSO needs for the states of its getrandom. On an error, disables
+/// getrandom.
 #[cold]
 fn state_params(function: *const c_void) -> Option<k::vgetrandom_opaque_params> {
     let mut params = MaybeUninit::<k::vgetrandom_opaque_params>::zeroed();
-    // SAFETY: 1. found under its name. 2. Nothing. 3. The parameters are asked for.
+    // SAFETY: 1. Found under its name. 2. The length is 0. 3. The size asks for the parameters.
     let done = unsafe { Cpu::vdso_getrandom(function, ptr::null_mut(), 0, 0, params.as_mut_ptr().cast(), !0) };
-    // SAFETY: all zeros are valid numbers.
+    // SAFETY: all zeros are valid parameters.
     let params = unsafe { params.assume_init() };
     if done != 0 {
-        GETRANDOM.forget();
+        GETRANDOM.disable();
         return None;
     }
     Some(params)
@@ -252,11 +252,11 @@ mod tests {
     use super::*;
 
     unsafe extern "C" {
-        /// The host's libc's.
+        /// The host libc's function.
         safe fn getauxval(tag: usize) -> usize;
     }
 
-    /// A vector with the host's image, or one that lies elsewhere.
+    /// An auxiliary vector with the host's image, or an image at another address.
     fn vector(base: usize) -> Auxv {
         Auxv::from_words(Vec::leak([auxv::AT_SYSINFO_EHDR, base].to_vec()))
     }
@@ -272,7 +272,7 @@ mod tests {
         for _ in 0..1000 {
             let before = crate::sys::clock_gettime(clock).unwrap();
             let mut now = Timespec { tv_sec: 0, tv_nsec: 0 };
-            // SAFETY: 1. found under its name. 2. A timespec of that width, on a host with 64 bits.
+            // SAFETY: 1. Found under its name. 2. A timespec of that width, on a 64-bit host.
             assert_eq!(unsafe { Cpu::vdso_clock_gettime(function, clock, (&raw mut now).cast()) }, 0);
             let after = crate::sys::clock_gettime(clock).unwrap();
             assert!(before <= now && now <= after, "{before:?} {now:?} {after:?}");
@@ -295,7 +295,7 @@ mod tests {
         struct Page(#[allow(dead_code)] [u8; 4096]);
         static ZERO: Page = Page([0; 4096]);
         assert_eq!(find(vector((&raw const ZERO).expose_provenance()), VDSO.clock_gettime), None);
-        // The host's own program: an image by its header, with another's symbols.
+        // The host's test program: a valid ELF header, but other symbols.
         let me = getauxval(auxv::AT_PHDR) & !4095;
         assert_eq!(find(vector(me), VDSO.clock_gettime), None);
     }
@@ -314,8 +314,7 @@ mod tests {
                 assert_eq!(state.address().addr() / 4096, (state.address().addr() + state.size() - 1) / 4096);
                 let (address, size) = (state.address().cast(), state.size());
                 let mut bytes = [0; 16];
-                // SAFETY: 1. found under its name. 2. An array. 3. The slot's, which is this
-                // thread's.
+                // SAFETY: 1. Found under its name. 2. An array. 3. The slot belongs to this thread.
                 let done = unsafe { Cpu::vdso_getrandom(function, bytes.as_mut_ptr(), 16, 0, address, size) };
                 assert_eq!(done, 16);
                 all.push(bytes);
@@ -334,21 +333,21 @@ mod tests {
     #[test]
     fn what_was_turned_off_is_not_looked_up_again() {
         let function = Function::new(VDSO.clock_gettime);
-        function.forget();
+        function.disable();
         assert_eq!(function.get(), None);
-        // Turned off while it is looked up.
+        // As if it was turned off during the lookup.
         assert_eq!(function.look_up(), None);
         assert_eq!(function.get(), None);
     }
 
     #[test]
-    fn a_function_that_only_says_enosys_is_given_up_for_good() {
+    fn a_function_that_only_says_enosys_is_disabled_for_good() {
         extern "C" fn stub(_: c_int, _: *mut c_void) -> c_int {
             -(Errno::ENOSYS.raw() as c_int)
         }
         CLOCK_GETTIME.address.store(stub as *mut c_void, Relaxed);
         let by_call = crate::sys::clock_gettime(k::CLOCK_MONOTONIC as i32).unwrap();
-        // The time comes from the kernel all the same.
+        // The time still comes from the kernel.
         assert!(crate::time::ClockId::CLOCK_MONOTONIC.now().unwrap() >= by_call);
         assert!(!in_use().clock_gettime);
         assert!(crate::time::ClockId::CLOCK_MONOTONIC.now().unwrap() >= by_call);

@@ -1,17 +1,17 @@
-//! The control groups that the process is in, from its own up to the highest that is mounted, and
-//! their limits on time.
+//! The process's control groups, from its own up to the highest that is mounted, and their limits
+//! of processor time.
 //!
 //! ```text
-//!     /proc/self/cgroup        0::/a/b                            which group
-//!     /proc/self/mountinfo     … / /sys/fs/cgroup … - cgroup2 …   where it is to be seen
+//!     /proc/self/cgroup        0::/a/b                            the group
+//!     /proc/self/mountinfo     … / /sys/fs/cgroup … - cgroup2 …   where it is mounted
 //!
 //!     /sys/fs/cgroup/a/b/cpu.max ┐
-//!     /sys/fs/cgroup/a/cpu.max   ├ kept open; the tightest counts
+//!     /sys/fs/cgroup/a/cpu.max   ├ kept open; the tightest limit counts
 //!     /sys/fs/cgroup/cpu.max     ┘
 //! ```
 //!
-//! The first caller that finds them publishes them, whole; whoever was looking at the same time
-//! drops what it found. So there is no lock, and what is published stays.
+//! The first thread that finds them publishes them all at once. A thread that searches at the same
+//! time drops its own result. So there is no lock, and the published result never changes.
 
 use core::ffi::CStr;
 use core::mem::ManuallyDrop;
@@ -38,11 +38,11 @@ pub(super) fn quota() -> Option<Quota> {
         unknown if unknown.is_null() => find_and_publish().ok()?,
         found => found,
     };
-    // SAFETY: published, so whole and shared, and it stays.
+    // SAFETY: a published result is complete, shared and never freed.
     tightest(&mut Kernel, unsafe { &*found }.levels)
 }
 
-/// What was found, once something was.
+/// The published result; null until there is one.
 static FOUND: AtomicPtr<Found> = AtomicPtr::new(null_mut());
 
 struct Found {
@@ -51,13 +51,14 @@ struct Found {
 
 assert_impl_all!(Found: Sync);
 
-/// Found, when there is nothing to be found.
+/// The published result if no group can limit the process.
 static NOTHING: Found = Found { levels: &[] };
 
 #[cold]
 fn find_and_publish() -> Result<*const Found> {
     let scratch = Mapping::new(SCRATCH)?;
-    // SAFETY: committed, ours alone, and outlived by nothing made of it.
+    // SAFETY: the mapping is committed, only this thread has its address, and nothing made from
+    // `text` outlives it.
     let text = unsafe { slice::from_raw_parts_mut(scratch.as_ptr(), scratch.len()) };
     let Some(walk) = find(&mut Kernel, text)? else {
         return Ok(publish(&raw const NOTHING).unwrap_or_else(|theirs| theirs));
@@ -67,22 +68,23 @@ fn find_and_publish() -> Result<*const Found> {
     Ok(opened.publish())
 }
 
-/// Makes `found` what was found; an error is what somebody else published meanwhile.
+/// Publishes `found`; if another thread has published meanwhile, the error is that result.
 fn publish(found: *const Found) -> core::result::Result<*const Found, *const Found> {
-    // Release pairs with the acquire in `quota`; acquire for what another thread wrote.
+    // Release pairs with the acquire in `quota`. Acquire, on failure: the other thread's result is
+    // complete.
     match FOUND.compare_exchange(null_mut(), found.cast_mut(), Release, Acquire) {
         Ok(_) => Ok(found),
         Err(theirs) => Err(theirs),
     }
 }
 
-/// Levels on their way to be published, in the mapping that they will stay in; closed when dropped.
+/// Levels before they are published, in the mapping where they will stay. Dropping closes them.
 ///
 /// ```text
 ///     │ Found │ Level │ Level │ …
 /// ```
 struct Opened {
-    room: Mapping,
+    mapping: Mapping,
     count: usize,
 }
 
@@ -91,27 +93,27 @@ impl Opened {
 
     fn with_room(levels: usize) -> Result<Opened> {
         let len = levels.checked_mul(size_of::<Level<OwnedFd>>()).and_then(|len| len.checked_add(Self::FIRST));
-        Ok(Opened { room: Mapping::new(len.ok_or(Errno::ENOMEM)?)?, count: 0 })
+        Ok(Opened { mapping: Mapping::new(len.ok_or(Errno::ENOMEM)?)?, count: 0 })
     }
 
     fn levels(&self) -> *mut Level<OwnedFd> {
-        self.room.as_ptr().wrapping_add(Self::FIRST).cast()
+        self.mapping.as_ptr().wrapping_add(Self::FIRST).cast()
     }
 
     fn push(&mut self, level: Level<OwnedFd>) {
         let end = self.levels().wrapping_add(self.count + 1);
-        assert!(end.addr() <= self.room.as_ptr().addr() + self.room.len(), "more groups than names in the path");
-        // SAFETY: within the room, by the assertion, aligned by FIRST, and nobody else has it.
+        assert!(end.addr() <= self.mapping.as_ptr().addr() + self.mapping.len(), "more groups than names in the path");
+        // SAFETY: within the mapping, by the assertion; aligned, by FIRST; and not shared yet.
         unsafe { self.levels().wrapping_add(self.count).write(level) };
         self.count += 1;
     }
 
     fn publish(self) -> *const Found {
-        let found = self.room.as_ptr().cast::<Found>();
-        // SAFETY: `count` levels were written, and nobody writes to them again. They stay if they
-        // are published; if not, this reference goes unused.
+        let found = self.mapping.as_ptr().cast::<Found>();
+        // SAFETY: `count` levels were written and are not written again. They stay if they are
+        // published; if not, this reference is not used.
         let levels = unsafe { slice::from_raw_parts(self.levels(), self.count) };
-        // SAFETY: the room's start is there for it, aligned as a page is, and nobody else has it.
+        // SAFETY: the mapping's start is reserved for it, page-aligned and not shared yet.
         unsafe { found.write(Found { levels }) };
         match publish(found) {
             Ok(ours) => {
@@ -125,22 +127,22 @@ impl Opened {
 
 impl Drop for Opened {
     fn drop(&mut self) {
-        // SAFETY: `count` levels were written, and nobody uses them again.
+        // SAFETY: `count` levels were written, and they are not used again.
         unsafe { ptr::slice_from_raw_parts_mut(self.levels(), self.count).drop_in_place() };
     }
 }
 
-/// The files of a process. The unit tests have others.
+/// The process's files. The unit tests replace them.
 pub(super) trait Files {
-    /// An open one.
+    /// An open file.
     type File;
-    /// Opens a file to read.
+    /// Opens a file for reading.
     fn open(&mut self, path: &CStr) -> Result<Self::File>;
-    /// Reads what stands at an offset, as pread(2).
+    /// Reads at an offset, as pread(2).
     fn read_at(&mut self, file: &Self::File, buf: &mut [u8], offset: u64) -> Result<usize>;
 }
 
-/// The kernel's.
+/// The kernel's files.
 pub(super) struct Kernel;
 
 impl Files for Kernel {
@@ -153,19 +155,19 @@ impl Files for Kernel {
     fn read_at(&mut self, file: &OwnedFd, buf: &mut [u8], offset: u64) -> Result<usize> {
         loop {
             match sys::pread(file.as_raw_fd(), buf, offset) {
-                Err(Errno::EINTR) => {} // A handler ran; nothing was read.
+                Err(Errno::EINTR) => {} // A signal handler ran; nothing was read.
                 done => return done,
             }
         }
     }
 }
 
-/// Whether an error says nothing about the file, and may be gone the next time.
-pub(super) fn passes(errno: Errno) -> bool {
+/// Whether an error is temporary and says nothing about the file.
+pub(super) fn is_temporary(errno: Errno) -> bool {
     matches!(errno, Errno::EMFILE | Errno::ENFILE | Errno::ENOMEM | Errno::EINTR)
 }
 
-/// A group's open files.
+/// The open files of a group.
 #[derive(Debug)]
 pub(super) enum Level<F> {
     V1 { quota: F, period: F },
@@ -173,17 +175,18 @@ pub(super) enum Level<F> {
 }
 
 impl<F> Level<F> {
-    /// The limit that it sets now. What cannot be read is none, as the files of a group that was
+    /// The group's current limit. A file that cannot be read is no limit: a group may have been
     /// removed.
     fn quota(&self, files: &mut impl Files<File = F>) -> Option<Quota> {
-        // Two numbers of 20 digits fit; what fills it was cut off, and is not to be believed.
+        // Two numbers of 20 digits fit. A text that fills the buffer was truncated, and is ignored.
         let mut text = [[0; 64]; 2];
         let [first, second] = &mut text;
         let mut read = |file, text: &mut [u8]| files.read_at(file, text, 0).ok().filter(|len| *len < text.len());
         match self {
             Level::V1 { quota, period } => {
                 let quota_len = read(quota, first)?;
-                parse::number(&first[..quota_len])?; // Mostly there is no limit, and then no need for the other file.
+                // Most groups have no limit, and then the other file need not be read.
+                parse::number(&first[..quota_len])?;
                 let period_len = read(period, second)?;
                 parse::v1_quota(&first[..quota_len], &second[..period_len])
             }
@@ -195,21 +198,22 @@ impl<F> Level<F> {
     }
 }
 
-/// The tightest limit of all levels: each holds for the groups below it too.
+/// The tightest limit of all levels: each also limits the groups below it.
 pub(super) fn tightest<S: Files>(files: &mut S, levels: &[Level<S::File>]) -> Option<Quota> {
     levels.iter().filter_map(|level| level.quota(files)).reduce(Quota::tighter)
 }
 
-/// The longest path in the files of /proc, and that open(2) takes, with its NUL.
+/// The longest path in the files of /proc and in open(2), with its NUL.
 const PATH_MAX: usize = k::PATH_MAX as usize;
 
-/// Room for the search: lines of files (those of mounts have lists of options), and paths.
+/// Memory for the search: lines (those of mounts have long lists of options) and paths.
 pub(super) const SCRATCH: usize = (56 << 10) + 8 * PATH_MAX;
 
-/// Finds the process's group, and the mount that shows most of those above it. `None` if it is in
-/// none that can limit time, or no mount shows it. An error if a file of /proc cannot be read.
+/// Finds the process's group and the mount that shows most of the groups above it. `None` if no
+/// group can limit processor time or no mount shows the group. An error if a file of /proc cannot
+/// be read.
 pub(super) fn find<'a, S: Files>(files: &mut S, scratch: &'a mut [u8]) -> Result<Option<Walk<'a>>> {
-    // The last room is for a mount point, the path below it and a file's name.
+    // The last buffer holds a mount point, the path below it and a file's name.
     let mut rooms = [1, 1, 1, 1, 1, 3].map(|paths| paths * PATH_MAX).into_iter();
     let mut rest = scratch;
     let mut room = || {
@@ -228,7 +232,7 @@ pub(super) fn find<'a, S: Files>(files: &mut S, scratch: &'a mut [u8]) -> Result
     let mut mounts = Mounts { buf: rest, root, point, at, above };
     let mut hidden = None;
     while let Some(candidate) = mounts.best_after(hidden, files, version, &group, &mut best)? {
-        if mounts.is_seen(&candidate, files, &best)? {
+        if mounts.is_visible(&candidate, files, &best)? {
             let top = best.bytes().len();
             let path = &group.bytes()[group.bytes().len() - candidate.below..];
             return Ok(best.push(path).map(|()| Walk { version, path: best, top }));
@@ -242,22 +246,22 @@ pub(super) fn find<'a, S: Files>(files: &mut S, scratch: &'a mut [u8]) -> Result
 struct Candidate {
     id: u64,
     parent: u64,
-    /// How many groups it shows, from the process's own up.
+    /// How many groups the mount shows, from the process's own up.
     groups: usize,
-    /// How much of the group's path, counted from its end, lies below it.
+    /// How many bytes of the group's path, counted from its end, lie below the mount.
     below: usize,
-    /// Which line of the file it is.
+    /// The number of the mount's line in the file.
     line: usize,
 }
 
 impl Candidate {
-    /// What shows more groups comes first, and of equals the older line.
+    /// A mount that shows more groups comes first; of two equal ones, the earlier line.
     fn comes_before(&self, other: &Candidate) -> bool {
         (other.groups, self.line) < (self.groups, other.line)
     }
 }
 
-/// The mounts of the process, read from the file as often as needed: room for paths and lines.
+/// The process's mounts, read from the file as often as needed, and buffers for paths and lines.
 struct Mounts<'a> {
     buf: &'a mut [u8],
     root: Text<'a>,
@@ -267,7 +271,7 @@ struct Mounts<'a> {
 }
 
 impl Mounts<'_> {
-    /// Calls `f` for each mount that the process can tell, with its line's number and its point.
+    /// Calls `f` for each mount that can be parsed, with its line number and mount point.
     fn each<S: Files>(
         &mut self,
         files: &mut S,
@@ -286,7 +290,7 @@ impl Mounts<'_> {
         Ok(())
     }
 
-    /// The best candidate of those that come after `before`, and its mount point in `best`.
+    /// The best candidate after `before`; its mount point is stored in `best`.
     fn best_after<S: Files>(
         &mut self,
         before: Option<Candidate>,
@@ -316,16 +320,16 @@ impl Mounts<'_> {
         Ok(found)
     }
 
-    /// Whether the candidate's point leads to it, and not to a mount that covers it.
+    /// Whether the candidate's mount point leads to it, and not to a mount that covers it.
     ///
-    /// As the kernel goes: from the process's root down, at each name into the mount that lies
-    /// there on the mount where it is. So a mount is covered by one that lies on its root, and by
-    /// one that lies on the same parent at a folder on the way to its point; and with its parent.
-    /// The order of the lines says nothing. The root itself is where the process is, whatever was
-    /// mounted on it since. (A mount whose parent is not listed lies on the mount that the root is
-    /// in.)
-    fn is_seen<S: Files>(&mut self, candidate: &Candidate, files: &mut S, point: &Text<'_>) -> Result<bool> {
-        /// No tree of mounts is so high, and no file of the kernel's has a circle.
+    /// The kernel resolves a path from the process's root down. At each name it enters the mount
+    /// that lies there on the current mount. So a mount is covered by a mount on its root, by a
+    /// mount on the same parent at a folder on the path to its mount point, and whenever its parent
+    /// is covered. The order of the lines does not matter. The process's root itself stays visible,
+    /// even if something was mounted on it later. (A mount whose parent is not listed lies on the
+    /// mount that contains the root.)
+    fn is_visible<S: Files>(&mut self, candidate: &Candidate, files: &mut S, point: &Text<'_>) -> Result<bool> {
+        /// No tree of mounts is this high, and the kernel's file has no cycle.
         const HIGHEST: usize = 256;
         let (mut id, mut parent, mut covered) = (candidate.id, candidate.parent, false);
         self.at.truncate(0);
@@ -364,7 +368,7 @@ fn is_within(path: &[u8], folder: &[u8]) -> bool {
     path.strip_prefix(folder).is_some_and(|rest| rest.is_empty() || rest.starts_with(b"/"))
 }
 
-/// The process's own group, into `path`.
+/// Stores the path of the process's own group in `path`.
 fn own_group<S: Files>(files: &mut S, buf: &mut [u8], path: &mut Text<'_>) -> Result<Option<Version>> {
     let file = files.open(c"/proc/self/cgroup")?;
     let mut lines = lines(files, &file, buf);
@@ -376,13 +380,15 @@ fn own_group<S: Files>(files: &mut S, buf: &mut [u8], path: &mut Text<'_>) -> Re
         path.truncate(0);
         own = path.push(group).map(|()| version);
         if version == Version::V1 {
-            break; // The hierarchies share no controller: the other version's then limits no time.
+            // The hierarchies share no controller, so the other version does not limit processor
+            // time.
+            break;
         }
     }
     Ok(own)
 }
 
-/// A file's lines.
+/// The lines of a file.
 fn lines<'a, S: Files>(
     files: &'a mut S,
     file: &'a S::File,
@@ -396,22 +402,22 @@ fn lines<'a, S: Files>(
     })
 }
 
-/// The way from the process's own group up to the mount point.
+/// The path from the process's own group up to the mount point.
 pub(super) struct Walk<'a> {
     version: Version,
     path: Text<'a>,
-    /// How long the mount point's path is.
+    /// The length of the mount point's path.
     top: usize,
 }
 
 impl Walk<'_> {
-    /// How many groups there are on it.
+    /// The number of groups on the path.
     pub(super) fn levels(&self) -> usize {
         1 + slashes(&self.path.bytes()[self.top..])
     }
 
-    /// Opens the files of each group. Those that cannot be opened are left out, as in the root
-    /// group of version 2, which has none; an error is one that passes.
+    /// Opens the files of each group. Files that cannot be opened are skipped: the root group of
+    /// version 2 has none. Returns only temporary errors.
     pub(super) fn open_all<S: Files>(mut self, files: &mut S, mut keep: impl FnMut(Level<S::File>)) -> Result<()> {
         loop {
             let mut open = |name| self.path.open(files, name);
@@ -432,8 +438,8 @@ impl Walk<'_> {
 }
 
 impl Text<'_> {
-    /// Opens the file of this name, which begins with a slash and ends with NUL, in the folder that
-    /// the text is.
+    /// Opens the file `name`, which begins with a slash and ends with NUL, in the folder that the
+    /// text names.
     fn open<S: Files>(&mut self, files: &mut S, name: &[u8]) -> Result<Option<S::File>> {
         let folder = self.bytes().len();
         let path = self.push(name).and_then(|()| CStr::from_bytes_with_nul(self.bytes()).ok());
@@ -441,7 +447,7 @@ impl Text<'_> {
         self.truncate(folder);
         match file {
             Some(Ok(file)) => Ok(Some(file)),
-            Some(Err(errno)) if passes(errno) => Err(errno),
+            Some(Err(errno)) if is_temporary(errno) => Err(errno),
             _ => Ok(None),
         }
     }

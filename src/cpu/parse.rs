@@ -1,5 +1,5 @@
-//! What the files under /proc, /sys and the control groups say. Everything here is total: on any
-//! bytes it returns.
+//! Parsers for the files under /proc, /sys and the control groups. All are total: they return on
+//! any bytes.
 
 use super::Quota;
 use crate::errno::Result;
@@ -11,12 +11,12 @@ pub(super) enum Version {
     V2,
 }
 
-/// A line of /proc/self/cgroup that may say where the process's time is limited: the group's path
-/// within its hierarchy.
+/// A line of /proc/self/cgroup whose group may limit processor time: the group's path within its
+/// hierarchy.
 ///
 /// ```text
 ///     4:cpu,cpuacct:/docker/c0ffee          version 1: the controller `cpu` among others
-///     0::/user.slice/session.scope          version 2: the one hierarchy without names
+///     0::/user.slice/session.scope          version 2: the only hierarchy without a name
 /// ```
 pub(super) fn cgroup_line(line: &[u8]) -> Option<(Version, &[u8])> {
     let mut fields = line.splitn(3, |byte| *byte == b':');
@@ -30,7 +30,7 @@ pub(super) fn cgroup_line(line: &[u8]) -> Option<(Version, &[u8])> {
     (hierarchy == b"0" && controllers.is_empty()).then_some((Version::V2, path))
 }
 
-/// Whether the list, with commas, has this item.
+/// Whether the comma-separated list contains the item.
 fn has_item(list: &[u8], item: &[u8]) -> bool {
     list.split(|byte| *byte == b',').any(|each| each == item)
 }
@@ -38,14 +38,14 @@ fn has_item(list: &[u8], item: &[u8]) -> bool {
 /// A line of /proc/self/mountinfo.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Mount<'a> {
-    /// Its number, and that of the mount that it lies on.
+    /// The mount's number, and that of the mount that it lies on.
     pub id: u64,
     pub parent: u64,
-    /// What of the file system is to be seen there; escaped.
+    /// The part of the file system that the mount shows; escaped.
     pub root: &'a [u8],
-    /// Where; escaped.
+    /// The mount point; escaped.
     pub point: &'a [u8],
-    /// If it shows control groups that limit time, their version.
+    /// The version of the control groups that it shows, if they can limit processor time.
     pub version: Option<Version>,
 }
 
@@ -53,7 +53,7 @@ pub(super) struct Mount<'a> {
 ///     36 35 98:0 /root /point rw,noatime master:1 - type source rw,options
 /// ```
 ///
-/// Any number of fields, or none, stand before the dash.
+/// Any number of fields, even none, precedes the dash.
 pub(super) fn mount_line(line: &[u8]) -> Option<Mount<'_>> {
     let mut fields = line.split(|byte| *byte == b' ');
     let (id, parent) = (decimal(fields.next()?)?, decimal(fields.next()?)?);
@@ -61,8 +61,8 @@ pub(super) fn mount_line(line: &[u8]) -> Option<Mount<'_>> {
     let point = fields.next()?;
     fields.next()?;
     fields.find(|field| *field == b"-")?;
-    let (kind, options) = (fields.next()?, fields.nth(1)?);
-    let version = match kind {
+    let (fs_type, options) = (fields.next()?, fields.nth(1)?);
+    let version = match fs_type {
         b"cgroup2" => Some(Version::V2),
         b"cgroup" if has_item(options, b"cpu") => Some(Version::V1),
         _ => None,
@@ -70,9 +70,9 @@ pub(super) fn mount_line(line: &[u8]) -> Option<Mount<'_>> {
     Some(Mount { id, parent, root, point, version })
 }
 
-/// Undoes the escapes of mountinfo into `text`: a backslash and three octal digits are a byte.
-/// `None` if the end of `escaped` or other digits follow a backslash, for a NUL or a number above
-/// 255, and if it does not fit.
+/// Decodes the escapes of mountinfo into `text`: a backslash and three octal digits are a byte.
+/// `None` if a backslash is not followed by three octal digits, for a NUL or a number above 255,
+/// and if `text` is too small.
 pub(super) fn unescape(escaped: &[u8], text: &mut Text<'_>) -> Option<()> {
     text.truncate(0);
     let mut rest = escaped;
@@ -93,18 +93,18 @@ pub(super) fn unescape(escaped: &[u8], text: &mut Text<'_>) -> Option<()> {
     Some(())
 }
 
-/// Where a group lies below a mount.
+/// The place of a group below a mount.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Below<'a> {
-    /// At this path below the mount point: empty, or beginning with a slash.
+    /// At this path below the mount point: empty, or with a slash in front.
     At(&'a [u8]),
-    /// Somewhere: the mount shows a group above the namespace's, and names from there down are not
-    /// told.
+    /// Somewhere: the mount shows a group above the namespace's, and the names from there down are
+    /// unknown.
     Somewhere,
 }
 
-/// Where the group `path` lies below a mount whose root is `root`, both as a process sees them: in
-/// a namespace, relative to the namespace's own group, so that what lies outside begins with `/..`.
+/// The place of the group `path` below a mount whose root is `root`. Both are relative to the group
+/// of the process's namespace, so paths outside it begin with `/..`.
 pub(super) fn below<'a>(root: &[u8], path: &'a [u8]) -> Option<Below<'a>> {
     fn ups(mut path: &[u8]) -> (usize, &[u8]) {
         let mut count = 0;
@@ -121,8 +121,8 @@ pub(super) fn below<'a>(root: &[u8], path: &'a [u8]) -> Option<Below<'a>> {
     (root_ups == path_ups).then_some(Below::At(rest))
 }
 
-/// `cpu.max`: `QUOTA PERIOD` in microseconds. `None` for `max`, which is no limit, and for what the
-/// kernel does not write.
+/// `cpu.max`: `QUOTA PERIOD` in microseconds. `None` for `max`, which is no limit, and for
+/// malformed text.
 pub(super) fn v2_quota(text: &[u8]) -> Option<Quota> {
     let mut words = line(text).split(|byte| *byte == b' ');
     let (quota, period) = (words.next()?, words.next()?);
@@ -130,7 +130,7 @@ pub(super) fn v2_quota(text: &[u8]) -> Option<Quota> {
 }
 
 /// `cpu.cfs_quota_us` and `cpu.cfs_period_us`. `None` for a quota of -1, which is no limit, and for
-/// what the kernel does not write.
+/// malformed text.
 pub(super) fn v1_quota(quota: &[u8], period: &[u8]) -> Option<Quota> {
     of(number(quota), number(period))
 }
@@ -140,23 +140,23 @@ fn of(quota: Option<u64>, period: Option<u64>) -> Option<Quota> {
     Some(Quota { quota_us: quota?, period_us })
 }
 
-/// `hpage_pmd_size`: bytes; `None` if that is no power of two above 1.
+/// `hpage_pmd_size`: bytes; `None` if it is not a power of two above 1.
 pub(super) fn huge_page_size(text: &[u8]) -> Option<usize> {
     let size = usize::try_from(number(text)?).ok()?;
     (size.is_power_of_two() && size > 1).then_some(size)
 }
 
-/// A file of one number: its digits, and a newline or none.
+/// A file with one number: digits and an optional newline.
 pub(super) fn number(text: &[u8]) -> Option<u64> {
     decimal(line(text))
 }
 
-/// The text without the newline at its end, if there is one.
+/// The text without a final newline.
 fn line(text: &[u8]) -> &[u8] {
     text.strip_suffix(b"\n").unwrap_or(text)
 }
 
-/// Digits and nothing else.
+/// A number of digits only.
 fn decimal(digits: &[u8]) -> Option<u64> {
     if digits.is_empty() {
         return None;
@@ -167,22 +167,22 @@ fn decimal(digits: &[u8]) -> Option<u64> {
     })
 }
 
-/// Bytes that somebody else has room for.
+/// Bytes in a borrowed buffer.
 pub(super) struct Text<'a> {
-    room: &'a mut [u8],
+    buf: &'a mut [u8],
     len: usize,
 }
 
 impl<'a> Text<'a> {
-    /// Nothing yet, in this room.
-    pub fn new(room: &'a mut [u8]) -> Text<'a> {
-        Text { room, len: 0 }
+    /// An empty text that uses this buffer.
+    pub fn new(buf: &'a mut [u8]) -> Text<'a> {
+        Text { buf, len: 0 }
     }
 
-    /// Adds `bytes`; if they do not fit, `None`, and it is as before.
+    /// Appends `bytes`; if they do not fit, returns `None` and changes nothing.
     pub fn push(&mut self, bytes: &[u8]) -> Option<()> {
         let end = self.len.checked_add(bytes.len())?;
-        self.room.get_mut(self.len..end)?.copy_from_slice(bytes);
+        self.buf.get_mut(self.len..end)?.copy_from_slice(bytes);
         self.len = end;
         Some(())
     }
@@ -192,37 +192,37 @@ impl<'a> Text<'a> {
         self.len = self.len.min(len);
     }
 
-    /// Its bytes.
+    /// The bytes.
     pub fn bytes(&self) -> &[u8] {
-        &self.room[..self.len]
+        &self.buf[..self.len]
     }
 }
 
-/// A file's lines, one after the other, in a buffer of any size. A line that does not fit is passed
-/// over.
+/// The lines of a file, read through a buffer of any size. A line that does not fit is skipped.
 pub(super) struct Lines<'a, R> {
-    /// Fills a buffer's start with what comes next in the file, and returns how much; 0 at the end.
+    /// Reads the next bytes of the file into the start of a buffer and returns how many; 0 at the
+    /// end.
     read: R,
     buf: &'a mut [u8],
-    /// What is in the buffer and was not yet returned.
+    /// The bytes in the buffer that were not returned yet.
     start: usize,
     end: usize,
-    /// Up to here it has no newline.
+    /// The buffer has no newline before this index.
     searched: usize,
-    /// Nothing comes after it.
+    /// The file has ended.
     ended: bool,
-    /// The line that it begins with began before, and did not fit.
+    /// The buffer begins inside a line that did not fit.
     skipping: bool,
 }
 
 impl<'a, R: FnMut(&mut [u8]) -> Result<usize>> Lines<'a, R> {
-    /// Reads on from where `read` is.
+    /// Reads lines from the current position of `read`.
     pub fn new(buf: &'a mut [u8], read: R) -> Lines<'a, R> {
         Lines { read, buf, start: 0, end: 0, searched: 0, ended: false, skipping: false }
     }
 
-    /// The next line, without its newline; the last one may have none. `None` at the end. `read`'s
-    /// errors.
+    /// The next line without its newline, which the last line may lack. `None` at the end. Errors:
+    /// those of `read`.
     pub fn next(&mut self) -> Result<Option<&[u8]>> {
         loop {
             let newline = self.buf[self.searched..self.end].iter().position(|byte| *byte == b'\n');

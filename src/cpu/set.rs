@@ -1,4 +1,4 @@
-//! Sets of processors, of any size that the kernel can have.
+//! Sets of processors, as large as any kernel's.
 
 use core::fmt;
 use core::slice;
@@ -6,20 +6,20 @@ use core::slice;
 use crate::errno::{Errno, Result};
 use crate::mapping::Mapping;
 
-/// Bytes that a set has without a mapping: 1,024 processors.
-const NEAR: usize = 128;
+/// Bytes that a set stores inline: 1,024 processors.
+const INLINE_BYTES: usize = 128;
 /// Bytes in the largest set.
-const MOST: usize = 64 << 10;
+const MAX_BYTES: usize = 64 << 10;
 const BITS: usize = usize::BITS as usize;
 
-/// A set of processors, by their numbers: those below 524,288 can be in it.
+/// A set of processors, by number; a number must be below 524,288.
 ///
-/// The first 1,024 are in the value itself; for higher ones it has a mapping, which it frees when
-/// dropped.
+/// The first 1,024 are stored in the value itself. For higher numbers the set uses a mapping, which
+/// it frees when dropped.
 pub struct CpuSet {
-    near: [usize; NEAR / size_of::<usize>()],
-    /// If there, all of the set is in it, and committed.
-    far: Option<Mapping>,
+    inline: [usize; INLINE_BYTES / size_of::<usize>()],
+    /// If present, the whole set is in this mapping, which is committed.
+    mapped: Option<Mapping>,
 }
 
 impl CpuSet {
@@ -27,44 +27,44 @@ impl CpuSet {
     ///
     /// In handlers: yes.
     pub const fn new() -> CpuSet {
-        CpuSet { near: [0; _], far: None }
+        CpuSet { inline: [0; _], mapped: None }
     }
 
-    /// What `get` fills in, as sched_getaffinity(2) does: it refuses a mask that is too small with
-    /// `EINVAL`, and returns how many bytes it wrote. Larger masks are tried, four times the size
-    /// each, and the largest last.
+    /// A set that `get` fills, as sched_getaffinity(2) does: it fails with `EINVAL` if the mask is
+    /// too small, and returns the number of bytes that it wrote. Tries larger masks, each four
+    /// times the size, up to the largest.
     pub(super) fn read(mut get: impl FnMut(&mut [usize]) -> Result<usize>) -> Result<CpuSet> {
-        let mut bytes = NEAR;
+        let mut bytes = INLINE_BYTES;
         loop {
             let mut set = CpuSet::with_room(bytes)?;
             match get(set.words_mut()) {
                 Ok(written) => {
-                    // What the kernel did not write says nothing.
+                    // Bytes that the kernel did not write are undefined.
                     set.words_mut().iter_mut().skip(written.div_ceil(size_of::<usize>())).for_each(|word| *word = 0);
                     return Ok(set);
                 }
-                Err(Errno::EINVAL) if bytes < MOST => bytes = (bytes * 4).min(MOST),
+                Err(Errno::EINVAL) if bytes < MAX_BYTES => bytes = (bytes * 4).min(MAX_BYTES),
                 Err(errno) => return Err(errno),
             }
         }
     }
 
-    /// The empty set, with room for this many bytes at least.
+    /// The empty set, with room for at least this many bytes.
     fn with_room(bytes: usize) -> Result<CpuSet> {
-        let far = if bytes > NEAR { Some(Mapping::new(bytes)?) } else { None };
-        Ok(CpuSet { far, ..CpuSet::new() })
+        let mapped = if bytes > INLINE_BYTES { Some(Mapping::new(bytes)?) } else { None };
+        Ok(CpuSet { mapped, ..CpuSet::new() })
     }
 
-    /// Puts a processor in. `EINVAL` for a number that no kernel has; `ENOMEM` when a mapping for
-    /// it cannot be had.
+    /// Adds a processor. `EINVAL` for a number that no kernel has; `ENOMEM` if there is no memory
+    /// for the set.
     ///
     /// In handlers: yes.
     pub fn insert(&mut self, processor: usize) -> Result<()> {
-        if processor >= MOST * 8 {
+        if processor >= MAX_BYTES * 8 {
             return Err(Errno::EINVAL);
         }
         if processor / BITS >= self.words().len() {
-            let mut larger = CpuSet::with_room(MOST)?;
+            let mut larger = CpuSet::with_room(MAX_BYTES)?;
             larger.words_mut()[..self.words().len()].copy_from_slice(self.words());
             *self = larger;
         }
@@ -72,7 +72,7 @@ impl CpuSet {
         Ok(())
     }
 
-    /// Takes a processor out, if it is in.
+    /// Removes a processor, if it is in the set.
     ///
     /// In handlers: yes.
     pub fn remove(&mut self, processor: usize) {
@@ -81,28 +81,28 @@ impl CpuSet {
         }
     }
 
-    /// Whether a processor is in.
+    /// Whether the set contains a processor.
     ///
     /// In handlers: yes.
     pub fn contains(&self, processor: usize) -> bool {
         self.words().get(processor / BITS).is_some_and(|word| word >> (processor % BITS) & 1 == 1)
     }
 
-    /// How many are in.
+    /// The number of processors in the set.
     ///
     /// In handlers: yes.
     pub fn len(&self) -> usize {
         self.words().iter().map(|word| word.count_ones() as usize).sum()
     }
 
-    /// Whether none is in.
+    /// Whether the set is empty.
     ///
     /// In handlers: yes.
     pub fn is_empty(&self) -> bool {
         self.words().iter().all(|word| *word == 0)
     }
 
-    /// The numbers of those that are in, rising.
+    /// The processors in the set, in ascending order.
     ///
     /// In handlers: yes.
     pub fn iter(&self) -> impl Iterator<Item = usize> + '_ {
@@ -112,21 +112,23 @@ impl CpuSet {
         })
     }
 
-    /// As the kernel takes it: a bit per processor, in words.
+    /// The set as the kernel's mask: one bit per processor, in words.
     pub(super) fn words(&self) -> &[usize] {
-        match &self.far {
-            // SAFETY: committed from its first byte to its last, page-aligned, and ours; any bytes
-            // are numbers.
-            Some(far) => unsafe { slice::from_raw_parts(far.as_ptr().cast(), far.len() / size_of::<usize>()) },
-            None => &self.near,
+        match &self.mapped {
+            // SAFETY: the mapping is committed, page-aligned and owned; any bytes are valid words.
+            Some(mapped) => unsafe { slice::from_raw_parts(mapped.as_ptr().cast(), mapped.len() / size_of::<usize>()) },
+            None => &self.inline,
         }
     }
 
     fn words_mut(&mut self) -> &mut [usize] {
-        match &mut self.far {
-            // SAFETY: as above, and `self` is borrowed for as long.
-            Some(far) => unsafe { slice::from_raw_parts_mut(far.as_ptr().cast(), far.len() / size_of::<usize>()) },
-            None => &mut self.near,
+        match &mut self.mapped {
+            // SAFETY: the mapping is committed, page-aligned and owned; any bytes are valid words.
+            // `self` is borrowed mutably for as long.
+            Some(mapped) => unsafe {
+                slice::from_raw_parts_mut(mapped.as_ptr().cast(), mapped.len() / size_of::<usize>())
+            },
+            None => &mut self.inline,
         }
     }
 }
@@ -159,8 +161,8 @@ mod tests {
 
     use super::*;
 
-    /// sched_getaffinity(2) of a kernel with room for this many processors, of which it has the
-    /// first and the last.
+    /// sched_getaffinity(2) of a kernel for this many processors, of which the first and the last
+    /// exist.
     fn kernel(processors: usize, tried: &mut Vec<usize>) -> impl FnMut(&mut [usize]) -> Result<usize> {
         move |mask| {
             tried.push(size_of_val(mask));
@@ -183,7 +185,7 @@ mod tests {
             (8192, &[128, 4096]),
             (40_000, &[128, 4096, 4096, 8192]),
             (64 << 10, &[128, 4096, 4096, 8192]),
-            (MOST * 8, &[128, 4096, 4096, 8192, 32768, 65536]),
+            (MAX_BYTES * 8, &[128, 4096, 4096, 8192, 32768, 65536]),
         ] {
             let mut tried = Vec::new();
             let set = CpuSet::read(kernel(processors, &mut tried)).unwrap();
@@ -196,7 +198,7 @@ mod tests {
     #[test]
     fn a_kernel_that_refuses_every_mask_ends_the_tries() {
         let mut tried = Vec::new();
-        assert_eq!(CpuSet::read(kernel(MOST * 8 + 1, &mut tried)).err(), Some(Errno::EINVAL));
+        assert_eq!(CpuSet::read(kernel(MAX_BYTES * 8 + 1, &mut tried)).err(), Some(Errno::EINVAL));
         assert_eq!(tried.len(), 6);
         assert_eq!(CpuSet::read(|_| Err(Errno::ENOSYS)).err(), Some(Errno::ENOSYS));
     }
@@ -212,9 +214,9 @@ mod tests {
     }
 
     #[test]
-    fn processors_go_in_and_out() {
+    fn processors_are_added_and_removed() {
         let mut set = CpuSet::new();
-        let numbers = [0, 1, 31, 32, 63, 64, 1023, 1024, 5000, MOST * 8 - 1];
+        let numbers = [0, 1, 31, 32, 63, 64, 1023, 1024, 5000, MAX_BYTES * 8 - 1];
         for number in numbers {
             assert!(!set.contains(number));
             set.insert(number).unwrap();
@@ -222,7 +224,7 @@ mod tests {
             assert!(set.contains(number));
         }
         assert_eq!(set.iter().collect::<Vec<_>>(), numbers);
-        assert_eq!(set.insert(MOST * 8), Err(Errno::EINVAL));
+        assert_eq!(set.insert(MAX_BYTES * 8), Err(Errno::EINVAL));
         assert_eq!(set.insert(usize::MAX), Err(Errno::EINVAL));
         assert!(!set.contains(usize::MAX));
         set.remove(usize::MAX);

@@ -22,17 +22,17 @@ fn no_length_is_einval_and_a_giant_one_enomem() {
 fn ranges_of_any_form_are_checked() {
     let mapping = Mapping::reserve(4 * 4096).unwrap();
     let part = |start, len| Ok((mapping.as_ptr().wrapping_add(start), len));
-    assert_eq!(mapping.part(..), part(0, 16384));
-    assert_eq!(mapping.part(4096..), part(4096, 12288));
-    assert_eq!(mapping.part(..8192), part(0, 8192));
-    assert_eq!(mapping.part(..=8191), part(0, 8192));
-    assert_eq!(mapping.part((Bound::Excluded(4095), Bound::Excluded(8192))), part(4096, 4096));
-    assert_eq!(mapping.part(16384..), part(16384, 0));
+    assert_eq!(mapping.checked_range(..), part(0, 16384));
+    assert_eq!(mapping.checked_range(4096..), part(4096, 12288));
+    assert_eq!(mapping.checked_range(..8192), part(0, 8192));
+    assert_eq!(mapping.checked_range(..=8191), part(0, 8192));
+    assert_eq!(mapping.checked_range((Bound::Excluded(4095), Bound::Excluded(8192))), part(4096, 4096));
+    assert_eq!(mapping.checked_range(16384..), part(16384, 0));
     for (start, end) in [(0, 1), (1, 4096), (8192, 4096), (0, 20480), (20480, 20480), (0, usize::MAX & !4095)] {
-        assert_eq!(mapping.part(start..end), Err(Errno::EINVAL), "{start}..{end}");
+        assert_eq!(mapping.checked_range(start..end), Err(Errno::EINVAL), "{start}..{end}");
     }
-    assert_eq!(mapping.part(0..=usize::MAX), Err(Errno::EINVAL));
-    assert_eq!(mapping.part((Bound::Excluded(usize::MAX), Bound::Unbounded)), Err(Errno::EINVAL));
+    assert_eq!(mapping.checked_range(0..=usize::MAX), Err(Errno::EINVAL));
+    assert_eq!(mapping.checked_range((Bound::Excluded(usize::MAX), Bound::Unbounded)), Err(Errno::EINVAL));
 }
 
 #[test]

@@ -1,17 +1,17 @@
-//! The symbols of a vDSO's ELF image, total on any bytes: no panic, no read outside, no loop that
-//! is not bounded by the image's size, whatever is in there.
+//! Reads the symbols of a vDSO's ELF image. Total on any bytes: it does not panic, does not read
+//! outside the image, and each loop is bounded by the image's size.
 //!
 //! ```text
-//!     ELF header ─▶ program headers ─┬─ first PT_LOAD: where an address of the image lies in its bytes
-//!                                    └─ PT_DYNAMIC ─▶ SYMTAB, STRTAB, and VERSYM with VERDEF if there are versions
+//!     ELF header ─▶ program headers ─┬─ first PT_LOAD: virtual address minus file offset
+//!                                    └─ PT_DYNAMIC ─▶ SYMTAB, STRTAB; VERSYM and VERDEF, if any
 //! ```
 //!
-//! A vDSO has a dozen symbols and is asked for three, once: they are looked at one after another.
-//! The hash tables, of which an image has this or that kind (and s390x one of its own), are needed
-//! for nothing but to see where the symbols end.
+//! A vDSO has about a dozen symbols, and rt0 looks up three, once each: a linear search. The hash
+//! tables, whose kind differs between images (s390x has one of its own), only tell where the
+//! symbols end.
 //!
-//! Either class and byte order can be read on any machine, for the tests' sake; a program contains
-//! one of the four.
+//! Any machine can read both classes and both byte orders, for the tests. A program contains one of
+//! the four.
 //!
 //! Sources: elf(5), vdso(7); Ulrich Drepper, *ELF Symbol Versioning*.
 
@@ -21,14 +21,14 @@ use memoffset::offset_of;
 /// An image of 64-bit class (`WIDE`) or 32-bit, and of either byte order.
 pub(crate) struct Image<'a, const WIDE: bool, const BIG: bool> {
     bytes: Bytes<'a, WIDE, BIG>,
-    /// Where the symbols lie, up to the next table.
+    /// Where the symbol table starts, and where the next table starts.
     symbols: (usize, usize),
-    /// Where the names lie.
+    /// Where the string table starts.
     strings: usize,
-    /// Where each symbol's version lies, and the definitions of the versions; `None` if the image
-    /// has none.
+    /// Where the symbols' versions and the version definitions start; `None` if the image has no
+    /// versions.
     versions: Option<(usize, usize)>,
-    /// What an address exceeds its place in the bytes by.
+    /// Virtual address minus file offset.
     bias: usize,
 }
 
@@ -36,7 +36,7 @@ pub(crate) struct Image<'a, const WIDE: bool, const BIG: bool> {
 pub(crate) type Native<'a> = Image<'a, { usize::BITS == 64 }, { cfg!(target_endian = "big") }>;
 
 impl<'a, const WIDE: bool, const BIG: bool> Image<'a, WIDE, BIG> {
-    /// How many bytes the image has, by its headers, which `start` must hold.
+    /// The image's length in bytes, by its headers, which `start` must contain.
     pub(crate) fn len(start: &[u8]) -> Option<usize> {
         let bytes = Bytes::<WIDE, BIG>(start);
         let load = bytes.program_header(elf::PT_LOAD)?;
@@ -70,15 +70,15 @@ impl<'a, const WIDE: bool, const BIG: bool> Image<'a, WIDE, BIG> {
             *table = Some(place(bytes.word(entry, F::<WIDE>::D_VAL)?));
         }
         let (symbols, strings) = (symbols?, strings?);
-        // No tag says how many symbols there are, but another table follows them. Should that be
-        // one that has no tag here, what lies in between is looked at too, and names nothing.
+        // No tag gives the number of symbols, but another table follows them. If that is a table
+        // without a tag here, the search also reads that table's bytes, and finds no name in them.
         let after = [Some(strings), of_symbols, definitions, hash, gnu_hash].into_iter().flatten();
         let end = after.filter(|table| *table > symbols).min().unwrap_or(usize::MAX).min(bytes.0.len());
         Some(Image { bytes, symbols: (symbols, end), strings, versions: of_symbols.zip(definitions), bias })
     }
 
-    /// Where in the image the function of this name begins. Where the image has versions, it must
-    /// be of one of `versions`.
+    /// The file offset of the function with this name. If the image has versions, the function must
+    /// have one of `versions`.
     pub(crate) fn function(&self, name: &str, versions: &[&str]) -> Option<usize> {
         let version = match self.versions {
             None => None,
@@ -99,8 +99,7 @@ impl<'a, const WIDE: bool, const BIG: bool> Image<'a, WIDE, BIG> {
         (place < self.bytes.0.len()).then_some(place)
     }
 
-    /// Whether the symbol is defined here, global, and a function (or without a type, as PowerPC
-    /// has them).
+    /// Whether the symbol is defined here, global, and a function (or untyped, as on PowerPC).
     fn is_function(&self, symbol: usize) -> Option<bool> {
         let info = self.bytes.byte(symbol, F::<WIDE>::ST_INFO)?;
         let section = self.bytes.half(symbol, F::<WIDE>::ST_SHNDX)?;
@@ -111,7 +110,7 @@ impl<'a, const WIDE: bool, const BIG: bool> Image<'a, WIDE, BIG> {
         )
     }
 
-    /// The number of the first version that has one of these names.
+    /// The number of the first version with one of these names.
     fn version(&self, definitions: usize, names: &[&str]) -> Option<u16> {
         let mut definition = definitions;
         loop {
@@ -124,12 +123,12 @@ impl<'a, const WIDE: bool, const BIG: bool> Image<'a, WIDE, BIG> {
             }
             definition = match self.bytes.long(definition, offset_of!(elf::Elf_Verdef, vd_next))? {
                 0 => return None,
-                next => definition.checked_add(next)?, // Always forward, so it ends.
+                next => definition.checked_add(next)?, // Always forward, so the loop ends.
             };
         }
     }
 
-    /// Whether the string at `offset` in the names is `name`.
+    /// Whether the string at `offset` of the string table is `name`.
     #[inline(never)]
     fn is_name(&self, offset: usize, name: &str) -> bool {
         let text = self.strings.checked_add(offset).and_then(|at| self.bytes.0.get(at..));
@@ -137,10 +136,11 @@ impl<'a, const WIDE: bool, const BIG: bool> Image<'a, WIDE, BIG> {
     }
 }
 
-/// The bits of a symbol's version that are its number; the other one hides the symbol from linkers.
+/// The bits of a symbol's version that hold its number; the other bit hides the symbol from
+/// linkers.
 const VERSION: u16 = 0x7fff;
 
-/// Bytes to read numbers from: at a place, the field at an offset. `None` where there is nothing.
+/// Reads numbers: the field at `offset` of the structure at `place`. `None` outside the bytes.
 struct Bytes<'a, const WIDE: bool, const BIG: bool>(&'a [u8]);
 
 impl<const WIDE: bool, const BIG: bool> Bytes<'_, WIDE, BIG> {
@@ -166,7 +166,7 @@ impl<const WIDE: bool, const BIG: bool> Bytes<'_, WIDE, BIG> {
         self.field(place, offset).map(|field| u32::from_ne_bytes(field) as usize)
     }
 
-    /// A number of the class's size.
+    /// A number of the class's word size.
     #[inline(never)]
     fn word(&self, place: usize, offset: usize) -> Option<usize> {
         match WIDE {
@@ -175,9 +175,9 @@ impl<const WIDE: bool, const BIG: bool> Bytes<'_, WIDE, BIG> {
         }
     }
 
-    /// Where the first program header of this type lies.
+    /// The file offset of the first program header of this type.
     #[inline(never)]
-    fn program_header(&self, kind: u32) -> Option<usize> {
+    fn program_header(&self, p_type: u32) -> Option<usize> {
         let class = if WIDE { 2 } else { 1 };
         let data = if BIG { 2 } else { 1 };
         if !self.0.starts_with(&elf::ELFMAG) || self.0.get(elf::EI_CLASS..=elf::EI_DATA)? != [class, data] {
@@ -187,11 +187,11 @@ impl<const WIDE: bool, const BIG: bool> Bytes<'_, WIDE, BIG> {
         let size = self.half(0, F::<WIDE>::E_PHENTSIZE)?;
         let mut headers = (0..self.half(0, F::<WIDE>::E_PHNUM)?)
             .map_while(|index| start.checked_add(usize::from(index) * usize::from(size)));
-        headers.find(|&header| self.long(header, 0) == Some(kind as usize))
+        headers.find(|&header| self.long(header, 0) == Some(p_type as usize))
     }
 }
 
-/// The fields whose place differs by class.
+/// The fields whose offset depends on the class.
 struct F<const WIDE: bool>;
 
 impl<const WIDE: bool> F<WIDE> {
@@ -212,13 +212,13 @@ impl<const WIDE: bool> F<WIDE> {
         if WIDE { wide } else { narrow }
     }
 
-    /// An address as the class has it.
+    /// Truncates an address to the class's word size.
     const fn wrap(address: usize) -> usize {
         if WIDE { address } else { address as u32 as usize }
     }
 }
 
-// This machine's class checks its column.
+// Checks the column of this machine's class.
 const _: () = {
     type Native = F<{ usize::BITS == 64 }>;
     assert!(Native::E_PHOFF == offset_of!(elf::Elf_Ehdr, e_phoff));

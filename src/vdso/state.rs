@@ -1,4 +1,4 @@
-//! The states that the vDSO's getrandom works with, one per thread that asks for random bytes.
+//! The states of the vDSO's getrandom, one per thread that asks for random bytes.
 //!
 //! ```text
 //!     List:     │ next │ State │ State │ State │ …
@@ -6,21 +6,20 @@
 //!     memory:   │ page:    ▼ state │ state   ▼ … │ page: … │     none straddles a page
 //! ```
 //!
-//! The memory of the states is of a kind that the vDSO asks for: the kernel may zero its pages at
-//! any time, and does so in a forked child. So what rt0 must remember of a state, it keeps
-//! elsewhere, in a [`List`].
+//! The vDSO says which kind of memory the states need: the kernel may zero its pages at any time,
+//! and does so in a forked child. So rt0 keeps its own data about a state elsewhere, in a [`List`].
 //!
-//! 1. *One thread per state.* `taken` goes from 0 to 1 by the thread that takes it, and back when
-//!    that thread ends.
-//! 2. *One state per thread.* Its [`StateSlot`] goes from null to the state by one exchange; a
-//!    signal handler that came in between has set it already, and the state that was taken in vain
-//!    goes back at once.
-//! 3. *Nothing is lost.* Lists are never freed but used again: there are about as many states as
-//!    threads ever had one at a time. (In a forked child those of its parent's other threads stay
-//!    taken.)
+//! 1. *One thread per state:* the thread that takes a state changes `taken` from 0 to 1, and
+//!    changes it back when it ends.
+//! 2. *One state per thread:* the thread's [`StateSlot`] changes from null to the state by one
+//!    compare-exchange. If a signal handler has set it meanwhile, the thread returns its state at
+//!    once and uses the handler's.
+//! 3. *No leak:* lists are never freed, but their states are reused. So there are about as many
+//!    states as threads ever held one at the same time. (In a forked child the states of the
+//!    parent's other threads stay taken.)
 //!
-//! No step waits for another thread, so all of it may happen in a signal handler, and in a child
-//! after a fork.
+//! No step waits for another thread, so all of this may run in a signal handler and in a forked
+//! child.
 
 use core::ptr::{self, NonNull, null_mut};
 use core::slice;
@@ -35,7 +34,7 @@ use static_assertions::assert_impl_all;
 use crate::errno::{Errno, Result};
 use crate::sys;
 
-/// A thread's state, if it has one. Only its own thread uses it, and the handlers that run on it.
+/// A thread's state, if it has one. Only its own thread and the handlers on that thread use it.
 #[derive(Debug)]
 pub(crate) struct StateSlot(AtomicPtr<State>);
 
@@ -46,10 +45,10 @@ impl StateSlot {
         StateSlot(AtomicPtr::new(null_mut()))
     }
 
-    /// The state, taken when it is first asked for. `None` if there is no memory.
+    /// The state; takes one at the first call. `None` if there is no memory.
     #[inline(always)]
     pub(super) fn state(&self, params: impl FnOnce() -> Option<k::vgetrandom_opaque_params>) -> Option<&State> {
-        // Relaxed, here and below: this thread's own stores.
+        // Relaxed, here and below: only this thread stores here.
         match NonNull::new(self.0.load(Relaxed)) {
             // SAFETY: states are never freed.
             Some(state) => Some(unsafe { state.as_ref() }),
@@ -63,14 +62,14 @@ impl StateSlot {
         match self.0.compare_exchange(null_mut(), ptr::from_ref(state).cast_mut(), Relaxed, Relaxed) {
             Ok(_) => Some(state),
             Err(other) => {
-                state.give_back(); // 2.
-                // SAFETY: not null, and states are never freed.
+                state.give_back(); // See property 2.
+                // SAFETY: not null, since the exchange failed, and states are never freed.
                 Some(unsafe { &*other })
             }
         }
     }
 
-    /// Lets other threads have the state. The thread takes another if it asks again.
+    /// Makes the state available to other threads. The thread takes another one when it needs it.
     #[inline]
     pub(crate) fn give_back(&self) {
         if let Some(state) = NonNull::new(self.0.swap(null_mut(), Relaxed)) {
@@ -80,17 +79,17 @@ impl StateSlot {
     }
 }
 
-/// What rt0 knows of a state.
+/// rt0's data about a state.
 #[derive(Debug)]
 pub(super) struct State {
-    /// Where it lies. Neither this nor the size changes once the list is known.
+    /// The state's memory. Address and size do not change once the list is published.
     address: *mut u8,
     size: usize,
     /// 0 or 1.
     taken: AtomicU32,
 }
 
-// SAFETY: the address is only used by the thread that took the state.
+// SAFETY: only the thread that took the state uses the address.
 unsafe impl Sync for State {}
 
 impl State {
@@ -103,8 +102,8 @@ impl State {
     }
 
     fn try_take(&self) -> bool {
-        // Acquire pairs with the release below: what the last owner wrote to the state comes before
-        // what we do.
+        // Acquire pairs with the release in `give_back`: what the last owner wrote to the state
+        // happens before this thread's accesses.
         self.taken.load(Relaxed) == 0 && self.taken.swap(1, Acquire) == 0
     }
 
@@ -113,7 +112,7 @@ impl State {
     }
 }
 
-/// States that were made at once. They follow it in its page.
+/// States that were made together. They follow the list in its page.
 struct List {
     next: *const List,
     states: &'static [State],
@@ -121,15 +120,16 @@ struct List {
 
 const _: () = assert!(align_of::<State>() <= align_of::<List>(), "the states follow the list");
 
-/// No page is smaller, and what does not straddle one of this size straddles no larger one.
+/// No page is smaller, and a state that does not straddle pages of this size straddles no larger
+/// one.
 const PAGE: usize = 4096;
 
 /// The list that was made last.
 static LISTS: AtomicPtr<List> = AtomicPtr::new(null_mut());
 
-/// Any free state; made if there is none.
+/// Takes a free state; makes new ones if there is none.
 fn take(params: &k::vgetrandom_opaque_params) -> Result<&'static State> {
-    // Acquire pairs with the release in `List::add`: every list that is known is whole.
+    // Acquire pairs with the release in `List::add`: every published list is complete.
     let mut list = LISTS.load(Acquire).cast_const();
     // SAFETY: lists are never freed.
     while let Some(known) = unsafe { list.as_ref() } {
@@ -143,9 +143,9 @@ fn take(params: &k::vgetrandom_opaque_params) -> Result<&'static State> {
 
 impl List {
     /// Makes a list of as many states as its page has room for, and takes the first for the caller.
-    /// `ENOMEM`; `EINVAL` for states that no page holds.
+    /// Errors: `ENOMEM`; `EINVAL` if a state does not fit into a page.
     fn add(params: &k::vgetrandom_opaque_params) -> Result<&'static State> {
-        /// States that share no line of the processor's cache do not slow one another down.
+        /// States in separate cache lines do not slow each other down.
         const LINE: usize = 64;
         const MOST: usize = (PAGE - size_of::<List>()) / size_of::<State>();
         let size = params.size_of_opaque_state as usize;
@@ -162,7 +162,7 @@ impl List {
         let (prot, flags) = (k::PROT_READ | k::PROT_WRITE, k::MAP_PRIVATE | k::MAP_ANONYMOUS);
         // SAFETY: 1. Not MAP_FIXED.
         let list = unsafe { sys::mmap(null_mut(), PAGE, prot, flags, -1, 0) }.inspect_err(|_| {
-            // SAFETY: 1. Mapped above, and nobody has it.
+            // SAFETY: 1. Mapped just now, and no other code has its address.
             let _ = unsafe { sys::munmap(memory, pages * PAGE) };
         })?;
         let list = list.cast::<List>();
@@ -170,17 +170,17 @@ impl List {
         for index in 0..count {
             let address = memory.wrapping_add(index / per_page * PAGE + index % per_page * stride);
             let state = State { address, size, taken: AtomicU32::new(u32::from(index == 0)) };
-            // SAFETY: `MOST` of them fit into the page behind the list.
+            // SAFETY: `MOST` states fit into the page behind the list.
             unsafe { states.wrapping_add(index).write(state) };
         }
-        // SAFETY: just written; never freed, and from here on only their atomics change.
+        // SAFETY: just written and never freed; from here on only their atomics change.
         let states = unsafe { slice::from_raw_parts(states, count) };
         let mut next = LISTS.load(Relaxed);
         loop {
-            // SAFETY: a fresh page, which nobody else knows yet.
+            // SAFETY: a new page, whose address no other thread has yet.
             unsafe { list.write(List { next, states }) };
-            // Release: the list is whole before it is known. What follows it stays known by the
-            // exchange itself.
+            // Release: the list is complete before it is published. The lists behind it stay
+            // published by the exchange itself.
             match LISTS.compare_exchange(next, list, Release, Relaxed) {
                 Ok(_) => return Ok(&states[0]),
                 Err(other) => next = other,

@@ -1,4 +1,4 @@
-//! Files for the tests: a tree of texts, which counts what is open.
+//! Files for the tests: a tree of texts that counts open files.
 
 extern crate std;
 use std::collections::BTreeMap;
@@ -8,14 +8,14 @@ use std::vec::Vec;
 
 use super::*;
 
-/// Paths and what stands there.
+/// Paths and contents.
 pub struct Tree {
     texts: BTreeMap<String, Vec<u8>>,
     open: Rc<()>,
-    /// After so many more, opening fails with this.
+    /// Fails with this errno after so many more opens.
     refuse: Option<(usize, Errno)>,
-    /// A call reads no more than this of a file of /proc; the others come whole, as from the
-    /// kernel.
+    /// The most bytes that a read of a file in /proc returns. Other files are returned whole, as by
+    /// the kernel.
     at_once: usize,
 }
 
@@ -71,7 +71,7 @@ impl Files for Tree {
     }
 
     fn read_at(&mut self, file: &Open, buf: &mut [u8], offset: u64) -> Result<usize> {
-        // As of a group that was removed.
+        // As in a group that was removed.
         let text = self.texts.get(&file.0).ok_or(Errno::ENODEV)?;
         let rest = text.get(offset as usize..).unwrap_or_default();
         let at_once = if file.0.starts_with("/proc/") { self.at_once } else { usize::MAX };

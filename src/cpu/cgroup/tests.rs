@@ -12,7 +12,7 @@ const MOUNTS: &str = "/proc/self/mountinfo";
 /// A usual machine of version 2.
 const V2: &str = "22 1 0:21 / /proc rw - proc proc rw\n\
                   35 23 0:30 / /sys/fs/cgroup rw,nosuid shared:9 - cgroup2 cgroup2 rw,nsdelegate\n";
-/// A usual one of version 1, with version 2 beside it for systemd's sake.
+/// A usual machine of version 1, with version 2 beside it for systemd.
 const V1: &str = "31 23 0:28 / /sys/fs/cgroup rw - tmpfs tmpfs rw,mode=755\n\
                   32 31 0:29 / /sys/fs/cgroup/unified rw - cgroup2 cgroup2 rw\n\
                   33 31 0:31 / /sys/fs/cgroup/cpuset rw - cgroup cgroup rw,cpuset\n\
@@ -29,7 +29,7 @@ fn open(tree: &mut Tree) -> Result<Option<Vec<Level<Open>>>> {
     Ok(Some(levels))
 }
 
-/// Quota and period in ms; `None` for no limit.
+/// Quota and period in ms; `None` is no limit.
 fn limit(tree: &mut Tree) -> Option<(u64, u32)> {
     let levels = open(tree).ok()??;
     tightest(tree, &levels).map(|quota| (quota.quota_us / 1000, quota.period_us / 1000))
@@ -97,7 +97,7 @@ fn version_1_is_limited_by_two_files_of_each_group() {
     assert_eq!(limit(&mut tree), Some((300, 100)));
     tree.write("/sys/fs/cgroup/cpu,cpuacct/a/cpu.cfs_quota_us", b"100000\n");
     assert_eq!(limit(&mut tree), Some((100, 50)));
-    tree.remove("/sys/fs/cgroup/cpu,cpuacct/a/cpu.cfs_period_us"); // Half a limit is none.
+    tree.remove("/sys/fs/cgroup/cpu,cpuacct/a/cpu.cfs_period_us"); // Half a limit is no limit.
     assert_eq!(limit(&mut tree), Some((300, 100)));
 }
 
@@ -124,7 +124,7 @@ fn in_a_namespace_the_own_group_is_the_root() {
 
 #[test]
 fn in_a_namespace_an_older_mount_shows_a_group_above_whose_limit_counts() {
-    // unshare(CLONE_NEWCGROUP), and the file systems are still those from before.
+    // unshare(CLONE_NEWCGROUP), with the file systems mounted before it.
     let mut tree = Tree::new(&[
         (GROUP, "0::/\n"),
         (MOUNTS, "9 8 0:7 /../.. /sys/fs/cgroup ro - cgroup2 cgroup rw\n"),
@@ -137,7 +137,7 @@ fn in_a_namespace_an_older_mount_shows_a_group_above_whose_limit_counts() {
     tree.write(MOUNTS, b"9 8 0:7 /.. /sys/fs/cgroup ro - cgroup2 cgroup rw\n");
     tree.write("/sys/fs/cgroup/beside/cpu.max", b"100000 100000\n");
     assert_eq!(limit(&mut tree), Some((100, 100)));
-    // Out of what is mounted.
+    // Outside all mounts.
     tree.write(MOUNTS, b"9 8 0:7 / /sys/fs/cgroup ro - cgroup2 cgroup rw\n");
     assert_eq!(limit(&mut tree), None);
 }
@@ -210,7 +210,7 @@ fn a_mount_is_covered_as_the_kernel_goes() {
     assert_eq!(with(on_top, [root, sys, own, ""]), [Some((400, 100)); 2]);
     let on_top = "35 30 0:7 /z /sys/fs/cgroup rw - cgroup2 none rw\n";
     assert_eq!(with(on_top, [root, sys, own, ""]), [None; 2]);
-    // What lies on a mount over the root is not seen, and a circle is no hang.
+    // A mount on top of the root is not visible, and a cycle does not hang.
     let over_root = "22 20 0:9 / / rw - tmpfs none rw\n";
     assert_eq!(limit(&mut tree(&[root, over_root, "31 22 0:7 / /other rw - cgroup2 none rw\n"])), None);
     let circle = ["1 2 0:7 / /other rw - cgroup2 none rw\n", "2 1 0:7 / /x rw - tmpfs none rw\n"];
@@ -291,8 +291,8 @@ fn long_lines_and_paths_are_passed_over_but_not_what_lies_above() {
         tree.read_at_once(at_once);
         assert_eq!(limit(&mut tree), Some((70, 100)), "{at_once} at once");
     }
-    // The group's own path, as long as they can be, with the mount point's before it: longer than
-    // open(2) takes.
+    // The group's path has the maximal length; with the mount point in front it exceeds what
+    // open(2) accepts.
     tree.write(GROUP, format!("0::{}\n", &deep[..4095]).as_bytes());
     assert_eq!(limit(&mut tree), Some((70, 100)));
     tree.write(GROUP, format!("0::{deep}\n").as_bytes());
@@ -305,12 +305,11 @@ fn a_small_scratch_is_an_error_and_no_overflow() {
     for size in [0, 1, PATH_MAX, 8 * PATH_MAX - 1] {
         assert!(find(&mut tree, &mut vec![0; size]).is_err(), "{size}");
     }
-    // No line fits into nothing.
+    // No line fits into an empty buffer.
     assert!(find(&mut tree, &mut vec![0; 8 * PATH_MAX]).unwrap().is_none());
 }
 
-/// Any bytes in any of the files: a result, within the limits of what was foretold, and nothing
-/// left open.
+/// Any bytes in any of the files: the search returns within its limits and leaves no file open.
 #[test]
 fn mutated_files_end_in_some_result() {
     let own: [&[u8]; 4] = [b"0::/a/b\n", b"4:cpu,cpuacct:/a/b\n0::/x\n", b"0::/../x\n", b"0::/\n"];
@@ -348,6 +347,6 @@ fn mutated_files_end_in_some_result() {
         drop(levels);
         assert_eq!(tree.open_files(), 0);
     }
-    // The mutations are mild enough to get through.
+    // Enough mutated inputs still parse.
     assert!(found > 1000 && limited > 100, "{found} found, {limited} limited");
 }

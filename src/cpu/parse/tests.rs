@@ -6,7 +6,7 @@ use std::vec::Vec;
 use super::*;
 use crate::errno::Errno;
 
-/// A generator for the tests: xorshift64, the same numbers each time.
+/// A generator for the tests: xorshift64, the same sequence in each run.
 pub(crate) struct Random(pub u64);
 
 impl Random {
@@ -17,8 +17,8 @@ impl Random {
         (self.0 >> 32) as usize % end
     }
 
-    /// One of the texts, with a few bytes changed, taken out or put in, its end doubled or cut off;
-    /// or as it is.
+    /// One of the texts, possibly with bytes changed, removed or inserted, or with its end doubled
+    /// or cut off.
     pub fn mutated(&mut self, texts: &[&[u8]]) -> Vec<u8> {
         const TELLING: &[u8] = b"\n \\/.:,-0179\0\xffmacpu";
         let mut text = texts[self.below(texts.len())].to_vec();
@@ -95,7 +95,7 @@ fn a_mount_has_a_root_a_point_and_a_kind() {
         ("35 23 0:30 / /b rw - cgroup cpu rw,cpuset", "/", "/b", None),
         ("35 23 0:30 / /b rw,cpu - cgroup none rw", "/", "/b", None),
         ("35 23 0:30 / /b\\040- rw - tmpfs cgroup2 rw", "/", "/b\\040-", None),
-        ("35 23 0:30 / /b rw - ext4  rw", "/", "/b", None), // A source of no name.
+        ("35 23 0:30 / /b rw - ext4  rw", "/", "/b", None), // A source without a name.
     ] {
         assert_eq!(mount(line), Some((root.into(), point.into(), version)), "{line}");
     }
@@ -163,7 +163,7 @@ fn a_group_lies_below_the_roots_above_it() {
         ("/a/b", "/a", None),
         ("/a", "/", None),
         ("/b", "/a/b", None),
-        // From within a namespace.
+        // Seen from within a namespace.
         ("/..", "/..", at("")),
         ("/..", "/../b", at("/b")),
         ("/../b", "/../b/c", at("/c")),
@@ -262,7 +262,7 @@ fn numbers_are_digits_and_fit() {
 fn a_huge_page_is_a_power_of_two() {
     for (text, expected) in [
         ("2097152\n", Some(2 << 20)),
-        ("2097152", Some(2 << 20)), // No newline, no digit lost.
+        ("2097152", Some(2 << 20)), // Without a newline the last digit still counts.
         ("33554432\n", Some(32 << 20)),
         ("0\n", None),
         ("1\n", None),
@@ -324,9 +324,9 @@ fn lines_of_any_text_in_any_pieces_are_what_splitting_it_gives() {
         let room = 1 + random.below(12);
         let mut expected: Vec<&[u8]> = text.split(|byte| *byte == b'\n').collect();
         if expected.last().is_some_and(|last| last.is_empty()) {
-            expected.pop(); // What follows the last newline.
+            expected.pop(); // The empty text after the last newline.
         }
-        // A line needs room for its newline too, but the last may do without.
+        // A line needs room for its newline, except the last.
         let ends = text.last() == Some(&b'\n');
         let count = expected.len();
         let mut index = 0;
@@ -339,7 +339,7 @@ fn lines_of_any_text_in_any_pieces_are_what_splitting_it_gives() {
     }
 }
 
-/// Any bytes: every parser returns, and what it returns is part of what it was given.
+/// Any bytes: every parser returns, and its result is part of its input.
 #[test]
 fn mutated_lines_end_in_some_result() {
     let seeds: [&[u8]; 8] = [

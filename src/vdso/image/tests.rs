@@ -1,4 +1,4 @@
-//! Images as linkers lay them out, as nobody lays them out, and 100,000 that are broken.
+//! Images as linkers lay them out, unusual layouts, and 100,000 broken images.
 
 extern crate std;
 use std::vec;
@@ -6,7 +6,7 @@ use std::vec::Vec;
 
 use super::*;
 
-/// What an image is made from.
+/// The parts of an image.
 #[derive(Clone, Copy)]
 struct Recipe {
     wide: bool,
@@ -17,23 +17,23 @@ struct Recipe {
     /// the image.
     tables: &'static [Table],
     symbols: &'static [Symbol],
-    /// The versions that are defined, from number 2 on; number 1 is the file's own.
+    /// The versions, from number 2 on; number 1 names the file itself.
     versions: &'static [&'static str],
-    /// Where the code begins.
+    /// The file offset of the code.
     text: usize,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Table {
     Hash,
-    /// s390x has words of 64 bits in its hash table.
+    /// On s390x the words of the hash table have 64 bits.
     WideHash,
     GnuHash,
     Symbols,
     Strings,
     SymbolVersions,
     Versions,
-    /// Something without an address in the dynamic section.
+    /// Something without a tag in the dynamic section.
     Note,
 }
 use Table::*;
@@ -43,7 +43,7 @@ struct Symbol {
     name: &'static str,
     info: u8,
     section: u16,
-    /// From the start of the code, or what else is wanted.
+    /// The offset from the start of the code, or another value.
     value: u64,
     version: u16,
 }
@@ -60,7 +60,7 @@ const fn function(name: &'static str, value: u64) -> Symbol {
 
 const NULL: Symbol = Symbol { name: "", info: 0, section: 0, value: 0, version: 0 };
 
-/// In the middle and at both ends: names that one is a part of, a version's own symbol.
+/// Names at both ends and in the middle, a name that is part of another, a version's own symbol.
 const SYMBOLS: &[Symbol] = &[
     NULL,
     function("clock", 0x10),
@@ -84,7 +84,7 @@ const PLAIN: Recipe = Recipe {
     text: 0x800,
 };
 
-/// An image in the making.
+/// An image under construction.
 struct Writer {
     recipe: Recipe,
     out: Vec<u8>,
@@ -148,7 +148,7 @@ fn build(recipe: Recipe) -> Vec<u8> {
         let tag = match table {
             Hash | WideHash => {
                 let bytes = if table == WideHash { 8 } else { 4 };
-                // No bucket: nobody may divide by their number.
+                // No bucket: the parser must not divide by their number.
                 tables.number(0, bytes).number(count as u64, bytes).out.extend(vec![0; count * bytes]);
                 Some(elf::DT_HASH)
             }
@@ -266,7 +266,7 @@ fn all_is_found(recipe: Recipe) {
 #[test]
 fn every_class_byte_order_and_address_is_read() {
     for recipe in machines() {
-        // Linked for 0; prelinked to where 32-bit kernels, old 64-bit kernels and emulators put it.
+        // Linked at 0, or at the addresses of 32-bit kernels, old 64-bit kernels and emulators.
         for base in [0, 0x1000, 0xffff_e000, 0x7fff_f7fc_1000, 0xffff_ffff_ff70_0000, u64::MAX - 0xfff] {
             all_is_found(Recipe { base, ..recipe });
         }
@@ -286,7 +286,7 @@ fn every_kind_and_order_of_tables_is_read() {
         &[Strings, Versions, SymbolVersions, Symbols, Note],
         &[Hash, GnuHash, Symbols, Strings],                 // No versions.
         &[Hash, GnuHash, Symbols, Strings, Versions],       // None that a symbol could have.
-        &[Hash, GnuHash, Symbols, Strings, SymbolVersions], // Numbers of versions that nothing defines.
+        &[Hash, GnuHash, Symbols, Strings, SymbolVersions], // Versions without definitions.
     ];
     for recipe in machines() {
         orders.iter().for_each(|tables| all_is_found(Recipe { tables, ..recipe }));
@@ -347,7 +347,7 @@ fn only_a_global_function_defined_in_the_image_is_found() {
         function("behind", 0x100), // The image ends there.
         function("before", (-0x801i64) as u64),
         function("far", 1 << 40),
-        Symbol { name: "", ..function("", 0x50) }, // Its name was taken away, as Arm's kernel does.
+        Symbol { name: "", ..function("", 0x50) }, // Its name is erased, as Arm's kernel does.
         function("last", 0xff),
     ];
     for recipe in machines() {
@@ -392,7 +392,7 @@ fn an_image_cut_short_has_what_lies_in_it_or_nothing() {
     }
 }
 
-/// A sequence of numbers, the same each time.
+/// A pseudo-random sequence, the same in each run.
 struct Numbers(u64);
 
 impl Numbers {
@@ -408,9 +408,9 @@ impl Numbers {
     }
 }
 
-/// Breaks an image in one way out of several.
+/// Damages an image in one of several ways.
 fn damage(image: &mut Vec<u8>, numbers: &mut Numbers) {
-    /// Where headers and tables lie; damage to the code proves nothing.
+    /// Where headers and tables lie; damage to the code would show nothing.
     const TABLES: usize = 0x480;
     let at = numbers.below(TABLES.min(image.len().max(1)));
     let words = [0, 1, 2, 8, 24, 0x1000, 0x7fff_ffff, 0x8000_0000, 0xffff_ffff, u64::MAX, u64::MAX - 7, 1 << 63];
