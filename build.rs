@@ -1,6 +1,6 @@
 //! Puts the linker scripts where `-Trt0.ld` finds them, for rt0's own programs and for those of
-//! every crate that depends on it (a library cannot pass linker arguments on, but it can name a
-//! folder to search).
+//! every crate that depends on rt0. (A library cannot pass linker arguments on, but it can add a
+//! folder to the search path.)
 use std::{env, fs, path::Path};
 
 fn main() {

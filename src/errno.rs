@@ -1,7 +1,7 @@
 //! The kernel's error numbers: errno(3).
 //!
-//! The values differ by machine (`ENOSYS` is 89 on MIPS, 38 elsewhere), so every constant comes
-//! from the machine's own table in linux-raw-sys.
+//! The values differ between machines (`ENOSYS` is 89 on MIPS, 38 elsewhere), so every constant
+//! comes from the machine's own table in linux-raw-sys.
 
 use core::fmt;
 use core::num::NonZeroIsize;
@@ -11,11 +11,11 @@ use static_assertions::{assert_eq_size, assert_impl_all};
 /// A system call's result.
 pub type Result<T> = core::result::Result<T, Errno>;
 
-/// Why the kernel refused: a number of errno(3).
+/// An error number of the kernel; errno(3).
 ///
-/// A wrapper and not an enum, for a number that this version does not know must stay representable.
+/// A wrapper instead of an enum: numbers that this version does not know must stay representable.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
-pub struct Errno(NonZeroIsize); // As the kernel returns it, so that nothing is converted: -4095..=-1.
+pub struct Errno(NonZeroIsize); // -4095..=-1, as the kernel returns it: no conversion.
 
 assert_eq_size!(Errno, Option<Errno>, Result<()>, isize);
 assert_impl_all!(Errno: Send, Sync, Copy, core::error::Error);
@@ -24,7 +24,8 @@ impl Errno {
     /// The largest number that a system call can fail with (`MAX_ERRNO` of the kernel's err.h).
     pub const MAX: u16 = 4095;
 
-    /// The error of this number; `None` for what is no error number (0, or above [`Errno::MAX`]).
+    /// The error with this number; `None` if it is not an error number (0, or above
+    /// [`Errno::MAX`]).
     ///
     /// In handlers: yes.
     pub const fn from_raw(number: u16) -> Option<Errno> {
@@ -41,12 +42,12 @@ impl Errno {
         -self.0.get() as u16
     }
 
-    /// A raw result as the seam delivers it on every machine: -4095..=-1 is a failure, all else a
-    /// value.
+    /// Splits the raw result of a system call: -4095..=-1 is a failure on every machine, anything
+    /// else a value.
     #[inline(always)]
     pub(crate) fn check(ret: isize) -> Result<usize> {
         if ret as usize > -(Errno::MAX as isize + 1) as usize {
-            // SAFETY: not 0, by the comparison above.
+            // SAFETY: not 0, by the comparison.
             Err(Errno(unsafe { NonZeroIsize::new_unchecked(ret) }))
         } else {
             Ok(ret as usize)
@@ -65,7 +66,7 @@ impl fmt::Debug for Errno {
 }
 
 impl fmt::Display for Errno {
-    /// As `Debug`: the symbolic name is what man pages are searched for.
+    /// As `Debug`: man pages are searched by the symbolic name.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         fmt::Debug::fmt(self, f)
     }
@@ -95,7 +96,7 @@ macro_rules! names {
     };
 }
 
-// Aliases (EWOULDBLOCK, EDEADLOCK where it equals EDEADLK) are left out: one number, one name.
+// No aliases (EWOULDBLOCK, or EDEADLK where it equals EDEADLOCK): one name per number.
 names! {
     EPERM ENOENT ESRCH EINTR EIO ENXIO E2BIG ENOEXEC EBADF ECHILD EAGAIN ENOMEM EACCES EFAULT ENOTBLK EBUSY EEXIST EXDEV
     ENODEV ENOTDIR EISDIR EINVAL ENFILE EMFILE ENOTTY ETXTBSY EFBIG ENOSPC ESPIPE EROFS EMLINK EPIPE EDOM ERANGE EDEADLK

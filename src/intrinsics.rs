@@ -1,18 +1,19 @@
-//! What the compiler calls and no libc gives: memcpy, memmove, memset, memcmp, bcmp, strlen.
+//! The functions that the compiler calls and a libc would define: memcpy, memmove, memset, memcmp,
+//! bcmp, strlen.
 //!
-//! The contract is that of ISO C (C17 7.24; `bcmp`: POSIX.1-2001), with what rustc assumes beyond
-//! it ([core], "How to use the core library"): of 0 bytes the pointers may be null or dangling. All
-//! lengths are in bytes.
+//! The contract is that of ISO C (C17 7.24; `bcmp`: POSIX.1-2001) and rustc's addition ([core],
+//! "How to use the core library"): for 0 bytes the pointers may be null or dangling. All lengths
+//! are in bytes.
 //!
 //! Each function has two forms: [`unaligned`] for machines that access a word at any address as
 //! fast as at an aligned one ([`Arch::UNALIGNED_WORDS`]), [`aligned`] for the others. strlen reads
 //! aligned words on every machine ([`words`]), or vectors where the machine has a form of its own
 //! ([`Arch::STRLEN`]).
 //!
-//! Two rules keep the compiler from turning a function into a call of itself. [`loop_end`] stands
-//! in every loop. And no value is larger than a [`Pair`]: without optimisation, memcpy moves what
-//! does not fit into registers. (`#![no_builtins]` would be the other way; it takes the whole crate
-//! out of link-time optimisation.)
+//! Two rules keep the compiler from turning a function into a call of itself. Every loop contains
+//! [`loop_end`]. And no value is larger than a [`Pair`]: without optimisation, the compiler copies
+//! values that do not fit into registers by memcpy. (The alternative, `#![no_builtins]`, excludes
+//! the whole crate from link-time optimisation.)
 //!
 //! [core]: https://doc.rust-lang.org/core/#how-to-use-the-core-library
 
@@ -35,7 +36,7 @@ use crate::arch::{Arch, Cpu, TwoWords};
 /// 1. `src..src + n` is readable, `dest..dest + n` writable.
 #[cfg_attr(not(test), unsafe(no_mangle))]
 pub unsafe extern "C" fn memcpy(dest: *mut u8, src: *const u8, n: usize) -> *mut u8 {
-    // SAFETY: 1. By our 1. That the two may not overlap is a promise we do not need.
+    // SAFETY: 1. The caller guarantees it. That the two do not overlap is not needed.
     unsafe { memmove(dest, src, n) }
 }
 
@@ -47,10 +48,10 @@ pub unsafe extern "C" fn memcpy(dest: *mut u8, src: *const u8, n: usize) -> *mut
 #[cfg_attr(not(test), unsafe(no_mangle))]
 pub unsafe extern "C" fn memmove(dest: *mut u8, src: *const u8, n: usize) -> *mut u8 {
     if Cpu::UNALIGNED_WORDS {
-        // SAFETY: 1. By our 1.
+        // SAFETY: 1. The caller guarantees it.
         unsafe { unaligned::copy(dest, src, n) }
     } else {
-        // SAFETY: 1. By our 1.
+        // SAFETY: 1. The caller guarantees it.
         unsafe { aligned::copy(dest, src, n) }
     }
     dest
@@ -63,13 +64,13 @@ pub unsafe extern "C" fn memmove(dest: *mut u8, src: *const u8, n: usize) -> *mu
 /// 1. `dest..dest + n` is writable.
 #[cfg_attr(not(test), unsafe(no_mangle))]
 pub unsafe extern "C" fn memset(dest: *mut u8, byte: c_int, n: usize) -> *mut u8 {
-    // The byte in each place of a word.
+    // The byte repeated in each place of a word.
     let word = usize::from(byte as u8) * (usize::MAX / 0xFF);
     if Cpu::UNALIGNED_WORDS {
-        // SAFETY: 1. By our 1.
+        // SAFETY: 1. The caller guarantees it.
         unsafe { unaligned::set(dest, word, n) }
     } else {
-        // SAFETY: 1. By our 1.
+        // SAFETY: 1. The caller guarantees it.
         unsafe { aligned::set(dest, word, n) }
     }
     dest
@@ -84,10 +85,10 @@ pub unsafe extern "C" fn memset(dest: *mut u8, byte: c_int, n: usize) -> *mut u8
 #[cfg_attr(not(test), unsafe(no_mangle))]
 pub unsafe extern "C" fn memcmp(a: *const u8, b: *const u8, n: usize) -> c_int {
     if Cpu::UNALIGNED_WORDS {
-        // SAFETY: 1. By our 1.
+        // SAFETY: 1. The caller guarantees it.
         unsafe { unaligned::compare(a, b, n) }
     } else {
-        // SAFETY: 1. By our 1.
+        // SAFETY: 1. The caller guarantees it.
         unsafe { aligned::compare(a, b, n) }
     }
 }
@@ -100,10 +101,10 @@ pub unsafe extern "C" fn memcmp(a: *const u8, b: *const u8, n: usize) -> c_int {
 #[cfg_attr(not(test), unsafe(no_mangle))]
 pub unsafe extern "C" fn bcmp(a: *const u8, b: *const u8, n: usize) -> c_int {
     if Cpu::UNALIGNED_WORDS {
-        // SAFETY: 1. By our 1.
+        // SAFETY: 1. The caller guarantees it.
         c_int::from(unsafe { unaligned::differ(a, b, n) })
     } else {
-        // SAFETY: 1. By our 1.
+        // SAFETY: 1. The caller guarantees it.
         unsafe { memcmp(a, b, n) }
     }
 }
@@ -116,15 +117,15 @@ pub unsafe extern "C" fn bcmp(a: *const u8, b: *const u8, n: usize) -> c_int {
 #[cfg_attr(not(test), unsafe(no_mangle))]
 pub unsafe extern "C" fn strlen(s: *const c_char) -> usize {
     match Cpu::STRLEN {
-        // SAFETY: 1. By our 1.
+        // SAFETY: 1. The caller guarantees it.
         Some(strlen) => unsafe { strlen(s.cast()) },
-        // SAFETY: 1. By our 1.
+        // SAFETY: 1. The caller guarantees it.
         None => unsafe { words::strlen(s.cast()) },
     }
 }
 
-/// The largest value in use: two words. The compiler moves it as one vector where the machine has
-/// such; [`Arch::pair`] makes one that is stored over and over.
+/// The largest value in use: two words. The compiler moves it as one vector if the machine has
+/// vectors; [`Arch::pair`] makes one for repeated stores.
 type Pair = TwoWords;
 
 const WORD: usize = size_of::<usize>();
@@ -147,26 +148,26 @@ fn order<T: Ord>(x: T, y: T) -> c_int {
 /// 2. If `ALIGNED`, all these are aligned for a `T`.
 #[inline(always)]
 unsafe fn copy_four<T: Copy, const ALIGNED: bool>(dest: *mut u8, src: *const u8, b: usize, c: usize, d: usize) {
-    // SAFETY: 1, 2. By ours. 3. All bytes are a valid MaybeUninit. The same goes for the next
-    // three.
+    // SAFETY: 1, 2. The caller guarantees both for the offset 0. 3. All bytes are a valid
+    // MaybeUninit.
     let at_a: MaybeUninit<T> = unsafe { load::<_, ALIGNED>(src) };
-    // SAFETY: 1, 2, 3. As above.
+    // SAFETY: 1, 2. The caller guarantees both for `b`. 3. All bytes are a valid MaybeUninit.
     let at_b: MaybeUninit<T> = unsafe { load::<_, ALIGNED>(src.wrapping_add(b)) };
-    // SAFETY: 1, 2, 3. As above.
+    // SAFETY: 1, 2. The caller guarantees both for `c`. 3. All bytes are a valid MaybeUninit.
     let at_c: MaybeUninit<T> = unsafe { load::<_, ALIGNED>(src.wrapping_add(c)) };
-    // SAFETY: 1, 2, 3. As above.
+    // SAFETY: 1, 2. The caller guarantees both for `d`. 3. All bytes are a valid MaybeUninit.
     let at_d: MaybeUninit<T> = unsafe { load::<_, ALIGNED>(src.wrapping_add(d)) };
-    // SAFETY: 1, 2. By ours. The same goes for the next three.
+    // SAFETY: 1, 2. The caller guarantees both for the offset 0.
     unsafe { store::<_, ALIGNED>(dest, at_a) };
-    // SAFETY: 1, 2. As above.
+    // SAFETY: 1, 2. The caller guarantees both for `b`.
     unsafe { store::<_, ALIGNED>(dest.wrapping_add(b), at_b) };
-    // SAFETY: 1, 2. As above.
+    // SAFETY: 1, 2. The caller guarantees both for `c`.
     unsafe { store::<_, ALIGNED>(dest.wrapping_add(c), at_c) };
-    // SAFETY: 1, 2. As above.
+    // SAFETY: 1, 2. The caller guarantees both for `d`.
     unsafe { store::<_, ALIGNED>(dest.wrapping_add(d), at_d) };
 }
 
-/// Puts `value` at offsets 0, `b`, `c` and `d`.
+/// Stores `value` at the offsets 0, `b`, `c` and `d`.
 ///
 /// # Safety
 ///
@@ -174,21 +175,21 @@ unsafe fn copy_four<T: Copy, const ALIGNED: bool>(dest: *mut u8, src: *const u8,
 /// 2. If `ALIGNED`, all these are aligned for a `T`.
 #[inline(always)]
 unsafe fn set_four<T: Copy, const ALIGNED: bool>(dest: *mut u8, value: T, b: usize, c: usize, d: usize) {
-    // SAFETY: 1, 2. By ours. The same goes for the next three.
+    // SAFETY: 1, 2. The caller guarantees both for the offset 0.
     unsafe { store::<_, ALIGNED>(dest, value) };
-    // SAFETY: 1, 2. As above.
+    // SAFETY: 1, 2. The caller guarantees both for `b`.
     unsafe { store::<_, ALIGNED>(dest.wrapping_add(b), value) };
-    // SAFETY: 1, 2. As above.
+    // SAFETY: 1, 2. The caller guarantees both for `c`.
     unsafe { store::<_, ALIGNED>(dest.wrapping_add(c), value) };
-    // SAFETY: 1, 2. As above.
+    // SAFETY: 1, 2. The caller guarantees both for `d`.
     unsafe { store::<_, ALIGNED>(dest.wrapping_add(d), value) };
 }
 
-/// Makes a `T` readable and writable at any address.
+/// A `T` with an alignment of 1.
 #[repr(C, packed)]
 struct Packed<T>(T);
 
-/// The `T` at `p`. (Not `read_unaligned`: without optimisation that is a function and a memcpy.)
+/// Loads a `T` from `p`. (`read_unaligned` is a call and a memcpy without optimisation.)
 ///
 /// # Safety
 ///
@@ -198,15 +199,15 @@ struct Packed<T>(T);
 #[inline(always)]
 unsafe fn load<T: Copy, const ALIGNED: bool>(p: *const u8) -> T {
     if ALIGNED {
-        // SAFETY: By our 1, 2 and 3.
+        // SAFETY: the caller guarantees 1, 2 and 3.
         unsafe { *p.cast::<T>() }
     } else {
-        // SAFETY: By our 1 and 3; `Packed` needs no alignment.
+        // SAFETY: the caller guarantees 1 and 3; `Packed` needs no alignment.
         unsafe { (*p.cast::<Packed<T>>()).0 }
     }
 }
 
-/// Puts `value` at `p`.
+/// Stores `value` at `p`.
 ///
 /// # Safety
 ///
@@ -215,15 +216,15 @@ unsafe fn load<T: Copy, const ALIGNED: bool>(p: *const u8) -> T {
 #[inline(always)]
 unsafe fn store<T: Copy, const ALIGNED: bool>(p: *mut u8, value: T) {
     if ALIGNED {
-        // SAFETY: By our 1 and 2.
+        // SAFETY: the caller guarantees 1 and 2.
         unsafe { *p.cast::<T>() = value };
     } else {
-        // SAFETY: By our 1; `Packed` needs no alignment.
+        // SAFETY: the caller guarantees 1; `Packed` needs no alignment.
         unsafe { (*p.cast::<Packed<T>>()).0 = value };
     }
 }
 
-/// An aligned word of bytes that need not be initialised; an uninitialised one has any value.
+/// Loads an aligned word; an uninitialised byte has any value.
 ///
 /// # Safety
 ///
@@ -231,16 +232,16 @@ unsafe fn store<T: Copy, const ALIGNED: bool>(p: *mut u8, value: T) {
 /// 2. `p` is aligned for it.
 #[inline(always)]
 unsafe fn load_any(p: *const u8) -> usize {
-    // SAFETY: 1, 2. By our 1 and 2. 3. All bytes are a valid MaybeUninit.
+    // SAFETY: 1, 2. The caller guarantees both. 3. All bytes are a valid MaybeUninit.
     let loaded: MaybeUninit<usize> = unsafe { load::<_, true>(p) };
     any_value(loaded)
 }
 
-/// The aligned word at `p`, of which some bytes may lie outside of what Rust knows of: a byte there
-/// has any value.
+/// Loads the aligned word at `p`, which may contain bytes outside any Rust object; such a byte has
+/// any value.
 ///
-/// Volatile: what a load beyond an object yields is for the machine to say, and a machine maps
-/// whole pages, so an aligned word with one byte that is readable is readable.
+/// Volatile: the machine defines the result of a load beyond an object. A machine maps whole pages,
+/// so an aligned word with one readable byte is readable.
 ///
 /// # Safety
 ///
@@ -248,17 +249,16 @@ unsafe fn load_any(p: *const u8) -> usize {
 /// 2. `p` is aligned for it.
 #[inline(always)]
 unsafe fn load_around(p: *const u8) -> usize {
-    // SAFETY: By our 1 and 2 the machine has the word; all bytes are a valid MaybeUninit.
+    // SAFETY: the machine can read the word, by 1 and 2; all bytes are a valid MaybeUninit.
     let loaded = unsafe { p.cast::<MaybeUninit<usize>>().read_volatile() };
     any_value(loaded)
 }
 
-/// A word of bytes that need not be initialised; an uninitialised one has any value.
+/// Makes a word of bytes that may be uninitialised; an uninitialised byte has any value.
 #[inline(always)]
 fn any_value(loaded: MaybeUninit<usize>) -> usize {
     let word;
-    // SAFETY: No instruction; whatever the register holds is a valid word, as far as the compiler
-    // can know.
+    // SAFETY: no instruction. The compiler must assume that the register holds some valid word.
     unsafe { asm!("/* {0} */", inlateout(reg) loaded => word, options(pure, nomem, nostack, preserves_flags)) };
     word
 }
@@ -267,14 +267,14 @@ fn any_value(loaded: MaybeUninit<usize>) -> usize {
 ///
 /// # Safety
 ///
-/// 1. These words are readable, and as many writable at `to`; the two do not overlap.
+/// 1. These words are readable, as many words are writable at `to`, and the two do not overlap.
 /// 2. All three are aligned.
 #[inline(always)]
 pub(crate) unsafe fn copy_words(mut to: *mut usize, mut from: *const usize, end: *const usize) {
     while from < end {
-        // SAFETY: 1. and 2. by ours. 3. All bytes are a valid MaybeUninit.
+        // SAFETY: 1, 2. The caller guarantees both. 3. All bytes are a valid MaybeUninit.
         let word: MaybeUninit<usize> = unsafe { load::<_, true>(from.cast()) };
-        // SAFETY: 1. and 2. by ours.
+        // SAFETY: 1, 2. The caller guarantees both.
         unsafe { store::<_, true>(to.cast(), word) };
         (from, to) = (from.wrapping_add(1), to.wrapping_add(1));
         loop_end();
@@ -285,19 +285,19 @@ pub(crate) unsafe fn copy_words(mut to: *mut usize, mut from: *const usize, end:
 ///
 /// # Safety
 ///
-/// 1. They are writable.
+/// 1. These words are writable.
 /// 2. Both are aligned.
 #[inline(always)]
 pub(crate) unsafe fn zero_words(mut from: *mut usize, end: *mut usize) {
     while from < end {
-        // SAFETY: 1. and 2. by ours.
+        // SAFETY: 1, 2. The caller guarantees both.
         unsafe { store::<_, true>(from.cast(), 0usize) };
         from = from.wrapping_add(1);
         loop_end();
     }
 }
 
-/// The number of bytes before the first NUL, in little code: for one path in programs without
+/// The number of bytes before the first NUL, in little code: for a single path in programs without
 /// strlen.
 ///
 /// # Safety
@@ -306,7 +306,8 @@ pub(crate) unsafe fn zero_words(mut from: *mut usize, end: *mut usize) {
 #[inline(always)]
 pub(crate) unsafe fn short_len(s: *const u8) -> usize {
     let mut n = 0;
-    // SAFETY: 1. By our 1: there was no NUL in the first `n` bytes. 2. A byte. 3. By our 1.
+    // SAFETY: 1. The first `n` bytes are not NUL, so this one is readable. 2. A byte. 3. It is
+    // initialised.
     while unsafe { load::<u8, true>(s.wrapping_add(n)) } != 0 {
         n += 1;
         loop_end();
@@ -314,10 +315,10 @@ pub(crate) unsafe fn short_len(s: *const u8) -> usize {
     n
 }
 
-/// Compiler barrier at the end of a loop's body: each round may have changed all memory. It keeps
-/// LLVM from recognising the loop as memcpy, and from joining the stores of two rounds.
+/// Compiler barrier at the end of a loop's body: it may change all memory. So LLVM does not
+/// recognise the loop as memcpy, and does not merge stores of two iterations.
 #[inline(always)]
 fn loop_end() {
-    // SAFETY: No instruction.
+    // SAFETY: no instruction.
     unsafe { asm!("", options(nostack, preserves_flags)) };
 }

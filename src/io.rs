@@ -1,7 +1,7 @@
-//! Standard input, output and error: read(2) and write(2), with nothing buffered between calls.
+//! Standard input, output and error: read(2) and write(2), without buffering between calls.
 //!
-//! `print!` and its family collect one call's text on the stack, so that a line of up to 512 bytes
-//! is one write(2) and lines of several threads do not mix.
+//! `print!` and its relatives collect one call's text on the stack. So a line of up to 512 bytes is
+//! one write(2), and lines of several threads do not mix.
 
 mod event;
 
@@ -46,8 +46,8 @@ pub const fn stderr() -> Stderr {
 }
 
 impl Stdin {
-    /// Reads what is there, at most `buf.len()` bytes; 0 at the end. `EINTR` is tried again, see
-    /// [`read`]; other errors of read(2) are returned.
+    /// Reads the available bytes, at most `buf.len()`; 0 at the end. Retries after `EINTR`, see
+    /// [`read`]; returns other errors of read(2).
     ///
     /// In handlers: yes.
     pub fn read(&self, buf: &mut [u8]) -> Result<usize> {
@@ -58,22 +58,22 @@ impl Stdin {
 macro_rules! writer {
     ($name:ident, $fd:literal) => {
         impl $name {
-            /// Writes part of `buf`: write(2), tried again after `EINTR`.
+            /// Writes part of `buf` by write(2); retries after `EINTR`.
             ///
             /// In handlers: yes.
             pub fn write(&self, buf: &[u8]) -> Result<usize> {
                 write(self.as_raw_fd(), buf)
             }
 
-            /// Writes all of `buf`. On an error (`EPIPE`, `ENOSPC`, `EAGAIN`, …) part of it may be
-            /// written. `EIO` if write(2) accepts nothing without saying why.
+            /// Writes all of `buf`. After an error (`EPIPE`, `ENOSPC`, `EAGAIN`, …) part of it may
+            /// be written. `EIO` if write(2) writes nothing without an error.
             ///
             /// In handlers: yes.
             pub fn write_all(&self, buf: &[u8]) -> Result<()> {
                 write_all(self.as_raw_fd(), buf)
             }
 
-            /// Does nothing, for nothing is buffered; it is here for code that asks.
+            /// Does nothing, because nothing is buffered. For code that calls it.
             ///
             /// In handlers: yes.
             pub fn flush(&self) -> Result<()> {
@@ -98,27 +98,27 @@ macro_rules! writer {
 writer!(Stdout, 1);
 writer!(Stderr, 2);
 
-/// read(2) on any descriptor, tried again after `EINTR`. std's returns that; so does [`sys::read`],
-/// for a program that is to look up when a signal comes.
+/// read(2) on any descriptor; retries after `EINTR`. std and [`sys::read`] return `EINTR`, for a
+/// program that must notice signals.
 ///
 /// In handlers: yes.
 pub fn read(fd: RawFd, buf: &mut [u8]) -> Result<usize> {
     retry(|| sys::read(fd, buf))
 }
 
-/// write(2) on any descriptor, tried again after `EINTR`.
+/// write(2) on any descriptor; retries after `EINTR`.
 ///
 /// In handlers: yes.
 pub fn write(fd: RawFd, buf: &[u8]) -> Result<usize> {
     retry(|| sys::write(fd, buf))
 }
 
-/// All of `buf` to any descriptor; see [`Stdout::write_all`].
+/// Writes all of `buf` to any descriptor; see [`Stdout::write_all`].
 ///
 /// In handlers: yes.
 pub fn write_all(fd: RawFd, mut buf: &[u8]) -> Result<()> {
     while !buf.is_empty() {
-        // Nothing, or more than there is: then what writes is no write(2).
+        // Neither nothing nor more than `buf` is a result of write(2): a filter made it up.
         match buf.split_at_checked(write(fd, buf)?) {
             Some((&[], _)) | None => return Err(Errno::EIO),
             Some((_, rest)) => buf = rest,
@@ -130,14 +130,14 @@ pub fn write_all(fd: RawFd, mut buf: &[u8]) -> Result<()> {
 fn retry(mut call: impl FnMut() -> Result<usize>) -> Result<usize> {
     loop {
         match call() {
-            Err(Errno::EINTR) => {} // A handler ran; the call did nothing.
+            Err(Errno::EINTR) => {} // A signal handler ran; the call did nothing.
             done => return done,
         }
     }
 }
 
-/// One call's text, written when full and at the end. The first error is kept, and nothing is
-/// written after it.
+/// The text of one call, written when the buffer is full and at the end. Keeps the first error, and
+/// writes nothing after it.
 pub(crate) struct Line {
     fd: RawFd,
     text: heapless::Vec<u8, 512>,
@@ -162,7 +162,7 @@ impl Line {
         while !rest.is_empty() {
             let room = self.text.capacity() - self.text.len();
             let (now, later) = rest.split_at(room.min(rest.len()));
-            // It fits, by the line above.
+            // It fits: `now` is at most as long as the free space.
             let _ = self.text.extend_from_slice(now);
             rest = later;
             if !rest.is_empty() {
@@ -172,7 +172,7 @@ impl Line {
         self
     }
 
-    /// A number, in base 10 or in hexadecimal; see [`sys::digits`].
+    /// Appends a number, decimal or hexadecimal; see [`sys::digits`].
     pub(crate) fn number(&mut self, number: usize, hexadecimal: bool) -> &mut Line {
         let mut buf = [0; 20];
         let first = sys::digits(number, hexadecimal, &mut buf);
@@ -193,13 +193,13 @@ impl fmt::Write for Line {
     }
 }
 
-/// What `print!` expands to.
+/// The expansion of `print!`.
 #[doc(hidden)]
 pub fn print(fd: RawFd, args: fmt::Arguments<'_>) {
     let mut line = Line::new(fd);
     let formatted = line.write_fmt(args);
     match line.finish() {
-        // As std: a descriptor that nobody opened swallows what is printed.
+        // As in std: printing to a closed descriptor is ignored.
         Err(Errno::EBADF) => {}
         Err(errno) => panic!("failed printing to {}: {errno}", if fd == 1 { "stdout" } else { "stderr" }),
         Ok(()) if formatted.is_err() => panic!("a formatting trait implementation returned an error"),

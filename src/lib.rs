@@ -23,43 +23,48 @@
 //!   L0   arch.rs ── arch/<machine>.rs                     registers and numbers
 //! ```
 //!
-//! A module names only modules of its own layer and below; `start` (*) sequences everything once and may name any, and
-//! only assembly names it. Assembly stands in `arch/` alone, the machine's name in `src/arch.rs` alone. `cargo xtask
-//! check` holds both. What differs between machines is a member of the trait in `src/arch.rs`.
+//! A module names only modules of its own layer and below. `start` (*) sequences everything once
+//! and may name any module; only assembly names it. Assembly stands only in `arch/`, and names of
+//! machines only in `src/arch.rs`; `cargo xtask check` enforces both. Each difference between
+//! machines is a member of the trait in `src/arch.rs`.
 //!
 //! # The flows
 //!
-//! 1. **Start**: `_start` ends the frame chain and hands over the stack pointer → `start::rust_start` → [`Env`], a view
-//!    of the initial stack → the main thread's TLS, block and thread pointer → the standard descriptors → main →
-//!    `exit_group`.
-//! 2. **Thread**: [`thread::spawn`] lays everything that a thread needs into one mapping, blocks signals and clones →
-//!    the child sets its signal stack, opens its signals, runs the closure, leaves the result, closes its signals, leaves
-//!    the list of threads and gives up its reference. The numbered properties are in [`thread`].
-//! 3. **Signal**: [`signal::sigaction`] → the machine's kernel layout and restorer → the handler, on the thread's signal
-//!    stack → back through the restorer.
-//! 4. **All threads**: [`all_threads::syscall`] locks the list → the call on the caller → one signal to each other
-//!    thread, whose handler makes the call → the last to answer wakes the caller → results compared. The numbered
-//!    properties are in [`all_threads`].
-//! 5. **A profile**: [`profile::start`] sets a timer on each thread's CPU-time clock, and spawn on each new thread's →
-//!    a signal per tick, whose handler puts where the thread was into the thread's ring → [`profile::drain`] hands it
-//!    to the program. The numbered properties are in [`profile`].
-//! 6. **A clock's time, random bytes**: [`time`], [`random`] → [`vdso`], which looked the function up in the kernel's
-//!    image when it was first needed → the function, without a system call; where there is none, the call.
-//!
-//! 7. **A program**: [`process::Command`] lays arguments, environment and a stack into one mapping,
-//!    blocks signals and clones → the child, in the parent's memory, becomes what was asked for and
-//!    executes the program → the parent goes on, with what execve(2) said. The numbered properties are
-//!    in [`process`].
+//! 1. **Start**: `_start` ends the frame chain and passes the stack pointer → `start::rust_start` →
+//!    [`Env`], a view of the initial stack → the main thread's TLS, block and thread pointer → the
+//!    standard descriptors → the constructors → main → `exit_group`.
+//! 2. **Thread**: [`thread::spawn`] makes one mapping for everything that a thread needs, blocks
+//!    signals and clones → the child sets its signal stack, unblocks signals, runs the closure,
+//!    stores the result, blocks signals, leaves the list of threads and drops its reference. The
+//!    numbered properties are in [`thread`].
+//! 3. **Signal**: [`signal::sigaction`] → the machine's kernel layout and restorer → the handler,
+//!    on the thread's signal stack → back through the restorer.
+//! 4. **All threads**: [`all_threads::syscall`] closes the list → makes the call on the calling
+//!    thread → sends one signal to each other thread, whose handler makes the call → the last
+//!    handler wakes the caller → results are compared. The numbered properties are in
+//!    [`all_threads`].
+//! 5. **A profile**: [`profile::start`] sets a timer on each thread's CPU-time clock, and spawn
+//!    sets one for each new thread → one signal per tick, whose handler writes the stack to the
+//!    thread's ring → [`profile::drain`] passes the samples to the program. The numbered properties
+//!    are in [`profile`].
+//! 6. **A clock's time, random bytes**: [`time`], [`random`] → [`vdso`], which looked up the
+//!    function in the kernel's image when it was first needed → the function, without a system
+//!    call; if there is none, the system call.
+//! 7. **A program**: [`process::Command`] makes one mapping for arguments, environment and a stack,
+//!    blocks signals and clones → the child, in the parent's memory, sets its attributes and
+//!    executes the program → the parent continues with the result of execve(2). The numbered
+//!    properties are in [`process`].
 //!
 //! # Features
 //!
-//! `panic-handler` (default): the `#[panic_handler]`, which prints and ends with 101. Without it, bring your own.
+//! `panic-handler` (default): the `#[panic_handler]`, which prints the message and exits with
+//! status 101. A program without this feature defines its own.
 
 #![cfg_attr(not(test), no_std)]
-// The unit tests run on std's own start: nobody comes in by the doors.
+// The unit tests start by std: rt0's entry points are not called.
 #![cfg_attr(test, allow(dead_code))]
-// The one line on machines that cannot stand in their arch files: assembly for MIPS and SPARC is
-// not stable yet, and crate attributes stand at the root.
+// The only line for single machines outside their arch files: inline assembly for MIPS and SPARC is
+// not stable yet, and crate attributes belong in the root.
 #![cfg_attr(any(target_arch = "mips", target_arch = "mips64", target_arch = "sparc64"), feature(asm_experimental_arch))]
 
 pub mod all_threads;

@@ -1,4 +1,4 @@
-//! A panic: a message on stderr, and the process ends with status 101. Nothing unwinds.
+//! Panics: prints a message to stderr and exits with status 101. Nothing unwinds.
 
 use core::fmt::Write as _;
 use core::panic::PanicInfo;
@@ -12,14 +12,14 @@ const STATUS: i32 = 101;
 
 #[panic_handler]
 fn panic(info: &PanicInfo<'_>) -> ! {
-    // The thread that is writing its message. A panic within that (a Display that panics) must not
-    // write for ever; one of another thread meanwhile writes its own, and whoever is done first
+    // The thread that prints its message. A panic while it prints (a Display that panics) must not
+    // recurse forever. A thread that panics meanwhile prints its own message; the first to finish
     // ends the process.
     static WRITING: AtomicU32 = AtomicU32::new(0);
     let tid = sys::gettid();
     let again = WRITING.swap(tid, Relaxed) == tid;
     let mut line = Line::new(2);
-    // Errors, here and below: there is nobody left to tell.
+    // Errors, here and below, cannot be reported: stderr has failed.
     let _ = write!(line, "\nthread '{}' panicked at ", thread::name_for_messages());
     let _ = match info.location() {
         Some(location) => writeln!(line, "{location}:"),

@@ -1,16 +1,16 @@
 //! From the first Rust instruction to the user's main, and back to exit_group(2).
 //!
-//! What holds, and how:
+//! Properties, and how they are achieved:
 //!
-//! 1. *Nothing of rt0 runs before main that can wait.* On x86_64 the thread pointer is set (one
-//!    call) and the standard descriptors are looked at (one call).
-//! 2. *Until the thread pointer is set, nothing locks, panics or asks for the current thread*:
-//!    [`rust_start`] calls only what does not, and what may comes after, in a function of its own
-//!    ([`run`]).
-//! 3. *No code of the program runs before descriptors 0, 1 and 2 are open.*
-//! 4. *The program's constructors run once, before main, on a main thread that is whole*, in the
-//!    order of the linker.
-//! 5. *The main thread's thread-locals are destroyed when main has returned*, before the process
+//! 1. *No part of rt0 that may wait runs before main.* It makes one call for the standard
+//!    descriptors and, on x86_64, one to set the thread pointer.
+//! 2. *No use of the current thread before the thread pointer is set*, also not by a lock or a
+//!    panic. [`rust_start`] calls only functions that do not use it. All others are called by a
+//!    function of its own, [`run`].
+//! 3. *Descriptors 0, 1 and 2 are open before any code of the program runs.*
+//! 4. *The program's constructors run once, before main*, in the linker's order, when the main
+//!    thread is complete.
+//! 5. *The main thread's thread-locals are destroyed after main returns* and before the process
 //!    ends.
 
 use core::ffi::{c_char, c_int};
@@ -22,24 +22,26 @@ use crate::errno::{Errno, Result};
 use crate::{sys, thread};
 
 unsafe extern "Rust" {
-    /// The user's main, defined by [`entry!`](crate::entry!). Where that is missing the linker
-    /// shows the name.
+    /// The user's main, defined by [`entry!`](crate::entry!). If it is missing, the linker's
+    /// message shows this name.
     safe fn __rt0_entry_is_missing(env: Env) -> i32;
 }
 
-/// What C objects and crates that collect things at startup (`ctor`, `inventory`) put into
-/// `.init_array`. They get main's arguments, as from every libc for Linux: argc, argv, envp.
+/// An entry of `.init_array`, where C objects and crates that collect things at startup (`ctor`,
+/// `inventory`) put functions. It gets main's arguments, as from every libc for Linux: argc, argv,
+/// envp.
 type Constructor = unsafe extern "C" fn(c_int, *const *const c_char, *const *const c_char);
 
 unsafe extern "C" {
-    /// The first one, and the end behind the last: the linker script. The first has the name that
-    /// tells what is wrong with a program that was linked without it. No elements, so that the
-    /// compiler does not take them for two places.
+    /// The first constructor, and the end behind the last; the linker script defines both. The
+    /// first one's name explains what is wrong with a program that was linked without the script.
+    /// Zero-sized: the two may share an address, and the compiler assumes that distinct non-empty
+    /// statics do not.
     static __rt0_ld_is_missing: [Constructor; 0];
     static __rt0_constructors_end: [Constructor; 0];
 }
 
-/// The door from `_start`.
+/// Called by `_start`.
 ///
 /// # Safety
 ///
@@ -47,26 +49,26 @@ unsafe extern "C" {
 ///    instruction.
 /// 2. This is the first call of the process into Rust.
 pub(crate) unsafe extern "C" fn rust_start(sp: *const usize) -> ! {
-    // SAFETY: 1. The kernel lays the stack out so; a loader without a vector leaves AT_NULL. 3. The
-    // stack's top is never given back, and rt0 does not write there.
+    // SAFETY: 1. The kernel lays out the stack in this way; a loader without a vector leaves
+    // AT_NULL. 3. The top of the stack stays mapped, and rt0 does not write there.
     let env = unsafe { Env::from_stack(sp) };
     auxv::keep(env);
-    // SAFETY: 1. by 2. above.
+    // SAFETY: 1. By 2. of this function.
     unsafe { thread::adopt_main() };
     open_standard_descriptors();
     run(env)
 }
 
-/// Not inlined: a compiler may compute the address of a thread's own variable anywhere in a
-/// function, and at first in [`rust_start`] there is no thread pointer yet.
+/// Not inlined: a compiler may compute the address of a thread-local variable anywhere in a
+/// function, and at the start of [`rust_start`] there is no thread pointer.
 #[inline(never)]
 fn run(env: Env) -> ! {
     let (argc, argv, envp) = env.as_c();
     let mut next = (&raw const __rt0_ld_is_missing).cast::<Constructor>();
     while next < (&raw const __rt0_constructors_end).cast() {
-        // SAFETY: before the end, so it is there.
+        // SAFETY: `next` is before the end, so it is a constructor.
         let constructor = unsafe { *next };
-        // SAFETY: who put it there wanted it to be called now, with these.
+        // SAFETY: the program asked for this call, at this time and with these arguments.
         unsafe { constructor(argc, argv, envp) };
         next = next.wrapping_add(1);
     }
@@ -75,11 +77,12 @@ fn run(env: Env) -> ! {
     sys::exit_group(status)
 }
 
-/// Sees to it that descriptors 0, 1 and 2 are open: else the next file that the program opens
+/// Makes sure that descriptors 0, 1 and 2 are open: otherwise the next file that the program opens
 /// becomes its standard output.
 ///
-/// What is closed is opened as `/dev/null`; where that cannot be (no /dev yet, as for the first
-/// process of a machine), as the root directory, which holds the number and refuses to be read or
+/// A closed descriptor is opened as `/dev/null`. If that fails (no /dev yet, as for the first
+/// process of a machine), it is opened as the root directory, which occupies the number and refuses
+/// reads and writes.
 /// written.
 fn open_standard_descriptors() {
     let entry = |fd| k::pollfd { fd, events: 0, revents: 0 };
@@ -88,7 +91,7 @@ fn open_standard_descriptors() {
     }
 }
 
-/// For when there is something to report of one, which it may be of an open one too, or no poll.
+/// Called if poll(2) reports an event or fails. An event may also be of an open descriptor.
 #[cold]
 fn open_what_is_closed() {
     for fd in 0..3 {
@@ -100,10 +103,10 @@ fn open_what_is_closed() {
     }
 }
 
-/// Opens something harmless as `fd`, the lowest number that is free.
+/// Opens a harmless file as `fd`, the lowest free number.
 fn hold(fd: sys::RawFd) -> Result<()> {
     let file = sys::open(c"/dev/null", k::O_RDWR, 0).or_else(|_| sys::open(c"/", k::O_RDONLY | k::O_DIRECTORY, 0))?;
-    // It stays open for the life of the process. If it is another number somebody shares our table
-    // and opened that first, or a filter lies to us.
+    // It stays open until the process ends. Another number means that a process which shares the
+    // descriptor table opened `fd` first, or that a filter returns wrong results.
     if file.into_raw_fd() == fd { Ok(()) } else { Err(Errno::EBADF) }
 }

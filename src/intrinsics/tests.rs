@@ -1,6 +1,5 @@
-//! Every length to [`MOST`] at every alignment, for both forms of each function. What is expected
-//! is computed, not copied, so that these run on a machine where the functions under test are what
-//! the compiler calls.
+//! Every length to [`MOST`] at every alignment, for both forms of each function. The expected bytes
+//! are computed, not copied: on some machines the compiler calls the functions under test.
 
 use super::*;
 
@@ -21,7 +20,7 @@ fn next(seed: &mut u32, below: usize) -> usize {
     *seed as usize % below
 }
 
-/// Fills `memory` with the pattern, copies in it, and looks at all of it.
+/// Fills `memory` with the pattern, copies within it, and checks all of it.
 fn check_copy(memory: &mut [u8], to: usize, from: usize, n: usize, copy: impl Fn(*mut u8, *const u8, usize)) {
     for (at, byte) in memory.iter_mut().enumerate() {
         *byte = pattern(at);
@@ -139,7 +138,7 @@ fn memset_takes_the_low_byte_and_returns_the_destination() {
 }
 
 fn check_compares(compare: impl Fn(*const u8, *const u8, usize) -> c_int) {
-    // What lies around differs, and must not count.
+    // The bytes around differ, and must not matter.
     let mut a = Memory([1; 128]);
     let mut b = Memory([2; 128]);
     for n in 0..=MOST {
@@ -152,8 +151,8 @@ fn check_compares(compare: impl Fn(*const u8, *const u8, usize) -> c_int) {
                 let (pa, pb) = (a.0.as_ptr().wrapping_add(at_a), b.0.as_ptr().wrapping_add(at_b));
                 assert_eq!(compare(pa, pb, n), 0, "{n} bytes at {at_a}, {at_b}");
                 for i in 0..n {
-                    // One byte less by a little or by a lot, and all that follow greater, so that
-                    // the first counts.
+                    // One byte is less, by a little or by a lot, and all following bytes are
+                    // greater: only the first difference may count.
                     let less = if i % 2 == 0 { 0x01 } else { 0x80 };
                     a.0[at_a + i] = less - 1;
                     b.0[at_b + i] = less;
@@ -188,7 +187,7 @@ fn compares_by_aligned_words() {
     check_compares(|a, b, n| unsafe { aligned::compare(a, b, n) });
 }
 
-/// Longer than a block or two, with the byte that differs at many places.
+/// Longer than one or two blocks, with the difference at many places.
 fn check_long_compares(compare: impl Fn(*const u8, *const u8, usize) -> c_int) {
     let mut a = Memory([0; 640]);
     let mut b = Memory([0; 640]);
@@ -237,8 +236,8 @@ fn bcmp_is_zero_for_equal_bytes_only() {
     });
 }
 
-/// Strings of each length at each alignment, of bytes that are nearly a NUL, with NULs before and
-/// more behind.
+/// Strings of each length at each alignment, whose bytes are nearly NUL, with NULs in front and
+/// behind.
 fn check_lengths(strlen: impl Fn(*const u8) -> usize) {
     for inside in [0x01, 0x80, 0xFF, 0x7F, 0x81] {
         for behind in [0x00, 0x01, 0x80] {

@@ -3,16 +3,16 @@
 //! Copying and setting have one shape, without a loop of bytes:
 //!
 //! ```text
-//!     n >= bulk   │ pair, so that the next is aligned │ words, by instructions for that │ … then less than a word:
-//!     n > BLOCK   │ block, clipped so that the next is aligned │ block │ block │ … then the rest:
+//!     n >= bulk   │ pair, so that the rest is aligned │ words, by bulk instructions │ … the rest:
+//!     n > BLOCK   │ block, clipped so that the next is aligned │ block │ block │ … the rest:
 //!     n >= PAIR   │ pair │ pair →    ← pair │ pair │
 //!     n >= 4      │ word →  ← word │
 //!     n >= 1      │ first, middle, last byte │
 //! ```
 //!
-//! The accesses of one step may overlap. A step loads everything before it stores anything, so
-//! neither that nor an overlap of source and destination does harm: memcpy is memmove. Comparing
-//! has the same steps, without the bulk and the clipping.
+//! The accesses of one step may overlap. A step loads everything before it stores anything. So
+//! neither such an overlap nor an overlap of source and destination does harm, and memcpy is
+//! memmove. Comparisons have the same steps, without bulk and clipping.
 
 use core::ffi::c_int;
 use core::mem::MaybeUninit;
@@ -20,7 +20,7 @@ use core::mem::MaybeUninit;
 use super::{BLOCK, PAIR, Pair, WORD, copy_four, load, loop_end, order, set_four, store};
 use crate::arch::{Arch, Cpu};
 
-// What is left after the pair must not be less than nothing.
+// The number of bytes after the first pair must not be negative.
 const _: () = assert!(match Cpu::BULK {
     Some(bulk) => bulk.copy_from > BLOCK && bulk.set_from > BLOCK,
     None => true,
@@ -34,8 +34,8 @@ const _: () = assert!(match Cpu::BULK {
 #[inline(always)]
 pub(super) unsafe fn copy(mut dest: *mut u8, mut src: *const u8, mut n: usize) {
     if n > BLOCK {
-        // Upward, a block overwrites only source that was copied already, unless `dest` lies in the
-        // source.
+        // Upward, a block overwrites only source bytes that were copied already, unless `dest` is
+        // strictly inside the source.
         let ahead = src.addr().wrapping_sub(dest.addr());
         let upward = ahead.wrapping_neg() >= n;
         if let Some(bulk) = Cpu::BULK
@@ -44,17 +44,16 @@ pub(super) unsafe fn copy(mut dest: *mut u8, mut src: *const u8, mut n: usize) {
             && ahead >= BLOCK
             && !(1..bulk.apart).contains(&(ahead.wrapping_neg() % 4096))
         {
-            // A pair, and words from where the destination is aligned, so that less than a word is
-            // left. As `ahead` is large enough, the pair overwrites nothing that is still to be
-            // copied.
+            // A pair, then words from where the destination is aligned, so that less than a word
+            // remains. `ahead` is at least BLOCK, so the pair overwrites no byte that is still to
+            // be copied.
             let head = PAIR - dest.addr() % PAIR;
             let words = (n - head) / WORD;
-            // SAFETY: 1. By our 1; `n >= PAIR`. 2. Not `ALIGNED`. 3. All bytes are a valid
-            // MaybeUninit.
+            // SAFETY: 1. By 1; `n >= PAIR`. 2. Not `ALIGNED`. 3. All bytes are a valid MaybeUninit.
             let first: MaybeUninit<Pair> = unsafe { load::<_, false>(src) };
-            // SAFETY: 1. By our 1; `n >= PAIR`. 2. Not `ALIGNED`.
+            // SAFETY: 1. By 1; `n >= PAIR`. 2. Not `ALIGNED`.
             unsafe { store::<_, false>(dest, first) };
-            // SAFETY: 1. By our 1: they end at `n` or before. 2. `upward`.
+            // SAFETY: 1. By 1: the words end at `n` or before. 2. `upward`.
             unsafe { (bulk.copy)(dest.wrapping_add(head), src.wrapping_add(head), words) };
             let done = head + words * WORD;
             dest = dest.wrapping_add(done);
@@ -62,13 +61,12 @@ pub(super) unsafe fn copy(mut dest: *mut u8, mut src: *const u8, mut n: usize) {
             n -= done;
         } else if upward {
             // The first step is clipped so that the next blocks are aligned. Up to a pair of its
-            // block is then copied twice: a pair that the first time stored over must lie before
-            // these.
+            // block is then copied twice. So the first copy must not store over these source bytes:
+            // `ahead` must be at least a pair.
             let clip = if ahead >= PAIR { dest.addr() % PAIR } else { 0 };
             let mut step = BLOCK - clip;
             loop {
-                // SAFETY: 1. By our 1; `n > BLOCK`, which has its four pairs there. 2. Not
-                // `ALIGNED`.
+                // SAFETY: 1. By 1; `n > BLOCK`, and a block is four pairs. 2. Not `ALIGNED`.
                 unsafe { copy_four::<Pair, false>(dest, src, PAIR, 2 * PAIR, 3 * PAIR) };
                 dest = dest.wrapping_add(step);
                 src = src.wrapping_add(step);
@@ -87,7 +85,7 @@ pub(super) unsafe fn copy(mut dest: *mut u8, mut src: *const u8, mut n: usize) {
             loop {
                 let at = n - BLOCK;
                 let (to, from) = (dest.wrapping_add(at), src.wrapping_add(at));
-                // SAFETY: 1. By our 1; `n > BLOCK`, whose last block this is. 2. Not `ALIGNED`.
+                // SAFETY: 1. By 1; `n > BLOCK`, and this is its last block. 2. Not `ALIGNED`.
                 unsafe { copy_four::<Pair, false>(to, from, PAIR, 2 * PAIR, 3 * PAIR) };
                 n -= step;
                 step = BLOCK;
@@ -99,30 +97,30 @@ pub(super) unsafe fn copy(mut dest: *mut u8, mut src: *const u8, mut n: usize) {
         }
     }
     if n >= PAIR {
-        // Up to two pairs the inner two are the outer two.
+        // Up to two pairs, the inner two accesses equal the outer two.
         let inner = if n > 2 * PAIR { PAIR } else { 0 };
-        // SAFETY: 1. By our 1: the four end at `n` or before. 2. Not `ALIGNED`.
+        // SAFETY: 1. By 1: the four pairs end at `n` or before. 2. Not `ALIGNED`.
         unsafe { copy_four::<Pair, false>(dest, src, inner, n - PAIR - inner, n - PAIR) };
     } else if n >= WORD {
-        // SAFETY: 1. By our 1; `n >= WORD`.
+        // SAFETY: 1. By 1; `n >= WORD`.
         unsafe { copy_ends::<usize>(dest, src, n) };
     } else if n >= 4 {
-        // SAFETY: 1. By our 1; `n >= 4`.
+        // SAFETY: 1. By 1; `n >= 4`.
         unsafe { copy_ends::<u32>(dest, src, n) };
     } else if n > 0 {
-        // The same one three times if there is one, the last one twice if there are two.
-        // SAFETY: 1. By our 1: the first of `n > 0` bytes. 2. Not `ALIGNED`. 3. Every byte is a
-        // valid MaybeUninit.
+        // A single byte is copied three times, the second of two bytes twice.
+        // SAFETY: 1. By 1: the first of `n > 0` bytes. 2. Not `ALIGNED`. 3. Every byte is a valid
+        // MaybeUninit.
         let first: MaybeUninit<u8> = unsafe { load::<_, false>(src) };
-        // SAFETY: 1. By our 1; `n / 2 < n`. 2. Not `ALIGNED`. 3. Every byte is a valid MaybeUninit.
+        // SAFETY: 1. By 1; `n / 2 < n`. 2. Not `ALIGNED`. 3. Every byte is a valid MaybeUninit.
         let middle: MaybeUninit<u8> = unsafe { load::<_, false>(src.wrapping_add(n / 2)) };
-        // SAFETY: 1. By our 1; `n - 1 < n`. 2. Not `ALIGNED`. 3. Every byte is a valid MaybeUninit.
+        // SAFETY: 1. By 1; `n - 1 < n`. 2. Not `ALIGNED`. 3. Every byte is a valid MaybeUninit.
         let last: MaybeUninit<u8> = unsafe { load::<_, false>(src.wrapping_add(n - 1)) };
-        // SAFETY: 1. By our 1; `n > 0`. 2. Not `ALIGNED`.
+        // SAFETY: 1. By 1; `n > 0`. 2. Not `ALIGNED`.
         unsafe { store::<_, false>(dest, first) };
-        // SAFETY: 1. By our 1; `n > 0`. 2. Not `ALIGNED`.
+        // SAFETY: 1. By 1; `n > 0`. 2. Not `ALIGNED`.
         unsafe { store::<_, false>(dest.wrapping_add(n / 2), middle) };
-        // SAFETY: 1. By our 1; `n > 0`. 2. Not `ALIGNED`.
+        // SAFETY: 1. By 1; `n > 0`. 2. Not `ALIGNED`.
         unsafe { store::<_, false>(dest.wrapping_add(n - 1), last) };
     }
 }
@@ -135,17 +133,17 @@ pub(super) unsafe fn copy(mut dest: *mut u8, mut src: *const u8, mut n: usize) {
 #[inline(always)]
 unsafe fn copy_ends<T: Copy>(dest: *mut u8, src: *const u8, n: usize) {
     let end = n - size_of::<T>();
-    // SAFETY: 1. By our 1. 2. Not `ALIGNED`. 3. All bytes are a valid MaybeUninit.
+    // SAFETY: 1. By 1. 2. Not `ALIGNED`. 3. All bytes are a valid MaybeUninit.
     let first: MaybeUninit<T> = unsafe { load::<_, false>(src) };
-    // SAFETY: 1. By our 1. 2. Not `ALIGNED`. 3. All bytes are a valid MaybeUninit.
+    // SAFETY: 1. By 1. 2. Not `ALIGNED`. 3. All bytes are a valid MaybeUninit.
     let last: MaybeUninit<T> = unsafe { load::<_, false>(src.wrapping_add(end)) };
-    // SAFETY: 1. By our 1. 2. Not `ALIGNED`.
+    // SAFETY: 1. By 1. 2. Not `ALIGNED`.
     unsafe { store::<_, false>(dest, first) };
-    // SAFETY: 1. By our 1. 2. Not `ALIGNED`.
+    // SAFETY: 1. By 1. 2. Not `ALIGNED`.
     unsafe { store::<_, false>(dest.wrapping_add(end), last) };
 }
 
-/// memset; `word` is the byte in each place.
+/// memset; `word` is the byte repeated in each place.
 ///
 /// # Safety
 ///
@@ -156,21 +154,21 @@ pub(super) unsafe fn set(mut dest: *mut u8, word: usize, mut n: usize) {
     if let Some(bulk) = Cpu::BULK
         && n >= bulk.set_from
     {
-        // As in `copy`.
+        // The bulk as in `copy`.
         let head = PAIR - dest.addr() % PAIR;
         let words = (n - head) / WORD;
-        // SAFETY: 1. By our 1; `n >= PAIR`. 2. Not `ALIGNED`.
+        // SAFETY: 1. By 1; `n >= PAIR`. 2. Not `ALIGNED`.
         unsafe { store::<_, false>(dest, pair) };
-        // SAFETY: 1. By our 1: they end at `n` or before.
+        // SAFETY: 1. By 1: they end at `n` or before.
         unsafe { (bulk.set)(dest.wrapping_add(head), word, words) };
         let done = head + words * WORD;
         dest = dest.wrapping_add(done);
         n -= done;
     } else if n > BLOCK {
-        // Clipped as in `copy`.
+        // The clipping as in `copy`.
         let mut step = BLOCK - dest.addr() % PAIR;
         loop {
-            // SAFETY: 1. By our 1; `n > BLOCK`, which has its four pairs there. 2. Not `ALIGNED`.
+            // SAFETY: 1. By 1; `n > BLOCK`, which has its four pairs there. 2. Not `ALIGNED`.
             unsafe { set_four::<_, false>(dest, pair, PAIR, 2 * PAIR, 3 * PAIR) };
             dest = dest.wrapping_add(step);
             n -= step;
@@ -182,26 +180,26 @@ pub(super) unsafe fn set(mut dest: *mut u8, word: usize, mut n: usize) {
         }
     }
     if n >= PAIR {
-        // As in `copy`.
+        // The inner pairs as in `copy`.
         let inner = if n > 2 * PAIR { PAIR } else { 0 };
-        // SAFETY: 1. By our 1: the four end at `n` or before. 2. Not `ALIGNED`.
+        // SAFETY: 1. By 1: the four end at `n` or before. 2. Not `ALIGNED`.
         unsafe { set_four::<_, false>(dest, pair, inner, n - PAIR - inner, n - PAIR) };
     } else if n >= WORD {
-        // SAFETY: 1. By our 1; `n >= WORD`. 2. Not `ALIGNED`.
+        // SAFETY: 1. By 1; `n >= WORD`. 2. Not `ALIGNED`.
         unsafe { store::<_, false>(dest, word) };
-        // SAFETY: 1. By our 1; `n >= WORD`. 2. Not `ALIGNED`.
+        // SAFETY: 1. By 1; `n >= WORD`. 2. Not `ALIGNED`.
         unsafe { store::<_, false>(dest.wrapping_add(n - WORD), word) };
     } else if n >= 4 {
-        // SAFETY: 1. By our 1; `n >= 4`. 2. Not `ALIGNED`.
+        // SAFETY: 1. By 1; `n >= 4`. 2. Not `ALIGNED`.
         unsafe { store::<_, false>(dest, word as u32) };
-        // SAFETY: 1. By our 1; `n >= 4`. 2. Not `ALIGNED`.
+        // SAFETY: 1. By 1; `n >= 4`. 2. Not `ALIGNED`.
         unsafe { store::<_, false>(dest.wrapping_add(n - 4), word as u32) };
     } else if n > 0 {
-        // SAFETY: 1. By our 1: the first of `n > 0` bytes. 2. Not `ALIGNED`.
+        // SAFETY: 1. By 1: the first of `n > 0` bytes. 2. Not `ALIGNED`.
         unsafe { store::<_, false>(dest, word as u8) };
-        // SAFETY: 1. By our 1; `n / 2 < n`. 2. Not `ALIGNED`.
+        // SAFETY: 1. By 1; `n / 2 < n`. 2. Not `ALIGNED`.
         unsafe { store::<_, false>(dest.wrapping_add(n / 2), word as u8) };
-        // SAFETY: 1. By our 1; `n - 1 < n`. 2. Not `ALIGNED`.
+        // SAFETY: 1. By 1; `n - 1 < n`. 2. Not `ALIGNED`.
         unsafe { store::<_, false>(dest.wrapping_add(n - 1), word as u8) };
     }
 }
@@ -215,32 +213,33 @@ pub(super) unsafe fn set(mut dest: *mut u8, word: usize, mut n: usize) {
 pub(super) unsafe fn compare(mut a: *const u8, mut b: *const u8, mut n: usize) -> c_int {
     if n > PAIR {
         if n > BLOCK {
-            // SAFETY: 1. By our 1; `n > BLOCK`.
+            // SAFETY: 1. By 1; `n > BLOCK`.
             (a, b) = unsafe { skip_equal_blocks(a, b, n) };
             n = BLOCK;
         }
         let differ = if n > 2 * PAIR {
-            // SAFETY: 1. By our 1; `n > 2 * PAIR`, and no offset plus a pair exceeds it.
+            // SAFETY: 1. By 1; `n > 2 * PAIR`, and no offset plus a pair exceeds it.
             unsafe { four_differ(a, b, PAIR, n - 2 * PAIR, n - PAIR) }
         } else {
-            // SAFETY: 1. By our 1; `n > PAIR`.
+            // SAFETY: 1. By 1; `n > PAIR`.
             unsafe { two_differ(a, b, n - PAIR) }
         };
         if !differ {
             return 0;
         }
     }
-    loop_end(); // Else the compiler keeps the words from above for the loop below, and loads no vectors above.
+    // Otherwise the compiler keeps the words from the pairs for this loop, and loads no vectors.
+    loop_end();
     if n >= WORD {
         let mut at = 0;
         loop {
-            // SAFETY: 1. By our 1; `at <= n - WORD`. 2. Not `ALIGNED`. 3. Initialised bytes are a
+            // SAFETY: 1. By 1; `at <= n - WORD`. 2. Not `ALIGNED`. 3. Initialised bytes are a
             // valid integer.
             let x: usize = unsafe { load::<_, false>(a.wrapping_add(at)) };
-            // SAFETY: 1. By our 1; `at <= n - WORD`. 2. Not `ALIGNED`. 3. Initialised bytes are a
+            // SAFETY: 1. By 1; `at <= n - WORD`. 2. Not `ALIGNED`. 3. Initialised bytes are a
             // valid integer.
             let y: usize = unsafe { load::<_, false>(b.wrapping_add(at)) };
-            // The last word reaches back to bytes that are equal.
+            // The last word overlaps bytes that are equal.
             if x != y || at == n - WORD {
                 return order(usize::from_be(x), usize::from_be(y));
             }
@@ -248,14 +247,14 @@ pub(super) unsafe fn compare(mut a: *const u8, mut b: *const u8, mut n: usize) -
             loop_end();
         }
     }
-    // SAFETY: 1. By our 1; `n < WORD`.
+    // SAFETY: 1. By 1; `n < WORD`.
     let x = unsafe { number(a, n) };
-    // SAFETY: 1. By our 1; `n < WORD`.
+    // SAFETY: 1. By 1; `n < WORD`.
     let y = unsafe { number(b, n) };
     order(x, y)
 }
 
-/// Whether the bytes differ: bcmp.
+/// bcmp: whether the bytes differ.
 ///
 /// # Safety
 ///
@@ -264,33 +263,33 @@ pub(super) unsafe fn compare(mut a: *const u8, mut b: *const u8, mut n: usize) -
 pub(super) unsafe fn differ(mut a: *const u8, mut b: *const u8, mut n: usize) -> bool {
     if n >= PAIR {
         if n > BLOCK {
-            // SAFETY: 1. By our 1; `n > BLOCK`.
+            // SAFETY: 1. By 1; `n > BLOCK`.
             (a, b) = unsafe { skip_equal_blocks(a, b, n) };
             n = BLOCK;
         }
         if n > 2 * PAIR {
-            // SAFETY: 1. By our 1; `n > 2 * PAIR`, and no offset plus a pair exceeds it.
+            // SAFETY: 1. By 1; `n > 2 * PAIR`, and no offset plus a pair exceeds it.
             unsafe { four_differ(a, b, PAIR, n - 2 * PAIR, n - PAIR) }
         } else {
-            // SAFETY: 1. By our 1; `n >= PAIR`.
+            // SAFETY: 1. By 1; `n >= PAIR`.
             unsafe { two_differ(a, b, n - PAIR) }
         }
     } else if n >= WORD {
-        // SAFETY: 1. By our 1; `n >= WORD`. 2. An integer.
+        // SAFETY: 1. By 1; `n >= WORD`. 2. An integer.
         unsafe { ends_differ::<usize>(a, b, n) }
     } else if n >= 4 {
-        // SAFETY: 1. By our 1; `n >= 4`. 2. An integer.
+        // SAFETY: 1. By 1; `n >= 4`. 2. An integer.
         unsafe { ends_differ::<u32>(a, b, n) }
     } else {
-        // SAFETY: 1. By our 1; `n < 4`.
+        // SAFETY: 1. By 1; `n < 4`.
         let x = unsafe { number(a, n) };
-        // SAFETY: 1. By our 1; `n < 4`.
+        // SAFETY: 1. By 1; `n < 4`.
         let y = unsafe { number(b, n) };
         x != y
     }
 }
 
-/// Where a block begins that has the first difference, if there is one: else the last block.
+/// The start of the block with the first difference; if there is none, of the last block.
 ///
 /// # Safety
 ///
@@ -299,7 +298,7 @@ pub(super) unsafe fn differ(mut a: *const u8, mut b: *const u8, mut n: usize) ->
 unsafe fn skip_equal_blocks(a: *const u8, b: *const u8, n: usize) -> (*const u8, *const u8) {
     let (mut at, mut left) = (0, n);
     loop {
-        // SAFETY: 1. By our 1; `left > BLOCK`, which has its four pairs there.
+        // SAFETY: 1. By 1; `left > BLOCK`, which has its four pairs there.
         if unsafe { four_differ(a.wrapping_add(at), b.wrapping_add(at), PAIR, 2 * PAIR, 3 * PAIR) } {
             break;
         }
@@ -307,7 +306,7 @@ unsafe fn skip_equal_blocks(a: *const u8, b: *const u8, n: usize) -> (*const u8,
         left -= BLOCK;
         loop_end();
         if left <= BLOCK {
-            at = n - BLOCK; // It reaches back to bytes that are equal.
+            at = n - BLOCK; // The last block overlaps bytes that are equal.
             break;
         }
     }
@@ -323,13 +322,13 @@ unsafe fn skip_equal_blocks(a: *const u8, b: *const u8, n: usize) -> (*const u8,
 #[inline(always)]
 unsafe fn ends_differ<T: Copy + PartialEq>(a: *const u8, b: *const u8, n: usize) -> bool {
     let end = n - size_of::<T>();
-    // SAFETY: 1. By our 1. 2. Not `ALIGNED`. 3. By our 2.
+    // SAFETY: 1. By 1. 2. Not `ALIGNED`. 3. By 2.
     let first: T = unsafe { load::<_, false>(a) };
-    // SAFETY: 1. By our 1. 2. Not `ALIGNED`. 3. By our 2.
+    // SAFETY: 1. By 1. 2. Not `ALIGNED`. 3. By 2.
     let last: T = unsafe { load::<_, false>(a.wrapping_add(end)) };
-    // SAFETY: 1. By our 1. 2. Not `ALIGNED`. 3. By our 2.
+    // SAFETY: 1. By 1. 2. Not `ALIGNED`. 3. By 2.
     let others_first: T = unsafe { load::<_, false>(b) };
-    // SAFETY: 1. By our 1. 2. Not `ALIGNED`. 3. By our 2.
+    // SAFETY: 1. By 1. 2. Not `ALIGNED`. 3. By 2.
     let others_last: T = unsafe { load::<_, false>(b.wrapping_add(end)) };
     (first != others_first) | (last != others_last)
 }
@@ -341,27 +340,27 @@ unsafe fn ends_differ<T: Copy + PartialEq>(a: *const u8, b: *const u8, n: usize)
 /// 1. A pair is readable at `a` and at `b`, and initialised, at each of the offsets.
 #[inline(always)]
 unsafe fn four_differ(a: *const u8, b: *const u8, at_b: usize, at_c: usize, at_d: usize) -> bool {
-    // SAFETY: 1. By our 1.
+    // SAFETY: 1. By 1.
     let first = unsafe { difference(a, b) };
-    // SAFETY: 1. By our 1.
+    // SAFETY: 1. By 1.
     let second = unsafe { difference(a.wrapping_add(at_b), b.wrapping_add(at_b)) };
-    // SAFETY: 1. By our 1.
+    // SAFETY: 1. By 1.
     let third = unsafe { difference(a.wrapping_add(at_c), b.wrapping_add(at_c)) };
-    // SAFETY: 1. By our 1.
+    // SAFETY: 1. By 1.
     let fourth = unsafe { difference(a.wrapping_add(at_d), b.wrapping_add(at_d)) };
     !Cpu::is_zero(Cpu::or(Cpu::or(first, second), Cpu::or(third, fourth)))
 }
 
-/// Whether the first pairs differ, or those at the offset `at`.
+/// Whether the pairs at the offsets 0 or `at` differ.
 ///
 /// # Safety
 ///
-/// 1. A pair is readable at `a` and at `b`, and initialised, also at the offset.
+/// 1. An initialised pair is readable at `a` and at `b`, at both offsets.
 #[inline(always)]
 unsafe fn two_differ(a: *const u8, b: *const u8, at: usize) -> bool {
-    // SAFETY: 1. By our 1.
+    // SAFETY: 1. By 1.
     let first = unsafe { difference(a, b) };
-    // SAFETY: 1. By our 1.
+    // SAFETY: 1. By 1.
     let second = unsafe { difference(a.wrapping_add(at), b.wrapping_add(at)) };
     !Cpu::is_zero(Cpu::or(first, second))
 }
@@ -370,20 +369,20 @@ unsafe fn two_differ(a: *const u8, b: *const u8, at: usize) -> bool {
 ///
 /// # Safety
 ///
-/// 1. A pair is readable at `a` and at `b`, and initialised.
+/// 1. An initialised pair is readable at `a` and at `b`.
 #[inline(always)]
 unsafe fn difference(a: *const u8, b: *const u8) -> <Cpu as Arch>::Pair {
-    // SAFETY: 1. By our 1. 2. Not `ALIGNED`. 3. Initialised bytes are valid: integers or a vector
+    // SAFETY: 1. By 1. 2. Not `ALIGNED`. 3. Initialised bytes are valid: integers or a vector
     // of such.
     let x: <Cpu as Arch>::Pair = unsafe { load::<_, false>(a) };
-    // SAFETY: 1. By our 1. 2. Not `ALIGNED`. 3. Initialised bytes are valid: integers or a vector
+    // SAFETY: 1. By 1. 2. Not `ALIGNED`. 3. Initialised bytes are valid: integers or a vector
     // of such.
     let y: <Cpu as Arch>::Pair = unsafe { load::<_, false>(b) };
     Cpu::xor(x, y)
 }
 
-/// A number that orders strings of the same length `n < WORD` as memcmp does: the first half of the
-/// bytes counts more.
+/// A number that orders strings of the same length `n < WORD` as memcmp does: the first bytes are
+/// its highest.
 ///
 /// # Safety
 ///
@@ -391,20 +390,20 @@ unsafe fn difference(a: *const u8, b: *const u8) -> <Cpu as Arch>::Pair {
 #[inline(always)]
 unsafe fn number(p: *const u8, n: usize) -> usize {
     if n >= 4 {
-        // SAFETY: 1. By our 1; `n >= 4`. 2. Not `ALIGNED`. 3. Initialised bytes are a valid
+        // SAFETY: 1. By 1; `n >= 4`. 2. Not `ALIGNED`. 3. Initialised bytes are a valid
         // integer.
         let first: u32 = unsafe { load::<_, false>(p) };
-        // SAFETY: 1, 2, 3. As above.
+        // SAFETY: 1. By 1; `n >= 4`. 2. Not `ALIGNED`. 3. Initialised bytes are a valid integer.
         let last: u32 = unsafe { load::<_, false>(p.wrapping_add(n - 4)) };
-        // Only where a word has 64 bits; `u64` makes the shift compile elsewhere, too.
+        // Reached only where a word has 64 bits; `u64` lets the shift compile elsewhere.
         (u64::from(u32::from_be(first)) << 32 | u64::from(u32::from_be(last))) as usize
     } else if n > 0 {
-        // SAFETY: 1. By our 1: the first of `n > 0` bytes. 2. Not `ALIGNED`. 3. An initialised byte
+        // SAFETY: 1. By 1: the first of `n > 0` bytes. 2. Not `ALIGNED`. 3. An initialised byte
         // is valid.
         let first: u8 = unsafe { load::<_, false>(p) };
-        // SAFETY: 1, 2, 3. As above, with `n / 2 < n`.
+        // SAFETY: 1. By 1; `n / 2 < n`. 2. Not `ALIGNED`. 3. An initialised byte is valid.
         let middle: u8 = unsafe { load::<_, false>(p.wrapping_add(n / 2)) };
-        // SAFETY: 1, 2, 3. As above, with `n - 1 < n`.
+        // SAFETY: 1. By 1; `n - 1 < n`. 2. Not `ALIGNED`. 3. An initialised byte is valid.
         let last: u8 = unsafe { load::<_, false>(p.wrapping_add(n - 1)) };
         usize::from(first) << 16 | usize::from(middle) << 8 | usize::from(last)
     } else {

@@ -6,19 +6,19 @@ use super::{read, write};
 use crate::errno::{Errno, Result};
 use crate::sys::{self, OwnedFd};
 
-/// A counter that a poller (epoll(7), ppoll(2), io_uring) sees readable while it is not 0: how
-/// other threads wake a thread that waits for descriptors. eventfd(2), non-blocking and
+/// A counter that a poller (epoll(7), ppoll(2), io_uring) sees as readable while it is not 0:
+/// threads use it to wake a thread that waits for descriptors. eventfd(2), non-blocking and
 /// close-on-exec.
 ///
-/// A poller adds its descriptor to what it waits for, and calls [`take`](EventFd::take) when that
-/// is readable. For a thread that blocks in a call without descriptors there is
+/// A poller waits for its descriptor among others, and calls [`take`](EventFd::take) when it is
+/// readable. To wake a thread that blocks in a call without descriptors, use
 /// [`Thread::interrupt`](crate::thread::Thread::interrupt).
 #[derive(Debug)]
 pub struct EventFd(OwnedFd);
 
 impl EventFd {
-    /// The largest count that it keeps.
-    const MOST: u64 = u64::MAX - 1;
+    /// The largest count.
+    const MAX: u64 = u64::MAX - 1;
 
     /// A counter of 0. `EMFILE`, `ENFILE`, `ENOMEM`.
     ///
@@ -27,20 +27,20 @@ impl EventFd {
         sys::eventfd().map(EventFd)
     }
 
-    /// Adds `count`, at most to `u64::MAX - 1`: what does not fit is left out, and a waiter is
-    /// woken all the same. What the caller did before happens before the [`take`](EventFd::take)
-    /// that sees it.
+    /// Adds `count`. The sum is limited to `u64::MAX - 1`; a waiter is woken in any case. What the
+    /// caller did before happens before the [`take`](EventFd::take) that sees the count.
     ///
     /// In handlers: yes.
     pub fn add(&self, count: u64) -> Result<()> {
-        let bytes = count.min(EventFd::MOST).to_ne_bytes();
+        let bytes = count.min(EventFd::MAX).to_ne_bytes();
         match write(self.0.as_raw_fd(), &bytes) {
-            Ok(_) | Err(Errno::EAGAIN) => Ok(()), // EAGAIN: it would be too much, so it is not 0.
+            // EAGAIN: the sum is too large, so the counter is not 0.
+            Ok(_) | Err(Errno::EAGAIN) => Ok(()),
             Err(errno) => Err(errno),
         }
     }
 
-    /// Sets it to 0, and returns what it was; without waiting.
+    /// Sets the counter to 0 and returns its old value, without waiting.
     ///
     /// In handlers: yes.
     pub fn take(&self) -> Result<u64> {
@@ -52,7 +52,8 @@ impl EventFd {
         }
     }
 
-    /// Waits until it is not 0, and then as [`take`](EventFd::take). `EINTR`: a handler ran, or
+    /// Waits until the counter is not 0, then does the same as [`take`](EventFd::take). `EINTR`: a
+    /// signal handler ran, or another thread called
     /// [`Thread::interrupt`](crate::thread::Thread::interrupt).
     ///
     /// In handlers: no, it waits.
@@ -63,7 +64,7 @@ impl EventFd {
                     let entry = k::pollfd { fd: self.0.as_raw_fd(), events: k::POLLIN as i16, revents: 0 };
                     sys::ppoll(&mut [entry], None)?;
                 }
-                count => return Ok(count), // Where several wait, one has it.
+                count => return Ok(count), // If several threads wait, one of them gets the count.
             }
         }
     }

@@ -1,17 +1,17 @@
-//! Where samples wait to be drained: one producer, a signal handler, and one consumer.
+//! Rings of samples: one producer, a signal handler, and one consumer, which drains them.
 //!
 //! ```text
-//!     words     … │ tid │ weight │ depth │ depth × address │ tid │ …         around and around
+//!     words     … │ tid │ weight │ depth │ depth × address │ tid │ …         wraps around
 //!                 ▲ tail                                   ▲ head
 //! ```
 //!
-//! `heapless::spsc` would do for words of one size; here a whole record is published by one store,
-//! so that the consumer never sees part of one, and a ring is all zeros, so that a fresh mapping is
-//! one already and nobody moves 64 KiB over a stack.
+//! `heapless::spsc` suits items of one size. This ring publishes a whole record by one store, so
+//! the consumer never sees part of a record. And an empty ring is all zeros, so a new mapping is a
+//! ring, and no 64 KiB value moves over a stack.
 //!
-//! A ring is never given back to the kernel: the handler of a thread may be at work on one at any
-//! time. A thread that ends leaves its ring, with what is in it, to the next that starts, so there
-//! are as many as there ever were threads at once.
+//! A ring is never unmapped, because a thread's handler may be using it at any time. A thread that
+//! ends leaves its ring and the samples in it to the next thread that starts. So there are as many
+//! rings as there ever were threads at the same time.
 
 use core::cell::{Cell, UnsafeCell};
 use core::ptr::{NonNull, null, null_mut};
@@ -28,49 +28,49 @@ use crate::errno::Result;
 use crate::sys;
 use crate::thread::Links;
 
-/// A power of two: positions count on for ever, and wrap where an address does.
+/// A power of two: head and tail grow without limit, and wrap where `usize` does.
 const WORDS: usize = 8192;
 
 const HEADER: usize = 3;
 
 pub(super) struct Ring {
-    /// The producer's: where the next record goes.
+    /// Where the next record goes; stored by the producer.
     head: AtomicUsize,
-    /// The consumer's: what it has not read yet.
+    /// Where the oldest record is; stored by the consumer.
     tail: AtomicUsize,
-    /// The weight of the records for which there was no room.
+    /// The weight of the records that found no room.
     lost: AtomicU32,
-    /// Written before the ring is in [`ALL`], and never again.
+    /// Written before the ring is added to [`ALL`], and not again.
     next: Cell<*const Ring>,
-    /// Touched by who has the links of the list of threads.
+    /// Accessed only while holding `Links`.
     next_free: Cell<*const Ring>,
     words: [UnsafeCell<usize>; WORDS],
 }
 
-// SAFETY: the words between tail and head are the consumer's, the others the producer's; the rest
-// is as its comment says.
+// SAFETY: only the consumer accesses the words between tail and head, and only the producer the
+// others. The comments of the other fields say which thread accesses them.
 unsafe impl Sync for Ring {}
 
 static ALL: AtomicPtr<Ring> = AtomicPtr::new(null_mut());
 static FREE: AtomicPtr<Ring> = AtomicPtr::new(null_mut());
 
-/// Every ring there is.
+/// All rings.
 pub(super) fn all() -> impl Iterator<Item = &'static Ring> {
-    // Acquire pairs with `take`'s release.
+    // Acquire pairs with the release in `take`.
     let mut next = ALL.load(Acquire).cast_const();
     core::iter::from_fn(move || {
-        // SAFETY: rings stay.
+        // SAFETY: rings are never freed.
         let ring = unsafe { next.as_ref() }?;
         next = ring.next.get();
         Some(ring)
     })
 }
 
-/// A ring that no thread has. `ENOMEM`.
+/// Takes a free ring or makes one. `ENOMEM`.
 pub(super) fn take(_: &Links) -> Result<NonNull<Ring>> {
-    // Relaxed: whoever had the links before comes before.
+    // Relaxed: earlier holders of `Links` happen before.
     if let Some(ring) = NonNull::new(FREE.load(Relaxed)) {
-        // SAFETY: rings stay.
+        // SAFETY: rings are never freed.
         FREE.store(unsafe { ring.as_ref() }.next_free.replace(null()).cast_mut(), Relaxed);
         return Ok(ring);
     }
@@ -78,21 +78,21 @@ pub(super) fn take(_: &Links) -> Result<NonNull<Ring>> {
     // SAFETY: 1. Not MAP_FIXED.
     let map = unsafe { sys::mmap(null_mut(), size_of::<Ring>(), k::PROT_READ | k::PROT_WRITE, flags, -1, 0) }?;
     let ring = map.cast::<Ring>();
-    // SAFETY: fresh memory of this size, on a page, and all zeros is an empty ring.
+    // SAFETY: a new mapping of this size, page-aligned; all zeros is an empty ring.
     unsafe { &*ring }.next.set(ALL.load(Relaxed));
     ALL.store(ring, Release);
-    // SAFETY: a mapping is not at address 0.
+    // SAFETY: the kernel maps nothing at address 0.
     Ok(unsafe { NonNull::new_unchecked(ring) })
 }
 
-/// Takes back the ring of a thread that will produce no more.
+/// Frees the ring of a thread that produces no more samples.
 pub(super) fn give_back(_: &Links, ring: NonNull<Ring>) {
-    // SAFETY: rings stay.
+    // SAFETY: rings are never freed.
     unsafe { ring.as_ref() }.next_free.set(FREE.load(Relaxed));
     FREE.store(ring.as_ptr(), Relaxed);
 }
 
-/// In a forked child: no thread has a ring, and what is in them is not the child's.
+/// In a forked child: frees all rings and drops the parent's samples.
 pub(super) fn free_all(links: &Links) {
     FREE.store(null_mut(), Relaxed);
     for ring in all() {
@@ -103,10 +103,10 @@ pub(super) fn free_all(links: &Links) {
 
 impl Ring {
     /// Adds a sample, or counts it as lost. Only the ring's thread calls this, and its handler only
-    /// while it does not.
+    /// while the thread does not.
     pub(super) fn push(&self, tid: u32, weight: u32, stack: &[usize]) {
         let head = self.head.load(Relaxed);
-        // Acquire pairs with the release in `pop`: those words have been read.
+        // Acquire pairs with the release in `pop`: the consumer has read those words.
         let used = head.wrapping_sub(self.tail.load(Acquire));
         if WORDS - used < HEADER + stack.len() {
             add_saturating(&self.lost, weight);
@@ -115,43 +115,44 @@ impl Ring {
         let record = [tid as usize, weight as usize, stack.len()];
         let mut at = head;
         for word in record.iter().chain(stack) {
-            // SAFETY: not between tail and head, so the producer's.
+            // SAFETY: the word is not between tail and head, so it is the producer's.
             unsafe { self.words[at % WORDS].get().write(*word) };
             at = at.wrapping_add(1);
         }
-        self.head.store(at, Release); // The record is there.
+        self.head.store(at, Release); // Release publishes the record.
     }
 
-    /// Where the records end that are there now.
+    /// Where the newest record ends.
     pub(super) fn end(&self) -> usize {
         // Acquire pairs with the release in `push`.
         self.head.load(Acquire)
     }
 
-    /// Takes the oldest record before `end`: thread, weight and depth, and as many addresses in
-    /// `stack`. There is one consumer.
+    /// Takes the oldest record before `end`: thread, weight and depth; stores as many addresses in
+    /// `stack`. Only one thread consumes.
     pub(super) fn pop(&self, end: usize, stack: &mut [usize; DEPTH]) -> Option<(u32, u32, usize)> {
         let tail = self.tail.load(Relaxed);
-        // Not only equal: a visitor that forks finds all cleared in the child.
+        // Also negative: in a child that the visitor forks, the rings are cleared.
         if end.wrapping_sub(tail) as isize <= 0 {
             return None;
         }
-        // SAFETY: between tail and head, so the consumer's.
+        // SAFETY: the word is between tail and head, so it is the consumer's.
         let word = |offset: usize| unsafe { self.words[tail.wrapping_add(offset) % WORDS].get().read() };
         let depth = word(2).min(DEPTH);
         stack[..depth].iter_mut().enumerate().for_each(|(i, address)| *address = word(HEADER + i));
         let record = (word(0) as u32, word(1) as u32, depth);
-        self.tail.store(tail.wrapping_add(HEADER + depth), Release); // It has been read.
+        // Release: the record has been read.
+        self.tail.store(tail.wrapping_add(HEADER + depth), Release);
         Some(record)
     }
 
-    /// Drops what is there. As for `pop`, there is one consumer.
+    /// Drops all records. Only one thread consumes.
     pub(super) fn clear(&self) {
         self.tail.store(self.end(), Release);
         self.lost.store(0, Relaxed);
     }
 
-    /// The weight of what was lost since this was asked last.
+    /// The weight of the records lost since the last call.
     pub(super) fn take_lost(&self) -> u32 {
         self.lost.swap(0, Relaxed)
     }
@@ -174,7 +175,7 @@ mod tests {
     #[test]
     fn records_come_out_as_they_went_in_around_every_end() {
         let ring = ring();
-        ring.head.store(usize::MAX - 100, Relaxed); // Positions wrap soon.
+        ring.head.store(usize::MAX - 100, Relaxed); // The positions wrap soon.
         ring.tail.store(usize::MAX - 100, Relaxed);
         for round in 0..50_000usize {
             let stack: Vec<usize> = (0..round % (DEPTH + 1)).map(|i| i * 7 + round).collect();

@@ -1,8 +1,8 @@
-//! Counts of ticks that a long-lived process does not wrap.
+//! Tick counts that do not wrap in a long-lived process.
 
 use core::sync::atomic::{AtomicU32, Ordering::Relaxed};
 
-/// A count of 64 bits, also where a machine exchanges 32 at most. One thread adds to it and reads
+/// A 64-bit count, also on machines with 32-bit atomics only. Only one thread adds to it and reads
 /// it.
 pub(super) struct Ticks {
     low: AtomicU32,
@@ -24,19 +24,20 @@ impl Ticks {
         self.high.store((sum >> 32) as u32, Relaxed);
     }
 
-    /// Starts anew, on a thread whose timer is not there.
+    /// Resets the count, on a thread whose timer is gone.
     pub(super) fn clear(&self) {
         self.low.store(0, Relaxed);
         self.high.store(0, Relaxed);
     }
 }
 
-/// Adds to a count that any thread adds to, up to its end: that much and more.
+/// Adds to a count that several threads add to; it saturates.
 pub(super) fn add_saturating(count: &AtomicU32, more: u32) {
-    let _ = count.fetch_update(Relaxed, Relaxed, |now| Some(now.saturating_add(more))); // It is always some.
+    // The closure never returns None.
+    let _ = count.fetch_update(Relaxed, Relaxed, |now| Some(now.saturating_add(more)));
 }
 
-/// The weights of the samples that stand for so many ticks: mostly one.
+/// The weights of the samples for `ticks` ticks: mostly one sample.
 pub(super) fn weights(ticks: u64) -> impl Iterator<Item = u32> {
     let mut left = ticks;
     core::iter::from_fn(move || {
@@ -59,7 +60,7 @@ mod tests {
         assert_eq!(ticks.get(), 1 << 32);
         ticks.add(u32::MAX);
         assert_eq!(ticks.get(), (1 << 33) - 1);
-        // What the clock says less this is what no sample stands for: nothing, and no number near
+        // The clock's ticks minus this count are the ticks without a sample: 0, not a number near
         // 2^32.
         assert_eq!(weights(ticks.get() - ticks.get()).next(), None);
         ticks.clear();
