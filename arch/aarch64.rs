@@ -10,8 +10,8 @@
 //! - Thread pointer: tpidr_el0, which the program writes itself; TLS variant I, a control block of
 //!   16 bytes. Source: AAELF64 (ELF for the Arm 64-bit Architecture).
 //! - clone(2): flags, stack, ptid, tls, ctid.
-//! - Signals: a restorer is optional, else the vDSO has one; one form of frame. Debuggers know both
-//!   by their instructions.
+//! - Signals: a restorer is optional, else the vDSO has one; one form of frame. Debuggers recognise
+//!   both by their instructions.
 //! - Stack: sp must be 16-aligned whenever memory is accessed through it; no red zone. Source:
 //!   AAPCS64, 6.4.5.
 
@@ -39,8 +39,9 @@ macro_rules! syscall {
         #[inline(always)]
         unsafe fn $name(nr: usize $(, $arg: usize)*) -> isize {
             let ret;
-            // SAFETY: 1. is our caller's. The kernel changes only x0, x8 and what a program
-            // compiled for SVE keeps in vectors and predicates (the compiler keeps nothing in FFR).
+            // SAFETY: 1. The caller guarantees it. The kernel changes only x0, x8 and what a
+            // program compiled for SVE keeps in vectors and predicates (the compiler keeps nothing
+            // in FFR).
             unsafe {
                 asm!(
                     "svc 0",
@@ -95,9 +96,9 @@ impl Arch for Cpu {
     unsafe extern "C" fn _start() -> ! {
         naked_asm!(
             ".cfi_startproc",
-            ".cfi_undefined x30", // Nobody called us: unwinders stop here.
+            ".cfi_undefined x30", // No caller: unwinders stop here.
             "mov x29, 0",         // End of the frame chain.
-            "mov x0, sp",         // Where argc, argv, envp and auxv lie.
+            "mov x0, sp",         // Address of argc, argv, envp and auxv.
             "and sp, x0, -16",    // The kernel aligns it; a loader may not.
             "bl {start}",
             "udf 0", // Never returns.
@@ -107,8 +108,8 @@ impl Arch for Cpu {
     }
 
     unsafe fn set_thread_pointer(tp: *mut u8) -> isize {
-        // SAFETY: the register is the program's own, and our caller vouches for the value. It
-        // counts as writing memory, so that no `thread_pointer` moves across.
+        // SAFETY: the register is the program's own, and the caller guarantees the value. It counts
+        // as writing memory, so the compiler moves no `thread_pointer` across it.
         unsafe { asm!("msr tpidr_el0, {}", in(reg) tp, options(nostack, preserves_flags)) };
         0
     }
@@ -116,7 +117,7 @@ impl Arch for Cpu {
     #[inline(always)]
     unsafe fn thread_pointer() -> *mut u8 {
         let tp;
-        // SAFETY: reading it is always allowed. `readonly` rather than `nomem` keeps it behind
+        // SAFETY: reading it is always allowed. `readonly` instead of `nomem` keeps it after
         // `set_thread_pointer`.
         unsafe { asm!("mrs {}, tpidr_el0", out(reg) tp, options(nostack, pure, readonly, preserves_flags)) };
         tp
@@ -130,7 +131,7 @@ impl Arch for Cpu {
             ".cfi_startproc",
             "ldr x1, [x0, {stack}]",
             "ldr x5, [x0, {start}]",
-            "str x5, [x1, -16]!", // The child's first words, above its stack pointer; still 16-aligned.
+            "str x5, [x1, -16]!", // The child's first words, at its stack pointer; 16-aligned.
             "ldr x2, [x0, {tid}]",
             "mov x4, x2",
             "ldr x3, [x0, {tls}]",
@@ -142,7 +143,7 @@ impl Arch for Cpu {
             "2:",
             ".cfi_undefined x30",
             "mov x29, 0",   // Child: end of the frame chain.
-            "ldr x0, [sp]", // What the parent left above the stack pointer.
+            "ldr x0, [sp]", // The word that the parent left at the stack pointer.
             "bl {thread}",
             "udf 0", // Never returns.
             ".cfi_endproc",
@@ -157,8 +158,8 @@ impl Arch for Cpu {
     }
 
     unsafe fn unmap_and_exit(base: *mut u8, len: usize) -> ! {
-        // SAFETY: 1. to 3. are our caller's: the mapping may go, and nothing runs on it after; the
-        // second call needs no memory and does not return.
+        // SAFETY: 1. to 3. The caller guarantees them: the mapping may go, and nothing runs on it
+        // afterwards. The second call needs no memory and does not return.
         unsafe {
             asm!(
                 "svc 0", // munmap(base, len)
@@ -195,14 +196,14 @@ struct Sigcontext {
     pc: u64,
 }
 
-/// Where a signal handler returns to, also where the vDSO, which has such a place, is not mapped.
-/// gdb and libgcc know the frame by exactly these two instructions.
+/// A signal handler returns here, because the vDSO's own restorer may not be mapped. gdb and libgcc
+/// recognises the frame by exactly these two instructions.
 #[unsafe(naked)]
 unsafe extern "C" fn sigaction_return() {
     naked_asm!(
         "mov x8, {nr}",
         "svc 0",
-        "udf 0", // Only a filter lets it fail; then there is nothing to go on with.
+        "udf 0", // It fails only by a filter, and then nothing can continue.
         nr = const k::__NR_rt_sigreturn,
     )
 }

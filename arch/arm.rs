@@ -9,13 +9,13 @@
 //! - Entry: sp is 16-aligned and points at argc; all other registers are 0. Source:
 //!   arch/arm/include/asm/processor.h.
 //! - Thread pointer: set by a call of this machine's own, `set_tls`; read from the register
-//!   TPIDRURO, which v7 and v6K have. Where it is missing the kernel has a function that reads it
-//!   at a fixed address, and where it is there, that function may be missing. TLS variant I, a
-//!   control block of 8 bytes. Source: Documentation/arch/arm/kernel_user_helpers.rst,
+//!   TPIDRURO, which v7 and v6K have. Without the register the kernel has a function at a fixed
+//!   address that reads the thread pointer; with the register that function may be missing. TLS
+//!   variant I, a control block of 8 bytes. Source: Documentation/arch/arm/kernel_user_helpers.rst,
 //!   arch/arm/include/asm/tls.h; AAELF32.
 //! - clone(2): flags, stack, ptid, tls, ctid.
-//! - Signals: a restorer is optional, else the kernel has a page of them; debuggers know both by
-//!   their instructions. Two forms of frame, with and without `SA_SIGINFO`, and each has its own
+//! - Signals: a restorer is optional, else the kernel has a page of them; debuggers recognise both
+//!   by their instructions. Two forms of frame, with and without `SA_SIGINFO`, and each has its own
 //!   call to return. Source: arch/arm/kernel/signal.c.
 //! - Stack: 8-aligned at every call; no red zone. Source: AAPCS32, 6.2.1.
 
@@ -31,15 +31,15 @@ use crate::arch::{
 
 pub(crate) struct Cpu;
 
-// The naked functions keep to instructions of v4: link-time optimisation parses them without the
-// target's features, and refuses even `bx` then.
+// The naked functions use only instructions of v4: link-time optimisation parses them without the
+// target's features, and then refuses even `bx`.
 
 macro_rules! syscall {
     ($name:ident($($arg:ident in $reg:tt),*)) => {
         #[inline(always)]
         unsafe fn $name(nr: usize $(, $arg: usize)*) -> isize {
             let ret;
-            // SAFETY: 1. is our caller's. The kernel changes only r0 and r7.
+            // SAFETY: 1. The caller guarantees it. The kernel changes only r0 and r7.
             unsafe {
                 asm!(
                     "svc #0",
@@ -105,9 +105,9 @@ impl Arch for Cpu {
     unsafe extern "C" fn _start() -> ! {
         naked_asm!(
             ".cfi_startproc",
-            ".cfi_undefined lr", // Nobody called us: unwinders stop here.
+            ".cfi_undefined lr", // No caller: unwinders stop here.
             "mov fp, #0",        // End of the frame chain.
-            "mov r0, sp",        // Where argc, argv, envp and auxv lie.
+            "mov r0, sp",        // Address of argc, argv, envp and auxv.
             "bic sp, r0, #15",   // The kernel aligns it; a loader may not.
             "bl {start}",
             "udf #0", // Never returns.
@@ -117,7 +117,7 @@ impl Arch for Cpu {
     }
 
     unsafe fn set_thread_pointer(tp: *mut u8) -> isize {
-        // SAFETY: 1. set_tls only sets the thread pointer, to what our caller vouches for.
+        // SAFETY: 1. set_tls only sets the thread pointer, and the caller guarantees the value.
         unsafe { Self::syscall1(k::__ARM_NR_set_tls as usize, tp.expose_provenance()) }
     }
 
@@ -139,7 +139,7 @@ impl Arch for Cpu {
             ".cfi_offset lr, -4",
             "ldr r1, [r0, #{stack}]",
             "ldr r3, [r0, #{start}]",
-            "str r3, [r1, #-16]!", // The child's first words, above its stack pointer; still 16-aligned.
+            "str r3, [r1, #-16]!", // The child's first words, at its stack pointer; 16-aligned.
             "ldr r2, [r0, #{tid}]",
             "mov r4, r2",
             "ldr r3, [r0, #{tls}]",
@@ -152,7 +152,7 @@ impl Arch for Cpu {
             "2:",
             ".cfi_undefined lr",
             "mov fp, #0",   // Child: end of the frame chain.
-            "ldr r0, [sp]", // What the parent left above the stack pointer.
+            "ldr r0, [sp]", // The word that the parent left at the stack pointer.
             "bl {thread}",
             "udf #0", // Never returns.
             ".cfi_endproc",
@@ -167,8 +167,8 @@ impl Arch for Cpu {
     }
 
     unsafe fn unmap_and_exit(base: *mut u8, len: usize) -> ! {
-        // SAFETY: 1. to 3. are our caller's: the mapping may go, and nothing runs on it after; the
-        // second call needs no memory and does not return.
+        // SAFETY: 1. to 3. The caller guarantees them: the mapping may go, and nothing runs on it
+        // afterwards. The second call needs no memory and does not return.
         unsafe {
             asm!(
                 "svc #0", // munmap(base, len)
@@ -193,7 +193,7 @@ impl Arch for Cpu {
     type Sigaction = WithRestorer;
 }
 
-/// What a handler gets, as far as [`Arch::CONTEXT`] needs it: asm/ucontext.h, then `struct
+/// A handler's third argument, as far as [`Arch::CONTEXT`] needs it: asm/ucontext.h, then `struct
 /// sigcontext` of asm/sigcontext.h.
 #[repr(C)]
 #[allow(dead_code)] // Only its offsets are used.
@@ -209,30 +209,31 @@ struct Ucontext {
     pc: u32,
 }
 
-/// Where a handler returns to that was installed with `SA_SIGINFO`. gdb knows the frame by exactly
+/// A handler that was installed with `SA_SIGINFO` returns here. gdb recognises the frame by exactly
 /// these two instructions.
 #[unsafe(naked)]
 unsafe extern "C" fn rt_sigaction_return() {
     naked_asm!(
         "mov r7, #{nr}",
         "svc #0",
-        "udf #0", // Only a filter lets it fail; then there is nothing to go on with.
+        "udf #0", // It fails only by a filter, and then nothing can continue.
         nr = const k::__NR_rt_sigreturn,
     )
 }
 
-/// Where the other handlers return to: the kernel built the older frame for them. Known likewise.
+/// All other handlers return here: the kernel builds the older frame for them. gdb recognises these
+/// two instructions too.
 #[unsafe(naked)]
 unsafe extern "C" fn sigaction_return() {
     naked_asm!(
         "mov r7, #{nr}",
         "svc #0",
-        "udf #0", // As there.
+        "udf #0", // It fails only by a filter.
         nr = const k::__NR_sigreturn,
     )
 }
 
-/// The thread pointer where the program is compiled for processors that all have the register.
+/// The thread pointer if the program is compiled for processors that all have the register.
 #[cfg(target_feature = "v6k")]
 mod tls_register {
     use core::arch::{asm, naked_asm};
@@ -242,13 +243,13 @@ mod tls_register {
     #[inline(always)]
     pub(super) fn read() -> *mut u8 {
         let tp;
-        // SAFETY: reading it is always allowed. `readonly` rather than `nomem` keeps it behind
+        // SAFETY: reading it is always allowed. `readonly` instead of `nomem` keeps it after
         // `set_thread_pointer`.
         unsafe { asm!("mrc p15, 0, {}, c13, c0, 3", out(reg) tp, options(nostack, pure, readonly, preserves_flags)) };
         tp
     }
 
-    /// What compiled code calls to find its thread-local variables; RTABI32, 4.3.5.
+    /// Compiled code calls this to find its thread-local variables; RTABI32, 4.3.5.
     #[unsafe(naked)]
     #[cfg_attr(not(test), unsafe(no_mangle))]
     unsafe extern "C" fn __aeabi_read_tp() -> *mut u8 {
@@ -256,8 +257,8 @@ mod tls_register {
     }
 }
 
-/// The thread pointer where the program may meet processors with the register and without. The
-/// register is the safer way where it is there: kernels for v7 and v8 may be without the function.
+/// The thread pointer if the program may run on processors with and without the register. Where the
+/// register exists it is preferred: kernels for v7 and v8 may lack the function.
 #[cfg(not(target_feature = "v6k"))]
 mod tls_register {
     use core::arch::{asm, naked_asm};
@@ -269,27 +270,27 @@ mod tls_register {
     /// `read_register`. Both change no other register than r0.
     static READ: AtomicUsize = AtomicUsize::new(0xffff_0fe0);
 
-    /// The bit of `AT_HWCAP` that tells of the register; asm/hwcap.h.
+    /// The bit of `AT_HWCAP` that reports the register; asm/hwcap.h.
     const HWCAP_TLS: usize = 1 << 15;
 
-    /// Looks for the register's bit in the auxiliary vector, before Rust starts and asks for the
-    /// thread pointer.
+    /// Reads the register's bit in the auxiliary vector, before Rust starts and uses the thread
+    /// pointer.
     #[unsafe(naked)]
     pub(super) unsafe extern "C" fn start(sp: *const usize) -> ! {
         naked_asm!(
             ".cfi_startproc",
             ".cfi_undefined lr",
-            "ldr r1, [r0]", // Over argc, argv and its null,
+            "ldr r1, [r0]", // Skip argc, argv and its null,
             "add r1, r0, r1, lsl #2",
             "add r1, r1, #8",
             "2:",
-            "ldr r2, [r1], #4", // over envp and its null,
+            "ldr r2, [r1], #4", // skip envp and its null,
             "cmp r2, #0",
             "bne 2b",
             "3:",
-            "ldr r2, [r1], #8", // along the pairs of auxv.
+            "ldr r2, [r1], #8", // then search the pairs of auxv.
             "cmp r2, #{at_null}",
-            "beq 4f", // It does not say: then the kernel's function it is.
+            "beq 4f", // No AT_HWCAP: use the kernel's function.
             "cmp r2, #{at_hwcap}",
             "bne 3b",
             "ldr r2, [r1, #-4]",
@@ -321,7 +322,7 @@ mod tls_register {
         // Relaxed: only `start` writes it, before there is a second thread.
         let read = READ.load(Relaxed);
         // SAFETY: reading it is always allowed, and the function is one of the two. `readonly`
-        // rather than `nomem` keeps it behind `set_thread_pointer`.
+        // instead of `nomem` keeps it after `set_thread_pointer`.
         unsafe {
             asm!(
                 "blx r0",
@@ -333,7 +334,7 @@ mod tls_register {
         tp
     }
 
-    /// What compiled code calls to find its thread-local variables; it may change ip besides r0;
+    /// Compiled code calls this to find its thread-local variables; it may change ip besides r0;
     /// RTABI32, 4.3.5.
     #[unsafe(naked)]
     #[cfg_attr(not(test), unsafe(no_mangle))]

@@ -4,12 +4,12 @@
 //!   -4095..=-1. A call that is restarted through its restart block leaves `restart_syscall` in
 //!   $a7.
 //!   Source: arch_do_signal_or_restart in arch/loongarch/kernel/signal.c. The kernel destroys $t0
-//!   to $t8 (it saves them for exceptions only) and keeps everything else, $fcc0 to $fcc7 included.
+//!   to $t8 (it saves them only for exceptions) and keeps everything else, $fcc0 to $fcc7 included.
 //!   Source: handle_syscall in arch/loongarch/kernel/entry.S.
 //! - Entry: $sp is 16-aligned and points at argc; no other register is promised. Source:
 //!   start_thread in arch/loongarch/kernel/process.c.
-//! - Thread pointer: $tp ($r2), a register like any other to the kernel; TLS variant I, $tp at the
-//!   image itself (no TCB, no bias). Source: LoongArch ELF psABI.
+//! - Thread pointer: $tp ($r2), an ordinary register to the kernel; TLS variant I, $tp at the image
+//!   itself (no TCB, no bias). Source: LoongArch ELF psABI.
 //! - clone(2): flags, stack, ptid, ctid, tls (no CONFIG_CLONE_BACKWARDS, unlike riscv).
 //! - Signals: no restorer; the handler returns through the vDSO. Source:
 //!   arch/loongarch/kernel/signal.c.
@@ -34,7 +34,7 @@ macro_rules! syscall {
         #[inline(always)]
         unsafe fn $name(nr: usize $(, $arg: usize)*) -> isize {
             let ret;
-            // SAFETY: 1. is our caller's. The kernel changes only $a0, $a7 and $t0 to $t8.
+            // SAFETY: 1. The caller guarantees it. The kernel changes only $a0, $a7 and $t0 to $t8.
             unsafe {
                 asm!(
                     "syscall 0",
@@ -90,20 +90,19 @@ impl Arch for Cpu {
     unsafe extern "C" fn _start() -> ! {
         naked_asm!(
             ".cfi_startproc",
-            ".cfi_undefined $ra",         // Nobody called us: unwinders stop here.
+            ".cfi_undefined $ra",         // No caller: unwinders stop here.
             "move $fp, $zero",            // End of the frame chain,
             "move $ra, $zero",            // and nothing to return to.
-            "move $a0, $sp",              // Where argc, argv, envp and auxv lie.
+            "move $a0, $sp",              // Address of argc, argv, envp and auxv.
             "bstrins.d $sp, $zero, 3, 0", // The kernel aligns it to 16; a loader may not.
-            "tail36 $t0, {start}",        // Never returns. Reaches all of the text, where `b` ends at 128 MiB.
+            "tail36 $t0, {start}",        // Never returns. Reaches all code; `b` only 128 MiB.
             ".cfi_endproc",
             start = sym crate::start::rust_start,
         )
     }
 
     unsafe fn set_thread_pointer(tp: *mut u8) -> isize {
-        // SAFETY: compiled code only reads $tp, and what it will find there our caller vouches for
-        // by 1.
+        // SAFETY: compiled code only reads $tp, and the caller guarantees the value (1).
         unsafe { asm!("move $tp, {}", in(reg) tp, options(nostack, preserves_flags)) };
         0
     }
@@ -111,8 +110,8 @@ impl Arch for Cpu {
     #[inline(always)]
     unsafe fn thread_pointer() -> *mut u8 {
         let tp;
-        // Not `nomem`, though it reads no memory: then it could be moved to before the thread
-        // pointer is set.
+        // Not `nomem`, although it reads no memory: the compiler could move it before
+        // `set_thread_pointer`.
         // SAFETY: 1. The thread pointer is set.
         unsafe { asm!("move {}, $tp", out(reg) tp, options(nostack, pure, readonly, preserves_flags)) };
         tp
@@ -126,7 +125,7 @@ impl Arch for Cpu {
             ".cfi_startproc",
             "ld.d $a1, $a0, {stack}",
             "ld.d $t0, $a0, {start}",
-            "addi.d $a1, $a1, -16", // The child's first words, above its stack pointer; still 16-aligned.
+            "addi.d $a1, $a1, -16", // The child's first words, at its stack pointer; 16-aligned.
             "st.d $t0, $a1, 0",
             "ld.d $a2, $a0, {tid}",
             "move $a3, $a2",
@@ -140,7 +139,7 @@ impl Arch for Cpu {
             ".cfi_undefined $ra",
             "move $fp, $zero",      // Child: end of the frame chain,
             "move $ra, $zero",      // and nothing to return to.
-            "ld.d $a0, $sp, 0",     // What the parent left above the stack pointer.
+            "ld.d $a0, $sp, 0",     // The word that the parent left at the stack pointer.
             "tail36 $t0, {thread}", // Never returns.
             ".cfi_endproc",
             stack = const offset_of!(CloneArgs, stack),
@@ -154,8 +153,8 @@ impl Arch for Cpu {
     }
 
     unsafe fn unmap_and_exit(base: *mut u8, len: usize) -> ! {
-        // SAFETY: 1. to 3. are our caller's: the mapping may go, and nothing runs on it after; the
-        // second call needs no memory and does not return.
+        // SAFETY: 1. to 3. The caller guarantees them: the mapping may go, and nothing runs on it
+        // afterwards. The second call needs no memory and does not return.
         unsafe {
             asm!(
                 "syscall 0", // munmap(base, len)

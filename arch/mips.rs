@@ -7,7 +7,7 @@
 //!   in $v0 meanwhile, which the result overwrites, and its old $a3. Source: do_signal in
 //!   arch/mips/kernel/signal.c.
 //! - Delay slots: the instruction after a branch or jump runs before the branch takes effect. Under
-//!   `.set noreorder` we fill them ourselves.
+//!   `.set noreorder` this code fills them.
 //! - Functions: position-independent ones expect their own address in $t9 and make their $gp of it,
 //!   so every call from here goes through $t9. The caller leaves the callee 16 bytes at its $sp to
 //!   store $a0-$a3 in. Source: System V psABI, MIPS supplement, chapter 3.
@@ -31,13 +31,13 @@ use crate::arch::{
 
 pub(crate) struct Cpu;
 
-/// A stub is a function, not inline: rustc cannot be told that an `asm!` destroys $at, hi and lo,
-/// and the compiler may keep values there (half of a product that it fetches later). A call lets it
-/// know all of that, by the ABI.
+/// A stub is a function, not inline: rustc has no way to say that an `asm!` destroys $at, hi and
+/// lo, where the compiler may keep values (half of a product that it reads later). A call does so,
+/// by the ABI.
 ///
-/// It costs a jump there and one back; what a call makes the caller save, the kernel destroys
-/// anyway. Nothing is moved: with the number last, the C arguments are where the kernel wants its
-/// own, and 16($sp) to 28($sp) are in the caller's frame.
+/// The cost is a jump to it and back: the kernel destroys the registers that a call makes the
+/// caller save anyway. No argument moves: with the number last, the C arguments are where the
+/// kernel wants its own, and 16($sp) to 28($sp) are in the caller's frame.
 macro_rules! syscall {
     ($name:ident($($arg:ident),*), $number:literal) => {
         #[inline(always)]
@@ -57,7 +57,7 @@ macro_rules! syscall {
                     ".cfi_endproc",
                 )
             }
-            // SAFETY: 1. is our caller's; the stub keeps to the C ABI.
+            // SAFETY: 1. The caller guarantees it. The stub follows the C ABI.
             unsafe { call($($arg, )* nr) }
         }
     };
@@ -103,13 +103,13 @@ impl Arch for Cpu {
     unsafe extern "C" fn _start() -> ! {
         naked_asm!(
             ".cfi_startproc",
-            ".cfi_undefined $ra", // Nobody called us: unwinders stop here.
+            ".cfi_undefined $ra", // No caller: unwinders stop here.
             ".set push",
             ".set noreorder",
-            "bal 3f",        // We do not know where we are; $ra will say where the two words are.
-            "move $a0, $sp", // Delay slot: where argc, argv, envp and auxv lie.
+            "bal 3f",        // The address is unknown; $ra will point to the two words.
+            "move $a0, $sp", // Delay slot: address of argc, argv, envp and auxv.
             "2:",
-            ".gpword 2b", // Where we are and where we go, relative to _gp: right before any relocation is done.
+            ".gpword 2b", // Here and target, relative to _gp: needs no relocation.
             ".gpword {start}",
             "3:",
             "lw $v0, 0($ra)",
@@ -118,7 +118,7 @@ impl Arch for Cpu {
             "addu $t9, $gp, $t9",
             "li $v0, -16",
             "and $sp, $sp, $v0",   // The kernel aligns it; a loader may not.
-            "addiu $sp, $sp, -16", // Where the callee may store its argument registers.
+            "addiu $sp, $sp, -16", // The callee may store its argument registers here.
             "move $fp, $zero",     // End of the frame chain,
             "jr $t9",
             "move $ra, $zero", // Delay slot: and of the return addresses.
@@ -129,17 +129,17 @@ impl Arch for Cpu {
     }
 
     unsafe fn set_thread_pointer(tp: *mut u8) -> isize {
-        // SAFETY: 1. It only sets the thread pointer, to what our caller vouches for.
+        // SAFETY: 1. It only sets the thread pointer, and the caller guarantees the value.
         unsafe { Self::syscall1(k::__NR_set_thread_area as usize, tp.expose_provenance()) }
     }
 
     #[inline(always)]
     unsafe fn thread_pointer() -> *mut u8 {
         let tp;
-        // The instruction came with release 2; on older machines the kernel does it for us, and it
-        // does so quickly, and destroying nothing, for exactly this one: with $v1. Source:
+        // The instruction came with release 2. On older machines the kernel emulates it; for
+        // exactly this form, with $v1, it does so fast and without destroying registers. Source:
         // arch/mips/kernel/genex.S, handle_ri_rdhwr.
-        // SAFETY: 1. It reads a register, which our caller says is set.
+        // SAFETY: 1. It reads a register, which is set.
         unsafe {
             asm!(
                 ".set push",
@@ -156,8 +156,8 @@ impl Arch for Cpu {
     unsafe extern "C" fn clone(args: &CloneArgs) -> isize {
         type Entry = unsafe extern "C" fn(*mut u8) -> !;
 
-        /// `entry` is an argument so that the compiler finds its address, by whichever means the
-        /// code model has.
+        /// `entry` is an argument so that the compiler computes its address as the code model
+        /// requires.
         #[unsafe(naked)]
         unsafe extern "C" fn clone(args: *const CloneArgs, entry: Entry) -> isize {
             //   C: clone(args, entry)    kernel: clone(flags, stack, ptid, tls, ctid)
@@ -168,7 +168,8 @@ impl Arch for Cpu {
                 ".set noreorder",
                 "lw $v0, {stack}($a0)",
                 "lw $v1, {start}($a0)",
-                "addiu $v0, $v0, -32", // Room for rust_clone's argument registers, and above it the child's two words.
+                // Room for rust_clone's arguments, and the child's two words.
+                "addiu $v0, $v0, -32",
                 "sw $v1, 16($v0)",
                 "sw $a1, 20($v0)",
                 "move $a1, $v0",
@@ -187,7 +188,7 @@ impl Arch for Cpu {
                 "addiu $sp, $sp, 32", // Delay slot.
                 "2:",
                 ".cfi_undefined $ra",
-                "lw $a0, 16($sp)", // What the parent left above the stack pointer.
+                "lw $a0, 16($sp)", // The word that the parent left at the stack pointer.
                 "lw $t9, 20($sp)",
                 "move $fp, $zero", // End of the frame chain,
                 "jr $t9",
@@ -202,13 +203,13 @@ impl Arch for Cpu {
                 nr = const k::__NR_clone,
             )
         }
-        // SAFETY: 1. to 4. are our caller's.
+        // SAFETY: 1. to 4. The caller guarantees them.
         unsafe { clone(args, crate::sys::rust_clone) }
     }
 
     unsafe fn unmap_and_exit(base: *mut u8, len: usize) -> ! {
-        // SAFETY: 1. to 3. are our caller's: the mapping may go, and nothing runs on it after; the
-        // second call needs no memory of it and does not return.
+        // SAFETY: 1. to 3. The caller guarantees them: the mapping may go, and nothing runs on it
+        // afterwards. The second call needs nothing in it and does not return.
         unsafe {
             asm!(
                 ".set push",
@@ -217,9 +218,9 @@ impl Arch for Cpu {
                 "li $v0, {munmap}", // Delay slot.
                 "2:",
                 // The kernel reads 16($sp) to 28($sp) on every call (since its commit 46e12c07),
-                // and versions of it fail with EFAULT if it cannot: exit(2) would come back. So $sp
-                // leaves the mapping first, for where those four words are the instructions from
-                // label 2 on: readable, and never written, as signals are blocked.
+                // and some versions fail with EFAULT if it cannot: exit(2) would return. So $sp
+                // first moves to where these four words are the instructions from label 2 on. They
+                // are readable, and never written, because signals are blocked.
                 "addiu $sp, $ra, -16",
                 "syscall", // munmap(base, len)
                 "move $a0, $zero",
@@ -243,7 +244,7 @@ impl Arch for Cpu {
     type Sigaction = FlagsFirst;
 }
 
-/// What a handler gets, as far as [`Arch::CONTEXT`] needs it: asm/ucontext.h, then `struct
+/// A handler's third argument, as far as [`Arch::CONTEXT`] needs it: asm/ucontext.h, then `struct
 /// sigcontext` of asm/sigcontext.h, which has room for registers of 64 bits.
 #[repr(C)]
 #[allow(dead_code)] // Only its offsets are used.
@@ -262,5 +263,5 @@ struct Ucontext {
 #[allow(dead_code)]
 struct Halves([u32; 2]);
 
-/// Where the 32 bits that there are lie in a register's 64.
+/// Offset of the 32 bits that exist in a register's 64.
 const LOW_HALF: usize = if cfg!(target_endian = "big") { 4 } else { 0 };

@@ -7,7 +7,7 @@
 //!   meanwhile, which the result overwrites, and its old $a3. Source: do_signal in
 //!   arch/mips/kernel/signal.c.
 //! - Delay slots: the instruction after a branch or jump runs before the branch takes effect. Under
-//!   `.set noreorder` we fill them ourselves.
+//!   `.set noreorder` this code fills them.
 //! - Functions: position-independent ones expect their own address in $t9 and make their $gp of it,
 //!   so every call from here goes through $t9. Eight arguments go in $a0-$a7, and have no room on
 //!   the stack. Source: *MIPSpro N32 ABI Handbook*.
@@ -31,13 +31,13 @@ use crate::arch::{
 
 pub(crate) struct Cpu;
 
-/// A stub is a function, not inline: rustc cannot be told that an `asm!` destroys $at, hi and lo,
-/// and the compiler may keep values there (half of a product that it fetches later). A call lets it
-/// know all of that, by the ABI.
+/// A stub is a function, not inline: rustc has no way to say that an `asm!` destroys $at, hi and
+/// lo, where the compiler may keep values (half of a product that it reads later). A call does so,
+/// by the ABI.
 ///
-/// It costs a jump there and one back; what a call makes the caller save, the kernel destroys
-/// anyway. Nothing is moved: with the number last, the C arguments are where the kernel wants its
-/// own.
+/// The cost is a jump to it and back: the kernel destroys the registers that a call makes the
+/// caller save anyway. No argument moves: with the number last, the C arguments are where the
+/// kernel wants its own.
 macro_rules! syscall {
     ($name:ident($($arg:ident),*), $number:literal) => {
         #[inline(always)]
@@ -57,7 +57,7 @@ macro_rules! syscall {
                     ".cfi_endproc",
                 )
             }
-            // SAFETY: 1. is our caller's; the stub keeps to the C ABI.
+            // SAFETY: 1. The caller guarantees it. The stub follows the C ABI.
             unsafe { call($($arg, )* nr) }
         }
     };
@@ -100,14 +100,14 @@ impl Arch for Cpu {
     unsafe extern "C" fn _start() -> ! {
         naked_asm!(
             ".cfi_startproc",
-            ".cfi_undefined $ra", // Nobody called us: unwinders stop here.
+            ".cfi_undefined $ra", // No caller: unwinders stop here.
             ".set push",
             ".set noreorder",
             ".balign 8",     // So that the two doublewords are aligned; it adds a nop or nothing.
-            "bal 3f",        // We do not know where we are; $ra will say where the two doublewords are.
-            "move $a0, $sp", // Delay slot: where argc, argv, envp and auxv lie.
+            "bal 3f",        // The address is unknown; $ra will point to the two doublewords.
+            "move $a0, $sp", // Delay slot: address of argc, argv, envp and auxv.
             "2:",
-            ".gpdword 2b", // Where we are and where we go, relative to _gp: right before any relocation is done.
+            ".gpdword 2b", // Here and target, relative to _gp: needs no relocation.
             ".gpdword {start}",
             "3:",
             "ld $v0, 0($ra)",
@@ -126,17 +126,17 @@ impl Arch for Cpu {
     }
 
     unsafe fn set_thread_pointer(tp: *mut u8) -> isize {
-        // SAFETY: 1. It only sets the thread pointer, to what our caller vouches for.
+        // SAFETY: 1. It only sets the thread pointer, and the caller guarantees the value.
         unsafe { Self::syscall1(k::__NR_set_thread_area as usize, tp.expose_provenance()) }
     }
 
     #[inline(always)]
     unsafe fn thread_pointer() -> *mut u8 {
         let tp;
-        // The instruction came with release 2; on older machines the kernel does it for us, and it
-        // does so quickly, and destroying nothing, for exactly this one: with $v1. Source:
+        // The instruction came with release 2. On older machines the kernel emulates it; for
+        // exactly this form, with $v1, it does so fast and without destroying registers. Source:
         // arch/mips/kernel/genex.S, handle_ri_rdhwr.
-        // SAFETY: 1. It reads a register, which our caller says is set.
+        // SAFETY: 1. It reads a register, which is set.
         unsafe {
             asm!(
                 ".set push",
@@ -153,8 +153,8 @@ impl Arch for Cpu {
     unsafe extern "C" fn clone(args: &CloneArgs) -> isize {
         type Entry = unsafe extern "C" fn(*mut u8) -> !;
 
-        /// `entry` is an argument so that the compiler finds its address, by whichever means the
-        /// code model has.
+        /// `entry` is an argument so that the compiler computes its address as the code model
+        /// requires.
         #[unsafe(naked)]
         unsafe extern "C" fn clone(args: *const CloneArgs, entry: Entry) -> isize {
             //   C: clone(args, entry)    kernel: clone(flags, stack, ptid, tls, ctid)
@@ -165,7 +165,7 @@ impl Arch for Cpu {
                 ".set noreorder",
                 "ld $v0, {stack}($a0)",
                 "ld $v1, {start}($a0)",
-                "daddiu $v0, $v0, -16", // The child's two words, above its stack pointer; still 16-aligned.
+                "daddiu $v0, $v0, -16", // The child's two words, at its stack pointer; 16-aligned.
                 "sd $v1, 0($v0)",
                 "sd $a1, 8($v0)",
                 "move $a1, $v0",
@@ -181,7 +181,7 @@ impl Arch for Cpu {
                 "movn $v0, $v1, $a3", // Delay slot: a failure becomes negative.
                 "2:",
                 ".cfi_undefined $ra",
-                "ld $a0, 0($sp)", // What the parent left above the stack pointer.
+                "ld $a0, 0($sp)", // The word that the parent left at the stack pointer.
                 "ld $t9, 8($sp)",
                 "move $fp, $zero", // End of the frame chain,
                 "jr $t9",
@@ -196,14 +196,14 @@ impl Arch for Cpu {
                 nr = const k::__NR_clone,
             )
         }
-        // SAFETY: 1. to 4. are our caller's.
+        // SAFETY: 1. to 4. The caller guarantees them.
         unsafe { clone(args, crate::sys::rust_clone) }
     }
 
     unsafe fn unmap_and_exit(base: *mut u8, len: usize) -> ! {
-        // SAFETY: 1. to 3. are our caller's: the mapping may go, and nothing runs on it after; the
-        // second call needs no memory (n64 has no arguments on the stack that the kernel would look
-        // for) and does not return.
+        // SAFETY: 1. to 3. The caller guarantees them: the mapping may go, and nothing runs on it
+        // afterwards. The second call needs no memory (in n64 the kernel reads no arguments from
+        // the stack) and does not return.
         unsafe {
             asm!(
                 "syscall", // munmap(base, len)
@@ -227,7 +227,7 @@ impl Arch for Cpu {
     type Sigaction = FlagsFirst;
 }
 
-/// What a handler gets, as far as [`Arch::CONTEXT`] needs it: asm/ucontext.h, then `struct
+/// A handler's third argument, as far as [`Arch::CONTEXT`] needs it: asm/ucontext.h, then `struct
 /// sigcontext` of asm/sigcontext.h.
 #[repr(C)]
 #[allow(dead_code)] // Only its offsets are used.

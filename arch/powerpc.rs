@@ -35,7 +35,7 @@ use crate::arch::{
 
 pub(crate) struct Cpu;
 
-/// What every frame begins with, rounded up to the alignment.
+/// The bytes that every frame begins with, rounded up to the alignment.
 const FRAME: usize = 16;
 
 macro_rules! syscall {
@@ -43,7 +43,7 @@ macro_rules! syscall {
         #[inline(always)]
         unsafe fn $name(nr: usize $(, $arg: usize)*) -> isize {
             let ret;
-            // SAFETY: 1. The caller vouches for the call; the kernel destroys only what is listed.
+            // SAFETY: 1. The caller guarantees it; the kernel destroys only what is listed.
             unsafe {
                 asm!(
                     "sc",
@@ -104,8 +104,8 @@ impl Arch for Cpu {
     unsafe extern "C" fn _start() -> ! {
         naked_asm!(
             ".cfi_startproc",
-            ".cfi_undefined lr", // Nobody called us: unwinders stop here.
-            "mr 3, 1",           // Where argc, argv, envp and auxv lie.
+            ".cfi_undefined lr", // No caller: unwinders stop here.
+            "mr 3, 1",           // Address of argc, argv, envp and auxv.
             "clrrwi 1, 1, 4",    // The kernel aligns it to 16; a loader may not.
             "li 0, 0",
             "stwu 0, -{frame}(1)", // End of the frame chain: a frame whose back chain is 0.
@@ -118,8 +118,8 @@ impl Arch for Cpu {
     }
 
     unsafe fn set_thread_pointer(tp: *mut u8) -> isize {
-        // SAFETY: the register is the program's own, and our caller vouches for the value. It
-        // counts as writing memory, so that no `thread_pointer` moves across.
+        // SAFETY: the register is the program's own, and the caller guarantees the value. It counts
+        // as writing memory, so the compiler moves no `thread_pointer` across it.
         unsafe { asm!("mr 2, {}", in(reg) tp, options(nostack, preserves_flags)) };
         0
     }
@@ -127,7 +127,7 @@ impl Arch for Cpu {
     #[inline(always)]
     unsafe fn thread_pointer() -> *mut u8 {
         let tp;
-        // SAFETY: reading it is always allowed. `readonly` rather than `nomem` keeps it behind
+        // SAFETY: reading it is always allowed. `readonly` instead of `nomem` keeps it after
         // `set_thread_pointer`.
         unsafe { asm!("mr {}, 2", out(reg) tp, options(nostack, pure, readonly, preserves_flags)) };
         tp
@@ -146,7 +146,7 @@ impl Arch for Cpu {
             "lwz 3, {flags}(3)",
             "mr 7, 5",
             "li 0, 0",
-            "stwu 0, -({frame} + 16)(4)", // The child's frame; its back chain, 0, ends the frame chain.
+            "stwu 0, -({frame} + 16)(4)", // The child's frame: back chain 0, the end of the chain.
             "stw 8, {frame}(4)",          // The child's first word, above its frame's head.
             "li 0, {nr}",
             "sc",
@@ -157,7 +157,7 @@ impl Arch for Cpu {
             "cmpwi 3, 0",
             "bnelr+", // Parent: the result is in r3.
             ".cfi_undefined lr",
-            "lwz 3, {frame}(1)", // Child: what the parent left above the frame's head.
+            "lwz 3, {frame}(1)", // Child: the word above the frame's head.
             "bl {thread}",
             "trap", // Never returns.
             ".cfi_endproc",
@@ -173,8 +173,8 @@ impl Arch for Cpu {
     }
 
     unsafe fn unmap_and_exit(base: *mut u8, len: usize) -> ! {
-        // SAFETY: 1. to 3. are our caller's: the mapping may go, and nothing runs on it after; the
-        // second call needs no memory and does not return.
+        // SAFETY: 1. to 3. The caller guarantees them: the mapping may go, and nothing runs on it
+        // afterwards. The second call needs no memory and does not return.
         unsafe {
             asm!(
                 "sc", // munmap(base, len)
@@ -195,12 +195,12 @@ impl Arch for Cpu {
 
     const RESTORER: Restorer = Restorer::Kernels;
 
-    // The field for a restorer is there, and the kernel does not look at it.
+    // The struct has a field for a restorer, but the kernel does not read it.
     type Sigaction = WithRestorer;
 }
 
-/// What a handler gets, as far as [`Arch::CONTEXT`] needs it: asm/ucontext.h. `regs` holds the
-/// address of `r0`.
+/// A handler's third argument, as far as [`Arch::CONTEXT`] needs it: asm/ucontext.h. `regs` holds
+/// the address of `r0`.
 #[repr(C)]
 #[allow(dead_code)] // Only its offsets are used.
 struct Ucontext {
@@ -219,8 +219,8 @@ struct Ucontext {
 
 const _: () = assert!(offset_of!(Ucontext, r0) % 16 == 0, "struct mcontext is 16-aligned, for its vector registers");
 
-/// Calls a function of the vDSO. It says whether it failed as a system call does, by cr0.SO, which
-/// no C function can; and it stores lr in its caller's frame, so there must be one.
+/// Calls a function of the vDSO. It reports a failure by cr0.SO, as a system call does, and C
+/// cannot read that. It also stores lr in its caller's frame, so there must be a frame.
 ///
 /// # Safety
 ///
@@ -231,7 +231,7 @@ unsafe extern "C" fn call_vdso(function: *const c_void, a: usize, b: usize, c: u
     naked_asm!(
         ".cfi_startproc",
         "mflr 0",
-        "stw 0, 4(1)", // Where the ABI has room for it.
+        "stw 0, 4(1)", // The ABI's place for lr.
         "stwu 1, -{frame}(1)",
         ".cfi_def_cfa_offset {frame}",
         ".cfi_offset lr, 4",

@@ -5,8 +5,8 @@
 //!   destroy r0, r4 to r12, cr0, ctr and xer; it keeps lr, the other condition fields and all
 //!   floating-point and vector registers. Source: the kernel's
 //!   Documentation/arch/powerpc/syscall64-abi.rst. What it leaves in r0 may be `restart_syscall`:
-//!   check_syscall_restart in arch/powerpc/kernel/signal.c. (`scv 0` would spare us the bit, but
-//!   wants a POWER9 and AT_HWCAP2.)
+//!   check_syscall_restart in arch/powerpc/kernel/signal.c. (`scv 0` needs no such bit, but a
+//!   POWER9 and AT_HWCAP2.)
 //! - Entry: r1 is 16-aligned and points at argc; r12 holds the entry's own address. Source:
 //!   `start_thread` in arch/powerpc/kernel/process.c.
 //! - Calls: code finds its data through r2, the TOC pointer. A function's global entry computes it
@@ -37,7 +37,7 @@ use crate::arch::{
 
 pub(crate) struct Cpu;
 
-/// What every frame begins with, and all that an outermost one needs.
+/// The bytes that every frame begins with; the outermost frame needs no more.
 const FRAME: usize = 32;
 
 macro_rules! syscall {
@@ -45,7 +45,7 @@ macro_rules! syscall {
         #[inline(always)]
         unsafe fn $name(nr: usize $(, $arg: usize)*) -> isize {
             let ret;
-            // SAFETY: 1. The caller vouches for the call; the kernel destroys only what is listed.
+            // SAFETY: 1. The caller guarantees it; the kernel destroys only what is listed.
             unsafe {
                 asm!(
                     "sc",
@@ -106,16 +106,16 @@ impl Arch for Cpu {
     unsafe extern "C" fn _start() -> ! {
         naked_asm!(
             ".cfi_startproc",
-            ".cfi_undefined lr", // Nobody called us: unwinders stop here.
+            ".cfi_undefined lr", // No caller: unwinders stop here.
             "2:",
             "addis 2, 12, .TOC.-2b@ha", // The TOC pointer, from our own address in r12.
             "addi 2, 2, .TOC.-2b@l",
-            "mr 3, 1",        // Where argc, argv, envp and auxv lie.
+            "mr 3, 1",        // Address of argc, argv, envp and auxv.
             "clrrdi 1, 1, 4", // The kernel aligns it to 16; a loader may not.
             "li 0, 0",
             "stdu 0, -{frame}(1)", // End of the frame chain: a frame whose back chain is 0.
             "bl {start}",
-            "nop",  // The linker's.
+            "nop",  // Replaced by the linker.
             "trap", // Never returns.
             ".cfi_endproc",
             frame = const FRAME,
@@ -124,8 +124,8 @@ impl Arch for Cpu {
     }
 
     unsafe fn set_thread_pointer(tp: *mut u8) -> isize {
-        // SAFETY: the register is the program's own, and our caller vouches for the value. It
-        // counts as writing memory, so that no `thread_pointer` moves across.
+        // SAFETY: the register is the program's own, and the caller guarantees the value. It counts
+        // as writing memory, so the compiler moves no `thread_pointer` across it.
         unsafe { asm!("mr 13, {}", in(reg) tp, options(nostack, preserves_flags)) };
         0
     }
@@ -133,7 +133,7 @@ impl Arch for Cpu {
     #[inline(always)]
     unsafe fn thread_pointer() -> *mut u8 {
         let tp;
-        // SAFETY: reading it is always allowed. `readonly` rather than `nomem` keeps it behind
+        // SAFETY: reading it is always allowed. `readonly` instead of `nomem` keeps it after
         // `set_thread_pointer`.
         unsafe { asm!("mr {}, 13", out(reg) tp, options(nostack, pure, readonly, preserves_flags)) };
         tp
@@ -152,7 +152,7 @@ impl Arch for Cpu {
             "ld 3, {flags}(3)",
             "mr 7, 5",
             "li 0, 0",
-            "stdu 0, -({frame} + 16)(4)", // The child's frame; its back chain, 0, ends the frame chain.
+            "stdu 0, -({frame} + 16)(4)", // The child's frame: back chain 0, the end of the chain.
             "std 8, {frame}(4)",          // The child's first word, above its frame's head.
             "li 0, {nr}",
             "sc",
@@ -163,9 +163,9 @@ impl Arch for Cpu {
             "cmpdi 3, 0",
             "bnelr+", // Parent: the result is in r3.
             ".cfi_undefined lr",
-            "ld 3, {frame}(1)", // Child, with the parent's r2: what the parent left above the frame's head.
+            "ld 3, {frame}(1)", // Child, with the parent's r2: the word above the frame's head.
             "bl {thread}",
-            "nop",  // The linker's.
+            "nop",  // Replaced by the linker.
             "trap", // Never returns.
             ".cfi_endproc",
             stack = const offset_of!(CloneArgs, stack),
@@ -180,8 +180,8 @@ impl Arch for Cpu {
     }
 
     unsafe fn unmap_and_exit(base: *mut u8, len: usize) -> ! {
-        // SAFETY: 1. to 3. are our caller's: the mapping may go, and nothing runs on it after; the
-        // second call needs no memory and does not return.
+        // SAFETY: 1. to 3. The caller guarantees them: the mapping may go, and nothing runs on it
+        // afterwards. The second call needs no memory and does not return.
         unsafe {
             asm!(
                 "sc", // munmap(base, len)
@@ -202,11 +202,11 @@ impl Arch for Cpu {
 
     const RESTORER: Restorer = Restorer::Kernels;
 
-    // The field for a restorer is there, and the kernel does not look at it.
+    // The struct has a field for a restorer, but the kernel does not read it.
     type Sigaction = WithRestorer;
 }
 
-/// What a handler gets, as far as [`Arch::CONTEXT`] needs it: asm/ucontext.h, then `struct
+/// A handler's third argument, as far as [`Arch::CONTEXT`] needs it: asm/ucontext.h, then `struct
 /// sigcontext` of asm/sigcontext.h.
 #[repr(C)]
 #[allow(dead_code)] // Only its offsets are used.
@@ -224,8 +224,8 @@ struct Ucontext {
     nip: u64,
 }
 
-/// Calls a function of the vDSO. It says whether it failed as a system call does, by cr0.SO, which
-/// no C function can; and it stores lr in its caller's frame, so there must be one.
+/// Calls a function of the vDSO. It reports a failure by cr0.SO, as a system call does, and C
+/// cannot read that. It also stores lr in its caller's frame, so there must be a frame.
 ///
 /// # Safety
 ///
@@ -236,7 +236,7 @@ unsafe extern "C" fn call_vdso(function: *const c_void, a: usize, b: usize, c: u
     naked_asm!(
         ".cfi_startproc",
         "mflr 0",
-        "std 0, 16(1)", // Where the ABI has room for it.
+        "std 0, 16(1)", // The ABI's place for lr.
         "stdu 1, -{frame}(1)",
         ".cfi_def_cfa_offset {frame}",
         ".cfi_offset lr, 16",

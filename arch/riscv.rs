@@ -12,8 +12,8 @@
 //! - Entry: sp is 16-aligned and points at argc; no other register is promised. gp must hold
 //!   `__global_pointer$` before code that the linker relaxed to use it. Source: start_thread in
 //!   arch/riscv/kernel/process.c, RISC-V ELF psABI.
-//! - Thread pointer: tp (x4), a register like any other to the kernel; TLS variant I, tp at the
-//!   image itself (no TCB, no bias). Source: RISC-V ELF psABI, "Thread Local Storage".
+//! - Thread pointer: tp (x4), an ordinary register to the kernel; TLS variant I, tp at the image
+//!   itself (no TCB, no bias). Source: RISC-V ELF psABI, "Thread Local Storage".
 //! - clone(2): flags, stack, ptid, tls, ctid (CONFIG_CLONE_BACKWARDS).
 //! - Signals: no restorer; the handler returns through the vDSO. Source:
 //!   arch/riscv/kernel/signal.c.
@@ -38,8 +38,8 @@ macro_rules! syscall {
         #[inline(always)]
         unsafe fn $name(nr: usize $(, $arg: usize)*) -> isize {
             let ret;
-            // SAFETY: 1. is our caller's. The kernel changes only a0, a7 and the vector state,
-            // whose control registers an `asm!` destroys by default.
+            // SAFETY: 1. The caller guarantees it. The kernel changes only a0, a7 and the vector
+            // state, whose control registers an `asm!` destroys by default.
             unsafe {
                 asm!(
                     "ecall",
@@ -127,14 +127,14 @@ impl Arch for Cpu {
     unsafe extern "C" fn _start() -> ! {
         naked_asm!(
             ".cfi_startproc",
-            ".cfi_undefined ra", // Nobody called us: unwinders stop here.
+            ".cfi_undefined ra", // No caller: unwinders stop here.
             ".option push",
             ".option norelax", // Else the linker may turn the next line into `mv gp, gp`.
             "lla gp, __global_pointer$",
             ".option pop",
             "li s0, 0",         // End of the frame chain,
             "li ra, 0",         // and nothing to return to.
-            "mv a0, sp",        // Where argc, argv, envp and auxv lie.
+            "mv a0, sp",        // Address of argc, argv, envp and auxv.
             "andi sp, sp, -16", // The kernel aligns it; a loader may not.
             "tail {start}",     // Never returns.
             ".cfi_endproc",
@@ -143,8 +143,7 @@ impl Arch for Cpu {
     }
 
     unsafe fn set_thread_pointer(tp: *mut u8) -> isize {
-        // SAFETY: compiled code only reads tp, and what it will find there our caller vouches for
-        // by 1.
+        // SAFETY: compiled code only reads tp, and the caller guarantees the value (1).
         unsafe { asm!("mv tp, {}", in(reg) tp, options(nostack, preserves_flags)) };
         0
     }
@@ -152,8 +151,8 @@ impl Arch for Cpu {
     #[inline(always)]
     unsafe fn thread_pointer() -> *mut u8 {
         let tp;
-        // Not `nomem`, though it reads no memory: then it could be moved to before the thread
-        // pointer is set.
+        // Not `nomem`, although it reads no memory: the compiler could move it before
+        // `set_thread_pointer`.
         // SAFETY: 1. The thread pointer is set.
         unsafe { asm!("mv {}, tp", out(reg) tp, options(nostack, pure, readonly, preserves_flags)) };
         tp
@@ -167,7 +166,7 @@ impl Arch for Cpu {
             ".cfi_startproc",
             load!("a1, {stack}(a0)"),
             load!("t0, {start}(a0)"),
-            "addi a1, a1, -16", // The child's first words, above its stack pointer; still 16-aligned.
+            "addi a1, a1, -16", // The child's first words, at its stack pointer; 16-aligned.
             store!("t0, 0(a1)"),
             load!("a2, {tid}(a0)"),
             load!("a3, {tls}(a0)"),
@@ -181,7 +180,7 @@ impl Arch for Cpu {
             ".cfi_undefined ra",
             "li s0, 0",           // Child: end of the frame chain,
             "li ra, 0",           // and nothing to return to.
-            load!("a0, 0(sp)"),   // What the parent left above the stack pointer.
+            load!("a0, 0(sp)"),   // The word that the parent left at the stack pointer.
             "tail {thread}",      // Never returns. gp came along with the parent's registers.
             ".cfi_endproc",
             stack = const offset_of!(CloneArgs, stack),
@@ -195,8 +194,8 @@ impl Arch for Cpu {
     }
 
     unsafe fn unmap_and_exit(base: *mut u8, len: usize) -> ! {
-        // SAFETY: 1. to 3. are our caller's: the mapping may go, and nothing runs on it after; the
-        // second call needs no memory and does not return.
+        // SAFETY: 1. to 3. The caller guarantees them: the mapping may go, and nothing runs on it
+        // afterwards. The second call needs no memory and does not return.
         unsafe {
             asm!(
                 "ecall", // munmap(base, len)

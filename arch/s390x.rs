@@ -12,10 +12,11 @@
 //! - Thread pointer: access registers a0 (its high half) and a1 (its low half); TLS variant II.
 //! - clone(2): stack, flags, ptid, ctid, tls.
 //! - Signals: a restorer is optional, else the vDSO has one, or an older kernel puts one on the
-//!   stack; debuggers know it by its instruction. Two forms of frame, with and without
+//!   stack; debuggers recognise it by its instruction. Two forms of frame, with and without
 //!   `SA_SIGINFO`, and each has its own call to return.
 //!   Source: arch/s390/kernel/signal.c.
-//! - Stack: 8-aligned. Whoever calls owns 160 bytes at r15 for the callee to save in: the back
+//! - Stack: 8-aligned. A caller provides 160 bytes at r15 where the callee saves registers: the
+//!   back
 //!   chain at 0, r6 at 48. A function keeps r6 to r13 and r15. No red zone. Source: ELF ABI s390x
 //!   Supplement, "The Stack Frame".
 
@@ -31,7 +32,7 @@ use crate::arch::{
 
 pub(crate) struct Cpu;
 
-/// What lies at the stack pointer of everybody who calls.
+/// Bytes at a caller's stack pointer that the callee may use.
 const FRAME: usize = 160;
 
 macro_rules! syscall {
@@ -39,7 +40,7 @@ macro_rules! syscall {
         #[inline(always)]
         unsafe fn $name(nr: usize $(, $arg: usize)*) -> isize {
             let ret;
-            // SAFETY: 1. is our caller's. The kernel changes only r2, a tracer r1.
+            // SAFETY: 1. The caller guarantees it. The kernel changes only r2, a tracer r1.
             unsafe {
                 asm!(
                     "svc 0",
@@ -59,7 +60,7 @@ impl Arch for Cpu {
     timed!(plain FUTEX, CLOCK_GETTIME, CLOCK_NANOSLEEP, PPOLL, SIGTIMEDWAIT, TIMER_SETTIME);
     const EVEN_PAIRS: bool = false;
     const TLS: Tls = Tls::Below;
-    // And 0x38, where GCC's -fsplit-stack looks for the stack's end.
+    // 0x28; and 0x38, where GCC's -fsplit-stack looks for the stack's end.
     const GUARD: Guard = Guard::Word { at: 0x28, reserved: 0x40 };
     const UNALIGNED_WORDS: bool = true;
     const BULK: Option<Bulk> = None;
@@ -74,7 +75,7 @@ impl Arch for Cpu {
     };
     const CONTEXT: Context =
         Context { pc: offset_of!(Ucontext, psw_address), sp: offset_of!(Ucontext, r15), fp: offset_of!(Ucontext, r11) };
-    // Compilers keep the back chain that the ABI allows for only when told to, and rustc is not.
+    // The ABI allows a back chain, but compilers keep it only on request, and rustc does not.
     const FRAMES: Option<Frames> = None;
     const STACK_PROBES: bool = true;
     const CREDENTIALS: Credentials = Credentials::PLAIN;
@@ -92,10 +93,10 @@ impl Arch for Cpu {
     unsafe extern "C" fn _start() -> ! {
         naked_asm!(
             ".cfi_startproc",
-            ".cfi_undefined %r14",   // Nobody called us: unwinders stop here.
-            "lgr %r2, %r15",         // Where argc, argv, envp and auxv lie.
+            ".cfi_undefined %r14",   // No caller: unwinders stop here.
+            "lgr %r2, %r15",         // Address of argc, argv, envp and auxv.
             "nill %r15, 0xfff8",     // The kernel aligns it; a loader may not.
-            "aghi %r15, -{frame}",   // What rust_start expects of its caller.
+            "aghi %r15, -{frame}",   // The callee's save area.
             "xc 0(8,%r15), 0(%r15)", // End of the frame chain: back chain 0.
             "brasl %r14, {start}",
             ".short 0", // Never returns; 0 is no instruction.
@@ -106,8 +107,8 @@ impl Arch for Cpu {
     }
 
     unsafe fn set_thread_pointer(tp: *mut u8) -> isize {
-        // SAFETY: the registers are the program's own, and our caller vouches for the value. It
-        // counts as writing memory, so that no `thread_pointer` moves across.
+        // SAFETY: the registers are the program's own, and the caller guarantees the value. It
+        // counts as writing memory, so the compiler moves no `thread_pointer` across it.
         unsafe {
             asm!(
                 "sar %a1, {tp}", // Takes the low half of its operand.
@@ -123,7 +124,7 @@ impl Arch for Cpu {
     #[inline(always)]
     unsafe fn thread_pointer() -> *mut u8 {
         let tp;
-        // SAFETY: reading them is always allowed. `readonly`, not `nomem`, keeps this behind
+        // SAFETY: reading them is always allowed. `readonly` instead of `nomem` keeps it after
         // `set_thread_pointer`.
         unsafe {
             asm!(
@@ -160,7 +161,7 @@ impl Arch for Cpu {
             "ltgr %r2, %r2",
             "bnzr %r14", // Parent, or failure: the result is in r2.
             ".cfi_undefined %r14",
-            "lg %r2, {frame}(%r15)", // Child: what the parent left above the frame.
+            "lg %r2, {frame}(%r15)", // Child: the word that the parent left above the frame.
             "brasl %r14, {thread}",
             ".short 0", // Never returns.
             ".cfi_endproc",
@@ -176,13 +177,13 @@ impl Arch for Cpu {
     }
 
     unsafe extern "C" fn fork() -> isize {
-        // SAFETY: 1. is our caller's. The stack comes before the flags here.
+        // SAFETY: 1. The caller guarantees it. On this machine the stack comes before the flags.
         unsafe { Self::syscall5(k::__NR_clone as usize, 0, k::SIGCHLD as usize, 0, 0, 0) }
     }
 
     unsafe fn unmap_and_exit(base: *mut u8, len: usize) -> ! {
-        // SAFETY: 1. to 3. are our caller's: the mapping may go, and nothing runs on it after; the
-        // second call needs no memory and does not return.
+        // SAFETY: 1. to 3. The caller guarantees them: the mapping may go, and nothing runs on it
+        // afterwards. The second call needs no memory and does not return.
         unsafe {
             asm!(
                 "svc 0", // munmap(base, len)
@@ -207,8 +208,8 @@ impl Arch for Cpu {
     type Sigaction = WithRestorer;
 }
 
-/// What a handler gets, as far as [`Arch::CONTEXT`] needs it: asm/ucontext.h, then `_sigregs` of
-/// asm/sigcontext.h.
+/// A handler's third argument, as far as [`Arch::CONTEXT`] needs it: asm/ucontext.h, then
+/// `_sigregs` of asm/sigcontext.h.
 #[repr(C)]
 #[allow(dead_code)] // Only its offsets are used.
 struct Ucontext {
@@ -222,15 +223,15 @@ struct Ucontext {
     r15: u64,
 }
 
-/// Where a handler returns to that was installed with `SA_SIGINFO`. libgcc knows the frame by this
+/// A handler that was installed with `SA_SIGINFO` returns here. libgcc recognises the frame by this
 /// one instruction, which carries the number.
 #[unsafe(naked)]
 unsafe extern "C" fn rt_sigaction_return() {
-    // A filter can let it fail; then there is nothing to go on with. 0 is no instruction.
+    // It fails only by a filter, and then nothing can continue. 0 is no instruction.
     naked_asm!("svc {nr}", ".short 0", nr = const k::__NR_rt_sigreturn)
 }
 
-/// Where a handler returns to that was installed without it; known by its instruction too.
+/// A handler that was installed without it returns here. Unwinders recognise this instruction too.
 #[unsafe(naked)]
 unsafe extern "C" fn sigaction_return() {
     naked_asm!("svc {nr}", ".short 0", nr = const k::__NR_sigreturn)

@@ -2,27 +2,27 @@
 //!
 //! - System call: `ta 0x6d`; number in %g1; arguments in %o0 to %o5; result in %o0. After a failure
 //!   the carry flag is set, and %o0 is the positive error number. clone, fork and pipe return a
-//!   second result in %o1. Also %g6 may be destroyed, which is the system's, and the floating-point
-//!   registers: today's kernels keep them, but those who wrote them do not rely on it. A call that
-//!   is restarted through its restart block leaves `restart_syscall` in %g1 (do_signal in
-//!   signal_64.c). Source: arch/sparc/kernel/syscalls.S, signal_64.c,
+//!   second result in %o1. The kernel may destroy %g6, which is reserved for the system, and the
+//!   floating-point registers: today's kernels keep them, but the kernel's own callers do not rely
+//!   on that. A call that is restarted through its restart block leaves `restart_syscall` in %g1
+//!   (do_signal in signal_64.c). Source: arch/sparc/kernel/syscalls.S, signal_64.c,
 //!   arch/sparc/vdso/vclock_gettime.c.
 //! - Delay slots: the instruction after a branch or call runs before it takes effect.
 //! - Register windows: `save` gives a function new %l0-%l7 and %o0-%o7, and makes the caller's %o
-//!   its %i; `restore` goes back. The processor has a few windows. For what does not fit, the
-//!   kernel stores %l and %i of a window where its %sp points, at any instruction, and loads them
-//!   from there when the function goes on.
-//! - Entry: %sp points as below; argc lies right above the 128 bytes of the window. Source:
+//!   its %i; `restore` undoes this. The processor has a few windows. At any instruction the kernel
+//!   may store the %l and %i of a window at that window's %sp, and it loads them from there when
+//!   the function continues.
+//! - Entry: %sp is biased, see Stack; argc lies right above the 128 bytes of the window. Source:
 //!   start_thread in arch/sparc/include/asm/processor_64.h.
-//! - Thread pointer: %g7, a register like any other to the kernel; TLS variant II.
-//! - clone(2): flags, stack, ptid, tls, ctid. The child starts on a copy of the frame of whoever
-//!   calls, and %o0 is not 0 there: %o1 tells it from its parent. Source: clone_stackframe and
-//!   copy_thread in arch/sparc/kernel/process_64.c.
+//! - Thread pointer: %g7, an ordinary register to the kernel; TLS variant II.
+//! - clone(2): flags, stack, ptid, tls, ctid. The child starts on a copy of the caller's frame. Its
+//!   %o0 is not 0: %o1 distinguishes it from its parent. Source: clone_stackframe and copy_thread
+//!   in arch/sparc/kernel/process_64.c.
 //! - Signals: the restorer is mandatory, and an argument of rt_sigaction(2), not a part of the
 //!   struct. Source: arch/sparc/kernel/sys_sparc_64.c, signal_64.c.
-//! - Stack: %sp and %fp hold the address less 2047, which is 16-aligned. A frame starts with 128
-//!   bytes for the window and, if the function calls others, 48 where these may put their
-//!   arguments. No red zone. Source: *SPARC Compliance Definition* 2.4, "Low-Level System
+//! - Stack: %sp and %fp hold the address minus 2047; the address is 16-aligned. A frame starts with
+//!   128 bytes for the window and, if the function calls others, 48 bytes where these may store
+//!   their arguments. No red zone. Source: *SPARC Compliance Definition* 2.4, "Low-Level System
 //!   Information".
 
 use core::arch::{asm, naked_asm};
@@ -38,18 +38,18 @@ use crate::arch::{
 
 pub(crate) struct Cpu;
 
-/// What a stack or frame pointer is less than the address.
+/// Address minus stack or frame pointer.
 const BIAS: usize = 2047;
-/// Where a window's %l and %i are stored.
+/// Bytes for a window's %l and %i.
 const WINDOW: usize = 128;
-/// What lies at the stack pointer of everybody who calls: the window, and a place for six
+/// Bytes at the stack pointer of a function that calls others: the window, and room for six
 /// arguments.
 const FRAME: usize = WINDOW + 48;
 
-/// A stub is a function, not inline: rustc cannot be told yet that an `asm!` destroys the
-/// floating-point registers. A call lets it know, by the ABI.
+/// A stub is a function, not inline: rustc has no way yet to say that an `asm!` destroys the
+/// floating-point registers. A call does so, by the ABI.
 ///
-/// It costs a jump there and one back. Nothing is moved: with the number last, the C arguments are
+/// The cost is a jump to it and back. No argument moves: with the number last, the C arguments are
 /// where the kernel wants its own.
 macro_rules! syscall {
     ($name:ident($($arg:ident),*), $number:literal) => {
@@ -67,7 +67,7 @@ macro_rules! syscall {
                     ".cfi_endproc",
                 )
             }
-            // SAFETY: 1. is our caller's; the stub keeps to the C ABI.
+            // SAFETY: 1. The caller guarantees it. The stub follows the C ABI.
             unsafe { call($($arg, )* nr) }
         }
     };
@@ -91,7 +91,7 @@ impl Arch for Cpu {
         getrandom: "__vdso_getrandom",
     };
     // The chain starts in the window at the stack pointer: the kernel stores all windows before it
-    // starts a handler (and qemu does not, so there the chain is none).
+    // starts a handler. (qemu does not, so there the chain is empty.)
     const CONTEXT: Context =
         Context { pc: offset_of!(Ucontext, tpc), sp: offset_of!(Ucontext, o6), fp: offset_of!(Ucontext, o6) };
     // %i6 and %i7 of a window, after %l0-%l7 and %i0-%i5. The latter is the address of the call.
@@ -110,17 +110,18 @@ impl Arch for Cpu {
     syscall!(syscall3(a, b, c), "mov %o3, %g1");
     syscall!(syscall4(a, b, c, d), "mov %o4, %g1");
     syscall!(syscall5(a, b, c, d, e), "mov %o5, %g1");
-    syscall!(syscall6(a, b, c, d, e, f), "ldx [%sp + 2047 + 176], %g1"); // On the stack: BIAS and FRAME above.
+    // The seventh argument is on the stack: 2047 is BIAS, 176 is FRAME.
+    syscall!(syscall6(a, b, c, d, e, f), "ldx [%sp + 2047 + 176], %g1");
 
     #[unsafe(naked)]
     #[cfg_attr(not(test), unsafe(no_mangle))]
     unsafe extern "C" fn _start() -> ! {
         naked_asm!(
             ".cfi_startproc",
-            ".cfi_undefined %o7",              // Nobody called us: unwinders stop here.
+            ".cfi_undefined %o7",              // No caller: unwinders stop here.
             "mov %g0, %fp",                    // End of the frame chain,
             "mov %g0, %i7",                    // and of the return addresses.
-            "add %sp, {bias} + {window}, %o0", // Where argc, argv, envp and auxv lie.
+            "add %sp, {bias} + {window}, %o0", // Address of argc, argv, envp and auxv.
             "andn %o0, 15, %g1",               // The kernel aligns it; a loader may not.
             "sub %g1, {frame} + {bias}, %sp",  // What rust_start expects of its caller.
             "call {start}",                    // Never returns.
@@ -134,8 +135,8 @@ impl Arch for Cpu {
     }
 
     unsafe fn set_thread_pointer(tp: *mut u8) -> isize {
-        // SAFETY: the register is the program's own, and our caller vouches for the value. It
-        // counts as writing memory, so that no `thread_pointer` moves across.
+        // SAFETY: the register is the program's own, and the caller guarantees the value. It counts
+        // as writing memory, so the compiler moves no `thread_pointer` across it.
         unsafe { asm!("mov {}, %g7", in(reg) tp, options(nostack, preserves_flags)) };
         0
     }
@@ -143,14 +144,14 @@ impl Arch for Cpu {
     #[inline(always)]
     unsafe fn thread_pointer() -> *mut u8 {
         let tp;
-        // SAFETY: reading it is always allowed. `readonly` rather than `nomem` keeps it behind
+        // SAFETY: reading it is always allowed. `readonly` instead of `nomem` keeps it after
         // `set_thread_pointer`.
         unsafe { asm!("mov %g7, {}", out(reg) tp, options(nostack, pure, readonly, preserves_flags)) };
         tp
     }
 
-    /// The window of its own is what the child gets a copy of, %l0 and %l1 in it; without one it
-    /// would be that of our caller, with a frame of unknown size.
+    /// The child gets a copy of this function's own window, with %l0 and %l1. Without a window of
+    /// its own it would be a copy of the caller's, whose frame size is unknown.
     #[unsafe(naked)]
     unsafe extern "C" fn clone(args: &CloneArgs) -> isize {
         //   C: clone(args)    kernel: clone(flags, stack, ptid, tls, ctid)
@@ -164,9 +165,11 @@ impl Arch for Cpu {
             "ldx [%i0 + {start}], %l0",
             "ldx [%i0 + {stack}], %o1",
             "sub %o1, {bias}, %o1",
-            "sub %o1, {frame}, %l1", // Where the kernel puts the copy of our frame.
-            "stx %l0, [%l1 + {bias}]", // A child with memory of its own finds no copy there: the kernel
-            "stx %l1, [%l1 + {bias} + 8]", // makes it in the parent's memory, after it copied that.
+            "sub %o1, {frame}, %l1", // The kernel puts the copy of this frame here.
+            // If the child does not share memory, the kernel makes that copy only in the parent's
+            // memory, after it copied the memory: so store both words here too.
+            "stx %l0, [%l1 + {bias}]",
+            "stx %l1, [%l1 + {bias} + 8]",
             "ldx [%i0 + {tid}], %o2",
             "ldx [%i0 + {tls}], %o3",
             "mov %o2, %o4",
@@ -179,13 +182,13 @@ impl Arch for Cpu {
             "mov %o0, %g1",      // Delay slot.
             "2:",
             "ret",
-            "restore %g1, %g0, %o0", // Delay slot: back in our caller's window, with the result.
+            "restore %g1, %g0, %o0", // Delay slot: back in the caller's window, with the result.
             "3:",
             ".cfi_undefined %o7",
-            "mov %l1, %sp",  // Where it is already; not so under qemu, which does not copy the frame.
+            "mov %l1, %sp",  // Already so, except under qemu, which does not copy the frame.
             "mov %g0, %fp",  // End of the frame chain,
             "mov %g0, %i7",  // and of the return addresses.
-            "mov %l0, %o0",  // What came in the window.
+            "mov %l0, %o0",  // The word in %l0, copied with the window.
             "call {thread}", // Never returns.
             "mov %g0, %o7",  // Delay slot: nothing to return to.
             ".cfi_endproc",
@@ -201,7 +204,7 @@ impl Arch for Cpu {
         )
     }
 
-    /// %o0 is the parent's number in the child, and %o1 is 1 there.
+    /// In the child %o0 is the parent's id, and %o1 is 1.
     #[unsafe(naked)]
     unsafe extern "C" fn fork() -> isize {
         naked_asm!(
@@ -224,21 +227,21 @@ impl Arch for Cpu {
     }
 
     unsafe fn unmap_and_exit(base: *mut u8, len: usize) -> ! {
-        /// Where the last window of a thread is stored that has no stack any more. All such threads
-        /// share it, and what they load from it is anybody's.
-        struct Grave(UnsafeCell<[u64; WINDOW / 8]>);
+        /// Where the kernel stores the last window of a thread whose stack is unmapped. All such
+        /// threads share it; the values that they load from it are never used.
+        struct LastWindow(UnsafeCell<[u64; WINDOW / 8]>);
         // SAFETY: no Rust reads or writes it.
-        unsafe impl Sync for Grave {}
-        static GRAVE: Grave = Grave(UnsafeCell::new([0; _]));
+        unsafe impl Sync for LastWindow {}
+        static LAST_WINDOW: LastWindow = LastWindow(UnsafeCell::new([0; _]));
 
-        // SAFETY: 1. to 3. are our caller's: the mapping may go, and nothing runs on it after. Also
-        // the kernel stores no window there: `flushw` has it do so with those of our callers
-        // before, and %sp leads it elsewhere with ours, of which we need no %l and %i. The second
-        // call does not return.
+        // SAFETY: 1. to 3. The caller guarantees them: the mapping may go, and nothing runs on it
+        // afterwards. The kernel stores no window there either: `flushw` makes it store the
+        // callers' windows before, and the new %sp directs this function's window elsewhere; its %l
+        // and %i are not needed. The second call does not return.
         unsafe {
             asm!(
                 "flushw",
-                "mov {grave}, %sp",
+                "mov {last_window}, %sp",
                 "mov {munmap}, %g1",
                 "ta 0x6d", // munmap(base, len)
                 "mov 0, %o0",
@@ -247,7 +250,7 @@ impl Arch for Cpu {
                 "ta 5", // A trap that is no call: a signal that ends the process.
                 munmap = const k::__NR_munmap,
                 exit = const k::__NR_exit,
-                grave = in(reg) GRAVE.0.get().wrapping_byte_sub(BIAS),
+                last_window = in(reg) LAST_WINDOW.0.get().wrapping_byte_sub(BIAS),
                 in("o0") base,
                 in("o1") len,
                 options(noreturn, nostack),
@@ -257,14 +260,14 @@ impl Arch for Cpu {
 
     vdso!(vdso_clock_gettime, vdso_getrandom);
 
-    // The field of the struct is there, too, and the kernel does not look at it.
+    // The struct has the field too, but the kernel does not read it.
     const RESTORER: Restorer = Restorer::Argument(sigaction_return);
 
     type Sigaction = WithRestorer;
 }
 
-/// What a handler gets, as far as [`Arch::CONTEXT`] needs it: no `ucontext`, but the second
-/// argument once more, the siginfo_t, and after it `struct pt_regs` of asm/ptrace.h. Source:
+/// A handler's third argument, as far as [`Arch::CONTEXT`] needs it. It is not a `ucontext` but the
+/// second argument again, the siginfo_t, followed by `struct pt_regs` of asm/ptrace.h. Source:
 /// setup_rt_frame in arch/sparc/kernel/signal_64.c.
 #[repr(C)]
 #[allow(dead_code)] // Only its offsets are used.
@@ -278,8 +281,8 @@ struct Ucontext {
     tpc: u64,
 }
 
-/// Where a signal handler returns to: 8 beyond the address that the kernel has, as from any call.
-/// Debuggers know the frame by the two instructions there.
+/// A signal handler returns here: 8 bytes after the address that the kernel has, as from any call.
+/// Debuggers recognise the frame by the two instructions there.
 #[unsafe(naked)]
 unsafe extern "C" fn sigaction_return() {
     naked_asm!(
@@ -287,7 +290,7 @@ unsafe extern "C" fn sigaction_return() {
         "nop",
         "mov {nr}, %g1",
         "ta 0x6d",
-        "ta 5", // Only a filter lets it fail; then there is nothing to go on with.
+        "ta 5", // It fails only by a filter, and then nothing can continue.
         nr = const k::__NR_rt_sigreturn,
     )
 }

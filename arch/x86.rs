@@ -4,14 +4,14 @@
 //!   failure is -4095..=-1. The kernel keeps all other registers. Source: syscall(2),
 //!   arch/x86/entry/entry_32.S and entry_64_compat.S; a restarted call has another number in eax
 //!   meanwhile, which the result overwrites (arch_do_signal_or_restart in
-//!   arch/x86/kernel/signal.c). The compiler does not give esi and ebp away: it may address the
-//!   stack by them.
+//!   arch/x86/kernel/signal.c). The compiler reserves esi and ebp: it may address the stack by
+//!   them.
 //! - Entry: esp is 16-aligned and points at argc. Source: System V psABI for the Intel386, 2.3.
 //! - Thread pointer: gs base, through a descriptor that set_thread_area(2) puts into the thread's
 //!   part of the GDT; TLS variant II; the word at gs:0 holds its own address.
 //! - clone(2): flags, stack, ptid, tls, ctid; tls is the address of a `struct user_desc`.
-//! - Signals: a restorer is optional, else the vDSO has one; debuggers know both by their bytes.
-//!   Two forms of frame, with and without `SA_SIGINFO`, and each has its own call to return.
+//! - Signals: a restorer is optional, else the vDSO has one; debuggers recognise both by their
+//!   bytes. Two forms of frame, with and without `SA_SIGINFO`, and each has its own call to return.
 //!   Source: arch/x86/kernel/signal_32.c.
 //! - Stack: 16-aligned before a call, arguments on the stack; no red zone.
 
@@ -32,7 +32,7 @@ macro_rules! syscall {
         #[inline(always)]
         unsafe fn $name(nr: usize $(, $arg: usize)*) -> isize {
             let ret;
-            // SAFETY: 1. The caller vouches for the call; the instruction itself destroys only eax.
+            // SAFETY: 1. The caller guarantees it; the instruction itself destroys only eax.
             unsafe {
                 asm!(
                     "int 0x80",
@@ -95,20 +95,20 @@ impl Arch for Cpu {
 
     #[inline(always)]
     unsafe fn syscall4(nr: usize, a: usize, b: usize, c: usize, d: usize) -> isize {
-        // SAFETY: 1. is our caller's; a kernel does not look at arguments that a call does not
-        // have.
+        // SAFETY: 1. The caller guarantees it. The kernel does not read arguments that a call does
+        // not have.
         unsafe { call5(nr, a, b, c, d, 0) }
     }
 
     #[inline(always)]
     unsafe fn syscall5(nr: usize, a: usize, b: usize, c: usize, d: usize, e: usize) -> isize {
-        // SAFETY: 1. is our caller's.
+        // SAFETY: 1. The caller guarantees it.
         unsafe { call5(nr, a, b, c, d, e) }
     }
 
     #[inline(always)]
     unsafe fn syscall6(nr: usize, a: usize, b: usize, c: usize, d: usize, e: usize, f: usize) -> isize {
-        // SAFETY: 1. is our caller's.
+        // SAFETY: 1. The caller guarantees it.
         unsafe { call6(nr, a, b, c, d, e, f) }
     }
 
@@ -117,9 +117,9 @@ impl Arch for Cpu {
     unsafe extern "C" fn _start() -> ! {
         naked_asm!(
             ".cfi_startproc",
-            ".cfi_undefined eip", // Nobody called us: unwinders stop here.
+            ".cfi_undefined eip", // No caller: unwinders stop here.
             "xor ebp, ebp",       // End of the frame chain.
-            "mov eax, esp",       // Where argc, argv, envp and auxv lie.
+            "mov eax, esp",       // Address of argc, argv, envp and auxv.
             "and esp, -16",       // The kernel aligns it; a loader may not.
             "sub esp, 12",        // So that it is aligned again with the argument below.
             "push eax",
@@ -138,7 +138,7 @@ impl Arch for Cpu {
         let done = unsafe { Self::syscall1(k::__NR_set_thread_area as usize, at) };
         if done == 0 {
             let selector = descriptor.entry_number << 3 | 3; // In the GDT, for privilege level 3.
-            // SAFETY: the entry is filled, with what our caller vouches for.
+            // SAFETY: the entry is filled, and the caller guarantees its value.
             unsafe { asm!("mov gs, {:x}", in(reg) selector, options(nostack, preserves_flags)) };
         }
         done
@@ -157,8 +157,8 @@ impl Arch for Cpu {
         // SAFETY: reading it is always allowed.
         unsafe { asm!("mov {:e}, gs", out(reg) selector, options(nostack, nomem, preserves_flags)) };
         let mut found = descriptor((selector & 0xffff) >> 3, core::ptr::null_mut());
-        // SAFETY: 1. The kernel reads the number and writes the rest: nothing for one that is not
-        // of a thread's.
+        // SAFETY: 1. The kernel reads the number and fills in the rest; it writes nothing if the
+        // number is not of a TLS entry.
         let _ = unsafe { Self::syscall1(k::__NR_get_thread_area as usize, (&raw mut found).expose_provenance()) };
         core::ptr::with_exposed_provenance_mut(found.base_addr as usize)
     }
@@ -184,7 +184,7 @@ impl Arch for Cpu {
                 "mov esi, [esp + 20]",
                 "mov ecx, [eax + {stack}]",
                 "mov edx, [eax + {start}]",
-                "sub ecx, 16", // The child's first words, above its stack pointer; still 16-aligned.
+                "sub ecx, 16", // The child's first words, at its stack pointer; 16-aligned.
                 "mov [ecx], edx",
                 "mov edx, [eax + {tid}]",
                 "mov edi, edx",
@@ -217,16 +217,17 @@ impl Arch for Cpu {
         let selector: u16;
         // SAFETY: reading a selector has no effect.
         unsafe { asm!("mov {:x}, gs", out(reg) selector, options(nomem, nostack, preserves_flags)) };
-        // The child inherits our selector, so its descriptor goes into the same entry, of its own
-        // part of the GDT.
+        // The child inherits this thread's selector, so its descriptor goes into the same entry of
+        // its own part of the GDT.
         let tls = descriptor(u32::from(selector >> 3), args.tls);
-        // SAFETY: 1. to 4. are our caller's; the kernel reads `tls` before it returns here.
+        // SAFETY: 1. to 4. The caller guarantees them. The kernel reads `tls` before it returns
+        // here.
         unsafe { clone(args, &tls) }
     }
 
     unsafe fn unmap_and_exit(base: *mut u8, len: usize) -> ! {
-        // SAFETY: 1. to 3. are our caller's: the mapping may go, and nothing runs on it after; the
-        // second call needs no memory and does not return.
+        // SAFETY: 1. to 3. The caller guarantees them: the mapping may go, and nothing runs on it
+        // afterwards. The second call needs no memory and does not return.
         unsafe {
             asm!(
                 "int 0x80", // munmap(base, len)
@@ -251,8 +252,8 @@ impl Arch for Cpu {
     type Sigaction = WithRestorer;
 }
 
-/// A system call of five arguments, or fewer. A function, not inline: the compiler does not give
-/// esi away, and a debugger must know where the caller's esi is meanwhile.
+/// A system call of five arguments, or fewer. A function, not inline: the compiler reserves esi,
+/// and a debugger must know where the caller's esi is meanwhile.
 ///
 /// # Safety
 ///
@@ -296,8 +297,8 @@ unsafe extern "C" fn call5(nr: usize, a: usize, b: usize, c: usize, d: usize, e:
     )
 }
 
-/// A system call of six arguments, of which the last takes the frame pointer's register. While it
-/// does, [`frame_in_call6`] says where the frame is.
+/// A system call of six arguments, of which the last takes the frame pointer's register. Meanwhile
+/// [`frame_in_call6`] gives the place of the frame.
 ///
 /// # Safety
 ///
@@ -352,7 +353,7 @@ unsafe extern "C" fn call6(nr: usize, a: usize, b: usize, c: usize, d: usize, e:
     )
 }
 
-/// What `call6` keeps between its frame and the stack pointer, in bytes.
+/// The bytes that `call6` keeps between its frame and the stack pointer.
 const CALL6_REGISTERS: usize = 3 * size_of::<usize>();
 
 /// [`Frames::elsewhere`].
@@ -369,11 +370,11 @@ fn frame_in_call6(pc: usize) -> Option<usize> {
 /// [`Bulk::copy`].
 #[inline(always)]
 unsafe fn copy_words(dest: *mut u8, src: *const u8, words: usize) {
-    // SAFETY: 1. and 2. are our caller's; esi is back after it, and the direction flag is clear, as
-    // the ABI has it.
+    // SAFETY: 1. and 2. The caller guarantees them. esi is restored, and the ABI keeps the
+    // direction flag clear.
     unsafe {
         asm!(
-            "xchg esi, eax", // The source belongs in esi, which the compiler does not give.
+            "xchg esi, eax", // The source belongs in esi, which the compiler reserves.
             "rep movsd",
             "mov esi, eax",
             inout("ecx") words => _,
@@ -387,7 +388,7 @@ unsafe fn copy_words(dest: *mut u8, src: *const u8, words: usize) {
 /// [`Bulk::set`].
 #[inline(always)]
 unsafe fn set_words(dest: *mut u8, word: usize, words: usize) {
-    // SAFETY: 1. is our caller's; the direction flag is clear, as the ABI has it.
+    // SAFETY: 1. The caller guarantees it. The ABI keeps the direction flag clear.
     unsafe {
         asm!(
             "rep stosd",
@@ -399,8 +400,8 @@ unsafe fn set_words(dest: *mut u8, word: usize, words: usize) {
     }
 }
 
-/// What a handler gets, as far as [`Arch::CONTEXT`] needs it: asm-generic/ucontext.h, then `struct
-/// sigcontext` of asm/sigcontext.h.
+/// A handler's third argument, as far as [`Arch::CONTEXT`] needs it: asm-generic/ucontext.h, then
+/// `struct sigcontext` of asm/sigcontext.h.
 #[repr(C)]
 #[allow(dead_code)] // Only its offsets are used.
 struct Ucontext {
@@ -415,27 +416,28 @@ struct Ucontext {
     eip: u32,
 }
 
-/// Where a handler returns to that was installed with `SA_SIGINFO`. libgcc knows the frame by
-/// exactly these seven bytes; gdb asks besides that the function's name contains `sigaction`.
+/// A handler that was installed with `SA_SIGINFO` returns here. libgcc recognises the frame by
+/// exactly these seven bytes; gdb also requires that the function's name contains `sigaction`.
 #[unsafe(naked)]
 unsafe extern "C" fn rt_sigaction_return() {
     naked_asm!(
         "mov eax, {nr}",
         "int 0x80",
-        "ud2", // Only a filter lets it fail; then there is nothing to go on with.
+        "ud2", // It fails only by a filter, and then nothing can continue.
         nr = const k::__NR_rt_sigreturn,
     )
 }
 
-/// Where the other handlers return to: the kernel built the older frame for them, whose number is
-/// still on the stack. Known as above, by these eight bytes.
+/// All other handlers return here. The kernel builds the older frame for them, and the signal's
+/// number is still on the stack. libgcc recognises the frame by exactly these eight bytes; gdb also
+/// requires that the function's name contains `sigaction`.
 #[unsafe(naked)]
 unsafe extern "C" fn sigaction_return() {
     naked_asm!(
         "pop eax",
         "mov eax, {nr}",
         "int 0x80",
-        "ud2", // Only a filter lets it fail; then there is nothing to go on with.
+        "ud2", // It fails only by a filter, and then nothing can continue.
         nr = const k::__NR_sigreturn,
     )
 }
@@ -451,7 +453,7 @@ fn descriptor(entry_number: u32, base: *mut u8) -> k::user_desc {
         base_addr: base.expose_provenance() as u32,
         limit: 0xf_ffff, // In pages.
         _bitfield_align_1: [],
-        //                                           seg_32bit, contents, read_exec_only, in_pages, not_present, useable
+        // seg_32bit, contents, read_exec_only, in_pages, not_present, useable
         _bitfield_1: k::user_desc::new_bitfield_1(1, 0, 0, 1, 0, 1),
         __bindgen_padding_0: [0; 3],
     }

@@ -8,7 +8,7 @@
 //! - Thread pointer: fs base, set by arch_prctl(2); TLS variant II; the word at fs:0 holds its own
 //!   address.
 //! - clone(2): flags, stack, ptid, ctid, tls.
-//! - Signals: a restorer is mandatory, and debuggers know it by its bytes.
+//! - Signals: a restorer is mandatory, and debuggers recognise it by its bytes.
 //! - Stack: 16-aligned before a call, a red zone of 128 bytes below rsp.
 
 use core::arch::x86_64::{
@@ -26,15 +26,15 @@ use crate::arch::{
 
 pub(crate) struct Cpu;
 
-const ARCH_SET_FS: u32 = 0x1002; // asm/prctl.h, which linux-raw-sys leaves out.
+const ARCH_SET_FS: u32 = 0x1002; // asm/prctl.h; missing in linux-raw-sys.
 
 macro_rules! syscall {
     ($name:ident($($arg:ident in $reg:tt),*)) => {
         #[inline(always)]
         unsafe fn $name(nr: usize $(, $arg: usize)*) -> isize {
             let ret;
-            // SAFETY: 1. The caller vouches for the call; the instruction itself destroys only rax,
-            // rcx and r11.
+            // SAFETY: 1. The caller guarantees it; the instruction itself destroys only rax, rcx
+            // and r11.
             unsafe {
                 asm!(
                     "syscall",
@@ -58,9 +58,9 @@ impl Arch for Cpu {
     // fs:0x28; and fs:0x70, where GCC's -fsplit-stack looks for the stack's end.
     const GUARD: Guard = Guard::Word { at: 0x28, reserved: 0x78 };
     const UNALIGNED_WORDS: bool = true;
-    // Where they begin to be faster than SSE2 loops on Zen 3. By words, and not `movsb` and
-    // `stosb`, which old processors do byte by byte. To the line above, or what seems so, a copy
-    // takes three to six times as long.
+    // From these lengths on they are faster than SSE2 loops on Zen 3. By words instead of `movsb`
+    // and `stosb`, which old processors execute byte by byte. A copy to an address slightly above
+    // the source, modulo 4096, takes three to six times as long.
     const BULK: Option<Bulk> =
         Some(Bulk { copy_from: 2048, set_from: 3072, apart: 64, copy: copy_words, set: set_words });
     // The compiler would keep an integer of two words in two registers.
@@ -117,9 +117,9 @@ impl Arch for Cpu {
     unsafe extern "C" fn _start() -> ! {
         naked_asm!(
             ".cfi_startproc",
-            ".cfi_undefined rip", // Nobody called us: unwinders stop here.
+            ".cfi_undefined rip", // No caller: unwinders stop here.
             "xor ebp, ebp",       // End of the frame chain.
-            "mov rdi, rsp",       // Where argc, argv, envp and auxv lie.
+            "mov rdi, rsp",       // Address of argc, argv, envp and auxv.
             "and rsp, -16",       // The kernel aligns it; a loader may not.
             "call {start}",
             "ud2", // Never returns.
@@ -129,7 +129,7 @@ impl Arch for Cpu {
     }
 
     unsafe fn set_thread_pointer(tp: *mut u8) -> isize {
-        // SAFETY: 1. ARCH_SET_FS only sets the fs base, to what our caller vouches for.
+        // SAFETY: 1. ARCH_SET_FS only sets the fs base, and the caller guarantees the value.
         unsafe { Self::syscall2(k::__NR_arch_prctl as usize, ARCH_SET_FS as usize, tp.expose_provenance()) }
     }
 
@@ -158,7 +158,7 @@ impl Arch for Cpu {
             ".cfi_startproc",
             "mov rsi, [rdi + {stack}]",
             "mov rax, [rdi + {start}]",
-            "sub rsi, 16", // The child's first words, above its stack pointer; still 16-aligned.
+            "sub rsi, 16", // The child's first words, at its stack pointer; 16-aligned.
             "mov [rsi], rax",
             "mov rdx, [rdi + {tid}]",
             "mov r10, rdx",
@@ -172,7 +172,7 @@ impl Arch for Cpu {
             "2:",
             ".cfi_undefined rip",
             "xor ebp, ebp",   // Child: end of the frame chain.
-            "mov rdi, [rsp]", // What the parent left above the stack pointer.
+            "mov rdi, [rsp]", // The word that the parent left at the stack pointer.
             "call {thread}",
             "ud2", // Never returns.
             ".cfi_endproc",
@@ -187,8 +187,8 @@ impl Arch for Cpu {
     }
 
     unsafe fn unmap_and_exit(base: *mut u8, len: usize) -> ! {
-        // SAFETY: 1. to 3. are our caller's: the mapping may go, and nothing runs on it after; the
-        // second call needs no memory and does not return.
+        // SAFETY: 1. to 3. The caller guarantees them: the mapping may go, and nothing runs on it
+        // afterwards. The second call needs no memory and does not return.
         unsafe {
             asm!(
                 "syscall", // munmap(base, len)
@@ -216,7 +216,7 @@ impl Arch for Cpu {
 /// [`Bulk::copy`].
 #[inline(always)]
 unsafe fn copy_words(dest: *mut u8, src: *const u8, words: usize) {
-    // SAFETY: 1. and 2. are our caller's; the direction flag is clear, as the ABI has it.
+    // SAFETY: 1. and 2. The caller guarantees them. The ABI keeps the direction flag clear.
     unsafe {
         asm!(
             "rep movsq",
@@ -231,7 +231,7 @@ unsafe fn copy_words(dest: *mut u8, src: *const u8, words: usize) {
 /// [`Bulk::set`].
 #[inline(always)]
 unsafe fn set_words(dest: *mut u8, word: usize, words: usize) {
-    // SAFETY: 1. is our caller's; the direction flag is clear, as the ABI has it.
+    // SAFETY: 1. The caller guarantees it. The ABI keeps the direction flag clear.
     unsafe {
         asm!(
             "rep stosq",
@@ -243,7 +243,7 @@ unsafe fn set_words(dest: *mut u8, word: usize, words: usize) {
     }
 }
 
-/// Which of its bytes are 0: a bit for each, the lowest for the first.
+/// The bytes of `x` that are 0: one bit each, the lowest for the first byte.
 #[inline(always)]
 fn zeros(x: __m128i) -> u32 {
     // SAFETY: it needs SSE2, which every machine of this kind has.
@@ -254,7 +254,7 @@ fn zeros(x: __m128i) -> u32 {
     unsafe { _mm_movemask_epi8(equal) as u32 }
 }
 
-/// The vector at `p + OFFSET`, of which some bytes may lie outside of what Rust knows of: hence by
+/// Loads the vector at `p + OFFSET`, which may contain bytes outside any Rust object: hence
 /// assembly.
 ///
 /// # Safety
@@ -264,7 +264,7 @@ fn zeros(x: __m128i) -> u32 {
 #[inline(always)]
 unsafe fn load_around<const OFFSET: usize>(p: *const u8) -> __m128i {
     let loaded;
-    // SAFETY: By our 1 and 2 the load does not fault; it changes nothing.
+    // SAFETY: By 1 and 2 the load does not fault; it changes nothing.
     unsafe {
         asm!(
             "movdqa {}, [{} + {}]",
@@ -278,7 +278,8 @@ unsafe fn load_around<const OFFSET: usize>(p: *const u8) -> __m128i {
 }
 
 /// [`Arch::STRLEN`] by aligned vectors: the one in which the string begins, then the aligned 64
-/// bytes in which it begins, then 64 bytes a round. Each lies in a page of the string.
+/// bytes in which it begins, then 64 bytes a round. Each lies within a page that contains part of
+/// the string.
 #[inline(always)]
 unsafe fn strlen(s: *const u8) -> usize {
     const VECTOR: usize = 16;
@@ -301,10 +302,10 @@ unsafe fn strlen(s: *const u8) -> usize {
     at.addr() - s.addr() + found.trailing_zeros() as usize
 }
 
-/// How many bytes [`strlen`] takes at once.
+/// The bytes that [`strlen`] examines at a time.
 const ROUND: usize = 64;
 
-/// Which bytes of a round are 0: a bit for each, the lowest for the first.
+/// The bytes of a round that are 0: one bit each, the lowest for the first byte.
 ///
 /// # Safety
 ///
@@ -312,18 +313,18 @@ const ROUND: usize = 64;
 /// 2. `at` is a multiple of [`ROUND`].
 #[inline(always)]
 unsafe fn zeros_in_round(at: *const u8) -> u64 {
-    // SAFETY: 1. By our 1. 2. By our 2.
+    // SAFETY: 1. By 1. 2. By 2.
     let first = zeros(unsafe { load_around::<0>(at) });
-    // SAFETY: 1. By our 1. 2. A vector on.
+    // SAFETY: 1. By 1. 2. A vector on.
     let second = zeros(unsafe { load_around::<16>(at) });
-    // SAFETY: 1. By our 1. 2. Two vectors on.
+    // SAFETY: 1. By 1. 2. Two vectors on.
     let third = zeros(unsafe { load_around::<32>(at) });
-    // SAFETY: 1. By our 1. 2. Three vectors on.
+    // SAFETY: 1. By 1. 2. Three vectors on.
     let fourth = zeros(unsafe { load_around::<48>(at) });
     u64::from(first | second << 16) | u64::from(third | fourth << 16) << 32
 }
 
-/// The first round from `at` on that has a byte 0.
+/// The first round from `at` on that contains a zero byte.
 ///
 /// # Safety
 ///
@@ -331,15 +332,15 @@ unsafe fn zeros_in_round(at: *const u8) -> u64 {
 /// 2. `at` is a multiple of [`ROUND`].
 #[inline(always)]
 unsafe fn first_round_with_nul(mut at: *const u8) -> *const u8 {
-    // SAFETY: Each round begins at a byte that is readable by our 1, and by our 2 lies in the page
-    // of that byte. Nothing is changed.
+    // SAFETY: Each round begins at a readable byte (1), and lies in the page of that byte (2).
+    // Nothing is changed.
     unsafe {
         asm!(
             "pxor {zero}, {zero}",
             "2:",
             "movdqa {x}, [{at}]",
             "movdqa {y}, [{at} + 32]",
-            "pminub {x}, [{at} + 16]", // The lesser of each two bytes, unsigned: 0 if one is 0.
+            "pminub {x}, [{at} + 16]", // The smaller of two unsigned bytes: 0 if either is 0.
             "pminub {y}, [{at} + 48]",
             "pminub {x}, {y}",
             "pcmpeqb {x}, {zero}",
@@ -360,8 +361,8 @@ unsafe fn first_round_with_nul(mut at: *const u8) -> *const u8 {
     at
 }
 
-/// What a handler gets, as far as [`Arch::CONTEXT`] needs it: asm-generic/ucontext.h, then `struct
-/// sigcontext` of asm/sigcontext.h.
+/// A handler's third argument, as far as [`Arch::CONTEXT`] needs it: asm-generic/ucontext.h, then
+/// `struct sigcontext` of asm/sigcontext.h.
 #[repr(C)]
 #[allow(dead_code)] // Only its offsets are used.
 struct Ucontext {
@@ -375,8 +376,8 @@ struct Ucontext {
     rip: u64,
 }
 
-/// Where a signal handler returns to. libgcc knows the frame by exactly these nine bytes, so the
-/// move is the seven-byte form, which the assembler would not choose; gdb asks besides that the
+/// A signal handler returns here. libgcc recognises the frame by exactly these nine bytes, so the
+/// move is the seven-byte form, which the assembler would not choose; gdb also requires that the
 /// function's name contains `sigaction`.
 #[unsafe(naked)]
 unsafe extern "C" fn sigaction_return() {
@@ -384,7 +385,7 @@ unsafe extern "C" fn sigaction_return() {
         ".byte 0x48, 0xc7, 0xc0", // mov rax, sign-extended imm32
         ".long {nr}",
         "syscall",
-        "ud2", // Only a filter lets it fail; then there is nothing to go on with.
+        "ud2", // It fails only by a filter, and then nothing can continue.
         nr = const k::__NR_rt_sigreturn,
     )
 }
@@ -393,7 +394,7 @@ unsafe extern "C" fn sigaction_return() {
 mod tests {
     #[test]
     fn the_restorer_is_the_nine_bytes_that_debuggers_know() {
-        // SAFETY: code can be read, and this much of it there is.
+        // SAFETY: code is readable, and the function has nine bytes.
         let code = unsafe { core::slice::from_raw_parts(super::sigaction_return as *const u8, 9) };
         assert_eq!(code, [0x48, 0xc7, 0xc0, 0x0f, 0x00, 0x00, 0x00, 0x0f, 0x05]);
     }
