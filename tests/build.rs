@@ -1,6 +1,6 @@
 //! Compiles the functions that src/bin/stack_protector.rs calls: from src/protected/protected.rs
-//! with rustc, for every machine, and from protected.c with the host's C compiler, which makes code
-//! for x86_64 and x86.
+//! with rustc, for every machine, and from protected.c with the host's C compiler, for x86_64 and
+//! x86.
 use std::env;
 use std::path::Path;
 use std::process::Command;

@@ -1,5 +1,5 @@
 //! Children of a test: the test's own program once more, as another process. A test asks [`role`]
-//! first; in a child that tells which part of the test to play.
+//! first; in a child it says which part of the test to run.
 
 use core::ffi::CStr;
 
@@ -9,13 +9,13 @@ use rt0::{Env, sys};
 
 use crate::emulated;
 
-/// What this process is to do as a child; `None` in the test itself.
+/// The role of this process as a child; `None` in the test itself.
 pub fn role(env: Env) -> Option<&'static str> {
     env.var("ROLE").and_then(|role| role.to_str().ok())
 }
 
-/// What to execute for a child of this machine. Under an emulator that is the emulator: the kernel
-/// cannot execute a program of another machine.
+/// The program to execute for a child. Under an emulator that is the emulator: the kernel cannot
+/// execute a program of another machine.
 pub fn program() -> &'static CStr {
     if emulated() { c"/proc/thread-self/exe" } else { c"/proc/self/exe" }
 }
@@ -26,7 +26,7 @@ pub fn with<T>(test: &CStr, role: &CStr, more: &[&CStr], f: impl FnOnce(Command)
     with_program(program(), test, more, |command| f(command.envs(&[role])))
 }
 
-/// As [`with`], by another path of [`program`], and with no role.
+/// As [`with`], but by another path of [`program`], and without a role.
 pub fn with_program<T>(program: &CStr, test: &CStr, more: &[&CStr], f: impl FnOnce(Command) -> T) -> T {
     let mut path = [0; 4096];
     let (link, to) = (c"/proc/self/exe".as_ptr().expose_provenance(), path.as_mut_ptr().expose_provenance());

@@ -1,4 +1,4 @@
-//! Files and mounts: what a test puts in place of the kernel's own.
+//! Files and mounts that a test puts in place of the kernel's own.
 
 use core::ffi::CStr;
 use core::fmt::{self, Write as _};
@@ -9,10 +9,10 @@ use rt0::{Errno, sys};
 
 use crate::skip;
 
-/// A namespace of mounts that only this process sees; skips the test where none is to be had.
+/// Enters a mount namespace of its own; skips the test if that is not possible.
 pub fn own_mounts() {
     let unshare = |flags: u32| {
-        // SAFETY: 1. The process has one thread, and loses nothing that it has.
+        // SAFETY: 1. The process has one thread, and keeps everything that it has.
         unsafe { sys::syscall(k::__NR_unshare as usize, [flags as usize, 0, 0, 0, 0, 0]) }
     };
     // SAFETY: 1. It only asks.
@@ -21,7 +21,7 @@ pub fn own_mounts() {
         if unshare(k::CLONE_NEWUSER | k::CLONE_NEWNS).is_err() {
             skip("neither namespaces of mounts nor of users are to be had");
         }
-        // Who is nobody in the new namespace can make no file there.
+        // A user without a mapping in the new namespace cannot create files there.
         let map = |path: &CStr, id: usize| {
             let line = Text::of(format_args!("0 {id} 1"));
             write(path, line.as_str().as_bytes())
@@ -33,7 +33,7 @@ pub fn own_mounts() {
             skip("nobody is to be in a namespace of users here");
         }
     }
-    // What is mounted from now on stays here.
+    // Later mounts stay in this namespace.
     mount(None, c"/", Some(c"none"), k::MS_REC | k::MS_PRIVATE); // A type that memcheck can read.
 }
 
@@ -48,7 +48,7 @@ pub fn mount(source: Option<&CStr>, target: &CStr, kind: Option<&CStr>, flags: u
     }
 }
 
-/// Hides what is in a folder.
+/// Hides the contents of a folder.
 pub fn empty(folder: &CStr) {
     mount(Some(c"none"), folder, Some(c"tmpfs"), 0);
 }
@@ -68,14 +68,14 @@ pub fn remove_folder(path: &CStr) -> Result<(), Errno> {
     unsafe { sys::syscall(k::__NR_unlinkat as usize, args) }.map(drop)
 }
 
-/// Makes a file, or replaces what is in it.
+/// Creates a file, or replaces its contents.
 pub fn write(path: &CStr, text: &[u8]) -> Result<(), Errno> {
     let flags = sys::flags::O_WRONLY | sys::flags::O_CREAT | sys::flags::O_TRUNC | sys::flags::O_CLOEXEC;
     let file = sys::open(path, flags, 0o644)?;
     rt0::io::write_all(file.as_raw_fd(), text)
 }
 
-/// A short text: a path, or what is to be written to a file.
+/// A short text: a path, or the contents of a file.
 #[derive(Clone, Copy)]
 pub struct Text {
     bytes: [u8; 128],
@@ -83,19 +83,19 @@ pub struct Text {
 }
 
 impl Text {
-    /// What is formatted.
+    /// Formats the arguments.
     pub fn of(arguments: fmt::Arguments<'_>) -> Text {
         let mut text = Text { bytes: [0; 128], len: 0 };
         text.write_fmt(arguments).expect("a short text");
         text
     }
 
-    /// As it is.
+    /// The text.
     pub fn as_str(&self) -> &str {
         core::str::from_utf8(&self.bytes[..self.len]).expect("it was a str")
     }
 
-    /// As the path of a file.
+    /// The text as a path.
     pub fn as_c(&self) -> &CStr {
         CStr::from_bytes_until_nul(&self.bytes).expect("room for a NUL")
     }

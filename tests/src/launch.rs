@@ -1,4 +1,4 @@
-//! Starting this program again, in surroundings that the test makes: a child changes them and calls
+//! Starts this program again in an environment that the test prepares: a child changes it and calls
 //! execveat(2).
 
 use core::ffi::{CStr, c_char};
@@ -13,15 +13,15 @@ use crate::{Ended, fork, read_file, stderr_of, stopped_or_ended};
 /// This program's file, natively. An emulator would start itself.
 pub const SELF: &CStr = c"/proc/self/exe";
 
-/// What becomes of a child that cannot start the program.
+/// The exit status of a child that cannot start the program.
 pub const NOT_STARTED: u32 = 126;
 
-/// A program's file, opened while there is a path to it.
+/// Opens a program's file, while there is a path to it.
 fn open(program: &CStr) -> sys::OwnedFd {
     sys::open(program, sys::flags::O_RDONLY | sys::flags::O_CLOEXEC, 0).expect("the program's file")
 }
 
-/// execveat(2) of an open file, which needs no path. It returns only what went wrong.
+/// execveat(2) of an open file, which needs no path. Returns only if it fails.
 fn execute(file: &sys::OwnedFd, args: &[*const c_char], vars: &[*const c_char]) -> Errno {
     let [empty, args, vars] = [c"".as_ptr().expose_provenance(), list(args), list(vars)];
     let args = [file.as_raw_fd() as usize, empty, args, vars, k::AT_EMPTY_PATH as usize, 0];
@@ -44,11 +44,11 @@ pub fn null_ended<const N: usize>(strings: &[&CStr]) -> [*const c_char; N] {
     list
 }
 
-/// What a child does before it becomes this program again.
+/// A child calls this before it executes the program.
 pub type Before<'a> = &'a dyn Fn();
 
-/// Starts a program, as a rule [`SELF`], when a child has done `before`; how it ended, and what it
-/// wrote to standard error (nothing if `before` closed that).
+/// Starts a program, usually [`SELF`], in a child after it has called `before`. Returns how it
+/// ended, and what it wrote to standard error (nothing if `before` closed it).
 pub fn again<'a>(
     program: &CStr,
     args: &[*const c_char],
@@ -59,7 +59,7 @@ pub fn again<'a>(
     stderr_of(|| start(program, args, vars, before), buf)
 }
 
-/// Becomes a program when it has done `before`, or ends with [`NOT_STARTED`].
+/// Calls `before` and executes a program; exits with [`NOT_STARTED`] if that fails.
 fn start(program: &CStr, args: &[*const c_char], vars: &[*const c_char], before: Before) -> ! {
     let file = open(program);
     before();
@@ -68,22 +68,22 @@ fn start(program: &CStr, args: &[*const c_char], vars: &[*const c_char], before:
     sys::exit_group(NOT_STARTED as i32)
 }
 
-/// How many words of an initial stack are looked at.
+/// The words of an initial stack that are read.
 const WORDS: usize = 2048;
 
 /// The words of an initial stack: the count of arguments, then pointers, then the auxiliary vector.
 pub struct InitialStack {
-    /// The words, up to and with the vector's end.
+    /// The words, up to and including the vector's end.
     pub words: [usize; WORDS],
-    /// How many there are.
+    /// The number of words.
     pub len: usize,
-    /// How many there may be.
+    /// The number of words for which there is room.
     room: usize,
     pid: u32,
 }
 
 impl InitialStack {
-    /// Where the auxiliary vector begins.
+    /// The index of the auxiliary vector.
     pub fn auxv(&self) -> usize {
         let first_var = 2 + self.words[0];
         first_var + self.words[first_var..].iter().position(|word| *word == 0).expect("the variables end") + 1
@@ -101,13 +101,13 @@ impl InitialStack {
         &mut found.expect("the kernel gives this tag")[1]
     }
 
-    /// Ends the vector where it begins.
+    /// Makes the vector empty.
     pub fn drop_vector(&mut self) {
         self.len = self.auxv() + 2;
         self.words[self.len - 2..self.len].fill(0);
     }
 
-    /// Puts pairs in front of the vector, in the place of variables, of which none stays.
+    /// Puts pairs in front of the vector, in place of all variables.
     pub fn prepend(&mut self, pairs: impl Iterator<Item = [usize; 2]>) {
         self.drop_variables();
         let start = self.auxv();
@@ -126,14 +126,14 @@ impl InitialStack {
         copy_memory(k::__NR_process_vm_writev, self.pid, bytes.as_mut_ptr(), address, bytes.len())
     }
 
-    /// Leaves the variables out.
+    /// Removes the variables.
     pub fn drop_variables(&mut self) {
         let (start, end) = (2 + self.words[0], self.auxv() - 1);
         self.words.copy_within(end..self.len, start);
         self.len -= end - start;
     }
 
-    /// Leaves the arguments out, also the program's name.
+    /// Removes the arguments, including the program's name.
     pub fn drop_arguments(&mut self) {
         let end = 1 + self.words[0];
         self.words.copy_within(end..self.len, 1);
@@ -142,8 +142,8 @@ impl InitialStack {
     }
 }
 
-/// Starts this program with `args` and `vars`, which end with a null, lets `change` work on its
-/// initial stack before its first instruction, and says how it ended. `ENOSYS` and `EPERM` where
+/// Starts this program with `args` and `vars`, which end with a null, calls `change` with its
+/// initial stack before its first instruction, and returns how it ended. `ENOSYS` or `EPERM` if
 /// processes cannot be traced. ptrace(2)
 pub fn run_changed(
     args: &[*const c_char],
@@ -211,7 +211,7 @@ fn rewrite(pid: u32, change: impl FnOnce(&mut InitialStack)) -> Result<(), Errno
 fn copy_memory(nr: u32, pid: u32, here: *mut u8, there: usize, len: usize) -> Result<usize, Errno> {
     let (here, there) = ([here.expose_provenance(), len], [there, len]); // struct iovec
     let [here, there] = [&here, &there].map(|range| range.as_ptr().expose_provenance());
-    // SAFETY: 1. Of this process the kernel reads or writes `here..here + len`, which is the
+    // SAFETY: 1. In this process the kernel accesses only `here..here + len`, which is the
     // caller's.
     unsafe { sys::syscall(nr as usize, [pid as usize, here, 1, there, 1, 0]) }
 }

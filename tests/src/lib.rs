@@ -3,7 +3,7 @@
 //!
 //! `PROGRAM --list` prints one line per test, its name and what it expects of its process
 //! (`NAME[\tKEY=VALUE]…`). `PROGRAM NAME` runs one; status 0 is a pass, [`SKIPPED`] with a line
-//! `skipped: REASON` a skip. `cargo xtask test` is who calls them.
+//! `skipped: REASON` a skip. `cargo xtask test` runs them.
 #![no_std]
 
 pub mod children;
@@ -24,9 +24,8 @@ use rt0::{Env, Errno, println, sys, thread};
 pub struct Test {
     /// The sentence that it proves.
     pub name: &'static str,
-    /// What it expects of its process, `KEY=VALUE` each: `exit`, `signal`, `stdout`, `stderr`,
-    /// `args`, `env`, `stack`, `close`, `native` (a reason why no emulator will do), `alone`,
-    /// `limit`.
+    /// Its requirements, `KEY=VALUE` each: `exit`, `signal`, `stdout`, `stderr`, `args`, `env`,
+    /// `stack`, `close`, `native` (the reason why it needs a real kernel), `alone`, `limit`.
     pub keys: &'static [&'static str],
     /// The test; it fails by panicking.
     pub run: fn(Env),
@@ -57,8 +56,8 @@ macro_rules! tests {
     };
 }
 
-/// Lists the tests or runs one; what a test program's main returns. Where there are no arguments,
-/// `RT0_TEST` names it.
+/// Lists the tests or runs one; returns main's status. Without arguments, `RT0_TEST` names the
+/// test.
 pub fn run(env: Env, tests: &[Test]) -> i32 {
     let wanted = env.args().nth(1).or_else(|| env.var("RT0_TEST"));
     let wanted = wanted.and_then(|wanted| wanted.to_str().ok()).unwrap_or("--list");
@@ -77,39 +76,37 @@ pub fn run(env: Env, tests: &[Test]) -> i32 {
     0
 }
 
-/// How often to do what proves more the more often it is done: so many times natively, and a
-/// twentieth of that where all takes longer and none of rt0's own code runs otherwise for it.
+/// The number of repetitions of a step that finds more the more often it runs: `times` natively,
+/// and a twentieth of it where everything is slower and rt0's code is the same.
 pub fn often(times: usize) -> usize {
     if slow() { times.div_ceil(20) } else { times }
 }
 
-/// How many threads show that nothing stays of any. qemu takes up to 5 ms for one of ARM's.
+/// The number of threads that shows that none leaks. qemu needs up to 5 ms for one on Arm.
 pub fn thousands() -> usize {
     if slow() { 100 } else { 10_000 }
 }
 
-/// How long a test goes on that lets everything happen at once: a second (where all is slow, a
-/// sixth), or as many as `RT0_STRESS_SECONDS` says. What must have happened meanwhile is waited
-/// for, however long that takes.
+/// The duration of a stress test: a second (on a slow machine, a sixth), or `RT0_STRESS_SECONDS`.
+/// Events that the test requires are awaited, however long that takes.
 pub fn stress_time(env: Env) -> Duration {
     let seconds = env.var("RT0_STRESS_SECONDS").and_then(|seconds| seconds.to_str().ok()?.parse().ok());
     seconds.map_or(Duration::from_millis(if slow() { 160 } else { 1000 }), Duration::from_secs)
 }
 
-/// Where the vDSO's image lies; empty where there is none. Its length is that of most: 16 KiB, and
-/// nothing that runs is behind it.
+/// The range of the vDSO's image; empty if there is none. It assumes the usual length of 16 KiB; no
+/// other code follows the image.
 pub fn vdso_image(env: Env) -> Range<usize> {
     const AT_SYSINFO_EHDR: usize = 33;
     env.auxv().get(AT_SYSINFO_EHDR).map_or(0..0, |start| start..start + (16 << 10))
 }
 
-/// Lets SIGALRM come every so often from now on, wherever the process is; stopped by a time of
-/// zero. setitimer(2)
+/// Makes SIGALRM arrive periodically; a time of zero stops it. setitimer(2)
 pub fn alarm_every(time: Duration) {
     set_alarm(time, time);
 }
 
-/// Lets SIGALRM come once, when this time is over. setitimer(2)
+/// Makes SIGALRM arrive once, after this time. setitimer(2)
 pub fn alarm_after(time: Duration) {
     set_alarm(time, Duration::ZERO);
 }
@@ -118,7 +115,7 @@ fn set_alarm(first: Duration, interval: Duration) {
     let half = |time: Duration| k::__kernel_old_timeval { tv_sec: 0, tv_usec: time.subsec_micros() as _ };
     let timer = k::__kernel_old_itimerval { it_interval: half(interval), it_value: half(first) };
     let args = [k::ITIMER_REAL as usize, (&raw const timer).expose_provenance(), 0, 0, 0, 0];
-    // SAFETY: 1. The kernel reads the times; the signal has a handler by then.
+    // SAFETY: 1. The kernel reads the times; the signal has a handler.
     unsafe { sys::syscall(k::__NR_setitimer as usize, args) }.expect("setitimer");
 }
 
@@ -128,7 +125,7 @@ pub fn skip(reason: &str) -> ! {
     sys::exit_group(SKIPPED)
 }
 
-/// The start of a file, as much as fits; the rest of `buf` is left alone.
+/// Reads the start of a file, as much as fits; the rest of `buf` stays unchanged.
 pub fn read_file<'a>(path: &CStr, buf: &'a mut [u8]) -> Result<&'a [u8], Errno> {
     let file = sys::open(path, sys::flags::O_RDONLY | sys::flags::O_CLOEXEC, 0)?;
     let mut filled = 0;
@@ -141,8 +138,8 @@ pub fn read_file<'a>(path: &CStr, buf: &'a mut [u8]) -> Result<&'a [u8], Errno> 
     Ok(&buf[..filled])
 }
 
-/// Whether valgrind runs this program: its mappings are the process's, and nothing tells them
-/// from the program's.
+/// Whether valgrind runs this program. Its mappings are in the same process, and cannot be
+/// distinguished from the program's.
 pub fn under_valgrind() -> bool {
     let mut path = [0; 512];
     let args = [k::AT_FDCWD as isize as usize, c"/proc/thread-self/exe".as_ptr().expose_provenance()];
@@ -152,10 +149,10 @@ pub fn under_valgrind() -> bool {
     path[..filled].windows(8).any(|part| part == b"valgrind")
 }
 
-/// How many mappings this process has, without the stacks that are kept for threads to come; each
-/// 512 KiB of one count as another, for the kernel makes one of those that lie side by side. (Under
-/// an emulator, those of the guest. Under valgrind 0, see [`under_valgrind`]: a test of mappings is
-/// then one of the rest.)
+/// The number of mappings of this process, without the cached stacks. Each 512 KiB of a mapping
+/// count as one, because the kernel merges neighbouring mappings. (Under an emulator: the guest's
+/// mappings. Under valgrind 0, see [`under_valgrind`]: a test of mappings then tests only the
+/// rest.)
 pub fn mappings() -> usize {
     thread::trim_stack_cache();
     if under_valgrind() {
@@ -186,8 +183,8 @@ pub fn mappings() -> usize {
     }
 }
 
-/// This process's address space in KiB, without kept stacks: VmSize. Under an emulator that is the
-/// emulator's, and says nothing of ours.
+/// This process's address space in KiB, without cached stacks: VmSize. Under an emulator it is the
+/// emulator's, and says nothing about the program.
 pub fn vm_size_kib() -> usize {
     thread::trim_stack_cache();
     let mut buf = [0; 4096];
@@ -197,7 +194,7 @@ pub fn vm_size_kib() -> usize {
     line.trim().trim_end_matches(" kB").parse().expect("a number")
 }
 
-/// Whether something prints just this.
+/// Whether `arguments` are formatted as `expected`.
 pub fn prints(arguments: core::fmt::Arguments<'_>, expected: &str) -> bool {
     struct Rest<'a>(&'a str);
     impl core::fmt::Write for Rest<'_> {
@@ -210,8 +207,8 @@ pub fn prints(arguments: core::fmt::Arguments<'_>, expected: &str) -> bool {
     core::fmt::write(&mut rest, arguments).is_ok() && rest.0.is_empty()
 }
 
-/// Waits until `done`, for a minute and longer where sleeps are late: a machine may have much else
-/// to do. The caller says what it waited for.
+/// Waits until `done`, for at least a minute, because a machine may be busy. `what` names the event
+/// in the message.
 pub fn wait_until(what: &str, mut done: impl FnMut() -> bool) {
     for _ in 0..60_000 {
         if done() {
@@ -222,7 +219,7 @@ pub fn wait_until(what: &str, mut done: impl FnMut() -> bool) {
     panic!("waited a minute in vain: {what}");
 }
 
-/// Text of 39 bytes at most, and a 0 behind it; how long it is.
+/// A text of at most 39 bytes with a NUL, and its length.
 struct Text([u8; 40], usize);
 
 impl core::fmt::Write for Text {
@@ -234,8 +231,8 @@ impl core::fmt::Write for Text {
     }
 }
 
-/// Waits until a thread of this process sleeps in the kernel: so at five looks, for an emulator's
-/// threads also sleep for a moment where one waits for another's turn. proc_pid_stat(5)
+/// Waits until a thread of this process sleeps in the kernel. It must sleep at five looks, because
+/// an emulator's threads also sleep briefly while they wait for each other. proc_pid_stat(5)
 pub fn wait_until_asleep(tid: u32) {
     let mut path = Text([0; 40], 0);
     write!(path, "/proc/self/task/{tid}/stat").expect("room for ten digits and an end");
@@ -250,7 +247,7 @@ pub fn wait_until_asleep(tid: u32) {
     });
 }
 
-/// fork(2), past rt0: 0 in the child, which must not return from the test.
+/// fork(2), bypassing rt0: 0 in the child, which must not return from the test.
 pub fn fork() -> Result<u32, Errno> {
     let before = sys::getpid();
     let [first, second] = clone_arguments(k::SIGCHLD);
@@ -260,11 +257,11 @@ pub fn fork() -> Result<u32, Errno> {
     Ok(if sys::getpid() == before { pid } else { 0 })
 }
 
-/// A child of clone(2) with these flags, `CLONE_VFORK` among them, on the same stack, while its
-/// parent waits: it does `work`, and ends.
+/// Runs `work` in a child of clone(2) with these flags, which include `CLONE_VFORK`. The child runs
+/// on the same stack, while its parent waits.
 ///
-/// Both return from the same call, so the child's last one is made from the same place: then what
-/// it leaves on the stack is what its parent needs there. All else is static.
+/// Both return from the same call. The child's last call is made from the same place, so that it
+/// leaves the values on the stack that its parent needs. All other data is static.
 #[inline(never)]
 pub fn in_raw_child(flags: u32, work: fn()) {
     static PARENT: AtomicU32 = AtomicU32::new(0);
@@ -275,8 +272,8 @@ pub fn in_raw_child(flags: u32, work: fn()) {
     set([k::__NR_clone as usize, first, second]);
     loop {
         let [nr, first, second] = [0, 1, 2].map(|word: usize| CALL[word].load(Relaxed));
-        // SAFETY: 1. The parent waits while the child uses its stack, and nothing there is borrowed
-        // at the child's end.
+        // SAFETY: 1. The parent waits while the child uses its stack, and at the child's end
+        // nothing there is borrowed.
         let done = unsafe { sys::syscall(nr, [first, second, 0, 0, 0, 0]) };
         if sys::gettid() == PARENT.load(Relaxed) {
             assert!(done.is_ok(), "clone: {done:?}");
@@ -313,7 +310,7 @@ pub fn wait_for(pid: u32) -> Ended {
     }
 }
 
-/// waitid(2) for a child to stop, by which signal, or else to end.
+/// waitid(2) until a child stops (returns the signal) or ends.
 pub fn stopped_or_ended(pid: u32) -> Result<u32, Ended> {
     changed(pid, k::WEXITED | k::WSTOPPED)
 }
@@ -329,7 +326,7 @@ fn changed(pid: u32, what: u32) -> Result<u32, Ended> {
     }
     // SAFETY: waitid filled it in.
     let head = unsafe { info.__bindgen_anon_1.__bindgen_anon_1 };
-    // SAFETY: as above; this is its part for SIGCHLD.
+    // SAFETY: waitid filled it in; this is its part for SIGCHLD.
     let status = unsafe { head._sifields._sigchld }._status as u32;
     match head.si_code as u32 {
         k::CLD_EXITED => Err(Ended::Exit(status)),
@@ -349,8 +346,8 @@ pub fn is_gone(tid: u32) -> bool {
     sys::tgkill(sys::getpid(), tid, 0) == Err(Errno::ESRCH)
 }
 
-/// What `child`, run in a process of its own, writes to standard error, as much as fits in `buf`;
-/// and how it ended. What an emulator says about the end is left out.
+/// Runs `child` in a process of its own. Returns the start of what it writes to standard error, as
+/// much as fits in `buf`, and how it ended. An emulator's own message about the end is removed.
 pub fn stderr_of(child: impl FnOnce(), buf: &mut [u8]) -> (&str, Ended) {
     let mut fds = [0i32; 2];
     // SAFETY: 1. The kernel writes the two numbers.
@@ -363,7 +360,7 @@ pub fn stderr_of(child: impl FnOnce(), buf: &mut [u8]) -> (&str, Ended) {
         child();
         sys::exit_group(0);
     }
-    // SAFETY: 1. It is ours, and nobody uses it again.
+    // SAFETY: 1. It belongs to this function, which does not use it again.
     unsafe { sys::syscall(k::__NR_close as usize, [fds[1] as usize, 0, 0, 0, 0, 0]) }.expect("close");
     let mut filled = 0;
     while filled < buf.len() {
@@ -376,8 +373,8 @@ pub fn stderr_of(child: impl FnOnce(), buf: &mut [u8]) -> (&str, Ended) {
     (text.find("qemu: uncaught target signal").map_or(text, |at| &text[..at]), wait_for(pid))
 }
 
-/// Whether instructions take many times as long as on a processor: under an emulator of programs,
-/// and on a real kernel under an emulator of machines, where the first process says so by a file.
+/// Whether an emulator executes the instructions: an emulator of programs, or one of machines with
+/// a real kernel, where the first process creates a file to say so.
 pub fn slow() -> bool {
     let args = [k::AT_FDCWD as isize as usize, c"/slow".as_ptr().expose_provenance(), 0, 0, 0, 0];
     // SAFETY: 1. The kernel reads the path.
@@ -385,8 +382,8 @@ pub fn slow() -> bool {
     marked.is_ok() || emulated()
 }
 
-/// Whether what answers this process's calls is an emulator, which shows its own file where it does
-/// not pretend.
+/// Whether an emulator answers this process's system calls. It shows its own file as the process's,
+/// unless it pretends.
 pub fn emulated() -> bool {
     let link = |path: &CStr, buf: &mut [u8]| {
         let [path, out] = [path.as_ptr().expose_provenance(), buf.as_mut_ptr().expose_provenance()];
@@ -399,11 +396,11 @@ pub fn emulated() -> bool {
     lengths.0 != lengths.1 || told != true_one
 }
 
-/// A program whose TLS image is aligned to `$align`: a program has one image, so each alignment
-/// needs its own.
+/// A program whose TLS image is aligned to `$align`. A program has one image, so each alignment
+/// needs its own program.
 ///
-/// `#[thread_local]` is not stable; xtask lets these programs use it, for rt0 must honour what
-/// others bring.
+/// `#[thread_local]` is unstable. xtask enables it for these programs, because rt0 must support
+/// crates that use it.
 #[macro_export]
 macro_rules! tls_tests {
     ($align:literal) => {
@@ -423,7 +420,7 @@ macro_rules! tls_tests {
         #[thread_local]
         static LAST: Cell<u16> = Cell::new(0xBEEF);
 
-        /// The initial values, aligned; then others, which must stay this thread's.
+        /// Checks the aligned initial values; then stores others, which must stay this thread's.
         fn check(mark: u64) {
             assert_eq!((FIRST.get(), LAST.get(), ZERO.get()), (0x5A, 0xBEEF, [0; 9]));
             assert_eq!((ALIGNED.0.get(), ALIGNED_ZERO.0.get()), (0x0123_4567_89AB_CDEF, 0));
@@ -443,7 +440,7 @@ macro_rules! tls_tests {
                 assert_eq!((FIRST.get(), LAST.get(), ZERO.get()), (mark as u8, mark as u16, [mark; 9]));
                 assert_eq!((ALIGNED.0.get(), ALIGNED_ZERO.0.get()), (mark, !mark));
             }
-            // The block beside the image is still whole.
+            // The block beside the image is intact.
             assert!(rt0::thread::current().name().is_none_or(|name| name == "main"));
         }
 

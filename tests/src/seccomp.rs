@@ -1,5 +1,4 @@
-//! Filters on system calls, seccomp(2): what a test does where a kernel lacks a call, or makes
-//! none.
+//! Filters on system calls, seccomp(2): for tests of a kernel that lacks a call or refuses it.
 
 use core::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use core::time::Duration;
@@ -15,13 +14,13 @@ use crate::{Ended, emulated, fork, skip, under_valgrind, wait_for};
 macro_rules! forms {
     ($($name:ident = $narrow:ident, $wide:ident;)*) => { $(
         #[cfg(target_pointer_width = "64")]
-        /// The call of this name, in each of its forms.
+        /// The numbers of this call's forms.
         pub const $name: &[u32] = &[k::$narrow];
         #[cfg(all(target_pointer_width = "32", not(target_arch = "riscv32")))]
-        /// The call of this name, in each of its forms.
+        /// The numbers of this call's forms.
         pub const $name: &[u32] = &[k::$wide, k::$narrow];
         #[cfg(target_arch = "riscv32")]
-        /// The call of this name, in each of its forms.
+        /// The numbers of this call's forms.
         pub const $name: &[u32] = &[k::$wide];
     )* };
 }
@@ -38,16 +37,17 @@ forms! {
 /// How long a kernel may take to install a filter.
 const LIMIT: Duration = Duration::from_secs(10);
 
-/// Skips the test where the kernel does not come back from installing a filter, which was seen to
-/// happen after thousands of them: a thread that it keeps it keeps for good, and with it the test.
-/// So a child tries first.
+/// Skips the test if the kernel does not return from installing a filter; this was seen after
+/// thousands of filters. Such a thread never returns, and the test would hang. So a child tries
+/// first.
 pub fn need_filters() {
     static COMES_BACK: AtomicBool = AtomicBool::new(false);
     // Emulators refuse by themselves.
     if emulated() || COMES_BACK.load(Relaxed) {
         return;
     }
-    // Another child waits for it: that reads clocks, which this process may not have done so far.
+    // Another child waits for it: waiting reads clocks, and this process may not have used the vDSO
+    // yet.
     let waits = fork().expect("fork");
     if waits == 0 {
         let tries = fork().expect("fork");
@@ -67,7 +67,7 @@ pub fn need_filters() {
     COMES_BACK.store(true, Relaxed);
 }
 
-/// waitid(2), without waiting, and without taking the end away from a later wait.
+/// waitid(2) without waiting and without reaping.
 pub(crate) fn has_ended(child: u32) -> bool {
     // SAFETY: the struct is numbers, for which all zeros are valid.
     let mut info: k::siginfo_t = unsafe { core::mem::zeroed() };
@@ -75,7 +75,7 @@ pub(crate) fn has_ended(child: u32) -> bool {
     let wait = [k::P_PID as usize, child as usize, at, (k::WEXITED | k::WNOHANG | k::WNOWAIT) as usize, 0, 0];
     // SAFETY: 1. The kernel writes `info`.
     unsafe { sys::syscall(k::__NR_waitid as usize, wait) }.expect("waitid");
-    // SAFETY: waitid filled it in, with zeros if there is nothing to tell.
+    // SAFETY: waitid filled it in, with zeros if the child has not ended.
     unsafe { info.__bindgen_anon_1.__bindgen_anon_1 }.si_signo != 0
 }
 
@@ -100,7 +100,7 @@ fn result(verdict: Verdict) -> u32 {
     }
 }
 
-/// Puts a filter on this thread. prctl(2)
+/// Installs a filter on this thread. prctl(2)
 fn install(instructions: &[Instruction]) -> Result<(), Errno> {
     /// `struct sock_fprog`.
     #[repr(C)]
@@ -112,42 +112,43 @@ fn install(instructions: &[Instruction]) -> Result<(), Errno> {
     let program = Program { len: instructions.len() as u16, instructions: instructions.as_ptr() };
     let at = (&raw const program).expose_provenance();
     let prctl = |args| {
-        // SAFETY: 1. The kernel reads the program; what it forbids is the test's affair.
+        // SAFETY: 1. The kernel reads the program; the test expects what it forbids.
         unsafe { sys::syscall(k::__NR_prctl as usize, args) }
     };
     prctl([PR_SET_NO_NEW_PRIVS as usize, 1, 0, 0, 0, 0])?;
     prctl([PR_SET_SECCOMP as usize, MODE_FILTER, at, 0, 0, 0]).map(drop)
 }
 
-/// What becomes of a call.
+/// The filter's answer to a call.
 #[derive(Clone, Copy)]
 pub enum Verdict {
-    /// It is made.
+    /// The call is made.
     Allow,
-    /// It fails.
+    /// The call fails.
     Refuse(Errno),
-    /// It ends the process, by SIGSYS.
+    /// The call ends the process, by SIGSYS.
     Kill,
 }
 
-/// From now on the calls of these numbers meet one verdict, and all others the other: on this
-/// thread and those that it starts. Skips the test where there are no filters, as under qemu-user.
+/// From now on `calls` get the verdict `these`, and all other calls `others`: on this thread and
+/// the threads that it starts. Skips the test if there are no filters, as under qemu-user.
 pub fn filter(calls: &[u32], these: Verdict, others: Verdict) {
     if let Err(errno) = answer(calls, result(these), result(others)) {
         skip(if errno == Errno::EINVAL { "no filters on system calls here" } else { "filters are not allowed here" });
     }
 }
 
-/// Lets a filter on the calling thread alone answer these calls with `action` (a `SECCOMP_RET_*`).
+/// Installs a filter on the calling thread that answers these calls with `action` (a
+/// `SECCOMP_RET_*`).
 pub fn filter_calls(calls: &[u32], action: u32) -> Result<(), Errno> {
     answer(calls, action, result(Verdict::Allow))
 }
 
-/// Lets a filter answer these calls, and the others.
+/// Installs a filter that answers these calls, and all others.
 fn answer(calls: &[u32], these: u32, others: u32) -> Result<(), Errno> {
     const LOAD_WORD: u16 = 0x20;
     const JUMP_IF_EQUAL: u16 = 0x15;
-    const NUMBER: u32 = 0; // Where `struct seccomp_data` has the call's number.
+    const NUMBER: u32 = 0; // The offset of the call's number in `struct seccomp_data`.
 
     if under_valgrind() {
         skip("valgrind makes calls of its own on the program's threads, and the filter meets them");

@@ -19,7 +19,7 @@ use rt0_tests::{emulated, in_raw_child, mappings, often, skip, slow, stress_time
 
 const KEEPCAPS: [usize; 2] = [prctl::PR_SET_KEEPCAPS as usize, prctl::PR_GET_KEEPCAPS as usize];
 
-/// A flag that the kernel keeps per thread, which needs no rights and means nothing here.
+/// A flag that the kernel keeps per thread; it needs no rights and has no effect here.
 fn set_flag_on_all(value: usize) -> all_threads::Result<usize> {
     // SAFETY: 1. It touches no memory.
     unsafe { all_threads::syscall(k::__NR_prctl as usize, [KEEPCAPS[0], value, 0, 0, 0, 0]) }
@@ -36,7 +36,7 @@ fn counter() -> usize {
     unsafe { sys::syscall(k::__NR_eventfd2 as usize, [0, k::O_NONBLOCK as usize, 0, 0, 0, 0]) }.unwrap()
 }
 
-/// Lets every thread count itself: no call could tell better whether each makes it once.
+/// Makes every thread increment the counter: this shows that each thread makes the call once.
 fn count_all(counter: usize) -> all_threads::Result<usize> {
     static ONE: u64 = 1;
     // SAFETY: 1. The kernel reads the number.
@@ -56,7 +56,7 @@ fn pipe() -> [i32; 2] {
     fds
 }
 
-/// How many tasks the kernel lists for this process.
+/// The number of tasks that the kernel lists for this process.
 fn tasks() -> usize {
     let folder = sys::open(c"/proc/self/task", k::O_RDONLY | k::O_DIRECTORY, 0).unwrap();
     let mut names = [0u8; 4096];
@@ -71,11 +71,11 @@ fn tasks() -> usize {
     entries - 2
 }
 
-/// How often this thread went to sleep by itself in `f`: a wait in steps of a millisecond shows,
+/// How often this thread slept voluntarily in `f`: this reveals a wait in steps of a millisecond,
 /// however slow the machine is.
 fn naps_of(f: impl FnOnce()) -> usize {
     let naps = || {
-        let mut usage = [0usize; 64]; // struct rusage: its last but one is `ru_nvcsw`, after two times and twelve longs.
+        let mut usage = [0usize; 64]; // struct rusage; `ru_nvcsw` is its last but one field.
         let at = (&raw mut usage).expose_provenance();
         // SAFETY: 1. The kernel writes the structure.
         unsafe { sys::syscall(k::__NR_getrusage as usize, [k::RUSAGE_THREAD as usize, at, 0, 0, 0, 0]) }.unwrap();
@@ -86,7 +86,7 @@ fn naps_of(f: impl FnOnce()) -> usize {
     naps() - before
 }
 
-/// Threads that sleep until they are let go.
+/// Threads that sleep until they are released.
 struct Sleepers<const N: usize> {
     threads: [JoinHandle<usize>; N],
 }
@@ -114,7 +114,7 @@ impl<const N: usize> Sleepers<N> {
         Sleepers { threads }
     }
 
-    /// What each thread's flag was at its end.
+    /// Each thread's flag at its end.
     fn end(self) -> [usize; N] {
         LET_GO.store(1, Release);
         futex::wake_all(&LET_GO);
@@ -122,7 +122,7 @@ impl<const N: usize> Sleepers<N> {
     }
 }
 
-/// Starts threads that end soon, until it is told to stop; each calls `f`.
+/// Starts short-lived threads until `stop` is set; each calls `f`.
 fn storm(stop: &'static AtomicBool, f: fn()) -> JoinHandle<usize> {
     spawn(move || {
         let mut started = 0;
@@ -179,12 +179,13 @@ tests! {
         if slow() { all::<100>() } else { all::<1000>() }
     }
 
-    /// Threads come and go between the calls, and each that is there has what the last one set.
+    /// Threads start and end between the calls, and each live thread has the value that the last
+    /// call set.
     fn each_thread_that_is_there_has_what_was_set() {
         const THREADS: usize = 11;
         static ROUND: AtomicU32 = AtomicU32::new(0);
         static LOOKING: AtomicU32 = AtomicU32::new(0);
-        /// How many will answer the next round.
+        /// The number of threads that will answer the next round.
         static STAYING: AtomicU32 = AtomicU32::new(0);
         static ANSWERS: AtomicU32 = AtomicU32::new(0);
         static RIGHT: AtomicU32 = AtomicU32::new(0);
@@ -320,7 +321,7 @@ tests! {
 
     fn threads_that_start_and_end_meanwhile_have_what_was_set() {
         static STOP: AtomicBool = AtomicBool::new(false);
-        /// Odd while a call is made; else what was set is the next bit.
+        /// Odd during a call; otherwise the next bit is the value that was set.
         static TURN: AtomicUsize = AtomicUsize::new(0);
         static LOOKED: AtomicUsize = AtomicUsize::new(0);
         fn look() {
@@ -356,7 +357,7 @@ tests! {
         let to_process = [sys::getpid() as usize, Signal::SIGUSR1.raw() as usize, 0, 0, 0, 0];
         let signals = spawn(move || {
             while !STOP.load(Relaxed) {
-                // SAFETY: 1. Its handler is above.
+                // SAFETY: 1. Its handler is installed.
                 unsafe { sys::syscall(k::__NR_kill as usize, to_process) }.unwrap();
                 thread::sleep(Duration::from_micros(100));
             }
@@ -398,7 +399,7 @@ tests! {
         let before = mappings();
         COUNTER.store(counter(), Relaxed);
         let [read, write] = pipe();
-        // They wait in a call that interrupts end and calls on all threads do not.
+        // They wait in a call that interrupts end, but calls on all threads do not.
         let readers = [(); 3].map(|()| {
             spawn(move || {
                 while sys::read(read, &mut [0; 1]) == Err(Errno::EINTR) {
@@ -498,7 +499,7 @@ tests! {
         assert_eq!(set_flag_on_all(2).map_err(Error::or_abort), Err(Errno::EINVAL));
     }
 
-    /// A filter may kill the thread in its handler.
+    /// A filter kills the thread in its handler.
     fn a_thread_that_dies_of_the_call_is_not_waited_for() {
         static READY: AtomicBool = AtomicBool::new(false);
         let sleepers = Sleepers::<2>::start();
@@ -529,7 +530,7 @@ tests! {
             if let Err(errno) = filter_calls(&[k::__NR_getppid], 0) {
                 skip_without(errno, "no seccomp filters here");
             }
-            // SAFETY: 1. It kills this thread.
+            // SAFETY: 1. The filter kills this thread.
             let _ = unsafe { sys::syscall(k::__NR_getppid as usize, [0; 6]) };
         });
         doomed.unwrap().join();
@@ -539,7 +540,7 @@ tests! {
         #[repr(C)]
         struct Params([u32; 30]); // struct io_uring_params
         let mut params = Params([0; 30]);
-        params.0[2] = 2; // flags: IORING_SETUP_SQPOLL, a thread of the kernel's own in this process.
+        params.0[2] = 2; // flags: IORING_SETUP_SQPOLL, a kernel thread in this process.
         let ring = [4, (&raw mut params).expose_provenance(), 0, 0, 0, 0];
         // SAFETY: 1. The kernel fills in the parameters.
         if let Err(errno) = unsafe { sys::syscall(k::__NR_io_uring_setup as usize, ring) } {
@@ -555,8 +556,9 @@ tests! {
         assert_eq!(sleepers.end(), [1; 2]);
     }
 
-    /// The child of a clone(2) past rt0, that shares all: its parent waits until it ends, as with
-    /// vfork(2), and so is a thread that the child does not know and that answers nothing.
+    /// The child of a clone(2) that bypasses rt0 and shares everything. Its parent waits until it
+    /// ends, as with vfork(2), so the parent is a thread that the child does not know and that
+    /// answers nothing.
     #[keys("native=qemu-user makes no such thread")]
     fn a_thread_that_rt0_did_not_start_is_reported_at_once() {
         spawn(|| ()).unwrap().join();
@@ -572,11 +574,11 @@ tests! {
         });
     }
 
-    /// By this a call on all threads sees that there is no thread but the caller.
+    /// A call on all threads uses this to see that the caller is the only thread.
     fn only_a_thread_that_is_alone_in_its_process_may_unshare_it() {
         // SAFETY: 1. It changes nothing.
         let unshare = || unsafe { sys::syscall(k::__NR_unshare as usize, [k::CLONE_THREAD as usize, 0, 0, 0, 0, 0]) };
-        // An emulator has threads of its own.
+        // An emulator has its own threads.
         if !emulated() {
             unshare().unwrap();
         }
@@ -594,7 +596,7 @@ tests! {
         assert_eq!(flag(), 1);
     }
 
-    /// Then nobody tells which threads there are but rt0's own list.
+    /// Then only rt0's own list says which threads there are.
     fn without_proc_the_threads_of_the_list_make_the_call() {
         own_mounts();
         empty(c"/proc");
@@ -646,7 +648,7 @@ tests! {
         sleepers.end();
     }
 
-    /// What the return from a handler undoes.
+    /// The return from a handler restores the mask.
     fn a_change_of_the_mask_is_the_callers_alone() {
         static SEEN: AtomicU32 = AtomicU32::new(0);
         static CALLED: AtomicBool = AtomicBool::new(false);
@@ -684,7 +686,7 @@ tests! {
         let threads = [(); 4].map(|()| {
             spawn(|| {
                 wait_until("the change", || STEP.load(Acquire) == 1);
-                // The numbers of 16 bits would cut what is checked here, so all that fits in them.
+                // The 16-bit calls would truncate larger ids.
                 let user = ids(k::__NR_getresuid).unwrap();
                 let group = ids(k::__NR_getresgid).unwrap();
                 RIGHT.fetch_add((user == [NOBODY; 3] && group == [NOBODY + 1; 3]) as u32, Relaxed);
@@ -706,13 +708,13 @@ tests! {
         assert!(matches!(all_threads::setgroups(&[]), Err(Error::Refused(Errno::EPERM))));
     }
 
-    /// Ids of the last 4095 look like errors on 32-bit machines.
+    /// The 4095 largest ids look like errors on 32-bit machines.
     fn ids_at_the_end_of_their_range_are_ids() {
         #[cfg(any(target_arch = "x86", target_arch = "arm"))]
         use k::{__NR_getegid32 as GETEGID, __NR_geteuid32 as GETEUID, __NR_setfsuid32 as SETFSUID};
         #[cfg(not(any(target_arch = "x86", target_arch = "arm")))]
         use k::{__NR_getegid as GETEGID, __NR_geteuid as GETEUID, __NR_setfsuid as SETFSUID};
-        // SAFETY: 1. It only asks, or sets what files are opened as.
+        // SAFETY: 1. It only asks, or sets the ids for opening files.
         let call = |nr: u32, id: u32| unsafe { sys::syscall(nr as usize, [id as usize, 0, 0, 0, 0, 0]) };
         if call(GETEUID, 0) != Ok(0) {
             skip("only root can change who it is");
@@ -727,7 +729,7 @@ tests! {
             skip("qemu-user extends an id of 32 bits by its sign");
         }
         assert_eq!((call(GETEUID, 0), call(GETEGID, 0)), (Ok(last as usize), Ok(last as usize)));
-        // What it was before: on each thread, so the calls agree.
+        // The previous id: the same on each thread, so the calls agree.
         let _other = spawn(thread::park).unwrap();
         // SAFETY: 1. It touches no memory.
         let on_all = |nr: u32, id: u32| unsafe { all_threads::syscall(nr as usize, [id as usize, 0, 0, 0, 0, 0]) };
@@ -744,7 +746,7 @@ tests! {
                 // SAFETY: 1. They only ask.
                 let parent = unsafe { sys::syscall(k::__NR_getppid as usize, [0; 6]) };
                 let args = [prctl::PR_GET_NO_NEW_PRIVS as usize, 0, 0, 0, 0, 0];
-                // SAFETY: as above.
+                // SAFETY: 1. It only asks.
                 (parent, unsafe { sys::syscall(k::__NR_prctl as usize, args) })
             })
             .unwrap()
@@ -754,7 +756,7 @@ tests! {
         let step = |code, jf, k| FilterStep { code, jt: 0, jf, k };
         let refuse = 0x5_0000 | Errno::EXDEV.raw() as u32;
         let filter = [step(0x20, 0, 0), step(0x15, 1, k::__NR_getppid), step(6, 0, refuse), step(6, 0, 0x7fff_0000)];
-        // SAFETY: 1. The filter lets getppid fail, which nobody believes in.
+        // SAFETY: 1. The filter makes getppid fail, and no code relies on getppid.
         if let Err(Error::Refused(errno)) = unsafe { all_threads::seccomp(&filter) } {
             skip_without(errno, "no seccomp filters here");
             panic!("{errno}");

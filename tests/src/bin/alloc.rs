@@ -1,5 +1,4 @@
-//! Programs of the usual kind, with an allocator: what `alloc` and the compiler ask of a runtime
-//! besides.
+//! Ordinary programs with an allocator: what `alloc` and the compiler require of a runtime.
 #![no_std]
 #![no_main]
 
@@ -88,8 +87,8 @@ tests! {
     }
 }
 
-/// Blocks of a power of two, in lists of those that are free, over whole pages from the kernel:
-/// enough to be an allocator.
+/// A minimal allocator: blocks whose sizes are powers of two, in free lists, cut from whole pages
+/// of the kernel.
 struct Blocks {
     free: [*mut Free; usize::BITS as usize],
     rest: (*mut u8, usize),
@@ -97,25 +96,25 @@ struct Blocks {
 
 struct Free(*mut Free);
 
-/// What is taken from the kernel at a time.
+/// The bytes taken from the kernel at a time.
 const CHUNK: usize = 1 << 20;
 
-// SAFETY: it owns the blocks that it points at.
+// SAFETY: it owns the blocks that it points to.
 unsafe impl Send for Blocks {}
 
 impl Blocks {
-    /// A block of `size`, a power of two that no request is less aligned than; null if there is
-    /// none.
+    /// Takes a block of `size`, a power of two that is at least the alignment; null if there is no
+    /// memory.
     fn take(&mut self, size: usize) -> *mut u8 {
         let list = &mut self.free[size.trailing_zeros() as usize];
-        // SAFETY: free blocks are ours, and start with their link.
+        // SAFETY: free blocks belong to the allocator, and start with their link.
         if let Some(first) = unsafe { list.as_ref() } {
             return core::mem::replace(list, first.0).cast();
         }
         if size > CHUNK {
             return Pages.allocate(size).map_or(null_mut(), |pages| pages.cast().as_ptr());
         }
-        // Sizes differ: the next address that is a multiple.
+        // Blocks have different sizes: skip to the next multiple of `size`.
         let skipped = self.rest.0.addr().wrapping_neg() & (size - 1);
         if self.rest.1 < size + skipped {
             match Pages.allocate(2 * CHUNK) {
@@ -131,15 +130,15 @@ impl Blocks {
 
     /// # Safety
     ///
-    /// 1. The block was taken with this size, and nobody uses it again.
+    /// 1. The block was taken with this size, and no code uses it again.
     unsafe fn put(&mut self, block: *mut u8, size: usize) {
         if size > CHUNK {
             let pages = NonNull::slice_from_raw_parts(NonNull::new(block).expect("a block"), size);
-            // SAFETY: 1. by our 1.
+            // SAFETY: 1. By 1.
             return unsafe { Pages.free(pages) }.expect("munmap");
         }
         let list = &mut self.free[size.trailing_zeros() as usize];
-        // SAFETY: 1., and every block is large enough and aligned for a link.
+        // SAFETY: the block is free (1), large enough and aligned for a link.
         unsafe { block.cast::<Free>().write(Free(*list)) };
         *list = block.cast();
     }
@@ -149,23 +148,22 @@ struct Allocator(Mutex<Blocks>);
 
 impl Allocator {
     fn size(layout: Layout) -> usize {
-        // isize::MAX is the largest size that there is; so this does not overflow.
+        // A size is at most isize::MAX, so this does not overflow.
         layout.size().max(layout.align()).max(size_of::<Free>()).next_power_of_two()
     }
 }
 
-// SAFETY: blocks are of the size and the alignment of their size, and nobody else's until they are
-// put back.
+// SAFETY: each block is aligned to its size, and belongs to the caller until it is put back.
 unsafe impl GlobalAlloc for Allocator {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         if layout.align() > 4096 {
-            return null_mut(); // Pages are no more aligned than this.
+            return null_mut(); // Pages have no larger alignment.
         }
         self.0.lock().take(Allocator::size(layout))
     }
 
     unsafe fn dealloc(&self, block: *mut u8, layout: Layout) {
-        // SAFETY: 1. is our caller's.
+        // SAFETY: 1. The caller guarantees it.
         unsafe { self.0.lock().put(block, Allocator::size(layout)) };
     }
 }

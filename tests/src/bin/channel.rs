@@ -121,7 +121,7 @@ tests! {
         assert!(semaphore.try_acquire(), "who gave up is not served");
     }
 
-    fn permits_go_to_who_has_waited_longest() {
+    fn permits_go_to_the_thread_that_has_waited_longest() {
         static SEMAPHORE: Semaphore = Semaphore::new(0);
         static TID: AtomicU32 = AtomicU32::new(0);
         static SERVED: AtomicU32 = AtomicU32::new(0);
@@ -142,7 +142,7 @@ tests! {
         join(waiters);
     }
 
-    fn many_permits_at_once_serve_all_who_wait_and_the_rest_stays() {
+    fn many_permits_at_once_serve_all_waiters_and_the_rest_stays() {
         static SEMAPHORE: Semaphore = Semaphore::new(0);
         let waiters = [(); 4].map(|()| spawn(|| SEMAPHORE.acquire()).unwrap());
         thread::sleep(TICK);
@@ -174,7 +174,7 @@ tests! {
         Semaphore::new(core::hint::black_box(u32::MAX));
     }
 
-    fn who_gives_up_waiting_takes_no_permit_along() {
+    fn a_wait_that_times_out_takes_no_permit() {
         static SEMAPHORE: Semaphore = Semaphore::new(2);
         let patient = || {
             for _ in 0..3_000 {
@@ -411,7 +411,7 @@ tests! {
         let storm = spawn(|| {
             while !OVER.load(Relaxed) {
                 let to_all = [sys::getpid() as usize, Signal::SIGUSR1.raw() as usize, 0, 0, 0, 0];
-                // SAFETY: 1. Its handler is above.
+                // SAFETY: 1. Its handler is installed.
                 unsafe { sys::syscall(k::__NR_kill as usize, to_all) }.unwrap();
                 thread::yield_now();
             }

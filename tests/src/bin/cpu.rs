@@ -1,5 +1,5 @@
-//! Processors and pages: affinity, the quotas of control groups, and what holds where nothing can
-//! be known.
+//! Processors and pages: affinity, the quotas of control groups, and the answers if nothing can be
+//! known.
 #![no_std]
 #![no_main]
 
@@ -13,12 +13,12 @@ use rt0_tests::files::{Text, empty, make_folder, mount, own_mounts, remove_folde
 use rt0_tests::seccomp::{self, Verdict};
 use rt0_tests::{Ended, fork, read_file, skip, tests, wait_for, wait_until};
 
-/// Descriptors that are open.
+/// The number of open descriptors.
 fn open_files() -> usize {
     (0..256).filter(|fd| sys::dup(*fd).is_ok()).count()
 }
 
-/// Files in place of the kernel's: what it says of the process's groups and of mounts.
+/// Replaces the kernel's files about the process's groups and about mounts.
 fn pretend(group: &[u8], mounts: &[u8]) {
     own_mounts();
     empty(c"/tmp");
@@ -36,7 +36,7 @@ fn quota_percent() -> Option<u128> {
     cpu::quota().map(|quota| quota.time().as_micros() * 100 / quota.period().as_micros())
 }
 
-/// This many of the first processors; skips the test if the thread may use fewer.
+/// The first `count` processors that the thread may use; skips the test if there are fewer.
 fn processors(count: usize) -> CpuSet {
     let all = cpu::affinity().unwrap();
     if all.len() < count {
@@ -47,8 +47,7 @@ fn processors(count: usize) -> CpuSet {
     set
 }
 
-/// Control groups of the kernel's own: one made for a test, and below it the groups `one` and
-/// `two`.
+/// Real control groups: one made for a test, and below it the groups `one` and `two`.
 struct Groups {
     top: Text,
     version_1: bool,
@@ -57,8 +56,8 @@ struct Groups {
 const MEMBERS: [&str; 3] = ["", "/one", "/two"];
 
 impl Groups {
-    /// Makes them; skips the test where it may not, or where there is no controller of processor
-    /// time.
+    /// Makes the groups; skips the test if that is not allowed or there is no controller of
+    /// processor time.
     fn make() -> Groups {
         for mount in ["/sys/fs/cgroup/cpu", "/sys/fs/cgroup/cpu,cpuacct", "/sys/fs/cgroup"] {
             let groups = Groups {
@@ -93,7 +92,7 @@ impl Groups {
         rt0::io::write_all(file.as_raw_fd(), text.as_str().as_bytes())
     }
 
-    /// Sets a quota of so many percent of a processor, or none.
+    /// Sets a quota of `percent` of a processor, or none.
     fn limit(&self, member: &str, percent: Option<u32>) -> Result<(), Errno> {
         let quota = percent.map(|percent| Text::of(format_args!("{}", percent * 1000)));
         if self.version_1 {
@@ -103,12 +102,12 @@ impl Groups {
         self.write(member, "cpu.max", &Text::of(format_args!("{} 100000", quota.as_str())))
     }
 
-    /// Moves this process.
+    /// Moves this process to a group.
     fn enter(&self, member: &str) {
         self.write(member, "cgroup.procs", &Text::of(format_args!("{}", sys::getpid()))).expect("moving a process");
     }
 
-    /// Lets a child do something in the group `one`, and takes the groups away.
+    /// Runs `child` in a child process in the group `one`, then removes the groups.
     fn with_child(self, child: fn(&Groups)) {
         let pid = fork().expect("fork");
         if pid == 0 {
@@ -130,7 +129,7 @@ impl Groups {
 
     fn remove(&self) {
         for member in MEMBERS.iter().rev() {
-            // Its last process may be about to go.
+            // Its last process may still be ending.
             wait_until("a group to be empty", || remove_folder(self.path(member).as_c()) != Err(Errno::EBUSY));
         }
     }
@@ -156,7 +155,7 @@ tests! {
             cpu::set_affinity(&set).unwrap();
             assert_eq!(cpu::affinity().unwrap(), set);
             assert!(cpu::count().get() <= wanted);
-            // A new thread has it from this one.
+            // A new thread inherits it.
             assert_eq!(thread::spawn(|| cpu::affinity().unwrap()).unwrap().join(), set);
             cpu::set_affinity(&before).unwrap();
         }
@@ -180,7 +179,7 @@ tests! {
         let mut set = CpuSet::new();
         set.insert(500_000).unwrap();
         assert_eq!(cpu::set_affinity(&set), Err(Errno::EINVAL));
-        // Beside one that exists it is passed over.
+        // It is ignored next to one that exists.
         set.insert(before.iter().next().unwrap()).unwrap();
         cpu::set_affinity(&set).unwrap();
         assert_eq!((cpu::affinity().unwrap().len(), cpu::count().get()), (1, 1));
@@ -229,7 +228,7 @@ tests! {
         let kept = open_files() - before;
         assert_eq!(found, [(cpu::count(), cpu::quota()); 8]);
         assert_eq!(open_files() - before, kept);
-        // One for each file of each group, and no other's.
+        // One descriptor for each file of each group, and no others.
         let mut buf = [0; 16384];
         let groups = read_file(c"/proc/self/cgroup", &mut buf).map_or(0, |text| {
             text.split(|byte| *byte == b'\n').map(|line| line.iter().filter(|byte| **byte == b'/').count()).max().unwrap_or(0)
@@ -246,7 +245,7 @@ tests! {
         write(c"/tmp/my groups/a/b/cpu.max", b"max 100000\n").unwrap();
         write(c"/tmp/my groups/a/cpu.max", b"50000 100000\n").unwrap();
         assert_eq!((quota_percent(), cpu::count().get()), (Some(50), 1));
-        // And it is followed, up and down.
+        // A changed limit is seen, up and down.
         write(c"/tmp/my groups/a/cpu.max", b"150000 100000\n").unwrap();
         assert_eq!((quota_percent(), cpu::count().get()), (Some(150), 2));
         write(c"/tmp/my groups/a/b/cpu.max", b"1000 100000\n").unwrap();
@@ -263,7 +262,7 @@ tests! {
         let _ = processors(2);
         Groups::make().with_child(|groups| {
             let limits = |above: Option<u32>, own: Option<u32>| {
-                // Version 1 refuses a group more than the one above it has.
+                // Version 1 refuses a group a larger limit than its parent's.
                 groups.limit("/one", None).unwrap();
                 groups.limit("", above).unwrap();
                 groups.limit("/one", own).unwrap();
@@ -277,8 +276,7 @@ tests! {
         });
     }
 
-    /// As the documentation says. What is asked for the first time in the new group is the new
-    /// group's.
+    /// As documented. A process whose first call is in the new group uses the new group.
     fn a_process_that_is_moved_keeps_looking_at_the_group_it_was_in() {
         Groups::make().with_child(|groups| {
             groups.limit("/one", Some(30)).unwrap();
@@ -287,7 +285,7 @@ tests! {
             assert_eq!(quota_percent(), Some(30));
             groups.limit("", Some(80)).unwrap();
             assert_eq!(quota_percent(), Some(30));
-            // When that group is gone, what is above it still counts.
+            // When that group is removed, the groups above it still count.
             remove_folder(groups.path("/one").as_c()).unwrap();
             assert_eq!(quota_percent(), Some(80));
         });
@@ -365,12 +363,12 @@ tests! {
         assert_eq!(&bytes, b"\x7fELF");
         assert_eq!(sys::pread(file.as_raw_fd(), &mut bytes[..3], 1), Ok(3));
         assert_eq!(&bytes[..3], b"ELF");
-        // Far behind its end; if a half were lost, at its beginning.
+        // Far behind the end; if half of the offset were lost, at the start.
         for offset in [1 << 32, 1 << 33, 0x7fff_ffff_0000_0000] {
             assert_eq!(sys::pread(file.as_raw_fd(), &mut bytes, offset), Ok(0), "{offset:#x}");
         }
         assert_eq!(sys::pread(file.as_raw_fd(), &mut bytes, u64::MAX), Err(Errno::EINVAL));
-        // The position is where it was.
+        // The position has not changed.
         assert_eq!(sys::read(file.as_raw_fd(), &mut bytes), Ok(4));
         assert_eq!(&bytes, b"\x7fELF");
     }

@@ -1,9 +1,9 @@
-//! setuid(2) and its kin: every thread has the same users and groups, also while threads are born
-//! and die.
+//! setuid(2) and related calls: all threads have the same users and groups, also while threads
+//! start and end.
 //!
-//! The cases are those of Go's test (TestSetuidEtc of its package syscall): what the kernel says of
-//! each thread in /proc/self/task/*/status after the call, whose lines of ids are real, effective,
-//! saved and file system's.
+//! The cases are those of Go's test (TestSetuidEtc of its package syscall). They check each
+//! thread's /proc/self/task/*/status after the call; its lines list the real, effective, saved and
+//! file system ids.
 #![no_std]
 #![no_main]
 
@@ -17,19 +17,19 @@ use rt0::{Errno, sys, thread};
 use rt0_tests::files::Text;
 use rt0_tests::{emulated, often, read_file, skip, tests, wait_until};
 
-/// What leaves an id as it is.
+/// Leaves an id unchanged.
 const SAME: u32 = u32::MAX;
 
-/// A call, and the line that every thread's status has after it.
+/// A call, and the line in every thread's status after it.
 type Case = (fn() -> Result<()>, &'static str);
 
-/// setreuid(2) or setregid(2), which are no functions of rt0's own.
+/// setreuid(2) or setregid(2), which have no function in rt0.
 fn set_two(nr: u32, real: usize, effective: usize) -> Result<()> {
     // SAFETY: 1. It touches no memory.
     unsafe { all_threads::syscall(nr as usize, [real, effective, 0, 0, 0, 0]) }.map(drop)
 }
 
-/// After the last of each kind the process is root's again.
+/// After the last of each kind the process is root again.
 const CASES: [Case; 21] = [
     (|| setresgid(SAME, 1, SAME), "Gid:\t0\t1\t0\t1"), // setegid(3)
     (|| setresgid(SAME, 0, SAME), "Gid:\t0\t0\t0\t0"),
@@ -54,7 +54,7 @@ const CASES: [Case; 21] = [
     (|| setresuid(0, 0, 0), "Uid:\t0\t0\t0\t0"),
 ];
 
-/// Skips where the process may not be another user and root again.
+/// Skips the test if the process may not change its user and become root again.
 fn need_users() {
     // SAFETY: 1. It only asks.
     let user = unsafe { sys::syscall(k::__NR_geteuid as usize, [0; 6]) };
@@ -72,7 +72,7 @@ fn need_users() {
     }
 }
 
-/// Looks at a thread's line; whether the thread is there to be looked at.
+/// Checks a thread's line; returns whether the thread still exists.
 fn has_line(tid: u32, expected: &str) -> bool {
     let path = Text::of(format_args!("/proc/self/task/{tid}/status"));
     let mut buf = [0; 4096];
@@ -81,7 +81,7 @@ fn has_line(tid: u32, expected: &str) -> bool {
         status => core::str::from_utf8(status.unwrap()).unwrap(),
     };
     let field = |name| status.lines().find(|line| line.starts_with(name)).unwrap_or_default();
-    // A thread that has ended and is not gone yet makes no more calls.
+    // A thread that has ended but still exists makes no more calls.
     if ["X", "Z"].iter().any(|state| field("State:").contains(state)) {
         return false;
     }
@@ -90,7 +90,7 @@ fn has_line(tid: u32, expected: &str) -> bool {
     true
 }
 
-/// Looks at every thread of the process; how many there were.
+/// Checks every thread of the process; returns their number.
 fn all_have_line(expected: &str) -> usize {
     let folder = sys::open(c"/proc/self/task", sys::flags::O_RDONLY | sys::flags::O_CLOEXEC, 0).unwrap();
     let mut buf = [0u8; 4096];
@@ -115,8 +115,7 @@ fn all_have_line(expected: &str) -> usize {
     }
 }
 
-/// Starts threads that end soon, until told to stop: also threads of threads, and those that no
-/// thread joins.
+/// Starts short-lived threads until told to stop: also threads of threads, and detached ones.
 fn churn() -> (&'static AtomicBool, [thread::JoinHandle<usize>; 2]) {
     static STOP: AtomicBool = AtomicBool::new(false);
     let storms = [(); 2].map(|()| {
@@ -137,7 +136,7 @@ fn churn() -> (&'static AtomicBool, [thread::JoinHandle<usize>; 2]) {
 
 tests! {
     fn each_call_is_each_threads_while_threads_are_born_and_die() {
-        /// Threads that stay, and look at themselves after each call.
+        /// The number of threads that stay and check themselves after each call.
         const STAYING: usize = 6;
         static CASE: AtomicUsize = AtomicUsize::new(0);
         static TIDS: [AtomicU32; STAYING] = [const { AtomicU32::new(0) }; STAYING];
@@ -156,7 +155,7 @@ tests! {
         for _ in 0..often(60) {
             for (call, line) in CASES {
                 call().unwrap();
-                // An emulator's own threads are among those of the process, and not called.
+                // An emulator's own threads are among the process's, and do not make the call.
                 let mine = TIDS.iter().map(|tid| tid.load(Relaxed)).chain([sys::getpid()]);
                 mine.for_each(|tid| assert!(has_line(tid, line), "thread {tid} ended"));
                 assert!(emulated() || all_have_line(line) > STAYING);
@@ -168,8 +167,8 @@ tests! {
         staying.into_iter().for_each(|thread| thread.join());
     }
 
-    /// Several threads at once; each call is whole before the next begins, so all threads have one
-    /// and the same ids.
+    /// Several threads call at the same time. Each call completes before the next begins, so all
+    /// threads have the same ids.
     fn calls_of_several_threads_at_once_leave_all_threads_alike() {
         need_users();
         let callers = [1, 2, 3].map(|id| {
@@ -191,7 +190,7 @@ tests! {
         }
     }
 
-    /// After root is given up for good, no thread has it back, also none that starts later.
+    /// After root is given up permanently, no thread has it, not even one that starts later.
     fn what_is_given_up_stays_given_up_in_every_thread() {
         need_users();
         let (stop, storms) = churn();

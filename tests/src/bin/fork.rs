@@ -1,4 +1,4 @@
-//! fork(2) in a process of several threads: by `thread::fork`, and past rt0.
+//! fork(2) in a process of several threads: by `thread::fork`, and bypassing rt0.
 #![no_std]
 #![no_main]
 
@@ -12,7 +12,7 @@ use rt0::time::Instant;
 use rt0::{Errno, all_threads, profile, random, sys, thread};
 use rt0_tests::{Ended, slow, stress_time, tests, wait_a_minute_for, wait_until};
 
-/// A call on all threads that each answers alike.
+/// A call on all threads with the same result on each.
 fn call_on_all() {
     // SAFETY: 1. It touches nothing.
     let parent = unsafe { all_threads::syscall(k::__NR_getppid as usize, [0; 6]) };
@@ -24,7 +24,7 @@ fn interrupt(thread: &Thread) {
     wait_until("an interrupt", || thread.has_seen(generation));
 }
 
-/// Everything of rt0's that knows threads, in a child.
+/// Uses everything in rt0 that involves threads, in a child.
 fn everything_works() {
     let this = thread::current();
     interrupt(&this);
@@ -53,12 +53,12 @@ fn everything_works() {
     }
 }
 
-/// A child, by rt0's fork or past it, that does `work` and ends with 0; waits for it.
+/// Runs `work` in a child of rt0's fork, or of one that bypasses rt0. The child must exit with 0.
 fn child(past_rt0: bool, work: impl FnOnce()) {
     let pid = if past_rt0 {
         rt0_tests::fork().expect("fork")
     } else {
-        // SAFETY: 1. The child relies on nothing of the other threads. 2. It writes nothing.
+        // SAFETY: 1. The child does not depend on the other threads. 2. It writes nothing.
         match unsafe { fork() }.expect("fork") {
             Fork::Child => 0,
             Fork::Parent { child } => child,
@@ -139,7 +139,7 @@ tests! {
         child(false, move || assert_eq!(finished.join(), 7, "the result was there"));
         let vanished = spawn(thread::park).unwrap();
         for past in BOTH {
-            // SAFETY: 1. The child only joins. 2. It does nothing twice.
+            // SAFETY: 1. The child only joins. 2. It repeats no effect of the parent.
             let pid = if past { rt0_tests::fork().unwrap() } else { match unsafe { fork() }.unwrap() {
                 Fork::Child => 0,
                 Fork::Parent { child } => child,
@@ -163,7 +163,7 @@ tests! {
             let mut is_child = false;
             scope(|scope| {
                 scope.spawn(|| wait_until("the other", || STOP.load(Relaxed))).unwrap();
-                // SAFETY: 1. The child ends its scope. 2. It does nothing twice.
+                // SAFETY: 1. The child ends its scope. 2. It repeats no effect of the parent.
                 pid = if past { rt0_tests::fork().unwrap() } else { match unsafe { fork() }.unwrap() {
                     Fork::Child => 0,
                     Fork::Parent { child } => child,
@@ -186,7 +186,7 @@ tests! {
                 if past {
                     rt0_tests::fork().unwrap()
                 } else {
-                    // SAFETY: 1. The child returns. 2. It does nothing twice.
+                    // SAFETY: 1. The child returns. 2. It repeats no effect of the parent.
                     match unsafe { fork() }.unwrap() {
                         Fork::Child => 0,
                         Fork::Parent { child } => child,
@@ -222,7 +222,7 @@ tests! {
         static CHILDREN: AtomicUsize = AtomicUsize::new(0);
         static RAISED: AtomicUsize = AtomicUsize::new(0);
         extern "C" fn forks(_: i32) {
-            // As soon as another process has it there is one child.
+            // As soon as another process holds it there is one child.
             if CHILDREN.load(Relaxed) == 0 {
                 let pid = rt0_tests::fork().unwrap();
                 CHILDREN.store(if pid == 0 { usize::MAX } else { pid as usize }, Relaxed);
@@ -255,8 +255,8 @@ tests! {
         rt0_tests::alarm_every(Duration::ZERO);
     }
 
-    /// Whatever the other threads are in the middle of. (The children of qemu-user 10 were seen to
-    /// wait for locks of its own C library, which other threads had at the fork.)
+    /// Whatever the other threads are doing. (Children of qemu-user 10 were seen to wait for locks
+    /// of its C library that other threads held at the fork.)
     #[keys("alone", "native=qemu-user's own locks hang in a child that is forked while other threads work")]
     fn children_of_a_storm_have_all(env) {
         static STOP: AtomicBool = AtomicBool::new(false);

@@ -65,10 +65,10 @@ tests! {
     }
 
     fn times_are_right_also_where_the_kernel_has_32_bit_time_only() {
-        // Says 2.6 to this process; asked for before anything took a time. (Machines with one width
-        // of time do not mind.)
+        // Makes uname(2) report 2.6, before any call with a time. (No effect on machines with one
+        // width of time.)
         const UNAME26: usize = 0x0020000;
-        // SAFETY: 1. Changes what uname(2) says, and nothing else.
+        // SAFETY: 1. It only changes the result of uname(2).
         unsafe { rt0::sys::syscall(k::__NR_personality as usize, [UNAME26, 0, 0, 0, 0, 0]) }.unwrap();
         let word = AtomicU32::new(0);
         let start = Instant::now();
@@ -97,9 +97,9 @@ tests! {
         wakes(futex::shared::wait, futex::shared::wake, futex::shared::wake_all);
     }
 
-    /// The flag for the process's own words reaches the kernel: it knows the two kinds of waits by
-    /// different keys.
-    fn who_waits_for_the_process_alone_is_not_woken_by_the_other_kind() {
+    /// The flag for private words reaches the kernel, which uses different keys for private and
+    /// shared waits.
+    fn a_private_wait_is_not_woken_by_a_shared_wake() {
         static WORD: AtomicU32 = AtomicU32::new(0);
         let waiter = thread::spawn(|| while futex::wait(&WORD, 0) == Err(Errno::EINTR) {}).unwrap();
         for _ in 0..20 {
@@ -145,7 +145,7 @@ fn wakes(
     static LEFT: AtomicU32 = AtomicU32::new(8);
     let waiters = [(); 8].map(|()| {
         thread::spawn(move || {
-            // Counted only when woken: a wait that a signal or nothing ended goes back.
+            // Counted only when woken: a wait that ends by a signal or spuriously is repeated.
             while wait(&WORD, 0) == Err(Errno::EINTR) {}
             LEFT.fetch_sub(1, Relaxed);
         })

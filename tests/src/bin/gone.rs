@@ -1,5 +1,5 @@
-//! Threads that are gone in the middle of something: ended by exit(2) in a call of the program's
-//! own, or killed alone by a filter on system calls. No other thread waits for them.
+//! Threads that vanish in the middle of an operation: by the program's own exit(2), or killed by a
+//! system call filter. No other thread waits for them.
 #![no_std]
 #![no_main]
 
@@ -16,13 +16,13 @@ use rt0_tests::{is_gone, mappings, skip, tests, wait_until, wait_until_asleep};
 /// `SECCOMP_RET_KILL_THREAD`.
 const KILL: u32 = 0;
 
-/// A call on all threads that each answers alike.
+/// A call on all threads with the same result on each.
 fn call_on_all() -> all_threads::Result<usize> {
     // SAFETY: 1. It touches nothing.
     unsafe { all_threads::syscall(k::__NR_getppid as usize, [0; 6]) }
 }
 
-/// Everything that would wait for a thread that is gone in the middle.
+/// Uses everything that would wait for a thread that vanished.
 fn nothing_waits() {
     call_on_all().expect("a call on all threads");
     assert_eq!(spawn(|| 5).unwrap().join(), 5);
@@ -30,7 +30,8 @@ fn nothing_waits() {
     scope(|scope| {
         scope
             .spawn(|| {
-                thread::sleep(Duration::from_millis(150)); // A scope looks for the lost after 100.
+                // A scope looks for vanished threads after 100 ms.
+                thread::sleep(Duration::from_millis(150));
                 done = true;
             })
             .unwrap();
@@ -49,8 +50,8 @@ fn exit_thread() -> ! {
     }
 }
 
-/// Starts a thread that a filter kills in one of these calls, which `act` makes, and waits until it
-/// is gone.
+/// Starts a thread that a filter kills in one of these calls, which `act` makes, and waits until
+/// the thread is gone.
 fn lose_a_thread_in(calls: &'static [u32], act: impl FnOnce() + Send + 'static) {
     static TID: AtomicU32 = AtomicU32::new(0);
     static NO_FILTERS: AtomicBool = AtomicBool::new(false);
@@ -80,8 +81,8 @@ tests! {
     fn a_main_thread_that_ended_by_itself_is_not_waited_for() {
         let main = thread::current();
         spawn(move || {
-            // Not by /proc/self/stat: qemu-user, which has one of its own, dies of it without a
-            // main thread.
+            // Not by /proc/self/stat: qemu-user emulates the file, and crashes there without a main
+            // thread.
             wait_until("the main thread to end", || main.signal(Signal::SIGCONT) == Err(rt0::Errno::ESRCH));
             nothing_waits();
             sys::exit_group(0);
@@ -102,8 +103,8 @@ tests! {
     }
 
     fn a_thread_killed_in_clone_keeps_no_other_out_and_its_child_leaves_nothing() {
-        // Samples have as many rings as threads were profiled at once: a scope's thread may still
-        // be ending.
+        // There are as many rings as threads were profiled at the same time: a scope's thread may
+        // still be ending.
         let parked = [(); 2].map(|()| spawn(thread::park).unwrap());
         nothing_waits();
         for thread in parked {
@@ -116,7 +117,7 @@ tests! {
             let _ = spawn(|| ());
         });
         nothing_waits();
-        // The killed thread's own goes too.
+        // The killed thread's mapping goes too.
         wait_until("the mappings to be gone", || mappings() <= before);
     }
 
@@ -152,10 +153,10 @@ tests! {
         // SAFETY: 1. It touches no memory.
         let poller = unsafe { sys::syscall(k::__NR_epoll_create1 as usize, [0; 6]) }.expect("epoll_create1");
         lose_a_thread_in(FUTEX, move || {
-            // 200 ms: long enough for the caller to find that some have not answered.
+            // 200 ms: long enough that the caller notices that some threads have not answered.
             let mut room = [0u64; 2];
             let args = [poller, (&raw mut room).expose_provenance(), 1, 200, 0, 0];
-            // SAFETY: 1. There is nothing to poll for, so the kernel writes nothing.
+            // SAFETY: 1. No descriptor is polled, so the kernel writes nothing.
             let _ = unsafe { all_threads::syscall(k::__NR_epoll_pwait as usize, args) };
         });
         nothing_waits();
@@ -171,7 +172,7 @@ tests! {
             if filter_calls(&[k::__NR_timer_create], KILL).is_err() {
                 return false;
             }
-            // It sets its timer before anything of the program runs on it.
+            // The thread sets its timer before the program's closure runs on it.
             let child = spawn(|| TID.store(1, Relaxed)).unwrap();
             thread::sleep(Duration::from_millis(50));
             assert!(!child.is_finished());

@@ -1,4 +1,4 @@
-//! What may be called in a signal handler, called there while signals come all the time.
+//! Calls the functions that are allowed in signal handlers, while signals arrive all the time.
 #![no_std]
 #![no_main]
 
@@ -22,7 +22,7 @@ static MUTEX: Mutex<u32> = Mutex::new(0);
 static RWLOCK: RwLock<u32> = RwLock::new(0);
 static ONCE: Once = Once::new();
 static STOP: AtomicBool = AtomicBool::new(false);
-/// Microseconds from one SIGALRM's end to the next SIGALRM; 0 for no next one.
+/// Microseconds from the end of one SIGALRM to the next; 0 for no next one.
 static PAUSE: AtomicU32 = AtomicU32::new(0);
 
 fn release() {
@@ -34,8 +34,8 @@ fn acquired(taken: bool) {
     ACQUIRED.fetch_add(taken as u32, Relaxed);
 }
 
-/// Calls what is documented to be allowed here. The handler may run on any thread at any
-/// instruction.
+/// Calls the functions that are documented as allowed here. The handler may run on any thread at
+/// any instruction.
 extern "C" fn call_all(signal: i32) {
     release();
     acquired(PERMITS.try_acquire());
@@ -72,13 +72,13 @@ extern "C" fn call_all(signal: i32) {
     call_what_asks_the_kernel();
     call_what_computes(&this);
     HANDLED.fetch_add(1, Relaxed);
-    // Not at fixed times: a machine on which this takes longer than that would do nothing else.
+    // Not at a fixed rate: a machine on which the handler takes longer would do nothing else.
     if signal == Signal::SIGALRM.raw() as i32 {
         alarm_after(Duration::from_micros(PAUSE.load(Relaxed).into()));
     }
 }
 
-/// Lets SIGALRM come again and again, so long after the one before was handled.
+/// Makes SIGALRM arrive repeatedly, each time this long after the previous one was handled.
 fn start_alarms(native_micros: u32, emulated_micros: u32) {
     PAUSE.store(if emulated() { emulated_micros } else { native_micros }, Relaxed);
     alarm_after(Duration::from_micros(1));
@@ -89,7 +89,7 @@ fn stop_alarms() {
     alarm_after(Duration::ZERO);
 }
 
-/// Descriptors, processes, masks: what is a system call or two.
+/// Descriptors, processes, masks: functions of one or two system calls.
 fn call_what_asks_the_kernel() {
     let counter = EventFd::new().expect("few are open at once");
     counter.add(3).expect("it has room");
@@ -104,7 +104,7 @@ fn call_what_asks_the_kernel() {
     let _ = (signal::pending(), signal::signal_stack(), cpu::affinity(), cpu::huge_page_size());
 }
 
-/// What touches the caller's values only.
+/// Functions that only access the caller's values.
 fn call_what_computes(this: &thread::Thread) {
     let mut set = SigSet::empty();
     set.insert(Signal::SIGUSR2);
@@ -123,7 +123,7 @@ fn call_what_computes(this: &thread::Thread) {
     }
 }
 
-/// The handler of SIGUSR1, which is told more.
+/// The handler of SIGUSR1, with a siginfo.
 fn call_all_with_info(info: &Info) {
     assert_eq!(info.number(), Signal::SIGUSR1.raw() as i32);
     assert!(info.from_user() && info.sender().is_some_and(|sender| sender.pid == sys::getpid()));
@@ -132,7 +132,7 @@ fn call_all_with_info(info: &Info) {
     call_all(info.number());
 }
 
-/// What a program does meanwhile: each of these is interrupted somewhere in its middle.
+/// The program's work meanwhile: the signals interrupt each of these functions in the middle.
 fn work(channel: &Channel<u32, 2>) {
     static CONDVAR: Condvar = Condvar::new();
     let soon = Duration::from_micros(50);
@@ -160,12 +160,12 @@ fn work(channel: &Channel<u32, 2>) {
 fn install() {
     let actions = [(Signal::SIGALRM, Action::call(call_all)), (Signal::SIGUSR1, Action::info(call_all_with_info))];
     for (signal, action) in actions {
-        // SAFETY: 1. It calls what this test is about.
+        // SAFETY: 1. It calls the functions under test.
         unsafe { sigaction(signal, action) }.unwrap();
     }
 }
 
-/// Works while signals come to this thread and to another, for so long.
+/// Works for this time, while signals reach this thread and another.
 fn storm(env: Env) {
     static CHANNEL: Channel<u32, 2> = Channel::new();
     install();
@@ -180,7 +180,7 @@ fn storm(env: Env) {
         mask(How::Set, &SigSet::full());
         while !STOP.load(Relaxed) {
             target.signal(Signal::SIGUSR1).expect("it works");
-            // As often as it can be handled.
+            // As often as the thread can handle it.
             let before = HANDLED.load(Relaxed);
             (0..100).take_while(|_| HANDLED.load(Relaxed) == before).for_each(|_| thread::yield_now());
         }
@@ -210,7 +210,7 @@ tests! {
         assert!(!PERMITS.try_acquire());
     }
 
-    /// The only permits that ever come are those of handlers, on the very thread that waits.
+    /// The only permits come from handlers on the thread that waits.
     fn a_handlers_release_wakes_the_thread_that_it_interrupts() {
         install();
         start_alarms(200, 5000);
@@ -238,7 +238,7 @@ tests! {
         extern "C" fn release_one(_: i32) {
             PERMITS.release(1).unwrap();
         }
-        // SAFETY: 1. A release is allowed there.
+        // SAFETY: 1. A release is allowed in a handler.
         unsafe { sigaction(Signal::SIGUSR2, Action::call(release_one)) }.unwrap();
         let waiters: [_; 4] = core::array::from_fn(|index| {
             let waiter = thread::spawn(move || {

@@ -1,8 +1,9 @@
-//! Signals that a parent left blocked or ignored: what rt0 relies on works all the same.
+//! Signals that a parent left blocked or ignored: rt0's own signals still work.
 //!
-//! Each test runs its scenario twice. A child makes the raw calls and goes on, as a program whose
-//! parent did so; and a child makes them and executes this program again, which is the real thing.
-//! (An emulator may lose a part over execve(2), so there the second proves less than the first.)
+//! Each test runs its scenario twice. One child makes the raw calls and continues, like a program
+//! whose parent made them. Another child makes them and executes this program again, which is the
+//! real case. (An emulator may lose part of the state over execve(2), so there the second proves
+//! less than the first.)
 #![no_std]
 #![no_main]
 
@@ -17,7 +18,7 @@ use rt0::time::ClockId;
 use rt0::{Env, Errno, all_threads, profile, sys, thread};
 use rt0_tests::{Ended, fork, skip, stderr_of, tests, wait_for, wait_until};
 
-/// What a parent leaves.
+/// The state that a parent leaves.
 #[derive(Clone, Copy, Debug)]
 struct Left {
     blocked: bool,
@@ -34,7 +35,7 @@ const LEFT: [Left; 3] = [
 const SIGNALS: [u32; 6] = [32, 33, k::SIGSEGV, k::SIGBUS, k::SIGPROF, k::SIGUSR1];
 
 impl Left {
-    /// Does what the parent of a process may have done, behind rt0's back.
+    /// Does what a parent may have done, bypassing rt0.
     fn leave(self) {
         if self.blocked {
             raw_mask(k::SIG_SETMASK, &k::kernel_sigset_t { sig: [!0; _] });
@@ -45,19 +46,20 @@ impl Left {
     }
 }
 
-/// rt_sigprocmask(2), and the mask before.
+/// rt_sigprocmask(2); returns the previous mask.
 fn raw_mask(how: u32, set: &k::kernel_sigset_t) -> k::kernel_sigset_t {
     let mut old = *set;
     let (at, out) = ((&raw const *set).expose_provenance(), (&raw mut old).expose_provenance());
-    // SAFETY: 1. The kernel reads a set and writes one; what is unblocked has the handlers of this
-    // test.
+    // SAFETY: 1. The kernel reads a set and writes one; unblocked signals have this test's
+    // handlers.
     unsafe { sys::syscall(k::__NR_rt_sigprocmask as usize, [how as usize, at, out, size_of_val(set), 0, 0]) }.unwrap();
     old
 }
 
 /// rt_sigaction(2), with `SIG_IGN`. An emulator may lack the signal.
 fn raw_ignore(number: u32) {
-    // The handler is the first word, but MIPS has the flags there; SPARC has one argument more.
+    // The handler is the first word, except on MIPS, where the flags are; SPARC has one argument
+    // more.
     let flags_first = cfg!(any(target_arch = "mips", target_arch = "mips64"));
     let mut action = [0usize; 40];
     action[usize::from(flags_first)] = 1;
@@ -68,13 +70,13 @@ fn raw_ignore(number: u32) {
     let _ = unsafe { sys::syscall(k::__NR_rt_sigaction as usize, args) };
 }
 
-/// Whether this process is the one that was executed again.
+/// Whether this process was executed again.
 fn is_again(env: Env) -> bool {
     env.args().nth(2).is_some()
 }
 
-/// Executes this program again, with one argument more; execve(2). Under an emulator that is the
-/// emulator: its own command line has this program's.
+/// Executes this program again, with an additional argument; execve(2). Under an emulator that is
+/// the emulator: its own command line has this program's.
 fn execute_again() -> ! {
     let mut line = [0u8; 4096];
     let file = sys::open(c"/proc/thread-self/cmdline", sys::flags::O_RDONLY | sys::flags::O_CLOEXEC, 0).expect("/proc");
@@ -95,7 +97,7 @@ fn execute_again() -> ! {
     panic!("execve: {errno:?}");
 }
 
-/// Runs the scenario in a child for everything that a parent may leave, both ways.
+/// Runs the scenario in children, for each state that a parent may leave, in both ways.
 fn however_started(env: Env, scenario: fn()) {
     if is_again(env) {
         return scenario();
@@ -120,7 +122,7 @@ fn however_started(env: Env, scenario: fn()) {
     }
 }
 
-/// The scenario ends by SIGSEGV, with a line that begins so (none if that is empty).
+/// The scenario ends by SIGSEGV, with a line that begins with `start` (no line if that is empty).
 fn dies_saying(env: Env, scenario: fn(), start: &str) {
     if is_again(env) {
         return scenario();
@@ -209,9 +211,10 @@ tests! {
 
     fn a_reserved_signal_that_is_pending_does_no_harm(env) {
         however_started(env, || {
-            // Blocked or ignored; else it would end the process here, as everywhere.
+            // Blocked or ignored; otherwise it would end the process here.
             for number in [32, 33] {
-                let _ = sys::tgkill(sys::getpid(), sys::gettid(), number); // An emulator may lack it.
+                // An emulator may lack it.
+                let _ = sys::tgkill(sys::getpid(), sys::gettid(), number);
             }
             spawn(|| reached(call_on_all_threads())).unwrap().join();
         });
@@ -240,7 +243,7 @@ tests! {
         }, "thread '<unnamed>' (tid ");
     }
 
-    /// What the program chose, before anything of rt0 asked for more.
+    /// The program's own choice, made before it uses rt0's signals.
     fn a_sigsegv_that_the_program_blocks_or_ignores_stays_so(env) {
         dies_saying(env, || {
             mask(How::Block, &SigSet::from_iter([Signal::SIGSEGV]));
@@ -256,15 +259,15 @@ tests! {
     }
 
     fn a_profile_has_the_samples_of_main_and_of_threads_from_before_and_after(env) {
-        /// How many of three threads have more than the one sample that their end makes: main, one
-        /// from before the start and one from after it. Each computes for this long.
+        /// How many of three threads have more than the one sample that their end adds: main, one
+        /// started before the profile and one after. Each computes for this long.
         fn sampled_threads(millis: u64) -> usize {
             let early = spawn(move || {
                 thread::park();
                 burn(millis);
             })
             .unwrap();
-            // By a thread that is not main.
+            // From a thread that is not main.
             spawn(|| profile::start(100)).unwrap().join().unwrap();
             early.thread().unpark();
             let late = spawn(move || burn(millis)).unwrap();
@@ -281,7 +284,7 @@ tests! {
             seen.iter().filter(|(_, samples)| *samples >= 2).count()
         }
         however_started(env, || {
-            // On a busy machine the kernel looks at a thread's timer seldom.
+            // On a busy machine the kernel rarely checks a thread's timer.
             let times = [60, 120, 240, 480, 960];
             assert!(times.into_iter().any(|millis| sampled_threads(millis) == 3), "also in a long run");
         });

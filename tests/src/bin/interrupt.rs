@@ -12,7 +12,7 @@ use rt0::time::Instant;
 use rt0::{Errno, all_threads, sys, thread};
 use rt0_tests::{mappings, often, tests, wait_until};
 
-/// Interrupts until `done`, as the documentation says.
+/// Interrupts until `done`, as documented.
 fn until(done: impl Fn() -> bool, thread: &Thread) {
     wait_until("the thread to look", || {
         let _ = thread.interrupt();
@@ -73,7 +73,7 @@ tests! {
         other.unwrap().join();
     }
 
-    /// It has its maker's thread pointer, and so its maker's block.
+    /// It has its creator's thread pointer, and so its creator's block.
     #[keys("native=qemu-user makes no such thread")]
     fn a_signal_to_a_thread_that_rt0_did_not_make_is_no_interrupt_of_its_makers() {
         /// All signals of the machine, in the order of the kernel's calls.
@@ -83,7 +83,7 @@ tests! {
             // SAFETY: 1. The kernel reads the set.
             unsafe { sys::syscall(k::__NR_rt_sigprocmask as usize, args) }.unwrap();
         }
-        // SAFETY: 1. It touches nothing; and so both signals have handlers.
+        // SAFETY: 1. It touches nothing. Afterwards both signals have handlers.
         unsafe { all_threads::syscall(k::__NR_getppid as usize, [0; 6]) }.unwrap();
         let this = thread::current();
         set_mask(k::SIG_BLOCK);
@@ -102,7 +102,7 @@ tests! {
     fn interrupts_that_are_not_delivered_are_one() {
         static STEP: AtomicU32 = AtomicU32::new(0);
         static HANDLED: AtomicU32 = AtomicU32::new(0);
-        /// The program's handler runs with everything of the program's blocked, not rt0's.
+        /// The program's handler runs with all of the program's signals blocked, but not rt0's.
         extern "C" fn count(_: i32) {
             HANDLED.fetch_add(1, Relaxed);
         }
@@ -148,7 +148,7 @@ tests! {
         static BLOCKED: AtomicBool = AtomicBool::new(false);
         static ASKED: AtomicBool = AtomicBool::new(false);
         let ended = spawn(|| {
-            // Behind rt0's back: an interrupt is on its way when the thread ends.
+            // Bypassing rt0: an interrupt is pending when the thread ends.
             let all = k::kernel_sigset_t { sig: [!0; _] };
             let set = (&raw const all).expose_provenance();
             let block = [k::SIG_BLOCK as usize, set, 0, size_of_val(&all), 0, 0];
@@ -156,7 +156,7 @@ tests! {
             unsafe { sys::syscall(k::__NR_rt_sigprocmask as usize, block) }.unwrap();
             BLOCKED.store(true, Relaxed);
             wait_until("an interrupt", || ASKED.load(Relaxed));
-            // SAFETY: 1. What others borrow from this thread's stack: nothing.
+            // SAFETY: 1. No other thread borrows from this thread's stack.
             let _ = unsafe { sys::syscall(k::__NR_exit as usize, [0; 6]) };
         })
         .unwrap();
@@ -208,7 +208,7 @@ tests! {
         assert!(sleeper.join() >= Duration::from_millis(200));
     }
 
-    /// 100 ms is what Go's tests allow its own.
+    /// Go's tests allow 100 ms for the same.
     fn a_flag_is_looked_at_within_bounds() {
         static FLAG: AtomicU32 = AtomicU32::new(0);
         static SEEN: AtomicU32 = AtomicU32::new(0);
@@ -233,7 +233,7 @@ tests! {
         waiter.join();
     }
 
-    /// Also natively rare: the signal meets a thread just as it ends.
+    /// Rare even natively: the signal reaches a thread just as it ends.
     fn threads_that_end_while_they_are_interrupted_lose_nothing() {
         static SENT: AtomicUsize = AtomicUsize::new(0);
         spawn(|| ()).unwrap().join();

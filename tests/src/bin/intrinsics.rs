@@ -1,5 +1,5 @@
-//! memcpy and its kin on this machine: every short length, alignment and overlap, and some long
-//! ones, against a model.
+//! memcpy and related functions on this machine: every short length, alignment and overlap, and
+//! some long ones, against a model.
 #![no_std]
 #![no_main]
 
@@ -27,7 +27,7 @@ fn pattern() -> [u8; ROOM] {
     core::array::from_fn(|i| (i * 7 + i / 256) as u8)
 }
 
-/// Where it takes long, only each fifth of the offsets, with each length other ones.
+/// On slow machines only every fifth offset, with different offsets for each length.
 fn step() -> usize {
     if slow() || cfg!(debug_assertions) { 5 } else { 1 }
 }
@@ -118,18 +118,18 @@ tests! {
                 let same: [u8; ROOM] = core::array::from_fn(|i| a[i.wrapping_sub(offset) % ROOM]);
                 let mut b = same;
                 let (left, right) = (at(&mut a, 64), at(&mut b, 64 + offset));
-                // SAFETY: here and below, the ranges lie in the arrays.
+                // SAFETY: the ranges lie in the arrays.
                 assert_eq!(unsafe { memcmp(left, right, len) }, 0);
                 for differs in 0..len {
                     b[64 + offset + differs] ^= 0x80;
-                    // What follows must not matter.
+                    // The following bytes must not matter.
                     b[64 + offset + differs + 1] ^= 0xFF;
                     let less = a[64 + differs] < b[64 + offset + differs];
                     let (left, right) = (at(&mut a, 64), at(&mut b, 64 + offset));
-                    // SAFETY: as above.
+                    // SAFETY: the ranges lie in the arrays.
                     let order = unsafe { memcmp(left, right, len) };
                     assert_eq!(order.signum(), if less { -1 } else { 1 }, "len {len}, offset {offset}, byte {differs}");
-                    // SAFETY: as above.
+                    // SAFETY: the ranges lie in the arrays.
                     assert_ne!(unsafe { bcmp(left, right, len) }, 0);
                     b = same;
                 }
@@ -138,7 +138,7 @@ tests! {
     }
 
     fn strlen_finds_the_first_nul() {
-        // Bytes that are nearly NULs, with NULs before and bytes that are none behind.
+        // Bytes that are nearly NUL, with NULs in front and other bytes behind.
         for (len, fill) in (0..=300).zip([0xFF, 0x01, 0x80].into_iter().cycle()) {
             for offset in 0..64 {
                 let mut buf = [fill; ROOM];
@@ -158,14 +158,14 @@ tests! {
             buf.iter_mut().enumerate().for_each(|(i, slot)| *slot = byte(i));
             let start = black_box(buf.as_mut_ptr()).wrapping_add(to).cast();
             match from {
-                // Where they do not overlap, both must do it.
+                // If the ranges do not overlap, memcpy must work too.
                 Some(from) if from.abs_diff(to) >= len && len.is_multiple_of(2) => {
                     // SAFETY: all ranges lie in the array, and these two do not overlap.
                     unsafe { memcpy(start, buf.as_ptr().wrapping_add(from).cast(), len) }
                 }
-                // SAFETY: as above, but for the overlap.
+                // SAFETY: both ranges lie in the array.
                 Some(from) => unsafe { memmove(start, buf.as_ptr().wrapping_add(from).cast(), len) },
-                // SAFETY: as above.
+                // SAFETY: the range lies in the array.
                 None => unsafe { memset(start, 0x1_5A, len) },
             };
             for (i, &got) in buf.iter().enumerate() {
@@ -174,14 +174,14 @@ tests! {
                 assert_eq!(got, want, "byte {i} of {len} to {to} from {from:?}");
             }
         };
-        // Around the length from which some machines have instructions for it, and one well beyond.
+        // Around the length from which some machines use bulk instructions, and far above it.
         for len in [2047, 2048, 2049, 2063, 2064, 2079, 2111, 3001] {
             for offset in OFFSETS {
                 check(64 + offset, None, len);
                 check(64 + offset, Some(4096 + 3 * offset), len);
                 check(4096 + 3 * offset, Some(64 + offset), len);
             }
-            // Both directions, overlapping by more or less than what is moved at once.
+            // Both directions, overlapping by more or less than one step moves.
             for near in [0, 1, 2, 7, 8, 15, 16, 17, 31, 33, 63, 64, 65, 127, 500, 2040] {
                 check(2500, Some(2500 + near), len);
                 check(2503, Some(2503 - near), len);
@@ -190,14 +190,14 @@ tests! {
         for len in [3071, 3072, 3073, 3087, 3135] {
             OFFSETS.for_each(|offset| check(64 + offset, None, len));
         }
-        // To where the source seems to lie by the lowest 12 bits of the address, or a little above.
+        // To an address with the source's lowest 12 bits, or slightly above.
         for above in [0, 1, 24, 31, 32, 63, 64, 65] {
             [2048, 2100].into_iter().for_each(|len| check(64 + 4096 + above, Some(64), len));
         }
     }
 
     fn nothing_is_touched_beyond_either_end_of_a_page() {
-        // A page between two that fault.
+        // A page between two pages that fault.
         let size = rt0::cpu::page_size();
         let mapping = Mapping::reserve(3 * size).expect("reserve");
         mapping.commit(size..2 * size).expect("commit");
@@ -208,34 +208,33 @@ tests! {
             let (low, high) = (page, page.wrapping_add(size - len));
             for (to, from) in [(low, high), (high, low)] {
                 let (start, text) = (to.cast(), from.cast());
-                // SAFETY: here and below, the ranges lie in the page, and `len` is at most half of
-                // it.
+                // SAFETY: the ranges lie in the page, and `len` is at most half of it.
                 unsafe { memset(text, 0x5A, len) };
-                // SAFETY: as for memset.
+                // SAFETY: the ranges lie in the page.
                 unsafe { memset(start, 0x11, len) };
-                // SAFETY: as for memset.
+                // SAFETY: the ranges lie in the page.
                 assert_eq!(unsafe { memcmp(start, text, len) }.signum(), if len == 0 { 0 } else { -1 });
-                // SAFETY: as for memset.
+                // SAFETY: the ranges lie in the page.
                 unsafe { memcpy(start, text, len) };
-                // SAFETY: as for memset.
+                // SAFETY: the ranges lie in the page.
                 assert_eq!(unsafe { memcmp(start, text, len) }, 0, "{len} bytes");
-                // SAFETY: as for memset.
+                // SAFETY: the ranges lie in the page.
                 assert_eq!(unsafe { bcmp(start, text, len) }, 0, "{len} bytes");
                 if len < 4 {
                     continue;
                 }
-                // Towards the end that this range lies at, and away from it.
+                // Towards the end of the page at which this range lies, and away from it.
                 for (up, down) in [(3, 0), (0, 3)] {
-                    // SAFETY: as for memset, for three bytes less.
+                    // SAFETY: the ranges lie in the page.
                     unsafe { memmove(to.wrapping_add(up).cast(), to.wrapping_add(down).cast(), len - 3) };
                 }
                 // SAFETY: the last byte of the range.
                 unsafe { to.wrapping_add(len - 1).write(0) };
                 // SAFETY: the range ends with a NUL.
                 assert_eq!(unsafe { strlen(to.cast()) }, len - 1, "{len} bytes");
-                // SAFETY: as for memset; the byte that differs is the last.
+                // SAFETY: the ranges lie in the page.
                 assert_eq!(unsafe { memcmp(start, text, len) }.signum(), -1, "{len} bytes");
-                // SAFETY: as for memset.
+                // SAFETY: the ranges lie in the page.
                 assert_ne!(unsafe { bcmp(start, text, len) }, 0, "{len} bytes");
             }
         }

@@ -1,4 +1,4 @@
-//! Output and death: what is printed, what happens when it cannot be, and what a panic leaves.
+//! Output and fatal errors: printing, failures to print, and panics.
 #![no_std]
 #![no_main]
 
@@ -39,7 +39,7 @@ tests! {
     }
 
     fn a_line_longer_than_the_buffer_is_written_whole_and_in_order() {
-        // To a pipe of our own, so that the text can be compared.
+        // To a pipe, so that the text can be compared.
         let (read, write) = pipe();
         replace(1, write);
         let text = [b'a'; 1300];
@@ -70,7 +70,7 @@ tests! {
 
     fn reads_and_writes_go_on_after_a_signal() {
         extern "C" fn nothing(_: i32) {}
-        // SAFETY: 1. The handler does nothing. Without restart, the kernel says EINTR.
+        // SAFETY: 1. The handler does nothing. Without restart, the kernel returns EINTR.
         unsafe { signal::sigaction(Signal::SIGUSR1, Action { restart: false, ..Action::call(nothing) }) }.unwrap();
         let (read, write) = pipe();
         let (pid, tid) = (sys::getpid(), sys::gettid());
@@ -173,7 +173,7 @@ fn close(fd: i32) {
     call(k::__NR_close, [fd as usize, 0, 0, 0, 0, 0]);
 }
 
-/// Makes `fd` mean what `by` does.
+/// Makes `fd` a duplicate of `by`.
 fn replace(fd: i32, by: i32) {
     call(k::__NR_dup3, [by as usize, fd as usize, 0, 0, 0, 0]);
 }

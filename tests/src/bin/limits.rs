@@ -1,4 +1,5 @@
-//! Limits on a process: what needs more is an error or does with less, and never the end.
+//! Limits on a process: an operation that needs more fails or uses less, but never ends the
+//! process.
 #![no_std]
 #![no_main]
 
@@ -32,7 +33,7 @@ fn kib(start: &str) -> usize {
     line.trim().trim_end_matches(" kB").parse().expect("a number")
 }
 
-/// So many threads that are there at once; their stacks are kept.
+/// Runs `N` threads at the same time; their stacks are cached.
 fn at_once<const N: usize>() {
     static GO: AtomicUsize = AtomicUsize::new(0);
     let threads: [JoinHandle<()>; N] = [(); N].map(|()| {
@@ -53,9 +54,10 @@ fn use_stack(kib: usize) -> usize {
     if kib == 0 { 0 } else { use_stack(kib - 1) + frame[kib % 1024] as usize }
 }
 
-/// mlockall(2), of pages as they come into memory. Skips the test where that is not allowed.
+/// mlockall(2) of pages as they are first accessed. Skips the test if that is not allowed.
 fn lock_all(flags: u32) {
-    const MCL_ONFAULT: u32 = 4; // asm-generic/mman.h; powerpc and sparc have others, and no native row.
+    // asm-generic/mman.h; other on powerpc and sparc, which never run natively.
+    const MCL_ONFAULT: u32 = 4;
     // SAFETY: 1. It changes what may be paged out.
     if unsafe { sys::syscall(k::__NR_mlockall as usize, [(flags | MCL_ONFAULT) as usize, 0, 0, 0, 0, 0]) }.is_err() {
         skip("this user may not lock so much memory");
@@ -73,20 +75,20 @@ fn use_up_mappings() -> Mapping {
     if (0..70_000).all(|index| at(2 * index).is_ok()) {
         skip("there is no limit to mappings here");
     }
-    // Those made two more each; this one makes one, if one is left.
+    // Each of those calls added two mappings; this one adds one, if one is left.
     let _ = at(139_999);
     many
 }
 
-/// Runs this program again, as `name` with one argument more, with these descriptors closed and so
-/// many allowed.
+/// Runs this program again, as `name` with an additional argument, with these descriptors closed
+/// and this limit on descriptors.
 fn start_again(name: &CStr, closed: impl Iterator<Item = usize>, files: u64) -> Ended {
     let pid = fork().expect("fork");
     if pid == 0 {
         let path = c"/proc/self/exe".as_ptr();
         let args = [path, name.as_ptr(), c"again".as_ptr(), null()];
         for fd in closed {
-            // SAFETY: 1. It is the child's own.
+            // SAFETY: 1. The descriptor is the child's own.
             let _ = unsafe { sys::syscall(k::__NR_close as usize, [fd, 0, 0, 0, 0, 0]) };
         }
         limit(k::RLIMIT_NOFILE, files);
@@ -112,7 +114,7 @@ tests! {
 
     #[keys("native=an emulator has mappings of its own")]
     fn a_start_takes_the_mappings_of_kept_stacks() {
-        lock_all(MCL_FUTURE); // Then guards are mappings of their own.
+        lock_all(MCL_FUTURE); // Then guards are separate mappings.
         at_once::<16>();
         let many = use_up_mappings();
         let threads = [(); 2].map(|()| Builder::new().stack_size(1 << 20).spawn(|| use_stack(100)).unwrap());
@@ -135,7 +137,8 @@ tests! {
         let mut low = Mapping::new(3 * page).unwrap();
         let mut between = low.split_off(page).unwrap();
         let _high = between.split_off(page).unwrap();
-        thread::sleep(Duration::from_millis(20)); // Their stacks are in use, unless this machine is slow.
+        // Their stacks are in use by now, unless the machine is slow.
+        thread::sleep(Duration::from_millis(20));
         lock_all(MCL_CURRENT | MCL_FUTURE);
         let many = use_up_mappings();
         let before = kib("VmRSS:");
@@ -177,8 +180,8 @@ tests! {
             for closed in 0..8usize {
                 let descriptors = || (0..3usize).filter(|fd| closed >> fd & 1 == 1);
                 let end = start_again(name, descriptors(), files as u64);
-                // What cannot be open is the end: the next file that the program opens would be in
-                // its place.
+                // If a standard descriptor cannot be opened, the process ends: the next file would
+                // take its number.
                 let expected = if descriptors().all(|fd| fd < files) { Ended::Exit(0) } else { Ended::Signal(k::SIGABRT) };
                 assert_eq!(end, expected, "limit {files}, closed {closed:03b}");
             }

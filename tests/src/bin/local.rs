@@ -1,5 +1,4 @@
-//! Values of which each thread has its own. Several of these are what std's own tests of
-//! `thread_local!` ask for.
+//! Thread-local values. Several of these are what std's own tests of `thread_local!` ask for.
 #![no_std]
 #![no_main]
 
@@ -17,7 +16,7 @@ use rt0::{Env, thread, thread_local};
 use rt0_tests::{mappings, often, prints, tests, wait_until};
 
 thread_local! {
-    /// Of every kind, and of sizes and alignments that need padding.
+    /// Every kind of value, with sizes and alignments that need padding.
     static BYTE: Cell<u8> = const { Cell::new(0x5A) };
     static WORDS: Cell<[u64; 3]> = const { Cell::new([1, 2, 3]) };
     static ALIGNED: Aligned64 = const { Aligned64(Cell::new(7)) };
@@ -39,7 +38,7 @@ fn next() -> usize {
     MAKINGS.fetch_add(1, Relaxed) + 1
 }
 
-/// The initial values, aligned; then others, which must stay this thread's.
+/// Checks the aligned initial values; then stores others, which must stay this thread's.
 fn check(mark: u32) {
     assert_eq!((BYTE.get(), WORDS.get(), LAST.get()), (0x5A, [1, 2, 3], 0xBEEF));
     ALIGNED.with(|v| assert_eq!((v.0.get(), black_box(&raw const *v).addr() % 64), (7, 0)));
@@ -62,11 +61,11 @@ fn check(mark: u32) {
         assert_eq!(MADE.get(), made);
     }
     assert!(LARGE.with_borrow(|large| large.iter().all(|byte| *byte == mark as u8)));
-    // The block beside them is still whole.
+    // The block beside them is intact.
     assert!(thread::current().name().is_none_or(|name| name == "main"));
 }
 
-/// What happened, in order.
+/// The events, in order.
 static LOG: Mutex<([&str; 8], usize)> = Mutex::new(([""; 8], 0));
 
 fn log(what: &'static str) {
@@ -76,7 +75,7 @@ fn log(what: &'static str) {
     *len += 1;
 }
 
-/// Whether just this happened since it was last asked.
+/// Whether exactly these events happened since the last call.
 fn logged(expected: &[&str]) -> bool {
     let mut log = LOG.lock();
     let (lines, len) = core::mem::take(&mut *log);
@@ -86,7 +85,7 @@ fn logged(expected: &[&str]) -> bool {
     lines[..len] == *expected
 }
 
-/// Says when it goes.
+/// Logs its drop.
 struct Says(&'static str);
 
 impl Drop for Says {
@@ -154,7 +153,7 @@ tests! {
             spawn(|| key.set(Some(Says("gone")))).unwrap().join();
             assert!(logged(&["gone"]));
         }
-        // What a thread did not use it does not destroy.
+        // A thread does not destroy values that it did not use.
         spawn(|| ()).unwrap().join();
         assert!(logged(&[]));
     }
@@ -174,7 +173,7 @@ tests! {
         })
         .unwrap()
         .join();
-        // C was there before D was made.
+        // C was made before D.
         assert!(logged(&["closure", "D", "C", "A", "B"]));
     }
 
@@ -240,7 +239,7 @@ tests! {
         impl Drop for First {
             fn drop(&mut self) {
                 if HITS.fetch_add(1, Relaxed) == 0 {
-                    TWO.set(Some(Second)); // On the thread itself: both are there to be had.
+                    TWO.set(Some(Second)); // On the thread itself: both values exist.
                 } else {
                     assert!(TWO.try_with(|_| ()).is_err() && ONE.try_with(|_| ()).is_err());
                 }
@@ -369,7 +368,7 @@ tests! {
             MADE.fetch_add(1, Relaxed);
             Counted
         });
-        spawn(|| ()).unwrap().join(); // What the first one sets up stays.
+        spawn(|| ()).unwrap().join(); // The first one's setup stays.
         let before = mappings();
         let threads = often(500);
         for round in 0..threads {
@@ -384,5 +383,5 @@ tests! {
     }
 }
 
-// A test is a function of this type; a key among its statics is no obstacle.
+// A test is a function of this type, even with a key among its statics.
 const _: fn(Env) = cells_have_stds_methods;

@@ -1,4 +1,4 @@
-//! Memory: reserve, commit, decommit, protect, advise, give back, on every machine's page size and
+//! Memory: reserve, commit, decommit, protect, advise and unmap, with every machine's page size and
 //! form of mmap.
 #![no_std]
 #![no_main]
@@ -16,14 +16,14 @@ use rt0_tests::{mappings, read_file, skip, tests};
 fn touch(mapping: &Mapping, offset: usize) {
     assert!(offset < mapping.len());
     let byte = mapping.as_ptr().wrapping_add(offset);
-    // SAFETY: each test calls this on committed bytes only; nobody else has them.
+    // SAFETY: each test calls this only on committed bytes of its own.
     unsafe { byte.write_volatile(0xA5) };
     assert_eq!(get(mapping, offset), 0xA5);
 }
 
 fn get(mapping: &Mapping, offset: usize) -> u8 {
     assert!(offset < mapping.len());
-    // SAFETY: each test calls this on bytes that can be read; nobody else has them.
+    // SAFETY: each test calls this only on readable bytes of its own.
     unsafe { mapping.as_ptr().wrapping_add(offset).read_volatile() }
 }
 
@@ -33,18 +33,18 @@ fn readable(address: *const u8) -> bool {
     let args = [(&raw mut fds).expose_provenance(), k::O_CLOEXEC as usize, 0, 0, 0, 0];
     // SAFETY: 1. The kernel writes `fds`.
     unsafe { sys::syscall(k::__NR_pipe2 as usize, args) }.unwrap();
-    // SAFETY: 1. Open, and ours.
+    // SAFETY: 1. Open, and owned by this function.
     let ends = fds.map(|fd| unsafe { sys::OwnedFd::from_raw_fd(fd) });
     let args = [ends[1].as_raw_fd() as usize, address.expose_provenance(), 1, 0, 0, 0];
-    // SAFETY: 1. The kernel only reads there, if it can.
+    // SAFETY: 1. The kernel only reads there, if that is possible.
     let written = unsafe { sys::syscall(k::__NR_write as usize, args) };
     assert!(matches!(written, Ok(1) | Err(Errno::EFAULT)), "{written:?}");
     written.is_ok()
 }
 
 fn bytes(pages: NonNull<[u8]>) -> &'static mut [u8] {
-    // SAFETY: each test makes one such view of pages at a time, and does not use it after they are
-    // gone.
+    // SAFETY: each test makes one such view of its pages at a time, and does not use it after
+    // unmapping them.
     unsafe { slice::from_raw_parts_mut(pages.cast().as_ptr(), pages.len()) }
 }
 
@@ -70,10 +70,10 @@ tests! {
         touch(&mapping, 4 * page - 1);
         assert!(!readable(mapping.as_ptr().wrapping_add(2 * page - 1)));
         assert!(!readable(mapping.as_ptr().wrapping_add(4 * page)));
-        // Committing again keeps what is there.
+        // Committing again keeps the contents.
         mapping.commit(..).unwrap();
         assert_eq!((get(&mapping, 2 * page), get(&mapping, 0)), (0xA5, 0));
-        // Decommitting does not, and leaves the neighbours alone.
+        // Decommitting does not, and does not affect the neighbours.
         mapping.decommit(2 * page..3 * page).unwrap();
         assert!(!readable(mapping.as_ptr().wrapping_add(2 * page)));
         assert_eq!(get(&mapping, 4 * page - 1), 0xA5);
@@ -116,7 +116,7 @@ tests! {
             assert_eq!(mapping.advise(start..end, Advice::NORMAL), Err(Errno::EINVAL));
         }
         assert!(!readable(mapping.as_ptr()));
-        // An empty range is nothing to do, wherever it is.
+        // An empty range is accepted anywhere, and does nothing.
         assert_eq!(mapping.commit(page..page), Ok(()));
         assert_eq!(mapping.decommit(4 * page..), Ok(()));
     }
@@ -127,8 +127,8 @@ tests! {
             for giant in [isize::MAX as usize, 1 + isize::MAX as usize, usize::MAX - 0xFFFF, usize::MAX] {
                 assert_eq!(make(giant).err(), Some(Errno::ENOMEM), "{giant:#x}");
             }
-            // What the kernel is asked for: a program of 32 bits may have that much, and one whose
-            // addresses have all 64.
+            // The kernel decides: a 32-bit program may get that much, and so may one with full
+            // 64-bit addresses.
             let len = isize::MAX as usize & !0xFFFF;
             match make(len) {
                 Ok(most) => assert_eq!(most.len(), len),
@@ -170,7 +170,7 @@ tests! {
         assert_eq!(Mapping::reserve_at(inside, page).err(), Some(Errno::EINVAL));
         assert_eq!(Mapping::reserve_at(start, 0).err(), Some(Errno::EINVAL));
         assert_eq!((get(&taken, 0), mappings()), (0xA5, before));
-        // A hole is free to take.
+        // A hole can be reserved.
         let mut hole = taken.split_off(page).unwrap();
         let rest = hole.split_off(page).unwrap();
         let address = NonNull::new(hole.as_ptr()).unwrap();
@@ -182,8 +182,9 @@ tests! {
     fn the_first_page_of_all_is_not_to_be_had() {
         let page = NonNull::new(core::ptr::without_provenance_mut(cpu::page_size())).unwrap();
         match Mapping::reserve_at(page, 1) {
-            Ok(mapping) => assert_eq!(mapping.as_ptr(), page.as_ptr()), // Where vm.mmap_min_addr or one's rights let it be.
-            // ARM's kernels have the vectors of old processors there, and call the address invalid.
+            // If vm.mmap_min_addr or the user's rights allow it.
+            Ok(mapping) => assert_eq!(mapping.as_ptr(), page.as_ptr()),
+            // Arm's kernels have the vectors of old processors there, and return EINVAL.
             Err(errno) => {
                 assert!([Errno::EPERM, Errno::ENOMEM, Errno::EEXIST, Errno::EINVAL].contains(&errno), "{errno}")
             }
@@ -205,7 +206,7 @@ tests! {
         touch(&high, 0);
         touch(&high, 3 * page - 1);
         let raw = high.into_raw();
-        // SAFETY: 1. As `into_raw` gave it.
+        // SAFETY: 1. As `into_raw` returned it.
         let high = unsafe { Mapping::from_raw(raw) };
         assert_eq!(get(&high, 0), 0xA5);
     }
@@ -306,26 +307,26 @@ tests! {
         assert_eq!(pages.len(), 4 * page);
         assert!(bytes(pages).iter().all(|byte| *byte == 0));
         bytes(pages).fill(7);
-        // SAFETY: 1. Ours, whole, and used under its new name only.
+        // SAFETY: 1. Owned, whole pages, and used only under the new address.
         let larger = unsafe { Pages.resize(pages, 64 * page, true) }.unwrap();
         assert_eq!(larger.len(), 64 * page);
         assert!(bytes(larger)[..4 * page].iter().all(|byte| *byte == 7));
         assert!(bytes(larger)[4 * page..].iter().all(|byte| *byte == 0));
-        // SAFETY: as above.
+        // SAFETY: 1. Owned, whole pages, and used only under the new address.
         let smaller = unsafe { Pages.resize(larger, 2 * page, false) }.unwrap();
         assert_eq!((smaller.cast::<u8>(), smaller.len()), (larger.cast(), 2 * page));
         assert!(!readable(smaller.cast::<u8>().as_ptr().wrapping_add(2 * page)));
-        // SAFETY: as above.
+        // SAFETY: 1. Owned, whole pages, and used only under the new address.
         assert_eq!(unsafe { Pages.resize(smaller, 0, true) }, Err(Errno::EINVAL));
-        // SAFETY: as above.
+        // SAFETY: 1. Owned, whole pages, and used only under the new address.
         assert_eq!(unsafe { Pages.resize(smaller, usize::MAX, true) }, Err(Errno::ENOMEM));
-        // In parts.
+        // Free it in parts.
         let first = NonNull::slice_from_raw_parts(smaller.cast(), 1);
-        // SAFETY: 1. Ours, and not used again.
+        // SAFETY: 1. Owned, and not used again.
         unsafe { Pages.free(first) }.unwrap();
         let second = NonNull::new(smaller.cast::<u8>().as_ptr().wrapping_add(page)).unwrap();
         bytes(NonNull::slice_from_raw_parts(second, page)).fill(8);
-        // SAFETY: as above.
+        // SAFETY: 1. Owned, and not used again.
         unsafe { Pages.free(NonNull::slice_from_raw_parts(second, page)) }.unwrap();
         assert!(mappings() <= before, "something was left");
         let odd = NonNull::slice_from_raw_parts(NonNull::<u8>::dangling(), page);
@@ -339,7 +340,7 @@ tests! {
         let at = |offset: usize| {
             let address = mapping.as_ptr().wrapping_add(offset).expose_provenance();
             let args = [address, page, k::PROT_NONE as usize, 0, 0, 0];
-            // SAFETY: 1. Memory of ours that nobody uses.
+            // SAFETY: 1. Memory of this test that no code uses.
             unsafe { sys::syscall(k::__NR_mprotect as usize, args) }
         };
         assert_eq!((at(page / 2), at(page)), (Err(Errno::EINVAL), Ok(0)));
@@ -348,9 +349,9 @@ tests! {
     fn threads_share_a_mapping() {
         let page = cpu::page_size();
         let place = Pages.allocate(size_of::<Mapping>()).unwrap().cast::<Mapping>();
-        // SAFETY: a page of our own, with room for it, aligned.
+        // SAFETY: a page of this test: large enough and aligned.
         unsafe { place.write(Mapping::reserve(64 * page).unwrap()) };
-        // SAFETY: just written; the page stays.
+        // SAFETY: just written; the page stays mapped.
         let mapping: &'static Mapping = unsafe { place.as_ref() };
         let threads = [0, 1, 2, 3].map(|index| {
             rt0::thread::spawn(move || {

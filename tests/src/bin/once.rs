@@ -49,7 +49,7 @@ tests! {
         waiter.join();
     }
 
-    fn who_waits_for_a_once_starts_nothing() {
+    fn a_wait_for_a_once_starts_nothing() {
         static ONCE: Once = Once::new();
         let waiters = [(); 4].map(|()| spawn(|| ONCE.wait()).unwrap());
         let start = Instant::now();
@@ -153,7 +153,7 @@ tests! {
         assert_eq!(MADE.load(Relaxed), 1);
     }
 
-    fn who_waits_for_a_once_lock_gets_what_another_sets() {
+    fn a_wait_for_a_once_lock_gets_the_value_that_another_thread_sets() {
         static LOCK: OnceLock<u32> = OnceLock::new();
         assert_eq!(LOCK.wait_timeout(TICK), None);
         assert_eq!((LOCK.wait_timeout(Duration::ZERO), LOCK.wait_until(Instant::now())), (None, None));

@@ -1,4 +1,4 @@
-//! Stacks that run over: the line, the death, and what is no overflow.
+//! Stack overflows: the message, the signal, and faults that are no overflow.
 #![no_std]
 #![no_main]
 
@@ -23,30 +23,30 @@ fn forever(n: usize) -> usize {
     forever(black_box(n + 1)) + frame[n % 256] as usize
 }
 
-/// So many frames of `N` bytes, of which only the far end is written.
+/// Recursion with frames of `N` bytes, of which only the far end is written.
 #[inline(never)]
 fn sparse<const N: usize>(frames: usize) -> usize {
     let mut frame = [const { MaybeUninit::<u8>::uninit() }; N];
-    // It may be written anywhere, for all that the compiler can know.
+    // The compiler must assume that any byte may be written.
     let far_end = black_box(&mut frame).as_mut_ptr();
     // SAFETY: the first byte of the frame.
     unsafe { far_end.cast::<u8>().write_volatile(0x5A) };
     let below = if black_box(frames) > 1 { sparse::<N>(frames - 1) } else { 0 };
-    // SAFETY: written above.
+    // SAFETY: written just before the call.
     below + unsafe { far_end.cast::<u8>().read_volatile() } as usize
 }
 
-/// As many of them as reach beyond a small stack and its guard, in frames of several sizes. (A
-/// guard has 64 KiB where the compiler does not probe.)
+/// Frames of several sizes, enough of them to exceed a small stack and its guard. (A guard has 64
+/// KiB where the compiler does not probe.)
 const SPARSE: [fn(usize) -> usize; 4] = [sparse::<8_000>, sparse::<20_000>, sparse::<40_000>, sparse::<61_000>];
 
-/// Reads from an address where nothing is.
+/// Reads from an unmapped address.
 fn fault_at(address: usize) {
     // SAFETY: none; the tests want the fault.
     black_box(unsafe { ptr::with_exposed_provenance::<u8>(address).read_volatile() });
 }
 
-/// The child's stack overflows; the line says which thread it was.
+/// The child's stack overflows; the line names the thread.
 fn says(child: impl FnOnce(), start: &str) {
     let mut buf = [0; 512];
     let (text, ended) = stderr_of(child, &mut buf);
@@ -61,8 +61,7 @@ fn says(child: impl FnOnce(), start: &str) {
     assert!(address < low + (64 << 10) && low < high, "{line}");
 }
 
-/// Sets `AT_SECURE` in what the kernel left on the main thread's stack: what a set-uid program
-/// finds there.
+/// Sets `AT_SECURE` in the auxiliary vector on the main thread's stack, as for a set-uid program.
 fn make_secure(env: Env) {
     let [secure, page_size, path] = [auxvec::AT_SECURE, auxvec::AT_PAGESZ, auxvec::AT_EXECFN].map(|key| key as usize);
     let vector = env.auxv();
@@ -72,7 +71,7 @@ fn make_secure(env: Env) {
     let read = |at: usize| unsafe { word(at).read_volatile() };
     let step = size_of::<usize>();
     let start = (&raw const vector).expose_provenance().next_multiple_of(step);
-    // A function's own frame may hold the same two words: then the other entry is not near.
+    // A function's frame may hold the same two words, but not the other entry near them.
     let pages = (start..end - step).step_by(step).filter(|at| read(*at) == page_size && read(at + step) == page);
     let near = |at: usize| (1..32).flat_map(move |n| [at - 2 * step * n, at + 2 * step * n]);
     let at = pages.flat_map(near).find(|at| read(*at) == secure && read(at + step) == 0).expect("the entry");
@@ -132,7 +131,7 @@ tests! {
         }, "thread 'main' (tid ");
     }
 
-    /// Where a peer of ours dies at the start.
+    /// Some runtimes crash here at the start.
     #[keys("stack=unlimited")]
     fn a_stack_without_limit_is_none_to_stumble_over() {
         says(|| _ = spawn(|| forever(0)).unwrap().join(), "thread '<unnamed>' (tid ");
@@ -146,7 +145,7 @@ tests! {
 
     fn other_faults_die_without_a_line() {
         let mut buf = [0; 512];
-        // An address that only the kernel may use is on some machines an address error.
+        // On some machines an address of the kernel is an address error.
         for (address, signals) in [(0, [k::SIGSEGV; 2]), (8, [k::SIGSEGV; 2]), (usize::MAX - 100, [k::SIGSEGV, k::SIGBUS])] {
             let expected = |(text, ended): (&str, Ended)| {
                 text.is_empty() && matches!(ended, Ended::Signal(signal) if signals.contains(&signal))
@@ -161,11 +160,12 @@ tests! {
         }
     }
 
-    /// The stack is no code (where an old machine's kernel runs it, another signal comes).
+    /// The stack is not executable. (On an old machine whose kernel executes it, another signal
+    /// comes.)
     fn a_jump_into_the_stack_is_no_overflow() {
         #[inline(never)]
         fn jump() {
-            // As code, nothing that runs; as a function's descriptor, one of that code.
+            // As code, no valid instruction; as a function descriptor, the address of that code.
             let mut here = [0usize; 16];
             let at = black_box(&raw mut here).expose_provenance();
             here = black_box([at; 16]);
@@ -188,7 +188,7 @@ tests! {
             const PAGE: usize = 64 << 10;
             let mut pages = [0u8; 3 * PAGE];
             let page = black_box(&raw mut pages).expose_provenance().next_multiple_of(PAGE);
-            // SAFETY: 1. Nothing but the array lies there.
+            // SAFETY: 1. Only the array lies there.
             unsafe { sys::syscall(k::__NR_mprotect as usize, [page, PAGE, k::PROT_NONE as usize, 0, 0, 0]) }.unwrap();
             fault_at(page + 8);
             black_box(&pages);
@@ -259,7 +259,7 @@ tests! {
         assert_eq!((text, ended), ("", Ended::Signal(k::SIGSEGV)));
     }
 
-    /// The second fault comes where no handler can run any more.
+    /// The second fault happens where no handler can run.
     fn a_handler_that_overflows_its_signal_stack_dies_by_sigsegv() {
         extern "C" fn deep(_: i32) {
             forever(0);
@@ -310,7 +310,7 @@ tests! {
     fn a_frame_of_which_only_the_far_end_is_written_meets_the_guard() {
         for frames in SPARSE {
             says(|| {
-                // What lies below is there: more threads.
+                // The memory below is mapped: more threads.
                 let first = Builder::new().stack_size(0).spawn(move || {
                     thread::park();
                     frames(100)
@@ -341,7 +341,7 @@ tests! {
                 let (base, size) = (other.as_ptr().expose_provenance(), other.len());
                 let thread = Builder::new().stack_size(0).spawn(move || {
                     let other = SignalStack { base: ptr::with_exposed_provenance_mut(base), size };
-                    // SAFETY: 1. It stays, and is for nothing else.
+                    // SAFETY: 1. It stays allocated, and has no other use.
                     let own = unsafe { sigaltstack(Some(other)) }.unwrap().expect("every thread has one");
                     BELOW[0].store(own.base.expose_provenance(), Relaxed);
                     BELOW[1].store(own.size, Relaxed);
@@ -381,7 +381,8 @@ tests! {
     fn large_frames_are_reported_too() {
         static STOP: AtomicBool = AtomicBool::new(false);
         static SUM: AtomicUsize = AtomicUsize::new(0);
-        /// A frame of several pages, touched from its low end up where the compiler does not probe.
+        /// A frame of several pages, accessed from its low end up where the compiler does not
+        /// probe.
         #[inline(never)]
         fn large(n: usize) -> usize {
             let mut frame = [0u8; 3000];

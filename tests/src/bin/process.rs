@@ -1,5 +1,5 @@
 //! Starting programs and waiting for them. Each test's children are the same program in another
-//! part.
+//! role.
 #![no_std]
 #![no_main]
 
@@ -19,26 +19,26 @@ use rt0_tests::children::{self, program, role};
 use rt0_tests::files::Text;
 use rt0_tests::{alarm_every, emulated, mappings, often, skip, wait_until};
 
-/// A number that no descriptor of a test has.
+/// A number that no descriptor of a test uses.
 const HIGH: i32 = 57;
 
-/// How long a test waits for what does not come.
+/// The time that a test waits for an event that does not come.
 const SOON: Duration = Duration::from_millis(50);
 
-/// How long it waits for what must come.
+/// The time that it waits for an event that must come.
 const LONG: Duration = Duration::from_secs(60);
 
 fn call(nr: u32, args: [usize; 6]) -> Result<usize, Errno> {
-    // SAFETY: 1. The tests below make calls that touch memory and descriptors of their own.
+    // SAFETY: 1. The tests' calls access only the tests' own memory and descriptors.
     unsafe { sys::syscall(nr as usize, args) }
 }
 
-/// How many descriptors this process has.
+/// The number of descriptors of this process.
 fn descriptors() -> usize {
     (0..128).filter(|fd| sys::dup(*fd).is_ok()).count()
 }
 
-/// What is blocked on this thread.
+/// This thread's signal mask.
 fn mask() -> SigSet {
     signal::mask(How::Block, &SigSet::empty())
 }
@@ -47,13 +47,12 @@ fn is_empty(set: &SigSet) -> bool {
     set.as_bytes().iter().all(|byte| *byte == 0)
 }
 
-/// Whether a program that starts now has the signal blocked, or ignored (`what`):
-/// proc_pid_status(5)
+/// Whether a program that starts now has the signal blocked or ignored (`what`): proc_pid_status(5)
 fn ignores(signal: Signal) -> bool {
     matches!(signal::action_of(signal).expect("a signal").handler, Handler::Ignore)
 }
 
-/// All that comes until the end.
+/// Reads until the end.
 fn read_all<'a>(from: &OwnedFd, buf: &'a mut [u8]) -> &'a [u8] {
     let mut filled = 0;
     loop {
@@ -64,10 +63,12 @@ fn read_all<'a>(from: &OwnedFd, buf: &'a mut [u8]) -> &'a [u8] {
     }
 }
 
-/// Calls `f`, and checks that it left nothing: no descriptor, mapping, blocked signal or child.
+/// Calls `f` twice, and checks that the second call leaves nothing: no descriptor, mapping, blocked
+/// signal or child.
 fn leaves_nothing(f: impl Fn()) {
-    f(); // What the first one sets up stays.
-    let all = || (descriptors(), if emulated() { 0 } else { mappings() }); // It shows stacks of its own.
+    f(); // The first one's setup stays.
+    // An emulator has its own mappings.
+    let all = || (descriptors(), if emulated() { 0 } else { mappings() });
     let before = all();
     f();
     assert_eq!(all(), before);
@@ -75,7 +76,7 @@ fn leaves_nothing(f: impl Fn()) {
     assert_eq!(process::try_wait_any(), Err(Errno::ECHILD));
 }
 
-/// A file in memory with this content and mode.
+/// A memory file with this content and mode.
 fn file(content: &[u8], mode: usize) -> OwnedFd {
     let made = call(k::__NR_memfd_create, [c"program".as_ptr().expose_provenance(), 0, 0, 0, 0, 0]);
     let Ok(fd) = made else { skip("no files in memory here") };
@@ -90,7 +91,7 @@ fn path_of(file: &OwnedFd) -> Text {
     Text::of(format_args!("/proc/self/fd/{}", file.as_raw_fd()))
 }
 
-/// A child that is ended and reaped at the end of its test, also of one that fails.
+/// A child that is killed and reaped at the end of its test, even if the test fails.
 struct Killed(Child);
 
 impl Drop for Killed {
@@ -100,12 +101,12 @@ impl Drop for Killed {
     }
 }
 
-/// A child that sleeps until it is ended; see `sleep_for_the_parent`.
+/// A child that sleeps until it is killed; see `sleep_for_the_parent`.
 fn sleeper(test: &CStr) -> Killed {
     Killed(children::with(test, c"ROLE=sleep", &[], |command| command.stdin(Stdio::Piped).spawn()).unwrap())
 }
 
-/// What the sleeper does: it ends when its standard input does, should its parent be gone.
+/// Runs in the sleeper: it ends at the end of its standard input, in case its parent is gone.
 fn sleep_for_the_parent() -> ! {
     let _ = io::stdin().read(&mut [0]);
     process::exit(0)
@@ -129,7 +130,7 @@ rt0_tests::tests! {
     #[keys("env=KEPT=1")]
     fn an_environment_is_inherited_cleared_or_changed(env) {
         const MANY: usize = 10_000;
-        const MANY_EMULATED: usize = 500; // qemu compares each with all others.
+        const MANY_EMULATED: usize = 500; // qemu compares each variable with all others.
         let count = env.vars().count();
         let kept = env.var("KEPT");
         match role(env) {
@@ -173,9 +174,9 @@ rt0_tests::tests! {
         let foreign = file(b"\x7fELF\x02\x01\x01\0\0\0\0\0\0\0\0\0\x02\0\xfe\xff\x01\0\0\0", 0o755);
         let locked = file(b"#!/bin/true\n", 0o644);
         let [garbage_path, foreign_path, locked_path] = [&garbage, &foreign, &locked].map(path_of);
-        const TOO_LARGE: usize = 3 << 20; // For one argument, with pages of any size.
+        const TOO_LARGE: usize = 3 << 20; // Too large for one argument, with pages of any size.
         let large = rt0::mapping::Mapping::new(TOO_LARGE + 1).unwrap();
-        // SAFETY: the mapping is longer, writable, and nothing else has it.
+        // SAFETY: the mapping is longer, writable and not shared.
         unsafe { large.as_ptr().write_bytes(b'x', TOO_LARGE) };
         // SAFETY: a 0 is left at its end, and the mapping outlives this.
         let large = unsafe { CStr::from_ptr(large.as_ptr().cast()) };
@@ -207,7 +208,7 @@ rt0_tests::tests! {
             process::exit(env.args().count() as i32);
         }
         let command = Command::new(program()).stdout(Stdio::Piped);
-        // By itself the program lists its tests, and an emulator fails.
+        // Without arguments the program lists its tests, and an emulator fails.
         let mut child = command.arg0(c"a-name").stderr(Stdio::Null).spawn().unwrap();
         let mut buf = [0; 16384];
         let text = read_all(child.stdout.as_ref().unwrap(), &mut buf);
@@ -224,7 +225,7 @@ rt0_tests::tests! {
         children::with_program(c"exe", NAME, &[], |command| {
             assert_eq!(command.envs(&[c"ROLE=child", path]).status().unwrap().code(), Some(7));
             assert_eq!(command.envs(&[c"PATH=/nonexistent"]).spawn().err(), Some(Errno::ENOENT));
-            // Its own environment's, where the search finds a folder before anything else.
+            // The PATH of its own environment, where the search finds a folder first.
             let folder = Command::new(c"task").envs(&[c"PATH=/proc/self:/nonexistent"]);
             assert_eq!(folder.spawn().err(), Some(Errno::EACCES));
         });
@@ -282,11 +283,11 @@ rt0_tests::tests! {
         let [a, b, c] = [b"a", b"b", b"c"].map(|text| file(text, 0o600));
         let at = |file: OwnedFd, number: i32| {
             call(k::__NR_dup3, [file.as_raw_fd() as usize, number as usize, k::O_CLOEXEC as usize, 0, 0, 0]).unwrap();
-            // SAFETY: 1. Just made.
+            // SAFETY: 1. Just opened.
             unsafe { OwnedFd::from_raw_fd(number) }
         };
-        // The files lie at 1, HIGH + 1 and HIGH; the child has them at 0, 1 and HIGH, and one
-        // twice.
+        // The files are at 1, HIGH + 1 and HIGH; in the child they are at 0, 1 and HIGH, one of
+        // them twice.
         let (a, b, c) = (at(a, 1), at(b, HIGH + 1), at(c, HIGH));
         let run = |role, f: &dyn Fn(Command) -> Command| {
             children::with(c"descriptors_change_places", role, &[], |command| f(command).status()).unwrap().code()
@@ -322,7 +323,8 @@ rt0_tests::tests! {
             assert_eq!(read_all(&stdout, &mut buf), b"through");
             assert!(child.wait().unwrap().success());
             drop(stdout);
-            // What it inherits is closed, and the pipe for its errors is not taken for it.
+            // Inherited descriptors are closed, and the pipe for errors is not mistaken for one of
+            // them.
             assert!(command.stdin(Stdio::Null).status().unwrap().success());
         });
         assert_eq!(descriptors(), before - 3);
@@ -370,8 +372,8 @@ rt0_tests::tests! {
         extern "C" fn look(_: i32) {
             RUNS.fetch_add(1, Relaxed);
             if sys::getpid() != PARENT.load(Relaxed) {
-                ELSEWHERE.store(true, Relaxed); // Seen where memory is shared;
-                process::exit(99); // and everywhere.
+                ELSEWHERE.store(true, Relaxed); // Seen if memory is shared;
+                process::exit(99); // seen in any case.
             }
         }
         PARENT.store(sys::getpid(), Relaxed);
@@ -417,8 +419,8 @@ rt0_tests::tests! {
             // SAFETY: 1. to 3. It ends the process.
             let killed = unsafe { command.pre_exec(&|| process::kill(process::id(), Signal::SIGKILL)) };
             assert_eq!(killed.status().unwrap().signal(), Some(9));
-            // It may be forbidden. EINVAL is for a process that shares its memory, where there are
-            // no user namespaces, and for an emulator, which has a thread of its own.
+            // It may be forbidden. EINVAL means that the process shares its memory, that there are
+            // no user namespaces, or that an emulator has its own thread.
             let user_namespace = || call(k::__NR_unshare, [k::CLONE_NEWUSER as usize, 0, 0, 0, 0, 0]).map(drop);
             // SAFETY: 1. to 3. It makes a call.
             let in_namespace = unsafe { command.pre_exec(&user_namespace) };
@@ -484,7 +486,7 @@ rt0_tests::tests! {
     }
 
     fn a_limit_on_processes_is_eagain_and_leaves_nothing() {
-        const NOBODY: usize = 54321; // Root has no such limit.
+        const NOBODY: usize = 54321; // The limit does not apply to root.
         // SAFETY: 1. It changes this process's ids.
         let _ = unsafe { sys::syscall(k::__NR_setresuid as usize, [NOBODY, NOBODY, NOBODY, 0, 0, 0]) };
         let set = |soft: u64| {
@@ -527,7 +529,7 @@ rt0_tests::tests! {
             sleep_for_the_parent();
         }
         let mut child = sleeper(c"waiting_ends_with_the_time_or_the_child");
-        // Without its input, which waiting closes, it would end.
+        // It would end if its input were closed, which waiting does.
         let stdin = child.0.stdin.take();
         assert_eq!(child.0.wait_timeout(Duration::ZERO), Ok(None));
         assert_eq!(child.0.wait_timeout(SOON), Ok(None));
@@ -552,7 +554,7 @@ rt0_tests::tests! {
         assert_eq!(child.wait(), Err(Errno::ECHILD));
         assert_eq!(child.kill(), Err(Errno::ESRCH));
         assert_eq!(process::wait_any(), Err(Errno::ECHILD));
-        // Nor is the status to be had where the kernel reaps.
+        // If the kernel reaps, the status is lost too.
         let ignore = Action { handler: Handler::Ignore, ..Action::DEFAULT };
         // SAFETY: 1. No handler.
         unsafe { signal::sigaction(Signal::SIGCHLD, ignore) }.unwrap();
@@ -576,7 +578,7 @@ rt0_tests::tests! {
                 assert_eq!(Command::new(program()).stdin(Stdio::Piped).exec(), Errno::EINVAL);
                 assert!(mask().as_bytes() == before.0.as_bytes() && descriptors() == before.1);
                 assert!(ignores(Signal::SIGPIPE));
-                // Another thread does not outlive it.
+                // Other threads end with the process.
                 thread::spawn(|| thread::sleep(LONG)).unwrap();
                 let errno = children::with_program(program(), NAME, &[], |command| command.envs(&[c"ROLE=second"]).exec());
                 panic!("{errno}");
@@ -624,7 +626,7 @@ rt0_tests::tests! {
             // SAFETY: 1. Just opened.
             let epoll = unsafe { OwnedFd::from_raw_fd(epoll as i32) };
             let [poller, fd] = [&epoll, pidfd].map(|fd| fd.as_raw_fd() as usize);
-            let mut event = [0u32; 4]; // struct epoll_event: the events come first.
+            let mut event = [0u32; 4]; // struct epoll_event; its first field is the events.
             event[0] = k::EPOLLIN;
             let at = (&raw mut event).expose_provenance();
             call(k::__NR_epoll_ctl, [poller, k::EPOLL_CTL_ADD as usize, fd, at, 0, 0]).unwrap();

@@ -1,4 +1,4 @@
-//! The CPU profiler: samples add up to the CPU time, whoever spent it, and nothing stays behind.
+//! The CPU profiler: samples add up to the CPU time of all threads, and nothing leaks.
 #![no_std]
 #![no_main]
 
@@ -23,7 +23,7 @@ const HZ: u32 = 100;
 
 const PR_GET_KEEPCAPS: usize = linux_raw_sys::prctl::PR_GET_KEEPCAPS as usize;
 
-/// A sample's share of CPU time, in microseconds.
+/// The CPU time of a sample, in microseconds.
 const PERIOD: u64 = 10_000;
 
 /// The CPU time of the process in microseconds.
@@ -67,8 +67,8 @@ fn total() -> u64 {
     weight
 }
 
-/// Tries with more and more CPU time until samples and time agree within 10 %: the less there is of
-/// it, the more a single tick counts.
+/// Tries with increasing CPU time until samples and time agree within 10 %: with little time a
+/// single tick matters.
 fn adds_up(threads: usize, work: fn(u64)) {
     let mut micros = 300_000 / threads as u64;
     loop {
@@ -93,8 +93,9 @@ fn adds_up(threads: usize, work: fn(u64)) {
     }
 }
 
-/// The process's timer alone gives samples, and not many more than there was time. How many, only a
-/// quiet machine tells: it counts whole ticks of the kernel's, by who runs when one comes.
+/// The process's timer alone gives samples, and not many more than the CPU time. The exact number
+/// depends on the machine's load: the timer counts whole ticks of the kernel, for the thread that
+/// runs at the tick.
 fn falls_back() {
     let mut micros = 150_000;
     loop {
@@ -114,7 +115,7 @@ fn falls_back() {
     }
 }
 
-/// How many timers of timer_create(2) this process has.
+/// The number of timers of timer_create(2) in this process.
 fn timers() -> usize {
     let mut buf = [0; 16 << 10];
     match read_file(c"/proc/self/timers", &mut buf) {
@@ -123,7 +124,7 @@ fn timers() -> usize {
     }
 }
 
-/// Makes the kernel refuse timers, or allow as many as ever: prlimit(2) of `RLIMIT_SIGPENDING`.
+/// Makes the kernel refuse timers, or allow them again: prlimit(2) of `RLIMIT_SIGPENDING`.
 fn allow_timers(allow: bool) {
     let (mut limits, unchanged) = ([0u64; 2], core::ptr::null_mut()); // Soft and hard.
     let prlimit = |new: *const [u64; 2], old: *mut [u64; 2]| {
@@ -144,8 +145,8 @@ fn filter(nr: u32) {
     }
 }
 
-/// Computes while a profile runs, until the samples of that are enough. On a busy machine the
-/// kernel looks seldom at a thread that runs for short times.
+/// Computes while a profile runs, until there are enough samples. On a busy machine the kernel
+/// rarely samples a thread that runs for short times.
 #[inline(never)]
 fn burn_until(mut is_enough: impl FnMut(Sample<'_>) -> bool) {
     for _ in 0..400 {
@@ -159,16 +160,15 @@ fn burn_until(mut is_enough: impl FnMut(Sample<'_>) -> bool) {
     panic!("twenty seconds of CPU time and not enough samples");
 }
 
-/// By how much two clocks of processor time may differ in so many microseconds, where an emulator's
-/// machine is put off while its host has other work: the kernel counts that time by one of them
-/// only.
+/// How much two CPU-time clocks may differ in `spent` microseconds, under an emulated machine whose
+/// host is busy: the kernel counts the machine's pauses on only one of them.
 fn lost(spent: u64) -> u64 {
     spent / 2 + 40_000
 }
 
-/// Whether this program has a chain of frames to follow: its own code was compiled so, and the
-/// machine has one. Where it has none, the words on the stack may look like a short one: a chain
-/// counts when it leads to the function that asks.
+/// Whether this program has a frame chain: the machine has one, and the program was compiled with
+/// it. Without a chain, words on the stack may look like a short one, so a chain counts only if it
+/// leads to the calling function.
 #[inline(never)]
 fn has_frames() -> bool {
     let caller = has_frames as fn() -> bool as usize;
@@ -234,8 +234,8 @@ tests! {
         }).unwrap();
         let expected = SPENT.load(Relaxed) / PERIOD as u32;
         println!("{sampled} samples ({of_ends} of one address) for {expected} periods");
-        // Where a thread's first tick falls is chance, so the sum scatters by the root of what is
-        // expected. Six times that is beyond chance.
+        // A thread's first tick is random, so the sum deviates by the square root of the expected
+        // value. Six times that is not chance.
         assert!(sampled > 0 && sampled.abs_diff(expected).pow(2) <= 36 * expected);
     }
 
@@ -325,8 +325,8 @@ tests! {
     }
 
     fn with_both_sources_each_tick_counts_once() {
-        // Main and the first thread have timers, and the process's ticks, which come to them too,
-        // do not count there. Those that start behind the limit count only them.
+        // Main and the first thread have timers, and ignore the process's ticks, which reach them
+        // too. Threads that start beyond the limit count only the process's ticks.
         let work = || {
             let before = thread_time();
             burn(120_000);
@@ -356,7 +356,7 @@ tests! {
         }).unwrap();
         println!("{threads:?}: {weights:?}; {of_others}");
         for ((_, spent), weight) in threads.into_iter().zip(weights) {
-            // Beside what they computed there is their start, and a tick or two more or less.
+            // Besides the computation there is the threads' start, and a tick or two more or less.
             let slack = 30_000 + 2 * PERIOD + if slow() { lost(spent) } else { 0 };
             assert!((weight * PERIOD).abs_diff(spent) <= slack, "{weight} samples in {spent} us");
         }
@@ -389,7 +389,7 @@ tests! {
         };
         stop();
         let sampled = total() * PERIOD;
-        // A timer that still counted would make it twice as much.
+        // A timer that still counts would double it.
         let slack = 2 * PERIOD + if slow() { lost(spent) } else { 0 };
         assert!(sampled <= spent + slack, "{sampled} us sampled, {spent} us spent");
     }
@@ -411,7 +411,7 @@ tests! {
         signal::mask(How::Block, &set);
         burn(150_000);
         signal::mask(How::Unblock, &set);
-        burn(20_000); // The next tick brings them, or the end.
+        burn(20_000); // They come with the next tick or the thread's end.
         stop();
         let sampled = total();
         let most = 22 + if slow() { lost(170_000) / PERIOD } else { 0 };
@@ -443,7 +443,7 @@ tests! {
         let (mut inside, mut all) = (0, 0);
         burn_until(|sample| {
             all += 1;
-            // Not optimised, it calls functions for each step of its loop.
+            // Without optimisation it calls functions in each step of its loop.
             let within = |address: &usize| address.wrapping_sub(compute as fn() as usize) < 512;
             inside += sample.stack.iter().take(4).any(within) as u32;
             all >= 40
@@ -452,7 +452,7 @@ tests! {
         if slow() && inside == 0 {
             skip("this emulator lets a timer expire only where the program makes a call");
         }
-        // The rest is in getrusage(2), where an emulator spends more.
+        // The rest is in getrusage(2), which takes an emulator longer.
         assert!(inside * if slow() { 20 } else { 4 } > all, "{inside} of {all}");
     }
 
@@ -492,7 +492,7 @@ tests! {
         thread::spawn(check).unwrap().join();
     }
 
-    /// Its code may use the frame pointer for anything.
+    /// The vDSO's code may use the frame pointer for anything.
     fn a_sample_within_the_vdso_has_a_stack_without_end_or_harm_to_anybody(env) {
         #[inline(never)]
         fn read_clocks(until: Instant) {
@@ -527,7 +527,7 @@ tests! {
         assert!(counts.iter().all(|(inside, _)| *inside > 0));
     }
 
-    /// Whatever registers its arguments take: on x86 the sixth is in the frame pointer's.
+    /// On any registers: on x86 the sixth argument is in the frame pointer.
     fn a_sample_within_a_call_of_six_arguments_has_its_callers() {
         #[inline(never)]
         fn outer(micros: u64) {
@@ -565,7 +565,7 @@ tests! {
                 }
             }
             stop();
-            // The others are in thread_time.
+            // The other samples are in thread_time.
             assert!(all > 0 && good * 10 >= all * 8, "{good} of {all}");
         };
         check();
@@ -638,7 +638,7 @@ tests! {
             handles.into_iter().for_each(|handle| handle.join());
         };
         let calling = || {
-            // SAFETY: 1. It reads a flag of each thread's.
+            // SAFETY: 1. It reads a flag of each thread.
             let call = unsafe { all_threads::syscall(k::__NR_prctl as usize, [PR_GET_KEEPCAPS, 0, 0, 0, 0, 0]) };
             assert!(matches!(call, Ok(0)) || emulated(), "{call:?}");
         };

@@ -30,7 +30,7 @@ fn random() -> Bytes {
     bytes
 }
 
-/// That no two are the same: with 128 random bits, chance has no say.
+/// Checks that no two are equal: with 128 random bits that never happens by chance.
 fn all_differ(bytes: &[Bytes]) {
     for (index, one) in bytes.iter().enumerate() {
         assert_ne!(*one, [0; 16], "{index}");
@@ -38,14 +38,14 @@ fn all_differ(bytes: &[Bytes]) {
     }
 }
 
-/// Skips the test where the kernel's vDSO gives no random bytes.
+/// Skips the test if the kernel's vDSO has no getrandom.
 fn need_vdso() {
     if !vdso::in_use().getrandom {
         skip("no getrandom in the vDSO here");
     }
 }
 
-/// What comes between a `fill` that must make no call and the test's end.
+/// The calls between a `fill` that must make no call and the test's end.
 const LAST_WORDS: &[u32] = &[k::__NR_write, k::__NR_exit_group];
 
 tests! {
@@ -60,7 +60,7 @@ tests! {
             buf.fill(MARK);
             fill(&mut buf[8..8 + len]).unwrap();
             assert!(buf[..8].iter().chain(&buf[8 + len..]).all(|byte| *byte == MARK), "{len}");
-            // Of n bytes, about n / 256 stay by chance; that 16 in a row do is no chance.
+            // About n / 256 of n bytes stay by chance, but never 16 in a row.
             assert!(buf[8..8 + len].as_chunks::<16>().0.iter().all(|chunk| *chunk != [MARK; 16]), "{len}");
         }
     }
@@ -70,7 +70,7 @@ tests! {
         fill(&mut buf).unwrap();
         let mut counts = [0usize; 256];
         buf.iter().for_each(|byte| counts[usize::from(*byte)] += 1);
-        // 1024 are expected of each, and 32 is the standard deviation.
+        // 1024 of each are expected, with a standard deviation of 32.
         assert!(counts.iter().all(|count| (768..1280).contains(count)), "{counts:?}");
         let (words, _) = buf.as_chunks::<8>();
         let ones: u32 = words.iter().map(|word| u64::from_ne_bytes(*word).count_ones()).sum();
@@ -82,14 +82,14 @@ tests! {
         fill(&mut []).unwrap();
     }
 
-    /// Longer than any call fills at once, and than 31 and 32 bits count. A device of zeros stands
-    /// for the random one, for so many random bytes take ten seconds.
+    /// Longer than any call fills at once, and than 31 and 32 bits can count. A device of zeros
+    /// replaces the random one, because so many random bytes take ten seconds.
     #[keys("native=an emulator keeps its books of every page")]
     fn four_gib_are_filled_to_the_last_byte() {
         const MARK: u8 = 0xA5;
         let all = four_gib_and_a_page();
         let (first, last) = (64 << 20, all.len() - 4096);
-        all[..first].fill(MARK); // All other parts but the last are the same memory.
+        all[..first].fill(MARK); // All other parts except the last are the same memory.
         all[last..].fill(MARK);
         own_mounts();
         mount(Some(c"/dev/zero"), c"/dev/urandom", None, k::MS_BIND);
@@ -116,8 +116,8 @@ tests! {
         all_differ(results.as_flattened());
     }
 
-    /// More than one list of states holds, so none of them may straddle a page: there the vDSO
-    /// would refuse, and calls be made, which are forbidden here.
+    /// More states than one list holds, and none of them may straddle a page: the vDSO would refuse
+    /// it, and the system call instead is forbidden here.
     fn hundreds_of_threads_at_once_make_no_call() {
         need_vdso();
         need_filters();
@@ -141,7 +141,7 @@ tests! {
             let refuse = 0x5_0000 | Errno::EPERM.raw() as u32;
             let calls = [step(0x15, 1, 0, k::__NR_getrandom), step(0x15, 0, 1, k::__NR_openat)];
             let steps = [step(0x20, 0, 0, 0), calls[0], calls[1], step(6, 0, 0, refuse), step(6, 0, 0, 0x7fff_0000)];
-            // SAFETY: 1. The two calls fail, which rt0 must be ready for.
+            // SAFETY: 1. The two calls fail, which rt0 must handle.
             if let Err(error) = unsafe { all_threads::seccomp(&steps) } {
                 println!("{error:?}");
                 skip("filters are not allowed here");
@@ -180,13 +180,13 @@ tests! {
             for _ in 0..threads {
                 let ended = spawn(|| {
                     random();
-                    // SAFETY: 1. What others borrow from this thread's stack: nothing.
+                    // SAFETY: 1. No other thread borrows from this thread's stack.
                     let _ = unsafe { syscall(k::__NR_exit as usize, [0; 6]) };
                 })
                 .unwrap();
                 wait_until("its end", || ended.thread().interrupt().err() == Some(Errno::ESRCH));
                 drop(ended);
-                all_threads::set_no_new_privs().unwrap(); // Finds it dead.
+                all_threads::set_no_new_privs().unwrap(); // Finds the dead thread.
             }
         };
         round(1);
@@ -259,7 +259,7 @@ tests! {
         in_a_child(|| {
             let mut buf = [0; 64 << 10];
             fill(&mut buf).unwrap();
-            // On this thread every other source refuses.
+            // On this thread every other source fails.
             filter(&[k::__NR_getrandom, k::__NR_openat], Verdict::Refuse(Errno::EPERM), Verdict::Allow);
             alarm_every(Duration::from_micros(500));
             let end = Instant::now() + Duration::from_secs(20);
@@ -287,7 +287,7 @@ tests! {
     }
 
     fn a_forked_child_has_others_than_its_parent() {
-        let before = random(); // The state has bytes in store that child and parent must not share.
+        let before = random(); // The state buffers bytes that child and parent must not share.
         let mut fds = [0i32; 2];
         let at = (&raw mut fds).expose_provenance();
         // SAFETY: 1. The kernel writes two descriptors.
@@ -333,7 +333,7 @@ tests! {
         need_vdso();
         let none = [0u64; 2];
         let at = (&raw const none).expose_provenance();
-        // SAFETY: 1. The kernel reads the limit; what is mapped stays.
+        // SAFETY: 1. The kernel reads the limit; existing mappings stay.
         unsafe { syscall(k::__NR_prlimit64 as usize, [0, k::RLIMIT_AS as usize, at, 0, 0, 0]) }.unwrap();
         all_differ(&[(); 100].map(|()| random()));
     }
@@ -359,8 +359,8 @@ fn sleep_and_count() -> usize {
     mappings()
 }
 
-/// Runs what makes no call in a child, and in another where it fails, up to five: about once a
-/// minute the kernel lets all keys of the vDSO's expire, and to get a new one is a call.
+/// Runs a test without calls in a child, and after a failure in another one, up to five: about once
+/// a minute the kernel expires all keys of the vDSO, and fetching a new one is a call.
 fn in_a_child(test: impl Fn()) {
     for _ in 0..5 {
         let child = fork().unwrap();
@@ -370,21 +370,22 @@ fn in_a_child(test: impl Fn()) {
         }
         match wait_for(child) {
             Ended::Exit(0) => return,
-            Ended::Exit(status) if status == SKIPPED as u32 => sys::exit_group(SKIPPED), // It said why.
+            // It printed the reason.
+            Ended::Exit(status) if status == SKIPPED as u32 => sys::exit_group(SKIPPED),
             how => println!("{how:?}"),
         }
     }
     panic!("it makes calls each time");
 }
 
-/// 4 GiB of address space over 64 MiB of memory, and a page of its own behind.
+/// 4 GiB of address space over 64 MiB of memory, and a separate page behind.
 #[cfg(target_arch = "x86_64")]
 fn four_gib_and_a_page() -> &'static mut [u8] {
     const TOTAL: usize = 4 << 30;
     const PART: usize = 64 << 20;
     const PAGE: usize = 4096;
     let mmap = |addr, len, prot: u32, flags: u32, fd: usize| {
-        // SAFETY: 1. Fixed only within what was reserved before.
+        // SAFETY: 1. MAP_FIXED only within the reserved range.
         unsafe { syscall(k::__NR_mmap as usize, [addr, len, prot as usize, flags as usize, fd, 0]) }.unwrap()
     };
     let name = c"four GiB".as_ptr().expose_provenance();
@@ -397,8 +398,8 @@ fn four_gib_and_a_page() -> &'static mut [u8] {
     for part in (base..base + TOTAL).step_by(PART) {
         mmap(part, PART, k::PROT_READ | k::PROT_WRITE, k::MAP_SHARED | k::MAP_FIXED, fd);
     }
-    // SAFETY: mapped above. That parts of it are the same memory shows where one is written and
-    // another read, and nobody here does that.
+    // SAFETY: mapped above. Parts of it are the same memory, but no code here writes one part and
+    // reads another.
     unsafe { core::slice::from_raw_parts_mut(core::ptr::with_exposed_provenance_mut(base), TOTAL + PAGE) }
 }
 

@@ -1,5 +1,5 @@
-//! Calls that a filter refuses, as sandboxes do: waits end, clocks go on, and what cannot go on
-//! ends the process with a message.
+//! Calls that a filter refuses, as in sandboxes: waits end, clocks work, and where nothing can
+//! continue the process ends with a message.
 #![no_std]
 #![no_main]
 
@@ -18,13 +18,13 @@ use rt0_tests::seccomp::{
 };
 use rt0_tests::{Ended, fork, stderr_of, tests, wait_for, wait_until, wait_until_asleep};
 
-/// All of them.
+/// All calls with a time.
 const TIMED: [&[u32]; 6] = [FUTEX, CLOCK_GETTIME, CLOCK_NANOSLEEP, TIMER_SETTIME, PPOLL, SIGTIMEDWAIT];
 
-/// What filters were seen to say.
+/// Errors that real filters return.
 const REFUSALS: [Errno; 4] = [Errno::EPERM, Errno::ENOSYS, Errno::EACCES, Errno::EINVAL];
 
-/// What else a filter may say, also what only the kernel can know.
+/// Other errors that a filter may return, including ones that only the kernel can know.
 const LIES: [Errno; 4] = [Errno::EIO, Errno::EAGAIN, Errno::EINTR, Errno::ETIMEDOUT];
 
 const TICK: Duration = Duration::from_millis(20);
@@ -34,12 +34,13 @@ fn refuse(calls: &[u32], errno: Errno) {
     filter(calls, Verdict::Refuse(errno), Verdict::Allow);
 }
 
-/// Several lists of calls as one.
+/// Refuses several lists of calls.
 fn refuse_all<const N: usize>(lists: [&[u32]; N], errno: Errno) {
     lists.into_iter().for_each(|calls| refuse(calls, errno));
 }
 
-/// Ends the process by SIGALRM if it still runs then: alarm(2), in the form that every machine has.
+/// Ends the process by SIGALRM if it still runs after this time: alarm(2), in the form that every
+/// machine has.
 fn end_after(seconds: i32) {
     let zero = || k::__kernel_old_timeval { tv_sec: 0, tv_usec: 0 };
     let value = k::__kernel_old_timeval { tv_sec: seconds as _, tv_usec: 0 };
@@ -49,7 +50,7 @@ fn end_after(seconds: i32) {
     unsafe { sys::syscall(k::__NR_setitimer as usize, args) }.expect("setitimer");
 }
 
-/// Runs `f` in a process of its own, which must end by itself, and with status 0.
+/// Runs `f` in a process of its own, which must end by itself with status 0.
 fn in_child(what: &str, errno: Errno, f: impl FnOnce()) {
     need_filters();
     let pid = fork().expect("fork");
@@ -61,8 +62,8 @@ fn in_child(what: &str, errno: Errno, f: impl FnOnce()) {
     assert_eq!(wait_for(pid), Ended::Exit(0), "{what}, {errno}");
 }
 
-/// Runs every wait that has a time limit, each in vain; it must take that long. With `locks`, also
-/// those after which a wake is due.
+/// Runs every timed wait until its timeout, and checks the time. With `locks`, also the waits that
+/// are followed by a wake.
 fn timed_waits(locks: bool) {
     let ends = |what: &str, wait: &dyn Fn() -> bool| {
         let start = Instant::now();
@@ -87,7 +88,7 @@ fn timed_waits(locks: bool) {
         drop(held);
     }
     ends("park_timeout", &|| {
-        // It may return early, so it is a loop.
+        // It may return early, so loop.
         let end = Instant::now() + TICK;
         while Instant::now() < end {
             thread::park_timeout(end - Instant::now());
@@ -113,7 +114,7 @@ fn processor_time() -> Duration {
 }
 
 /// Starts threads that wait without a limit, refused by a filter of their own, and wakes them. They
-/// wake no other thread, which the filter would refuse too.
+/// wake no other thread, because the filter would refuse that too.
 fn untimed_waits(errno: Errno) {
     let (mutex, semaphore, started) = (Mutex::new(0), Semaphore::new(0), AtomicU32::new(0));
     let (once, lock, parker) = (Once::new(), RwLock::new(0), Parker::new());
@@ -141,7 +142,7 @@ fn untimed_waits(errno: Errno) {
     assert_eq!((*mutex.lock(), *lock.read()), (1, 1));
 }
 
-/// What a program does with threads.
+/// A program's use of threads.
 fn threads() {
     assert_eq!(spawn(|| 7).unwrap().join(), 7);
     assert_eq!(Builder::new().name("named").spawn(|| 8).unwrap().join(), 8);
@@ -166,7 +167,7 @@ fn goes_on_without(calls: &[u32], errno: Errno) {
         assert!(Instant::now() >= before);
         timed_waits(true);
         threads();
-        // Both widths, as one profile does: the clock's and the timer's.
+        // As a profile does: the clock and the timer, in both widths.
         profile::start(100).unwrap();
         let busy = Instant::now();
         while busy.elapsed() < TICK {}
@@ -188,7 +189,8 @@ tests! {
                 let (start, busy) = (Instant::now(), processor_time());
                 timed_waits(REFUSALS.contains(&errno));
                 let (took, busy) = (start.elapsed(), processor_time() - busy);
-                // A real EINTR must be told at once, so a false one makes the caller spin, on time.
+                // A real EINTR must be reported at once, so a false one makes the caller spin until
+                // its deadline.
                 assert!(busy < took / 2 || errno == Errno::EINTR, "{errno}: {busy:?} of {took:?}");
             });
         }
@@ -212,7 +214,7 @@ tests! {
             });
             in_child("a scope", errno, || scope(|s| {
                 s.spawn(|| thread::sleep(TICK)).unwrap();
-                refuse(FUTEX, errno); // The scope's end waits; the thread may wake it.
+                refuse(FUTEX, errno); // The scope's end waits, and the thread may wake it.
             }));
         }
     }
@@ -226,7 +228,7 @@ tests! {
                 thread::sleep(TICK * 4);
                 assert!(start.elapsed() >= TICK * 4);
                 assert!(processor_time() - busy < TICK * 2);
-                // And where no call is left to sleep by.
+                // And without any call that can sleep.
                 refuse(FUTEX, errno);
                 timed_waits(false);
                 refuse(&[k::__NR_sched_yield], errno);
@@ -247,7 +249,7 @@ tests! {
         assert_eq!((text.trim_end(), ended), ("rt0: fatal: futex wait failed with errno 1", Ended::Signal(k::SIGABRT)));
     }
 
-    /// The kernel's own answers count where only the clock is refused, and the vDSO tells the time.
+    /// If only the clock is refused, the kernel's own results count, and the vDSO reads the clock.
     #[keys("native=it takes a filter on system calls")]
     fn timed_waits_end_where_only_the_clock_is_refused() {
         in_child("the clock", Errno::EPERM, || {
@@ -309,8 +311,8 @@ tests! {
         }
     }
 
-    /// Every call that rt0 makes of its own accord: refused, it is done without, or an error, or
-    /// the end with a message. Nothing hangs.
+    /// Every call that rt0 makes by itself: if refused, rt0 does without it, returns an error, or
+    /// ends the process with a message. Nothing hangs.
     #[keys("native=it takes a filter on system calls")]
     fn each_call_that_is_refused_has_a_defined_result() {
         const CALLS: &[(&str, u32)] = &[
@@ -349,7 +351,7 @@ tests! {
             let ends: [(&[u32], &[Ended]); 3] = [
                 (&[k::__NR_exit_group], &[Ended::Signal(k::SIGKILL)]),
                 (&[k::__NR_exit_group, k::__NR_kill], &[Ended::Exit(7)]),
-                // A trap, of the kind that the machine has.
+                // A trap; the signal depends on the machine.
                 (
                     &[k::__NR_exit_group, k::__NR_kill, k::__NR_exit],
                     &[Ended::Signal(k::SIGILL), Ended::Signal(k::SIGTRAP)],
@@ -391,15 +393,15 @@ tests! {
         for errno in REFUSALS {
             goes_on_without(&narrow, errno);
         }
-        // A kernel that says that it is an old one.
-        // SAFETY: 1. It changes what uname(2) says.
+        // A kernel that reports an old version.
+        // SAFETY: 1. It changes the result of uname(2).
         unsafe { sys::syscall(k::__NR_personality as usize, [UNAME26, 0, 0, 0, 0, 0]) }.expect("personality");
         goes_on_without(&narrow, Errno::ENOSYS);
         goes_on_without(&narrow[..1], Errno::ENOSYS);
     }
 }
 
-/// What a program may ask rt0 for; each part may fail.
+/// Uses everything in rt0; each part may fail.
 fn uses_it_all() {
     let _ = thread::available_parallelism();
     let _ = random::fill(&mut [0; 32]);
@@ -410,7 +412,7 @@ fn uses_it_all() {
     }
     thread::limit_stack_cache(0, 0);
     for _ in 0..3 {
-        let _ = spawn(|| ()).map(drop); // It unmaps itself.
+        let _ = spawn(|| ()).map(drop); // It unmaps its own stack.
     }
     let _ = spawn(|| thread::sleep(Duration::from_millis(1))).map(JoinHandle::join);
     let _ = thread::current().interrupt();
@@ -426,7 +428,7 @@ fn reads_by_call() -> bool {
     let pid = fork().expect("fork");
     if pid == 0 {
         refuse(CLOCK_GETTIME, Errno::EPERM);
-        let _ = Instant::now(); // It ends the process if it has no clock.
+        let _ = Instant::now(); // It ends the process if there is no clock.
         sys::exit_group(0);
     }
     wait_for(pid) != Ended::Exit(0)

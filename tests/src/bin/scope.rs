@@ -17,9 +17,9 @@ use rt0_tests::{mappings, often, tests, wait_until};
 
 const TICK: Duration = Duration::from_millis(20);
 
-/// exit(2), behind rt0's back.
+/// exit(2), bypassing rt0.
 fn end_this_thread() {
-    // SAFETY: 1. What others borrow from this thread's stack: nothing.
+    // SAFETY: 1. No other thread borrows from this thread's stack.
     let _ = unsafe { sys::syscall(k::__NR_exit as usize, [0; 6]) };
 }
 
@@ -94,7 +94,7 @@ tests! {
     }
 
     fn what_a_thread_only_names_is_borrowed_too() {
-        #[allow(clippy::match_single_binding)] // What this test is about: it must compile.
+        #[allow(clippy::match_single_binding)] // This test checks that it compiles.
         fn names(x: &u8) {
             scope(|s| {
                 s.spawn(|| match x {
@@ -196,7 +196,7 @@ tests! {
     }
 
     fn many_scopes_that_end_just_as_their_threads_do_lose_nothing() {
-        spawn(|| ()).unwrap().join(); // What the first one sets up stays.
+        spawn(|| ()).unwrap().join(); // The first one's setup stays.
         let before = mappings();
         for round in 0..often(200) {
             let sum = AtomicUsize::new(0);
@@ -230,7 +230,8 @@ tests! {
                 s.spawn(end_this_thread).unwrap();
             }
             let others = || {
-                thread::sleep(10 * TICK); // The scope looks meanwhile, and waits on.
+                // The scope checks its threads meanwhile, and continues to wait.
+                thread::sleep(10 * TICK);
                 OTHERS.fetch_add(1, Relaxed);
             };
             s.spawn(others).unwrap();
@@ -243,7 +244,7 @@ tests! {
         scope(|s| {
             let lost = s.spawn(end_this_thread).unwrap();
             wait_until("the thread to end", || lost.thread().signal(Signal::SIGURG).is_err());
-            // Some emulators cannot; then the scope looks by itself.
+            // Some emulators cannot do this; then the scope checks its threads without it.
             // SAFETY: 1. It only asks.
             let _ = unsafe { all_threads::syscall(k::__NR_getpid as usize, [0; 6]) };
         });
@@ -257,7 +258,7 @@ tests! {
                 ended.fetch_add(1, Relaxed);
             };
             s.spawn(body).unwrap();
-            // Not of this scope, and dead: its handle's affair.
+            // Not of this scope, and dead: the scope must ignore it.
             drop(spawn(end_this_thread).unwrap());
         });
         assert_eq!(ended.into_inner(), 1);

@@ -23,7 +23,7 @@ extern "C" fn note(signal: i32) {
     COUNT.fetch_add(1, Relaxed);
 }
 
-/// Where xtask/src/tool_tests.rs has a debugger stop.
+/// A debugger stops here; see xtask/src/tool_tests.rs.
 #[unsafe(no_mangle)]
 #[inline(never)]
 extern "C" fn rt0_debuggers_stop_here() {
@@ -45,8 +45,7 @@ tests! {
         assert_eq!(thread::current().name(), Some("main"), "the thread pointer survives");
     }
 
-    /// Some machines have two signal frames, each with its own way back; debuggers look through
-    /// both.
+    /// Some machines have two signal frames, each with its own return; debuggers unwind both.
     fn a_handler_of_the_plain_form_returns() {
         extern "C" fn plain(_: i32) {
             rt0_debuggers_stop_here();
@@ -222,7 +221,7 @@ tests! {
                     caught += 1;
                     assert_eq!((LAST.load(Relaxed), COUNT.load(Relaxed)), (signal.raw(), caught), "{signal:?}");
                 }
-                // qemu-user needs some of the host's for itself, and has not all of MIPS' 128.
+                // qemu-user reserves some of the host's signals, and lacks some of MIPS' 128.
                 Err(errno) => assert!(emulated() && errno == Errno::EINVAL, "{signal:?}: {errno}"),
             }
         }
@@ -284,14 +283,14 @@ tests! {
         let page = map_page(k::PROT_READ);
         PAGE.store(page.addr(), Relaxed);
         let word = page.wrapping_add(24).cast::<u32>();
-        // SAFETY: the page is ours, and the handler makes it writable.
+        // SAFETY: the page belongs to this test, and the handler makes it writable.
         unsafe { word.write_volatile(7) };
-        // SAFETY: as above.
+        // SAFETY: the page is readable now.
         assert_eq!(unsafe { word.read_volatile() }, 7);
         let address = ADDRESS.load(Relaxed);
-        // s390x says which page, and no more.
+        // s390x reports only the page.
         assert!(address == word.addr() || address == page.addr(), "{address:#x} for {word:?}");
-        // An emulator may not tell the two apart.
+        // An emulator may not distinguish the two.
         assert!([k::SEGV_ACCERR, k::SEGV_MAPERR].contains(&(CODE.load(Relaxed) as u32)));
         assert!(!FROM_USER.load(Relaxed) && SENDER.load(Relaxed) == 0);
     }
@@ -351,7 +350,7 @@ tests! {
         static HIGH: AtomicUsize = AtomicUsize::new(0);
         static INSIDE: AtomicU32 = AtomicU32::new(0);
         static FRAMED: AtomicU32 = AtomicU32::new(0);
-        /// What is aligned more than the stack makes a function use its frame pointer.
+        /// A local with a larger alignment than the stack's makes a function use its frame pointer.
         #[repr(align(256))]
         struct Aligned([u8; 256]);
         #[inline(never)]
@@ -375,7 +374,8 @@ tests! {
             if low == 0 {
                 return;
             }
-            let stack = low.saturating_sub(4096)..=high; // On SPARC the registers hold 2047 less.
+            // On SPARC the registers hold the address minus 2047.
+            let stack = low.saturating_sub(4096)..=high;
             INSIDE.fetch_add(stack.contains(&info.sp()) as u32, Relaxed);
             FRAMED.fetch_add(stack.contains(&info.fp()) as u32, Relaxed);
         }
@@ -545,7 +545,7 @@ tests! {
     }
 
     /// The kernel reports the number in seven bits; MIPS' last signal has eight, and those seven
-    /// are 0, as of a process that ended well.
+    /// are 0, as for a process that exited with 0.
     fn dying_from_the_last_signal_is_never_taken_for_success() {
         let last = (1..=200).filter_map(Signal::from_raw).next_back().unwrap();
         let pid = fork().unwrap();
@@ -554,11 +554,11 @@ tests! {
         }
         let (number, ended) = (last.raw(), wait_for(pid));
         let expected = if number < 128 { Ended::Signal(number) } else { Ended::Exit(255) };
-        // qemu keeps the last one or two for itself.
+        // qemu reserves the last one or two.
         assert!(ended == expected || emulated() && ended == Ended::Exit(128 + number), "{number}: {ended:?}");
     }
 
-    /// It does not run on into whatever function lies behind.
+    /// It does not run into the function behind it.
     fn a_way_back_from_a_handler_that_is_refused_ends_the_process() {
         #[cfg(any(target_arch = "x86", target_arch = "arm", target_arch = "s390x"))]
         const RETURNS: [u32; 2] = [k::__NR_rt_sigreturn, k::__NR_sigreturn];
@@ -582,7 +582,7 @@ tests! {
                 install(Signal::SIGUSR1, action);
                 filter(&RETURNS, Verdict::Refuse(Errno::EPERM), Verdict::Allow);
                 let _ = raise(Signal::SIGUSR1);
-                sys::exit_group(1); // It came back.
+                sys::exit_group(1); // It returned.
             }
             match wait_for(pid) {
                 Ended::Exit(status) if status == SKIPPED as u32 => skip("no filters on system calls here"),
@@ -631,8 +631,8 @@ tests! {
     }
 
     fn handle_or_die_and_nothing_between() {
-        // Turning a handler on and off while signals come: the process dies or handles, whatever
-        // the moment.
+        // Installs and removes a handler while signals arrive: at any moment the process either
+        // dies or handles the signal.
         let (mut handled, mut died) = (0, 0);
         for round in 0..40 {
             let pid = fork().unwrap();
@@ -646,7 +646,7 @@ tests! {
                 sys::exit_group(if COUNT.load(Relaxed) > 0 { 7 } else { 8 });
             }
             let target = [pid as usize, Signal::SIGINT.raw() as usize, 0, 0, 0, 0];
-            // SAFETY: 1. A signal to our own child.
+            // SAFETY: 1. A signal to a child of this process.
             let _ = unsafe { sys::syscall(k::__NR_kill as usize, target) };
             match wait_for(pid) {
                 Ended::Exit(7) => handled += 1,
@@ -665,7 +665,7 @@ static ADDRESS: AtomicUsize = AtomicUsize::new(0);
 static FROM_USER: AtomicBool = AtomicBool::new(false);
 static FROM_SECCOMP: AtomicBool = AtomicBool::new(false);
 
-/// Keeps what a handler was told.
+/// Stores a handler's information.
 fn note_info(info: &Info) {
     LAST.store(info.number() as u32, Relaxed);
     CODE.store(info.code(), Relaxed);
@@ -687,8 +687,8 @@ fn skip_because(errno: Errno, what: &str) -> ! {
     }
 }
 
-/// The hexadecimal number after `name` in /proc/thread-self/status.
-/// A set of signals as /proc shows it, the first 64: MIPS has 128.
+/// The hexadecimal number after `name` in /proc/thread-self/status: a set of the first 64 signals
+/// (MIPS has 128).
 fn status_line(name: &str) -> u64 {
     let mut buf = [0; 4096];
     let status = read_file(c"/proc/thread-self/status", &mut buf).unwrap();
@@ -698,16 +698,16 @@ fn status_line(name: &str) -> u64 {
 }
 
 fn map_page(prot: u32) -> *mut u8 {
-    #[repr(align(65536))] // As large as pages are.
+    #[repr(align(65536))] // As large as the largest page.
     struct Page([AtomicU8; 64 << 10]);
     static PAGE: Page = Page([const { AtomicU8::new(0) }; _]);
     let at = PAGE.0[0].as_ptr().expose_provenance();
-    // SAFETY: 1. Whole pages that nobody else uses.
+    // SAFETY: 1. Whole pages that no other code uses.
     unsafe { sys::syscall(k::__NR_mprotect as usize, [at, 64 << 10, prot as usize, 0, 0, 0]) }.unwrap();
     core::ptr::with_exposed_provenance_mut(at)
 }
 
-/// Whether the byte right below `address` cannot be read, and the one there can: the kernel says so
+/// Whether the byte at `address` is readable and the byte below it is not; the kernel checks this
 /// without a fault.
 fn has_guard_below(address: usize) -> bool {
     let mut fds = [0i32; 2];

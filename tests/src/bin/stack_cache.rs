@@ -1,4 +1,4 @@
-//! Stacks of threads that ended, kept for threads to come.
+//! The cache of stacks: ended threads leave them to new threads.
 #![no_std]
 #![no_main]
 
@@ -20,12 +20,12 @@ use rt0_tests::{
     Ended, emulated, fork, mappings, often, read_file, skip, tests, thousands, vm_size_kib, wait_for, wait_until,
 };
 
-/// Where a thread's mapping is.
+/// An address in the calling thread's mapping.
 fn here() -> usize {
     signal::signal_stack().expect("every thread has one").base.addr()
 }
 
-/// The size of one kept stack of the default kind; none is kept after.
+/// The size of one cached stack of the default kind. Empties the cache.
 fn size_of_one() -> usize {
     spawn(|| ()).unwrap().join();
     trim_stack_cache();
@@ -33,7 +33,7 @@ fn size_of_one() -> usize {
     trim_stack_cache()
 }
 
-/// So many threads that are there at once.
+/// Runs `N` threads at the same time.
 fn at_once<const N: usize>(builder: Builder<'_>) {
     static GO: AtomicUsize = AtomicUsize::new(0);
     let go = GO.load(Relaxed);
@@ -55,16 +55,16 @@ fn resident_kib() -> usize {
     line.trim().trim_end_matches(" kB").parse().expect("a number")
 }
 
-/// Whether this kernel has marks for guard pages, and heeds them.
+/// Whether this kernel supports marks for guard pages.
 fn guards_are_marks() -> bool {
     let page = rt0::cpu::page_size();
     let memory = Mapping::new(page).unwrap();
     let mark = [memory.as_ptr().expose_provenance(), page, k::MADV_GUARD_INSTALL as usize, 0, 0, 0];
-    // SAFETY: 1. Nobody uses the page.
+    // SAFETY: 1. No code uses the page.
     !emulated() && unsafe { sys::syscall(k::__NR_madvise as usize, mark) }.is_ok()
 }
 
-/// How many mappings the kernel sees, those of kept stacks too.
+/// The number of mappings that the kernel sees, including cached stacks.
 fn lines_of_maps() -> usize {
     let mut buf = [0; 64 << 10];
     read_file(c"/proc/self/maps", &mut buf).expect("/proc").iter().filter(|byte| **byte == b'\n').count()
@@ -72,7 +72,7 @@ fn lines_of_maps() -> usize {
 
 static LISTENER: AtomicUsize = AtomicUsize::new(0);
 
-/// From now on this thread's exit(2) waits for whoever has the listener: seccomp_unotify(2).
+/// From now on this thread's exit(2) waits for the holder of the listener: seccomp_unotify(2).
 fn hold_exits() {
     const SET_MODE_FILTER: usize = 1;
     const NEW_LISTENER: usize = 8;
@@ -89,7 +89,7 @@ fn hold_exits() {
     let program = Program(4, (&raw const instructions).cast());
     (&raw const instructions).expose_provenance();
     let no_new_privs = [PR_SET_NO_NEW_PRIVS as usize, 1, 0, 0, 0, 0];
-    // SAFETY: 1. Of this thread's rights.
+    // SAFETY: 1. It only restricts this thread.
     unsafe { sys::syscall(k::__NR_prctl as usize, no_new_privs) }.unwrap();
     let args = [SET_MODE_FILTER, NEW_LISTENER, (&raw const program).expose_provenance(), 0, 0, 0];
     // SAFETY: 1. The kernel reads the program.
@@ -104,7 +104,7 @@ fn wait_for_listener() -> usize {
     LISTENER.swap(0, Relaxed)
 }
 
-/// Waits until a thread makes a call that is held; its number.
+/// Waits until a thread makes a held call; returns the notification's id.
 fn next_exit(listener: usize) -> u64 {
     const RECEIVE: usize = 0xc050_2100; // SECCOMP_IOCTL_NOTIF_RECV
     let mut notification = [0u64; 10]; // struct seccomp_notif
@@ -124,7 +124,7 @@ fn let_exit(listener: usize, held: u64) {
     unsafe { sys::syscall(k::__NR_ioctl as usize, args) }.unwrap();
 }
 
-/// Ends the process by SIGALRM if it still runs then.
+/// Ends the process by SIGALRM if it still runs after this time.
 fn end_after(time: Duration) {
     let zero = || k::__kernel_old_timeval { tv_sec: 0, tv_usec: 0 };
     let value = k::__kernel_old_timeval { tv_sec: time.as_secs() as _, tv_usec: 0 };
@@ -152,7 +152,7 @@ tests! {
     fn a_thread_that_starts_after_one_ended_makes_no_mapping_and_gives_none_back() {
         static ENDED: AtomicUsize = AtomicUsize::new(0);
         at_once::<8>(Builder::new());
-        // A new mapping would need its guard pages.
+        // A new mapping would need guard pages.
         filter(&[k::__NR_mprotect, k::__NR_munmap, k::__NR_madvise], Verdict::Kill, Verdict::Allow);
         for round in 1..=200 {
             spawn(|| ()).unwrap().join();
@@ -195,13 +195,13 @@ tests! {
         let large = Builder::new().stack_size(16 << 20).spawn(|| (here(), use_stack(2 << 10))).unwrap().join();
         assert_eq!(large.1, 2 << 10);
         assert_eq!(small.spawn(here).unwrap().join(), first);
-        // What goes with it counts too: this closure needs more pages.
+        // Closure and result count too: this closure needs more pages.
         let captured = [7u8; 20_000];
         assert_eq!(small.spawn(move || captured.iter().map(|n| *n as usize).sum::<usize>()).unwrap().join(), 140_000);
     }
 
     fn the_memory_of_a_deep_stack_is_given_back_at_once() {
-        // Room for the frames of a program that is not optimised.
+        // Room for the frames of an unoptimised program.
         let deep = || Builder::new().stack_size(16 << 20).spawn(|| use_stack(1 << 10)).unwrap().join();
         if emulated() {
             assert_eq!([deep(), deep()], [1 << 10; 2]);
@@ -222,7 +222,7 @@ tests! {
         let kept = resident_kib();
         assert!(trim_stack_cache() > 0);
         let none = resident_kib();
-        // Of each stay one page of stack at least, and what its block and its signal stack take.
+        // Each keeps at least one page of stack, and the pages of its block and its signal stack.
         let each = 12 + rt0::cpu::page_size() / 1024;
         assert!(kept <= none + 64 * each, "{kept} KiB, {none} without");
     }
@@ -260,7 +260,7 @@ tests! {
         }
     }
 
-    fn who_has_a_thread_keeps_its_mapping_from_the_next_one() {
+    fn a_handle_keeps_its_threads_mapping_from_the_next_thread() {
         let handle = Builder::new().name("kept").spawn(here).unwrap();
         let kept = handle.thread().clone();
         let first = handle.join();
@@ -294,7 +294,8 @@ tests! {
 
     fn a_forked_child_uses_its_copy() {
         if emulated() {
-            skip("qemu-user hangs in a thread that starts after a fork, on some machines"); // It did on MIPS and s390x.
+            // Seen on MIPS and s390x.
+            skip("qemu-user hangs in a thread that starts after a fork, on some machines");
         }
         at_once::<4>(Builder::new());
         let first = spawn(here).unwrap().join();
@@ -314,8 +315,7 @@ tests! {
             let leaving = spawn(hold_exits).unwrap();
             let listener = wait_for_listener();
             let held = next_exit(listener);
-            // Its closure has returned, its own reference is gone, and it has come as far as its
-            // exit(2).
+            // Its closure has returned, it has dropped its reference, and it is in exit(2).
             assert!(leaving.is_finished());
             let pid = fork().expect("fork");
             if pid == 0 {
@@ -338,7 +338,7 @@ tests! {
         if !guards_are_marks() {
             skip("this kernel has no marks for guard pages");
         }
-        at_once::<1>(Builder::new()); // What the first one sets up stays.
+        at_once::<1>(Builder::new()); // The first one's setup stays.
         static GO: AtomicBool = AtomicBool::new(false);
         let before = lines_of_maps();
         let threads = [(); 100].map(|()| {
@@ -370,7 +370,7 @@ tests! {
         let [first, middle, last] = [2, 1, 2].map(|stage| spawn(until(stage)).unwrap());
         // Pages that differ from their neighbours, until the kernel allows no more.
         let page = rt0::cpu::page_size();
-        // Reserved and never written, they count against no memory, however large a page is.
+        // Reserved and never written, they use no memory, whatever the page size.
         let many = Mapping::reserve(page * 140_000).unwrap();
         let refused = (0..70_000).find(|index| {
             let at = 2 * index * page;
@@ -379,7 +379,7 @@ tests! {
         if refused.is_none() {
             skip("there is no limit to mappings here");
         }
-        // Those made two more each; this one makes one, if one is left.
+        // Each of those calls added two mappings; this one adds one, if one is left.
         let _ = many.protect(page * 139_999.., Protection::READ);
         let before = resident_kib();
         STAGE.store(1, Release);

@@ -1,5 +1,5 @@
-//! Functions that a compiler protects against writes beyond an array on their stack: rustc's for
-//! every machine, and the C compiler's where build.rs found one.
+//! Functions with stack protectors: compiled by rustc for every machine, and by the C compiler
+//! where build.rs found one.
 #![no_std]
 #![no_main]
 
@@ -22,7 +22,7 @@ unsafe extern "C" {
     fn rt0_test_protected_by_cc_pic(f: Callback);
 }
 
-/// Each calls what it is given with the address of an array of 64 bytes in its frame.
+/// Each calls its argument with the address of an array of 64 bytes in its frame.
 const PROTECTED: &[Protected] = &[
     rt0_test_protected_by_rustc,
     #[cfg(protected_by_cc)]
@@ -33,7 +33,7 @@ const PROTECTED: &[Protected] = &[
 
 const ARRAY: usize = 64;
 
-/// What the first constructor of the program found.
+/// The guard that the program's first constructor saw.
 static OF_CONSTRUCTOR: AtomicUsize = AtomicUsize::new(0);
 
 #[used]
@@ -46,22 +46,22 @@ extern "C" fn first(_: c_int, _: *const *const c_char, _: *const *const c_char) 
 }
 
 fn guard_now() -> usize {
-    // SAFETY: the word of this thread, or the variable, which nothing writes now.
+    // SAFETY: it is this thread's word, or the variable, which no code writes now.
     unsafe { guard().read_volatile() }
 }
 
 fn call_all(f: Callback) {
     for protected in PROTECTED {
-        // SAFETY: the callbacks of this file write at most to the array; if more, the process ends.
+        // SAFETY: this file's callbacks write only to the array; otherwise the process ends.
         unsafe { protected(f) };
     }
 }
 
 unsafe extern "C" fn nothing(_: *mut u8) {}
 
-/// Writes to the array, and starts a thread that calls protected functions, too.
+/// Writes to the array, and starts a thread that also calls protected functions.
 unsafe extern "C" fn fill_and_spawn(array: *mut u8) {
-    // SAFETY: the array has that many.
+    // SAFETY: the array has this length.
     unsafe { array.write_bytes(0x5a, ARRAY) };
     thread::spawn(|| call_all(nothing)).unwrap().join();
 }
@@ -70,25 +70,25 @@ unsafe extern "C" fn fill_and_spawn(array: *mut u8) {
 unsafe extern "C" fn overwrite(array: *mut u8) {
     for at in ARRAY..ARRAY + 32 {
         let byte = array.wrapping_add(at);
-        // SAFETY: the frames of this function's callers lie there, so it can be read.
+        // SAFETY: the frames of this function's callers are there, so it is readable.
         let changed = !unsafe { byte.read_volatile() };
-        // SAFETY: none: that the change is found is the test.
+        // SAFETY: none: the test is that the write is detected.
         unsafe { byte.write_volatile(changed) };
     }
 }
 
-/// Changes the guard itself, as if rt0 had something of its own there.
+/// Changes the guard itself, as if rt0 stored other data there.
 unsafe extern "C" fn change_guard(_: *mut u8) {
-    // SAFETY: this thread's, or no other thread looks at it.
+    // SAFETY: it is this thread's, or no other thread reads it.
     unsafe { guard().write_volatile(!guard_now()) };
 }
 
-/// A child that calls each protected function with `f` dies with the line.
+/// Checks that a child which calls a protected function with `f` dies with the message.
 fn is_found(f: Callback) {
     for (index, &protected) in PROTECTED.iter().enumerate() {
         for in_thread in [false, true] {
             let mut buf = [0; 512];
-            // SAFETY: as in `call_all`.
+            // SAFETY: this file's callbacks write only to the array; otherwise the process ends.
             let call = move || unsafe { protected(f) };
             let child = || if in_thread { thread::spawn(call).unwrap().join() } else { call() };
             let (text, ended) = stderr_of(child, &mut buf);
@@ -122,7 +122,7 @@ tests! {
         assert_eq!(guard_now(), of_main);
     }
 
-    /// It is there before the first constructor.
+    /// The guard is set before the first constructor.
     fn the_guard_is_the_same_in_a_constructor() {
         assert_eq!(OF_CONSTRUCTOR.load(Relaxed), guard_now());
     }
@@ -137,8 +137,8 @@ tests! {
         assert_eq!(guard_now(), usize::from_ne_bytes(random));
     }
 
-    /// What parks, waits, interrupts and names a thread writes to its block, and not where the
-    /// ABI's words lie.
+    /// Parking, waiting, interrupting and naming write to the thread's block, but not to the ABI's
+    /// words.
     fn what_a_thread_does_leaves_the_guard_alone() {
         let of_main = guard_now();
         let busy = thread::Builder::new().name("busy").spawn(|| {
@@ -158,7 +158,7 @@ tests! {
         is_found(overwrite);
     }
 
-    /// So the place that rt0 fills is the place that compiled code reads.
+    /// So rt0 sets the word that compiled code reads.
     fn a_guard_that_changes_under_a_running_function_ends_the_process() {
         is_found(change_guard);
     }

@@ -1,4 +1,4 @@
-//! From the kernel to main: what the program was started with, and what holds before its first
+//! From the kernel to main: the program's arguments and environment, and the state before its first
 //! line.
 #![no_std]
 #![no_main]
@@ -127,8 +127,7 @@ tests! {
 
 type Constructor = extern "C" fn(c_int, *const *const c_char, *const *const c_char);
 
-/// When each constructor ran, by what the linker was told: before all others, before those without
-/// a priority, without.
+/// When each constructor ran, by priority: the highest, a lower one, none.
 static MADE: [AtomicUsize; 3] = [const { AtomicUsize::new(0) }; 3];
 static RAN: AtomicUsize = AtomicUsize::new(0);
 static ARGUMENTS: AtomicUsize = AtomicUsize::new(0);
@@ -144,15 +143,15 @@ static SECOND: Constructor = made::<1>;
 #[unsafe(link_section = ".init_array.101")]
 static FIRST: Constructor = made::<0>;
 
-/// What main may do, a constructor may do: the thread is whole.
+/// A constructor may do everything that main may do: the thread is complete.
 extern "C" fn made<const I: usize>(argc: c_int, argv: *const *const c_char, envp: *const *const c_char) {
     assert_eq!(thread::current().name(), Some("main"));
     let count = |list: *const *const c_char| {
         (0..)
             .take_while(|i| {
-                // SAFETY: the kernel's lists end with a null, at which this ends.
+                // SAFETY: the kernel's lists end with a null, and so does this loop.
                 let entry = unsafe { *list.wrapping_add(*i) };
-                // SAFETY: what is not null is a string.
+                // SAFETY: an entry that is not null is a string.
                 !entry.is_null() && unsafe { CStr::from_ptr(entry) }.count_bytes() < usize::MAX
             })
             .count()

@@ -1,11 +1,11 @@
 //! Timed waits that are stopped and continued in the middle, and then interrupted by a handler:
 //! each ends at its deadline.
 //!
-//! A stop, a tracer's interruption and a freezer end the call in the kernel without a handler, and
-//! the kernel starts it again by itself, as another call where the time that is left counts:
-//! restart_syscall(2). On RISC-V it then leaves that call's number in the register where the
-//! program had put its own. A handler in the middle of the second call makes it return EINTR, and
-//! the program calls again, with whatever is in its registers.
+//! A stop, a tracer's interruption and a freezer end the call in the kernel without a handler. The
+//! kernel restarts it by itself; where the remaining time counts, it does so by another call:
+//! restart_syscall(2). On RISC-V it then leaves that call's number in the register of the program's
+//! number. A handler in the middle of the second call makes it return EINTR, and the program calls
+//! again, with the current values of its registers.
 #![no_std]
 #![no_main]
 
@@ -21,7 +21,7 @@ use rt0::{Errno, futex, println, sys, thread};
 use rt0_tests::files::{self, Text};
 use rt0_tests::{Ended, fork, read_file, skip, tests, wait_for, wait_until};
 
-/// Waits so long, and gives whether it timed out.
+/// Waits for this time, and returns whether it timed out.
 type Wait = fn(Duration) -> bool;
 
 /// Every kind of wait with a limit.
@@ -89,7 +89,7 @@ const WAITS: [(&str, Wait); 16] = [
     }),
 ];
 
-/// As a lock does it: waits again after each interruption.
+/// Waits again after each interruption, as locks do.
 fn until_timed_out(mut wait: impl FnMut() -> Result<(), Errno>) -> bool {
     loop {
         match wait() {
@@ -100,20 +100,20 @@ fn until_timed_out(mut wait: impl FnMut() -> Result<(), Errno>) -> bool {
     }
 }
 
-/// What a child's exit status says.
+/// A child's exit status: the wait kept its deadline.
 const KEPT: u32 = 0;
-/// It ended before the handler had run: more time is needed.
+/// The wait ended before the handler ran: more time is needed.
 const TOO_QUICK: u32 = 9;
-/// It ended for another reason than its deadline.
+/// The wait ended for another reason than its deadline.
 const NOT_TIMED_OUT: u32 = 1;
-/// It said that its time was over before it was.
+/// The wait reported its timeout too early.
 const EARLY: u32 = 2;
 
 static HANDLED: AtomicU32 = AtomicU32::new(0);
 
-/// One child for each kind of wait. All are disturbed, each gets a signal after that, and each is
-/// to end at its deadline. Where this machine was too slow for all that before the deadline, again
-/// with more time.
+/// One child for each kind of wait. All are disturbed, then each gets a signal, and each must end
+/// at its deadline. If the machine was too slow for that before the deadline, repeats with more
+/// time.
 fn each_wait_keeps_its_deadline(disturb: impl Fn(&[u32])) {
     let mut left = [true; WAITS.len()];
     for milliseconds in [1_000, 4_000, 16_000, 64_000] {
@@ -161,7 +161,7 @@ fn each_wait_keeps_its_deadline(disturb: impl Fn(&[u32])) {
     skip("this machine takes more than a minute to stop processes and let them go on");
 }
 
-/// Waits and judges; the exit status.
+/// Waits and checks; returns the exit status.
 fn child(wait: Wait, time: Duration) -> u32 {
     extern "C" fn count(_: i32) {
         HANDLED.fetch_add(1, Relaxed);
@@ -178,13 +178,13 @@ fn child(wait: Wait, time: Duration) -> u32 {
     }
 }
 
-/// kill(2). A child that has ended is not waited for yet, so its number is its own.
+/// kill(2). A child that has ended is not reaped yet, so its id is not reused.
 fn signal(pid: u32, signal: u32) {
-    // SAFETY: 1. A child of ours.
+    // SAFETY: 1. A child of this process.
     unsafe { sys::syscall(k::__NR_kill as usize, [pid as usize, signal as usize, 0, 0, 0, 0]) }.expect("kill");
 }
 
-/// A child that has ended and is not waited for.
+/// A child that has ended and is not reaped.
 const ENDED: u8 = b'Z';
 
 /// The state of a child. proc_pid_stat(5)
@@ -203,8 +203,8 @@ fn until_state(children: &[u32], wanted: u8) {
     }
 }
 
-/// waitid(2) for a child that ends before `end`, else it is killed and there is none: its exit
-/// status, or 1000 and the signal that it died by.
+/// waitid(2) for a child that ends before `end`; otherwise kills it and returns none. Returns its
+/// exit status, or 1000 plus the signal that killed it.
 fn ended(pid: u32, end: Instant) -> Option<u32> {
     loop {
         // SAFETY: the struct is numbers, for which all zeros are valid.
@@ -234,7 +234,7 @@ fn ended(pid: u32, end: Instant) -> Option<u32> {
 
 /// ptrace(2) without an address.
 fn ptrace(request: u32, pid: u32) -> Result<(), Errno> {
-    // SAFETY: 1. A child of ours, which gives leave to nothing but to stop it.
+    // SAFETY: 1. A child of this process; the request only lets this process stop it.
     unsafe { sys::syscall(k::__NR_ptrace as usize, [request as usize, pid as usize, 0, 0, 0, 0]) }.map(drop)
 }
 
@@ -263,7 +263,7 @@ tests! {
                 }
             }
             until_state(children, b't');
-            // One that has ended meanwhile has nothing to detach from.
+            // A child that has ended meanwhile cannot be detached.
             for &pid in children {
                 let _ = ptrace(PTRACE_DETACH, pid);
             }

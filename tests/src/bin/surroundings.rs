@@ -1,8 +1,7 @@
-//! A process among others: what a program is started with, and started in, which its parents and
-//! the kernel decide.
+//! The environment of a process, which its parents and the kernel determine.
 //!
-//! Each test starts this program again, in one surrounding or in several at once, with a test's
-//! name and with claims that this test looks at.
+//! Each test starts this program again, in one changed environment or in several at once, with a
+//! test's name and with claims for this test to check.
 #![no_std]
 #![no_main]
 
@@ -22,9 +21,9 @@ use rt0_tests::launch::{Before, InitialStack, SELF, again, null_ended, run_chang
 use rt0_tests::seccomp::{Verdict, filter};
 use rt0_tests::{Ended, skip, tests, wait_for};
 
-/// A call by number.
+/// A system call by number.
 fn call(nr: u32, args: [usize; 6]) -> Result<usize, Errno> {
-    // SAFETY: 1. Each is of the test's own process and does what the test wants.
+    // SAFETY: 1. Each call affects only the test's own process.
     unsafe { sys::syscall(nr as usize, args) }
 }
 
@@ -32,12 +31,12 @@ fn at<T: ?Sized>(pointer: *const T) -> usize {
     pointer.expose_provenance()
 }
 
-/// Starts the test below with these claims; how it ended.
+/// Starts the test below with these claims; returns how it ended.
 fn start<'a>(claims: &[&CStr], vars: &[&CStr], before: Before, buf: &'a mut [u8]) -> (&'a str, Ended) {
     again(SELF, &arguments(claims), &null_ended::<8>(vars), before, buf)
 }
 
-/// The arguments of a program that is to look at these claims.
+/// The arguments for a program that checks these claims.
 fn arguments(claims: &[&CStr]) -> [*const c_char; 16] {
     let mut args = [c"surroundings"; 15];
     args[1] = c"everything_that_a_program_relies_on_works";
@@ -45,16 +44,16 @@ fn arguments(claims: &[&CStr]) -> [*const c_char; 16] {
     null_ended(&args[..2 + claims.len()])
 }
 
-/// The program works in these surroundings, and all that is claimed is so.
+/// Checks that the program works in this environment, and that the claims are true.
 fn works(claims: &[&CStr], vars: &[&CStr], before: Before) {
     let mut buf = [0; 4096];
     let (text, ended) = start(claims, vars, before, &mut buf);
     assert_eq!(ended, Ended::Exit(0), "{claims:?} {text}");
 }
 
-/// The program works with an initial stack that is not what the kernel made.
+/// Checks that the program works with a changed initial stack.
 fn works_with(claims: &[&CStr], before: Before, change: impl FnOnce(&mut InitialStack)) {
-    // Variables make room for what is put in their place.
+    // Variables make room for the data that replaces them.
     let mut vars = [c"RT0_FILLER=x".as_ptr(); 701];
     vars[0] = c"RT0_TEST=everything_that_a_program_relies_on_works".as_ptr();
     vars[700] = core::ptr::null();
@@ -96,7 +95,7 @@ fn everything_works() {
     });
     // SAFETY: 1. It only asks.
     let asked = unsafe { all_threads::syscall(k::__NR_getppid as usize, [0; 6]) };
-    // Where there may be no queued signals, or an emulator has no such signal.
+    // If queued signals are not allowed, or an emulator lacks the signal.
     let refused = [Errno::EAGAIN, Errno::EOPNOTSUPP];
     assert!(!matches!(&asked, Err(all_threads::Error::Diverged(_))), "{asked:?}");
     assert!(asked.is_ok() || asked.is_err_and(|error| refused.contains(&error.or_abort())));
@@ -114,8 +113,8 @@ fn everything_works() {
     assert!(thread::available_parallelism().is_ok_and(|count| count.get() >= 1));
 }
 
-/// Every kind of wait with a timeout, one after another for this time, in several threads at once:
-/// none is short, and each has its end.
+/// Every kind of timed wait, one after another, in several threads at once: none is too short, and
+/// each ends.
 fn timed_waits(time: Duration) {
     const SHORT: Duration = Duration::from_millis(12);
     fn in_every_way(end: Instant) {
@@ -148,7 +147,7 @@ fn timed_waits(time: Duration) {
         while Instant::now() < end {
             for (index, wait) in waits.iter().enumerate() {
                 let began = Instant::now();
-                // A handler, or a tracer's signal, may end a bare wait before its time: futex(2).
+                // A handler, or a tracer's signal, may end a bare wait early: futex(2).
                 let ended_early = !wait();
                 assert!(!ended_early || index == 0, "wait {index} did not time out");
                 assert!(ended_early || began.elapsed() >= SHORT, "wait {index}: {:?}", began.elapsed());
@@ -168,7 +167,7 @@ fn forever(n: usize) -> usize {
     forever(core::hint::black_box(n + 1)) + frame[n % 256] as usize
 }
 
-/// Looks at what is claimed of the surroundings.
+/// Checks a claim about the environment.
 fn look_at(claim: &CStr, env: Env) {
     let get = |nr| call(nr, [0; 6]).unwrap();
     match claim.to_bytes() {
@@ -229,7 +228,7 @@ fn personality(bits: usize) {
     call(k::__NR_personality, [now | bits, 0, 0, 0, 0, 0]).unwrap();
 }
 
-/// Skips where there is but one user.
+/// Skips the test if the process is not root.
 fn need_root() {
     if call(k::__NR_geteuid, [0; 6]) != Ok(0) {
         skip("only root can do that");
@@ -299,7 +298,7 @@ tests! {
         assert_eq!(ended, Ended::Exit(0), "{text}");
     }
 
-    /// Another user starts a program that is root's or a third one's.
+    /// A user starts a set-uid program of root or of a third user.
     #[keys("native=an emulator starts no program")]
     fn a_set_uid_program_is_secure_and_works() {
         const PROGRAM: &CStr = c"/tmp/set-uid";
@@ -334,7 +333,8 @@ tests! {
             for before in [&other_user as Before, &other_user_without_descriptors] {
                 let (text, ended) = again(PROGRAM, &claims, &vars, before, &mut buf);
                 if ended == Ended::Exit(101) && text.contains("secure()") {
-                    skip("programs are not set-uid on a file system of this user's"); // nosuid, no_new_privs
+                    // nosuid, no_new_privs
+                    skip("programs are not set-uid on a file system of this user's");
                 }
                 assert_eq!(ended, Ended::Exit(0), "{text}");
             }
@@ -394,7 +394,7 @@ tests! {
         works_with(&[], NONE, InitialStack::drop_variables);
         // The variables name the test.
         works_with(&[], NONE, InitialStack::drop_arguments);
-        // With neither it lists its tests.
+        // Without arguments and variables it lists its tests.
         works_with(&[], NONE, |stack| {
             stack.drop_variables();
             stack.drop_arguments();
@@ -431,7 +431,7 @@ tests! {
             [c"/proc", c"/sys", c"/dev"].into_iter().for_each(empty);
         };
         works(&[c"no /proc"], &[], &nothing);
-        // Nothing is there to open in the place of what is closed but the root.
+        // Only the root directory can be opened in place of the closed descriptors.
         works(&[c"no /proc", c"open"], &[], &|| {
             nothing();
             (0..3).for_each(close);
@@ -459,10 +459,10 @@ tests! {
             let mut buf = [0; 1024];
             let tight = || limit(k::RLIMIT_AS, mib << 20);
             let (text, ended) = start(&[c"spawn or an error"], &[], &tight, &mut buf);
-            // The kernel kills a program for which there is no room.
+            // The kernel kills a program if there is no room for it.
             assert!([Ended::Exit(0), Ended::Signal(k::SIGKILL), Ended::Signal(k::SIGSEGV)].contains(&ended), "{text}");
         }
-        // Closed descriptors, and no number is left to open them.
+        // Closed descriptors, and a limit that does not allow opening them.
         let mut buf = [0; 1024];
         let neither = || {
             close(0);
@@ -473,8 +473,8 @@ tests! {
         assert!(text.contains("opening a standard descriptor"), "{text}");
     }
 
-    /// What a filter refuses is refused in a forked child too, and the child is made by a thread
-    /// that is not main while another thread waits.
+    /// A filter applies to a forked child too. A thread that is not main forks while another thread
+    /// waits.
     fn a_fork_under_a_filter_has_a_child_that_works() {
         let calls = [k::__NR_madvise, k::__NR_getrandom, k::__NR_statx, k::__NR_prlimit64];
         for errno in [Errno::EPERM, Errno::ENOSYS] {

@@ -1,4 +1,4 @@
-//! Mutex, RwLock and Condvar: what each promises, alone and under load.
+//! Mutex, RwLock and Condvar: their guarantees, alone and under load.
 #![no_std]
 #![no_main]
 
@@ -36,7 +36,7 @@ tests! {
         assert!(mutex.try_lock().is_none(), "a guard that is forgotten keeps it locked");
     }
 
-    fn a_mutex_gives_its_value_out_to_who_owns_it() {
+    fn the_owner_of_a_mutex_gets_its_value_without_locking() {
         let mut mutex = Mutex::from(Dropped);
         mutex.get_mut().touch();
         assert_eq!(DROPS.load(Relaxed), 0);
@@ -152,7 +152,7 @@ tests! {
         assert!(waiter.join());
     }
 
-    fn who_locks_a_mutex_again_waits_for_itself() {
+    fn a_thread_that_locks_a_mutex_again_waits_for_itself() {
         static MUTEX: Mutex<()> = Mutex::new(());
         let thread = spawn(|| {
             let _guard = MUTEX.lock();
@@ -199,7 +199,7 @@ tests! {
                 if let Some(mut count) = MUTEX.try_lock_for(Duration::from_micros(round % 50)) {
                     *count += 1;
                     got += 1;
-                    // Long enough that others go to sleep.
+                    // Long enough that other threads fall asleep.
                     (0..200).for_each(|_| core::hint::spin_loop());
                 }
             }
@@ -211,23 +211,22 @@ tests! {
         assert_eq!(*MUTEX.lock(), 20_000 + got);
     }
 
-    fn a_mutex_may_be_unmapped_by_the_next_who_locked_it() {
-        #[repr(align(65536))] // As large as a page is anywhere.
+    fn a_mutex_may_be_unmapped_by_its_next_owner() {
+        #[repr(align(65536))] // As large as the largest page.
         struct Page(core::cell::UnsafeCell<[u8; 65536]>);
-        // SAFETY: what lies there is a mutex.
+        // SAFETY: it contains a mutex.
         unsafe impl Sync for Page {}
         static PAGE: Page = Page(core::cell::UnsafeCell::new([0; 65536]));
         static ROUND: AtomicU32 = AtomicU32::new(0);
         static READY: AtomicU32 = AtomicU32::new(0);
-        // Two owners; who finds itself the last takes the memory away, while the other may be still
-        // in its unlock.
+        // Two owners. The last one unmaps the memory, while the other may still be in its unlock.
         fn protect(protection: u32) {
             let page = PAGE.0.get().expose_provenance();
-            // SAFETY: 1. Only the mutex lies there, and its last owner says that nobody needs it.
+            // SAFETY: 1. Only the mutex lies there, and its last owner no longer needs it.
             unsafe { sys::syscall(k::__NR_mprotect as usize, [page, 65536, protection as usize, 0, 0, 0]) }.unwrap();
         }
         fn let_go() {
-            // SAFETY: written before the round began, and there until its last owner takes it away.
+            // SAFETY: written before the round began, and mapped until its last owner unmaps it.
             let owners = unsafe { &*PAGE.0.get().cast::<Mutex<u32>>() };
             let mut left = owners.lock();
             *left -= 1;
@@ -249,7 +248,7 @@ tests! {
         });
         for round in 1..=500 {
             protect(k::PROT_READ | k::PROT_WRITE);
-            // SAFETY: room and alignment for it, and nobody looks yet.
+            // SAFETY: large enough and aligned, and no other thread accesses it yet.
             unsafe { PAGE.0.get().cast::<Mutex<u32>>().write(Mutex::new(2)) };
             ROUND.store(round, Release);
             let_go();
@@ -278,7 +277,7 @@ tests! {
         assert_eq!(*lock.read(), 2);
     }
 
-    fn a_rwlock_gives_its_value_out_to_who_owns_it_and_prints_it() {
+    fn the_owner_of_a_rwlock_gets_its_value_without_locking_and_prints_it() {
         let mut lock = RwLock::from(4);
         *lock.get_mut() += 1;
         assert!(prints(format_args!("{lock:?}"), "RwLock { data: 5, .. }"));
@@ -490,7 +489,7 @@ tests! {
         join(waiters);
     }
 
-    fn notify_all_wakes_everybody_who_waits_and_nobody_later() {
+    fn notify_all_wakes_all_waiters_and_no_later_one() {
         static LOCK: Mutex<u32> = Mutex::new(0);
         static CHANGED: Condvar = Condvar::new();
         let wait = || {
@@ -590,8 +589,8 @@ tests! {
     }
 
     fn timeouts_that_race_with_notifications_lose_none() {
-        // A queue of one: each side waits with a timeout that often is just over, and goes back to
-        // wait.
+        // A queue of one: each side waits with a timeout that often has just expired, and waits
+        // again.
         static SLOT: Mutex<Option<u32>> = Mutex::new(None);
         static CHANGED: Condvar = Condvar::new();
         const ROUNDS: u32 = 3_000;
@@ -613,7 +612,7 @@ tests! {
         consumer.unwrap().join();
     }
 
-    // Under a storm of signals, none of which may end a wait or lose a wake.
+    // Under a storm of signals, which must not end a wait or lose a wake.
 
     fn a_mutex_works_under_a_storm_of_signals() {
         static COUNT: Mutex<u32> = Mutex::new(0);
@@ -717,7 +716,7 @@ fn in_a_storm(work: impl FnOnce()) {
     unsafe { signal::sigaction(Signal::SIGUSR1, Action::call(nothing)) }.unwrap();
     let storm = spawn(|| {
         while !OVER.load(Relaxed) {
-            // SAFETY: 1. Its handler is above.
+            // SAFETY: 1. Its handler is installed.
             unsafe {
                 let to_all = [sys::getpid() as usize, Signal::SIGUSR1.raw() as usize, 0, 0, 0, 0];
                 sys::syscall(k::__NR_kill as usize, to_all)

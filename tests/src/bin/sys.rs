@@ -13,9 +13,9 @@ use rt0_tests::tests;
 /// A descriptor that is never open.
 const BAD: usize = -1isize as usize;
 
-/// A call by number.
+/// A system call by number.
 fn call(nr: u32, args: [usize; 6]) -> Result<usize, Errno> {
-    // SAFETY: 1. Each test's call is refused, or touches only what it is given.
+    // SAFETY: 1. Each test's call is refused, or accesses only its arguments.
     unsafe { syscall(nr as usize, args) }
 }
 
@@ -84,25 +84,26 @@ tests! {
         let mut buf = [0; 16];
         assert_eq!(sys::read(b_read, &mut buf), Ok(7));
         assert_eq!(&buf[..7], b"0123456");
-        // The second and the fourth: an offset for a pipe is refused.
+        // The second and fourth arguments: an offset for a pipe is refused.
         let offset = 0u64;
         let at = (&raw const offset).expose_provenance();
         assert_eq!(call(k::__NR_splice, [from, at, to, 0, 1, 0]), Err(Errno::ESPIPE));
         assert_eq!(call(k::__NR_splice, [from, 0, to, at, 1, 0]), Err(Errno::ESPIPE));
-        // The sixth: unknown flags are refused.
+        // The sixth argument: unknown flags are refused.
         assert_eq!(call(k::__NR_splice, [from, 0, to, 0, 1, 0x1000]), Err(Errno::EINVAL));
         [a_read, a_write, b_read, b_write].into_iter().for_each(close);
     }
 
     fn pointers_results_survive_the_error_check() {
-        // mmap's results lie high on some machines; an error is only what is above -4096.
+        // mmap's results are high on some machines; only values above -4096 are errors.
         for _ in 0..64 {
             rt0::thread::spawn(|| ()).unwrap().join();
         }
         assert_eq!(call(k::__NR_getpid, [0; 6]), Ok(sys::getpid() as usize));
     }
 
-    /// The struct that rt0 hands to timer_create(2) is of just this size (`const` in sys/time.rs).
+    /// The struct that rt0 passes to timer_create(2) has exactly this size (`const` in
+    /// sys/time.rs).
     fn a_timer_reads_no_more_than_64_bytes_of_its_event() {
         let page = rt0::cpu::page_size();
         let memory = rt0::mapping::Mapping::new(2 * page).unwrap();
@@ -142,7 +143,7 @@ fn close(fd: i32) {
     call(k::__NR_close, [fd as usize, 0, 0, 0, 0, 0]).unwrap();
 }
 
-/// sc's stubs and numbers against ours, where sc compiles.
+/// Compares the stubs and numbers of the crate sc with rt0's, where sc compiles.
 #[cfg(any(target_arch = "x86_64", target_arch = "aarch64", target_arch = "riscv64"))]
 fn second_opinion() {
     macro_rules! same_numbers {

@@ -111,8 +111,8 @@ tests! {
             drop(handle);
         }
         wait_until("every result to be dropped", || RESULTS.load(Relaxed) == rounds);
-        // What the first spawn leaves: the main thread's signal stack, its guard, and a page that
-        // forks wipe.
+        // The first spawn leaves the main thread's signal stack, its guard, and a page that is
+        // wiped on fork.
         wait_until("every mapping to be gone", || mappings() <= before + 3);
     }
 
@@ -170,10 +170,11 @@ tests! {
     #[keys("alone")]
     fn a_process_limit_makes_spawn_fail_with_eagain_and_leaves_nothing() {
         static CLOSURES: AtomicUsize = AtomicUsize::new(0);
-        const NOBODY: usize = 54321; // Root has no such limit; elsewhere this is refused and the limit holds as it is.
-        // SAFETY: 1. It changes this process's ids, and nothing else; so does the limit.
+        // The limit does not apply to root. If the call is refused, the process is not root.
+        const NOBODY: usize = 54321;
+        // SAFETY: 1. It only changes this process's ids.
         let _ = unsafe { sys::syscall(k::__NR_setresuid as usize, [NOBODY, NOBODY, NOBODY, 0, 0, 0]) };
-        spawn(|| ()).unwrap().join(); // What the first one sets up stays.
+        spawn(|| ()).unwrap().join(); // The first one's setup stays.
         set_process_limit(0);
         let refused = || {
             let captured = Dropped(&CLOSURES);
@@ -181,12 +182,12 @@ tests! {
             assert_eq!(spawn(move || drop(captured)).err(), Some(Errno::EAGAIN));
             assert!(start.elapsed() >= Duration::from_millis(200), "it tried again for {:?}", start.elapsed());
         };
-        refused(); // So does what an emulator sets up for its first.
+        refused(); // So does an emulator's setup for its first failure.
         let before = mappings();
         (0..4).for_each(|_| refused());
         assert_eq!(CLOSURES.load(Relaxed), 5);
-        // Four that leak would be eight more. An emulator shows stacks of its own among ours, those
-        // that it keeps for later.
+        // Four leaked threads would be eight more mappings. An emulator's cached stacks appear
+        // among the program's mappings.
         let after = mappings();
         assert!(after <= before + if emulated() { 4 } else { 0 }, "{before} mappings, then {after}");
         set_process_limit(1000);
@@ -195,8 +196,8 @@ tests! {
 
     fn a_limit_on_memory_makes_spawn_fail_with_enomem() {
         static CLOSURES: AtomicUsize = AtomicUsize::new(0);
-        let first = spawn(sys::gettid).unwrap().join(); // What the first one sets up stays.
-        // qemu-i386 frees a page of its own for a thread that the program has seen end.
+        let first = spawn(sys::gettid).unwrap().join(); // The first one's setup stays.
+        // qemu-i386 frees a page of its own after the program has seen the thread's end.
         let args = [sys::getpid() as usize, first as usize, 0, 0, 0, 0];
         // SAFETY: 1. Signal 0 only asks.
         let is_gone = || unsafe { sys::syscall(k::__NR_tgkill as usize, args) } == Err(Errno::ESRCH);
@@ -248,7 +249,7 @@ tests! {
             let frame = core::hint::black_box([1u8; 1024]);
             if kib == 0 { 0 } else { use_stack(kib - 1) + frame[kib % 1024] as usize }
         }
-        // An eighth of it, for debug frames hold more than their array.
+        // An eighth of the stack, because unoptimised frames hold more than their array.
         assert_eq!(Builder::new().stack_size(32 << 20).spawn(|| use_stack(4 << 10)).unwrap().join(), 4 << 10);
     }
 
@@ -259,7 +260,7 @@ tests! {
             let frame = core::hint::black_box([n as u8; 256]);
             forever(core::hint::black_box(n + 1)) + frame[n % 256] as usize
         }
-        // Another thread's stack right below would be overwritten instead.
+        // Otherwise the stack of a thread right below would be overwritten.
         let _neighbours = [(); 4].map(|()| spawn(thread::park).unwrap());
         spawn(|| forever(0)).unwrap().join();
     }
@@ -267,8 +268,7 @@ tests! {
     fn overaligned_closures_and_results_are_aligned() {
         #[repr(align(256))]
         struct Aligned(u8);
-        // More than a page. (Not 64 KiB: for locals so aligned, LLVM clears the stack pointer on
-        // MIPS.)
+        // More than a page. (Not 64 KiB: for such locals LLVM clears the stack pointer on MIPS.)
         #[repr(align(16384))]
         struct Huge(u8);
         fn is_aligned<T>(value: &T) -> bool {
@@ -324,7 +324,7 @@ tests! {
         handle.join();
     }
 
-    fn a_closure_that_borrows_is_started_by_who_vouches_for_it() {
+    fn a_closure_that_borrows_can_be_started_unchecked() {
         let (numbers, mut sum) = ([1, 2, 3], 0);
         // SAFETY: 1. It is joined at once.
         let handle = unsafe { Builder::new().spawn_unchecked(|| sum = numbers.iter().sum()) };
@@ -337,7 +337,7 @@ tests! {
     }
 
     fn a_thread_value_outlives_its_thread() {
-        spawn(|| ()).unwrap().join(); // What the first one sets up stays.
+        spawn(|| ()).unwrap().join(); // The first one's setup stays.
         let before = mappings();
         let handle = Builder::new().name("gone").spawn(|| ()).unwrap();
         let kept: Thread = handle.thread().clone();
@@ -410,7 +410,7 @@ tests! {
         static STOP: AtomicBool = AtomicBool::new(false);
         static ENDED: AtomicUsize = AtomicUsize::new(0);
         extern "C" fn count(_: i32) {
-            // What a handler may rely on: a thread with a block, a stack, a thread pointer.
+            // A handler may rely on a thread with a block, a stack and a thread pointer.
             let this = thread::current();
             core::hint::black_box(&this);
             HANDLED.fetch_add(1, Relaxed);
@@ -421,9 +421,9 @@ tests! {
         let pid = sys::getpid();
         let storm = spawn(move || {
             while !STOP.load(Relaxed) {
-                // To the process: any thread that is ready for it takes it.
+                // To the process: any thread that does not block it takes it.
                 let args = [pid as usize, Signal::SIGUSR1.raw() as usize, 0, 0, 0, 0];
-                // SAFETY: 1. Its handler is above.
+                // SAFETY: 1. Its handler is installed.
                 unsafe { sys::syscall(k::__NR_kill as usize, args) }.unwrap();
                 thread::yield_now();
             }
@@ -489,8 +489,7 @@ tests! {
     }
 }
 
-/// Runs `work` twice, the first time to let everything reach its size, and checks that the second
-/// adds nothing.
+/// Runs `work` twice, and checks that the second time allocates nothing more.
 fn flat(work: fn()) {
     let warm = |count| {
         for _ in 0..count {
@@ -502,7 +501,8 @@ fn flat(work: fn()) {
     work();
     wait_until("every mapping to be gone", || mappings() <= maps + 2);
     if !emulated() {
-        wait_until("VmSize to be flat", || vm_size_kib() <= size + 2 * 2052); // The room of two threads.
+        // The memory of two threads.
+        wait_until("VmSize to be flat", || vm_size_kib() <= size + 2 * 2052);
     }
 }
 

@@ -17,10 +17,10 @@ use rt0_tests::tests;
 
 const TICK: Duration = Duration::from_millis(20);
 
-/// After 2106, when 32 bits of seconds end for good.
+/// After 2106, when 32 bits of seconds end.
 const FAR: Timespec = Timespec { tv_sec: 5_000_000_000, tv_nsec: 0 };
 
-/// Sends SIGUSR1 to the calling thread, over and over, while `f` runs; returns how many arrived.
+/// Sends SIGUSR1 to the calling thread repeatedly while `f` runs; returns how many arrived.
 fn pestered(f: impl FnOnce()) -> usize {
     static HANDLED: AtomicUsize = AtomicUsize::new(0);
     static DONE: AtomicBool = AtomicBool::new(false);
@@ -44,7 +44,7 @@ fn pestered(f: impl FnOnce()) -> usize {
     HANDLED.swap(0, Relaxed)
 }
 
-/// Whether `f` is still at it after three ticks.
+/// Whether `f` still runs after three ticks.
 fn goes_on(f: impl FnOnce() + Send + 'static) -> bool {
     static RETURNED: AtomicBool = AtomicBool::new(false);
     RETURNED.store(false, Relaxed);
@@ -90,7 +90,7 @@ tests! {
     }
 
     fn signals_do_not_shorten_a_sleep() {
-        // On a machine that has much to do, the sender may come too late.
+        // On a busy machine the sender may come too late.
         loop {
             let deadline = Instant::now() + TICK * 5;
             let handled = pestered(|| sleep_until(deadline));
@@ -161,7 +161,7 @@ tests! {
     }
 
     fn the_time_of_day_has_64_bit_seconds_where_the_kernel_has() {
-        // Both widths of the call, and both of the vDSO's, say the same while they can.
+        // Both widths of the call, and both of the vDSO's function, agree while both can.
         let by_vdso = SystemTime::now();
         vdso::turn_off();
         let by_call = SystemTime::now();

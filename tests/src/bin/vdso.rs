@@ -1,4 +1,4 @@
-//! The vDSO: found without a call, used from anywhere, left alone when it must be.
+//! The vDSO: found without a call, usable from everywhere, and not used when turned off.
 #![no_std]
 #![no_main]
 
@@ -20,7 +20,7 @@ use rt0_tests::{alarm_every, often, skip, slow, tests, vdso_image};
 
 const NOTHING: InUse = InUse { clock_gettime: false, getrandom: false };
 
-/// What a test needs to say how it ended.
+/// The calls that a test needs to report its end.
 const LAST_WORDS: &[u32] = &[k::__NR_write, k::__NR_exit_group];
 
 /// Whether the kernel maps an image.
@@ -29,7 +29,7 @@ fn image(env: Env) -> bool {
     env.auxv().get(AT_SYSINFO_EHDR).is_some_and(|address| address != 0)
 }
 
-/// Skips the test where there is nothing to be found.
+/// Skips the test if the vDSO has no clock.
 fn need_clock() {
     if !in_use().clock_gettime {
         skip("no clock in the vDSO here");
@@ -134,7 +134,7 @@ tests! {
     fn a_filters_enosys_does_not_take_the_clocks_away() {
         need_clock();
         filter(LAST_WORDS, Verdict::Allow, Verdict::Refuse(Errno::ENOSYS));
-        // The vDSO cannot read this one, and hands on what the kernel says.
+        // The vDSO cannot read this clock, and returns the kernel's result.
         assert_eq!(ClockId::CLOCK_THREAD_CPUTIME_ID.now(), Err(Errno::ENOSYS));
         assert!(in_use().clock_gettime);
         assert!(ClockId::CLOCK_MONOTONIC.now().is_ok());

@@ -1,4 +1,4 @@
-//! Waiting for signals, and waking what waits for descriptors.
+//! Waiting for signals, and waking threads that wait for descriptors.
 #![no_std]
 #![no_main]
 
@@ -14,14 +14,14 @@ use rt0::time::Instant;
 use rt0::{Errno, sys, thread};
 use rt0_tests::{emulated, wait_until, wait_until_asleep};
 
-/// How long a test waits for what does not come.
+/// The time that a test waits for an event that does not come.
 const SOON: Duration = Duration::from_millis(30);
 
-/// How long it waits for what must come.
+/// The time that it waits for an event that must come.
 const LONG: Duration = Duration::from_secs(60);
 
 fn call(nr: u32, args: [usize; 6]) -> Result<usize, Errno> {
-    // SAFETY: 1. The tests below make calls that touch memory and descriptors of their own.
+    // SAFETY: 1. The tests' calls access only the tests' own memory and descriptors.
     unsafe { sys::syscall(nr as usize, args) }
 }
 
@@ -29,7 +29,7 @@ fn set_of<const N: usize>(signals: [Signal; N]) -> SigSet {
     SigSet::from_iter(signals)
 }
 
-/// A real-time signal: each that is sent arrives.
+/// A real-time signal: every one that is sent arrives.
 fn real_time() -> Signal {
     Signal::from_raw(40).expect("the program's")
 }
@@ -45,8 +45,8 @@ fn count(signal: Signal) {
     unsafe { signal::sigaction(signal, Action::call(handled)) }.expect("sigaction");
 }
 
-/// [`signal::wait_timeout`] for a signal that comes. An emulator catches also what its program has
-/// blocked, so there the wait ends with `EINTR` when another thread's signal comes.
+/// [`signal::wait_timeout`] for a signal that comes. An emulator also catches signals that its
+/// program has blocked, so there the wait ends with `EINTR` when another thread's signal comes.
 fn wait_long(set: &SigSet) -> signal::Siginfo {
     loop {
         match signal::wait_timeout(set, LONG) {
@@ -56,12 +56,12 @@ fn wait_long(set: &SigSet) -> signal::Siginfo {
     }
 }
 
-/// Whether a poller sees it readable now.
+/// Whether a poller sees it as readable now.
 fn is_readable(fd: &OwnedFd) -> bool {
     let epoll = call(k::__NR_epoll_create1, [0; 6]).expect("epoll");
     // SAFETY: 1. Just opened.
     let epoll = unsafe { OwnedFd::from_raw_fd(epoll as i32) };
-    let mut event = [k::EPOLLIN, 0, 0, 0]; // struct epoll_event: the events come first.
+    let mut event = [k::EPOLLIN, 0, 0, 0]; // struct epoll_event; its first field is the events.
     let (poller, at) = (epoll.as_raw_fd() as usize, (&raw mut event).expose_provenance());
     call(k::__NR_epoll_ctl, [poller, k::EPOLL_CTL_ADD as usize, fd.as_raw_fd() as usize, at, 0, 0]).expect("epoll");
     call(k::__NR_epoll_pwait, [poller, at, 1, 0, 0, 0]).expect("epoll") == 1
@@ -104,9 +104,10 @@ rt0_tests::tests! {
         let start = Instant::now();
         assert!(signal::wait_timeout(&set, SOON).unwrap().is_none());
         assert!(start.elapsed() >= SOON);
-        assert!(signal::wait_until(&set, start).unwrap().is_none()); // A deadline that is past.
+        assert!(signal::wait_until(&set, start).unwrap().is_none()); // A deadline in the past.
         signal::raise(Signal::SIGUSR1).unwrap();
-        assert!(signal::wait_until(&set, start).unwrap().is_some()); // But what is there is taken.
+        // But a pending signal is taken.
+        assert!(signal::wait_until(&set, start).unwrap().is_some());
     }
 
     fn far_deadlines_are_waited_for() {
@@ -153,7 +154,7 @@ rt0_tests::tests! {
     fn suspending_misses_no_signal_and_blocks_again() {
         count(Signal::SIGUSR1);
         signal::mask(How::Block, &set_of([Signal::SIGUSR1, Signal::SIGUSR2]));
-        signal::raise(Signal::SIGUSR1).unwrap(); // Before the wait begins.
+        signal::raise(Signal::SIGUSR1).unwrap(); // Pending before the wait begins.
         assert_eq!(HANDLED.load(Relaxed), 0);
         while HANDLED.load(Relaxed) == 0 {
             signal::suspend(&set_of([Signal::SIGUSR2])).unwrap();
@@ -170,7 +171,7 @@ rt0_tests::tests! {
             mask.contains(Signal::SIGTERM) && mask.contains(Signal::SIGINT)
         };
         assert!(thread::spawn(move || has_it() && thread::spawn(has_it).unwrap().join()).unwrap().join());
-        // So no thread dies of it, and the one that waits has it.
+        // So no thread dies of it, and the waiting thread gets it.
         let other = thread::spawn(|| thread::park_timeout(LONG)).unwrap();
         process::kill(sys::getpid(), Signal::SIGTERM).unwrap();
         assert_eq!(wait_long(&set).number(), Signal::SIGTERM.raw() as i32);
@@ -214,7 +215,7 @@ rt0_tests::tests! {
         assert!(!is_readable(&fd));
         for signal in [Signal::SIGUSR1, real_time()] {
             signal::raise(signal).unwrap();
-            let mut info = [0; 128]; // struct signalfd_siginfo: the number comes first.
+            let mut info = [0; 128]; // struct signalfd_siginfo; its first field is the number.
             assert_eq!(rt0::io::read(fd.as_raw_fd(), &mut info), Ok(128));
             assert_eq!(u32::from_ne_bytes([info[0], info[1], info[2], info[3]]), signal.raw());
         }
@@ -227,7 +228,7 @@ rt0_tests::tests! {
         event.add(3).unwrap();
         assert!(is_readable(event.as_fd()));
         assert_eq!((event.take(), event.take()), (Ok(5), Ok(0)));
-        // A full one does not wait.
+        // A full counter does not wait.
         event.add(u64::MAX).unwrap();
         event.add(1).unwrap();
         assert_eq!((event.take(), is_readable(event.as_fd())), (Ok(u64::MAX - 1), false));

@@ -1,6 +1,6 @@
 //! Functions that the compiler protects against writes beyond an array on their stack. build.rs
-//! compiles this file alone for each machine, with `-Zstack-protector=all`: no `core` comes with
-//! that, so it brings the few words that a function needs.
+//! compiles this file alone for each machine, with `-Zstack-protector=all`: there is no `core`
+//! compiled in this way, so the file defines the few lang items that it needs.
 #![feature(no_core, lang_items, intrinsics)]
 #![allow(internal_features)]
 #![no_core]
