@@ -4,18 +4,18 @@
 //!
 //! ```text
 //! init [-s] [-g] [-w] [-e STATUS]… [--] PROGRAM [ARGUMENT]…
-//!     -s          reap orphans also where this is not the first process (PR_SET_CHILD_SUBREAPER)
+//!     -s          reap orphans even if this is not the first process (PR_SET_CHILD_SUBREAPER)
 //!     -g          pass signals on to the program's process group
-//!     -w          say which orphans were reaped
-//!     -e STATUS   end with 0 where the program's status is this
+//!     -w          report reaped orphans
+//!     -e STATUS   exit with 0 if the program's status is this
 //! ```
 //!
-//! The status is the program's; 128 and the signal's number if a signal ended it; 127 if there is
-//! no such program, 126 if it cannot be executed, 1 for anything else that goes wrong.
+//! The exit status is the program's; 128 plus the signal's number if a signal ended it; 127 if
+//! there is no such program, 126 if it cannot be executed, 1 for any other error.
 //!
-//! All signals that can be passed on are blocked before the program starts, and taken by
-//! `signal::wait`, so none is lost and no handler is needed. SIGTTIN and SIGTTOU are left alone:
-//! they speak to a process about its own terminal.
+//! All signals that can be passed on are blocked before the program starts, and received by
+//! `signal::wait`, so none is lost and no handler is needed. SIGTTIN and SIGTTOU are excluded: they
+//! concern a process's own terminal.
 #![no_std]
 #![no_main]
 
@@ -27,8 +27,8 @@ use rt0::process::{self, Command};
 use rt0::signal::{self, How, SigSet, Signal};
 use rt0::{Args, Env, Errno, eprintln, sys};
 
-/// ioctl(2) that makes a process group a terminal's foreground. The crate has no ioctls of SPARC's
-/// (asm/ioctls.h there).
+/// ioctl(2) that makes a process group a terminal's foreground. linux-raw-sys lacks SPARC's ioctls
+/// (asm/ioctls.h).
 const TIOCSPGRP: u32 = core::cfg_select! {
     target_arch = "sparc64" => { 0x8004_7482 }
     _ => { linux_raw_sys::ioctl::TIOCSPGRP }
@@ -65,7 +65,7 @@ fn main(env: Env) -> i32 {
     }
 }
 
-/// Passes signals on and reaps until the program has ended; its status.
+/// Passes signals on and reaps until the program has ended; returns its status.
 fn watch(program: u32, signals: &SigSet, options: &Options) -> i32 {
     loop {
         let number = match signal::wait(signals) {
@@ -76,7 +76,7 @@ fn watch(program: u32, signals: &SigSet, options: &Options) -> i32 {
         if signal != Signal::SIGCHLD {
             let sent =
                 if options.group { process::kill_group(program, signal) } else { process::kill(program, signal) };
-            // ESRCH: it has just ended, and SIGCHLD is next.
+            // ESRCH: it has just ended, and SIGCHLD follows.
             if let Err(errno) = sent
                 && errno != Errno::ESRCH
             {
@@ -99,8 +99,8 @@ fn watch(program: u32, signals: &SigSet, options: &Options) -> i32 {
     }
 }
 
-/// What is passed on: everything but what says that this process itself is wrong, and what speaks
-/// to it about its terminal.
+/// The signals that are passed on: all except those that report a fault of this process, and those
+/// about its terminal.
 fn signals() -> SigSet {
     let mut set = SigSet::full();
     for signal in [
@@ -119,9 +119,9 @@ fn signals() -> SigSet {
     set
 }
 
-/// In the child: makes its group the terminal's foreground, where there is a terminal.
+/// In the child: makes its group the terminal's foreground, if there is one.
 fn take_terminal() -> rt0::Result<()> {
-    // A group in the background that asks for that is stopped by SIGTTOU, unless it is blocked.
+    // SIGTTOU stops a background group that asks for this, unless the signal is blocked.
     let before = signal::mask(How::Block, &SigSet::from_iter([Signal::SIGTTOU]));
     let group = process::id();
     let args = [0, TIOCSPGRP as usize, (&raw const group).expose_provenance(), 0, 0, 0];
@@ -129,7 +129,7 @@ fn take_terminal() -> rt0::Result<()> {
     let taken = unsafe { sys::syscall(k::__NR_ioctl as usize, args) };
     signal::mask(How::Set, &before);
     match taken {
-        // No terminal, not this session's, or closed.
+        // No terminal, another session's, or closed.
         Ok(_) | Err(Errno::ENOTTY | Errno::ENXIO | Errno::EBADF | Errno::EINVAL) => Ok(()),
         Err(errno) => Err(errno),
     }
@@ -140,7 +140,7 @@ fn set_subreaper() -> rt0::Result<usize> {
     unsafe { sys::syscall(k::__NR_prctl as usize, [PR_SET_CHILD_SUBREAPER as usize, 1, 0, 0, 0, 0]) }
 }
 
-/// What the command line asks for.
+/// The command line's options.
 struct Options {
     subreaper: bool,
     group: bool,
@@ -150,7 +150,7 @@ struct Options {
 }
 
 impl Options {
-    /// The options, the program and its arguments.
+    /// Parses the options, the program and its arguments.
     fn read(env: Env) -> Option<(Options, &'static CStr, Args)> {
         let mut options = Options { subreaper: false, group: false, warn: false, expected: [0; 4] };
         let mut args = env.args();

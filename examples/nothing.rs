@@ -1,4 +1,4 @@
-//! Does nothing, for those who measure what that costs.
+//! Does nothing, for measurements of rt0's cost.
 #![no_std]
 #![no_main]
 

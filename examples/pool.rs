@@ -1,13 +1,13 @@
-//! Checksums of files, by a pool of threads that steal work from each other: prints what `LC_ALL=C
-//! sha256sum` prints.
+//! Checksums of files, by a pool of threads that steal work from each other: the output is that of
+//! `LC_ALL=C sha256sum`.
 //!
-//! A file that cannot be read gets a message, the rest goes on, and the status is 1. Without files,
-//! or for `-`, standard input is read.
+//! A file that cannot be read gives a message and the exit status 1; the others are still
+//! processed. Without files, or for `-`, standard input is read.
 //!
 //! Nothing is allocated. Files are numbered, and each thread has a range of numbers in one word: it
-//! takes from the front, and a thread that has none left takes the back half of another's. What was
-//! found is set once for each number; the main thread takes part, then prints in order, waiting for
-//! what is not there yet.
+//! takes numbers from the front, and a thread without numbers takes the back half of another's.
+//! Each result is set once. The main thread takes part, then prints the results in order and waits
+//! for missing ones.
 #![no_std]
 #![no_main]
 
@@ -46,20 +46,20 @@ const WINDOW: usize = 512;
 
 const MOST_THREADS: usize = 64;
 
-/// What was found of a file: its sum, or why it cannot be read.
+/// A file's sum, or the error that prevents reading it.
 type Found = Result<[u32; 8], Errno>;
 
-/// Prints the sums of these files; 1 if one could not be read.
+/// Prints the sums of these files; returns 1 if one could not be read.
 fn sum_all(files: &[&'static CStr]) -> i32 {
     let found = [const { OnceLock::<Found>::new() }; WINDOW];
     let threads = thread::available_parallelism().map_or(1, usize::from).min(MOST_THREADS).min(files.len());
     let queues: [Queue; MOST_THREADS] = core::array::from_fn(|number| match number {
-        0 => Queue::new(0..files.len()), // The others come and take their part.
+        0 => Queue::new(0..files.len()), // The other threads take their parts.
         _ => Queue::new(0..0),
     });
     let work = |me: usize| {
         while let Some(number) = queues[me].pop().or_else(|| steal(&queues[..threads], me)) {
-            let _ = found[number].set(sum_of(files[number])); // Nobody else has this number.
+            let _ = found[number].set(sum_of(files[number])); // No other thread has this number.
         }
     };
     thread::scope(|scope| {
@@ -70,11 +70,11 @@ fn sum_all(files: &[&'static CStr]) -> i32 {
 }
 
 fn start<'scope>(scope: &'scope Scope<'scope, '_>, me: usize, work: &'scope (impl Fn(usize) + Sync)) {
-    // Where no thread is to be had, those that are there do it all.
+    // If no thread can be started, the existing threads do all the work.
     let _ = Builder::new().name("pool").stack_size(256 << 10).spawn_scoped(scope, move || work(me));
 }
 
-/// Takes work from another thread that has some: one number now, the rest for later.
+/// Takes work from another thread that has some: returns one number, and keeps the rest.
 fn steal(queues: &[Queue], me: usize) -> Option<usize> {
     let others = (1..queues.len()).map(|step| &queues[(me + step) % queues.len()]);
     let mut stolen = others.filter_map(Queue::take_half).next()?;
@@ -83,14 +83,14 @@ fn steal(queues: &[Queue], me: usize) -> Option<usize> {
     now
 }
 
-/// The numbers of files that a thread is to take.
+/// The numbers of the files that a thread will process.
 ///
 /// ```text
 /// │ end … 16 bits │ start … 16 bits │
 /// ```
 ///
-/// A range that was here does not come back, for what was taken from its front is done: so an
-/// exchange that finds what was read finds it untouched.
+/// A range never recurs, because numbers taken from its front are done. So if a compare-exchange
+/// finds the value that was read, the word has not changed meanwhile.
 struct Queue(AtomicU32);
 
 const _: () = assert!(WINDOW <= u16::MAX as usize);
@@ -108,12 +108,12 @@ impl Queue {
         (word & 0xFFFF) as usize..(word >> 16) as usize
     }
 
-    /// The next number of its own thread.
+    /// Takes the first number, for the queue's own thread.
     fn pop(&self) -> Option<usize> {
         self.split(|range| (range.start..range.start + 1, range.start + 1..range.end))?.next()
     }
 
-    /// The back half, for another thread.
+    /// Takes the back half, for another thread.
     fn take_half(&self) -> Option<Range<usize>> {
         self.split(|range| {
             let middle = range.start + range.len() / 2;
@@ -121,7 +121,7 @@ impl Queue {
         })
     }
 
-    /// Takes one part and leaves the other, if there is anything.
+    /// Takes one part and leaves the other, if the range is not empty.
     fn split(&self, parts: impl Fn(Range<usize>) -> (Range<usize>, Range<usize>)) -> Option<Range<usize>> {
         let mut word = self.0.load(Acquire);
         loop {
@@ -137,13 +137,13 @@ impl Queue {
         }
     }
 
-    /// Only its own thread does, when it is empty.
+    /// Refills an empty queue; called by its own thread only.
     fn fill(&self, range: Range<usize>) {
         self.0.store(Queue::word(range), Release);
     }
 }
 
-/// Prints a line, or a message; 1 for a message.
+/// Prints a line or a message; returns 1 for a message.
 fn report(file: &CStr, found: Found) -> i32 {
     match found {
         Ok(words) => {
@@ -160,7 +160,7 @@ fn report(file: &CStr, found: Found) -> i32 {
     }
 }
 
-/// An error in the words that other programs have for it.
+/// An error in the usual words.
 struct Message(Errno);
 
 impl fmt::Display for Message {
@@ -192,7 +192,7 @@ fn sum(fd: RawFd) -> Found {
             0 => return Ok(sum.finish(&buf[..filled])),
             len => filled += len,
         }
-        // What is no whole block stays for the next round.
+        // An incomplete block is kept for the next round.
         let whole = filled / BLOCK * BLOCK;
         sum.add(&buf[..whole]);
         buf.copy_within(whole..filled, 0);
@@ -200,13 +200,13 @@ fn sum(fd: RawFd) -> Found {
     }
 }
 
-/// SHA-256: FIPS 180-4, whose names these are.
+/// SHA-256: names as in FIPS 180-4.
 struct Sha256 {
     hash: [u32; 8],
     bytes: u64,
 }
 
-/// What it takes at a time, in bytes.
+/// The block size in bytes.
 const BLOCK: usize = 64;
 
 impl Sha256 {
@@ -214,7 +214,7 @@ impl Sha256 {
         Sha256 { hash: const { fractions_of_roots(2) }, bytes: 0 }
     }
 
-    /// Takes whole blocks.
+    /// Adds whole blocks.
     fn add(&mut self, blocks: &[u8]) {
         self.bytes += blocks.len() as u64;
         for block in blocks.chunks_exact(BLOCK) {
@@ -222,7 +222,7 @@ impl Sha256 {
         }
     }
 
-    /// Takes the rest, pads it, and returns the sum.
+    /// Adds the rest with padding, and returns the sum.
     fn finish(mut self, rest: &[u8]) -> [u32; 8] {
         let bits = (self.bytes + rest.len() as u64) * 8;
         let mut last = [0; 2 * BLOCK];
@@ -259,8 +259,8 @@ fn compress(hash: &[u32; 8], block: &[u8]) -> [u32; 8] {
     sum
 }
 
-/// The first 32 bits after the point of the square or cube roots of the first primes: all of this
-/// sum's constants.
+/// The first 32 fractional bits of the square or cube roots of the first primes: SHA-256's
+/// constants.
 const fn fractions_of_roots<const N: usize>(degree: u32) -> [u32; N] {
     let mut found = [0; N];
     let (mut prime, mut count) = (2u128, 0);

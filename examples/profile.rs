@@ -2,14 +2,14 @@
 //! stacks.
 //!
 //! ```text
-//! profile [PPROF-FILE [FOLDED-FILE [ROUNDS]]]     default: profile.pb, profile.folded, 40 rounds of work
+//! profile [PPROF-FILE [FOLDED-FILE [ROUNDS]]]     default: profile.pb, profile.folded, 40 rounds
 //! go tool pprof -top PROGRAM profile.pb           the functions and their shares
-//! flamegraph.pl profile.folded > profile.svg      or inferno-flamegraph, or any other that reads this form
+//! flamegraph.pl profile.folded > profile.svg      or inferno-flamegraph
 //! ```
 //!
-//! Samples are written as they come: nothing is allocated, and a profile may be longer than memory.
-//! Callers show as far as the program was compiled with `-Cforce-frame-pointers=yes` and the
-//! machine has a chain of frames.
+//! Samples are written as they arrive: nothing is allocated, and a profile may be larger than
+//! memory. Callers are shown if the program was compiled with `-Cforce-frame-pointers=yes` and the
+//! machine has a frame chain.
 #![no_std]
 #![no_main]
 
@@ -55,7 +55,7 @@ fn main(env: Env) -> i32 {
 fn run(pprof: &CStr, folded: &CStr, rounds: u32) -> Result<Drained, Errno> {
     let mut pprof = pprof::Writer::create(pprof, HZ)?;
     let mut folded = Text::create(folded)?;
-    let symbols = symbols::of_program(); // None if the program was stripped: then there are addresses.
+    let symbols = symbols::of_program(); // None if the program was stripped: print addresses.
     let mut collect = || {
         let mut result = Ok(());
         let drained = drain(|sample| {
@@ -86,7 +86,7 @@ fn run(pprof: &CStr, folded: &CStr, rounds: u32) -> Result<Drained, Errno> {
     Ok(Drained { samples, lost, unprofiled: 0 })
 }
 
-/// The mix: three functions with the same loop, which take six, three and one tenth of the time.
+/// Three functions with the same loop, which take six, three and one tenths of the time.
 #[inline(never)]
 fn work(rounds: u32) {
     for _ in 0..rounds {
@@ -116,10 +116,10 @@ fn turn(units: u32, seed: u32) -> u32 {
     (0..units * 1_000_000).fold(seed, |x, i| black_box(x.wrapping_mul(1664525).wrapping_add(i)))
 }
 
-/// One line, from the outside in: `work;six_tenths 1`.
+/// Writes one line, from the outermost function to the innermost: `work;six_tenths 1`.
 fn fold(text: &mut Text, symbols: Option<&symbols::Symbols>, sample: &rt0::profile::Sample) -> Result<(), Errno> {
     for (depth, address) in sample.stack.iter().enumerate().rev() {
-        // An address to return to is behind the call, which may be a function's last instruction.
+        // A return address is behind the call, which may be a function's last instruction.
         let inside = address - (depth != 0) as usize;
         let separator = if depth == 0 { ' ' } else { ';' };
         let written = match symbols.and_then(|symbols| symbols.name(inside)) {

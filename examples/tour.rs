@@ -1,4 +1,4 @@
-//! A tour: what rt0 found when it was started, and what it does.
+//! A tour of rt0: the process's start, and rt0's functions.
 #![no_std]
 #![no_main]
 
@@ -53,7 +53,7 @@ fn tour(env: Env) -> Result<(), Errno> {
     let waiter = thread::spawn(|| {
         let start = Instant::now();
         while DOOR.load(Relaxed) == 0 {
-            let _ = futex::wait(&DOOR, 0); // Whatever it returns: look again.
+            let _ = futex::wait(&DOOR, 0); // Look again, whatever it returns.
         }
         start.elapsed()
     })?;

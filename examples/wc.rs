@@ -1,7 +1,7 @@
-//! Counts lines, words and bytes of files, several at a time, and prints what `LC_ALL=C wc` prints.
+//! Counts lines, words and bytes of files, several at a time, with the output of `LC_ALL=C wc`.
 //!
-//! A file that cannot be read gets a message, the rest goes on, and the status is 1. Without files,
-//! or for `-`, standard input is read.
+//! A file that cannot be read gives a message and the exit status 1; the others are still
+//! processed. Without files, or for `-`, standard input is read.
 #![no_std]
 #![no_main]
 
@@ -18,7 +18,7 @@ rt0::entry!(main);
 
 fn main(env: Env) -> i32 {
     let files = env.args().skip(1);
-    // Without files, it is as if standard input had been named.
+    // Without files, as if standard input had been named.
     let width = if files.len() == 0 { number_width([c"-"].into_iter()) } else { number_width(files.clone()) };
     let mut sums = Totals { width, sum: Counts::default(), status: 0 };
     match files.len() {
@@ -32,11 +32,10 @@ fn main(env: Env) -> i32 {
     sums.status
 }
 
-/// Files being counted at a time.
+/// The number of files counted at a time.
 const AT_ONCE: usize = 8;
 
-/// Counts each file on a thread of its own, [`AT_ONCE`] of them ahead of the one whose turn it is
-/// to be printed.
+/// Counts each file on its own thread, up to [`AT_ONCE`] files ahead of the one to print.
 fn count_on_threads(files: impl Iterator<Item = &'static CStr>, sums: &mut Totals) {
     let mut ring: [Option<(&'static CStr, JoinHandle<Counted>)>; AT_ONCE] = [const { None }; AT_ONCE];
     let mut turn = 0;
@@ -46,7 +45,7 @@ fn count_on_threads(files: impl Iterator<Item = &'static CStr>, sums: &mut Total
         }
         match Builder::new().name("wc").stack_size(256 << 10).spawn(move || count_file(Some(file))) {
             Ok(counting) => ring[turn] = Some((file, counting)),
-            // No thread to be had: count it here, but not before those that come first.
+            // No thread: count it here, after the earlier files.
             Err(_) => {
                 drain(&mut ring, turn, sums);
                 sums.add(Some(file), count_file(Some(file)));
@@ -71,7 +70,8 @@ struct Counts {
     bytes: u64,
 }
 
-/// What was counted, and why no further. Without counts, the file could not be opened.
+/// A file's counts, and the error that ended counting. Without counts, the file could not be
+/// opened.
 type Counted = (Option<Counts>, Result<(), Errno>);
 
 struct Totals {
@@ -138,8 +138,8 @@ fn count(fd: RawFd) -> Counted {
         counts.bytes += chunk.len() as u64;
         for &byte in chunk {
             counts.lines += u64::from(byte == b'\n');
-            // A printable byte begins a word or goes on with it; other bytes do neither, and only
-            // white space ends it.
+            // A printable byte begins or continues a word. Other bytes do neither, and only white
+            // space ends a word.
             let printable = byte.is_ascii_graphic();
             counts.words += u64::from(printable && !in_word);
             in_word = (in_word || printable) && !matches!(byte, b' ' | b'\t'..=b'\r');
@@ -147,7 +147,7 @@ fn count(fd: RawFd) -> Counted {
     }
 }
 
-/// As many digits as the sum of the files' sizes has; 7 at least if one is no ordinary file.
+/// The number of digits of the sum of the files' sizes; at least 7 if one is not a regular file.
 fn number_width(files: impl Iterator<Item = &'static CStr>) -> usize {
     let (mut total, mut least) = (0, 1);
     for stat in files.filter_map(|file| stat(file).ok()) {

@@ -1,11 +1,9 @@
-//! What a runtime costs, measured by the same loops for each: a runtime is what implements
-//! [`Runtime`].
+//! The cost of a runtime, measured by the same loops for each [`Runtime`].
 //!
 //! A program `bench` prints `metric value unit` lines. A metric that was sampled prints two,
 //! `NAME.best` and `NAME.med` (the median of 7 to 15 samples of a few milliseconds). Its arguments:
-//! `--list` (the names, nothing is measured), `--smoke` (one tiny sample of each, to see that all
-//! works), `--scaling` (what happens as threads become many, instead of the rest), and names of
-//! metrics, when not all are wanted.
+//! `--list` (the names, nothing is measured), `--smoke` (one tiny sample of each, to check that all
+//! works), `--scaling` (only the metrics with many threads), and names of metrics to select.
 
 #![no_std]
 
@@ -19,26 +17,26 @@ use core::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize};
 
 pub use samples::Run;
 
-/// What a runtime offers, by the names of its own.
+/// The operations of a runtime.
 ///
-/// The hot ones are `#[inline(always)]` in every implementation, so that what is measured is what a
-/// user's own call costs.
+/// The hot ones are `#[inline(always)]` in every implementation, so that they cost what a user's
+/// call costs.
 pub trait Runtime: Sized + 'static {
-    /// Whether there is a way to catch signals.
+    /// Whether the runtime can catch signals.
     const SIGNALS: bool = false;
-    /// Whether there is a way to make a system call on every thread.
+    /// Whether the runtime can make a system call on every thread.
     const ALL_THREADS: bool = false;
-    /// Whether its memcpy and its kin are made to be fast.
+    /// Whether its memcpy and related functions are optimised.
     const MEMORY: bool = true;
 
-    /// Everything that the loops share.
+    /// The loops' shared data.
     fn stage() -> &'static Stage<Self>;
 
     /// Writes to descriptor 1 or 2.
     fn write(fd: i32, text: &[u8]);
-    /// Fills the start of `buf` from a file of /proc, and says how many bytes there were.
+    /// Fills the start of `buf` from a file of /proc; returns the number of bytes.
     fn read_file(path: &'static core::ffi::CStr, buf: &mut [u8]) -> usize;
-    /// How many lines a file of /proc has.
+    /// The number of lines in a file of /proc.
     fn count_lines(path: &'static core::ffi::CStr) -> usize;
     /// The monotonic clock, for the loops themselves.
     fn now_ns() -> u64;
@@ -54,43 +52,43 @@ pub trait Runtime: Sized + 'static {
 
     /// Mutual exclusion.
     type Mutex: Sync;
-    /// An open one.
+    /// An unlocked mutex.
     const MUTEX: Self::Mutex;
-    /// The right to the number in it.
+    /// Access to the number in the mutex.
     type Guard<'a>: DerefMut<Target = u64>;
     /// Locks.
     fn lock(mutex: &Self::Mutex) -> Self::Guard<'_>;
 
     /// A condition variable.
     type Condvar: Sync;
-    /// One that nobody waits for.
+    /// A condition variable without waiters.
     const CONDVAR: Self::Condvar;
-    /// Waits for it.
+    /// Waits for a notification.
     fn wait<'a>(condvar: &Self::Condvar, guard: Self::Guard<'a>) -> Self::Guard<'a>;
-    /// Wakes one who waits.
+    /// Wakes one waiter.
     fn notify(condvar: &Self::Condvar);
 
     /// Locks and unlocks a read-write lock, for reading.
     fn read_locked();
-    /// Does once what was done before.
+    /// Calls a `Once` that has run.
     fn call_once();
 
-    /// The best way of handing over from one thread to another.
+    /// The runtime's fastest notification from one thread to another.
     type Event: Sync;
-    /// One that was not posted.
+    /// An event that was not posted.
     const EVENT: Self::Event;
-    /// Says that the calling thread is the one that will wait.
+    /// Declares that the calling thread will wait.
     fn attach(event: &Self::Event);
-    /// Lets the next or present wait return.
+    /// Makes the current or the next wait return.
     fn post(event: &Self::Event);
-    /// Waits for a post, and takes it.
+    /// Waits for a post and consumes it.
     fn await_post(event: &Self::Event);
 
-    /// A thread that runs.
+    /// A running thread.
     type Thread;
-    /// Starts one, with the defaults.
+    /// Starts a thread, with the defaults.
     fn spawn(f: fn(usize), argument: usize) -> Self::Thread;
-    /// Waits for its end.
+    /// Waits for a thread's end.
     fn join(thread: Self::Thread);
 
     /// Catches SIGUSR1 with a function that does nothing.
@@ -101,34 +99,34 @@ pub trait Runtime: Sized + 'static {
     fn setresuid_everywhere() {}
 }
 
-/// So far apart, no two processors meet that use different ones (pairs of lines are fetched
-/// together).
+/// At this distance two values are not in the same pair of cache lines, which processors fetch
+/// together.
 #[repr(align(128))]
 struct Apart<T>(T);
 
-/// The most threads there are at once.
+/// The most threads at the same time.
 const MOST: usize = 4096;
 
-/// Everything that the loops share: a runtime has it as a static.
+/// The loops' shared data, a static of each runtime.
 pub struct Stage<R: Runtime> {
     mutex: Apart<R::Mutex>,
     /// Held while parked threads stay parked.
     gate: Apart<R::Mutex>,
     events: [Apart<R::Event>; 2],
     condvars: [Apart<R::Condvar>; 2],
-    /// One per thread that takes part, in the order of their numbers.
+    /// One per participating thread, by its number.
     shares: [Apart<AtomicU64>; 16],
     many_events: [R::Event; MOST],
-    /// Threads that have come to where they wait, or are still on their way.
+    /// The number of threads that have reached their wait, or have not yet.
     count: Apart<AtomicUsize>,
     flag: Apart<AtomicBool>,
-    /// What the loop's thread must know: a count, or a processor.
+    /// The loop's parameter for its thread: a count or a processor.
     parameter: AtomicUsize,
     repeats: AtomicUsize,
 }
 
 impl<R: Runtime> Stage<R> {
-    /// Before anything has happened.
+    /// The initial state.
     pub const fn new() -> Stage<R> {
         Stage {
             mutex: Apart(R::MUTEX),
@@ -151,7 +149,7 @@ impl<R: Runtime> Default for Stage<R> {
     }
 }
 
-/// Measures what the arguments ask for; the exit status.
+/// Measures as the arguments say; returns the exit status.
 pub fn run<R: Runtime>(arguments: impl Iterator<Item = &'static str> + Clone) -> i32 {
     let run = Run::<R, _>::new(arguments);
     if run.scaling() {

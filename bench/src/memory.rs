@@ -1,8 +1,7 @@
-//! memcpy and its kin: what the compiler calls for copying, setting and comparing. rt0's against
-//! those of the libc that std is linked with.
+//! memcpy and related functions, which the compiler calls: rt0's compared with those of std's libc.
 //!
-//! A libc may choose vectors by the processor. glibc keeps to the width of x86_64's baseline, which
-//! rt0 has, under
+//! A libc may choose vectors by the processor. glibc uses the width of x86_64's baseline, as rt0
+//! does, under
 //! `GLIBC_TUNABLES=glibc.cpu.hwcaps=-AVX_Usable,-AVX2_Usable,-AVX2,-AVX,-AVX512F,-AVX512VL`.
 
 use core::ffi::{c_char, c_int, c_void};
@@ -33,8 +32,8 @@ const ROWS: [Row; 4] = [
     (4096, ["memcpy_4096", "memmove_4096", "memset_4096", "memcmp_4096", "bcmp_4096", "strlen_4096"]),
 ];
 
-/// Measures each function at each length; memmove is to 24 bytes above its source, and memcpy also
-/// to where its source seems to lie, by the lowest 12 bits of the addresses, but for 24 bytes.
+/// Measures each function at each length; memmove copies to 24 bytes above its source. memcpy is
+/// also measured with addresses that differ by 24 modulo 4096.
 pub(crate) fn measure<R: Runtime, A: Iterator<Item = &'static str> + Clone>(run: &Run<R, A>) {
     let mut text = [1_u8; ROOM];
     let mut other = [1_u8; ROOM];
@@ -43,31 +42,31 @@ pub(crate) fn measure<R: Runtime, A: Iterator<Item = &'static str> + Clone>(run:
         let len = black_box(len);
         if run.wants(&[copy]) {
             run.per_call(copy, SAMPLES, CALLS, || {
-                // SAFETY: here and below, an array has more bytes than that.
+                // SAFETY: the arrays are larger.
                 unsafe { memcpy(black_box(to), black_box(from), len) };
             });
         }
         if run.wants(&[overlap]) {
             run.per_call(overlap, SAMPLES, CALLS, || {
-                // SAFETY: as for memcpy.
+                // SAFETY: the arrays are larger.
                 unsafe { memmove(black_box(to).wrapping_byte_add(24), black_box(to), len) };
             });
         }
         if run.wants(&[set]) {
             run.per_call(set, SAMPLES, CALLS, || {
-                // SAFETY: as for memcpy.
+                // SAFETY: the arrays are larger.
                 unsafe { memset(black_box(to), 1, len) };
             });
         }
         if run.wants(&[compare]) {
             run.per_call(compare, SAMPLES, CALLS, || {
-                // SAFETY: as for memcpy.
+                // SAFETY: the arrays are larger.
                 black_box(unsafe { memcmp(black_box(to), black_box(from), len) });
             });
         }
         if run.wants(&[equal]) {
             run.per_call(equal, SAMPLES, CALLS, || {
-                // SAFETY: as for memcpy.
+                // SAFETY: the arrays are larger.
                 black_box(unsafe { bcmp(black_box(to), black_box(from), len) });
             });
         }
@@ -75,7 +74,7 @@ pub(crate) fn measure<R: Runtime, A: Iterator<Item = &'static str> + Clone>(run:
             // SAFETY: a byte of the array.
             unsafe { from.cast::<u8>().wrapping_add(len).write(0) };
             run.per_call(length, SAMPLES, CALLS, || {
-                // SAFETY: there is a NUL.
+                // SAFETY: the array contains a NUL.
                 black_box(unsafe { strlen(black_box(from).cast()) });
             });
             // SAFETY: a byte of the array.
@@ -84,7 +83,7 @@ pub(crate) fn measure<R: Runtime, A: Iterator<Item = &'static str> + Clone>(run:
     }
     if run.wants(&["memcpy_4096_just_above"]) {
         run.per_call("memcpy_4096_just_above", SAMPLES, CALLS, || {
-            // SAFETY: as for memcpy, and 4096 bytes end where the others begin.
+            // SAFETY: the arrays are larger, and the two ranges do not overlap.
             unsafe { memcpy(black_box(to).wrapping_byte_add(8192 + 24), black_box(to), 4096) };
         });
     }

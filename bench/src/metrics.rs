@@ -1,5 +1,4 @@
-//! The loops. Each metric's meaning stands at its loop; a name is the same whatever runtime it is
-//! measured for.
+//! The loops. Each metric is described at its loop; its name is the same for all runtimes.
 
 use core::hint::black_box;
 use core::sync::atomic::Ordering::{Acquire, Relaxed, Release, SeqCst};
@@ -7,14 +6,14 @@ use core::sync::atomic::Ordering::{Acquire, Relaxed, Release, SeqCst};
 use crate::samples::{Best, Samples};
 use crate::{Run, Runtime};
 
-/// Measures all that is wanted.
+/// Measures all selected metrics.
 pub(crate) fn measure<R: Runtime, A: Iterator<Item = &'static str> + Clone>(run: &Run<R, A>) {
-    memory(run); // First, before any stack is kept for reuse.
+    memory(run); // First, before any stack is cached.
     one_thread(run);
     if R::MEMORY {
         crate::memory::measure(run);
     }
-    // 4 rounds of xorshift outside the lock are some 7 ns, 64 are 100.
+    // 4 rounds of xorshift outside the lock take about 7 ns, 64 about 100.
     contended(run, 1, 4, ["mutex_contended_1", "mutex_fairness_1"]);
     contended(run, 2, 4, ["mutex_contended_2", "mutex_fairness_2"]);
     contended(run, 8, 4, ["mutex_contended_8", "mutex_fairness_8"]);
@@ -37,7 +36,7 @@ pub(crate) fn measure<R: Runtime, A: Iterator<Item = &'static str> + Clone>(run:
     }
 }
 
-/// What one thread does alone.
+/// Operations of a single thread.
 fn one_thread<R: Runtime, A: Iterator<Item = &'static str> + Clone>(run: &Run<R, A>) {
     let stage = R::stage();
     if run.wants(&["null_syscall"]) {
@@ -63,15 +62,15 @@ fn one_thread<R: Runtime, A: Iterator<Item = &'static str> + Clone>(run: &Run<R,
     if run.wants(&["condvar_notify_no_waiter"]) {
         run.per_call("condvar_notify_no_waiter", 15, 100_000, || R::notify(&stage.condvars[0].0));
     }
-    // A signal to oneself, its handler, and back.
+    // A signal to the own thread, its handler, and the return.
     if R::SIGNALS && run.wants(&["signal_roundtrip"]) {
         R::catch_signal();
         run.per_call("signal_roundtrip", 15, 10_000, R::raise);
     }
 }
 
-/// Threads, the k-th on processor k % 2, that lock, count and unlock for 50 ms: how often all did
-/// together, and the smallest share over the largest (1 is fair).
+/// Threads, the k-th on processor k % 2, that lock, count and unlock for 50 ms: the total number of
+/// locks, and the ratio of the smallest to the largest share (1 is fair).
 fn contended<R: Runtime, A: Iterator<Item = &'static str> + Clone>(
     run: &Run<R, A>,
     threads: usize,
@@ -126,14 +125,14 @@ fn contended<R: Runtime, A: Iterator<Item = &'static str> + Clone>(
     run.say_samples(names[1], &mut fairness, "min/max", Best::High);
 }
 
-/// How two threads hand over to each other.
+/// How two threads notify each other.
 #[derive(Clone, Copy, PartialEq)]
 enum By {
     Event,
     Condvar,
 }
 
-/// There and back between two threads.
+/// A round trip between two threads.
 fn ping_pong<R: Runtime, A: Iterator<Item = &'static str> + Clone>(
     run: &Run<R, A>,
     name: &str,
@@ -214,7 +213,7 @@ fn ping_pong<R: Runtime, A: Iterator<Item = &'static str> + Clone>(
 
 pub(crate) fn nothing(_: usize) {}
 
-/// A thread's whole life, one after the other.
+/// Spawns and joins one thread after the other.
 fn spawn_join<R: Runtime, A: Iterator<Item = &'static str> + Clone>(run: &Run<R, A>, name: &str, cpu: Option<usize>) {
     if run.wants(&[name]) && (cpu.is_none() || run.pin(cpu, name)) {
         run.per_call(name, 10, 2000, || R::join(R::spawn(nothing, 0)));
@@ -242,7 +241,7 @@ fn spawn_join_batch<R: Runtime, A: Iterator<Item = &'static str> + Clone>(run: &
     run.say_samples(name, &mut samples, "ns", Best::Low);
 }
 
-/// What 1,000 parked threads add to VmRSS and VmSize, for each.
+/// The VmRSS and VmSize of a parked thread, averaged over 1,000.
 fn memory<R: Runtime, A: Iterator<Item = &'static str> + Clone>(run: &Run<R, A>) {
     let metrics = ["mem_rss_per_thread", "mem_vm_per_thread"];
     if run.wants(&metrics) {
@@ -269,7 +268,7 @@ fn all_threads<R: Runtime, A: Iterator<Item = &'static str> + Clone>(
     }
 }
 
-/// Does something while so many threads sleep.
+/// Calls `f` while `threads` threads are parked.
 pub(crate) fn with_parked<R: Runtime>(threads: usize, f: impl FnOnce()) {
     fn parked<R: Runtime>(_: usize) {
         let stage = R::stage();
@@ -285,13 +284,13 @@ pub(crate) fn with_parked<R: Runtime>(threads: usize, f: impl FnOnce()) {
     while stage.count.0.load(SeqCst) < threads {
         R::sleep_ns(1_000_000);
     }
-    R::sleep_ns(20_000_000); // Until the last of them sleeps, too.
+    R::sleep_ns(20_000_000); // Until the last of them sleeps too.
     f();
     drop(closed);
     started.into_iter().flatten().for_each(R::join);
 }
 
-/// A line of /proc/self/status that counts KiB.
+/// A value in KiB from /proc/self/status.
 pub(crate) fn status_kib<R: Runtime>(key: &str) -> f64 {
     let mut buf = [0; 4096];
     let len = R::read_file(c"/proc/self/status", &mut buf);

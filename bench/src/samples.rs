@@ -1,11 +1,11 @@
-//! Which metrics are wanted, and how samples become lines.
+//! The selection of metrics, and the output of samples.
 
 use core::fmt::{self, Write as _};
 use core::marker::PhantomData;
 
 use crate::Runtime;
 
-/// One run of a program: what its arguments ask for.
+/// One run of a program, with its arguments.
 pub struct Run<R, A> {
     arguments: A,
     smoke: bool,
@@ -23,7 +23,7 @@ impl<R: Runtime, A: Iterator<Item = &'static str> + Clone> Run<R, A> {
         self.arguments.clone().any(|argument| argument == "--scaling")
     }
 
-    /// Whether to measure what yields these metrics. With `--list`, says their names instead.
+    /// Whether to measure these metrics. With `--list`, prints their names instead.
     pub(crate) fn wants(&self, metrics: &[&str]) -> bool {
         if self.list {
             for (nr, name) in metrics.iter().enumerate() {
@@ -36,13 +36,13 @@ impl<R: Runtime, A: Iterator<Item = &'static str> + Clone> Run<R, A> {
         names.peek().is_none() || names.any(|name| metrics.contains(&name))
     }
 
-    /// How many samples, or iterations, or threads to take: so many, or very few in a smoke test.
+    /// A number of samples, iterations or threads: `many`, or `few` in a smoke test.
     pub(crate) fn of(&self, many: usize, few: usize) -> usize {
         if self.smoke { few } else { many }
     }
 
-    /// Binds the calling thread to a processor. False, with a word on descriptor 2, if that cannot
-    /// be.
+    /// Binds the calling thread to a processor. False, with a message on descriptor 2, if that
+    /// fails.
     pub(crate) fn pin(&self, cpu: Option<usize>, metric: &str) -> bool {
         let done = R::pin(cpu);
         if let (false, Some(cpu)) = (done, cpu) {
@@ -53,10 +53,11 @@ impl<R: Runtime, A: Iterator<Item = &'static str> + Clone> Run<R, A> {
 
     pub(crate) fn say(&self, name: impl fmt::Display, value: f64, unit: &str) {
         let mut line = Output::<R>::new(1);
-        let _ = writeln!(line, "{name} {value:.2} {unit}"); // Whoever closed our output has no use for it.
+        // If the output is closed, nothing is lost.
+        let _ = writeln!(line, "{name} {value:.2} {unit}");
     }
 
-    /// The two lines of samples.
+    /// Prints the two lines of samples.
     pub(crate) fn say_samples(&self, name: impl fmt::Display, samples: &mut Samples, unit: &str, best: Best) {
         let values = &mut samples.values[..samples.len];
         values.sort_unstable_by(f64::total_cmp);
@@ -65,7 +66,7 @@ impl<R: Runtime, A: Iterator<Item = &'static str> + Clone> Run<R, A> {
         self.say(format_args!("{name}.med"), values[values.len() / 2], unit);
     }
 
-    /// Samples of so many calls each, in nanoseconds per call.
+    /// Takes samples of `calls` calls each, in nanoseconds per call.
     #[inline(always)]
     pub(crate) fn per_call(&self, name: &str, samples: usize, calls: usize, mut call: impl FnMut()) {
         let calls = self.of(calls, 10);
@@ -81,7 +82,7 @@ impl<R: Runtime, A: Iterator<Item = &'static str> + Clone> Run<R, A> {
     }
 }
 
-/// Which sample is the best one.
+/// Which sample is the best.
 #[derive(Clone, Copy, PartialEq)]
 pub(crate) enum Best {
     Low,
@@ -105,7 +106,7 @@ impl Samples {
     }
 }
 
-/// A line's text, written in one piece when it ends.
+/// A line's text, written at once when the line ends.
 struct Output<R: Runtime> {
     fd: i32,
     text: [u8; 256],

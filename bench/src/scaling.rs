@@ -1,5 +1,5 @@
-//! What becomes of a thread's price as threads become many. All values are per thread, so a line
-//! that stays level is a cost that grows linearly.
+//! The cost of a thread as the number of threads grows. All values are per thread, so a constant
+//! value is a cost that grows linearly.
 
 use core::hint::black_box;
 use core::sync::atomic::Ordering::{Acquire, Relaxed, Release};
@@ -8,13 +8,13 @@ use crate::metrics::{nothing, status_kib, with_parked};
 use crate::samples::{Best, Samples};
 use crate::{MOST, Run, Runtime};
 
-/// How many threads.
+/// The numbers of threads.
 const COUNTS: [usize; 5] = [1, 8, 64, 512, MOST];
 
-/// Measures all that is wanted.
+/// Measures all selected metrics.
 pub(crate) fn measure<R: Runtime, A: Iterator<Item = &'static str> + Clone>(run: &Run<R, A>) {
     let counts = || COUNTS.into_iter().map(|count| run.of(count, count.min(8)));
-    let memory = ["scaling_mappings", "scaling_rss"]; // First, before any stack is kept for reuse.
+    let memory = ["scaling_mappings", "scaling_rss"]; // First, before any stack is cached.
     if run.wants(&memory) {
         counts().for_each(|threads| parked_memory(run, memory, threads));
     }
@@ -32,7 +32,7 @@ pub(crate) fn measure<R: Runtime, A: Iterator<Item = &'static str> + Clone>(run:
     }
 }
 
-/// Few threads are sampled often, many seldom.
+/// Few threads are sampled often, many rarely.
 fn repeats(threads: usize) -> usize {
     (2048 / threads).max(1)
 }
@@ -57,7 +57,7 @@ fn count_mappings<R: Runtime>() -> f64 {
     R::count_lines(c"/proc/self/maps") as f64
 }
 
-/// So many are started, then joined.
+/// Starts all threads, then joins them.
 fn spawn_join<R: Runtime, A: Iterator<Item = &'static str> + Clone>(run: &Run<R, A>, name: &str, threads: usize) {
     let repeats = run.of(repeats(threads), 1);
     let mut samples = Samples::new();
@@ -93,7 +93,7 @@ fn all_threads<R: Runtime, A: Iterator<Item = &'static str> + Clone>(run: &Run<R
 fn contended<R: Runtime, A: Iterator<Item = &'static str> + Clone>(run: &Run<R, A>, name: &str, threads: usize) {
     fn contender<R: Runtime>(_: usize) {
         let stage = R::stage();
-        drop(R::lock(&stage.gate.0)); // All begin at once.
+        drop(R::lock(&stage.gate.0)); // All begin at the same time.
         for _ in 0..stage.repeats.load(Relaxed) {
             *black_box(&mut *R::lock(&stage.mutex.0)) += 1;
         }
@@ -117,14 +117,14 @@ fn contended<R: Runtime, A: Iterator<Item = &'static str> + Clone>(run: &Run<R, 
     run.say_samples(format_args!("{name}_{threads}"), &mut samples, "ns", Best::Low);
 }
 
-/// Each of so many threads is let go on, and the last to be so lets the main thread go on.
+/// Unparks each thread; the last one to wake unparks the main thread.
 fn unpark<R: Runtime, A: Iterator<Item = &'static str> + Clone>(run: &Run<R, A>, name: &str, threads: usize) {
     fn sleeper<R: Runtime>(nr: usize) {
         let stage = R::stage();
         R::attach(&stage.many_events[nr]);
         let mut left = stage.repeats.load(Relaxed);
         loop {
-            // Release: the main thread may use our event from then on.
+            // Release: the main thread may use this thread's event from then on.
             if stage.count.0.fetch_sub(1, Release) == 1 {
                 R::post(&stage.events[0].0);
             }

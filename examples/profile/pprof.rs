@@ -1,6 +1,6 @@
-//! A pprof file, profile.proto of github.com/google/pprof: a protobuf message whose fields may come
-//! in any order and may be repeated, so that it can be written as it grows. Readers take it as it
-//! is or packed with gzip.
+//! A pprof file, profile.proto of github.com/google/pprof: a protobuf message. Its fields may come
+//! in any order and may be repeated, so it can be written incrementally. Readers accept it plain or
+//! compressed with gzip.
 
 use core::ffi::CStr;
 
@@ -9,7 +9,7 @@ use heapless::index_set::FnvIndexSet;
 use rt0::profile::{DEPTH, Sample};
 use rt0::{Errno, io, sys};
 
-/// Fields of `Profile` and of what it holds.
+/// Field numbers of `Profile` and its parts.
 mod field {
     pub const SAMPLE_TYPE: u32 = 1;
     pub const SAMPLE: u32 = 2;
@@ -23,13 +23,13 @@ mod field {
 /// One sample with the deepest stack is the largest message.
 type Message = Vec<u8, { (DEPTH + 8) * 10 }>;
 
-/// Profiles name a string by its place among the fields `STRING`; the first must be empty.
+/// Profiles refer to a string by its index among the fields `STRING`; the first must be empty.
 const STRINGS: [&str; 5] = ["", "samples", "count", "cpu", "nanoseconds"];
 
 pub struct Writer {
     file: sys::OwnedFd,
     piece: Vec<u8, 4096>,
-    /// The addresses that are in the file as locations; each is its own id.
+    /// The addresses that the file contains as locations; the address is the id.
     known: FnvIndexSet<usize, 4096>,
     mappings: Vec<(usize, usize), 16>,
     strings: u64,
@@ -61,7 +61,7 @@ impl Writer {
     pub fn sample(&mut self, sample: &Sample) -> Result<(), Errno> {
         let mut text = Message::new();
         for (depth, address) in sample.stack.iter().enumerate() {
-            // A location is an address within the call, where a return address is behind it.
+            // A location is an address within the call; a return address is behind it.
             let inside = address - (depth != 0) as usize;
             if self.location(inside)? {
                 put_number(&mut text, 1, inside as u64);
@@ -79,7 +79,7 @@ impl Writer {
         Ok(())
     }
 
-    /// Sees to it that the address is in the file; false if it is one too many.
+    /// Adds the address to the file if it is new; false if there are too many.
     fn location(&mut self, address: usize) -> Result<bool, Errno> {
         match self.known.insert(address) {
             Ok(false) => Ok(true),
@@ -93,7 +93,8 @@ impl Writer {
         }
     }
 
-    /// What code is mapped, from proc_pid_maps(5): `00400000-00452000 r-xp 00000000 08:02 173521  /usr/bin/program`.
+    /// Writes the mappings of code, from the lines of proc_pid_maps(5):
+    /// `00400000-00452000 r-xp 00000000 08:02 173521 /usr/bin/program`.
     fn mappings(&mut self) -> Result<(), Errno> {
         let alignment = super::symbols::alignment_of_code()? as u64;
         let maps = sys::open(c"/proc/self/maps", sys::flags::O_RDONLY | sys::flags::O_CLOEXEC, 0)?;
@@ -111,8 +112,8 @@ impl Writer {
             {
                 let id = self.mappings.len() as u64;
                 let (mut start, end, mut offset) = (number(start) as u64, number(end) as u64, number(offset) as u64);
-                // `go tool pprof` expects a program's code where its headers say, and that may be
-                // aligned to more than the page of this kernel's.
+                // `go tool pprof` expects a program's code where its headers say, which may be
+                // aligned to more than this kernel's page.
                 let below = start % alignment;
                 if !name.is_empty() && below <= offset {
                     (start, offset) = (start - below, offset - below);
@@ -130,7 +131,7 @@ impl Writer {
         self.bytes(field::STRING, text)
     }
 
-    /// A field that is a message or a string.
+    /// Writes a field that is a message or a string.
     fn bytes(&mut self, field: u32, bytes: &[u8]) -> Result<(), Errno> {
         const LENGTH_DELIMITED: u64 = 2;
         let mut head = Message::new();
@@ -162,7 +163,7 @@ fn put_number(message: &mut Message, field: u32, value: u64) {
     put_varint(message, value);
 }
 
-/// Seven bits a byte, the lowest first; the top bit says that more follow.
+/// Seven bits per byte, the lowest first; the top bit means that more follow.
 fn put_varint(message: &mut Message, mut value: u64) {
     while value > 0x7f {
         put_byte(message, value as u8 | 0x80);

@@ -1,5 +1,5 @@
-//! The names of the program's functions, from its own file: elf(5). As they are there: `rustfilt`
-//! makes them readable.
+//! The names of the program's functions, from its own file: elf(5). They are mangled; `rustfilt`
+//! demangles them.
 
 use core::cell::UnsafeCell;
 use core::mem::MaybeUninit;
@@ -10,7 +10,7 @@ use linux_raw_sys::elf::{Elf_Ehdr, Elf_Phdr, PF_X, PT_LOAD};
 use rt0::{Errno, io, sys};
 
 pub struct Symbols {
-    /// By address.
+    /// Sorted by address.
     functions: Vec<Function, 4096>,
     names: [u8; 512 << 10],
 }
@@ -22,7 +22,7 @@ struct Function {
 }
 
 impl Symbols {
-    /// The function that the address lies in.
+    /// The function that contains the address.
     pub fn name(&self, address: usize) -> Option<&str> {
         let after = self.functions.partition_point(|function| function.start <= address);
         let function = self.functions.get(after.checked_sub(1)?)?;
@@ -36,23 +36,22 @@ static SYMBOLS: Room = Room(UnsafeCell::new(Symbols { functions: Vec::new(), nam
 
 struct Room(UnsafeCell<Symbols>);
 
-// SAFETY: `of_program` gives it out once.
+// SAFETY: `of_program` returns a reference only once.
 unsafe impl Sync for Room {}
 
-/// Reads the symbols, for the first caller. `None` if there are none, or more than there is room
-/// for.
+/// Reads the symbols, for the first caller only. `None` if there are none or too many.
 pub fn of_program() -> Option<&'static Symbols> {
     static TAKEN: AtomicU32 = AtomicU32::new(0);
     if TAKEN.swap(1, Relaxed) != 0 {
         return None;
     }
-    // SAFETY: nobody else comes here.
+    // SAFETY: only the first caller gets here.
     let symbols = unsafe { &mut *SYMBOLS.0.get() };
     read(symbols).ok()?;
     Some(symbols)
 }
 
-/// The alignment in the file's headers of the segment that holds the code.
+/// The alignment of the code segment, by the file's headers.
 pub fn alignment_of_code() -> Result<usize, Errno> {
     let mut file = File::open_at(File::open_at(0)?.next::<Elf_Ehdr>()?.e_phoff)?;
     loop {
@@ -127,11 +126,11 @@ fn read(symbols: &mut Symbols) -> Result<(), Errno> {
     Err(Errno::ENOENT)
 }
 
-/// The program's file, read from some place on.
+/// The program's file, read sequentially.
 struct File {
     file: sys::OwnedFd,
     piece: [u8; 4096],
-    /// What of the piece is not used yet.
+    /// The part of the buffer that is not used yet.
     left: core::ops::Range<usize>,
 }
 
@@ -164,10 +163,10 @@ impl File {
         Ok(())
     }
 
-    /// A struct, as it lies in the file.
+    /// Reads a struct.
     fn next<T: Plain>(&mut self) -> Result<T, Errno> {
         let mut value = MaybeUninit::<T>::zeroed();
-        // SAFETY: of this size, and all zeros.
+        // SAFETY: the bytes of `value`, which are initialised to zeros.
         let bytes = unsafe { core::slice::from_raw_parts_mut(value.as_mut_ptr().cast(), size_of::<T>()) };
         self.fill(bytes)?;
         // SAFETY: any bytes are a `Plain`.
@@ -175,18 +174,18 @@ impl File {
     }
 }
 
-/// Structs of elf(5), for which any bytes are a value.
+/// Structs of elf(5): any bytes are a valid value.
 ///
 /// # Safety
 ///
-/// 1. It is one.
+/// 1. Any bytes are a valid value of the type.
 unsafe trait Plain {}
 
-// SAFETY: 1. As elf(5) has it.
+// SAFETY: 1. All its fields are integers.
 unsafe impl Plain for Elf_Ehdr {}
-// SAFETY: 1. As elf(5) has it.
+// SAFETY: 1. All its fields are integers.
 unsafe impl Plain for Elf_Phdr {}
-// SAFETY: 1. As elf(5) has it.
+// SAFETY: 1. All its fields are integers.
 unsafe impl Plain for Section {}
-// SAFETY: 1. As elf(5) has it.
+// SAFETY: 1. All its fields are integers.
 unsafe impl Plain for Symbol {}

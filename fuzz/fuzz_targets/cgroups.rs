@@ -1,17 +1,17 @@
-//! The search for a process's control groups, and all parsers of what their files say, on any
-//! bytes: no panic, an end, and nothing but what could be a quota.
+//! The search for a process's control groups, and the parsers of their files, on any bytes: they do
+//! not panic, they end, and each result is a valid quota.
 //!
 //! `cargo +nightly fuzz run cgroups -- -dict=fuzz/cgroups.dict`; the input is the size of reads,
-//! and the texts of the files with NULs between: /proc/self/cgroup, /proc/self/mountinfo, then
-//! those of the groups.
+//! and the texts of the files, separated by NULs: /proc/self/cgroup, /proc/self/mountinfo, then the
+//! groups' files.
 #![no_main]
 
 use std::ffi::CStr;
 
 use libfuzzer_sys::fuzz_target;
 
-// The files themselves, not the crate, which would bring a second memcpy into a program with libc;
-// and what they name beside, as far as the search for groups needs it.
+// The source files instead of the crate, which would add a second memcpy to a program with libc;
+// and the items that they use, as far as the search for groups needs them.
 #[allow(dead_code)]
 #[path = "../../src/cpu/cgroup.rs"]
 mod cgroup;
@@ -74,7 +74,7 @@ mod sys {
 
 use errno::{Errno, Result};
 
-/// The input's texts, as files.
+/// The input's texts as files.
 struct Texts<'a> {
     parts: &'a [&'a [u8]],
     at_once: usize,
@@ -104,7 +104,7 @@ fuzz_target!(|bytes: &[u8]| {
     let Some((at_once, texts)) = bytes.split_first() else { return };
     let parts: Vec<&[u8]> = texts.split(|byte| *byte == 0).collect();
     let mut files = Texts { parts: &parts, at_once: usize::from(*at_once).max(1) };
-    // As little room as there can be, so that lines and paths do not fit now and then.
+    // Sometimes little memory, so that lines and paths do not fit.
     let mut scratch = vec![0; cgroup::SCRATCH - usize::from(*at_once % 2) * (55 << 10)];
     if let Ok(Some(walk)) = cgroup::find(&mut files, &mut scratch) {
         let (most, mut levels) = (walk.levels(), Vec::new());

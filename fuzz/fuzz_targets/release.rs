@@ -1,16 +1,16 @@
-//! The parser of the kernel's version on any bytes: what it finds is what stands there.
+//! The parser of the kernel's version on any bytes: its result equals that of a second parser.
 //!
 //! `cargo +nightly fuzz run release`
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
 
-// The file itself, not the crate, which would bring a second memcpy into a program with libc.
+// The source file instead of the crate, which would add a second memcpy to a program with libc.
 #[path = "../../src/sys/release.rs"]
 mod release;
 
 fuzz_target!(|bytes: &[u8]| {
-    // The same in other words: it must be of one mind with them.
+    // A second parser, which must give the same result.
     let digits = |text: &[u8]| text.iter().take_while(|byte| byte.is_ascii_digit()).count();
     let number = |text: &[u8]| std::str::from_utf8(text).unwrap().parse::<u32>().ok();
     let dot = digits(bytes);

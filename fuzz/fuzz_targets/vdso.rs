@@ -1,13 +1,13 @@
-//! The vDSO's parser on any bytes: no panic, no place outside the image, an end.
+//! The vDSO's parser on any bytes: it does not panic, it ends, and each result lies within the
+//! image.
 //!
-//! `cargo +nightly fuzz run vdso`; a first image to start from is the host's own, in
-//! fuzz/corpus/vdso. What CI runs each time is the unit test in src/vdso/image/tests.rs with
-//! 100,000 damaged images.
+//! `cargo +nightly fuzz run vdso`; the host's own image is a first input, in fuzz/corpus/vdso. CI
+//! runs the unit test in src/vdso/image/tests.rs instead, with 100,000 damaged images.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
 
-// The file itself, not the crate, which would bring a second memcpy into a program with libc.
+// The source file instead of the crate, which would add a second memcpy to a program with libc.
 #[allow(dead_code)]
 #[path = "../../src/vdso/image.rs"]
 mod image;

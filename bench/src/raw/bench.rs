@@ -11,11 +11,11 @@ use core::ffi::{CStr, c_char};
 
 /// # Safety
 ///
-/// 1. `sp` is what the stack pointer was at the program's first instruction.
+/// 1. `sp` is the stack pointer at the program's first instruction.
 unsafe extern "C" fn main(sp: *const usize) -> i32 {
-    // SAFETY: 1. The count, that many arguments, and a null.
+    // SAFETY: 1. The stack holds the count, that many arguments, and a null.
     let arguments: &'static [*const c_char] = unsafe { core::slice::from_raw_parts(sp.add(1).cast(), *sp) };
-    // SAFETY: 1. As above; the environment and the vector follow.
+    // SAFETY: 1. The environment and the vector follow the arguments.
     unsafe { vdso::find(sp.add(arguments.len() + 2)) };
     let text = |argument: &*const c_char| {
         // SAFETY: the kernel's strings end with NUL and stay.

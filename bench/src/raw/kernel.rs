@@ -1,6 +1,5 @@
-//! What the programs of the bare kernel share: system calls of x86_64 in our own assembly, a lock,
-//! a thread. No runtime: what a caller can do wrong it must not do, and what cannot fail here is
-//! not looked at.
+//! Shared by the programs without a runtime: x86_64 system calls in assembly, a lock, a thread.
+//! Callers must avoid all misuse, and calls that cannot fail here are not checked.
 
 use core::arch::{asm, naked_asm};
 use core::sync::atomic::{
@@ -8,7 +7,7 @@ use core::sync::atomic::{
     Ordering::{Acquire, Relaxed, Release},
 };
 
-/// No arguments.
+/// A system call without arguments.
 #[inline(always)]
 pub fn call0(nr: usize) -> isize {
     let result;
@@ -19,11 +18,11 @@ pub fn call0(nr: usize) -> isize {
 
 /// # Safety
 ///
-/// 1. What the call does to memory and to this process is the caller's to do.
+/// 1. The caller may do everything that the call does to memory and to this process.
 #[inline(always)]
 pub unsafe fn call3(nr: usize, a: usize, b: usize, c: usize) -> isize {
     let result;
-    // SAFETY: 1. is our caller's.
+    // SAFETY: 1. The caller guarantees it.
     unsafe {
         asm!("syscall", inlateout("rax") nr => result, in("rdi") a, in("rsi") b, in("rdx") c,
              lateout("rcx") _, lateout("r11") _, options(nostack))
@@ -33,11 +32,11 @@ pub unsafe fn call3(nr: usize, a: usize, b: usize, c: usize) -> isize {
 
 /// # Safety
 ///
-/// 1. What the call does to memory and to this process is the caller's to do.
+/// 1. The caller may do everything that the call does to memory and to this process.
 #[inline(always)]
 pub unsafe fn call6(nr: usize, [a, b, c, d, e, f]: [usize; 6]) -> isize {
     let result;
-    // SAFETY: 1. is our caller's.
+    // SAFETY: 1. The caller guarantees it.
     unsafe {
         asm!("syscall", inlateout("rax") nr => result, in("rdi") a, in("rsi") b, in("rdx") c, in("r10") d, in("r8") e,
              in("r9") f, lateout("rcx") _, lateout("r11") _, options(nostack))
@@ -73,7 +72,7 @@ pub fn futex_wake(word: &AtomicU32, count: u32) {
 }
 
 /// The three-state lock of Ulrich Drepper's *Futexes Are Tricky*, which does not spin: 0 is open, 1
-/// locked, 2 locked while somebody may sleep.
+/// locked, 2 locked while a thread may sleep.
 pub struct Lock(AtomicU32);
 
 impl Lock {
@@ -103,7 +102,7 @@ impl Lock {
 ///
 /// # Safety
 ///
-/// 1. The stack and `tid` are this thread's alone until `tid` is 0.
+/// 1. Only the new thread uses the stack and `tid` until `tid` is 0.
 pub unsafe fn spawn(top: *mut usize, tid: &AtomicU32, f: fn(usize), argument: usize) {
     #[unsafe(naked)]
     unsafe extern "C" fn clone(stack: *mut usize, tid: *const AtomicU32) -> isize {
@@ -113,7 +112,8 @@ pub unsafe fn spawn(top: *mut usize, tid: &AtomicU32, f: fn(usize), argument: us
             "mov rdx, rsi",
             "mov r10, rsi",
             "mov rsi, rdi",
-            "mov edi, 0x350f00", // VM, FS, FILES, SIGHAND, THREAD, SYSVSEM, PARENT_SETTID, CHILD_CLEARTID.
+            // VM, FS, FILES, SIGHAND, THREAD, SYSVSEM, PARENT_SETTID, CHILD_CLEARTID.
+            "mov edi, 0x350f00",
             "mov eax, 56",
             "syscall",
             "test eax, eax",
@@ -132,9 +132,9 @@ pub unsafe fn spawn(top: *mut usize, tid: &AtomicU32, f: fn(usize), argument: us
     }
     // SAFETY: 1. The two words below the top are within the stack.
     let words = unsafe { top.sub(2) };
-    // SAFETY: 1. As above.
+    // SAFETY: 1. The two words below the top are within the stack.
     unsafe { words.cast::<(usize, usize)>().write((f as usize, argument)) };
-    // SAFETY: 1. is our caller's.
+    // SAFETY: 1. The caller guarantees it.
     if unsafe { clone(words, tid) } < 0 {
         exit_group(2);
     }

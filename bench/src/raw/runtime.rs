@@ -1,4 +1,4 @@
-//! The bare kernel as a runtime: as little as does the work.
+//! The bare kernel as a runtime: the minimal implementation.
 
 use core::cell::{Cell, UnsafeCell};
 use core::ffi::CStr;
@@ -22,17 +22,17 @@ static DONE: AtomicU32 = AtomicU32::new(0);
 const THREADS: usize = 4096;
 const STACK_SIZE: usize = 16 << 10;
 
-/// Threads by number: the kernel's word, which is 0 while there is none. Only the main thread
-/// starts and joins.
+/// The kernel's tid words of the threads, by number; 0 while there is no thread. Only the main
+/// thread starts and joins.
 static TIDS: [AtomicU32; THREADS] = [const { AtomicU32::new(0) }; THREADS];
-/// Their stacks, kept for the next of the number.
+/// The threads' stacks, reused by the next thread with this number.
 static STACKS: [AtomicPtr<usize>; THREADS] = [const { AtomicPtr::new(core::ptr::null_mut()) }; THREADS];
 static FREE: Free = Free(UnsafeCell::new([0; THREADS]), Cell::new(0), Cell::new(0));
 
-/// Numbers that were given back, how many those are, and how many were ever given.
+/// Free numbers, their count, and the count of numbers ever used.
 struct Free(UnsafeCell<[u16; THREADS]>, Cell<usize>, Cell<usize>);
 
-// SAFETY: used by the main thread only.
+// SAFETY: only the main thread uses it.
 unsafe impl Sync for Free {}
 
 impl Free {
@@ -40,7 +40,7 @@ impl Free {
         match self.1.get().checked_sub(1) {
             Some(left) => {
                 self.1.set(left);
-                // SAFETY: nobody else is here.
+                // SAFETY: only the main thread uses it.
                 usize::from(unsafe { (*self.0.get())[left] })
             }
             None => {
@@ -51,7 +51,7 @@ impl Free {
     }
 
     fn give(&self, nr: usize) {
-        // SAFETY: nobody else is here.
+        // SAFETY: only the main thread uses it.
         unsafe { (*self.0.get())[self.1.get()] = nr as u16 };
         self.1.set(self.1.get() + 1);
     }
@@ -59,7 +59,7 @@ impl Free {
 
 pub struct Mutex(Lock, UnsafeCell<u64>);
 
-// SAFETY: the number is reached through the lock.
+// SAFETY: the number is accessed only under the lock.
 unsafe impl Sync for Mutex {}
 
 pub struct Guard<'a>(&'a Mutex);
@@ -69,7 +69,7 @@ impl Deref for Guard<'_> {
 
     #[inline(always)]
     fn deref(&self) -> &u64 {
-        // SAFETY: locked.
+        // SAFETY: the guard holds the lock.
         unsafe { &*self.0.1.get() }
     }
 }
@@ -77,7 +77,7 @@ impl Deref for Guard<'_> {
 impl DerefMut for Guard<'_> {
     #[inline(always)]
     fn deref_mut(&mut self) -> &mut u64 {
-        // SAFETY: locked.
+        // SAFETY: the guard holds the lock.
         unsafe { &mut *self.0.1.get() }
     }
 }
@@ -89,13 +89,13 @@ impl Drop for Guard<'_> {
     }
 }
 
-/// A sequence and who waits for it to change.
+/// A sequence number that changes with each notification, and its waiters.
 pub struct Condvar {
     sequence: AtomicU32,
     waiters: AtomicU32,
 }
 
-/// 0 is not posted, 1 posted, 2 not posted and somebody sleeps.
+/// 0: not posted; 1: posted; 2: not posted, and a thread sleeps.
 pub struct Event(AtomicU32);
 
 fn open(path: &CStr) -> usize {
@@ -109,7 +109,7 @@ fn read(fd: usize, buf: &mut [u8]) -> usize {
 }
 
 fn close(fd: usize) {
-    // SAFETY: 1. It is ours.
+    // SAFETY: 1. This function opened it.
     unsafe { call3(3, fd, 0, 0) };
 }
 
@@ -256,7 +256,7 @@ impl Runtime for Raw {
         let nr = FREE.take();
         let mut stack = STACKS[nr].load(Relaxed);
         if stack.is_null() {
-            // SAFETY: 1. Fresh memory: read, write; private, anonymous.
+            // SAFETY: 1. New memory: read, write; private, anonymous.
             let base = unsafe { call6(9, [0, STACK_SIZE, 3, 0x22, usize::MAX, 0]) };
             stack = core::ptr::with_exposed_provenance_mut(base as usize);
             STACKS[nr].store(stack, Relaxed);
@@ -286,7 +286,7 @@ impl Runtime for Raw {
         unsafe { call3(234, process as usize, thread as usize, 10) };
     }
 
-    /// Signals everybody at once, does its own call, waits for the last.
+    /// Signals all threads at once, makes its own call, and waits for the last.
     fn setresuid_everywhere() {
         if PROCESS.load(Relaxed) == 0 {
             PROCESS.store(call0(39) as u32, Relaxed);
@@ -316,10 +316,10 @@ static THREAD: AtomicU32 = AtomicU32::new(0);
 static LEFT: AtomicU32 = AtomicU32::new(0);
 static CAUGHT: Flag = Flag(Cell::new(false));
 
-/// The main thread's alone.
+/// Used by the main thread only.
 struct Flag(Cell<bool>);
 
-// SAFETY: used by the main thread only.
+// SAFETY: only the main thread uses it.
 unsafe impl Sync for Flag {}
 
 impl Flag {

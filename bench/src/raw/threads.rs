@@ -17,7 +17,7 @@ struct Shared {
     stack: UnsafeCell<[usize; 512]>,
 }
 
-// SAFETY: the count is the lock's, and the stack the one thread's.
+// SAFETY: the count is accessed under the lock, and the stack by one thread.
 unsafe impl Sync for Shared {}
 
 static SHARED: Shared = Shared { lock: Lock::new(), count: UnsafeCell::new(0), stack: UnsafeCell::new([0; 512]) };
@@ -25,14 +25,14 @@ static TID: AtomicU32 = AtomicU32::new(0);
 
 fn add(number: usize) {
     SHARED.lock.lock();
-    // SAFETY: locked.
+    // SAFETY: the lock is held.
     unsafe { *SHARED.count.get() += number as u32 };
     SHARED.lock.unlock();
 }
 
 extern "C" fn main() -> i32 {
     let top = SHARED.stack.get().wrapping_add(1).cast();
-    // SAFETY: 1. Nobody else has the static's stack.
+    // SAFETY: 1. No other thread uses the static's stack.
     unsafe { kernel::spawn(top, &TID, add, 1) };
     add(1);
     kernel::join(&TID);

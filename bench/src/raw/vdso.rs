@@ -1,4 +1,5 @@
-//! clock_gettime of the vDSO, found with as little as the x86_64 kernel's image needs: no checks.
+//! clock_gettime of the vDSO, found with the minimum that the x86_64 kernel's image needs, without
+//! checks.
 
 use core::ffi::{CStr, c_char};
 use core::sync::atomic::{AtomicUsize, Ordering::Relaxed};
@@ -11,14 +12,13 @@ const PT_DYNAMIC: u32 = 2;
 const DT_STRTAB: usize = 5;
 const DT_SYMTAB: usize = 6;
 
-/// Looks the function up.
+/// Looks up the function.
 ///
 /// # Safety
 ///
 /// 1. `environment` is the first pointer of the environment, on the initial stack.
 pub unsafe fn find(environment: *const usize) {
-    // SAFETY, here and below: 1. A null ends the environment and (0, 0) the vector; the kernel's
-    // image is whole.
+    // SAFETY: 1. A null ends the environment and (0, 0) the vector; the kernel's image is complete.
     unsafe {
         let mut word = environment;
         while *word != 0 {
@@ -51,7 +51,7 @@ pub unsafe fn find(environment: *const usize) {
             }
             dynamic = dynamic.add(2);
         }
-        // The strings lie right behind the symbols.
+        // The strings follow the symbols.
         let mut symbol = symbols;
         while symbol < strings {
             let name = CStr::from_ptr(strings.add(*symbol.cast::<u32>() as usize).cast::<c_char>());
@@ -73,8 +73,8 @@ pub fn monotonic() -> [u64; 2] {
         unsafe { core::mem::transmute(CLOCK_GETTIME.load(Relaxed)) };
     let mut now = [0; 2];
     function(1, &mut now);
-    // As two words, the way the function stored them: one load of 16 bytes would wait until both
-    // stores are in the cache (32 ns instead of 26).
-    // SAFETY: the array is there.
+    // As two words, as the function stored them: one load of 16 bytes would wait until both stores
+    // are in the cache (32 ns instead of 26).
+    // SAFETY: the array is valid.
     unsafe { [(&raw const now[0]).read_volatile(), (&raw const now[1]).read_volatile()] }
 }

@@ -1,4 +1,4 @@
-//! rt0, as its user would.
+//! rt0, as a user would use it.
 
 use core::ffi::CStr;
 use core::sync::atomic::{AtomicU32, Ordering::Relaxed};
@@ -15,11 +15,11 @@ pub struct Rt0;
 static STAGE: Stage<Rt0> = Stage::new();
 static RWLOCK: RwLock<u64> = RwLock::new(0);
 static ONCE: Once = Once::new();
-/// Who is to be signalled: asking each time would be two calls more.
+/// The process to signal: asking each time would be two more calls.
 static PROCESS: AtomicU32 = AtomicU32::new(0);
 static THREAD: AtomicU32 = AtomicU32::new(0);
 
-/// Ends the program with what went wrong.
+/// Ends the program with the error.
 pub fn must<T>(what: &str, result: rt0::Result<T>) -> T {
     result.unwrap_or_else(|errno| {
         rt0::eprintln!("{what}: {errno}");
@@ -36,7 +36,7 @@ impl Runtime for Rt0 {
     }
 
     fn write(fd: i32, text: &[u8]) {
-        let _ = io::write_all(fd, text); // There is nobody else to tell.
+        let _ = io::write_all(fd, text); // An error cannot be reported.
     }
 
     fn read_file(path: &'static CStr, buf: &mut [u8]) -> usize {

@@ -1,5 +1,5 @@
-//! std as its user would; with the feature `parking_lot`, that one's locks. Clock, park and threads
-//! stay std's.
+//! std, as a user would use it; with the feature `parking_lot`, parking_lot's locks. Clock, park
+//! and threads stay std's.
 
 use std::cell::UnsafeCell;
 use std::ffi::CStr;
@@ -74,7 +74,7 @@ impl Runtime for Std {
     }
 
     fn write(fd: i32, text: &[u8]) {
-        // There is nobody else to tell of a failure.
+        // A failure cannot be reported.
         let _ = if fd == 1 { std::io::stdout().write_all(text) } else { std::io::stderr().write_all(text) };
     }
 
@@ -152,14 +152,14 @@ impl Runtime for Std {
     const EVENT: Event = Event { posted: AtomicBool::new(false), waiter: UnsafeCell::new(None) };
 
     fn attach(event: &Event) {
-        // SAFETY: only the thread that will wait calls this, before anybody posts.
+        // SAFETY: only the thread that will wait calls this, before any post.
         unsafe { *event.waiter.get() = Some(thread::current()) };
     }
 
     #[inline(always)]
     fn post(event: &Event) {
         event.posted.store(true, Release);
-        // SAFETY: attached before, and not again while anybody posts.
+        // SAFETY: attached before, and not again during a post.
         let waiter = unsafe { &*event.waiter.get() };
         waiter.as_ref().expect("attached").unpark();
     }
@@ -182,7 +182,7 @@ impl Runtime for Std {
     }
 }
 
-/// A flag, and whom to unpark.
+/// A flag, and the thread to unpark.
 pub struct Event {
     posted: AtomicBool,
     waiter: UnsafeCell<Option<thread::Thread>>,
