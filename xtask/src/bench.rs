@@ -1,8 +1,8 @@
-//! `cargo xtask bench`: what rt0 costs, beside std, parking_lot and the bare kernel.
+//! `cargo xtask bench`: the cost of rt0, compared with std, parking_lot and the bare kernel.
 //!
-//! The loops are in the package bench/. Here the programs are built (`bench/programs.rs`), run in turn for some rounds,
-//! metric by metric, so that what the machine does meanwhile hits all alike, and their lines become a table
-//! (`bench/results.rs`).
+//! The loops are in the package bench/. Here the programs are built (`bench/programs.rs`) and run
+//! in turns for some rounds, metric by metric, so that the machine's other work affects all alike.
+//! Their lines become a table (`bench/results.rs`).
 
 mod programs;
 mod results;
@@ -22,7 +22,7 @@ use crate::{Options, host_tests, process, say, set_up};
 use programs::{Contestant, RT0, Tools};
 use results::Results;
 
-/// What to measure, and where to.
+/// What to measure, and where the results go.
 #[derive(clap::Args, Clone)]
 pub struct Choices {
     /// Only metrics whose name contains this
@@ -31,16 +31,17 @@ pub struct Choices {
     /// How often each program measures each metric
     #[arg(long, default_value_t = 5, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     rounds: u32,
-    /// What becomes of a thread's price with 1 to 4096 threads, instead of the rest
+    /// Only measure the cost of a thread with 1 to 4096 threads
     #[arg(long)]
     scaling: bool,
-    /// One tiny sample of each, to see that all works; the numbers mean nothing
+    /// One tiny sample of each, to check that all works; the numbers mean nothing
     #[arg(long)]
     smoke: bool,
     /// Write the results as JSON, to standard output (then without the table) for `-`
     #[arg(long, value_name = "FILE|-")]
     json: Option<PathBuf>,
-    /// Build rt0's programs into this folder as `bench`, `nothing`, `hello` and `threads`, and measure nothing
+    /// Build rt0's programs into this folder as `bench`, `nothing`, `hello` and `threads`, and
+    /// measure nothing
     #[arg(long, value_name = "DIR")]
     emit: Option<PathBuf>,
 }
@@ -51,7 +52,7 @@ const LIMIT: Duration = Duration::from_secs(300);
 /// How often each program is started in a round.
 const STARTS: usize = 100;
 
-/// More runnable threads than this when we begin spoil what crosses processors.
+/// More runnable threads than this at the start spoil metrics between processors.
 const QUIET: f64 = 0.3;
 
 /// Runs the command.
@@ -95,7 +96,7 @@ fn emit(tools: &Tools, folder: &Path) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// All rounds.
+/// Runs all rounds.
 fn measure(setup: &Setup, contestants: &[Contestant], choices: &Choices, results: &mut Results) -> Result<()> {
     let wanted = |name: &str| choices.filter.as_ref().is_none_or(|part| name.contains(part.as_str()));
     let rt0 = contestants.iter().find(|c| c.name == RT0.name).context("rt0 is always among them")?;
@@ -108,7 +109,7 @@ fn measure(setup: &Setup, contestants: &[Contestant], choices: &Choices, results
         say!("round {round} of {}", choices.rounds);
         for metrics in &groups {
             for contestant in contestants {
-                // One that has no such metric prints nothing.
+                // A program without this metric prints nothing.
                 let outcome = run_loops(&contestant.bench, choices, &metrics[..1])?;
                 results.add_lines(contestant.name, &outcome.stdout)?;
                 outcome.stderr.lines().for_each(|line| results.note(format!("{}: {line}", contestant.name)));
@@ -138,8 +139,8 @@ fn groups(program: &Contestant, choices: &Choices) -> Result<Vec<Vec<String>>> {
     Ok(outcome.stdout.lines().map(|line| line.split_whitespace().map(str::to_string).collect()).collect())
 }
 
-/// What needs no rounds: the sizes of files, and the system calls of a program that does nothing, less execve(2) that
-/// starts it and exit_group(2) that ends it.
+/// Measures what needs no rounds: the sizes of files, and the system calls of a program that does
+/// nothing, without execve(2), which starts it, and exit_group(2), which ends it.
 fn sizes_and_calls(
     setup: &Setup,
     contestants: &[Contestant],
@@ -171,7 +172,7 @@ fn sizes_and_calls(
     Ok(())
 }
 
-/// From before vfork(2) to after wait(2), the programs in turn.
+/// Measures from before vfork(2) to after wait(2), the programs in turns.
 fn startup(
     contestants: &[Contestant],
     starts: usize,
@@ -200,7 +201,7 @@ fn startup(
     Ok(())
 }
 
-/// Where this runs, and what about it spoils numbers.
+/// The machine, and conditions that spoil numbers.
 struct Machine {
     kernel: String,
     cpu: String,
@@ -251,7 +252,7 @@ impl Machine {
     }
 }
 
-/// A test of what is built with these tools.
+/// A test of programs that are built with these tools.
 fn test(setup: &Setup, name: &str, look: fn(&Tools) -> Result<Verdict>) -> Test<'static> {
     let tools = Tools::find(setup).map_err(|error| format!("{error:#}"));
     Test::new("host", name, move || {
@@ -260,16 +261,17 @@ fn test(setup: &Setup, name: &str, look: fn(&Tools) -> Result<Verdict>) -> Test<
     })
 }
 
-/// A test that the programs run and print every metric, so that they do not rot between benchmarks.
+/// A test that the programs run and print every metric, so that they keep working between
+/// benchmarks.
 pub fn smoke_test(setup: &Setup) -> Test<'static> {
     test(setup, "bench::each_runtime_prints_every_metric_that_it_lists", smoke)
 }
 
-/// rt0's small programs on x86_64, and how many bytes each may have: what it has. Who makes one
-/// larger says why.
+/// rt0's small programs on x86_64, and the most bytes that each may have: its present size. A
+/// change that makes one larger explains why.
 const SIZES: [(&str, u64); 2] = [("hello", 1456), ("threads", 12464)];
 
-/// A test that they stay as small as they are, so that nothing comes in unseen.
+/// A test that they do not grow, so that no code is added unnoticed.
 pub fn sizes_test(setup: &Setup) -> Test<'static> {
     test(setup, "bench::small_programs_stay_as_small_as_they_are", |tools| {
         let Some(sizes) = programs::small_sizes(tools)? else {
@@ -281,7 +283,7 @@ pub fn sizes_test(setup: &Setup) -> Test<'static> {
     })
 }
 
-/// What a program must not be linked with or without, and what the linker says then.
+/// Flags that a program must not be linked with or without, and the linker's message.
 const REFUSED: [(&[&str], &str); 3] = [
     (&["-Clink-arg=-Trt0.ld"], RELOCATED),
     (&["-Clink-arg=-Trt0-small.ld"], RELOCATED),
@@ -290,7 +292,8 @@ const REFUSED: [(&[&str], &str); 3] = [
 const RELOCATED: &str =
     "rt0: nothing relocates a program when it starts: compile and link with -Crelocation-model=static";
 
-/// A function of which a resolver would have to say where it is. For x86_64; as assembly it is the same on most.
+/// A function whose address a resolver would have to return. For x86_64; the assembly is the same
+/// on most machines.
 const IFUNC: &str = r#"
 #![no_std]
 core::arch::global_asm!(
@@ -303,7 +306,7 @@ core::arch::global_asm!(
 );
 "#;
 
-/// A test that it does.
+/// A test that the linker gives these messages.
 pub fn refused_test(setup: &Setup) -> Test<'static> {
     test(setup, "repository::the_linker_refuses_with_a_sentence_what_would_not_run", refused)
 }
@@ -315,13 +318,14 @@ fn refused(tools: &Tools) -> Result<Verdict> {
         ensure!(said, seen(&outcome, &format!("{flags:?} is not refused with `{sentence}`")));
     }
     let outcome = programs::link_alone(tools, "ifunc", IFUNC, LIMIT)?;
-    let sentence = "rt0: nobody calls resolvers when a program starts: STT_GNU_IFUNC symbols are not supported";
+    let sentence = "rt0: nothing calls resolvers when a program starts: STT_GNU_IFUNC symbols are not supported";
     let said = !outcome.status.success() && outcome.stderr.contains(sentence);
     ensure!(said, seen(&outcome, &format!("an ifunc is not refused with `{sentence}`")));
     Ok(Verdict::Passed)
 }
 
-/// Something in each section that only -Ccode-model=large has. What a script does not name would lie anywhere.
+/// Contents for each section that only -Ccode-model=large makes. A section that a script does not
+/// name could be placed anywhere.
 const LARGE: &str = r#"
 #![no_std]
 core::arch::global_asm!(
@@ -338,7 +342,7 @@ core::arch::global_asm!(
 );
 "#;
 
-/// A test that the linker script names a place for each.
+/// A test that the linker script names a place for each of them.
 pub fn large_test(setup: &Setup) -> Test<'static> {
     test(setup, "repository::the_linker_script_has_a_place_for_the_large_code_model", |tools| {
         let outcome = programs::link_alone(tools, "large", LARGE, LIMIT)?;

@@ -1,5 +1,5 @@
-//! What is built of this repository: its examples and test programs for each machine, its unit
-//! tests for the host.
+//! Builds this repository: the examples and test programs for each machine, the unit tests for the
+//! host.
 
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
@@ -27,13 +27,13 @@ pub enum What<'a> {
     Programs(&'a [String]),
 }
 
-/// Where all programs for machines are built.
+/// The target folder of all programs for machines.
 fn target_dir() -> PathBuf {
     root().join("target/boot")
 }
 
-/// Builds for all machines. A failure is in the result: what could be built for the others is of
-/// use.
+/// Builds for all machines. A failure is part of the result, because the other machines' programs
+/// are still useful.
 pub fn build(setup: &Setup, machines: &[Machine], what: What) -> Result<Built> {
     let words: Vec<&str> = match what {
         What::Example(name) => vec!["build", "--package", "rt0", "--example", name],
@@ -66,8 +66,8 @@ fn request(words: Vec<String>, expected: Vec<(Kind, String)>, target_dir: &Path)
     Request { words, expected, target_dir, profile: None, unstable: Some(unstable_programs()), advice: |_| None }
 }
 
-/// The lints of the library for machines that share the place of `core`: with the flags and in the
-/// folder of every build, so that what is compiled for the one is there for the other.
+/// Lints the library for machines with the same kind of `core`. It uses the flags and the folder of
+/// the builds, so that each reuses the other's compiled crates.
 pub fn lints(setup: &Setup, core: &Core, targets: &[&Target]) -> Result<Command> {
     let mut command = setup.pinned("cargo");
     command.args(["clippy", "--package", "rt0", "--lib"]);
@@ -77,22 +77,23 @@ pub fn lints(setup: &Setup, core: &Core, targets: &[&Target]) -> Result<Command>
     Ok(command)
 }
 
-/// The test programs that use a feature of the nightly compiler, as RUSTC_BOOTSTRAP wants them.
-/// Named one by one: the library and all else must do without, where its machine allows that.
+/// The test programs that use an unstable feature, as a value of RUSTC_BOOTSTRAP. They are listed
+/// because the library and all other programs must not use unstable features, where the machine
+/// allows that.
 pub fn unstable_programs() -> String {
     let folder = root().join("tests/src/bin");
     let unstable = |name: &String| {
         let text = std::fs::read_to_string(folder.join(format!("{name}.rs")));
         text.is_ok_and(|text| text.contains("#![feature("))
     };
-    // An empty value would be read as "all".
+    // An empty value would mean "all".
     std::iter::once("none".to_string())
         .chain(sources(&folder).into_iter().filter(unstable))
         .collect::<Vec<_>>()
         .join(",")
 }
 
-/// The names of all test programs, and of the one that starts them in a guest.
+/// The names of all test programs, and of the program that starts them in a guest.
 pub fn test_programs() -> Vec<String> {
     let mut names = sources(&root().join("tests/src/bin"));
     names.push(INIT.to_string());
@@ -111,7 +112,7 @@ pub fn sources(folder: &Path) -> Vec<String> {
 /// Unit tests of the host.
 #[derive(Default)]
 pub struct Units {
-    /// Each test binary with its crate's name.
+    /// Each test binary, with its crate's name.
     pub binaries: Vec<(String, PathBuf)>,
     /// The command, if it failed.
     pub failed: Option<String>,
@@ -121,7 +122,7 @@ pub struct Units {
 pub fn unit_tests() -> Result<Units> {
     let mut command = pinned("cargo");
     command.args(["test", "--package", "rt0", "--package", "cargo-rt0", "--package", "xtask", "--lib", "--bins"]);
-    // This time the user's own flags are welcome: it is an ordinary program of the host.
+    // The user's own flags apply here: it is an ordinary program of the host.
     for name in ["RUSTFLAGS", "CARGO_ENCODED_RUSTFLAGS"] {
         if let Some(flags) = std::env::var_os(name) {
             command.env(name, flags);
@@ -131,8 +132,8 @@ pub fn unit_tests() -> Result<Units> {
     host_tests(command)
 }
 
-/// Builds the models of the locks: unit tests over a fake kernel, with loom. In a folder of their
-/// own, for the flag would make everything else be built again.
+/// Builds the models of the locks: unit tests over a fake kernel, with loom. In a separate folder,
+/// because the flag would cause a rebuild of everything else.
 pub fn models() -> Result<Units> {
     let mut command = pinned("cargo");
     command.args(["test", "--package", "rt0", "--lib", "--release", "--target-dir", "target/models"]);
@@ -141,7 +142,7 @@ pub fn models() -> Result<Units> {
     host_tests(command)
 }
 
-/// Runs a `cargo test` as far as its binaries.
+/// Runs `cargo test` until its binaries are built.
 fn host_tests(mut command: Command) -> Result<Units> {
     command.args(["--no-run", "--message-format=json-render-diagnostics"]);
     command.stdin(Stdio::null()).stderr(Stdio::inherit());

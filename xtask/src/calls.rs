@@ -1,25 +1,25 @@
-//! One more fact of every program: the call's number is set anew for each system call.
+//! An additional check of every program: it sets the number's register anew for each system call.
 //!
 //! A kernel that restarts a call through its restart block writes `restart_syscall` into the
-//! register that held the number, and a tracer may write there what it likes. A loop that sets the
-//! number once, before its first round, would then make another call than it was written for. So on
-//! every path from a function's entry, or from another system call, to a system call lies an
+//! register that held the number, and a tracer may write anything there. A loop that sets the
+//! number once, before its first iteration, would then make another call than intended. So every
+//! path to a system call, from the function's entry or from another system call, must contain an
 //! instruction that writes the number's register.
 //!
-//! How it is decided, for each function that makes a system call:
+//! The check, for each function that makes a system call:
 //!
-//! 1. Every instruction is decoded as far as the question needs: whether it writes the register,
-//!    and where it may go on. An instruction that is not known writes nothing, so a gap of a
-//!    decoder is a false alarm, never a missed fault.
-//! 2. A call comes back, to the instruction after it, with the register as it was, unless the
-//!    function is one of these that have no path to a return. No machine passes anything in the
-//!    number's register to a function, so at a function's entry the number is not set.
-//! 3. A jump through a register goes to every place of the function where another jump leads, or
-//!    that no instruction falls into. A case of a jump table into which another case falls, and
-//!    nothing else leads, is missed.
-//! 4. What the machine's ABI marks as data among the code (`$d`) is no code.
+//! 1. Every instruction is decoded as far as needed: whether it writes the register, and which
+//!    instructions may follow. An unknown instruction counts as writing nothing, so a gap in a
+//!    decoder causes a false alarm, never a missed fault.
+//! 2. A call returns to the instruction after it with the register unchanged, unless the called
+//!    function has no path to a return. No machine passes an argument in the number's register, so
+//!    at a function's entry the number is not set.
+//! 3. A jump through a register may lead to every target of another jump in the function, and to
+//!    every instruction that no other falls through to. A case of a jump table that is reached
+//!    otherwise only by falling through is missed.
+//! 4. Bytes that the machine's ABI marks as data among the code (`$d`) are not code.
 //! 5. A system call that no known path reaches is a fault too, and so is a program without one:
-//!    nothing is skipped in silence.
+//!    nothing is skipped silently.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -36,17 +36,18 @@ mod tests;
 
 use decode::{Decoder, Instruction, Target};
 
-/// What may have happened to the register on some path: it is not set since the function's entry,
-/// or it is what a system call left there, or it is set.
+/// The state of the register on some path: not set since the function's entry, left by a system
+/// call, or set.
 const UNSET: u8 = 1;
 const LEFT_BY_A_CALL: u8 = 2;
 const SET: u8 = 4;
 
-/// What a program without a system call is told: each ends by one, so the check looked at nothing.
+/// The message for a program without a system call: every program ends by one, so the check found
+/// no code.
 const NONE: &str = "no system call was found in it";
 
-/// Checks the facts of a program for this machine, and this one of those that are right so far:
-/// only of these are the instructions those of the machine.
+/// Checks the facts of a program for this machine, and, if these hold, this check: only then are
+/// the instructions those of the machine.
 pub fn check_program(path: &Path, target: &targets::Target) -> Result<()> {
     facts::check(path, target)?;
     let broken = violations(&std::fs::read(path)?, &target.elf).unwrap_or_else(|error| vec![error]);
@@ -57,10 +58,10 @@ pub fn check_program(path: &Path, target: &targets::Target) -> Result<()> {
 }
 
 /// The functions of this ELF file that make a system call whose number may not be set. `Err` names
-/// a machine that has no decoder.
+/// a machine without a decoder.
 pub fn violations(data: &[u8], elf: &Elf) -> Result<Vec<String>, String> {
     let decoder: Decoder = match elf.machine {
-        // The number's register is the result's: each call writes it, and the compiler is told so.
+        // The number's register is also the result's: the compiler knows that each call writes it.
         elf::EM_X86_64 | elf::EM_386 | elf::EM_MIPS => return Ok(Vec::new()),
         elf::EM_AARCH64 => decode::aarch64,
         elf::EM_ARM => decode::arm,
@@ -87,7 +88,7 @@ pub fn violations(data: &[u8], elf: &Elf) -> Result<Vec<String>, String> {
                 Some("$d") => _ = kinds.insert(address, false),
                 Some("$a" | "$t" | "$x") => _ = kinds.insert(address, true),
                 _ if symbol.kind() == SymbolKind::Text && symbol.size() != 0 => {
-                    // On Arm an odd address is that of a function in Thumb.
+                    // On Arm an odd address means a Thumb function.
                     let thumb = elf.machine == elf::EM_ARM && address % 2 == 1;
                     let (from, decoder) =
                         if thumb { (address - 1, decode::thumb as Decoder) } else { (address, decoder) };
@@ -119,7 +120,7 @@ pub fn violations(data: &[u8], elf: &Elf) -> Result<Vec<String>, String> {
     Ok(found)
 }
 
-/// A function, or code that belongs to none.
+/// A function, or code outside all functions.
 struct Function<'a> {
     name: &'a str,
     end: u64,
@@ -131,15 +132,15 @@ struct Function<'a> {
 /// Functions by their addresses.
 type Functions<'a> = BTreeMap<u64, Function<'a>>;
 
-/// Whether what lies at `address` may return: only a function that has no path to a return does
-/// not. (A call may go past a function's first instructions.)
+/// Whether a call of `address` may return: only a function without a path to a return does not. (A
+/// call may skip a function's first instructions.)
 fn returns(functions: &Functions, address: u64) -> bool {
     let function = functions.range(..=address).next_back().map(|(_, function)| function);
     function.is_none_or(|function| address >= function.end || function.returns)
 }
 
-/// Sets [`Function::returns`]. To begin with nothing does; each round finds what returns by what
-/// did so before.
+/// Sets [`Function::returns`]. At first no function returns; each iteration finds functions that
+/// return because of those found before.
 fn find_what_returns(functions: &mut Functions) {
     loop {
         let mut found = Vec::new();
@@ -149,7 +150,8 @@ fn find_what_returns(functions: &mut Functions) {
             let mut path_to_return = false;
             while let (Some(at), false) = (work.pop(), path_to_return) {
                 let Some(instruction) = function.code.get(&at) else {
-                    path_to_return = !(start..function.end).contains(&at) && returns(functions, at); // A tail call.
+                    // A tail call.
+                    path_to_return = !(start..function.end).contains(&at) && returns(functions, at);
                     continue;
                 };
                 if seen.insert(at) {
@@ -171,7 +173,7 @@ fn find_what_returns(functions: &mut Functions) {
     }
 }
 
-/// The address of the instruction after one, if it may be next.
+/// The address of the next instruction, if the program may continue there.
 fn after(functions: &Functions, at: u64, instruction: &Instruction) -> Option<u64> {
     let comes_back = instruction.calls.is_none_or(|called| returns(functions, called));
     (instruction.falls_through && comes_back).then_some(at + instruction.length as u64)
@@ -198,7 +200,7 @@ fn check(functions: &Functions, start: u64, function: &Function) -> Vec<(u64, &'
         return Vec::new();
     }
 
-    // Where a jump through a register may lead: see 3.
+    // The possible targets of a jump through a register: see 3.
     let mut orphans = BTreeSet::new();
     let mut leaders = BTreeSet::new();
     let mut falls_through = true;
@@ -215,7 +217,7 @@ fn check(functions: &Functions, start: u64, function: &Function) -> Vec<(u64, &'
     let mut states: BTreeMap<u64, u8> = BTreeMap::new();
     let mut work = vec![(start, UNSET)];
     while let Some((at, state)) = work.pop() {
-        let Some(instruction) = instructions.get(&at) else { continue }; // It left the function.
+        let Some(instruction) = instructions.get(&at) else { continue }; // It leaves the function.
         let known = states.entry(at).or_default();
         if *known | state == *known {
             continue;

@@ -1,7 +1,7 @@
-//! Tests that look at whole programs from outside: what the kernel is asked, what a user sees.
+//! Tests of whole programs from outside: their system calls and their output.
 //!
-//! They are the same for every machine as far as they can be: a program that is right on the host
-//! must say the same under every emulator.
+//! They are the same for every machine as far as possible: a program that is right on the host must
+//! print the same under every emulator.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -16,18 +16,18 @@ use crate::setup::{Machine, Setup};
 use crate::test::{Test, Verdict, scratch, seen};
 use crate::{bench, init_tests, pinned, process, root, tool_tests, traced, valgrind};
 
-/// The system calls of a program that does nothing, on x86_64: the price of rt0 before `main`, and
-/// the end.
+/// The system calls of a program that does nothing, on x86_64: rt0's calls before `main`, and the
+/// exit.
 const CALLS_OF_NOTHING: [&str; 3] = [
     "arch_prctl", // The thread pointer.
     "ppoll",      // Are descriptors 0, 1 and 2 open?
     "exit_group",
 ];
 
-/// Whole programs may take this long.
+/// The time limit of a whole program.
 const LIMIT: Duration = Duration::from_secs(180);
 
-/// Tests of what lies in the repository.
+/// Tests of the repository's files.
 pub fn of_the_repository(setup: &Setup) -> Vec<Test<'static>> {
     let mut tests = Vec::new();
     if root().join("README.md").exists() && root().join("examples/hello.rs").exists() {
@@ -51,7 +51,7 @@ pub fn of_the_repository(setup: &Setup) -> Vec<Test<'static>> {
 pub fn of_programs<'a>(setup: &Setup, machine: &'a Machine, built: &'a Built) -> Vec<Test<'a>> {
     let row = machine.target.name;
     let mut tests = Vec::new();
-    // These are looked at by tests of their own.
+    // These have their own tests.
     let own = ["init", "profile"];
     let examples = built
         .programs
@@ -93,16 +93,16 @@ pub fn of_programs<'a>(setup: &Setup, machine: &'a Machine, built: &'a Built) ->
     tests
 }
 
-/// A program that starts a thread and prints has no clocks, no random bytes and nothing that looks
-/// for them.
+/// A program that starts a thread and prints contains no code for clocks and random bytes, nor for
+/// finding them.
 fn nothing_unused(program: &Path) -> Result<()> {
     let data = fs::read(program)?;
     let file = object::File::parse(&*data)?;
-    // Functions only: PowerPC's table of contents keeps a word or two of data whatever uses it.
+    // Only functions: PowerPC's TOC keeps a word or two of unused data.
     let functions = file.symbols().filter(|symbol| symbol.kind() == SymbolKind::Text);
     let names: Vec<_> = functions.filter_map(|symbol| symbol.name().ok()).collect();
     ensure!(names.iter().any(|name| name.contains("rust_thread")), "{} has no symbols", program.display());
-    // In either mangling, a path's names stand behind their lengths.
+    // In both manglings the names of a path follow their lengths.
     let unused = ["3rt03cpu", "3rt04time", "3rt04vdso", "3rt06random", "3rt07mapping"];
     let found: Vec<_> = names.iter().filter(|name| unused.iter().any(|part| name.contains(part))).collect();
     ensure!(found.is_empty(), "{} has {found:?}", program.display());
@@ -125,7 +125,7 @@ fn calls_of_nothing(strace: &Command, nothing: &Path) -> Verdict {
 
 const NOT_TRACED: &str = "this machine lets nobody trace a process";
 
-/// The system calls of a program, as strace writes them down, without the execve that starts it.
+/// The system calls of a program, from strace, without the execve that starts it.
 pub fn traced_calls(strace: &Command, program: &Path) -> Result<Vec<String>> {
     let log = scratch("traced")?.join("calls");
     let mut command = Command::new(strace.get_program());
@@ -147,14 +147,14 @@ fn calls(log: &str) -> Vec<&str> {
     names.skip_while(|name| *name == "execve").collect()
 }
 
-/// Runs our wc and coreutils' on the same files.
+/// Runs examples/wc and coreutils' wc on the same files.
 fn wc_like_coreutils(machine: &Machine, wc: &Path) -> Result<()> {
     let folder = scratch(&format!("wc-{}", machine.target.name))?;
     fs::write(folder.join("two lines"), "one two\n three\tfour  \n")?;
     fs::write(folder.join("no-newline"), "the end")?;
     fs::write(folder.join("empty"), "")?;
-    // Each word has a letter: coreutils before 9.5 does not count a word of invalid bytes alone,
-    // later ones do.
+    // Each word contains a letter, because coreutils before 9.5 does not count a word of invalid
+    // bytes only, while later versions do.
     fs::write(folder.join("invalid"), b"caf\xe9 a\xff\xfeb \x80\x00c x\n\xc3(\n")?;
     fs::write(folder.join("large"), large_text(6_000_000))?;
     let cases: [&[&str]; 6] = [
@@ -188,11 +188,11 @@ fn wc_like_coreutils(machine: &Machine, wc: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Runs our pool and coreutils' sha256sum on the same files.
+/// Runs examples/pool and coreutils' sha256sum on the same files.
 fn pool_like_coreutils(machine: &Machine, pool: &Path) -> Result<()> {
     let folder = scratch(&format!("pool-{}", machine.target.name))?;
     fs::create_dir_all(folder.join("folder"))?;
-    // Lengths about those where the last block becomes two.
+    // Lengths around the one where padding needs a second block.
     let lengths = [0, 1, 55, 56, 63, 64, 65, 119, 120, 65_535, 65_536, 65_537, 2_000_000];
     for len in lengths {
         fs::write(folder.join(len.to_string()), large_text(len))?;
@@ -223,7 +223,7 @@ fn pool_like_coreutils(machine: &Machine, pool: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Text with words and lines of many lengths, the same each time.
+/// A text with words and lines of many lengths, the same in each run.
 fn large_text(bytes: usize) -> Vec<u8> {
     let mut state = 1u32;
     let mut next = || {
@@ -239,7 +239,7 @@ fn large_text(bytes: usize) -> Vec<u8> {
     (0..bytes).map(|_| letter(next())).collect()
 }
 
-/// The first Rust program in the README is examples/hello.rs, to the letter.
+/// The first Rust program in the README is exactly examples/hello.rs.
 fn readme_shows_hello() -> Result<()> {
     let readme = fs::read_to_string(root().join("README.md"))?;
     let hello = fs::read_to_string(root().join("examples/hello.rs"))?;
@@ -253,7 +253,7 @@ fn first_program(markdown: &str) -> Option<&str> {
     blocks.filter_map(|rest| rest.split_once('\n')?.1.split("```").next()).find(|block| block.contains("entry!"))
 }
 
-/// Builds examples/standalone as a user would, without our flags, and starts what comes out.
+/// Builds examples/standalone as a user would, without the repository's flags, and runs it.
 fn standalone() -> Result<()> {
     let folder = root().join("examples/standalone");
     let mut command = pinned("cargo");

@@ -1,5 +1,5 @@
-//! Tests of examples/init.rs as a user would try it: what tini's documentation promises, case by
-//! case. Its children are the host's shell, under an emulator too.
+//! Tests of examples/init.rs, case by case, against tini's documentation. Its children are the
+//! host's shell, even under an emulator.
 
 use std::path::Path;
 use std::process::Command;
@@ -12,14 +12,14 @@ use crate::process;
 use crate::setup::Machine;
 use crate::test::{Test, Verdict, seen};
 
-/// For one case; nothing in any waits for long.
+/// The time limit of one case; none waits for long.
 const LIMIT: Duration = Duration::from_secs(120);
 
-/// A command line, and what must come of it.
+/// A command line and its expected result.
 struct Case {
     name: &'static str,
     options: &'static [&'static str],
-    /// The shell's script; if empty, `options` have the whole command line.
+    /// The shell's script; if empty, `options` contain the whole command line.
     script: &'static str,
     status: i32,
     stdout: &'static str,
@@ -53,7 +53,7 @@ const CASES: &[Case] = &[
         status: 130,
         ..NOTHING
     },
-    // The sleeping one has started before the shell ignores the signal, and is not the program
+    // The sleeping process starts before the shell ignores the signal, and is not the program
     // itself.
     Case {
         name: "the_group_gets_signals_if_asked_for",
@@ -62,7 +62,7 @@ const CASES: &[Case] = &[
         stdout: "143\n",
         ..NOTHING
     },
-    // A process that has ended is there until it is reaped.
+    // A process that has ended exists until it is reaped.
     Case {
         name: "orphans_are_reaped",
         options: &["-s", "-w"],
@@ -77,7 +77,7 @@ const CASES: &[Case] = &[
     },
 ];
 
-/// The tests for one machine: each case, natively also as the first process of a namespace.
+/// The tests for one machine: each case, and natively also as the first process of a namespace.
 pub fn of_init<'a>(machine: &'a Machine, built: &'a Built) -> Vec<Test<'a>> {
     let row = machine.target.name;
     let Some(init) = built.program(machine, "init") else { return Vec::new() };
@@ -112,7 +112,7 @@ fn check(mut command: Command, case: &Case) -> Result<()> {
     Ok(())
 }
 
-/// `unshare -pf`, as root of a namespace of users, so that a test need not be run as root.
+/// `unshare -pf`, as root of a user namespace, so that the tests need no root.
 fn in_namespace(init: &Path) -> Command {
     let mut command = Command::new("unshare");
     command.args(["--user", "--map-root-user", "--pid", "--fork", "--kill-child", "--mount-proc"]).arg(init);
@@ -127,7 +127,7 @@ fn first_process(init: &Path) -> Verdict {
         Ok(outcome) => return Verdict::Skipped(format!("no namespaces here: {}", outcome.stderr.trim())),
         Err(error) => return Verdict::Skipped(format!("no unshare(1) here: {error}")),
     }
-    // It reaps orphans without being asked to, and does not say that it is not the first.
+    // It reaps orphans without `-s`, and does not warn that it is not the first process.
     let cases = CASES
         .iter()
         .map(|case| if case.options == ["-s", "-w"] { Case { options: &["-w"], ..*case } } else { Case { ..*case } });
@@ -140,7 +140,7 @@ fn first_process(init: &Path) -> Verdict {
     verdict(check(in_namespace(init), &quiet))
 }
 
-/// In a terminal of its own, made by script(1): the program's group is in its foreground.
+/// In its own terminal, made by script(1): the program's group is in the foreground.
 fn terminal(init: &Path) -> Verdict {
     let script =
         "read -r pid name state ppid group session tty foreground rest < /proc/$$/stat; echo =$((group - foreground))=";

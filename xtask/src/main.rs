@@ -1,19 +1,18 @@
 //! The one way to build, boot and check anything in this repository.
 //!
-//! `cargo xtask run` and `cargo xtask test` start from nothing: they set up what a machine needs
-//! (`core`, an emulator), build, look at what was built, and run it. The files, from the top down:
+//! `cargo xtask run` and `cargo xtask test` need no preparation: they set up a machine's
+//! requirements (`core`, an emulator), build, check the result, and run it. The files, from the top
+//! down:
 //!
 //! - `main.rs`: the command line.
-//! - `test.rs`: the test run: list, run, report; `host_tests.rs`: tests that look at whole programs
-//!   from outside, `tool_tests.rs`: those that take other people's tools for it.
+//! - `test.rs`: the test run: list, run, report; `host_tests.rs`: tests of whole programs from
+//!   outside, `tool_tests.rs`: tests that use external tools.
 //! - `kernel.rs`, `kernel/`: tests on real kernels under qemu-system.
-//! - `bench.rs`, `bench/`: what rt0 costs, beside others.
+//! - `bench.rs`, `bench/`: the cost of rt0, compared with others.
 //! - `check.rs`: the rules of this repository that a command can hold.
-//! - `build.rs`: what is built of this repository; `calls.rs`: one more fact that must hold for
-//!   what was built.
+//! - `build.rs`: builds this repository; `calls.rs`: an additional check of the built programs.
 //!
-//! How things are set up, built and run for a machine is the package cargo-rt0's: its modules are
-//! re-exported here.
+//! The package cargo-rt0 sets up, builds and runs for a machine; its modules are re-exported here.
 
 mod bench;
 mod build;
@@ -39,7 +38,7 @@ pub use cargo_rt0::{Options, elf, packages, process, say, setup, targets};
 
 use crate::setup::{Machine, Setup};
 
-/// Builds, boots and checks rt0. Everything that a command needs is set up in target/setup, nothing
+/// Builds, boots and checks rt0. Everything that a command needs is set up in target/setup, never
 /// in the system.
 #[derive(Parser)]
 #[command(bin_name = "cargo xtask", max_term_width = 110)]
@@ -84,15 +83,14 @@ enum Task {
     },
     /// Runs the tests, on all machines unless some are named
     ///
-    /// RT0_STRESS_SECONDS=N lets the tests in which everything happens at once go on for so long,
-    /// natively and in release, instead of one second.
+    /// RT0_STRESS_SECONDS=N sets the time of native stress tests in release, instead of one second.
     Test(test::Choices),
-    /// Measures what rt0 costs, beside std, parking_lot and the bare kernel, on the machine that
-    /// this runs on
+    /// Measures the cost of rt0, compared with std, parking_lot and the bare kernel, on this
+    /// machine
     Bench(bench::Choices),
     /// Checks the rules of this repository: format, lints, layers, docs
     Check,
-    /// Says what is there and what would be set up, per machine; changes nothing
+    /// Prints what exists and what would be set up, per machine; changes nothing
     Doctor,
 }
 
@@ -149,7 +147,7 @@ fn build_example(options: Options, example: &str, target: &str) -> Result<(Machi
     Ok((machine, program.to_path_buf()))
 }
 
-/// What some tests need beside the rest, and what is said if it is missing.
+/// Tools that only some tests need, and the message if one is missing.
 const TOOLS: &[(&str, &str)] = &[
     ("strace", "would be unpacked from Debian's package, for one test"),
     ("gdb", "would be unpacked from Debian's package, for the tests of signal frames"),
@@ -157,21 +155,20 @@ const TOOLS: &[(&str, &str)] = &[
     ("go", "missing: the tests of profiles leave `go tool pprof` out"),
 ];
 
-/// Looks at the toolchain that this repository pins; everything else is set up in target/setup.
+/// Finds the toolchain that this repository pins; everything else is set up in target/setup.
 pub fn set_up(options: Options) -> Result<Setup> {
     Setup::new(options, root(), &root().join("target/setup"))
 }
 
-/// A command for the toolchain that this repository pins, free of what the user's environment would
-/// add.
+/// A command for the toolchain that this repository pins, without influence of the user's
+/// environment.
 pub fn pinned(program: &str) -> Command {
     setup::pinned(program, root())
 }
 
 /// The repository's folder.
 pub fn root() -> &'static Path {
-    // What cargo was told when it built this program, which it does again when the repository
-    // moves.
+    // Set by cargo when it built this program; cargo rebuilds it when the repository moves.
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("xtask/ lies in the repository")
 }
 

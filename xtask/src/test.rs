@@ -1,9 +1,9 @@
-//! `cargo xtask test`: one process per test, on every machine, and one account of it all.
+//! `cargo xtask test`: one process per test, on every machine, and one report.
 //!
-//! A test program says with `--list` which tests it has and what each expects; `PROGRAM NAME` runs
-//! one. All tests of all machines go into one queue, from which two workers for each processor
-//! take, since many tests wait. Native tests marked `alone` come after that, one at a time; under
-//! an emulator, which is slow, one more of them harms none.
+//! A test program lists with `--list` its tests and their requirements; `PROGRAM NAME` runs one.
+//! All tests of all machines go into one queue, from which two workers for each processor take,
+//! since many tests wait. Native tests marked `alone` follow, one at a time. Under an emulator they
+//! run with the others, because everything is slow there anyway.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::path::{Path, PathBuf};
@@ -26,8 +26,7 @@ use crate::{Options, build, calls, host_tests, process, root, say, set_up, targe
 
 const LIMIT_MODEL: Duration = Duration::from_secs(600);
 
-/// How long tests that let everything happen at once go on, natively; they have a short time of
-/// their own.
+/// The time of native stress tests; they have a short default.
 const STRESS: &str = "RT0_STRESS_SECONDS";
 
 /// What to test.
@@ -36,26 +35,26 @@ pub struct Choices {
     /// Short name, triple, `native` or `all`; may be given several times
     #[arg(long)]
     target: Vec<String>,
-    /// On real kernels under qemu-system, and nothing else: a machine, MACHINE@VERSION as in
-    /// `aarch64@6.12`, `daily` or `all`
+    /// Only on real kernels under qemu-system: a machine, MACHINE@VERSION as in `aarch64@6.12`,
+    /// `daily` or `all`
     #[arg(long, value_name = "ROW", num_args = 0..=1, require_equals = true, value_delimiter = ',',
           default_missing_value = "daily", conflicts_with = "target")]
     kernel: Vec<String>,
-    /// After all else, those on the real kernels of every day
+    /// Also run the daily set of real kernels, after all others
     #[arg(long, conflicts_with = "kernel")]
     daily: bool,
     /// Only tests whose full name (`mips::futex::wake_wakes_one`) contains this
     filter: Option<String>,
 }
 
-/// Runs the tests and reports; the exit status says whether all is well.
+/// Runs the tests and reports; the exit status says whether all passed.
 pub fn run(options: Options, choices: &Choices) -> Result<ExitCode> {
     process::prepare();
     let started = Instant::now();
     let setup = set_up(options)?;
     let (words, filter) = (choices.target.as_slice(), choices.filter.as_deref());
     let first = filter.and_then(|f| f.split_once("::")).map(|(first, _)| first);
-    // A filter that begins with a kernel's name asks for that kernel.
+    // A filter that begins with a kernel's name selects that kernel.
     let row = first.filter(|word| kernel::is_row_name(word)).map(str::to_string);
     let kernels = match row {
         Some(row) => vec![row],
@@ -66,11 +65,11 @@ pub fn run(options: Options, choices: &Choices) -> Result<ExitCode> {
     let kernels_only = !kernels.is_empty() && !choices.daily;
     let all = ["all".to_string()];
     let targets = targets::select(if words.is_empty() { &all } else { words }, &setup.rust.host)?;
-    // A filter that begins with a machine's name needs nothing set up for the others.
+    // A filter that begins with a machine's name needs no setup for the others.
     let only = first.filter(|f| *f == "host" || targets::TARGETS.iter().any(|t| t.name == *f));
     let targets: Vec<_> = targets.into_iter().filter(|t| only.is_none_or(|name| t.name.ends_with(name))).collect();
     let targets: Vec<_> = targets.into_iter().filter(|t| !kernels_only || plan.needs(t.name)).collect();
-    // Naming machines other than the host's narrows the run to them.
+    // Naming machines other than the host's restricts the run to them.
     let native = targets::select(&["native".to_string()], &setup.rust.host).unwrap_or_default();
     let with_host = !kernels_only
         && only.is_none_or(|name| name == "host")
@@ -101,10 +100,10 @@ pub fn run(options: Options, choices: &Choices) -> Result<ExitCode> {
     let set_up = started.elapsed();
 
     let build_started = Instant::now();
-    // They take longer to build than many a test to run: not for a filter that names none.
+    // They take long to build: skip them if the filter names none.
     let with_models = with_host && filter.is_none_or(|part| part.contains("model") || part.contains("loom"));
-    // At once: each spends a while on one processor, where a program is linked or a library is one
-    // unit.
+    // In parallel: each uses only one processor for a while, when it links a program or compiles a
+    // library of one unit.
     let (built, host) = thread::scope(|scope| {
         let host = scope.spawn(|| -> Result<_> {
             let units = if with_host { build::unit_tests()? } else { build::Units::default() };
@@ -170,12 +169,12 @@ pub fn run(options: Options, choices: &Choices) -> Result<ExitCode> {
     Ok(report.print(&times))
 }
 
-/// The test programs that a filter names, if it does: then no other is needed. `futex::wait`, also
-/// behind a machine's name.
+/// The test programs that a filter names, if any: then no other is needed. For example
+/// `futex::wait`, also with a machine's name in front.
 fn programs_of(filter: &str, programs: &[String]) -> Option<Vec<String>> {
     let parts: Vec<_> = filter.split("::").collect();
     let (_, names) = parts.split_last()?;
-    // The first part may begin within a name, and be a machine's.
+    // The first part may begin inside a name, and may be a machine's.
     let fits = |program: &&String| match names {
         [end] => program.ends_with(end),
         [machine, name] => *name == **program || (machine.is_empty() && program.ends_with(name)),
@@ -192,10 +191,10 @@ fn programs_of(filter: &str, programs: &[String]) -> Option<Vec<String>> {
 
 // ---- the tests on real kernels ----
 
-/// So many guests run at once. Each has up to two processors of its own.
+/// The number of guests that run at the same time. Each has up to two processors.
 const GUESTS: usize = 2;
 
-/// Boots one guest after the other, two at a time, and runs the tests of its machine there.
+/// Boots all guests, two at a time, and runs the tests of their machines there.
 fn run_guests(
     rust: &Rust,
     machines: &[Machine],
@@ -214,7 +213,7 @@ fn run_guests(
         for _ in 0..GUESTS {
             scope.spawn(|| {
                 while let Some(guest) = take() {
-                    // What is said of a machine that is not set up or built stands in the report.
+                    // The report says why a machine was not set up or built.
                     let Some(machine) = kernel::machine_of(machines, guest) else { continue };
                     let tell = |name: &str, verdict, spent| add(guest, name, verdict, spent);
                     let (jobs, programs) = jobs(machine, built, guest, filter, &tell);
@@ -238,7 +237,7 @@ fn run_guests(
     });
 }
 
-/// The tests that a guest is to run, and the programs of its machine.
+/// The tests for a guest to run, and the programs of its machine.
 fn jobs(
     machine: &Machine,
     built: &build::Built,
@@ -270,8 +269,8 @@ fn jobs(
 
 // ---- unit tests of the host ----
 
-/// The tests of a binary made by `cargo test` with `part` in their names, each as a process of its
-/// own like all others.
+/// The tests of a binary made by `cargo test` with `part` in their names, each in its own process,
+/// as all others.
 fn unit_tests<'a>(name: &str, binary: &'a Path, part: &str, limit: Duration) -> Result<Vec<Test<'a>>, Test<'a>> {
     let list = |more: &[&str]| {
         let mut command = Command::new(binary);
@@ -303,7 +302,7 @@ fn unit_tests<'a>(name: &str, binary: &'a Path, part: &str, limit: Duration) -> 
     Ok(all.into_iter().filter(|name| name.contains(part)).map(test).collect())
 }
 
-/// A folder for the files of one test, empty and its own.
+/// Makes an empty folder for the files of one test.
 pub fn scratch(name: &str) -> std::io::Result<PathBuf> {
     let folder = root().join("target/test-tmp").join(name);
     if folder.exists() {

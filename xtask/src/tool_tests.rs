@@ -1,5 +1,4 @@
-//! Tests that let the tools of others look at our programs: debuggers at signal frames, pprof at
-//! profiles.
+//! Tests by external tools: debuggers unwind signal frames, pprof reads profiles.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -14,16 +13,16 @@ use crate::setup::{Machine, Setup};
 use crate::test::{Test, Verdict, scratch, seen};
 use crate::{process, root};
 
-/// As long as a tool may take, under a load too: Go compiles pprof when it is first asked for, in a
-/// minute and a half on a quiet machine.
+/// The time limit of a tool, even under load: Go compiles pprof at its first use, in a minute and a
+/// half on a quiet machine.
 const LIMIT: Duration = Duration::from_secs(600);
 
 /// The restorers of a machine: the start of its triple, a part of the symbol's name, and the bytes
-/// by which debuggers and unwinders know a signal frame (amd64-linux-tdep.c and others of gdb),
-/// with the trap behind them, should the call ever come back. The symbols' lengths tell the two of
-/// a machine apart.
+/// by which debuggers and unwinders recognise a signal frame (amd64-linux-tdep.c and others of
+/// gdb), followed by the trap in case the call returns. The lengths in the symbols distinguish the
+/// two of a machine.
 const RESTORERS: &[(&str, &str, &[u8])] = &[
-    // mov $15, %rax; syscall; ud2: the move in the long form, with a sign extended.
+    // mov $15, %rax; syscall; ud2: the move in the long, sign-extended form.
     ("x86_64-", "16sigaction_return", &[0x48, 0xc7, 0xc0, 0x0f, 0x00, 0x00, 0x00, 0x0f, 0x05, 0x0f, 0x0b]),
     // mov $173, %eax; int $0x80; ud2
     ("i686-", "19rt_sigaction_return", &[0xb8, 0xad, 0x00, 0x00, 0x00, 0xcd, 0x80, 0x0f, 0x0b]),
@@ -51,7 +50,7 @@ const RESTORERS: &[(&str, &str, &[u8])] = &[
 ];
 
 /// Calls of five and six arguments that a program makes: the start of the triple, the program and
-/// its test, the call's number, and what is on the way out.
+/// its test, the call's number, and the callers in the backtrace.
 const CALLS: &[(&str, &str, &str, u32, &[&str])] = &[
     ("x86_64-", "futex", TIMED, 271, &["_start"]), // ppoll, five, before main
     ("x86_64-", "futex", TIMED, 202, &[TIMED, "_start"]), // futex, six
@@ -63,22 +62,22 @@ const CALLS: &[(&str, &str, &str, u32, &[&str])] = &[
 const TIMED: &str = "a_timeout_is_etimedout_and_not_early";
 const MAPPED: &str = "a_new_mapping_is_zeros_to_read_and_write";
 
-/// What the handlers of the tests below call: it is not inlined, and has this name whatever the
-/// compiler.
+/// The handlers of the tests call this function: it is not inlined and not mangled.
 const STOP: &str = "rt0_debuggers_stop_here";
 
 /// A test of each of the two signal frames, in tests/src/bin/signal.rs.
 const FRAMES: [&str; 2] = ["a_handler_of_the_plain_form_returns", "a_handler_of_the_form_with_info_returns"];
 
-/// The functions of examples/profile.rs that compute, and the percentages within which their shares
-/// must lie: 60, 30 and 10 of the work, on a machine that does other things too.
+/// The functions of examples/profile.rs that compute, and the percentages between which their
+/// shares must be: 60, 30 and 10 of the work, on a machine that may be busy.
 const SHARES: [(&str, f64, f64); 3] =
     [("six_tenths", 45.0, 75.0), ("three_tenths", 18.0, 42.0), ("one_tenth", 3.0, 20.0)];
 
-/// Where pprof is asked: natively, and where segments are aligned to more than the emulator's page.
+/// The machines on which pprof is run: natively, and where segments are aligned to more than the
+/// emulator's page.
 const PROFILED: &[&str] = &["x86_64", "x86", "aarch64", "mips"];
 
-/// The tests of what was built for one machine.
+/// The tests of one machine's programs.
 pub fn of_programs<'a>(setup: &Setup, machine: &'a Machine, built: &'a Built) -> Vec<Test<'a>> {
     let row = machine.target.name;
     let mut tests = Vec::new();
@@ -124,7 +123,7 @@ fn verdict(result: Result<()>) -> Verdict {
     result.map_or_else(|error| Verdict::Failed(format!("{error:#}")), |()| Verdict::Passed)
 }
 
-/// Looks at the bytes behind a symbol.
+/// Checks the bytes at a symbol.
 fn has_code(program: &Path, symbol: &str, expected: &[u8]) -> Result<()> {
     let data = fs::read(program)?;
     let file = object::File::parse(&*data)?;
@@ -135,7 +134,7 @@ fn has_code(program: &Path, symbol: &str, expected: &[u8]) -> Result<()> {
     Ok(())
 }
 
-/// Where the one function begins whose name contains `part`.
+/// The address of the one function whose name contains `part`.
 fn address_of(file: &object::File, part: &str) -> Result<u64> {
     let named = file.symbols().filter(|symbol| symbol.name().is_ok_and(|name| name.contains(part)));
     let mut addresses: Vec<_> = named.map(|symbol| symbol.address()).collect();
@@ -146,7 +145,7 @@ fn address_of(file: &object::File, part: &str) -> Result<u64> {
     }
 }
 
-/// Stops in handlers of both kinds of signal frames, and asks for the callers.
+/// Stops in handlers with both kinds of signal frames, and checks the backtraces.
 fn gdb_sees_through(gdb: &Command, program: &Path) -> Verdict {
     let backtraces = FRAMES.iter().map(|test| {
         let expected = [STOP, "<signal handler called>", "raise", test, "_start"];
@@ -155,7 +154,7 @@ fn gdb_sees_through(gdb: &Command, program: &Path) -> Verdict {
     backtraces.into_iter().find(|verdict| !matches!(verdict, Verdict::Passed)).unwrap_or(Verdict::Passed)
 }
 
-/// Stops inside of system calls whose arguments take all registers, and asks for the callers.
+/// Stops in system calls whose arguments use all registers, and checks the backtraces.
 fn gdb_finds_the_way_out(gdb: &Command, machine: &Machine, built: &Built) -> Verdict {
     let here = CALLS.iter().filter(|call| machine.target.triple.starts_with(call.0));
     let backtraces = here.map(|(_, name, test, number, expected)| {
@@ -168,7 +167,7 @@ fn gdb_finds_the_way_out(gdb: &Command, machine: &Machine, built: &Built) -> Ver
     backtraces.into_iter().find(|verdict| !matches!(verdict, Verdict::Passed)).unwrap_or(Verdict::Passed)
 }
 
-/// Lets gdb run a test until `stop`, and looks for frames with `expected` in what it says then.
+/// Runs a test in gdb until `stop`, and checks that the backtrace contains `expected`.
 fn backtrace(gdb: &Command, program: &Path, test: &str, stop: &str, expected: &[&str]) -> Verdict {
     let mut command = Command::new(gdb.get_program());
     command.envs(gdb.get_envs().filter_map(|(name, value)| Some((name, value?))));
@@ -192,19 +191,19 @@ fn backtrace(gdb: &Command, program: &Path, test: &str, stop: &str, expected: &[
     }
 }
 
-/// Whether frames with these words follow one another in a backtrace, with others between them;
-/// else which is missing.
+/// Checks that frames with these words occur in this order in a backtrace; the error is the missing
+/// one.
 fn in_order<'a>(backtrace: &str, expected: &[&'a str]) -> Result<(), &'a str> {
     let mut frames = backtrace.lines().filter(|line| line.starts_with('#'));
     expected.iter().try_for_each(|word| frames.any(|frame| frame.contains(word)).then_some(()).ok_or(*word))
 }
 
-/// Lets examples/profile write its two files; returns them.
+/// Runs examples/profile; returns the two files that it writes.
 fn profiled(machine: &Machine, profile: &Path, folder: &str) -> Result<[PathBuf; 2]> {
     let folder = scratch(&format!("{folder}-{}", machine.target.name))?;
     let files = ["profile.pb", "profile.folded"].map(|name| folder.join(name));
     let mut command = machine.command(profile);
-    // More rounds of work where the shares are looked at.
+    // More rounds of work if the shares are checked.
     let rounds = if machine.qemu().is_none() && PROFILED.contains(&machine.target.name) { "20" } else { "4" };
     command.args(&files).arg(rounds);
     let outcome = process::run(&mut command, LIMIT)?;
@@ -215,9 +214,10 @@ fn profiled(machine: &Machine, profile: &Path, folder: &str) -> Result<[PathBuf;
 fn pprof_names(go: &Path, machine: &Machine, profile: &Path) -> Result<()> {
     let [written, _] = profiled(machine, profile, "pprof")?;
     let mut command = Command::new(go);
-    // It must neither look for another Go nor for what it would need for one.
+    // It must not download another Go or modules.
     command.env("GOTOOLCHAIN", "local").env("GOPROXY", "off").env("GOFLAGS", "");
-    command.env("GOCACHE", root().join("target/go-cache")); // Since 1.25 Go compiles the tool when it is first used.
+    // Since 1.25 Go compiles the tool at its first use.
+    command.env("GOCACHE", root().join("target/go-cache"));
     command.env("PPROF_TMPDIR", written.parent().context("a file in a folder")?);
     command.args(["tool", "pprof", "-symbolize=local", "-top"]).arg(profile).arg(&written);
     let outcome = process::run(&mut command, LIMIT)?;
@@ -226,7 +226,7 @@ fn pprof_names(go: &Path, machine: &Machine, profile: &Path) -> Result<()> {
     check_shares(machine, |function| top_share(&outcome.stdout, function)).with_context(|| seen(&outcome, &line))
 }
 
-/// The share of a function in what `pprof -top` prints: `flat flat% sum% cum cum% name`.
+/// The share of a function in the output of `pprof -top`: `flat flat% sum% cum cum% name`.
 fn top_share(table: &str, function: &str) -> Option<f64> {
     let mut rows = table.lines().map(|line| line.split_whitespace().collect::<Vec<_>>());
     let row = rows.find(|row| row.len() >= 6 && row[5..].iter().any(|word| word.contains(function)))?;
@@ -239,7 +239,7 @@ fn folded_names(machine: &Machine, profile: &Path) -> Result<()> {
     check_shares(machine, |function| folded_share(&text, function)).with_context(|| written.display().to_string())
 }
 
-/// The share of stacks with a function, of lines as `outer;inner 12`.
+/// The share of stacks with a function, from lines such as `outer;inner 12`.
 fn folded_share(text: &str, function: &str) -> Option<f64> {
     let (mut with, mut all) = (0u64, 0);
     for line in text.lines() {
@@ -251,8 +251,8 @@ fn folded_share(text: &str, function: &str) -> Option<f64> {
     (all > 0).then(|| with as f64 * 100.0 / all as f64)
 }
 
-/// Each function is named and has its share. An emulator on a busy machine tells of ticks when it
-/// comes to it, so there the share is only not nothing.
+/// Each function is named and has its share. An emulator on a busy machine delivers ticks late, so
+/// there the share must only not be 0.
 fn check_shares(machine: &Machine, share: impl Fn(&str) -> Option<f64>) -> Result<()> {
     for (function, mut least, mut most) in SHARES {
         if machine.qemu().is_some() {

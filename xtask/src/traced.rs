@@ -11,16 +11,16 @@ use crate::process;
 use crate::setup::{Machine, Setup};
 use crate::test::{Test, Verdict, scratch, seen};
 
-/// As long as a test may take.
+/// The time limit of a test.
 const LIMIT: Duration = Duration::from_secs(240);
 
-/// The test of tests/src/bin/surroundings.rs that is started, and the claim that lets it wait in
+/// The test of tests/src/bin/surroundings.rs that is started, and the claim that makes it wait in
 /// every way for a while.
 const WORKS: &str = "everything_that_a_program_relies_on_works";
 const WAITS: &str = "two seconds of waits";
 
-/// Attaches gdb to the program as often as it can while that waits. The program is `$0`, the test
-/// `$1 $2`, gdb the rest.
+/// Attaches gdb to the waiting program as often as possible. The program is `$0`, the test `$1 $2`,
+/// gdb the rest.
 const ATTACH: &str = r#"program=$0; test=$1; waits=$2; shift 2
 "$program" "$test" "$waits" & id=$!
 attached=0
@@ -30,7 +30,7 @@ done
 echo "attached $attached times"
 wait $id"#;
 
-/// The tests of what was built for one machine.
+/// The tests of one machine's programs.
 pub fn of_programs<'a>(setup: &Setup, machine: &'a Machine, built: &'a Built) -> Vec<Test<'a>> {
     let row = machine.target.name;
     let mut programs = built.programs.iter();
@@ -58,7 +58,7 @@ fn copy(command: &Command) -> Command {
     copy
 }
 
-/// What tools say that may not trace.
+/// The messages of tools that may not trace.
 fn forbidden(stderr: &str) -> bool {
     ["ptrace", "Could not trace", "PTRACE"].iter().any(|said| stderr.contains(said))
 }
@@ -81,8 +81,8 @@ fn under_strace(strace: &Command, program: &Path) -> Verdict {
     }
 }
 
-/// An attach stops every thread by a signal and lets it go on: a wait that had a timeout is
-/// restarted by the kernel.
+/// An attach stops every thread by a signal and continues it: the kernel restarts a wait with a
+/// timeout.
 fn attached(gdb: &Command, program: &Path) -> Verdict {
     let mut command = Command::new("sh");
     command.envs(gdb.get_envs().filter_map(|(name, value)| Some((name, value?))));
@@ -100,7 +100,7 @@ fn attached(gdb: &Command, program: &Path) -> Verdict {
     }
 }
 
-/// No variables, a session of its own, no SIGHUP, a time limit, few descriptors.
+/// Without variables, in its own session, with SIGHUP ignored, a time limit, few descriptors.
 fn started(program: &Path) -> Verdict {
     let mut command = Command::new("env");
     command.args(["-i", "setsid", "--wait", "nohup", "timeout", "200", "prlimit", "--nofile=10", "--core=0"]);

@@ -1,9 +1,9 @@
-//! Test programs under valgrind's memcheck: threads, stacks, signals and locks without libc, and no
+//! Test programs under valgrind's memcheck: threads, stacks, signals and locks without libc give no
 //! report.
 //!
-//! What is tested is that memcheck finds nothing: no read of what was never written, no access to
-//! what is not mapped, no such argument of a system call, and that valgrind, which carries out many
-//! calls by itself, can follow what rt0 does. Tests repeat as often as under an emulator, for
+//! The tests check that memcheck reports nothing: no read of uninitialised memory, no access to
+//! unmapped memory, no such argument of a system call. They also check that valgrind, which
+//! emulates many calls, can follow rt0. Tests repeat as often as under an emulator, because
 //! valgrind is one (`rt0_tests::emulated`).
 
 use std::fs;
@@ -20,22 +20,22 @@ use crate::{process, root};
 /// The machines whose programs valgrind runs where they run natively.
 const MACHINES: [&str; 1] = ["x86_64"];
 
-/// The test programs: those of what every program with threads uses.
+/// The test programs for the features that every program with threads uses.
 const PROGRAMS: [&str; 12] =
     ["start", "thread", "sync", "signal", "local", "time", "once", "scope", "channel", "futex", "io", "all_threads"];
 
-/// The status of a program about which memcheck had to say something.
+/// The exit status of a program with a report of memcheck.
 const REPORTED: &str = "99";
 
-/// Parts of what memcheck and valgrind write about a program that is wrong, or that they do not
-/// understand. (The other lines are those about a deadly signal, which some tests are there for.)
+/// Parts of the messages of memcheck and valgrind about a program that is wrong or that they cannot
+/// follow. (Other lines are about a fatal signal, which some tests expect.)
 const COMPLAINTS: [&str; 7] =
     ["Invalid ", "ninitialised", "unaddressable", "Warning", "WARNING", "unhandled", "the 'impossible' happened"];
 
-/// As long as a test may take.
+/// The time limit of a test.
 const LIMIT: Duration = Duration::from_secs(240);
 
-/// What cannot be tested under valgrind: a part of the test's name (`bin::name`), and the reason.
+/// Tests that cannot run under valgrind: a part of the test's name (`bin::name`), and the reason.
 const GAPS: &[(&str, &str)] = &[
     ("all_threads::a_refused_call_touches_nobody", "memcheck reports the wrong argument, which is there to be refused"),
     (
@@ -53,7 +53,7 @@ const GAPS: &[(&str, &str)] = &[
     ),
 ];
 
-/// The tests of what was built for one machine.
+/// The tests of one machine's programs.
 pub fn of_programs<'a>(setup: &Setup, machine: &'a Machine, built: &'a Built) -> Vec<Test<'a>> {
     let row = machine.target.name;
     if machine.qemu().is_some() || !MACHINES.contains(&row) {
@@ -64,7 +64,7 @@ pub fn of_programs<'a>(setup: &Setup, machine: &'a Machine, built: &'a Built) ->
     let valgrind = setup.valgrind().map(Arc::new).map_err(|error| format!("no valgrind: {error:#}"));
     let mut tests = Vec::new();
     for program in programs {
-        // What is wrong with a list is said by the plain tests.
+        // The plain tests report a faulty list.
         for test in list(machine, &program.path).unwrap_or_default() {
             let (name, valgrind) = (format!("{}::{}", program.name, test.name), valgrind.clone());
             tests.push(Test::new(row, format!("valgrind::{name}"), move || match (gap(&name, &test), &valgrind) {
@@ -77,12 +77,12 @@ pub fn of_programs<'a>(setup: &Setup, machine: &'a Machine, built: &'a Built) ->
     tests
 }
 
-/// Why a test cannot be run.
+/// The reason why a test cannot run.
 fn gap<'a>(name: &str, test: &'a Expectation) -> Option<&'a str> {
     GAPS.iter().find(|(part, _)| name.contains(part)).map(|(_, reason)| *reason).or(test.native.as_deref())
 }
 
-/// Runs a test; it has to end as it does without memcheck, and memcheck to have nothing to say.
+/// Runs a test. It must end as without memcheck, and memcheck must report nothing.
 fn memcheck(valgrind: &Command, program: &Path, test: &Expectation) -> Verdict {
     let name = format!("valgrind-{}-{}", program.file_name().unwrap_or_default().display(), test.name);
     let log = match scratch(&name) {
@@ -110,7 +110,7 @@ fn memcheck(valgrind: &Command, program: &Path, test: &Expectation) -> Verdict {
     }
 }
 
-/// The first line of memcheck's log about something wrong.
+/// The first complaint in memcheck's log.
 fn complaint(log: &str) -> Option<&str> {
     log.lines().find(|line| COMPLAINTS.iter().any(|part| line.contains(part)))
 }

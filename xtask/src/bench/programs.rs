@@ -1,5 +1,5 @@
-//! Builds the programs of the package bench/, one runtime per call of cargo: each has its linker
-//! and flags.
+//! Builds the programs of the package bench/, one call of cargo per runtime, because each has its
+//! own linker and flags.
 
 use std::fs;
 use std::path::PathBuf;
@@ -12,30 +12,30 @@ use crate::setup::Setup;
 use crate::test::{scratch, seen};
 use crate::{pinned, process, root, say, targets};
 
-/// A runtime, and how its programs are built.
+/// A runtime, and how to build its programs.
 pub struct Recipe {
-    /// The column's head.
+    /// The heading of its column.
     pub name: &'static str,
-    /// Feature of bench/, and folder of what is built.
+    /// The feature of bench/, and the folder of the built programs.
     feature: &'static str,
-    /// The programs' names begin so.
+    /// The prefix of the programs' names.
     prefix: &'static str,
-    /// For all programs.
+    /// Flags for all programs.
     flags: &'static [&'static str],
-    /// For the loops, besides.
+    /// Additional flags for the loops.
     loops_flags: &'static [&'static str],
-    /// For the small ones, besides.
+    /// Additional flags for the small programs.
     small_flags: &'static [&'static str],
-    /// Whether the toolchain's LLD links, else the system's C compiler does.
+    /// Whether the toolchain's LLD links; otherwise the system's C compiler does.
     lld: bool,
 }
 
-/// The bare kernel: our own assembly, no runtime. What ratios are taken against.
+/// The bare kernel: assembly, no runtime. Ratios are relative to it.
 const RAW: Recipe = Recipe {
     name: "RAW",
     feature: "raw",
     prefix: "raw",
-    // core as it comes prebuilt names the unwinder's personality.
+    // Prebuilt core refers to the unwinder's personality.
     flags: &["-Crelocation-model=static", "-Clink-arg=--defsym=rust_eh_personality=0"],
     loops_flags: &[],
     small_flags: &[
@@ -47,7 +47,7 @@ const RAW: Recipe = Recipe {
     lld: true,
 };
 
-/// Ours, as README.md says that a program is built, and a small one.
+/// rt0, with a program and a small program built as README.md says.
 pub const RT0: Recipe = Recipe {
     name: "rt0",
     feature: "rt0",
@@ -71,24 +71,24 @@ const STD: Recipe = Recipe {
 /// parking_lot's locks; threads, clock and park are std's.
 const PARKING_LOT: Recipe = Recipe { name: "parking_lot", feature: "parking_lot", ..STD };
 
-/// A runtime's programs, built.
+/// A runtime's built programs.
 pub struct Contestant {
-    /// The column's head.
+    /// The heading of its column.
     pub name: &'static str,
     /// The loops.
     pub bench: PathBuf,
-    /// Does nothing.
+    /// A program that does nothing.
     pub nothing: PathBuf,
-    /// Says hello.
+    /// A program that prints a greeting.
     pub hello: PathBuf,
-    /// Starts a thread, locks, joins, says so.
+    /// A program that starts a thread, locks, joins and prints a line.
     pub threads: PathBuf,
 }
 
-/// What these programs are called in a folder of one runtime, in the same order.
+/// The names of these programs in a folder of one runtime, in the same order.
 pub const EMITTED: [&str; 4] = ["bench", "nothing", "hello", "threads"];
 
-/// What builds them.
+/// The tools that build them.
 #[derive(Clone)]
 pub struct Tools {
     /// The triple of this machine.
@@ -103,7 +103,8 @@ impl Tools {
     }
 }
 
-/// All runtimes. What cannot be built is left out with a line, but rt0 must be.
+/// Builds all runtimes. One that cannot be built is left out with a message, except rt0, which must
+/// build.
 pub fn build_all(tools: &Tools) -> Result<Vec<Contestant>> {
     let mut built = Vec::new();
     for recipe in [&RAW, &RT0, &STD, &PARKING_LOT] {
@@ -116,13 +117,13 @@ pub fn build_all(tools: &Tools) -> Result<Vec<Contestant>> {
     Ok(built)
 }
 
-/// Those that need nothing but what is built anyway.
+/// Builds the runtimes that need no other crates or tools.
 pub fn build_smoke(tools: &Tools) -> Result<Vec<Contestant>> {
     let here = |recipe: &&&Recipe| recipe.name != RAW.name || tools.host.starts_with("x86_64-");
     [&RAW, &RT0].iter().filter(here).map(|recipe| build(tools, recipe)).collect()
 }
 
-/// One runtime's programs, for the machine that this runs on.
+/// Builds one runtime's programs for the host.
 pub fn build(tools: &Tools, recipe: &Recipe) -> Result<Contestant> {
     let host = &tools.host;
     if recipe.name == RAW.name && !host.starts_with("x86_64-") {
@@ -141,8 +142,8 @@ pub fn build(tools: &Tools, recipe: &Recipe) -> Result<Contestant> {
     })
 }
 
-/// How many bytes rt0's greeting and its program with a thread have; `None` on machines other than
-/// x86_64.
+/// The sizes in bytes of rt0's greeting and of its program with a thread; `None` on machines other
+/// than x86_64.
 pub fn small_sizes(tools: &Tools) -> Result<Option<[u64; 2]>> {
     if !tools.host.starts_with("x86_64-") {
         return Ok(None);
@@ -152,8 +153,8 @@ pub fn small_sizes(tools: &Tools) -> Result<Option<[u64; 2]>> {
     Ok(Some([folder.join("rt0-hello").metadata()?.len(), folder.join("rt0-threads").metadata()?.len()]))
 }
 
-/// Compiles a file to an object, and tries to link that alone with rt0's linker script. What the
-/// linker said is the outcome, with a warning for each section that the script does not name.
+/// Compiles a file to an object, and tries to link that alone with rt0's linker script. The outcome
+/// contains the linker's messages, with a warning for each section that the script does not name.
 pub fn link_alone(tools: &Tools, name: &str, source: &str, limit: Duration) -> Result<process::Outcome> {
     let folder = scratch(&format!("linked-alone-{name}"))?;
     for (from, to) in [("link.ld", "rt0.ld"), ("common.ld", "rt0-common.ld")] {
@@ -170,15 +171,15 @@ pub fn link_alone(tools: &Tools, name: &str, source: &str, limit: Duration) -> R
     Ok(process::run(&mut linker, limit)?)
 }
 
-/// Tries to link rt0's greeting with flags that it cannot be linked with; what cargo said is the
-/// outcome.
+/// Tries to link rt0's greeting with flags that must be refused; the outcome contains cargo's
+/// messages.
 pub fn link_hello(tools: &Tools, flags: &[&str], limit: Duration) -> Result<process::Outcome> {
     let host = &tools.host;
     let linker = [format!("-Clinker={}", tools.linker.display()), "-Clinker-flavor=ld.lld".to_string()];
     let mut command = pinned("cargo");
     command.args(["rustc", "--manifest-path", "bench/Cargo.toml", "--target", host, "--features", RT0.feature]);
     command.args(["--bin", "rt0-hello", "--config", &format!("target.{host}.rustflags={linker:?}"), "--target-dir"]);
-    // For the program alone: rt0 is compiled once for all of them.
+    // Only for the program: rt0 is compiled once for all of them.
     command.arg(root().join("target/bench/refused")).arg("--").args(flags);
     Ok(process::run(&mut command, limit)?)
 }
@@ -187,8 +188,8 @@ fn folder(recipe: &Recipe) -> PathBuf {
     root().join("target/bench").join(recipe.feature)
 }
 
-/// Builds the loops (`release`) or the rest (`small`). Each profile has a folder of its own within
-/// cargo's, so that the other's flags do not make it stale.
+/// Builds the loops (`release`) or the rest (`small`). Each profile has its own target folder, so
+/// that the other's flags do not cause a rebuild.
 fn cargo(tools: &Tools, recipe: &Recipe, profile: &str, more_flags: &[&str]) -> Result<()> {
     let host = &tools.host;
     let mut flags: Vec<String> = more_flags.iter().chain(recipe.flags).map(|flag| flag.to_string()).collect();

@@ -1,4 +1,4 @@
-//! What was measured, and how it is shown.
+//! The measured values and their presentation.
 
 use std::collections::BTreeSet;
 use std::fmt::Write;
@@ -11,12 +11,12 @@ use super::Machine;
 /// All values, by metric and runtime.
 pub struct Results {
     runtimes: Vec<&'static str>,
-    /// In the order in which they came.
+    /// In order of arrival.
     metrics: Vec<Metric>,
     notes: BTreeSet<String>,
 }
 
-/// A metric's values. One that is sampled has a best and a median of each round.
+/// A metric's values. A sampled metric has a best and a median value per round.
 struct Metric {
     name: String,
     unit: String,
@@ -34,15 +34,14 @@ impl Results {
         self.metrics.is_empty()
     }
 
-    /// Whether there is a metric of this name, or several that begin with it and a number of
-    /// threads.
+    /// Whether there is a metric with this name, or with this name and a number of threads.
     pub fn has(&self, name: &str) -> bool {
         self.metrics
             .iter()
             .any(|metric| metric.name.strip_prefix(name).is_some_and(|rest| rest.is_empty() || rest.starts_with('_')))
     }
 
-    /// A word about what is not as it should be; each is shown once.
+    /// Adds a warning; each is shown once.
     pub fn note(&mut self, text: impl Into<String>) {
         self.notes.insert(text.into());
     }
@@ -51,7 +50,7 @@ impl Results {
         self.notes.iter()
     }
 
-    /// What a program printed: lines of `metric value unit`.
+    /// Adds a program's output: lines of `metric value unit`.
     pub fn add_lines(&mut self, runtime: &str, text: &str) -> Result<()> {
         for line in text.lines() {
             let parsed = || {
@@ -65,7 +64,7 @@ impl Results {
         Ok(())
     }
 
-    /// One value; `name` ends in `.best` or `.med` if it is a sample's.
+    /// Adds one value; `name` ends in `.best` or `.med` if the metric is sampled.
     pub fn add(&mut self, runtime: &str, name: &str, value: f64, unit: &str) {
         let name_alone = name.trim_end_matches(".best").trim_end_matches(".med");
         let Some(column) = self.runtimes.iter().position(|known| *known == runtime) else { return };
@@ -84,7 +83,7 @@ impl Results {
         }
     }
 
-    /// The best over all rounds, and below it the medians.
+    /// The best values over all rounds, and below them the medians.
     pub fn table(&self) -> String {
         let mut text = String::new();
         for (title, value) in [
@@ -113,7 +112,7 @@ impl Results {
         text
     }
 
-    /// The cost against RAW, if there is one to compare with.
+    /// The cost relative to RAW, if RAW has the metric.
     fn ratio(&self, metric: &Metric, value: fn(&Metric, usize) -> Option<f64>, column: usize) -> Option<f64> {
         let raw = self.runtimes.iter().position(|name| *name == "RAW").filter(|raw| *raw != column)?;
         let (raw, mine) = (value(metric, raw)?, value(metric, column)?);
@@ -121,7 +120,7 @@ impl Results {
         (metric.unit != "min/max" && ratio.is_finite()).then_some(ratio)
     }
 
-    /// All of it.
+    /// All results as JSON.
     pub fn json(&self, machine: &Machine, rounds: u32) -> Value {
         let metrics = self.metrics.iter().map(|metric| {
             let columns = self.runtimes.iter().enumerate().filter_map(|(column, runtime)| {

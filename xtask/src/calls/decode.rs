@@ -1,36 +1,36 @@
-//! Instructions, machine by machine, as far as [`super`] asks: does it make a system call, does it
-//! write the register of the call's number, where does the program go on?
+//! Decodes instructions, machine by machine, as far as [`super`] needs: does it make a system call,
+//! does it write the register of the call's number, which instructions may follow?
 //!
-//! The forms that write the register are those that compilers choose to load, copy and compute
-//! integers; each list is incomplete on the safe side. Source: the machines' manuals.
+//! The known forms that write the register are those that compilers use to load, copy and compute
+//! integers. Each list is incomplete on the safe side. Source: the machines' manuals.
 
 /// One instruction.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Instruction {
-    /// In bytes.
+    /// Its length in bytes.
     pub length: usize,
     /// It makes a system call whose number is in the register.
     pub system_call: bool,
-    /// It writes the number's register, under every condition.
+    /// It writes the number's register unconditionally.
     pub sets_number: bool,
-    /// The next one may follow: so after a branch that has a condition, and after a call.
+    /// The next instruction may follow: true for a conditional branch and a call.
     pub falls_through: bool,
-    /// Where else the program may go on.
+    /// Where else the program may continue.
     pub target: Target,
-    /// The function that it calls, where the address is known.
+    /// The function that it calls, if the address is known.
     pub calls: Option<u64>,
     /// It may return from the function.
     pub returns: bool,
 }
 
-/// Where a jump leads.
+/// The target of a jump.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Target {
-    /// Nowhere, or out of the function for good.
+    /// No target, or one outside the function.
     None,
-    /// Here.
+    /// This address.
     Address(u64),
-    /// Where a register says.
+    /// An address in a register.
     Unknown,
 }
 
@@ -38,7 +38,7 @@ pub enum Target {
 /// ends within it.
 pub type Decoder = fn(code: &[u8], offset: usize, at: u64) -> Option<Instruction>;
 
-/// An instruction by where it leads.
+/// An instruction by its effect on control flow.
 #[derive(Clone, Copy)]
 enum Flow {
     Next,
@@ -91,7 +91,7 @@ fn bytes<const N: usize>(code: &[u8], offset: usize) -> Option<[u8; N]> {
 
 /// Number in x8.
 pub fn aarch64(code: &[u8], offset: usize, at: u64) -> Option<Instruction> {
-    let word = u32::from_le_bytes(bytes(code, offset)?); // In big-endian programs, too.
+    let word = u32::from_le_bytes(bytes(code, offset)?); // In big-endian programs too.
     let to = |low, bits| at.wrapping_add_signed(signed(word >> low, bits) * 4);
     let flow = match word {
         _ if word & 0xffe0_001f == 0xd400_0001 => Flow::SystemCall, // svc
@@ -109,7 +109,7 @@ pub fn aarch64(code: &[u8], offset: usize, at: u64) -> Option<Instruction> {
     let sets = match field(word, 25, 4) {
         0b1000 | 0b1001 => first, // Of an immediate.
         0b0101 | 0b1101 => {
-            // Of registers, but for the conditional compares and those that write flags only.
+            // Of registers, except conditional compares and instructions that write only flags.
             let flags =
                 word & 0x3fe0_0000 == 0x3a40_0000 || word & 0x3fe0_0000 == 0x3a00_0000 && field(word, 10, 6) != 0;
             first && !flags
@@ -127,10 +127,10 @@ pub fn aarch64(code: &[u8], offset: usize, at: u64) -> Option<Instruction> {
     Some(flow.instruction(4, sets))
 }
 
-/// Number in r7; A32. A pair of writes under a condition and under its opposite, as compilers
-/// choose between two values, counts as one write, at its second half.
+/// Number in r7; A32. A pair of writes under opposite conditions, by which compilers select one of
+/// two values, counts as one write, at its second half.
 pub fn arm(code: &[u8], offset: usize, at: u64) -> Option<Instruction> {
-    /// So far apart the two halves may be, in instructions.
+    /// The largest distance of the two halves, in instructions.
     const APART: usize = 16;
     const NUMBER: Option<u32> = Some(7);
     let word = u32::from_le_bytes(bytes(code, offset)?);
@@ -138,7 +138,8 @@ pub fn arm(code: &[u8], offset: usize, at: u64) -> Option<Instruction> {
     let condition = word >> 28;
     let mut sets = writes == NUMBER && condition == ALWAYS;
     if writes == NUMBER && condition < ALWAYS {
-        // Back to the other half; not across what changes the flags, nor what is no straight line.
+        // Search backwards for the other half; stop at instructions that change the flags or the
+        // control flow.
         for back in 1..=APART.min(offset / 4) {
             let word = u32::from_le_bytes(bytes(code, offset - 4 * back)?);
             let (flow, writes) = arm_parts(word, at - 4 * back as u64);
@@ -159,14 +160,14 @@ pub fn arm(code: &[u8], offset: usize, at: u64) -> Option<Instruction> {
 /// The condition that always holds; those below come in pairs of opposites.
 const ALWAYS: u32 = 14;
 
-/// Where an instruction leads, and which register it writes if its condition holds.
+/// An instruction's control flow, and the register that it writes if its condition holds.
 fn arm_parts(word: u32, at: u64) -> (Flow, Option<u32>) {
     let (condition, rd) = (word >> 28, field(word, 12, 4));
     let always = condition == ALWAYS;
     let indirect = if always { Flow::Indirect } else { Flow::ConditionalIndirect };
     let end = if always { Flow::Return } else { Flow::ConditionalReturn };
     if condition == 15 {
-        return (Flow::Next, None); // Of later extensions, and blx, which comes back.
+        return (Flow::Next, None); // Later extensions, and blx, which returns.
     }
     let (mut flow, mut writes) = (Flow::Next, None);
     match field(word, 25, 3) {
@@ -178,7 +179,7 @@ fn arm_parts(word: u32, at: u64) -> (Flow, Option<u32>) {
             }
         }
         0b000 if word & 0x90 == 0x90 => {
-            // Multiplications, whose destination lies elsewhere; ldrh, ldrsb, ldrsh.
+            // Multiplications, which have their destination elsewhere; ldrh, ldrsb, ldrsh.
             writes = match field(word, 5, 2) {
                 0 => (field(word, 24, 4) == 0).then_some(field(word, 16, 4)),
                 _ => (word & 1 << 20 != 0).then_some(rd),
@@ -187,8 +188,10 @@ fn arm_parts(word: u32, at: u64) -> (Flow, Option<u32>) {
         0b000 | 0b001 => {
             let (operation, flags) = (field(word, 21, 4), word & 1 << 20 != 0);
             writes = match operation {
-                8 | 10 if !flags => (word & 1 << 25 != 0).then_some(rd), // movw, movt; else mrs and its kin
-                8..=11 => (operation == 11 && word & 0x0fff_0ff0 == 0x016f_0f10).then_some(rd), // clz
+                // movw, movt; otherwise mrs and the like
+                8 | 10 if !flags => (word & 1 << 25 != 0).then_some(rd),
+                // clz
+                8..=11 => (operation == 11 && word & 0x0fff_0ff0 == 0x016f_0f10).then_some(rd),
                 _ => Some(rd),
             };
             if writes == Some(15) {
@@ -198,7 +201,8 @@ fn arm_parts(word: u32, at: u64) -> (Flow, Option<u32>) {
         0b010 | 0b011 if word & 1 << 25 == 0 || word & 1 << 4 == 0 => {
             writes = (word & 1 << 20 != 0).then_some(rd); // ldr, ldrb
             if writes == Some(15) {
-                flow = if word & 0x0fff_ffff == 0x049d_f004 { end } else { indirect }; // ldr pc, [sp], #4
+                // ldr pc, [sp], #4
+                flow = if word & 0x0fff_ffff == 0x049d_f004 { end } else { indirect };
             }
         }
         0b011 if word & 0xfff0_00f0 == 0xe7f0_00f0 => flow = Flow::End, // udf
@@ -212,7 +216,7 @@ fn arm_parts(word: u32, at: u64) -> (Flow, Option<u32>) {
             let to = at.wrapping_add_signed(8 + signed(word, 24) * 4);
             flow = match (word & 1 << 24 != 0, always) {
                 (true, true) => Flow::Call(to), // bl
-                (true, false) => Flow::Next,    // It need not call.
+                (true, false) => Flow::Next,    // It is conditional.
                 (false, true) => Flow::Jump(to),
                 (false, false) => Flow::Branch(to),
             };
@@ -224,8 +228,8 @@ fn arm_parts(word: u32, at: u64) -> (Flow, Option<u32>) {
     (flow, writes)
 }
 
-/// Arm's other instruction set, which some of the compiler's own functions are in. These make no
-/// system call, so only the call is known here, and one that were there would be a fault.
+/// Arm's other instruction set, which some of the compiler's own functions use. They make no system
+/// call, so only that instruction is decoded here, and one would be a fault.
 pub fn thumb(code: &[u8], offset: usize, _: u64) -> Option<Instruction> {
     let half = u16::from_le_bytes(bytes(code, offset)?);
     let flow = if half >> 8 == 0xdf { Flow::SystemCall } else { Flow::Next };
@@ -258,7 +262,7 @@ pub fn riscv<const BITS: u32>(code: &[u8], offset: usize, at: u64) -> Option<Ins
             if rd == 0 { Flow::Jump(to) } else { Flow::Call(to) }
         }
         0x67 => {
-            // After `auipc` of the same register it goes to a known place.
+            // After `auipc` of the same register the target is known.
             let before = offset.checked_sub(4).and_then(|offset| bytes(code, offset)).map(u32::from_le_bytes);
             let from = before.filter(|before| before & 0xfff == 0x17 | rs1 << 7);
             let from = from.map(|before| (at - 4).wrapping_add_signed(i64::from((before & 0xffff_f000) as i32)));
@@ -286,7 +290,8 @@ fn riscv_compressed<const BITS: u32>(half: u32, at: u64) -> Instruction {
             let offset = bit(12, 11) | bit(11, 4) | field(half, 9, 2) << 8 | bit(8, 10) | bit(7, 6) | bit(6, 7);
             let offset = offset | field(half, 3, 3) << 1 | bit(2, 5);
             let to = at.wrapping_add_signed(signed(offset, 12));
-            if operation == 5 { Flow::Jump(to) } else { Flow::Call(to) } // c.j; c.jal, which 64 bits have not.
+            // c.j; c.jal, on 32 bits only.
+            if operation == 5 { Flow::Jump(to) } else { Flow::Call(to) }
         }
         (1, 6 | 7) => {
             let offset =
@@ -322,7 +327,7 @@ pub fn loongarch64(code: &[u8], offset: usize, at: u64) -> Option<Instruction> {
         _ if word & 0xffff_8000 == 0x002a_0000 => Flow::End,        // break
         0x10..=0x12 => Flow::Branch(to(offset16 | rd << 16, 21)),   // beqz, bnez, bceqz
         0x13 => {
-            // After `pcaddu18i` of the same register it goes to a known place.
+            // After `pcaddu18i` of the same register the target is known.
             let before = offset.checked_sub(4).and_then(|offset| bytes(code, offset)).map(u32::from_le_bytes);
             let from = before.filter(|before| before & 0xfe00_001f == 0x1e00_0000 | rj);
             let from = from.map(|before| (at - 4).wrapping_add_signed(signed(before >> 5, 20) << 18));
@@ -340,9 +345,11 @@ pub fn loongarch64(code: &[u8], offset: usize, at: u64) -> Option<Instruction> {
         _ => Flow::Next,
     };
     let writes = match word >> 24 {
-        0x00 => !matches!(word >> 16, 0x0001 | 0x002a | 0x002b), // Of registers, shifts, fields; but asrt, break, syscall.
-        0x02 | 0x03 | 0x10..=0x1f => true,                       // Of immediates; from addu16i.d to pcaddu18i.
-        0x20 | 0x22 | 0x24 | 0x26 => true,                       // ll, ldptr
+        // Of registers, shifts, fields; except asrt, break, syscall.
+        0x00 => !matches!(word >> 16, 0x0001 | 0x002a | 0x002b),
+        // Of immediates; from addu16i.d to pcaddu18i.
+        0x02 | 0x03 | 0x10..=0x1f => true,
+        0x20 | 0x22 | 0x24 | 0x26 => true,                              // ll, ldptr
         0x28 | 0x2a => matches!(word >> 22, 0xa0..=0xa3 | 0xa8..=0xaa), // ld.b to ld.wu
         0x38 => matches!(word >> 18 & 0x3f, 0..=3 | 8..=10) && field(word, 15, 3) == 0, // ldx
         _ => false,
@@ -350,7 +357,7 @@ pub fn loongarch64(code: &[u8], offset: usize, at: u64) -> Option<Instruction> {
     Some(flow.instruction(4, writes && rd == 11))
 }
 
-/// Number in r1, where `svc` does not carry it.
+/// Number in r1, unless `svc` contains it.
 pub fn s390x(code: &[u8], offset: usize, at: u64) -> Option<Instruction> {
     let length = match code.get(offset)? >> 6 {
         0 => 2,
@@ -370,13 +377,13 @@ pub fn s390x(code: &[u8], offset: usize, at: u64) -> Option<Instruction> {
     };
     let flow = match (operation, low, last) {
         (0x0a, ..) if second == 0 => Flow::SystemCall,              // svc 0
-        (0x00, ..) => Flow::End,                                    // No instruction.
+        (0x00, ..) => Flow::End,                                    // An invalid instruction.
         (0xa7, 4, _) => masked(near),                               // brc
         (0xc0, 4, _) => masked(far),                                // brcl
         (0xa7, 5, _) => Flow::Call(near),                           // bras
         (0xc0, 5, _) => Flow::Call(far),                            // brasl
         (0xa7, 6 | 7, _) | (0x84 | 0x85, ..) => Flow::Branch(near), // brct, brctg, brxh, brxle
-        // brxhg, brxlg; the compares that branch to a place.
+        // brxhg, brxlg; compares that branch to an address.
         (0xec, _, 0x44 | 0x45 | 0x64 | 0x65 | 0x76 | 0x77 | 0x7c..=0x7f) => Flow::Branch(near),
         (0x07, 0, _) => Flow::Next, // bcr to no register: a barrier or nothing
         (0x07, to, _) => match (r1, to) {
@@ -460,8 +467,9 @@ pub fn powerpc<const BIG: bool>(code: &[u8], offset: usize, at: u64) -> Option<I
         _ => Flow::Next,
     };
     let sets = match word >> 26 {
-        7 | 8 | 12..=15 | 32..=35 | 40..=43 | 58 => rt == 0, // Of an immediate, li among them; loads.
-        20 | 21 | 23..=30 => ra == 0,                        // Rotations; of an immediate and bits.
+        // Of an immediate, including li; loads.
+        7 | 8 | 12..=15 | 32..=35 | 40..=43 | 58 => rt == 0,
+        20 | 21 | 23..=30 => ra == 0, // Rotations; of an immediate and bits.
         // isel, lwzx, ldx, lbzx, lhzx, lhax, lwax, mfspr, mfcr, add, subf, neg, mullw, mulld,
         // lwarx, ldarx
         31 if extended & 31 == 15 => rt == 0,
@@ -482,8 +490,8 @@ pub fn powerpc<const BIG: bool>(code: &[u8], offset: usize, at: u64) -> Option<I
     Some(flow.instruction(4, sets))
 }
 
-/// Number in %g1. A branch may be taken before the instruction in its delay slot has written the
-/// register, and the one after the slot may follow: more paths than there are.
+/// Number in %g1. A branch counts as taken before the instruction in its delay slot writes the
+/// register, and the instruction after the slot may follow: this gives more paths than exist.
 pub fn sparc64(code: &[u8], offset: usize, at: u64) -> Option<Instruction> {
     let word = u32::from_be_bytes(bytes(code, offset)?);
     let (form, rd, middle) = (word >> 30, field(word, 25, 5), field(word, 19, 6));
@@ -503,9 +511,11 @@ pub fn sparc64(code: &[u8], offset: usize, at: u64) -> Option<Instruction> {
         _ => Flow::Next,
     };
     let writes = match form {
-        0 => field(word, 22, 3) == 4,                                      // sethi
-        2 => middle < 0x20 || matches!(middle, 0x25..=0x27 | 0x2d | 0x2e), // Of registers; shifts, sdivx, popc.
-        3 => matches!(middle, 0x00..=0x02 | 0x08..=0x0b | 0x0d),           // Loads of integers, ldstub.
+        0 => field(word, 22, 3) == 4, // sethi
+        // Of registers; shifts, sdivx, popc.
+        2 => middle < 0x20 || matches!(middle, 0x25..=0x27 | 0x2d | 0x2e),
+        // Loads of integers, ldstub.
+        3 => matches!(middle, 0x00..=0x02 | 0x08..=0x0b | 0x0d),
         _ => false,
     };
     Some(flow.instruction(4, writes && rd == 1))

@@ -1,7 +1,7 @@
 use super::decode::{aarch64, arm, loongarch64, powerpc, riscv, s390x, sparc64, thumb};
 use super::*;
 
-/// Functions one after the other, from `BASE` on, and what is wrong with the first.
+/// Checks functions that follow each other from `BASE` on; returns the faults of the first.
 fn faults(decoder: Decoder, parts: &[&[u8]]) -> Vec<(u64, &'static str)> {
     let mut functions = Functions::new();
     let mut start = BASE;
@@ -32,12 +32,12 @@ fn halves(halves: &[u16]) -> Vec<u8> {
     halves.iter().flat_map(|half| half.to_le_bytes()).collect()
 }
 
-/// Where the system call lies in a loop of: set the number, call, branch back, return.
+/// A loop with a system call: set the number, call, branch back, return.
 struct Loop {
     decoder: Decoder,
     call_at: u64,
     call_length: usize,
-    /// It branches back to the call, then to what sets the number before it.
+    /// Branches back to the call instead of to the instruction that sets the number.
     bad: Vec<u8>,
     good: Vec<u8>,
 }
@@ -149,8 +149,8 @@ fn a_call_that_never_returns_leads_nowhere() {
     let (traps, returns) = (little(&[0xd420_0020]), little(&[0xd65f_03c0]));
     assert_eq!(faults(aarch64, &[&code, &traps]), []);
     assert_eq!(faults(aarch64, &[&code, &returns]), [(BASE + 24, TWICE)]);
-    // One that calls only itself has no path to a return either; one that jumps to what returns
-    // has.
+    // A function that only calls itself has no path to a return either; a function that jumps to
+    // one that returns has.
     assert_eq!(faults(aarch64, &[&code, &little(&[0x9400_0000])]), []);
     assert_eq!(faults(aarch64, &[&code, &little(&[0x1400_0001]), &returns]), [(BASE + 24, TWICE)]);
 }
@@ -195,17 +195,18 @@ fn copies_and_loads_of_a_number_count() {
         (aarch64 as Decoder, little(&[0xaa13_03e8, 0xd400_0001])), // mov x8, x19
         (aarch64, little(&[0xa940_27e8, 0xd400_0001])),            // ldp x8, x9, [sp]
         (arm, little(&[0xe59f_7004, 0xef00_0000])),                // ldr r7, [pc, #4]
-        (arm, little(&[0x13a0_70f0, 0xe1a0_3000, 0x0300_71a6, 0xef00_0000])), // movne r7, #240; mov; movweq r7, #422
-        (arm, little(&[0xe300_71a6, 0xef00_0000])),                // movw r7, #422
-        (riscv::<64>, halves(&[0x88a2, 0x0073, 0x0000])),          // c.mv a7, s0
-        (riscv::<64>, little(&[0x0001_3883, 0x0000_0073])),        // ld a7, 0(sp)
-        (loongarch64, little(&[0x0015_02eb, 0x002b_0000])),        // move $a7, $s0
-        (s390x, vec![0xb9, 0x04, 0x00, 0x18, 0x0a, 0x00]),         // lgr %r1, %r8
+        // movne r7, #240; mov; movweq r7, #422
+        (arm, little(&[0x13a0_70f0, 0xe1a0_3000, 0x0300_71a6, 0xef00_0000])),
+        (arm, little(&[0xe300_71a6, 0xef00_0000])),         // movw r7, #422
+        (riscv::<64>, halves(&[0x88a2, 0x0073, 0x0000])),   // c.mv a7, s0
+        (riscv::<64>, little(&[0x0001_3883, 0x0000_0073])), // ld a7, 0(sp)
+        (loongarch64, little(&[0x0015_02eb, 0x002b_0000])), // move $a7, $s0
+        (s390x, vec![0xb9, 0x04, 0x00, 0x18, 0x0a, 0x00]),  // lgr %r1, %r8
         (s390x, vec![0xeb, 0x05, 0xf0, 0x08, 0x00, 0x04, 0x0a, 0x00]), // lmg %r0, %r5, 8(%r15)
-        (s390x, vec![0x0a, 0xad]),                                 // svc 173 carries its number.
-        (powerpc::<true>, big(&[0x7fe0_fb78, 0x4400_0002])),       // mr 0, 31
-        (powerpc::<true>, big(&[0x8001_0008, 0x4400_0002])),       // lwz 0, 8(1)
-        (sparc64, big(&[0x8210_0009, 0x91d0_206d])),               // mov %o1, %g1
+        (s390x, vec![0x0a, 0xad]),                          // svc 173 contains its number.
+        (powerpc::<true>, big(&[0x7fe0_fb78, 0x4400_0002])), // mr 0, 31
+        (powerpc::<true>, big(&[0x8001_0008, 0x4400_0002])), // lwz 0, 8(1)
+        (sparc64, big(&[0x8210_0009, 0x91d0_206d])),        // mov %o1, %g1
     ] {
         assert_eq!(faults(decoder, &[&code]), [], "{code:02x?}");
     }
@@ -213,7 +214,7 @@ fn copies_and_loads_of_a_number_count() {
 
 #[test]
 fn thumb_code_that_makes_a_call_is_a_fault_for_it_is_not_understood() {
-    // movs r7, #1; svc 0; bx lr. A word's second half is no instruction.
+    // movs r7, #1; svc 0; bx lr. The second half of a word is not an instruction.
     assert_eq!(faults(thumb, &[&halves(&[0x2701, 0xdf00, 0x4770])]), [(BASE + 2, UNSET_AT_ENTRY)]);
     assert_eq!(faults(thumb, &[&halves(&[0xf000, 0xdf00, 0x4770])]), []);
 }
