@@ -11,7 +11,8 @@
 //! ```text
 //!      programs, tests
 //!           │
-//!   L4   entry!   sync   random   panic   stack_protector safe, std's names and shapes
+//!   L4   entry!   tests!   sync   random   panic         safe, std's names and shapes
+//!        stack_protector
 //!           │
 //!   L3   thread   all_threads   profile                   know about threads
 //!           │
@@ -89,6 +90,7 @@ pub mod stack_protector;
 mod start;
 pub mod sync;
 pub mod sys;
+pub mod test;
 pub mod thread;
 pub mod time;
 mod tls;

@@ -132,7 +132,8 @@ pub fn expectation(line: &str) -> Result<Expectation, String> {
             "signal" => test.signal = Some(number()? as i32),
             "stdout" => test.stdout = Some(value),
             "stderr" => test.stderr = Some(value),
-            "args" => test.args = value.split(' ').map(str::to_string).collect(),
+            "args" => test.args.extend(value.split(' ').map(str::to_string)),
+            "arg" => test.args.push(value),
             "env" => match value.split_once('=') {
                 Some((name, value)) => test.env.push((name.to_string(), value.to_string())),
                 None => return Err(format!("`{field}` of {} is not env=NAME=VALUE", test.name)),
@@ -246,13 +247,12 @@ mod tests {
 
     #[test]
     fn a_list_line_is_a_name_and_keys() {
-        let line =
-            "panics\texit=101\tstderr=at \\\\ line\\n2\targs=a b\tenv=K=v=w\tenv=L=\tstack=65536\tclose=0,2\talone";
+        let line = "panics\texit=101\tstderr=at \\\\ line\\n2\targs=a b\targ=c d\tenv=K=v=w\tenv=L=\tstack=65536\tclose=0,2\talone";
         let test = expectation(line).expect("a good line");
         let env = [("K", "v=w"), ("L", "")].map(|(k, v)| (k.to_string(), v.to_string()));
         assert_eq!((test.name.as_str(), test.exit, test.alone), ("panics", 101, true));
         assert_eq!(test.stderr.as_deref(), Some("at \\ line\n2"));
-        assert_eq!((test.args, test.env), (vec!["a".to_string(), "b".to_string()], env.to_vec()));
+        assert_eq!((test.args, test.env), (["a", "b", "c d"].map(str::to_string).to_vec(), env.to_vec()));
         assert_eq!((test.stack.as_deref(), test.close), (Some("65536"), vec![0, 2]));
         assert_eq!(expectation("x\tlimit=5").expect("good").limit, Some(Duration::from_secs(5)));
     }

@@ -1,9 +1,5 @@
-//! The harness of rt0's test programs: static binaries without libc, one per area, each test in a
-//! process of its own.
-//!
-//! `PROGRAM --list` prints one line per test, its name and what it expects of its process
-//! (`NAME[\tKEY=VALUE]…`). `PROGRAM NAME` runs one; status 0 is a pass, [`SKIPPED`] with a line
-//! `skipped: REASON` a skip. `cargo xtask test` runs them.
+//! What rt0's test programs share: static binaries without libc, one per area, each test in a
+//! process of its own. [`rt0::test`] lists and runs them for `cargo xtask test`.
 #![no_std]
 
 pub mod children;
@@ -18,35 +14,17 @@ use core::sync::atomic::{AtomicU32, AtomicUsize, Ordering::Relaxed};
 use core::time::Duration;
 
 use linux_raw_sys::general as k;
-use rt0::{Env, Errno, println, sys, thread};
+use rt0::{Env, Errno, sys, thread};
 
-/// One test.
-pub struct Test {
-    /// The sentence that it proves.
-    pub name: &'static str,
-    /// Its requirements, `KEY=VALUE` each: `exit`, `signal`, `stdout`, `stderr`, `args`, `env`,
-    /// `stack`, `close`, `native` (the reason why it needs a real kernel), `alone`, `limit`.
-    pub keys: &'static [&'static str],
-    /// The test; it fails by panicking.
-    pub run: fn(Env),
-}
+pub use rt0::test::{SKIPPED, skip};
 
-/// The exit status of a skipped test.
-pub const SKIPPED: i32 = 77;
-
-/// Defines a test program: functions, each with the keys it needs, of no argument or of the
-/// [`Env`].
+/// Defines a test program: functions, each with the fields of the protocol that it needs, of no
+/// argument or of the [`Env`].
 #[macro_export]
 macro_rules! tests {
     ($($(#[doc = $doc:literal])* $(#[keys($($key:literal),*)])? fn $name:ident($($env:ident)?) $body:block)*) => {
-        rt0::entry!(main);
-
-        fn main(env: rt0::Env) -> i32 {
-            $crate::run(env, &[$($crate::Test {
-                name: stringify!($name),
-                keys: &[$($($key),*)?],
-                run: $name,
-            }),*])
+        rt0::tests! {
+            $($name => rt0::test::Expect::success().fields(&[$($($key),*)?])),*
         }
 
         $($(#[doc = $doc])* fn $name(_env: rt0::Env) {
@@ -54,26 +32,6 @@ macro_rules! tests {
             $body
         })*
     };
-}
-
-/// Lists the tests or runs one; returns main's status. Without arguments, `RT0_TEST` names the
-/// test.
-pub fn run(env: Env, tests: &[Test]) -> i32 {
-    let wanted = env.args().nth(1).or_else(|| env.var("RT0_TEST"));
-    let wanted = wanted.and_then(|wanted| wanted.to_str().ok()).unwrap_or("--list");
-    if wanted == "--list" {
-        for test in tests {
-            rt0::print!("{}", test.name);
-            test.keys.iter().for_each(|key| rt0::print!("\t{key}"));
-            println!();
-        }
-        return 0;
-    }
-    match tests.iter().find(|test| test.name == wanted) {
-        Some(test) => (test.run)(env),
-        None => panic!("no test {wanted:?} in this program"),
-    }
-    0
 }
 
 /// The number of repetitions of a step that finds more the more often it runs: `times` natively,
@@ -117,12 +75,6 @@ fn set_alarm(first: Duration, interval: Duration) {
     let args = [k::ITIMER_REAL as usize, (&raw const timer).expose_provenance(), 0, 0, 0, 0];
     // SAFETY: 1. The kernel reads the times; the signal has a handler.
     unsafe { sys::syscall(k::__NR_setitimer as usize, args) }.expect("setitimer");
-}
-
-/// Ends this test as skipped.
-pub fn skip(reason: &str) -> ! {
-    println!("skipped: {reason}");
-    sys::exit_group(SKIPPED)
 }
 
 /// Reads the start of a file, as much as fits; the rest of `buf` stays unchanged.

@@ -40,6 +40,7 @@ const LAYERS: &[(&str, u8)] = &[
     ("random", 4),
     ("stack_protector", 4),
     ("sync", 4),
+    ("test", 4),
 ];
 
 /// Modules that may name less than their layer allows: the locks stand on the futex alone, so that they can be tested
