@@ -15,8 +15,9 @@
 //!    parts of what it wrote there.
 //! 4. **Skipping**: status [`SKIPPED`] is a skip, unless `exit` says that it is expected. The
 //!    reason is in the last line of standard output that begins with `skipped: `.
-//! 5. **Surroundings**: the environment has nothing but `PATH` and the variables of `env=NAME=VALUE`,
-//!    one field each. Arguments behind the name are those of `arg=VALUE`, one field each.
+//! 5. **Surroundings**: the environment has nothing but `PATH` and the variables of
+//!    `env=NAME=VALUE`, one field each. Arguments behind the name are those of `arg=VALUE`, one
+//!    field each.
 //! 6. **Limits**: a test that has not ended after `limit` seconds is killed and has failed.
 //! 7. **Where it runs**: with `native=REASON`, not under an emulator; with `alone`, beside no other
 //!    test.

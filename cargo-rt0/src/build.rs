@@ -7,7 +7,7 @@
 //! the linker script.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::io::BufReader;
+use std::io::{BufReader, IsTerminal};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
@@ -32,8 +32,11 @@ pub struct Request<'a> {
     /// Where rustup has a `core`: the crates that may use unstable features, as `RUSTC_BOOTSTRAP`
     /// wants them.
     pub unstable: Option<String>,
+    /// Whether `panic = "abort"` is set here, whatever the profile says and in tests and
+    /// benchmarks, for which cargo ignores the profile.
+    pub abort: bool,
     /// What helps with a compiler's message, said once and before the first of its kind.
-    pub advice: fn(&str) -> Option<String>,
+    pub advice: fn(&str) -> Option<&'static str>,
 }
 
 /// What a program is to cargo.
@@ -88,7 +91,18 @@ impl Built {
 }
 
 impl Kind {
-    fn of(target: &cargo_metadata::Target) -> Option<Kind> {
+    /// Cargo's option that names one.
+    pub fn option(self) -> &'static str {
+        match self {
+            Kind::Bin => "--bin",
+            Kind::Example => "--example",
+            Kind::Test => "--test",
+            Kind::Bench => "--bench",
+        }
+    }
+
+    /// What this target of a package is, if it is a program.
+    pub fn of(target: &cargo_metadata::Target) -> Option<Kind> {
         target.kind.iter().find_map(|kind| match kind {
             TargetKind::Bin => Some(Kind::Bin),
             TargetKind::Example => Some(Kind::Example),
@@ -98,6 +112,10 @@ impl Kind {
         })
     }
 }
+
+/// A value of `RUSTC_BOOTSTRAP` that lets no crate use what is unstable; an empty one would let
+/// all.
+pub const NO_CRATE: &str = "none";
 
 /// Builds for all machines. A failure is in the result: what could be built for the others is of
 /// use.
@@ -139,8 +157,20 @@ pub fn flags(
     if profile == Profile::Release {
         command.arg("--release");
     }
+    if request.abort {
+        let name = if profile == Profile::Release { "release" } else { "dev" };
+        command.args(["--config", &format!("profile.{name}.panic=\"abort\"")]);
+        command.arg("-Zpanic-abort-tests").env("RUSTC_BOOTSTRAP", "1");
+    }
     if *core == Core::Prebuilt {
-        command.envs(request.unstable.iter().map(|crates| ("RUSTC_BOOTSTRAP", crates)));
+        let crates = request.unstable.as_deref().unwrap_or(NO_CRATE);
+        if request.abort {
+            // Cargo may use what is unstable, the compiler it starts may not.
+            command.args(["--config", &format!("env.RUSTC_BOOTSTRAP.value={crates:?}")]);
+            command.args(["--config", "env.RUSTC_BOOTSTRAP.force=true"]);
+        } else {
+            command.env("RUSTC_BOOTSTRAP", crates);
+        }
     } else {
         // MIPS and SPARC also need the variable for `feature(asm_experimental_arch)`; no row of
         // theirs has `prebuilt`.
@@ -182,17 +212,23 @@ fn call<'a>(
     let started = Instant::now();
     let mut core_ready = Duration::ZERO;
     let mut said = BTreeSet::new();
-    command.arg("--message-format=json-diagnostic-rendered-ansi");
+    let mut begun = false;
+    let colours = std::io::stderr().is_terminal();
+    command.arg(if colours { "--message-format=json-diagnostic-rendered-ansi" } else { "--message-format=json" });
     command.stdin(Stdio::null()).stdout(Stdio::piped());
     let mut child = command.spawn().context("cannot start cargo")?;
     let messages = BufReader::new(child.stdout.take().context("cargo's stdout is piped")?);
     for message in Message::parse_stream(messages) {
+        begun |= matches!(message, Ok(Message::CompilerMessage(_) | Message::CompilerArtifact(_)));
         match message? {
             Message::CompilerMessage(message) => {
                 let rendered = message.message.rendered.unwrap_or_default();
-                let advice = (request.advice)(&message.message.message);
-                if let Some(advice) = advice.filter(|advice| said.insert(advice.clone())) {
-                    say!("{advice}");
+                // What the linker says stands in a note.
+                let children = message.message.children.iter().map(|child| child.message.as_str());
+                let all: Vec<_> = std::iter::once(message.message.message.as_str()).chain(children).collect();
+                let advice = (request.advice)(&all.join("\n"));
+                if let Some(advice) = advice.filter(|advice| said.insert(*advice)) {
+                    say!("{}: {advice}", message.target.name);
                 }
                 eprint!("{rendered}");
             }
@@ -219,7 +255,13 @@ fn call<'a>(
             let missing: Vec<_> = missing.map(|(_, name)| name.as_str()).collect();
             if !missing.is_empty() {
                 let mut hint = String::new();
-                if machine.core != Core::Prebuilt && !built.programs.iter().any(|p| p.machine == machine.target.name) {
+                if !begun {
+                    hint.push_str(
+                        "; if the registry cannot be reached: `cargo fetch`, once and with a network, mends it",
+                    );
+                } else if machine.core != Core::Prebuilt
+                    && !built.programs.iter().any(|p| p.machine == machine.target.name)
+                {
                     hint.push_str("; if the registry cannot be reached: the source of core needs crates from there");
                 }
                 let why = format!("cargo's messages above say why{hint}");

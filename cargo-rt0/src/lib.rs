@@ -3,6 +3,8 @@
 //! The program `cargo-rt0` does it for the crate in the current folder; rt0's own `cargo xtask` is
 //! built on the same parts. From the top down:
 //!
+//! - [`commands`]: what `cargo rt0` does; [`new`]: the crate that it makes; [`project`]: the crate
+//!   that it finds; [`advice`]: what it says about mistakes.
 //! - [`report`]: a queue of tests, and one account of them all; [`protocol`]: how a test program
 //!   says what it has.
 //! - [`build`]: one cargo call for many machines; [`elf`]: the facts that must hold for what was
@@ -11,10 +13,14 @@
 //!   root.
 //! - [`process`]: child processes with a time limit; [`targets`]: the table of machines.
 
+pub mod advice;
 pub mod build;
+pub mod commands;
 pub mod elf;
+pub mod new;
 pub mod packages;
 pub mod process;
+pub mod project;
 pub mod protocol;
 pub mod report;
 pub mod setup;

@@ -38,8 +38,17 @@ pub struct Outcome {
 
 /// Runs the command with nothing on stdin, and kills its process group when `limit` expires.
 pub fn run(command: &mut Command, limit: Duration) -> io::Result<Outcome> {
+    run_with(command.stdout(Stdio::piped()).stderr(Stdio::piped()), limit)
+}
+
+/// The same with the output going where ours goes; the result has none of it.
+pub fn run_shown(command: &mut Command, limit: Duration) -> io::Result<Outcome> {
+    run_with(command, limit)
+}
+
+fn run_with(command: &mut Command, limit: Duration) -> io::Result<Outcome> {
     let started = Instant::now();
-    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).process_group(0);
+    command.stdin(Stdio::null()).process_group(0);
     let mut child = {
         // Held over the spawn: an interrupt either finds the new group in the list or comes before
         // it exists.

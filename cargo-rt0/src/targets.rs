@@ -377,6 +377,12 @@ pub fn select(words: &[String], host_triple: &str) -> Result<Vec<&'static Target
     Ok(TARGETS.iter().filter(|t| wanted.iter().any(|w| w.name == t.name)).collect())
 }
 
+/// One row for each triple: the machines, without those that are tested in a second way.
+pub fn machines() -> Vec<&'static Target> {
+    let first = |t: &&Target| TARGETS.iter().find(|other| other.triple == t.triple).is_some_and(|f| f.name == t.name);
+    TARGETS.iter().filter(first).collect()
+}
+
 /// The first row with the host's own triple (rt0 is Linux without libc: gnu or musl makes no
 /// difference).
 fn native(host_triple: &str) -> Option<&'static Target> {

@@ -63,7 +63,15 @@ pub fn build(setup: &Setup, machines: &[Machine], what: What) -> Result<Built> {
 }
 
 fn request(words: Vec<String>, expected: Vec<(Kind, String)>, target_dir: &Path) -> Request<'_> {
-    Request { words, expected, target_dir, profile: None, unstable: Some(unstable_programs()), advice: |_| None }
+    Request {
+        words,
+        expected,
+        target_dir,
+        profile: None,
+        unstable: Some(unstable_programs()),
+        abort: false,
+        advice: |_| None,
+    }
 }
 
 /// Lints the library for machines with the same kind of `core`. It uses the flags and the folder of
@@ -86,8 +94,7 @@ pub fn unstable_programs() -> String {
         let text = std::fs::read_to_string(folder.join(format!("{name}.rs")));
         text.is_ok_and(|text| text.contains("#![feature("))
     };
-    // An empty value would mean "all".
-    std::iter::once("none".to_string())
+    std::iter::once(build::NO_CRATE.to_string())
         .chain(sources(&folder).into_iter().filter(unstable))
         .collect::<Vec<_>>()
         .join(",")
@@ -121,8 +128,19 @@ pub struct Units {
 /// Builds the unit tests of rt0 and of its tools.
 pub fn unit_tests() -> Result<Units> {
     let mut command = pinned("cargo");
-    command.args(["test", "--package", "rt0", "--package", "cargo-rt0", "--package", "xtask", "--lib", "--bins"]);
-    // The user's own flags apply here: it is an ordinary program of the host.
+    command.args([
+        "test",
+        "--package",
+        "rt0",
+        "--package",
+        "cargo-rt0",
+        "--package",
+        "xtask",
+        "--lib",
+        "--bins",
+        "--tests",
+    ]);
+    // This time the user's own flags are welcome: it is an ordinary program of the host.
     for name in ["RUSTFLAGS", "CARGO_ENCODED_RUSTFLAGS"] {
         if let Some(flags) = std::env::var_os(name) {
             command.env(name, flags);

@@ -1,0 +1,52 @@
+//! What helps when a program on rt0 does not compile or link: said before the compiler's own words.
+
+/// A part of a message of the compiler or the linker, and what helps.
+const ADVICE: &[(&str, &str)] = &[
+    ("cannot find linker script rt0.ld", NOT_BELOW),
+    ("can't find crate for `rt0`", NOT_BELOW),
+    ("unresolved module or unlinked crate `rt0`", NOT_BELOW),
+    ("unable to find library -lgcc_s", STD),
+    ("unable to find library -lc\n", LIBC),
+    ("can't find crate for `std`", STD),
+    ("duplicate lang item", TWO_HANDLERS),
+    ("`#[panic_handler]` function required, but not found", NO_HANDLER),
+    ("undefined symbol: __rt0_entry_is_missing", NO_ENTRY),
+    ("`main` function not found in crate", NO_ENTRY),
+    ("unwinding panics are not supported without std", UNWINDS),
+    ("no global memory allocator found", NO_ALLOCATOR),
+    ("can't find crate for `test`", HARNESS),
+];
+
+const NOT_BELOW: &str = "rt0 is not among the crate's dependencies: `cargo add rt0` makes it one";
+const STD: &str = "std is used, by this program or by a crate below it, and rt0's programs have no std: write \
+                   #![no_std] and #![no_main] into the program, and look for a feature `std` that the crate's \
+                   dependency can turn off (`default-features = false`); `cargo tree -e features` shows who asks for it";
+const LIBC: &str = "a crate below this program wants the C library, which rt0's programs do not have: look for a \
+                    feature of that crate that turns it off";
+const TWO_HANDLERS: &str = "there are two panic handlers: std's, if a crate below this program uses std (then see its \
+                            features), or one of the program's own (then turn off rt0's: `default-features = false`)";
+const NO_HANDLER: &str = "there is no panic handler: turn on rt0's feature `panic-handler`, or write one";
+const NO_ENTRY: &str = "the program has no main that rt0 calls: write #![no_std], #![no_main] and `rt0::entry!(main);` \
+                        with `fn main(env: rt0::Env) -> i32`, or `rt0::tests!` in a test program";
+const UNWINDS: &str = "nothing unwinds on rt0: write `panic = \"abort\"` into the profile";
+const NO_ALLOCATOR: &str = "the crate `alloc` is used and there is no #[global_allocator]: rt0 brings none, choose one";
+const HARNESS: &str = "Rust's own test harness needs std: on rt0 a file of tests/ has `harness = false` in its \
+                       section [[test]] of Cargo.toml, and `rt0::tests!` for its main";
+
+/// What helps with this message, if it is one of those that the tool knows.
+pub fn of(message: &str) -> Option<&'static str> {
+    let found = ADVICE.iter().find(|(part, _)| message.contains(part));
+    found.map(|(_, advice)| *advice)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_message_that_is_known_has_advice_and_others_have_none() {
+        let linker = "linking with `rust-lld` failed: exit status: 1\nrust-lld: error: unable to find library -lgcc_s";
+        assert_eq!(of(linker), Some(STD));
+        assert_eq!(of("mismatched types"), None);
+    }
+}

@@ -1,0 +1,81 @@
+//! `cargo rt0 new`: a crate that runs.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use anyhow::{Context, Result, bail};
+
+use crate::setup::pinned;
+
+/// What is made.
+#[derive(clap::Args)]
+pub struct Choices {
+    /// The crate's folder; its last part is the crate's name
+    path: PathBuf,
+    /// Take rt0 from this folder instead of the registry
+    #[arg(long, value_name = "PATH")]
+    rt0: Option<PathBuf>,
+}
+
+const MAIN: &str = include_str!("../template/main.rs");
+const TESTS: &str = include_str!("../template/tests.rs");
+
+/// Makes the crate, by `cargo new` and with a program and a test on rt0 in it.
+pub fn run(choices: &Choices, here: &Path) -> Result<ExitCode> {
+    let mut cargo = pinned("cargo", here);
+    cargo.args(["new", "--quiet", "--bin", "--edition", "2024"]).arg(&choices.path);
+    if !cargo.status().context("cannot start cargo: install rustup")?.success() {
+        bail!("cargo's message above says why there is no new crate");
+    }
+    let folder = here.join(&choices.path);
+    let manifest = folder.join("Cargo.toml");
+    let text = fs::read_to_string(&manifest)?;
+    // In a workspace there may be more behind it.
+    let (before, after) = text.split_once("[dependencies]\n").context("cargo new writes [dependencies]")?;
+    let rt0 = source(choices.rt0.as_deref(), here)?;
+    fs::write(&manifest, format!("{before}[dependencies]\nrt0 = {rt0}\n{after}{SECTIONS}"))?;
+    fs::write(folder.join("src/main.rs"), MAIN)?;
+    fs::create_dir_all(folder.join("tests"))?;
+    fs::write(folder.join("tests/tests.rs"), TESTS)?;
+    println!("cd {}", choices.path.display());
+    println!("cargo rt0 run                # on this machine");
+    println!("cargo rt0 test --all         # on all of them");
+    Ok(ExitCode::SUCCESS)
+}
+
+/// What follows the dependencies.
+const SECTIONS: &str = r#"
+[[test]]
+name = "tests"
+harness = false
+
+[profile.dev]
+panic = "abort"
+
+[profile.release]
+panic = "abort"
+"#;
+
+/// Where rt0 comes from: a folder that is named, the one that this tool was built in, the registry.
+fn source(named: Option<&Path>, here: &Path) -> Result<String> {
+    let beside = Path::new(env!("CARGO_MANIFEST_DIR")).parent().map(Path::to_path_buf);
+    let is_rt0 = |folder: &PathBuf| {
+        let manifest = fs::read_to_string(folder.join("Cargo.toml")).unwrap_or_default();
+        manifest
+            .parse::<toml::Table>()
+            .is_ok_and(|m| m.get("package").and_then(|p| p.get("name")?.as_str()) == Some("rt0"))
+    };
+    let folder = match named {
+        Some(folder) => Some(here.join(folder)),
+        None => beside.filter(is_rt0),
+    };
+    match folder {
+        Some(folder) if !is_rt0(&folder) => bail!("{} is not the folder of rt0", folder.display()),
+        Some(folder) => {
+            let folder = folder.canonicalize()?;
+            Ok(format!("{{ path = {:?} }}", folder.display().to_string()))
+        }
+        None => Ok(format!("{:?}", env!("CARGO_PKG_VERSION"))),
+    }
+}
