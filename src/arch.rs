@@ -1,11 +1,11 @@
-//! The contract between the portable code and a machine, and the only place that asks which machine this is.
+//! The contract between the portable code and a machine, and the only file that asks for which
+//! machine it is compiled.
 //!
-//! Each file of `arch/` implements [`Arch`] for its `Cpu`, in the order of the trait, so that a diff of two of them
-//! reads as the difference of the two ABIs. A missing member, a missing row of a table and a missing machine are
-//! compile errors.
-//! `arch/README.md` is the guide to a new port.
+//! Each file of `arch/` implements [`Arch`] for its `Cpu`, in the order of the trait, so that a
+//! diff of two files shows the difference of the two ABIs. A missing member, a missing row of a
+//! table and a missing machine are compile errors. `arch/README.md` is the guide to a new port.
 //!
-//! Two doors lead from assembly into Rust: [`crate::start::rust_start`] and [`crate::sys::rust_clone`].
+//! Assembly calls two Rust functions: [`crate::start::rust_start`] and [`crate::sys::rust_clone`].
 
 use core::ffi::{c_int, c_long, c_void};
 
@@ -15,17 +15,18 @@ mod sigaction;
 
 pub(crate) use sigaction::*;
 
-/// Defines [`Arch::vdso_clock_gettime`] and [`Arch::vdso_getrandom`] for a machine whose vDSO keeps to C's convention, and
-/// says `-errno` by it; or, with `by`, for one that calls it through a function of its own.
+/// Defines [`Arch::vdso_clock_gettime`] and [`Arch::vdso_getrandom`] for a machine whose vDSO
+/// follows C's calling convention and returns `-errno`; or, with `by`, for one that calls the vDSO
+/// through a function of its own.
 #[allow(unused_macro_rules)] // A machine uses one of the two.
 macro_rules! vdso {
     (vdso_clock_gettime, vdso_getrandom) => {
         #[inline(always)]
         unsafe fn vdso_clock_gettime(function: *const c_void, clock: c_int, time: *mut c_void) -> isize {
             type ClockGettime = unsafe extern "C" fn(c_int, *mut c_void) -> c_int;
-            // SAFETY: 1. by our 1., the function has this type.
+            // SAFETY: by 1, the function has this type.
             let function = unsafe { core::mem::transmute::<*const c_void, ClockGettime>(function) };
-            // SAFETY: 1. by our 2.
+            // SAFETY: 1. By 2.
             unsafe { function(clock, time) as isize }
         }
 
@@ -39,16 +40,16 @@ macro_rules! vdso {
             state_len: usize,
         ) -> isize {
             type Getrandom = unsafe extern "C" fn(*mut u8, usize, u32, *mut c_void, usize) -> isize;
-            // SAFETY: 1. by our 1., the function has this type.
+            // SAFETY: by 1, the function has this type.
             let function = unsafe { core::mem::transmute::<*const c_void, Getrandom>(function) };
-            // SAFETY: 1. by our 2. and 3.
+            // SAFETY: 1. By 2 and 3.
             unsafe { function(buf, len, flags, state, state_len) }
         }
     };
     (vdso_clock_gettime, vdso_getrandom by $call:ident) => {
         #[inline(always)]
         unsafe fn vdso_clock_gettime(function: *const c_void, clock: c_int, time: *mut c_void) -> isize {
-            // SAFETY: 1. and 2. are our caller's.
+            // SAFETY: 1. and 2. The caller guarantees them.
             unsafe { $call(function, clock as usize, time.expose_provenance(), 0, 0, 0) }
         }
 
@@ -62,14 +63,15 @@ macro_rules! vdso {
             state_len: usize,
         ) -> isize {
             let (buf, state) = (buf.expose_provenance(), state.expose_provenance());
-            // SAFETY: 1. to 3. are our caller's.
+            // SAFETY: 1. to 3. The caller guarantees them.
             unsafe { $call(function, buf, len, flags as usize, state, state_len) }
         }
     };
 }
 
-/// Defines the members for the calls that take a timespec. All have 64-bit seconds by their plain names; or all come as
-/// `both`, and the newer ones have names of their own; or these are all that there is.
+/// Defines the members for the calls that take a timespec. `plain`: the plain names have 64-bit
+/// seconds. `both`: the calls with 64-bit seconds have names of their own. `time64`: only those
+/// exist.
 #[allow(unused_macro_rules)] // A machine uses one of the three.
 macro_rules! timed {
     (plain FUTEX, CLOCK_GETTIME, CLOCK_NANOSLEEP, PPOLL, SIGTIMEDWAIT, TIMER_SETTIME) => {
@@ -100,8 +102,8 @@ macro_rules! timed {
     };
 }
 
-/// Defines [`Arch::Pair`] as an integer, and what is done with it.
-#[allow(unused_macros)] // Not where vectors do better.
+/// Defines [`Arch::Pair`] as an integer, and its operations.
+#[allow(unused_macros)] // Unused where vectors are faster.
 macro_rules! integer {
     (Pair, pair, xor, or, is_zero) => {
         type Pair = $crate::arch::TwoWords;
@@ -146,8 +148,9 @@ core::cfg_select! {
 
 pub(crate) use imp::Cpu;
 
-/// What a machine must supply. The numbers, flags and structs of the kernel come from linux-raw-sys; here is what it
-/// does not have: instructions, registers, and the facts that no header states.
+/// The members that a machine must supply. The kernel's numbers, flags and structs come from
+/// linux-raw-sys. Here are the other facts: instructions, registers, and facts that no header
+/// states.
 pub(crate) trait Arch {
     /// How the kernel maps memory here.
     const MMAP: Mmap;
@@ -163,23 +166,23 @@ pub(crate) trait Arch {
     const SIGTIMEDWAIT: Timed;
     /// timer_settime(2).
     const TIMER_SETTIME: Timed;
-    /// Whether a 64-bit argument, which takes a pair of 32-bit registers, begins only at an even one, so that a register
-    /// before it may stay unused: syscall(2), "Architecture-specific requirements". The halves lie as in memory, by the
-    /// byte order. Where registers have 64 bits there are no pairs.
+    /// Whether a 64-bit argument, which takes two 32-bit registers, must start at an even one, so
+    /// that the register before it may stay unused: syscall(2), "Architecture-specific
+    /// requirements". The halves have the same order as in memory. 64-bit registers need no pairs.
     const EVEN_PAIRS: bool;
-    /// Where the thread pointer points, relative to the thread's TLS block.
+    /// The thread pointer's place relative to the thread's TLS block.
     const TLS: Tls;
-    /// Where code that is compiled with `-fstack-protector` finds the guard.
+    /// The place of the guard for code compiled with `-fstack-protector`.
     const GUARD: Guard;
-    /// Whether loads and stores of words at any address are as good as aligned ones: then memcpy and its kin use them. A
-    /// matter of speed and size only.
+    /// Whether loads and stores of words at any address are as fast as aligned ones: then memcpy
+    /// and related functions use them. This affects only speed and size.
     const UNALIGNED_WORDS: bool;
-    /// Instructions that copy and set many words, if they are as fast as what a loop can do or faster. A matter of speed
-    /// only.
+    /// Instructions that copy and set many words, if they are at least as fast as a loop. This
+    /// affects only speed.
     const BULK: Option<Bulk>;
-    /// Two words in the form in which this machine stores and compares them best.
+    /// Two words in the form that this machine stores and compares fastest.
     type Pair: Copy;
-    /// `word` twice.
+    /// A pair with `word` in both places.
     fn pair(word: usize) -> Self::Pair;
     /// The bits in which two pairs differ.
     fn xor(x: Self::Pair, y: Self::Pair) -> Self::Pair;
@@ -187,18 +190,20 @@ pub(crate) trait Arch {
     fn or(x: Self::Pair, y: Self::Pair) -> Self::Pair;
     /// Whether no bit is set.
     fn is_zero(x: Self::Pair) -> bool;
-    /// strlen, if the machine has vectors for it; else it goes by words.
+    /// strlen, if the machine has vectors for it; otherwise strlen reads words.
     const STRLEN: Option<Strlen>;
     /// The vDSO's symbols.
     const VDSO: Vdso;
-    /// Where a handler finds the registers of what it interrupted.
+    /// The place of the interrupted code's registers in a handler's argument.
     const CONTEXT: Context;
-    /// How frames are chained, from the register that [`Context::fp`] finds; `None` where compilers lay no chain.
+    /// How frames are chained, from the register that [`Context::fp`] finds; `None` if compilers
+    /// make no chain.
     const FRAMES: Option<Frames>;
-    /// Whether the compiler has stack probes here: a function with a frame of more than a page touches
-    /// each page of it on the way down. rustc's `stack-probes` in the target's specification.
+    /// Whether the compiler has stack probes here: a function with a frame of more than a page
+    /// accesses each of its pages on the way down. rustc's `stack-probes` in the target's
+    /// specification.
     const STACK_PROBES: bool;
-    /// The calls that set who a thread is.
+    /// The calls for a thread's users and groups.
     const CREDENTIALS: Credentials;
 
     /// System calls with 0 to 6 arguments. A failure is -4095..=-1 on every machine.
@@ -208,7 +213,8 @@ pub(crate) trait Arch {
     ///
     /// # Safety
     ///
-    /// 1. The call, with these arguments, does nothing to memory or to this process that the caller may not do.
+    /// 1. The caller may do everything that the call, with these arguments, does to memory and to
+    ///    this process.
     unsafe fn syscall0(nr: usize) -> isize;
     /// See [`Arch::syscall0`].
     unsafe fn syscall1(nr: usize, a: usize) -> isize;
@@ -223,78 +229,84 @@ pub(crate) trait Arch {
     /// See [`Arch::syscall0`].
     unsafe fn syscall6(nr: usize, a: usize, b: usize, c: usize, d: usize, e: usize, f: usize) -> isize;
 
-    /// The program's first instruction. Naked; exported as `_start`. Ends the frame chain (frame pointer, return
-    /// address and back chain 0), sets up what the ABI expects of every function (a global pointer, a stack frame), and
-    /// calls [`crate::start::rust_start`] with the stack pointer as the kernel left it.
+    /// The program's first instruction. Naked; exported as `_start`. Ends the frame chain (frame
+    /// pointer, return address and back chain 0), sets up the state that the ABI requires at a call
+    /// (a global pointer, a stack frame), and calls [`crate::start::rust_start`] with the kernel's
+    /// stack pointer.
     ///
     /// # Safety
     ///
     /// 1. Only the kernel enters here, once.
     unsafe extern "C" fn _start() -> !;
 
-    /// Makes `tp` this thread's thread pointer. The raw result of the call where it takes one, else 0.
+    /// Makes `tp` this thread's thread pointer. Returns the raw result of the system call, or 0 if
+    /// none is needed.
     ///
     /// # Safety
     ///
-    /// 1. `tp` lies as [`Arch::TLS`] says in a block that outlives the thread. In variant II the first word there holds
-    ///    its own address.
+    /// 1. `tp` has the place that [`Arch::TLS`] says, in a block that outlives the thread. In
+    ///    variant II the word at `tp` holds its own address.
     unsafe fn set_thread_pointer(tp: *mut u8) -> isize;
 
-    /// This thread's thread pointer, read in the cheapest way.
+    /// This thread's thread pointer, read by the fastest instruction.
     ///
     /// # Safety
     ///
     /// 1. [`Arch::set_thread_pointer`] succeeded on this thread, or `clone` started it.
     unsafe fn thread_pointer() -> *mut u8;
 
-    /// The thread pointer of any thread, also of one that was made past rt0 and has none, or one
-    /// with nothing at it: null, or any address. [`Arch::thread_pointer`] may read memory at it,
-    /// where this asks the kernel.
+    /// The thread pointer of any thread, including one that was not made by rt0: it may be null or
+    /// any address. [`Arch::thread_pointer`] may read memory there; this function asks the kernel
+    /// instead.
     fn any_thread_pointer() -> *mut u8 {
-        // SAFETY: 1. Where this is not overridden, it is a register.
+        // SAFETY: 1. A machine that does not override this reads a register.
         unsafe { Self::thread_pointer() }
     }
 
     /// clone(2) of a thread or of a process, with the arguments in this machine's order. The parent
     /// gets the raw result. The child starts on `args.stack` with the frame chain ended, and calls
-    /// [`crate::sys::rust_clone`] with `args.start`, which it reads from above its stack pointer,
-    /// never from below. The stub works also where the child has a copy of the memory: it leaves
-    /// nothing for the child in memory after the kernel's copy is made.
+    /// [`crate::sys::rust_clone`] with `args.start`, which it reads at or above its stack pointer,
+    /// never below. The stub also works if the child has a copy of the memory: it stores nothing
+    /// for the child after the kernel has made the copy.
     ///
     /// # Safety
     ///
-    /// 1. `args.stack` is the high end, 16-aligned, of a stack that nobody else uses, with at least 256 bytes below it.
-    /// 2. `args.tid` is null, or memory for what the flags write there, as long as they may.
+    /// 1. `args.stack` is the high end, 16-aligned, of a stack that no other thread uses, with at
+    ///    least 256 bytes below it.
+    /// 2. `args.tid` is null, or memory that the flags' writes may use, for as long as they may
+    ///    happen.
     /// 3. With `CLONE_SETTLS`, `args.tls` is as for `set_thread_pointer` and outlives the child.
     /// 4. All signals are blocked.
     unsafe extern "C" fn clone(args: &CloneArgs) -> isize;
 
-    /// clone(2) with `SIGCHLD` and no other flag, on the same stack, as fork(2): the raw result,
-    /// which is 0 in the child on every machine.
+    /// clone(2) with `SIGCHLD` and no other flag, on the same stack, as fork(2). Returns the raw
+    /// result, which is 0 in the child on every machine.
     ///
     /// # Safety
     ///
-    /// 1. The child does only what a process may do whose other threads vanished at this instant.
+    /// 1. The child does only what is allowed in a process whose other threads vanished at this
+    ///    instant.
     unsafe extern "C" fn fork() -> isize {
-        // SAFETY: 1. is our caller's.
+        // SAFETY: 1. The caller guarantees it.
         unsafe { Self::syscall5(k::__NR_clone as usize, k::SIGCHLD as usize, 0, 0, 0, 0) }
     }
 
-    /// munmap(2) of the memory that this thread's stack lies in, then exit(2) of the thread, with no use of a stack
-    /// between.
+    /// munmap(2) of the memory that contains this thread's stack, then exit(2) of the thread,
+    /// without using a stack in between.
     ///
     /// # Safety
     ///
-    /// 1. `base..base + len` is one mapping of this thread's own, and nobody touches it again.
-    /// 2. All signals are blocked: a handler would run on the stack that is gone.
-    /// 3. The kernel has no word in there to clear at the thread's end (set_tid_address(2)).
+    /// 1. `base..base + len` is one mapping, owned by this thread, and no code accesses it again.
+    /// 2. All signals are blocked: a handler would run on the unmapped stack.
+    /// 3. The word that the kernel clears at the thread's end (set_tid_address(2)) is not in it.
     unsafe fn unmap_and_exit(base: *mut u8, len: usize) -> !;
 
-    /// Calls the vDSO's clock_gettime, in the width that `function` has. A failure is -4095..=-1 on every machine.
+    /// Calls the vDSO's clock_gettime, in the width of `function`. A failure is -4095..=-1 on every
+    /// machine.
     ///
     /// # Safety
     ///
-    /// 1. `function` is what the vDSO has under one of the names that [`Arch::VDSO`] gives for it.
+    /// 1. `function` is the vDSO's function with one of the names in [`Arch::VDSO`].
     /// 2. `time` points to memory of this thread for a timespec of that width.
     unsafe fn vdso_clock_gettime(function: *const c_void, clock: c_int, time: *mut c_void) -> isize;
 
@@ -302,10 +314,11 @@ pub(crate) trait Arch {
     ///
     /// # Safety
     ///
-    /// 1. `function` is what the vDSO has under the name in [`Arch::VDSO`].
-    /// 2. `buf..buf + len` is memory of this thread to write to.
-    /// 3. `state..state + state_len` is a state as the vDSO asks for, which no other thread uses meanwhile; or, with a
-    ///    `state_len` of `!0`, a `vgetrandom_opaque_params` to write to.
+    /// 1. `function` is the vDSO's function with the name in [`Arch::VDSO`].
+    /// 2. `buf..buf + len` is writable memory of this thread.
+    /// 3. `state..state + state_len` is a state of the kind that the vDSO requires, which no other
+    ///    thread uses meanwhile; or, with a `state_len` of `!0`, a writable
+    ///    `vgetrandom_opaque_params`.
     unsafe fn vdso_getrandom(
         function: *const c_void,
         buf: *mut u8,
@@ -315,10 +328,10 @@ pub(crate) trait Arch {
         state_len: usize,
     ) -> isize;
 
-    /// Where handlers return to.
+    /// The code that handlers return to.
     const RESTORER: Restorer;
 
-    /// struct sigaction as this machine's kernel lays it out.
+    /// struct sigaction in the layout of this machine's kernel.
     type Sigaction: Form;
 }
 
@@ -327,7 +340,7 @@ pub(crate) trait Arch {
 pub(crate) enum Mmap {
     /// Six arguments, the offset in bytes.
     Bytes(u32),
-    /// Six arguments, the offset in units of 4096 bytes whatever the page size (`mmap2`).
+    /// Six arguments, the offset in units of 4096 bytes, regardless of the page size (`mmap2`).
     Units4096(u32),
     /// One argument: the address of the six.
     Block(u32),
@@ -338,8 +351,8 @@ pub(crate) enum Mmap {
 pub(crate) enum Timed {
     /// One call, and its timespec has 64-bit seconds.
     Wide(u32),
-    /// The call with 64-bit seconds (since Linux 5.1) and the one with 32-bit seconds (missing where the kernel is
-    /// configured so).
+    /// The call with 64-bit seconds (since Linux 5.1) and the one with 32-bit seconds (missing if
+    /// the kernel is configured without it).
     Split {
         /// The number of the call that takes `__kernel_timespec`.
         wide: u32,
@@ -348,38 +361,41 @@ pub(crate) enum Timed {
     },
 }
 
-/// Where the thread pointer points (the psABI's "TLS variants"; Ulrich Drepper, *ELF Handling For Thread-Local
-/// Storage*).
+/// The place of the thread pointer (the psABI's "TLS variants"; Ulrich Drepper, *ELF Handling For
+/// Thread-Local Storage*).
 #[allow(dead_code)] // A machine uses one of the variants.
 pub(crate) enum Tls {
-    /// Variant I: the TLS block lies above. `thread pointer = start + bias`; the block follows `tcb` bytes after start.
+    /// Variant I: the TLS block follows `tcb` bytes after `start`, and `thread pointer = start +
+    /// bias`.
     Above {
-        /// Bytes between the start and the TLS block that belong to the ABI's thread control block.
+        /// Bytes of the ABI's thread control block, between `start` and the TLS block.
         tcb: usize,
-        /// What the ABI adds to the thread pointer so that 16-bit offsets reach further.
+        /// The ABI adds this to the thread pointer, so that 16-bit offsets reach further.
         bias: usize,
     },
-    /// Variant II: the TLS block lies below, ends at the thread pointer, and the word there holds its own address.
+    /// Variant II: the TLS block is below and ends at the thread pointer; the word at the thread
+    /// pointer holds its own address.
     Below,
 }
 
-/// Where the compilers expect the guard of `-fstack-protector`: LLVM's `LOAD_STACK_GUARD`, GCC's
-/// `TARGET_THREAD_SSP_OFFSET`.
+/// The place where compilers expect the guard of `-fstack-protector`: LLVM's `LOAD_STACK_GUARD`,
+/// GCC's `TARGET_THREAD_SSP_OFFSET`.
 #[allow(dead_code)] // A machine uses one of the two.
 pub(crate) enum Guard {
     /// In the variable `__stack_chk_guard`.
     Variable,
     /// In a word of each thread.
     Word {
-        /// Its place: bytes from the thread pointer without its bias; below it in variant I, above it in variant II.
+        /// Its offset in bytes from the thread pointer without its bias: negative in variant I,
+        /// positive in variant II.
         at: isize,
-        /// How many bytes on that side, from the thread pointer on, are the ABI's: as many as compiled code may read
-        /// (glibc's `tcbhead_t` up to the last of them). All but the guard are 0.
+        /// Bytes on that side, from the thread pointer on, that the ABI reserves: compiled code may
+        /// read them (glibc's `tcbhead_t` up to the last such word). All but the guard are 0.
         reserved: usize,
     },
 }
 
-/// What the vDSO offers (vdso(7)). A symbol that the running kernel lacks is not found, and the system call does.
+/// The vDSO's functions (vdso(7)). If the running kernel lacks a symbol, rt0 uses the system call.
 pub(crate) struct Vdso {
     /// The versions that its symbols may have.
     pub versions: &'static [&'static str],
@@ -387,8 +403,9 @@ pub(crate) struct Vdso {
     pub clock_gettime: &'static str,
     /// clock_gettime with 32-bit seconds, of kernels older than the wide one.
     pub clock_gettime_narrow: Option<&'static str>,
-    /// Whether the wide clock_gettime is to be believed only if the narrow one is there. On Arm without a usable counter
-    /// the kernel takes the narrow name away, but until Linux 5.8 left the wide one, which then tells nonsense.
+    /// Whether the wide clock_gettime may be used only if the narrow one exists. On Arm without a
+    /// usable counter the kernel removes the narrow name. Until Linux 5.8 it kept the wide one,
+    /// which then returns wrong times.
     pub narrow_vouches_for_wide: bool,
     /// getrandom.
     pub getrandom: &'static str,
@@ -401,29 +418,29 @@ pub(crate) type TwoWords = u128;
 pub(crate) type TwoWords = u64;
 
 /// See [`Arch::BULK`].
-#[allow(dead_code)] // Most machines have none.
+#[allow(dead_code)] // Most machines have no such instructions.
 #[derive(Clone, Copy)]
 pub(crate) struct Bulk {
     /// The least number of bytes to copy by them.
     pub copy_from: usize,
     /// The least number of bytes to set by them.
     pub set_from: usize,
-    /// Copying is slow to an address that, by its lowest 12 bits, lies less than this above the
-    /// source, though not at the source: a processor tells by these bits alone at first whether a
-    /// load needs what was just stored.
+    /// Copying is slow if the destination's lowest 12 bits are above the source's by less than
+    /// this, but not equal. The processor first compares only these bits to decide whether a load
+    /// depends on an earlier store.
     pub apart: usize,
     /// Copies the words at `src` to `dest`, upward.
     ///
     /// # Safety
     ///
-    /// 1. `words` of them are readable at `src` and writable at `dest`, which need not be aligned.
-    /// 2. `dest` does not lie in the source, but at its start.
+    /// 1. `words` words are readable at `src` and writable at `dest`; neither need be aligned.
+    /// 2. `dest` is not strictly inside the source; `dest == src` is allowed.
     pub copy: unsafe fn(dest: *mut u8, src: *const u8, words: usize),
     /// Stores `word` at `dest`, `words` times.
     ///
     /// # Safety
     ///
-    /// 1. So many words are writable there; `dest` need not be aligned.
+    /// 1. `words` words are writable at `dest`, which need not be aligned.
     pub set: unsafe fn(dest: *mut u8, word: usize, words: usize),
 }
 
@@ -445,8 +462,8 @@ pub(crate) struct Context {
     pub fp: usize,
 }
 
-/// The `ucontext` of the machines that came after Linux had settled on one (their asm/ucontext.h are the same): the mask
-/// with room to grow, then the registers. Only its offsets are used.
+/// The `ucontext` of newer machines, whose asm/ucontext.h are the same: the mask with room to grow,
+/// then the registers. Only its offsets are used.
 #[repr(C)]
 #[allow(dead_code)]
 pub(crate) struct Ucontext<Sigcontext> {
@@ -472,7 +489,8 @@ pub(crate) struct Frames {
 }
 
 /// The numbers of the calls with user and group ids of 32 bits: getuid(2), setuid(2), setgid(2),
-/// setgroups(2), setresuid(2), setresgid(2). On the oldest machines the plain names cut them to 16.
+/// setgroups(2), setresuid(2), setresgid(2). On the oldest machines the calls with plain names
+/// truncate them to 16 bits.
 pub(crate) struct Credentials {
     pub getuid: u32,
     pub setuid: u32,
@@ -486,8 +504,8 @@ pub(crate) struct Credentials {
 }
 
 impl Credentials {
-    /// Where the plain names take 32 bits.
-    #[allow(dead_code)] // Not where they do not.
+    /// For machines whose plain names take 32 bits.
+    #[allow(dead_code)] // Unused on the others.
     pub const PLAIN: Credentials = Credentials {
         getuid: k::__NR_getuid,
         setuid: k::__NR_setuid,
@@ -499,21 +517,21 @@ impl Credentials {
     };
 }
 
-/// What `clone` needs; read by assembly through `offset_of!`.
+/// The arguments of `clone`; assembly reads them by `offset_of!`.
 #[repr(C)]
 pub(crate) struct CloneArgs {
     /// The `CLONE_*` flags.
     pub flags: usize,
     /// The high end of the child's stack.
     pub stack: *mut u8,
-    /// The word for the flags that have one. For a thread, the kernel sets it to the tid now and
-    /// clears it at the thread's end; with `CLONE_PIDFD` it gets the descriptor's number.
+    /// The word that some flags write. For a thread, the kernel sets it to the tid now and clears
+    /// it at the thread's end; with `CLONE_PIDFD` it gets the descriptor's number.
     pub tid: *mut u32,
     /// The child's thread pointer.
     pub tls: *mut u8,
-    /// What the child hands to `rust_clone`.
+    /// The child's argument for `rust_clone`.
     pub start: *mut u8,
 }
 
-// What the seam assumes of every Linux: ILP32 or LP64, so that pointers, longs and argument registers are of one size.
+// The contract assumes ILP32 or LP64: pointers, longs and argument registers have one size.
 const _: () = assert!(size_of::<c_long>() == size_of::<usize>() && size_of::<c_int>() == 4, "neither ILP32 nor LP64");

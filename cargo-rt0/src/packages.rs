@@ -20,7 +20,7 @@ use crate::{process, say};
 /// Bumped when the way of unpacking changes, so that caches of older days are made anew.
 const FORMAT: u32 = 1;
 
-/// Downloads are quick or they hang; nobody waits longer than this for one.
+/// The time limit of a download: downloads are quick, or they hang.
 const LIMIT: Duration = Duration::from_secs(15 * 60);
 
 /// An apt with its own lists and cache.

@@ -62,8 +62,8 @@ fn run_with(command: &mut Command, limit: Duration) -> io::Result<Outcome> {
     let leader = Pid::from_raw(child.id() as i32);
     let ended = wait_unreaped(leader, limit);
     CPU.set(CPU.get() + cpu_time(leader));
-    // Also when the leader has ended: something that it started may still hold the pipes. The
-    // leader is not reaped yet, so its number can be nobody else's.
+    // Even if the leader has ended: a process that it started may still hold the pipes. The leader
+    // is not reaped yet, so its id is not reused.
     let _ = killpg(leader, Signal::SIGKILL);
     groups().retain(|&id| id != child.id());
     let status = child.wait()?;
@@ -159,7 +159,7 @@ fn wait_unreaped(child: Pid, limit: Duration) -> io::Result<bool> {
         while ended == Err(Errno::EINTR) {
             ended = waitid(Id::Pid(child), WaitPidFlag::WEXITED | WaitPidFlag::WNOWAIT);
         }
-        let _ = sender.send(ended); // Nobody listens any more if the limit has expired.
+        let _ = sender.send(ended); // The receiver is gone if the limit has expired.
     });
     match receiver.recv_timeout(limit) {
         Ok(ended) => Ok(ended.map(|_| true)?),

@@ -1,7 +1,8 @@
-//! struct sigaction, in the three forms that kernels have for it, and the way back from a handler.
+//! struct sigaction in the kernel's three forms, and the return from a handler.
 //!
-//! Source: include/linux/signal_types.h, where `__ARCH_HAS_SA_RESTORER` and `__ARCH_HAS_IRIX_SIGACTION` choose. The
-//! struct of linux-raw-sys 0.12 serves as a check only: on MIPS it has the wrong order, on SPARC no restorer.
+//! Source: include/linux/signal_types.h, by `__ARCH_HAS_SA_RESTORER` and
+//! `__ARCH_HAS_IRIX_SIGACTION`. The struct of linux-raw-sys 0.12 is only used as a check: on MIPS
+//! it has the wrong order, on SPARC no restorer.
 
 use core::mem::offset_of;
 
@@ -21,7 +22,7 @@ pub(crate) struct RawAction {
 }
 
 impl RawAction {
-    /// The kernel's form: adds the restorer and its flag where the kernel wants them.
+    /// The kernel's form: adds the restorer and its flag if the kernel uses them.
     pub fn to_kernel(self) -> <Cpu as Arch>::Sigaction {
         let Restorer::Field { flag, with_info, plain } = Cpu::RESTORER else {
             return Form::new(self, 0);
@@ -40,18 +41,18 @@ impl RawAction {
     }
 }
 
-/// Where handlers return to, to call sigreturn(2).
+/// The code that handlers return to; it calls sigreturn(2).
 #[allow(dead_code)] // A machine has one of these.
 pub(crate) enum Restorer {
-    /// The kernel has a place of its own for that.
+    /// The kernel provides it.
     Kernels,
-    /// A field of struct sigaction names it, and a flag says so.
+    /// A field of struct sigaction holds its address, and a flag says so.
     Field {
         /// `SA_RESTORER`.
         flag: u32,
         /// For a handler that was installed with `SA_SIGINFO`.
         with_info: unsafe extern "C" fn(),
-        /// For the others: the oldest machines build another frame for them.
+        /// For the other handlers: on the oldest machines the kernel builds another frame for them.
         plain: unsafe extern "C" fn(),
     },
     /// An argument of rt_sigaction(2), before the size of the set.
@@ -64,7 +65,7 @@ pub(crate) trait Form: Copy {
     fn action(self) -> RawAction;
 }
 
-/// With a restorer, whether the kernel looks at it or not.
+/// With a field for a restorer, even if the kernel does not read it.
 #[repr(C)]
 #[derive(Clone, Copy)]
 pub(crate) struct WithRestorer {
@@ -91,16 +92,17 @@ impl Form for WithRestorer {
     }
 }
 
-/// Without one.
+/// Without a restorer.
 #[repr(C)]
 #[derive(Clone, Copy)]
 pub(crate) struct WithoutRestorer {
     handler: usize,
     flags: usize,
     mask: k::kernel_sigset_t,
-    /// The kernel does not look at it. qemu-user 7.2 believes in a restorer before the mask, as on other machines: it
-    /// reads and writes one word more. Without room for that, an old action would overwrite what lies behind it; with
-    /// the mask's last word there, a mask of one word is right. Of a longer one it takes the second half for the first.
+    /// The kernel does not access it. qemu-user 7.2 expects a restorer before the mask, as on other
+    /// machines, and reads and writes one more word. Without this field, writing an old action
+    /// would overwrite the memory behind it. It holds the mask's last word, so a mask of one word
+    /// is right; of a longer mask qemu takes the second half for the first.
     spare: usize,
 }
 
@@ -122,8 +124,9 @@ pub(crate) struct FlagsFirst {
     flags: u32,
     handler: usize,
     mask: k::kernel_sigset_t,
-    /// No kernel reads or writes it. qemu-user does (its struct still has the restorer that Linux gave up in 2.5), and
-    /// when this was not here it wrote to whatever followed: the flags of the new action, before it read them.
+    /// No kernel accesses it. qemu-user does: its struct still has the restorer that Linux removed
+    /// in 2.5. Without this field it overwrote the following memory: the flags of the new action,
+    /// before it read them.
     spare: usize,
 }
 

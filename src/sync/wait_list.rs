@@ -183,8 +183,8 @@ impl Waiter {
     }
 
     /// Sleeps until notified; returns the final state, or [`WAITING`] if the deadline passed first.
-    /// At the deadline it calls `leave`, which calls [`Queue::leave`] under the lock and returns its
-    /// result.
+    /// At the deadline it calls `leave`, which calls [`Queue::leave`] under the lock and returns
+    /// the result.
     pub(super) fn wait(&self, deadline: Option<Instant>, leave: impl Fn(&Waiter) -> bool) -> u32 {
         let mut late = false;
         loop {

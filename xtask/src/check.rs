@@ -1,7 +1,10 @@
 //! `cargo xtask check`: the rules of this repository that a command can hold.
 //!
-//! Formats, lints and docs are cargo's. The rest is read off the text: every source file is split into code and
-//! comments (strings belong to neither), and each rule looks at the one it is about: a comment may speak of `asm!`.
+//! Formats, lints and docs are checked by cargo. All other rules are checked on the text: every
+//! source file is split into code and comments (strings belong to neither), and each rule reads one
+//! of the two. So a comment may contain `asm!`.
+
+mod comments;
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -14,8 +17,8 @@ use crate::setup::{Core, Setup};
 use crate::targets::{TARGETS, Target};
 use crate::{Options, build, pinned, process, root, say, set_up};
 
-/// The layer of each module of the library, as in the picture of src/lib.rs: a module names only modules of its own
-/// layer and below.
+/// The layer of each module of the library, as in the picture of src/lib.rs: a module names only
+/// modules of its own layer and below.
 const LAYERS: &[(&str, u8)] = &[
     ("arch", 0),
     ("intrinsics", 0),
@@ -43,15 +46,15 @@ const LAYERS: &[(&str, u8)] = &[
     ("test", 4),
 ];
 
-/// Modules that may name less than their layer allows: the locks stand on the futex alone, so that they can be tested
-/// on a fake one.
+/// Modules that may name fewer modules than their layer allows: the locks use only the futex, so
+/// that they can be tested on a fake one.
 const NARROWER: &[(&str, &[&str])] =
     &[("parker", &["futex", "time"]), ("sync", &["errno", "futex", "parker", "sync", "time"])];
 
-/// It puts everything in sequence once: it may name any module, and only assembly names it.
+/// The module that starts everything in sequence. It may name any module; only assembly names it.
 const SEQUENCER: &str = "start";
 
-/// The two doors from assembly into Rust; beside these an arch file names the contract only.
+/// The two Rust functions that assembly calls; besides them an arch file names only the contract.
 const DOORS: [&str; 2] = ["crate::start::rust_start", "crate::sys::rust_clone"];
 
 /// The guide to a port.
@@ -67,7 +70,7 @@ struct Finding {
 
 /// A source file, split.
 struct Source {
-    /// Relative to the repository.
+    /// The path, relative to the repository.
     path: String,
     /// The text with comments and strings blanked; lines stay where they are.
     code: String,
@@ -95,7 +98,7 @@ pub fn run(options: Options) -> Result<ExitCode> {
     Ok(if broken == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-/// What cargo and its friends check.
+/// The commands that check formats, lints and docs.
 fn commands(setup: &Setup, sources: &[Source]) -> Result<Vec<(String, Command)>> {
     let cargo = |words: &str| {
         let mut command = pinned("cargo");
@@ -133,7 +136,7 @@ fn commands(setup: &Setup, sources: &[Source]) -> Result<Vec<(String, Command)>>
         ("docs".to_string(), docs),
         ("docs of private items".to_string(), private_docs),
     ];
-    // The library for the other machines, as far as their core is there already: nothing is set up for a check.
+    // The library for the other machines, if their core exists already: a check sets up nothing.
     let mut foreign: BTreeMap<Core, Vec<&Target>> = BTreeMap::new();
     for target in TARGETS.iter().filter(|t| t.triple != setup.rust.host) {
         if setup.has_prebuilt(target) {
@@ -153,7 +156,7 @@ fn commands(setup: &Setup, sources: &[Source]) -> Result<Vec<(String, Command)>>
     Ok(commands)
 }
 
-/// Every rule that is read off the text.
+/// Every rule that is checked on the text.
 fn rules(sources: &[Source]) -> Vec<Finding> {
     let mut findings = Vec::new();
     for source in sources {
@@ -161,7 +164,9 @@ fn rules(sources: &[Source]) -> Vec<Finding> {
         findings.extend(unfinished(source));
         findings.extend(layers(source, sources));
         findings.extend(handlers(source));
+        findings.extend(comments::plain(source));
     }
+    findings.extend(comments::stale(sources));
     let named = |path: &str| sources.iter().any(|s| s.path == path || s.path.starts_with(&format!("src/{path}/")));
     for (module, _) in LAYERS.iter().filter(|(m, _)| !named(&format!("src/{m}.rs")) && !named(m)) {
         let what = format!("the table of layers names the module {module}, which is gone");
@@ -178,7 +183,7 @@ fn rules(sources: &[Source]) -> Vec<Finding> {
     findings
 }
 
-/// What may stand only in certain places.
+/// Code that is allowed only in certain places.
 fn places(source: &Source) -> Vec<Finding> {
     let path = source.path.as_str();
     let arch = path.starts_with("arch/");
@@ -192,7 +197,7 @@ fn places(source: &Source) -> Vec<Finding> {
         };
         let assembly =
             ["asm", "naked_asm", "global_asm"].iter().any(|m| has_word(code, m) && code.contains(&format!("{m}!")));
-        let bare = path.starts_with("bench/src/raw/"); // What is measured there is a program without rt0.
+        let bare = path.starts_with("bench/src/raw/"); // Programs without rt0.
         broken(!assembly || arch || bare || path == "src/intrinsics.rs", "assembly belongs in arch/");
         let asks = has_word(code, "target_arch");
         let attribute = path == "src/lib.rs" && code.contains("asm_experimental_arch");
@@ -231,11 +236,11 @@ fn unfinished(source: &Source) -> Vec<Finding> {
     findings
 }
 
-/// Each public function says whether a signal handler may call it. (The compiler sees to it that what is public has a
-/// comment.)
+/// Each public function says whether a signal handler may call it. (The compiler checks that public
+/// items have comments.)
 fn handlers(source: &Source) -> Vec<Finding> {
     const MARK: &str = "In handlers: ";
-    /// Public within the library only.
+    /// Files whose public items are public only within the library.
     const PRIVATE: [&str; 3] = ["src/arch.rs", "src/arch/", "src/cpu/parse"];
     if !source.path.starts_with("src/") || PRIVATE.iter().any(|private| source.path.starts_with(private)) {
         return Vec::new();
@@ -263,7 +268,7 @@ fn handlers(source: &Source) -> Vec<Finding> {
     findings
 }
 
-/// Who names whom.
+/// A module names only modules that its layer allows.
 fn layers(source: &Source, sources: &[Source]) -> Vec<Finding> {
     let mut findings = Vec::new();
     let layer = |module: &str| LAYERS.iter().find(|(name, _)| *name == module).map(|(_, layer)| *layer);
@@ -343,8 +348,8 @@ fn named_modules(code: &str) -> Vec<(usize, String)> {
     names
 }
 
-/// The members of the block that follows `head`, with their lines: fn, const and type, and what a macro call that
-/// stands for a member mentions of `known`.
+/// The members of the block after `head`, with their lines: fn, const and type, and the names in
+/// `known` that a macro call in the place of a member mentions.
 fn members(code: &str, head: &str, known: &[String]) -> Vec<(usize, String)> {
     let mut members: Vec<(usize, String)> = Vec::new();
     let Some(start) = code.find(head).and_then(|at| Some(at + code[at..].find('{')? + 1)) else {
@@ -384,7 +389,8 @@ fn members(code: &str, head: &str, known: &[String]) -> Vec<(usize, String)> {
     members
 }
 
-/// An arch file has the members in the order of the trait: then a diff of two files reads as that of two ABIs.
+/// An arch file has the members in the order of the trait: then a diff of two files shows the
+/// difference of two ABIs.
 fn member_order(source: &Source, order: &[String]) -> Vec<Finding> {
     let mut findings = Vec::new();
     let mut last: Option<(usize, String)> = None;
@@ -403,7 +409,8 @@ fn member_order(source: &Source, order: &[String]) -> Vec<Finding> {
     findings
 }
 
-/// The guide to a port says of each member of the trait where its facts come from: a row of its table starts with it.
+/// The guide to a port gives the source of each member of the trait: a row of its table starts with
+/// the member.
 fn member_sources(guide: &str, order: &[String]) -> Vec<Finding> {
     let cells: Vec<_> = guide.lines().filter_map(|line| line.strip_prefix("| ")?.split(" | ").next()).collect();
     let first_of = |name: &str| if name.starts_with("syscall") { "syscall0" } else { name }.to_string();
@@ -415,7 +422,7 @@ fn member_sources(guide: &str, order: &[String]) -> Vec<Finding> {
     order.iter().filter(missing).map(finding).collect()
 }
 
-/// The README's table has every triple that is tested, by the name of its first row.
+/// The README's table contains every tested triple, under the name of its first row.
 fn machine_rows(readme: &str) -> Vec<Finding> {
     let first = |t: &&Target| TARGETS.iter().find(|other| other.triple == t.triple).is_some_and(|f| f.name == t.name);
     let row = |t: &Target| format!("| `{}` | {} (", t.name, t.triple);
@@ -447,11 +454,11 @@ fn has_word(text: &str, word: &str) -> bool {
         .any(|(at, _)| !text[..at].ends_with(part_of_word) && !text[at + word.len()..].starts_with(part_of_word))
 }
 
-/// All Rust files of the repository, split.
+/// All Rust files of the repository and its linker scripts, split.
 fn read_sources() -> Result<Vec<Source>> {
     let mut folders: Vec<PathBuf> =
         ["src", "arch", "tests", "examples", "bench", "cargo-rt0", "xtask", "fuzz"].map(|f| root().join(f)).to_vec();
-    let mut files = vec![root().join("build.rs")];
+    let mut files = ["build.rs", "common.ld", "link.ld", "small.ld"].map(|f| root().join(f)).to_vec();
     while let Some(folder) = folders.pop() {
         for entry in fs::read_dir(&folder).into_iter().flatten() {
             let path = entry?.path();
@@ -484,7 +491,7 @@ fn split(path: String, text: String) -> Source {
     let (mut code, mut comments) = (String::with_capacity(text.len()), String::with_capacity(text.len()));
     let mut state = State::Code;
     let mut rest = text.as_str();
-    // How many characters go where; a quote or a comment's mark counts as what it begins or ends.
+    // A quote or a comment's mark belongs to the string or comment that it begins or ends.
     while let Some(c) = rest.chars().next() {
         let mut len = c.len_utf8();
         let mut part = state;
