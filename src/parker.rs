@@ -23,8 +23,8 @@ use crate::futex::base::{self, ANY, AtomicU32, const_fn};
 use crate::time::Instant;
 
 /// A token: [`park`](Parker::park) waits for it and takes it, [`unpark`](Parker::unpark) makes it
-/// available. `thread::park` and `unpark`, as a value of its own. Several threads may park; each
-/// token lets one of them return.
+/// available. The mechanism of `thread::park` and `unpark`, as a separate value. Several threads
+/// may park; each token lets one of them return.
 pub struct Parker {
     /// ```text
     /// │ number of parked threads … 31 bits │ TOKEN │

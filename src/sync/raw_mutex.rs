@@ -16,7 +16,7 @@
 //! 2. *No sleep misses its wake:* a waiter reads `wake_seq` before it announces itself. The unlock
 //!    clears WAKE, then increments `wake_seq`, then releases the lock, unless WAKE was set again.
 //!    So each waiter that was announced when WAKE was cleared is asleep, or will find `wake_seq`
-//!    changed. One that leaves meanwhile sets WAKE again if others remain.
+//!    changed. A waiter that leaves meanwhile sets WAKE again if others remain.
 //! 3. *No access after the release:* from then on the unlock passes the address to the kernel only,
 //!    because the next owner may have freed the memory.
 //! 4. *No starvation:* CLOSED keeps newcomers out. The lock is closed after OVERTAKES newcomers, or
@@ -40,7 +40,7 @@ pub(super) struct RawMutex {
     wake_seq: AtomicU32,
     /// How many newcomers acquired the lock since a waiter did. Accessed by the holder only.
     overtakes: AtomicU16,
-    /// A hint, learned from experience: four times the first pause of a newcomer that spins.
+    /// A hint, learned from experience: about four times the first pause of a newcomer that spins.
     patience: AtomicU16,
 }
 

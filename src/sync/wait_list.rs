@@ -150,8 +150,8 @@ impl Queue {
         // SAFETY: linked entries are alive, by 1. of `push`.
         let first = unsafe { self.first.load(Relaxed).as_ref() }?;
         self.remove(first);
-        // SAFETY: the thread borrows the mutex until its wait is over. A requeued thread acquires
-        // the list's lock before its wait is over, so not before this returns.
+        // SAFETY: the thread borrows the mutex until its wait is over. A requeued thread must
+        // acquire the list's lock before that, and the caller holds this lock.
         let requeued = unsafe { first.mutex.as_ref() }
             .is_some_and(|mutex| mutex.requeue_waiter(&first.state, || set_state(&first.state, REQUEUED)));
         if requeued {
