@@ -214,15 +214,15 @@ pub(super) const SCRATCH: usize = (56 << 10) + 8 * PATH_MAX;
 /// be read.
 pub(super) fn find<'a, S: Files>(files: &mut S, scratch: &'a mut [u8]) -> Result<Option<Walk<'a>>> {
     // The last buffer holds a mount point, the path below it and a file's name.
-    let mut rooms = [1, 1, 1, 1, 1, 3].map(|paths| paths * PATH_MAX).into_iter();
+    let mut sizes = [1, 1, 1, 1, 1, 3].map(|paths| paths * PATH_MAX).into_iter();
     let mut rest = scratch;
-    let mut room = || {
-        let (room, others) = core::mem::take(&mut rest).split_at_mut_checked(rooms.next()?)?;
+    let mut next_buffer = || {
+        let (buffer, others) = core::mem::take(&mut rest).split_at_mut_checked(sizes.next()?)?;
         rest = others;
-        Some(Text::new(room))
+        Some(Text::new(buffer))
     };
     let (Some(mut group), Some(root), Some(point), Some(at), Some(above), Some(mut best)) =
-        (room(), room(), room(), room(), room(), room())
+        (next_buffer(), next_buffer(), next_buffer(), next_buffer(), next_buffer(), next_buffer())
     else {
         return Err(Errno::ENOMEM);
     };

@@ -40,7 +40,7 @@ impl<'a, const WIDE: bool, const BIG: bool> Image<'a, WIDE, BIG> {
     pub(crate) fn len(start: &[u8]) -> Option<usize> {
         let bytes = Bytes::<WIDE, BIG>(start);
         let load = bytes.program_header(elf::PT_LOAD)?;
-        bytes.word(load, F::<WIDE>::P_OFFSET)?.checked_add(bytes.word(load, F::<WIDE>::P_FILESZ)?)
+        bytes.word(load, Layout::<WIDE>::P_OFFSET)?.checked_add(bytes.word(load, Layout::<WIDE>::P_FILESZ)?)
     }
 
     /// Finds the tables. `None` if this is no image of this class and byte order, or one without
@@ -48,15 +48,15 @@ impl<'a, const WIDE: bool, const BIG: bool> Image<'a, WIDE, BIG> {
     pub(crate) fn parse(bytes: &'a [u8]) -> Option<Self> {
         let bytes = Bytes::<WIDE, BIG>(bytes);
         let load = bytes.program_header(elf::PT_LOAD)?;
-        let bias = bytes.word(load, F::<WIDE>::P_VADDR)?.wrapping_sub(bytes.word(load, F::<WIDE>::P_OFFSET)?);
-        let place = |address: usize| F::<WIDE>::wrap(address.wrapping_sub(bias));
+        let bias = bytes.word(load, Layout::<WIDE>::P_VADDR)?.wrapping_sub(bytes.word(load, Layout::<WIDE>::P_OFFSET)?);
+        let place = |address: usize| Layout::<WIDE>::wrap(address.wrapping_sub(bias));
 
         let (mut symbols, mut strings, mut of_symbols, mut definitions) = (None, None, None, None);
         let (mut hash, mut gnu_hash) = (None, None);
         let dynamic = bytes.program_header(elf::PT_DYNAMIC)?;
-        let start = bytes.word(dynamic, F::<WIDE>::P_OFFSET)?;
-        for index in 0..bytes.word(dynamic, F::<WIDE>::P_FILESZ)? / F::<WIDE>::DYN_SIZE {
-            let entry = start.checked_add(index * F::<WIDE>::DYN_SIZE)?;
+        let start = bytes.word(dynamic, Layout::<WIDE>::P_OFFSET)?;
+        for index in 0..bytes.word(dynamic, Layout::<WIDE>::P_FILESZ)? / Layout::<WIDE>::DYN_SIZE {
+            let entry = start.checked_add(index * Layout::<WIDE>::DYN_SIZE)?;
             let table = match bytes.word(entry, 0)? {
                 elf::DT_NULL => break,
                 elf::DT_SYMTAB => &mut symbols,
@@ -67,7 +67,7 @@ impl<'a, const WIDE: bool, const BIG: bool> Image<'a, WIDE, BIG> {
                 elf::DT_GNU_HASH => &mut gnu_hash,
                 _ => continue,
             };
-            *table = Some(place(bytes.word(entry, F::<WIDE>::D_VAL)?));
+            *table = Some(place(bytes.word(entry, Layout::<WIDE>::D_VAL)?));
         }
         let (symbols, strings) = (symbols?, strings?);
         // No tag gives the number of symbols, but another table follows them. If that is a table
@@ -85,24 +85,24 @@ impl<'a, const WIDE: bool, const BIG: bool> Image<'a, WIDE, BIG> {
             Some((of_symbols, definitions)) => Some((of_symbols, self.version(definitions, versions)?)),
         };
         let (start, end) = self.symbols;
-        let count = end.saturating_sub(start) / F::<WIDE>::SYM_SIZE;
+        let count = end.saturating_sub(start) / Layout::<WIDE>::SYM_SIZE;
         let index = (0..count).find(|&index| {
-            let symbol = start + index * F::<WIDE>::SYM_SIZE;
+            let symbol = start + index * Layout::<WIDE>::SYM_SIZE;
             self.is_function(symbol) == Some(true)
                 && self.bytes.long(symbol, 0).is_some_and(|offset| self.is_name(offset, name))
                 && version.is_none_or(|(of_symbols, version)| {
                     self.bytes.half(of_symbols, 2 * index).is_some_and(|found| found & VERSION == version)
                 })
         })?;
-        let address = self.bytes.word(start + index * F::<WIDE>::SYM_SIZE, F::<WIDE>::ST_VALUE)?;
-        let place = F::<WIDE>::wrap(address.wrapping_sub(self.bias));
+        let address = self.bytes.word(start + index * Layout::<WIDE>::SYM_SIZE, Layout::<WIDE>::ST_VALUE)?;
+        let place = Layout::<WIDE>::wrap(address.wrapping_sub(self.bias));
         (place < self.bytes.0.len()).then_some(place)
     }
 
     /// Whether the symbol is defined here, global, and a function (or untyped, as on PowerPC).
     fn is_function(&self, symbol: usize) -> Option<bool> {
-        let info = self.bytes.byte(symbol, F::<WIDE>::ST_INFO)?;
-        let section = self.bytes.half(symbol, F::<WIDE>::ST_SHNDX)?;
+        let info = self.bytes.byte(symbol, Layout::<WIDE>::ST_INFO)?;
+        let section = self.bytes.half(symbol, Layout::<WIDE>::ST_SHNDX)?;
         Some(
             matches!(info & 0xf, elf::STT_FUNC | elf::STT_NOTYPE)
                 && matches!(info >> 4, elf::STB_GLOBAL | elf::STB_WEAK)
@@ -183,18 +183,18 @@ impl<const WIDE: bool, const BIG: bool> Bytes<'_, WIDE, BIG> {
         if !self.0.starts_with(&elf::ELFMAG) || self.0.get(elf::EI_CLASS..=elf::EI_DATA)? != [class, data] {
             return None;
         }
-        let start = self.word(0, F::<WIDE>::E_PHOFF)?;
-        let size = self.half(0, F::<WIDE>::E_PHENTSIZE)?;
-        let mut headers = (0..self.half(0, F::<WIDE>::E_PHNUM)?)
+        let start = self.word(0, Layout::<WIDE>::E_PHOFF)?;
+        let size = self.half(0, Layout::<WIDE>::E_PHENTSIZE)?;
+        let mut headers = (0..self.half(0, Layout::<WIDE>::E_PHNUM)?)
             .map_while(|index| start.checked_add(usize::from(index) * usize::from(size)));
         headers.find(|&header| self.long(header, 0) == Some(p_type as usize))
     }
 }
 
-/// The fields whose offset depends on the class.
-struct F<const WIDE: bool>;
+/// Offsets and sizes that depend on the class.
+struct Layout<const WIDE: bool>;
 
-impl<const WIDE: bool> F<WIDE> {
+impl<const WIDE: bool> Layout<WIDE> {
     const E_PHOFF: usize = Self::either(28, 32);
     const E_PHENTSIZE: usize = Self::either(42, 54);
     const E_PHNUM: usize = Self::either(44, 56);
@@ -220,7 +220,7 @@ impl<const WIDE: bool> F<WIDE> {
 
 // Checks the column of this machine's class.
 const _: () = {
-    type Native = F<{ usize::BITS == 64 }>;
+    type Native = Layout<{ usize::BITS == 64 }>;
     assert!(Native::E_PHOFF == offset_of!(elf::Elf_Ehdr, e_phoff));
     assert!(Native::E_PHENTSIZE == offset_of!(elf::Elf_Ehdr, e_phentsize));
     assert!(Native::E_PHNUM == offset_of!(elf::Elf_Ehdr, e_phnum));

@@ -30,7 +30,7 @@ pub fn own_mounts() {
             .and_then(|()| map(c"/proc/self/uid_map", user?))
             .and_then(|()| map(c"/proc/self/gid_map", group?));
         if mapped.is_err() {
-            skip("nobody is to be in a namespace of users here");
+            skip("user namespaces are not allowed here");
         }
     }
     // Later mounts stay in this namespace.

@@ -211,7 +211,10 @@ fn places(source: &Source) -> Vec<Finding> {
             || path.starts_with("src/sys/")
             || !(library || path.starts_with("examples/"));
         broken(!stub || may_call, "raw system calls are made by src/sys only; add a function with the man page's name");
-        broken(!arch || !has_word(code, "feature"), "an arch file has no features: it is the machine, whoever uses it");
+        broken(
+            !arch || !has_word(code, "feature"),
+            "an arch file has no features: it is the same machine for all users",
+        );
     }
     let name = path.rsplit('/').next().unwrap_or(path);
     if ["util.rs", "utils.rs", "helpers.rs", "misc.rs"].contains(&name) {

@@ -123,7 +123,7 @@ fn calls_of_nothing(strace: &Command, nothing: &Path) -> Verdict {
     }
 }
 
-const NOT_TRACED: &str = "this machine lets nobody trace a process";
+const NOT_TRACED: &str = "this machine forbids tracing";
 
 /// The system calls of a program, from strace, without the execve that starts it.
 pub fn traced_calls(strace: &Command, program: &Path) -> Result<Vec<String>> {

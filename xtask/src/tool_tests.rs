@@ -183,7 +183,7 @@ fn backtrace(gdb: &Command, program: &Path, test: &str, stop: &str, expected: &[
     };
     let forbidden = ["ptrace", "Could not trace", "Cannot PTRACE"];
     if forbidden.iter().any(|said| outcome.stderr.contains(said)) {
-        return Verdict::Skipped("this machine lets nobody trace a process".to_string());
+        return Verdict::Skipped("this machine forbids tracing".to_string());
     }
     match in_order(&outcome.stdout, expected) {
         Ok(()) => Verdict::Passed,

@@ -681,7 +681,7 @@ tests! {
         static RIGHT: AtomicU32 = AtomicU32::new(0);
         // SAFETY: 1. It only asks.
         if unsafe { sys::syscall(k::__NR_geteuid as usize, [0; 6]) } != Ok(0) {
-            skip("only root can change who it is");
+            skip("only root can change its ids");
         }
         let threads = [(); 4].map(|()| {
             spawn(|| {
@@ -717,7 +717,7 @@ tests! {
         // SAFETY: 1. It only asks, or sets the ids for opening files.
         let call = |nr: u32, id: u32| unsafe { sys::syscall(nr as usize, [id as usize, 0, 0, 0, 0, 0]) };
         if call(GETEUID, 0) != Ok(0) {
-            skip("only root can change who it is");
+            skip("only root can change its ids");
         }
         let last = u32::MAX - 1;
         match all_threads::setresgid(last, last, last) {

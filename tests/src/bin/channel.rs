@@ -118,7 +118,7 @@ tests! {
         assert!(start.elapsed() >= TICK);
         assert!(!semaphore.try_acquire_until(start));
         semaphore.release(1).unwrap();
-        assert!(semaphore.try_acquire(), "who gave up is not served");
+        assert!(semaphore.try_acquire(), "a thread that timed out is not served");
     }
 
     fn permits_go_to_the_thread_that_has_waited_longest() {

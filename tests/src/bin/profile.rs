@@ -62,7 +62,7 @@ fn compute() {
 /// The weight of all samples, with none lost.
 fn total() -> u64 {
     let mut weight = 0;
-    let drained = drain(|sample| weight += u64::from(sample.weight)).expect("nobody else drains");
+    let drained = drain(|sample| weight += u64::from(sample.weight)).expect("no other thread drains");
     assert_eq!(Drained { samples: 0, ..drained }, Drained::default(), "none lost");
     weight
 }
@@ -152,7 +152,7 @@ fn burn_until(mut is_enough: impl FnMut(Sample<'_>) -> bool) {
     for _ in 0..400 {
         burn(50_000);
         let mut enough = false;
-        let _ = drain(|sample| enough |= is_enough(sample)).expect("nobody else drains");
+        let _ = drain(|sample| enough |= is_enough(sample)).expect("no other thread drains");
         if enough {
             return;
         }
