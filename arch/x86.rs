@@ -76,6 +76,8 @@ impl Arch for Cpu {
         setuid: k::__NR_setuid32,
         setgid: k::__NR_setgid32,
         setgroups: k::__NR_setgroups32,
+        setreuid: k::__NR_setreuid32,
+        setregid: k::__NR_setregid32,
         setresuid: k::__NR_setresuid32,
         setresgid: k::__NR_setresgid32,
         ids: [

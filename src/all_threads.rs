@@ -81,7 +81,8 @@ use outcome::FirstOf;
 
 pub use outcome::{Divergence, Error, Mismatch};
 pub use rights::{
-    FilterStep, landlock_restrict_self, seccomp, set_no_new_privs, setgid, setgroups, setresgid, setresuid, setuid,
+    FilterStep, landlock_restrict_self, seccomp, set_no_new_privs, setegid, seteuid, setgid, setgroups, setregid,
+    setresgid, setresuid, setreuid, setuid,
 };
 
 /// A call on all threads: what it returned on the caller, or what went wrong.
@@ -92,7 +93,7 @@ pub type Result<T> = core::result::Result<T, Error>;
 ///
 /// If the kernel refuses it on the calling thread, no other thread makes it: [`Error::Refused`]. If another thread's
 /// result is not the caller's, or there is a thread that rt0 does not know, the process is in a state that no call
-/// can undo: [`Error::Diverged`], and [`Error::or_abort`] is what a program does that cannot go on then.
+/// can undo: [`Error::Diverged`], and [`Error::errno_or_abort`] is what a program does that cannot go on then.
 ///
 /// Errors besides the call's own: `EOPNOTSUPP` where signal 33 cannot be caught or sent (some emulators); `EAGAIN`,
 /// as many signals are on their way as `RLIMIT_SIGPENDING` allows this user.

@@ -66,7 +66,8 @@ impl Env {
     }
 
     fn environ(&self) -> &'static [*const c_char] {
-        let count = (0..).take_while(|&i| !unsafe_at(self.envp(), i).is_null()).count();
+        // SAFETY: 1. `from_stack`, 1.: they end with a null.
+        let count = unsafe { count_until(self.envp(), |entry| entry.is_null()) };
         // SAFETY: `from_stack`, 1. and 3.: the pointers just counted.
         unsafe { slice::from_raw_parts(self.envp(), count) }
     }
@@ -116,16 +117,24 @@ impl Env {
     }
 }
 
-/// One word of the initial stack or of a vector, for counting.
-fn unsafe_at<T: Copy>(base: *const T, index: usize) -> T {
-    // SAFETY: only called where 1. and 2. of `from_stack`, or 1. of `until_null`, say that each count meets its end.
-    unsafe { base.wrapping_add(index).read() }
+/// The number of elements from `first` on, before the one that `is_end`.
+///
+/// # Safety
+///
+/// 1. Elements lie from `first` on, up to and including one that is the end.
+unsafe fn count_until<T: Copy>(first: *const T, is_end: impl Fn(T) -> bool) -> usize {
+    let mut count = 0;
+    // SAFETY: 1. None of the elements before this one is the end.
+    while !is_end(unsafe { first.wrapping_add(count).read() }) {
+        count += 1;
+    }
+    count
 }
 
 impl fmt::Debug for Env {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Env")
-            .field("args", &self.argv())
+            .field("args", &self.args())
             .field("vars", &self.environ().len())
             .field("auxv", &self.auxv())
             .finish()
@@ -139,7 +148,7 @@ fn c_str(pointer: &'static *const c_char) -> &'static CStr {
 }
 
 /// The arguments, see [`Env::args`].
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Args {
     left: slice::Iter<'static, *const c_char>,
 }
@@ -185,8 +194,15 @@ impl DoubleEndedIterator for Args {
 
 impl ExactSizeIterator for Args {}
 
+impl fmt::Debug for Args {
+    /// The texts of the arguments that are left.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_list().entries(self.clone()).finish()
+    }
+}
+
 /// The environment's variables, name and value, see [`Env::vars`].
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Vars {
     left: slice::Iter<'static, *const c_char>,
 }
@@ -201,6 +217,13 @@ impl Iterator for Vars {
 
     fn next(&mut self) -> Option<Self::Item> {
         self.left.find_map(|entry| split_var(c_str(entry)))
+    }
+}
+
+impl fmt::Debug for Vars {
+    /// The texts of the variables that are left, `NAME=VALUE` each.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_list().entries(self.left.clone().map(c_str)).finish()
     }
 }
 
@@ -275,6 +298,16 @@ tags! {
     AT_SYSINFO_EHDR
     /// The least size of a signal stack.
     AT_MINSIGSTKSZ
+    /// Address of the name of the platform, where it differs from that of the processor.
+    AT_BASE_PLATFORM
+    /// Still more of what the processor can do.
+    AT_HWCAP3
+    /// Still more of what the processor can do.
+    AT_HWCAP4
+    /// How many bytes of rseq(2)'s area the kernel uses.
+    AT_RSEQ_FEATURE_SIZE
+    /// The alignment of rseq(2)'s area.
+    AT_RSEQ_ALIGN
 }
 
 impl Auxv {
@@ -291,7 +324,8 @@ impl Auxv {
     ///
     /// 1. Pairs lie there, the last of which is an `AT_NULL`. They stay, and nobody writes to them.
     unsafe fn until_null(first: *const [usize; 2]) -> Auxv {
-        let count = (0..).take_while(|&i| unsafe_at(first, i)[0] != AT_NULL).count();
+        // SAFETY: 1. They end with an AT_NULL, by 1.
+        let count = unsafe { count_until(first, |[tag, _]| tag == AT_NULL) };
         // SAFETY: 1. The pairs just counted.
         Auxv { pairs: unsafe { slice::from_raw_parts(first, count) } }
     }
@@ -370,8 +404,10 @@ static START: AtomicPtr<usize> = AtomicPtr::new(null_mut());
 /// The process's vector, with its `AT_NULL`: null until somebody asked, and as long as there is none.
 static VECTOR: AtomicPtr<[usize; 2]> = AtomicPtr::new(null_mut());
 
-/// The auxiliary vector of this process.
-pub(crate) fn of_process() -> Auxv {
+/// The auxiliary vector of this process, for code without an [`Env`].
+///
+/// In handlers: yes.
+pub fn of_process() -> Auxv {
     // Acquire pairs with the release in `find_vector`.
     let vector = VECTOR.load(Acquire);
     if vector.is_null() {

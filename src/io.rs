@@ -2,6 +2,18 @@
 //!
 //! `print!` and its relatives collect one call's text on the stack. So a line of up to 512 bytes is
 //! one write(2), and lines of several threads do not mix.
+//!
+//! # A reader that goes away
+//!
+//! What rt0 does about `SIGPIPE` is nothing: the signal stays as the program inherited it, which
+//! ends a program that writes to a pipe without a reader, as one in C. std ignores the signal when a
+//! program starts, and then `print!` panics with `EPIPE`. A program that wants that, or wants to see
+//! the error, ignores it first:
+//!
+//! ```ignore
+//! // SAFETY: 1. Nothing is called.
+//! unsafe { sigaction(Signal::SIGPIPE, Action { handler: Handler::Ignore, ..Action::DEFAULT }) }?;
+//! ```
 
 mod event;
 
@@ -46,6 +58,13 @@ pub const fn stderr() -> Stderr {
 }
 
 impl Stdin {
+    /// The descriptor's number.
+    ///
+    /// In handlers: yes.
+    pub const fn as_raw_fd(&self) -> RawFd {
+        0
+    }
+
     /// Reads the available bytes, at most `buf.len()`; 0 at the end. Retries after `EINTR`, see
     /// [`read`]; returns other errors of read(2).
     ///
@@ -80,6 +99,20 @@ macro_rules! writer {
                 Ok(())
             }
 
+            /// What `write!` and `writeln!` call: up to 512 bytes are one write(2), so that
+            /// lines of several threads do not mix. Errors of
+            #[doc = concat!("[`write_all`](", stringify!($name), "::write_all).")]
+            ///
+            /// In handlers: yes, if the arguments may be formatted there.
+            ///
+            /// # Panics
+            ///
+            /// If an argument cannot be formatted, though writing went well: as std.
+            pub fn write_fmt(&self, args: fmt::Arguments<'_>) -> Result<()> {
+                write_fmt(self.as_raw_fd(), args)
+                    .map_err(|error| error.unwrap_or_else(|| panic!("{FORMATTING_FAILED}")))
+            }
+
             /// The descriptor's number.
             ///
             /// In handlers: yes.
@@ -91,6 +124,10 @@ macro_rules! writer {
         impl fmt::Write for $name {
             fn write_str(&mut self, text: &str) -> fmt::Result {
                 self.write_all(text.as_bytes()).map_err(|_| fmt::Error)
+            }
+
+            fn write_fmt(&mut self, args: fmt::Arguments<'_>) -> fmt::Result {
+                write_fmt(self.as_raw_fd(), args).map_err(|_| fmt::Error)
             }
         }
     };
@@ -193,17 +230,26 @@ impl fmt::Write for Line {
     }
 }
 
+/// One call's text, as [`Line`]; `None` says that something could not be formatted, though writing
+/// went well.
+pub(crate) fn write_fmt(fd: RawFd, args: fmt::Arguments<'_>) -> core::result::Result<(), Option<Errno>> {
+    let mut line = Line::new(fd);
+    let formatted = line.write_fmt(args);
+    line.finish().map_err(Some)?;
+    formatted.map_err(|_| None)
+}
+
+/// As std, where a `Display` or another formatting trait fails on its own.
+const FORMATTING_FAILED: &str = "a formatting trait implementation returned an error";
+
 /// The expansion of `print!`.
 #[doc(hidden)]
 pub fn print(fd: RawFd, args: fmt::Arguments<'_>) {
-    let mut line = Line::new(fd);
-    let formatted = line.write_fmt(args);
-    match line.finish() {
+    match write_fmt(fd, args) {
         // As in std: printing to a closed descriptor is ignored.
-        Err(Errno::EBADF) => {}
-        Err(errno) => panic!("failed printing to {}: {errno}", if fd == 1 { "stdout" } else { "stderr" }),
-        Ok(()) if formatted.is_err() => panic!("a formatting trait implementation returned an error"),
-        Ok(()) => {}
+        Ok(()) | Err(Some(Errno::EBADF)) => {}
+        Err(Some(errno)) => panic!("failed printing to {}: {errno}", if fd == 1 { "stdout" } else { "stderr" }),
+        Err(None) => panic!("{FORMATTING_FAILED}"),
     }
 }
 
@@ -231,6 +277,32 @@ macro_rules! eprint {
 macro_rules! eprintln {
     () => { $crate::eprint!("\n") };
     ($($arg:tt)*) => { $crate::eprint!("{}\n", ::core::format_args!($($arg)*)) };
+}
+
+/// Prints file, line, text and value of an expression to standard error, and is that value: std's.
+/// Without an expression, prints the place; with several, makes a tuple of them.
+#[macro_export]
+macro_rules! dbg {
+    () => {
+        $crate::eprintln!("[{}:{}:{}]", ::core::file!(), ::core::line!(), ::core::column!())
+    };
+    ($value:expr $(,)?) => {
+        // A match, so that temporaries of the expression live until its value is used.
+        match $value {
+            value => {
+                $crate::eprintln!(
+                    "[{}:{}:{}] {} = {:#?}",
+                    ::core::file!(),
+                    ::core::line!(),
+                    ::core::column!(),
+                    ::core::stringify!($value),
+                    &value
+                );
+                value
+            }
+        }
+    };
+    ($($value:expr),+ $(,)?) => { ($($crate::dbg!($value)),+,) };
 }
 
 #[cfg(test)]

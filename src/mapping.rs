@@ -447,7 +447,7 @@ fn whole_pages(len: usize) -> Result<usize> {
     }
 }
 
-fn page_size() -> usize {
+pub(crate) fn page_size() -> usize {
     // The unit tests start by std, which does not record the page size for rt0.
     if cfg!(test) { 4096 } else { auxv::page_size() }
 }

@@ -127,6 +127,7 @@ pub struct Sample<'a> {
 /// What [`drain`] found.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[must_use = "samples may have been lost"]
+#[non_exhaustive]
 pub struct Drained {
     /// How many samples it visited.
     pub samples: usize,

@@ -64,6 +64,40 @@ fn urandom(buf: &mut [u8]) -> Result<usize> {
     }
 }
 
+/// Makes [`fill`] the backend of the crate getrandom 0.3 and 0.4, on every machine.
+///
+/// The crate calls it where the program is built with `--cfg getrandom_backend="custom"` (a flag of
+/// rustc), as its documentation says; without that flag it calls libc, which a program on rt0 does
+/// not have. It is a macro, for the program's own version of the crate to be named. An error of
+/// [`fill`] comes back as `getrandom::Error::new_custom` with the number of the [`Errno`].
+///
+/// getrandom 0.2 has no such backend on Linux.
+///
+/// ```ignore
+/// rt0::getrandom_backend!(getrandom);
+/// ```
+#[macro_export]
+macro_rules! getrandom_backend {
+    ($getrandom:ident) => {
+        const _: () = {
+            /// # Safety
+            ///
+            /// 1. `len` bytes from `dest` on may be written.
+            #[unsafe(no_mangle)]
+            unsafe extern "Rust" fn __getrandom_v03_custom(
+                dest: *mut u8,
+                len: usize,
+            ) -> ::core::result::Result<(), $getrandom::Error> {
+                // SAFETY: 1. They need not be initialized.
+                unsafe { dest.write_bytes(0, len) };
+                // SAFETY: 1. Now they are.
+                let buf = unsafe { ::core::slice::from_raw_parts_mut(dest, len) };
+                $crate::random::fill(buf).map_err(|errno| $getrandom::Error::new_custom(errno.raw()))
+            }
+        };
+    };
+}
+
 /// Random bytes for the start of a process, and their source; see [`startup`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Startup {
@@ -75,6 +109,7 @@ pub struct Startup {
 
 /// The source of the bytes of [`startup`], from the best to the worst.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Source {
     /// `AT_RANDOM`: the kernel passed them to the process at its start.
     Auxv,

@@ -64,21 +64,31 @@ mod mutex;
 mod once;
 mod raw_mutex;
 mod raw_rwlock;
+#[cfg(not(all(loom, test)))]
+mod reentrant;
 mod rwlock;
 mod semaphore;
 #[cfg(all(test, not(loom)))]
 mod tests;
 mod wait_list;
 
+#[cfg(any(feature = "critical-section", feature = "lock_api"))]
+pub(crate) use raw_mutex::RawMutex;
+#[cfg(feature = "lock_api")]
+pub(crate) use raw_rwlock::RawRwLock;
+
 pub use crate::parker::Parker;
 pub use barrier::{Barrier, BarrierWaitResult};
 pub use channel::{
     Channel, IntoIter, Iter, Receiver, RecvError, RecvTimeoutError, SendError, SendTimeoutError, Sender, TryIter,
-    TryRecvError, TrySendError,
+    TryRecvError, TrySendError, channel,
 };
 pub use condvar::{Condvar, WaitTimeoutResult};
+pub use core::sync::atomic;
 pub use mapped::{MappedMutexGuard, MappedRwLockReadGuard, MappedRwLockWriteGuard};
 pub use mutex::{Mutex, MutexGuard};
 pub use once::{LazyLock, Once, OnceLock, OnceState};
+#[cfg(not(all(loom, test)))]
+pub use reentrant::{ReentrantLock, ReentrantLockGuard};
 pub use rwlock::{RwLock, RwLockReadGuard, RwLockWriteGuard};
 pub use semaphore::{Semaphore, SemaphoreGuard};

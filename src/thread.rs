@@ -101,6 +101,15 @@ pub fn current() -> Thread {
     unsafe { Thread::of(this_block()) }
 }
 
+/// The identity of the calling thread: `current().id()`, without counting a reference.
+///
+/// In handlers: yes.
+#[must_use]
+pub fn current_id() -> ThreadId {
+    // SAFETY: a running thread's block stays.
+    ThreadId::of_number(unsafe { this_block().as_ref() }.number)
+}
+
 /// Whether the calling thread is unwinding after a panic, which no thread ever is: a panic ends the process, and destructors
 /// do not run for it. So this is false; it is here for code that asks.
 ///

@@ -8,7 +8,7 @@
 
 use core::fmt;
 use core::ops::{Add, AddAssign, Sub, SubAssign};
-use core::time::Duration;
+pub use core::time::Duration;
 
 use linux_raw_sys::general as k;
 use static_assertions::{assert_eq_size, assert_impl_all};
@@ -111,6 +111,12 @@ pub const UNIX_EPOCH: SystemTime = SystemTime::UNIX_EPOCH;
 impl SystemTime {
     /// 1970-01-01 00:00:00 UTC.
     pub const UNIX_EPOCH: SystemTime = SystemTime(ZERO);
+
+    /// The first moment that it can be.
+    pub const MIN: SystemTime = SystemTime(Timespec { tv_sec: i64::MIN, tv_nsec: 0 });
+
+    /// The last moment that it can be.
+    pub const MAX: SystemTime = SystemTime(Timespec { tv_sec: i64::MAX, tv_nsec: 999_999_999 });
 
     /// The current time.
     ///
@@ -404,6 +410,10 @@ mod tests {
         let (first, last) = (instant(i64::MIN, 0), instant(i64::MAX, 999_999_999));
         assert_eq!(last.duration_since(first), Duration::new(u64::MAX, 999_999_999));
         assert_eq!(system(i64::MAX, 0).checked_add(Duration::from_secs(1)), None);
+        assert_eq!(SystemTime::MIN.checked_sub(Duration::from_nanos(1)), None);
+        assert_eq!(SystemTime::MAX.checked_add(Duration::from_nanos(1)), None);
+        assert_eq!(SystemTime::MIN.checked_add(Duration::ZERO), Some(SystemTime::MIN));
+        assert_eq!(SystemTime::MAX.checked_sub(Duration::ZERO), Some(SystemTime::MAX));
         assert_eq!(system(i64::MIN, 0).checked_sub(Duration::from_secs(1)), None);
     }
 

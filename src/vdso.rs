@@ -54,7 +54,8 @@ pub fn turn_off_if_asked(env: Env) -> bool {
 }
 
 /// Which vDSO functions a process uses; see [`in_use`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct InUse {
     /// The clocks.
     pub clock_gettime: bool,

@@ -9,6 +9,7 @@ use crate::sys;
 
 /// Why a call on all threads was not made by all with one result.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub enum Error {
     /// The kernel refused it on the calling thread, and no other thread made it.
     Refused(Errno),
@@ -21,11 +22,11 @@ impl Error {
     /// process that has given up its rights on some threads only must not go on.
     ///
     /// ```ignore
-    /// all_threads::setuid(uid).map_err(Error::or_abort)?;
+    /// all_threads::setuid(uid).map_err(Error::errno_or_abort)?;
     /// ```
     ///
     /// In handlers: no.
-    pub fn or_abort(self) -> Errno {
+    pub fn errno_or_abort(self) -> Errno {
         match self {
             Error::Refused(errno) => errno,
             Error::Diverged(divergence) => {

@@ -32,6 +32,44 @@ pub fn setgroups(gids: &[u32]) -> Result<()> {
     unsafe { syscall(Cpu::CREDENTIALS.setgroups as usize, args) }.map(drop)
 }
 
+/// setreuid(2) of the process: real and effective user. `u32::MAX` leaves one as it is.
+///
+/// In handlers: no, it waits for threads that start and end.
+pub fn setreuid(real: u32, effective: u32) -> Result<()> {
+    let args = [real as usize, effective as usize, 0, 0, 0, 0];
+    // SAFETY: 1. It touches no memory.
+    unsafe { syscall(Cpu::CREDENTIALS.setreuid as usize, args) }.map(drop)
+}
+
+/// seteuid(3) of the process: the effective user alone. `EINVAL` for `u32::MAX`, which is no id.
+///
+/// In handlers: no, it waits for threads that start and end.
+pub fn seteuid(effective: u32) -> Result<()> {
+    if effective == u32::MAX {
+        return Err(Error::Refused(Errno::EINVAL));
+    }
+    setresuid(u32::MAX, effective, u32::MAX)
+}
+
+/// setregid(2) of the process: real and effective group. `u32::MAX` leaves one as it is.
+///
+/// In handlers: no, it waits for threads that start and end.
+pub fn setregid(real: u32, effective: u32) -> Result<()> {
+    let args = [real as usize, effective as usize, 0, 0, 0, 0];
+    // SAFETY: 1. It touches no memory.
+    unsafe { syscall(Cpu::CREDENTIALS.setregid as usize, args) }.map(drop)
+}
+
+/// setegid(3) of the process: the effective group alone. `EINVAL` for `u32::MAX`, which is no id.
+///
+/// In handlers: no, it waits for threads that start and end.
+pub fn setegid(effective: u32) -> Result<()> {
+    if effective == u32::MAX {
+        return Err(Error::Refused(Errno::EINVAL));
+    }
+    setresgid(u32::MAX, effective, u32::MAX)
+}
+
 /// setresuid(2) of the process: real, effective and saved user. `u32::MAX` leaves one as it is.
 ///
 /// In handlers: no, it waits for threads that start and end.

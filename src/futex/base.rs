@@ -7,6 +7,8 @@ use crate::sys;
 use crate::time::Instant;
 
 #[cfg(not(all(loom, test)))]
+pub(crate) use self::kernel::current_thread;
+#[cfg(not(all(loom, test)))]
 pub(crate) use self::kernel::{AtomicPtr, AtomicU32, pause, requeue, several_processors, wait, wait_a_while, wake};
 #[cfg(all(loom, test))]
 pub(crate) use super::fake_kernel::{
@@ -36,6 +38,7 @@ pub(crate) const ANY: u32 = sys::FUTEX_ANY;
 mod kernel {
     use core::sync::atomic::{AtomicU8, Ordering::Relaxed};
 
+    use crate::arch::{Arch, Cpu};
     use crate::errno::Errno;
     use crate::futex;
     use crate::sys;
@@ -57,6 +60,12 @@ mod kernel {
     /// unmapped.
     pub(crate) fn wake(word: *const AtomicU32, count: u32, bitset: u32) -> usize {
         futex::wake_at(word, false, count, bitset)
+    }
+
+    /// A number that no other running thread has, and that is not 0: its thread pointer.
+    pub(crate) fn current_thread() -> usize {
+        // SAFETY: 1. All safe code runs after the thread pointer is set.
+        unsafe { <Cpu as Arch>::thread_pointer() }.addr()
     }
 
     /// Whether the process may run on several processors (its main thread's affinity), asked once.
@@ -113,6 +122,11 @@ mod kernel {
     }
 
     pub(crate) fn requeue(_: &AtomicU32, _: &AtomicU32) {}
+
+    pub(crate) fn current_thread() -> usize {
+        std::thread_local!(static PLACE: u8 = const { 0 });
+        PLACE.with(|place| (&raw const *place).addr())
+    }
 
     pub(crate) fn several_processors() -> bool {
         false

@@ -13,6 +13,7 @@ use crate::sys;
 
 /// What a signal does.
 #[derive(Clone, Copy, Debug)]
+#[non_exhaustive]
 pub enum Handler {
     /// What signal(7) lists as its default.
     Default,

@@ -1,43 +1,98 @@
 //! A channel: passes values between threads.
 
+use core::cell::UnsafeCell;
 use core::fmt;
+use core::marker::PhantomData;
+use core::mem::MaybeUninit;
 use core::panic::{RefUnwindSafe, UnwindSafe};
+use core::ptr::NonNull;
 use core::time::Duration;
 
-use heapless::Deque;
 use static_assertions::{assert_impl_all, assert_not_impl_any};
 
 use super::condvar::Condvar;
 use super::mutex::{Mutex, MutexGuard};
 use crate::futex::base::{self, const_fn};
+use crate::mapping::{self, Mapping, Pages};
 use crate::time::Instant;
 
 /// A queue of at most `N` values between threads, in the order they were sent, with std's names.
 /// Each value goes to one receiver.
 ///
-/// The channel itself is often a `static`; [`split`](Channel::split) returns its two ends. Sending
+/// The channel itself is often a `static`; [`split`](Channel::split) returns its two ends. Ends that
+/// own the channel come from [`channel`]. Sending
 /// fails while there is no receiver. Receiving fails while there is no sender and the queue is
 /// empty. Values stay in the queue until a receiver takes them or the channel is dropped.
 ///
 /// Each send and each receive, including the `try_` forms, holds a mutex while it copies the value.
 pub struct Channel<T, const N: usize> {
-    state: Mutex<State<T, N>>,
+    head: Head,
+    /// The values lie in the slot `first` and the `len - 1` slots after it, around the end; the others
+    /// are uninitialized. Accessed under the lock of `head.state`.
+    slots: UnsafeCell<[MaybeUninit<T>; N]>,
+}
+
+/// All but the values.
+struct Head {
+    state: Mutex<State>,
     /// Notified when a value arrives, or when the last sender is dropped.
     filled: Condvar,
     /// Notified when a value leaves, or when the last receiver is dropped.
     emptied: Condvar,
 }
 
-struct State<T, const N: usize> {
-    queue: Deque<T, N>,
+struct State {
+    /// Below the capacity.
+    first: usize,
+    /// At most the capacity.
+    len: usize,
     senders: usize,
     receivers: usize,
+    /// Whether the last end frees the channel, which lies in a mapping of its own.
+    owned: bool,
 }
+
+// SAFETY: the slots are accessed under the lock; each value goes from one thread to one other.
+unsafe impl<T: Send, const N: usize> Sync for Channel<T, N> {}
+impl<T, const N: usize> UnwindSafe for Channel<T, N> {}
+impl<T, const N: usize> RefUnwindSafe for Channel<T, N> {}
+
+// SAFETY: an end uses the channel by reference, which may be shared; the last end of an owned one
+// drops its values.
+unsafe impl<T: Send, const N: usize> Send for Sender<'_, T, N> {}
+// SAFETY: as for `Send`.
+unsafe impl<T: Send, const N: usize> Sync for Sender<'_, T, N> {}
+// SAFETY: as for a sender.
+unsafe impl<T: Send, const N: usize> Send for Receiver<'_, T, N> {}
+// SAFETY: as for a sender.
+unsafe impl<T: Send, const N: usize> Sync for Receiver<'_, T, N> {}
 
 assert_impl_all!(Channel<core::cell::Cell<u8>, 1>: Send, Sync, UnwindSafe, RefUnwindSafe);
 assert_impl_all!(Sender<'static, u8, 1>: Send, Sync, Clone, UnwindSafe, RefUnwindSafe);
 assert_impl_all!(Receiver<'static, u8, 1>: Send, Sync, Clone, UnwindSafe, RefUnwindSafe);
 assert_not_impl_any!(Channel<*const u8, 1>: Send, Sync);
+assert_not_impl_any!(Sender<'static, *const u8, 1>: Send, Sync);
+assert_not_impl_any!(Receiver<'static, *const u8, 1>: Send, Sync);
+
+/// A channel with room for `N` values in a mapping of its own, and its two ends, which own it: the
+/// last one that is dropped drops the values that are left and unmaps it. So the ends can be
+/// stored and sent anywhere, as those of std's `sync_channel`.
+///
+/// Errors are those of [`Mapping::new`].
+///
+/// ```ignore
+/// let (sender, receiver) = rt0::sync::channel::<Job, 64>()?;
+/// ```
+///
+/// In handlers: no.
+pub fn channel<T: 'static, const N: usize>() -> crate::errno::Result<(Sender<'static, T, N>, Receiver<'static, T, N>)> {
+    const { assert!(align_of::<Channel<T, N>>() <= 4096, "more aligned than a page") };
+    let place = Pages.allocate(size_of::<Channel<T, N>>())?.cast::<MaybeUninit<Channel<T, N>>>();
+    // SAFETY: the pages are ours, aligned and large enough.
+    let channel = Channel::new_in(unsafe { &mut *place.as_ptr() });
+    channel.head.state.get_mut().owned = true;
+    Ok(channel.split())
+}
 
 impl<T, const N: usize> Channel<T, N> {
     const_fn! {
@@ -46,48 +101,110 @@ impl<T, const N: usize> Channel<T, N> {
         /// In handlers: yes.
         pub const fn new() -> Channel<T, N> {
             const { assert!(N > 0, "a channel needs room for a value") };
-            let state = State { queue: Deque::new(), senders: 0, receivers: 0 };
-            Channel { state: Mutex::new(state), filled: Condvar::new(), emptied: Condvar::new() }
+            Channel { head: Head::new(), slots: UnsafeCell::new([const { MaybeUninit::uninit() }; N]) }
         }
+    }
+
+    /// [`new`](Channel::new) at a place, such as that of `Box::new_uninit`: the channel is not made
+    /// elsewhere and moved, for which a stack may be too small. The reference shows that it is
+    /// initialized.
+    ///
+    /// In handlers: yes.
+    pub fn new_in(place: &mut MaybeUninit<Channel<T, N>>) -> &mut Channel<T, N> {
+        const { assert!(N > 0, "a channel needs room for a value") };
+        // SAFETY: the field lies in `place`.
+        let head = unsafe { &raw mut (*place.as_mut_ptr()).head };
+        // SAFETY: it is ours by the reference.
+        unsafe { head.write(Head::new()) };
+        // SAFETY: the slots need no initialization: no value is in them.
+        unsafe { place.assume_init_mut() }
+    }
+
+    /// How many values are in the queue now.
+    ///
+    /// In handlers: no, it takes a lock that the interrupted code may hold.
+    pub fn len(&self) -> usize {
+        self.head.state.lock().len
+    }
+
+    /// Whether no value is in the queue now.
+    ///
+    /// In handlers: no, it takes a lock that the interrupted code may hold.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Whether the queue has no room now.
+    ///
+    /// In handlers: no, it takes a lock that the interrupted code may hold.
+    pub fn is_full(&self) -> bool {
+        self.len() == N
+    }
+
+    /// How many values the queue has room for.
+    ///
+    /// In handlers: yes.
+    pub const fn capacity(&self) -> usize {
+        N
+    }
+
+    /// Frees an owned channel.
+    ///
+    /// # Safety
+    ///
+    /// 1. It came from [`channel`], and its last end is being dropped.
+    #[cold]
+    unsafe fn free(channel: NonNull<Channel<T, N>>) {
+        // SAFETY: 1. No other code refers to it.
+        unsafe { channel.drop_in_place() };
+        let len = size_of::<Channel<T, N>>().next_multiple_of(mapping::page_size());
+        // SAFETY: 1. These are the pages that `channel` mapped.
+        drop(unsafe { Mapping::from_raw(NonNull::slice_from_raw_parts(channel.cast(), len)) });
     }
 
     /// A new sender and a new receiver. Each can be cloned, and `split` can be called again.
     ///
     /// In handlers: no, it takes a lock that the interrupted code may hold.
     pub fn split(&self) -> (Sender<'_, T, N>, Receiver<'_, T, N>) {
-        let mut state = self.state.lock();
+        let mut state = self.head.state.lock();
         count_one_more(&mut state.senders);
         count_one_more(&mut state.receivers);
-        (Sender { channel: self }, Receiver { channel: self })
+        let (channel, borrows) = (NonNull::from(self), PhantomData);
+        (Sender { channel, borrows }, Receiver { channel, borrows })
     }
 
     /// Adds a value to the queue; waits within `limit` for room.
     fn push(&self, value: T, limit: Limit) -> Result<(), SendTimeoutError<T>> {
-        let mut state = self.state.lock();
+        let head = &self.head;
+        let mut state = head.state.lock();
         let mut late = false;
         loop {
             if state.receivers == 0 {
                 return Err(SendTimeoutError::Disconnected(value));
             }
-            if !state.queue.is_full() {
-                let _ = state.queue.push_back(value); // It is not full.
-                self.filled.notify_one();
+            if state.len < N {
+                // SAFETY: 1. `state` is the lock.
+                unsafe { self.slot(state.first, state.len) }.write(value);
+                state.len += 1;
+                head.filled.notify_one();
                 return Ok(());
             }
             if late {
                 return Err(SendTimeoutError::Timeout(value));
             }
-            (state, late) = limit.wait(&self.emptied, state);
+            (state, late) = limit.wait(&head.emptied, state);
         }
     }
 
     /// Takes a value from the queue; waits within `limit` for one.
     fn pop(&self, limit: Limit) -> Result<T, RecvTimeoutError> {
-        let mut state = self.state.lock();
+        let head = &self.head;
+        let mut state = head.state.lock();
         let mut late = false;
         loop {
-            if let Some(value) = state.queue.pop_front() {
-                self.emptied.notify_one();
+            // SAFETY: 1. `state` is the lock.
+            if let Some(value) = unsafe { self.take_first(&mut state) } {
+                head.emptied.notify_one();
                 return Ok(value);
             }
             if state.senders == 0 {
@@ -96,8 +213,63 @@ impl<T, const N: usize> Channel<T, N> {
             if late {
                 return Err(RecvTimeoutError::Timeout);
             }
-            (state, late) = limit.wait(&self.filled, state);
+            (state, late) = limit.wait(&head.filled, state);
         }
+    }
+}
+
+impl<T, const N: usize> Channel<T, N> {
+    /// The slot `offset` places after the slot `first`; both are at most `N`.
+    ///
+    /// # Safety
+    ///
+    /// 1. The caller holds the lock for as long as it uses the slot, and has no other one.
+    #[expect(clippy::mut_from_ref, reason = "the lock lends it")]
+    unsafe fn slot(&self, first: usize, offset: usize) -> &mut MaybeUninit<T> {
+        let to_end = N - first;
+        // SAFETY: 1. No other thread accesses the slots.
+        let slots = unsafe { &mut *self.slots.get() };
+        &mut slots[if offset < to_end { first + offset } else { offset - to_end }]
+    }
+
+    /// Takes the oldest value, if there is one.
+    ///
+    /// # Safety
+    ///
+    /// 1. `state` is that of this channel, and locked.
+    unsafe fn take_first(&self, state: &mut State) -> Option<T> {
+        if state.len == 0 {
+            return None;
+        }
+        // SAFETY: 1. It is locked.
+        let slot = unsafe { self.slot(state.first, 0) };
+        state.first = if state.first + 1 == N { 0 } else { state.first + 1 };
+        state.len -= 1;
+        // SAFETY: it was the first of `len` values, and is none from here on.
+        Some(unsafe { slot.assume_init_read() })
+    }
+}
+
+impl<T, const N: usize> Drop for Channel<T, N> {
+    fn drop(&mut self) {
+        // SAFETY: 1. The borrow excludes all other users.
+        while unsafe { self.take_first(&mut self.head.state.lock()) }.is_some() {}
+    }
+}
+
+impl Head {
+    const_fn! {
+        const fn new() -> Head {
+            let state = State { first: 0, len: 0, senders: 0, receivers: 0, owned: false };
+            Head { state: Mutex::new(state), filled: Condvar::new(), emptied: Condvar::new() }
+        }
+    }
+}
+
+impl State {
+    /// Whether the channel is owned, and the last end gone.
+    fn is_unused(&self) -> bool {
+        self.owned && self.senders == 0 && self.receivers == 0
     }
 }
 
@@ -143,23 +315,58 @@ impl<T, const N: usize> fmt::Debug for Channel<T, N> {
 
 /// The sending end of a [`Channel`]. Dropping the last one ends the receivers' waits.
 pub struct Sender<'a, T, const N: usize> {
-    channel: &'a Channel<T, N>,
+    /// Not a reference: the last end of an owned channel frees it.
+    channel: NonNull<Channel<T, N>>,
+    borrows: PhantomData<&'a Channel<T, N>>,
 }
 
 impl<T, const N: usize> Sender<'_, T, N> {
+    fn channel(&self) -> &Channel<T, N> {
+        // SAFETY: it is borrowed, or owned by ends of which this is one.
+        unsafe { self.channel.as_ref() }
+    }
+
+    /// How many values are in the queue now.
+    ///
+    /// In handlers: no, it takes a lock that the interrupted code may hold.
+    pub fn len(&self) -> usize {
+        self.channel().len()
+    }
+
+    /// Whether no value is in the queue now.
+    ///
+    /// In handlers: no, it takes a lock that the interrupted code may hold.
+    pub fn is_empty(&self) -> bool {
+        self.channel().is_empty()
+    }
+
+    /// Whether the queue has no room now.
+    ///
+    /// In handlers: no, it takes a lock that the interrupted code may hold.
+    pub fn is_full(&self) -> bool {
+        self.channel().is_full()
+    }
+
+    /// How many values the queue has room for.
+    ///
+    /// In handlers: yes.
+    pub const fn capacity(&self) -> usize {
+        N
+    }
+
     /// Sends a value; waits while the queue is full. Fails if there is no receiver. Success does
     /// not mean that the value will be received.
     ///
     /// In handlers: no, it takes a lock that the interrupted code may hold.
     pub fn send(&self, value: T) -> Result<(), SendError<T>> {
-        self.channel.push(value, Limit::NONE).map_err(|error| SendError(error.into_inner()))
+        self.channel().push(value, Limit::NONE).map_err(|error| SendError(error.into_inner()))
     }
 
     /// Sends a value if the queue has room.
     ///
     /// In handlers: no, it takes a lock that the interrupted code may hold.
     pub fn try_send(&self, value: T) -> Result<(), TrySendError<T>> {
-        self.channel.push(value, Limit::Now).map_err(|error| match error {
+        self.channel().push(value, Limit::Now).map_err(|error| match error {
             SendTimeoutError::Timeout(value) => TrySendError::Full(value),
             SendTimeoutError::Disconnected(value) => TrySendError::Disconnected(value),
         })
@@ -169,9 +376,9 @@ impl<T, const N: usize> Sender<'_, T, N> {
     ///
     /// In handlers: no, it takes a lock that the interrupted code may hold.
     pub fn send_timeout(&self, value: T, timeout: Duration) -> Result<(), SendTimeoutError<T>> {
-        match self.channel.push(value, Limit::Now) {
+        match self.channel().push(value, Limit::Now) {
             Err(SendTimeoutError::Timeout(value)) => {
-                self.channel.push(value, Limit::Deadline(base::deadline_of(timeout)))
+                self.channel().push(value, Limit::Deadline(base::deadline_of(timeout)))
             }
             done => done,
         }
@@ -181,23 +388,30 @@ impl<T, const N: usize> Sender<'_, T, N> {
     ///
     /// In handlers: no, it takes a lock that the interrupted code may hold.
     pub fn send_until(&self, value: T, deadline: Instant) -> Result<(), SendTimeoutError<T>> {
-        self.channel.push(value, Limit::Deadline(Some(deadline)))
+        self.channel().push(value, Limit::Deadline(Some(deadline)))
     }
 }
 
 impl<T, const N: usize> Clone for Sender<'_, T, N> {
     fn clone(&self) -> Self {
-        count_one_more(&mut self.channel.state.lock().senders);
-        Sender { channel: self.channel }
+        count_one_more(&mut self.channel().head.state.lock().senders);
+        Sender { channel: self.channel, borrows: PhantomData }
     }
 }
 
 impl<T, const N: usize> Drop for Sender<'_, T, N> {
     fn drop(&mut self) {
-        let mut state = self.channel.state.lock();
+        let head = &self.channel().head;
+        let mut state = head.state.lock();
         state.senders -= 1;
         if state.senders == 0 {
-            self.channel.filled.notify_all();
+            head.filled.notify_all();
+        }
+        let frees = state.is_unused();
+        drop(state);
+        if frees {
+            // SAFETY: 1. It is owned, and no end is left but this one.
+            unsafe { Channel::free(self.channel) };
         }
     }
 }
@@ -210,23 +424,58 @@ impl<T, const N: usize> fmt::Debug for Sender<'_, T, N> {
 
 /// The receiving end of a [`Channel`]. Dropping the last one ends the senders' waits.
 pub struct Receiver<'a, T, const N: usize> {
-    channel: &'a Channel<T, N>,
+    /// Not a reference: the last end of an owned channel frees it.
+    channel: NonNull<Channel<T, N>>,
+    borrows: PhantomData<&'a Channel<T, N>>,
 }
 
 impl<T, const N: usize> Receiver<'_, T, N> {
+    fn channel(&self) -> &Channel<T, N> {
+        // SAFETY: it is borrowed, or owned by ends of which this is one.
+        unsafe { self.channel.as_ref() }
+    }
+
+    /// How many values are in the queue now.
+    ///
+    /// In handlers: no, it takes a lock that the interrupted code may hold.
+    pub fn len(&self) -> usize {
+        self.channel().len()
+    }
+
+    /// Whether no value is in the queue now.
+    ///
+    /// In handlers: no, it takes a lock that the interrupted code may hold.
+    pub fn is_empty(&self) -> bool {
+        self.channel().is_empty()
+    }
+
+    /// Whether the queue has no room now.
+    ///
+    /// In handlers: no, it takes a lock that the interrupted code may hold.
+    pub fn is_full(&self) -> bool {
+        self.channel().is_full()
+    }
+
+    /// How many values the queue has room for.
+    ///
+    /// In handlers: yes.
+    pub const fn capacity(&self) -> usize {
+        N
+    }
+
     /// Takes the oldest value; waits while there is none. Fails if there is neither a value nor a
     /// sender.
     ///
     /// In handlers: no, it takes a lock that the interrupted code may hold.
     pub fn recv(&self) -> Result<T, RecvError> {
-        self.channel.pop(Limit::NONE).map_err(|_| RecvError)
+        self.channel().pop(Limit::NONE).map_err(|_| RecvError)
     }
 
     /// Takes the oldest value if there is one.
     ///
     /// In handlers: no, it takes a lock that the interrupted code may hold.
     pub fn try_recv(&self) -> Result<T, TryRecvError> {
-        self.channel.pop(Limit::Now).map_err(|error| match error {
+        self.channel().pop(Limit::Now).map_err(|error| match error {
             RecvTimeoutError::Timeout => TryRecvError::Empty,
             RecvTimeoutError::Disconnected => TryRecvError::Disconnected,
         })
@@ -236,8 +485,8 @@ impl<T, const N: usize> Receiver<'_, T, N> {
     ///
     /// In handlers: no, it takes a lock that the interrupted code may hold.
     pub fn recv_timeout(&self, timeout: Duration) -> Result<T, RecvTimeoutError> {
-        match self.channel.pop(Limit::Now) {
-            Err(RecvTimeoutError::Timeout) => self.channel.pop(Limit::Deadline(base::deadline_of(timeout))),
+        match self.channel().pop(Limit::Now) {
+            Err(RecvTimeoutError::Timeout) => self.channel().pop(Limit::Deadline(base::deadline_of(timeout))),
             done => done,
         }
     }
@@ -246,7 +495,7 @@ impl<T, const N: usize> Receiver<'_, T, N> {
     ///
     /// In handlers: no, it takes a lock that the interrupted code may hold.
     pub fn recv_until(&self, deadline: Instant) -> Result<T, RecvTimeoutError> {
-        self.channel.pop(Limit::Deadline(Some(deadline)))
+        self.channel().pop(Limit::Deadline(Some(deadline)))
     }
 
     /// Receives values until there is neither a value nor a sender.
@@ -266,17 +515,24 @@ impl<T, const N: usize> Receiver<'_, T, N> {
 
 impl<T, const N: usize> Clone for Receiver<'_, T, N> {
     fn clone(&self) -> Self {
-        count_one_more(&mut self.channel.state.lock().receivers);
-        Receiver { channel: self.channel }
+        count_one_more(&mut self.channel().head.state.lock().receivers);
+        Receiver { channel: self.channel, borrows: PhantomData }
     }
 }
 
 impl<T, const N: usize> Drop for Receiver<'_, T, N> {
     fn drop(&mut self) {
-        let mut state = self.channel.state.lock();
+        let head = &self.channel().head;
+        let mut state = head.state.lock();
         state.receivers -= 1;
         if state.receivers == 0 {
-            self.channel.emptied.notify_all();
+            head.emptied.notify_all();
+        }
+        let frees = state.is_unused();
+        drop(state);
+        if frees {
+            // SAFETY: 1. It is owned, and no end is left but this one.
+            unsafe { Channel::free(self.channel) };
         }
     }
 }

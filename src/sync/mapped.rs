@@ -21,7 +21,11 @@ macro_rules! mapped {
             /// Narrows the guard to a part of the value; the lock stays held.
             ///
             /// In handlers: no.
-            pub fn map<U: ?Sized>($($mut)? this: Self, part: impl FnOnce(&$($mut)? T) -> &$($mut)? U) -> $mapped<'a, U> {
+            pub fn map<U, F>($($mut)? this: Self, part: F) -> $mapped<'a, U>
+            where
+                U: ?Sized,
+                F: FnOnce(&$($mut)? T) -> &$($mut)? U,
+            {
                 let value = NonNull::from(part(&$($mut)? *this));
                 let raw = ManuallyDrop::new(this).raw();
                 $mapped { raw, value, lends: PhantomData }
@@ -31,12 +35,30 @@ macro_rules! mapped {
             /// guard.
             ///
             /// In handlers: no.
-            pub fn filter_map<U: ?Sized>(
-                $($mut)? this: Self,
-                part: impl FnOnce(&$($mut)? T) -> Option<&$($mut)? U>,
-            ) -> Result<$mapped<'a, U>, Self> {
+            #[doc(alias = "try_map")]
+            pub fn filter_map<U, F>($($mut)? this: Self, part: F) -> Result<$mapped<'a, U>, Self>
+            where
+                U: ?Sized,
+                F: FnOnce(&$($mut)? T) -> Option<&$($mut)? U>,
+            {
                 let Some(value) = part(&$($mut)? *this).map(NonNull::from) else {
                     return Err(this);
+                };
+                let raw = ManuallyDrop::new(this).raw();
+                Ok($mapped { raw, value, lends: PhantomData })
+            }
+
+            /// As `filter_map`, with an error that `part` returns beside the guard: lock_api's.
+            ///
+            /// In handlers: no.
+            pub fn try_map_or_err<U, F, E>($($mut)? this: Self, part: F) -> Result<$mapped<'a, U>, (Self, E)>
+            where
+                U: ?Sized,
+                F: FnOnce(&$($mut)? T) -> Result<&$($mut)? U, E>,
+            {
+                let value = match part(&$($mut)? *this).map(NonNull::from) {
+                    Ok(value) => value,
+                    Err(error) => return Err((this, error)),
                 };
                 let raw = ManuallyDrop::new(this).raw();
                 Ok($mapped { raw, value, lends: PhantomData })
@@ -47,7 +69,11 @@ macro_rules! mapped {
             /// Narrows the guard to a part of its part; the lock stays held.
             ///
             /// In handlers: no.
-            pub fn map<U: ?Sized>($($mut)? this: Self, part: impl FnOnce(&$($mut)? T) -> &$($mut)? U) -> $mapped<'a, U> {
+            pub fn map<U, F>($($mut)? this: Self, part: F) -> $mapped<'a, U>
+            where
+                U: ?Sized,
+                F: FnOnce(&$($mut)? T) -> &$($mut)? U,
+            {
                 let value = NonNull::from(part(&$($mut)? *this));
                 let raw = ManuallyDrop::new(this).raw;
                 $mapped { raw, value, lends: PhantomData }
@@ -57,12 +83,30 @@ macro_rules! mapped {
             /// guard.
             ///
             /// In handlers: no.
-            pub fn filter_map<U: ?Sized>(
-                $($mut)? this: Self,
-                part: impl FnOnce(&$($mut)? T) -> Option<&$($mut)? U>,
-            ) -> Result<$mapped<'a, U>, Self> {
+            #[doc(alias = "try_map")]
+            pub fn filter_map<U, F>($($mut)? this: Self, part: F) -> Result<$mapped<'a, U>, Self>
+            where
+                U: ?Sized,
+                F: FnOnce(&$($mut)? T) -> Option<&$($mut)? U>,
+            {
                 let Some(value) = part(&$($mut)? *this).map(NonNull::from) else {
                     return Err(this);
+                };
+                let raw = ManuallyDrop::new(this).raw;
+                Ok($mapped { raw, value, lends: PhantomData })
+            }
+
+            /// As `filter_map`, with an error that `part` returns beside the guard: lock_api's.
+            ///
+            /// In handlers: no.
+            pub fn try_map_or_err<U, F, E>($($mut)? this: Self, part: F) -> Result<$mapped<'a, U>, (Self, E)>
+            where
+                U: ?Sized,
+                F: FnOnce(&$($mut)? T) -> Result<&$($mut)? U, E>,
+            {
+                let value = match part(&$($mut)? *this).map(NonNull::from) {
+                    Ok(value) => value,
+                    Err(error) => return Err((this, error)),
                 };
                 let raw = ManuallyDrop::new(this).raw;
                 Ok($mapped { raw, value, lends: PhantomData })

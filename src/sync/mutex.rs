@@ -124,6 +124,14 @@ impl<T: ?Sized> Mutex<T> {
         self.raw.lock_until(|| Some(deadline)).then(|| self.guard())
     }
 
+    /// Whether a thread holds the lock now. It may be otherwise when this returns: for messages and
+    /// assertions.
+    ///
+    /// In handlers: yes.
+    pub fn is_locked(&self) -> bool {
+        self.raw.is_locked()
+    }
+
     /// The value, without locking: the borrow excludes all other users.
     ///
     /// In handlers: yes.

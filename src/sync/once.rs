@@ -1,6 +1,7 @@
 //! One-time initialisation: [`Once`], [`OnceLock`] and [`LazyLock`].
 
 use core::cell::{Cell, UnsafeCell};
+use core::convert::Infallible;
 use core::fmt;
 use core::ops::{Deref, DerefMut};
 use core::panic::{RefUnwindSafe, UnwindSafe};
@@ -16,8 +17,9 @@ use crate::time::Instant;
 /// panics ends the process with status 101, so the `_force` forms do the same as the others. A
 /// closure that waits for its own [`Once`] waits forever.
 pub struct Once {
-    /// `NEW ── the first caller runs the closure ──▶ RUNNING ── it returned ──▶ DONE`. NEW and
-    /// RUNNING may be combined with SLEEPERS: threads sleep on this word until DONE.
+    /// `NEW ── the first caller runs the closure ──▶ RUNNING ── it returned ──▶ DONE`; from RUNNING
+    /// back to NEW when a closure that may fail does. NEW and RUNNING may be combined with SLEEPERS:
+    /// threads sleep on this word until it changes.
     state: AtomicU32,
 }
 
@@ -46,7 +48,10 @@ impl Once {
     #[inline]
     pub fn call_once<F: FnOnce()>(&self, f: F) {
         if !self.is_completed() {
-            self.call(f);
+            let Ok(()) = self.call(|| {
+                f();
+                Ok::<(), Infallible>(())
+            });
         }
     }
 
@@ -97,18 +102,36 @@ impl Once {
         self.wait_with(Some(deadline))
     }
 
+    /// Runs `f` if none has succeeded; where `f` fails, the next thread that asks runs its own.
     #[cold]
-    fn call(&self, f: impl FnOnce()) {
+    fn call<E>(&self, f: impl FnOnce() -> Result<(), E>) -> Result<(), E> {
         let begin = |state| (state & !SLEEPERS == NEW).then_some(state | RUNNING);
-        // Relaxed: this reads nothing that another thread has written.
-        if self.state.fetch_update(Relaxed, Relaxed, begin).is_err() {
-            self.wait_with(None);
-            return;
+        // Acquire pairs with the release of a closure that failed.
+        while self.state.fetch_update(Acquire, Relaxed, begin).is_err() {
+            if self.wait_while_running() {
+                return Ok(());
+            }
         }
-        f();
-        // Release: a thread that finds DONE sees what the closure did.
-        if self.state.swap(DONE, Release) & SLEEPERS != 0 {
+        let result = f();
+        // Release: a thread that finds DONE, or NEW again, sees what the closure did.
+        let after = if result.is_ok() { DONE } else { NEW };
+        if self.state.swap(after, Release) & SLEEPERS != 0 {
             base::wake(&raw const self.state, i32::MAX as u32, ANY);
+        }
+        result
+    }
+
+    /// Waits until no closure runs; returns whether one has succeeded.
+    fn wait_while_running(&self) -> bool {
+        let is_running = |state: u32| state & !SLEEPERS == RUNNING;
+        base::spin_until(|| !is_running(self.state.load(Relaxed)));
+        loop {
+            // Acquire pairs with the release in `call`.
+            let state = self.state.load(Acquire);
+            if !is_running(state) {
+                return state == DONE;
+            }
+            self.sleep(state, None);
         }
     }
 
@@ -121,11 +144,15 @@ impl Once {
             if state == DONE || late {
                 return state == DONE;
             }
-            let awaited = state | SLEEPERS;
-            if state == awaited || self.state.compare_exchange(state, awaited, Relaxed, Relaxed).is_ok() {
-                late = base::wait(&self.state, awaited, deadline, ANY);
-            }
+            late = self.sleep(state, deadline);
         }
+    }
+
+    /// Sleeps while the state is `state`; returns whether the deadline has passed.
+    fn sleep(&self, state: u32, deadline: Option<Instant>) -> bool {
+        let awaited = state | SLEEPERS;
+        (state == awaited || self.state.compare_exchange(state, awaited, Relaxed, Relaxed).is_ok())
+            && base::wait(&self.state, awaited, deadline, ANY)
     }
 }
 
@@ -233,6 +260,24 @@ impl<T> OnceLock<T> {
         });
         // SAFETY: 1. `call_once` returned, so `once` is done.
         unsafe { self.get_unchecked() }
+    }
+
+    /// As [`get_or_init`](OnceLock::get_or_init), with an `f` that may fail: then its error is
+    /// returned, the value stays unset, and the next thread that asks calls its own. (std's, which
+    /// is not stable there.)
+    ///
+    /// In handlers: no, it takes a lock that the interrupted code may hold.
+    pub fn get_or_try_init<F: FnOnce() -> Result<T, E>, E>(&self, f: F) -> Result<&T, E> {
+        if !self.once.is_completed() {
+            self.once.call(|| {
+                let value = f()?;
+                // SAFETY: it is not done, so no thread reads, and only one thread is here.
+                unsafe { *self.value.get() = Some(value) };
+                Ok(())
+            })?;
+        }
+        // SAFETY: 1. Done, now if not before.
+        Ok(unsafe { self.get_unchecked() })
     }
 
     /// Waits until another thread has set the value.

@@ -31,7 +31,7 @@ use core::sync::atomic::{
 use crate::futex::base::{self, ANY, AtomicU32, MODEL, const_fn};
 use crate::time::Instant;
 
-pub(super) struct RawMutex {
+pub(crate) struct RawMutex {
     /// ```text
     /// │ number of waiters … 29 bits │ CLOSED │ WAKE │ LOCKED │
     /// ```
@@ -68,7 +68,7 @@ const CLOSER: u32 = 2;
 
 impl RawMutex {
     const_fn! {
-        pub(super) const fn new() -> RawMutex {
+        pub(crate) const fn new() -> RawMutex {
             RawMutex {
                 state: AtomicU32::new(0),
                 wake_seq: AtomicU32::new(0),
@@ -79,7 +79,7 @@ impl RawMutex {
     }
 
     #[inline]
-    pub(super) fn lock(&self) {
+    pub(crate) fn lock(&self) {
         if let Err(state) = self.lock_free() {
             self.lock_contended(state, None);
         }
@@ -87,7 +87,7 @@ impl RawMutex {
 
     /// Acquires the lock; returns whether that was before the deadline.
     #[inline]
-    pub(super) fn lock_until(&self, deadline: impl FnOnce() -> Option<Instant>) -> bool {
+    pub(crate) fn lock_until(&self, deadline: impl FnOnce() -> Option<Instant>) -> bool {
         match self.lock_free() {
             Ok(_) => true,
             Err(state) => self.lock_contended(state, deadline()),
@@ -95,7 +95,7 @@ impl RawMutex {
     }
 
     #[inline]
-    pub(super) fn try_lock(&self) -> bool {
+    pub(crate) fn try_lock(&self) -> bool {
         match self.lock_free() {
             Ok(_) => true,
             Err(state) => self.try_lock_seen(state),
@@ -117,7 +117,7 @@ impl RawMutex {
 
     /// Releases the lock, which the caller holds.
     #[inline]
-    pub(super) fn unlock(&self) {
+    pub(crate) fn unlock(&self) {
         // The load only chooses the path. The exchange expects a constant, so it does not wait for
         // the load. Release: the next holder sees what was done under the lock.
         let state = self.state.load(Relaxed);
@@ -290,6 +290,11 @@ impl RawMutex {
                 return true;
             }
         }
+    }
+
+    /// Whether a thread holds the lock.
+    pub(crate) fn is_locked(&self) -> bool {
+        self.state.load(Relaxed) & LOCKED != 0
     }
 
     /// The number of waiters, for models.

@@ -6,10 +6,15 @@
 //! wakes. The next writer may set WRITER meanwhile, and waits until all admitted readers have left.
 //! Writers queue for WRITER in a mutex.
 //!
+//! A recursive read is for a thread that may be an active reader already: it does not wait for a
+//! writer that waits for readers to leave.
+//!
 //! Properties, and how they are achieved:
 //!
 //! 1. *A writer is alone:* it holds the lock once it has set WRITER, no reader is active, and none
-//!    is being admitted. While WRITER is set, only readers being admitted become active.
+//!    is being admitted. While WRITER is set, only readers being admitted become active, and
+//!    recursive ones: those in the same atomic step that saw an active reader, or one being
+//!    admitted, for which the writer waits still.
 //! 2. *Readers and writers alternate:* a writer that unlocks or times out admits all waiting
 //!    readers in the same atomic step that clears WRITER. While ADMITTING is set no reader joins
 //!    the waiting ones, so admission ends. ADMITTING implies that some are left, because an
@@ -27,7 +32,7 @@ use super::raw_mutex::RawMutex;
 use crate::futex::base::{self, ANY, AtomicU32, MODEL, const_fn};
 use crate::time::Instant;
 
-pub(super) struct RawRwLock {
+pub(crate) struct RawRwLock {
     /// ```text
     /// │ waiting readers: 14 bits │ active: 14 bits │ QUEUE │ SLEEPERS │ ADMITTING │ WRITER │
     /// ```
@@ -52,6 +57,15 @@ const WAITING: u32 = 1 << 18;
 /// The most readers that are counted. One more fits: a writer that downgrades.
 pub(super) const MAX_READERS: u32 = if MODEL { 2 } else { (1 << 14) - 2 };
 
+/// What a reader does while a writer waits for readers to leave.
+#[derive(Clone, Copy, PartialEq)]
+enum Reader {
+    /// It waits, so that readers and writers alternate.
+    New,
+    /// It becomes active: the writer may be waiting for the same thread.
+    Recursive,
+}
+
 /// Futex bitsets: of threads that wait for a writer to be done, and of the writer that waits for
 /// readers to leave.
 const ENTERING: u32 = 1;
@@ -69,33 +83,54 @@ fn has_room(state: u32) -> bool {
     active_readers(state) + waiting_readers(state) < MAX_READERS
 }
 
+/// Whether a reader becomes active without waiting (1).
+fn may_enter(state: u32, reader: Reader) -> bool {
+    let writer_waits = active_readers(state) > 0 || state & ADMITTING != 0;
+    has_room(state) && (state & WRITER == 0 || reader == Reader::Recursive && writer_waits)
+}
+
 impl RawRwLock {
     const_fn! {
-        pub(super) const fn new() -> RawRwLock {
+        pub(crate) const fn new() -> RawRwLock {
             RawRwLock { state: AtomicU32::new(0), writers: RawMutex::new() }
         }
     }
 
     #[inline]
-    pub(super) fn read(&self, deadline: impl FnOnce() -> Option<Instant>) -> bool {
-        self.try_read() || self.read_contended(deadline())
+    pub(crate) fn read(&self, deadline: impl FnOnce() -> Option<Instant>) -> bool {
+        self.try_read() || self.read_contended(deadline(), Reader::New)
     }
 
     #[inline]
-    pub(super) fn try_read(&self) -> bool {
+    pub(crate) fn read_recursive(&self, deadline: impl FnOnce() -> Option<Instant>) -> bool {
+        self.try_read_recursive() || self.read_contended(deadline(), Reader::Recursive)
+    }
+
+    #[inline]
+    pub(crate) fn try_read(&self) -> bool {
+        self.try_read_as(Reader::New)
+    }
+
+    #[inline]
+    pub(crate) fn try_read_recursive(&self) -> bool {
+        self.try_read_as(Reader::Recursive)
+    }
+
+    #[inline(always)]
+    fn try_read_as(&self, reader: Reader) -> bool {
         // No load precedes the exchange: it would stall on the recent store to the word. Acquire,
         // here and wherever the lock is acquired, pairs with the release in `end_write` (and, for
         // writers, in `end_read`).
         match self.state.compare_exchange(0, READER, Acquire, Relaxed) {
             Ok(_) => true,
-            Err(state) => self.try_read_seen(state),
+            Err(state) => self.try_read_seen(state, reader),
         }
     }
 
-    /// [`RawRwLock::try_read`] of a lock that was in this state.
+    /// [`RawRwLock::try_read_as`] of a lock that was in this state.
     #[inline(never)]
-    fn try_read_seen(&self, mut state: u32) -> bool {
-        while state & WRITER == 0 && has_room(state) {
+    fn try_read_seen(&self, mut state: u32, reader: Reader) -> bool {
+        while may_enter(state, reader) {
             match self.state.compare_exchange_weak(state, state + READER, Acquire, Relaxed) {
                 Ok(_) => return true,
                 Err(now) => state = now,
@@ -105,7 +140,7 @@ impl RawRwLock {
     }
 
     #[inline]
-    pub(super) fn end_read(&self) {
+    pub(crate) fn end_read(&self) {
         let word = &raw const self.state;
         // Release: reads of the value stay before a later writer's stores.
         let state = self.state.fetch_sub(READER, Release);
@@ -115,15 +150,15 @@ impl RawRwLock {
     }
 
     #[cold]
-    fn read_contended(&self, deadline: Option<Instant>) -> bool {
+    fn read_contended(&self, deadline: Option<Instant>, reader: Reader) -> bool {
         let mut late = false;
         loop {
-            if self.try_read_seen(self.state.load(Relaxed)) {
+            if self.try_read_seen(self.state.load(Relaxed), reader) {
                 return true;
             }
             let state = self.state.load(Relaxed);
-            let may_enter = state & WRITER == 0 && has_room(state);
-            if state & (WRITER | ADMITTING) == WRITER && has_room(state) {
+            let may_enter = may_enter(state, reader);
+            if !may_enter && state & (WRITER | ADMITTING) == WRITER && has_room(state) {
                 if self.state.compare_exchange(state, state + WAITING, Relaxed, Relaxed).is_ok() {
                     return self.wait_for_admission(deadline);
                 }
@@ -161,12 +196,12 @@ impl RawRwLock {
     }
 
     #[inline]
-    pub(super) fn write(&self, deadline: impl FnOnce() -> Option<Instant>) -> bool {
+    pub(crate) fn write(&self, deadline: impl FnOnce() -> Option<Instant>) -> bool {
         self.try_write() || self.write_contended(deadline())
     }
 
     #[inline]
-    pub(super) fn try_write(&self) -> bool {
+    pub(crate) fn try_write(&self) -> bool {
         // No load precedes the exchange, as in `try_read`.
         match self.state.compare_exchange(0, WRITER, Acquire, Relaxed) {
             Ok(_) => true,
@@ -181,7 +216,7 @@ impl RawRwLock {
     }
 
     #[inline]
-    pub(super) fn end_write(&self) {
+    pub(crate) fn end_write(&self) {
         let word = &raw const self.state;
         // Release: the next holders see what was written.
         if self.state.compare_exchange(WRITER, 0, Release, Relaxed).is_err() {
@@ -191,7 +226,7 @@ impl RawRwLock {
     }
 
     /// Turns the writer into a reader, with no other writer in between.
-    pub(super) fn downgrade(&self) {
+    pub(crate) fn downgrade(&self) {
         let state = self.state.fetch_update(Release, Relaxed, |state| Some(without_writer(state) + READER));
         wake_entering(state, &self.state);
     }
@@ -247,6 +282,17 @@ impl RawRwLock {
             }
             late = self.sleep(state, deadline, DRAINING);
         }
+    }
+
+    /// Whether a reader or a writer holds the lock, or waits for it.
+    pub(crate) fn is_locked(&self) -> bool {
+        self.state.load(Relaxed) & !SLEEPERS != 0
+    }
+
+    /// Whether a writer holds the lock, and not only waits for readers to leave.
+    pub(crate) fn is_locked_exclusive(&self) -> bool {
+        let state = self.state.load(Relaxed);
+        state & (WRITER | ADMITTING) == WRITER && active_readers(state) == 0
     }
 
     /// Whether a writer has the lock or waits for readers to leave, for models.

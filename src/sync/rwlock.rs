@@ -19,7 +19,7 @@ use crate::time::Instant;
 /// as [`crate::sync`] says: neither starves the other.
 ///
 /// A thread that locks again what it holds waits forever. Reading twice does so if a writer waits
-/// in between. More than [`RwLock::READERS`] readers wait until one of them leaves.
+/// in between, unless by [`read_recursive`](RwLock::read_recursive). More than [`RwLock::READERS`] readers wait until one of them leaves.
 pub struct RwLock<T: ?Sized> {
     raw: RawRwLock,
     value: UnsafeCell<T>,
@@ -165,6 +165,43 @@ impl<T: ?Sized> RwLock<T> {
     #[must_use]
     pub fn try_write_until(&self, deadline: Instant) -> Option<RwLockWriteGuard<'_, T>> {
         self.raw.write(|| Some(deadline)).then(|| self.writer())
+    }
+
+    /// [`read`](RwLock::read) for a thread that may hold the lock for reading already: it does not
+    /// wait for a writer that waits for readers to leave, which would be a deadlock. Threads that
+    /// always read so can keep writers out.
+    ///
+    /// As [`read`](RwLock::read), it waits while [`RwLock::READERS`] readers hold the lock.
+    ///
+    /// In handlers: no, it takes a lock that the interrupted code may hold.
+    #[inline]
+    pub fn read_recursive(&self) -> RwLockReadGuard<'_, T> {
+        self.raw.read_recursive(|| None);
+        self.reader()
+    }
+
+    /// [`read_recursive`](RwLock::read_recursive), if that is possible without waiting.
+    ///
+    /// In handlers: yes.
+    #[must_use]
+    #[inline]
+    pub fn try_read_recursive(&self) -> Option<RwLockReadGuard<'_, T>> {
+        self.raw.try_read_recursive().then(|| self.reader())
+    }
+
+    /// Whether a reader or a writer holds the lock now, or waits for it. It may be otherwise when
+    /// this returns: for messages and assertions.
+    ///
+    /// In handlers: yes.
+    pub fn is_locked(&self) -> bool {
+        self.raw.is_locked()
+    }
+
+    /// Whether a writer holds the lock now; see [`is_locked`](RwLock::is_locked).
+    ///
+    /// In handlers: yes.
+    pub fn is_locked_exclusive(&self) -> bool {
+        self.raw.is_locked_exclusive()
     }
 
     /// The value, without locking: the borrow excludes all other users.

@@ -28,8 +28,14 @@ impl ThreadId {
         LAST.fetch_update(Relaxed, Relaxed, next).map_or(Err(Errno::EAGAIN), |last| Ok(last + 1))
     }
 
-    fn of_number(number: usize) -> ThreadId {
+    pub(super) fn of_number(number: usize) -> ThreadId {
         ThreadId(NonZeroUsize::MIN.saturating_add(number))
+    }
+
+    /// What tells it from others.
+    #[cfg(any(feature = "critical-section", feature = "lock_api"))]
+    pub(crate) fn number(self) -> NonZeroUsize {
+        self.0
     }
 }
 
@@ -45,8 +51,11 @@ pub struct JoinHandle<T> {
 unsafe impl<T> Send for JoinHandle<T> {}
 // SAFETY: as above; by reference it gives out nothing of T.
 unsafe impl<T> Sync for JoinHandle<T> {}
+// The result lies in the thread's mapping, and moves out when it is joined.
+impl<T> Unpin for JoinHandle<T> {}
 
 assert_impl_all!(JoinHandle<*const u8>: Send, Sync);
+assert_impl_all!(JoinHandle<core::marker::PhantomPinned>: Unpin);
 
 impl<T> JoinHandle<T> {
     /// # Safety

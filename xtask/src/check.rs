@@ -39,6 +39,7 @@ const LAYERS: &[(&str, u8)] = &[
     ("all_threads", 3),
     ("profile", 3),
     ("thread", 3),
+    ("adapters", 4),
     ("panic", 4),
     ("random", 4),
     ("stack_protector", 4),
@@ -49,7 +50,7 @@ const LAYERS: &[(&str, u8)] = &[
 /// Modules that may name fewer modules than their layer allows: the locks use only the futex, so
 /// that they can be tested on a fake one.
 const NARROWER: &[(&str, &[&str])] =
-    &[("parker", &["futex", "time"]), ("sync", &["errno", "futex", "parker", "sync", "time"])];
+    &[("parker", &["futex", "time"]), ("sync", &["errno", "futex", "mapping", "parker", "sync", "time"])];
 
 /// The module that starts everything in sequence. It may name any module; only assembly names it.
 const SEQUENCER: &str = "start";
@@ -230,8 +231,10 @@ fn unfinished(source: &Source) -> Vec<Finding> {
         for mark in ["TODO", "FIXME", "XXX"].iter().filter(|mark| has_word(comment, mark)) {
             findings.push(finding(source, line, format!("{mark}: finish it, or write what holds today")));
         }
-        for mark in
-            ["todo", "unimplemented", "dbg"].iter().filter(|m| has_word(code, m) && code.contains(&format!("{m}!")))
+        // By its path it is rt0's own macro, in its definition or a test of it.
+        for mark in ["todo", "unimplemented", "dbg"]
+            .iter()
+            .filter(|m| has_word(code, m) && code.contains(&format!("{m}!")) && !code.contains(&format!("::{m}!")))
         {
             findings.push(finding(source, line, format!("{mark}! is for work in progress")));
         }
@@ -584,7 +587,7 @@ mod tests {
 
     #[test]
     fn unfinished_work_is_found_in_comments_and_code() {
-        let text = ["// TO", "DO later\nto", "do!();\nlet s = \"FIXME\"; // fixmeup\n"].concat();
+        let text = ["// TO", "DO later\nto", "do!();\nrt0::dbg!(x);\nlet s = \"FIXME\"; // fixmeup\n"].concat();
         assert_eq!(unfinished(&source("src/x.rs", &text)).len(), 2);
     }
 

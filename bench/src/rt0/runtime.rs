@@ -156,7 +156,7 @@ impl Runtime for Rt0 {
     #[inline(always)]
     fn setresuid_everywhere() {
         if let Err(error) = all_threads::setresuid(u32::MAX, u32::MAX, u32::MAX) {
-            must("setresuid", Err(error.or_abort()))
+            must("setresuid", Err(error.errno_or_abort()))
         }
     }
 }

@@ -42,6 +42,24 @@ fn loom_a_wait_with_a_deadline_ends() {
 }
 
 #[test]
+fn loom_a_closure_that_fails_lets_the_next_one_run() {
+    model(3, || {
+        let lock = Arc::new((OnceLock::<Watched>::new(), Watched::default()));
+        let attempt = |(lock, tries): &(OnceLock<Watched>, Watched)| {
+            let made = lock.get_or_try_init(|| match tries.add(1) {
+                1 => Err(()),
+                _ => Ok(Watched::default()),
+            });
+            made.is_ok()
+        };
+        let threads = [spawn(&lock, attempt), spawn(&lock, attempt)];
+        let made = join(threads);
+        assert_ne!(made[0], made[1], "one fails and one makes it");
+        assert!(lock.0.get().is_some());
+    });
+}
+
+#[test]
 fn loom_a_lazy_value_is_made_once() {
     model(2, || {
         let lazy = Arc::new(LazyLock::<Watched>::new(|| {

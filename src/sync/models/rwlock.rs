@@ -168,3 +168,28 @@ fn loom_no_reader_overtakes_a_writer_that_was_there_before() {
         writer.join().unwrap();
     });
 }
+
+#[test]
+fn loom_a_reader_reads_again_while_a_writer_waits_for_it() {
+    model(4, || {
+        let lock = Arc::new(RwLock::new(Watched::default()));
+        let writer = spawn(&lock, |lock| lock.write().add(1));
+        let guard = lock.read();
+        let before = guard.get();
+        assert_eq!(lock.read_recursive().get(), before);
+        drop(guard);
+        writer.join().unwrap();
+        assert_eq!(lock.try_write().expect("no other thread is left").add(0), 1);
+    });
+}
+
+#[test]
+fn loom_recursive_readers_wait_for_a_writer_that_has_the_lock() {
+    model(2, || {
+        let lock = Arc::new(RwLock::new(Watched::default()));
+        let readers = [(); 2].map(|()| spawn(&lock, |lock| lock.read_recursive().get()));
+        lock.write().add(1);
+        assert!(join(readers).into_iter().all(|read| read <= 1));
+        assert_eq!(lock.try_write().expect("no other thread is left").add(0), 1);
+    });
+}

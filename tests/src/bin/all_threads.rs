@@ -491,12 +491,12 @@ tests! {
     fn or_abort_ends_a_process_whose_threads_differ() {
         let _sleepers = Sleepers::<1>::start();
         // SAFETY: 1. It only asks.
-        let refused = unsafe { all_threads::syscall(k::__NR_gettid as usize, [0; 6]) }.map_err(Error::or_abort);
+        let refused = unsafe { all_threads::syscall(k::__NR_gettid as usize, [0; 6]) }.map_err(Error::errno_or_abort);
         panic!("it went on: {refused:?}");
     }
 
     fn or_abort_hands_on_what_the_kernel_refused() {
-        assert_eq!(set_flag_on_all(2).map_err(Error::or_abort), Err(Errno::EINVAL));
+        assert_eq!(set_flag_on_all(2).map_err(Error::errno_or_abort), Err(Errno::EINVAL));
     }
 
     /// A filter kills the thread in its handler.

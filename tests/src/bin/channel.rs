@@ -2,6 +2,7 @@
 #![no_std]
 #![no_main]
 
+use core::mem::MaybeUninit;
 use core::sync::atomic::{
     AtomicBool, AtomicU32, AtomicUsize,
     Ordering::{Acquire, Relaxed, Release},
@@ -11,13 +12,13 @@ use core::time::Duration;
 use linux_raw_sys::general as k;
 use rt0::signal::{self, Action, Signal};
 use rt0::sync::{
-    Barrier, Channel, Mutex, Parker, RecvError, RecvTimeoutError, Semaphore, SendError, SendTimeoutError, TryRecvError,
-    TrySendError,
+    Barrier, Channel, Mutex, Parker, Receiver, RecvError, RecvTimeoutError, Semaphore, SendError, SendTimeoutError,
+    TryRecvError, TrySendError, channel,
 };
-use rt0::thread::{self, JoinHandle, spawn};
+use rt0::thread::{self, Builder, JoinHandle, spawn};
 use rt0::time::Instant;
 use rt0::{Errno, sys};
-use rt0_tests::{prints, tests, wait_until, wait_until_asleep};
+use rt0_tests::{mappings, often, prints, tests, wait_until, wait_until_asleep};
 
 const TICK: Duration = Duration::from_millis(20);
 
@@ -398,6 +399,83 @@ tests! {
         drop(sender);
         drop(channel);
         assert_eq!(DROPS.load(Relaxed), 4);
+    }
+
+    fn a_channel_says_how_many_values_it_has_and_has_room_for() {
+        let channel = Channel::<u8, 3>::new();
+        let (sender, receiver) = channel.split();
+        for len in 0..=3 {
+            assert_eq!((channel.len(), sender.len(), receiver.len()), (len, len, len));
+            assert_eq!((sender.is_empty(), receiver.is_full()), (len == 0, len == 3));
+            let _ = sender.try_send(len as u8);
+        }
+        for (first, next) in [(0, 4), (1, 5), (2, 6)] {
+            assert_eq!((receiver.recv(), sender.try_send(next)), (Ok(first), Ok(())));
+        }
+        assert!(receiver.try_iter().eq([4, 5, 6]));
+        assert_eq!((channel.capacity(), sender.capacity(), receiver.capacity()), (3, 3, 3));
+        assert!(channel.is_empty() && !channel.is_full());
+    }
+
+    fn ends_that_own_their_channel_are_stored_and_free_it() {
+        static DROPS: AtomicUsize = AtomicUsize::new(0);
+        struct Dropped;
+        impl Drop for Dropped {
+            fn drop(&mut self) {
+                DROPS.fetch_add(1, Relaxed);
+            }
+        }
+        /// What std's ends are put into.
+        struct Worker {
+            jobs: Receiver<'static, Dropped, 4>,
+        }
+        spawn(thread::yield_now).unwrap().join(); // The first thread leaves mappings that stay.
+        let before = mappings();
+        for round in 1..=often(100) {
+            let (sender, jobs) = channel::<Dropped, 4>().unwrap();
+            let worker = Worker { jobs: jobs.clone() };
+            let (one, two) = (sender.clone(), sender);
+            let working = spawn(move || worker.jobs.iter().take(2).count()).unwrap();
+            let sending = spawn(move || (0..4).for_each(|_| one.send(Dropped).unwrap())).unwrap();
+            sending.join();
+            assert_eq!(working.join(), 2);
+            assert!(two.send(Dropped).is_ok());
+            drop(jobs);
+            assert!(two.send(Dropped).is_err(), "the last receiver is gone");
+            assert_eq!(two.len(), 3);
+            drop(two);
+            assert_eq!(DROPS.load(Relaxed), 6 * round, "what is left is dropped with the last end");
+        }
+        assert_eq!(mappings(), before);
+    }
+
+    fn the_ends_of_an_owned_channel_may_go_at_the_same_time() {
+        spawn(thread::yield_now).unwrap().join(); // The first thread leaves mappings that stay.
+        let before = mappings();
+        for _ in 0..often(500) {
+            let (sender, receiver) = channel::<u32, 2>().unwrap();
+            let sending = spawn(move || sender.send(7)).unwrap();
+            let receiving = spawn(move || receiver.try_recv()).unwrap();
+            let (sent, received) = (sending.join(), receiving.join());
+            assert!(sent.is_ok() || received.is_err(), "{sent:?} {received:?}");
+        }
+        assert_eq!(mappings(), before);
+    }
+
+    fn a_channel_larger_than_the_stack_is_made_in_place() {
+        const SIZE: usize = 300 << 10;
+        let small = Builder::new().stack_size(64 << 10).spawn(|| {
+            let (sender, receiver) = channel::<u8, SIZE>().unwrap();
+            (0..SIZE).for_each(|number| sender.send(number as u8).unwrap());
+            assert_eq!(sender.try_send(0), Err(TrySendError::Full(0)));
+            assert!(receiver.try_iter().eq((0..SIZE).map(|number| number as u8)));
+            assert!(receiver.is_empty());
+        });
+        small.unwrap().join();
+        static PLACE: Mutex<MaybeUninit<Channel<u8, SIZE>>> = Mutex::new(MaybeUninit::uninit());
+        let mut place = PLACE.lock();
+        let (sender, receiver) = Channel::new_in(&mut place).split();
+        assert_eq!((sender.send(7), receiver.recv(), receiver.is_empty()), (Ok(()), Ok(7), true));
     }
 
     fn a_channel_and_a_parker_work_under_a_storm_of_signals() {

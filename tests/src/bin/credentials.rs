@@ -11,7 +11,9 @@ use core::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering::Relaxed};
 use core::time::Duration;
 
 use linux_raw_sys::general as k;
-use rt0::all_threads::{self, Result, setgid, setgroups, setresgid, setresuid, setuid};
+use rt0::all_threads::{
+    self, Result, setegid, seteuid, setgid, setgroups, setregid, setresgid, setresuid, setreuid, setuid,
+};
 use rt0::thread::{Builder, spawn};
 use rt0::{Errno, sys, thread};
 use rt0_tests::files::Text;
@@ -23,29 +25,23 @@ const SAME: u32 = u32::MAX;
 /// A call, and the line in every thread's status after it.
 type Case = (fn() -> Result<()>, &'static str);
 
-/// setreuid(2) or setregid(2), which have no function in rt0.
-fn set_two(nr: u32, real: usize, effective: usize) -> Result<()> {
-    // SAFETY: 1. It touches no memory.
-    unsafe { all_threads::syscall(nr as usize, [real, effective, 0, 0, 0, 0]) }.map(drop)
-}
-
 /// After the last of each kind the process is root again.
 const CASES: [Case; 21] = [
-    (|| setresgid(SAME, 1, SAME), "Gid:\t0\t1\t0\t1"), // setegid(3)
-    (|| setresgid(SAME, 0, SAME), "Gid:\t0\t0\t0\t0"),
-    (|| setresuid(SAME, 1, SAME), "Uid:\t0\t1\t0\t1"), // seteuid(3)
+    (|| setegid(1), "Gid:\t0\t1\t0\t1"),
+    (|| setegid(0), "Gid:\t0\t0\t0\t0"),
+    (|| seteuid(1), "Uid:\t0\t1\t0\t1"),
     (|| setuid(0), "Uid:\t0\t0\t0\t0"),
     (|| setgid(1), "Gid:\t1\t1\t1\t1"),
     (|| setgid(0), "Gid:\t0\t0\t0\t0"),
     (|| setgroups(&[0, 1, 2, 3]), "Groups:\t0 1 2 3"),
     (|| setgroups(&[]), "Groups:\t"),
     (|| setgroups(&[0]), "Groups:\t0"),
-    (|| set_two(k::__NR_setregid, 101, 0), "Gid:\t101\t0\t0\t0"),
-    (|| set_two(k::__NR_setregid, 0, 102), "Gid:\t0\t102\t102\t102"),
-    (|| set_two(k::__NR_setregid, 0, 0), "Gid:\t0\t0\t0\t0"),
-    (|| set_two(k::__NR_setreuid, 1, 0), "Uid:\t1\t0\t0\t0"),
-    (|| set_two(k::__NR_setreuid, 0, 2), "Uid:\t0\t2\t2\t2"),
-    (|| set_two(k::__NR_setreuid, 0, 0), "Uid:\t0\t0\t0\t0"),
+    (|| setregid(101, 0), "Gid:\t101\t0\t0\t0"),
+    (|| setregid(0, 102), "Gid:\t0\t102\t102\t102"),
+    (|| setregid(0, 0), "Gid:\t0\t0\t0\t0"),
+    (|| setreuid(1, 0), "Uid:\t1\t0\t0\t0"),
+    (|| setreuid(0, 2), "Uid:\t0\t2\t2\t2"),
+    (|| setreuid(0, 0), "Uid:\t0\t0\t0\t0"),
     (|| setresgid(1, 0, 2), "Gid:\t1\t0\t2\t0"),
     (|| setresgid(0, 2, 1), "Gid:\t0\t2\t1\t2"),
     (|| setresgid(0, 0, 0), "Gid:\t0\t0\t0\t0"),
@@ -187,6 +183,12 @@ tests! {
             let mine = status.lines().find(|line| line.starts_with(name)).unwrap();
             let others = [(); 3].map(|()| spawn(|| has_line(sys::gettid(), "Uid:\t0\t0\t0\t0")).unwrap());
             assert!(has_line(sys::gettid(), mine) && others.into_iter().all(|other| other.join()));
+        }
+    }
+
+    fn no_id_is_no_effective_id() {
+        for result in [seteuid(u32::MAX), setegid(u32::MAX)] {
+            assert!(matches!(result, Err(all_threads::Error::Refused(Errno::EINVAL))), "{result:?}");
         }
     }
 

@@ -8,7 +8,7 @@ use linux_raw_sys::general as k;
 use rt0::io::{stderr, stdin, stdout};
 use rt0::signal::{Action, Handler, Signal};
 use rt0::{Errno, eprintln, print, println, signal, sys};
-use rt0_tests::tests;
+use rt0_tests::{prints, tests};
 
 /// Panics when it is printed.
 struct Bomb;
@@ -16,6 +16,16 @@ struct Bomb;
 impl fmt::Display for Bomb {
     fn fmt(&self, _: &mut fmt::Formatter<'_>) -> fmt::Result {
         panic!("a bomb")
+    }
+}
+
+/// Printed in two parts.
+struct Text;
+
+impl fmt::Display for Text {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("te")?;
+        f.write_str("xt")
     }
 }
 
@@ -146,6 +156,54 @@ tests! {
         core::hint::black_box(empty[3]);
     }
 
+    fn what_is_formatted_to_a_descriptor_is_one_write() {
+        let packets = packets_from(1);
+        writeln!(stdout(), "{} and {:>3}", "one", 2).unwrap();
+        fmt::Write::write_fmt(&mut stdout(), format_args!("{}{}", "two", "!")).unwrap();
+        assert_eq!(write!(stdout(), "{Text}{Text}"), Ok(()));
+        for expected in ["one and   2\n", "two!", "texttext"] {
+            let mut buf = [0; 64];
+            let filled = rt0::io::read(packets, &mut buf).unwrap();
+            assert_eq!(&buf[..filled], expected.as_bytes());
+        }
+        close(1);
+        assert_eq!(write!(stdout(), "{Text}"), Err(Errno::EBADF));
+        assert_eq!(fmt::Write::write_fmt(&mut stdout(), format_args!("{Text}")), Err(fmt::Error));
+        assert_eq!(fmt::Write::write_fmt(&mut stderr(), format_args!("{Refuses}")), Err(fmt::Error));
+    }
+
+    #[keys("exit=101", "stderr=a formatting trait implementation returned an error")]
+    fn writing_a_display_that_fails_panics() {
+        let _ = write!(stderr(), "{Refuses}");
+    }
+
+    #[keys("signal=13")]
+    fn writing_to_a_pipe_without_a_reader_ends_a_program_that_does_not_ignore_it() {
+        let (read, write) = pipe();
+        replace(1, write);
+        close(write);
+        close(read);
+        println!("lost");
+    }
+
+    fn what_is_looked_at_is_told_on_stderr_and_passed_on() {
+        let packets = packets_from(2);
+        let line = line!() + 1;
+        let value = rt0::dbg!(1 + 1);
+        assert_eq!((value, rt0::dbg!("a", Some(value),)), (2, ("a", Some(2))));
+        rt0::dbg!();
+        let told = |expected: fmt::Arguments<'_>| {
+            let mut buf = [0; 128];
+            let filled = rt0::io::read(packets, &mut buf).unwrap();
+            let text = core::str::from_utf8(&buf[..filled]).unwrap();
+            assert!(prints(expected, text), "{text}");
+        };
+        told(format_args!("[tests/src/bin/io.rs:{line}:21] 1 + 1 = 2\n"));
+        told(format_args!("[tests/src/bin/io.rs:{}:28] \"a\" = \"a\"\n", line + 1));
+        told(format_args!("[tests/src/bin/io.rs:{}:28] Some(value) = Some(\n    2,\n)\n", line + 1));
+        told(format_args!("[tests/src/bin/io.rs:{}:9]\n", line + 2));
+    }
+
     fn fmt_write_reaches_the_descriptor() {
         use fmt::Write as _;
         let (read, write) = pipe();
@@ -167,6 +225,15 @@ fn pipe() -> (i32, i32) {
     let mut fds = [0i32; 2];
     call(k::__NR_pipe2, [(&raw mut fds).expose_provenance(), 0, 0, 0, 0, 0]);
     (fds[0], fds[1])
+}
+
+/// Makes `fd` the end of a pipe that keeps writes apart, and returns the other end.
+fn packets_from(fd: i32) -> i32 {
+    let mut fds = [0i32; 2];
+    call(k::__NR_pipe2, [(&raw mut fds).expose_provenance(), k::O_DIRECT as usize, 0, 0, 0, 0]);
+    replace(fd, fds[1]);
+    close(fds[1]);
+    fds[0]
 }
 
 fn close(fd: i32) {

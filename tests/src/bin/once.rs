@@ -16,6 +16,29 @@ use rt0_tests::{prints, tests, wait_until};
 const TICK: Duration = Duration::from_millis(20);
 
 tests! {
+    fn a_value_that_cannot_be_made_yet_is_made_by_a_later_call() {
+        static VALUE: OnceLock<u32> = OnceLock::new();
+        static WAITS: AtomicU32 = AtomicU32::new(0);
+        let waiter = spawn(|| *VALUE.wait()).unwrap();
+        assert_eq!(VALUE.get_or_try_init(|| Err::<u32, _>("not yet")), Err("not yet"));
+        assert_eq!(VALUE.get(), None);
+        // One runs and fails late; the others wait, and the next of them succeeds.
+        let late = || {
+            VALUE.get_or_try_init(|| {
+                thread::sleep(TICK);
+                match WAITS.fetch_add(1, Relaxed) {
+                    0 => Err(()),
+                    nth => Ok(nth),
+                }
+            })
+            .is_ok()
+        };
+        let made = join([(); 4].map(|()| spawn(late).unwrap()));
+        assert_eq!(made.iter().filter(|made| **made).count(), 3);
+        assert_eq!((waiter.join(), WAITS.load(Relaxed)), (1, 2));
+        assert_eq!(VALUE.get_or_try_init(|| Err::<u32, _>(())), Ok(&1));
+    }
+
     fn a_closure_runs_once_and_all_calls_return_after_it() {
         static ONCE: Once = Once::new();
         static RUNS: AtomicU32 = AtomicU32::new(0);

@@ -7,7 +7,7 @@ use core::ffi::{CStr, c_char, c_int};
 use core::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
 use rt0::{sys, thread};
-use rt0_tests::{read_file, tests};
+use rt0_tests::{prints, read_file, tests};
 
 tests! {
     #[keys("args=one two three")]
@@ -18,6 +18,9 @@ tests! {
         assert!(args.eq(cmdline.iter().copied()), "{:?}", env.args());
         assert_eq!(env.args().len(), 5);
         assert!(env.args().skip(2).eq([c"one", c"two", c"three"]));
+        let mut left = env.args();
+        left.nth(1);
+        assert!(prints(format_args!("{left:?}"), r#"["one", "two", "three"]"#));
     }
 
     #[keys("env=RT0_A=1", "env=RT0_EMPTY=", "env=RT0_TWICE=x=y")]

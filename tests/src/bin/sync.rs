@@ -2,6 +2,7 @@
 #![no_std]
 #![no_main]
 
+use core::cell::Cell;
 use core::sync::atomic::{
     AtomicBool, AtomicU32, AtomicUsize,
     Ordering::{Acquire, Relaxed, Release},
@@ -11,14 +12,14 @@ use core::time::Duration;
 use linux_raw_sys::general as k;
 use rt0::signal::{self, Action, Signal};
 use rt0::sync::{
-    Condvar, MappedMutexGuard, MappedRwLockReadGuard, MappedRwLockWriteGuard, Mutex, MutexGuard, RwLock,
+    Condvar, MappedMutexGuard, MappedRwLockReadGuard, MappedRwLockWriteGuard, Mutex, MutexGuard, ReentrantLock, RwLock,
     RwLockReadGuard, RwLockWriteGuard,
 };
 use rt0::thread::{self, JoinHandle, spawn};
 use rt0::time::Instant;
 use rt0::{Errno, sys};
 use rt0_tests::seccomp::{Verdict, filter};
-use rt0_tests::{prints, tests, wait_until};
+use rt0_tests::{often, prints, tests, wait_until};
 
 const TICK: Duration = Duration::from_millis(20);
 
@@ -98,7 +99,9 @@ tests! {
         assert!(mutex.try_lock().is_none());
         assert!(prints(format_args!("{number:?} {number}"), "2 2"));
         let number = MappedMutexGuard::filter_map(number, |_| None::<&mut u8>).unwrap_err();
-        drop(MappedMutexGuard::map(number, |number| number));
+        let (number, error) = MappedMutexGuard::try_map_or_err(number, |_| Err::<&mut u8, _>("no")).unwrap_err();
+        assert_eq!((*number, error), (2, "no"));
+        drop(MappedMutexGuard::map::<u8, _>(number, |number| number));
         assert_eq!(mutex.try_lock().map(|pair| *pair), Some([Some(2), None]));
     }
 
@@ -443,6 +446,61 @@ tests! {
         });
         thread::sleep(4 * TICK);
         assert!(!thread.unwrap().is_finished());
+    }
+
+    fn a_thread_reads_again_while_a_writer_waits_for_it() {
+        static LOCK: RwLock<u32> = RwLock::new(0);
+        assert!(!LOCK.is_locked());
+        let outer = LOCK.read();
+        let writer = spawn(|| *LOCK.write() += 1).unwrap();
+        wait_until("the writer to wait", || LOCK.try_read().is_none());
+        assert_eq!(*LOCK.read_recursive(), 0);
+        assert!(LOCK.try_read_recursive().is_some());
+        assert!(LOCK.is_locked() && !LOCK.is_locked_exclusive() && !writer.is_finished());
+        drop(outer);
+        writer.join();
+        let guard = LOCK.write();
+        assert!(LOCK.is_locked_exclusive() && LOCK.try_read_recursive().is_none());
+        let reader = spawn(|| *LOCK.read_recursive()).unwrap();
+        drop(guard);
+        assert_eq!(reader.join(), 1, "a recursive reader waits for a writer that has the lock");
+    }
+
+    // ReentrantLock.
+
+    fn a_reentrant_lock_is_its_threads_until_the_last_guard() {
+        static LOCK: ReentrantLock<Cell<u32>> = ReentrantLock::new(Cell::new(0));
+        let (first, second) = (LOCK.lock(), LOCK.try_lock().unwrap());
+        first.set(second.get() + 1);
+        assert!(prints(format_args!("{LOCK:?}"), "ReentrantLock { data: Cell { value: 1 }, .. }"));
+        let other = || spawn(|| LOCK.try_lock_for(TICK).map(|guard| guard.get())).unwrap().join();
+        assert_eq!(other(), None);
+        drop(first);
+        assert_eq!(other(), None);
+        let waiter = spawn(|| LOCK.lock().replace(7)).unwrap();
+        second.set(2);
+        drop(second);
+        assert_eq!(waiter.join(), 2);
+        assert_eq!(other(), Some(7));
+        let (waited, start) = (spawn(|| core::mem::forget(LOCK.lock())).unwrap(), Instant::now());
+        waited.join();
+        assert!(LOCK.try_lock().is_none(), "a guard that is forgotten keeps it locked");
+        assert!(LOCK.try_lock_until(start + TICK).is_none() && start.elapsed() >= TICK);
+    }
+
+    fn threads_count_under_a_reentrant_lock() {
+        static LOCK: ReentrantLock<Cell<u32>> = ReentrantLock::new(Cell::new(0));
+        let rounds = often(20_000) as u32;
+        let count = move || {
+            for _ in 0..rounds {
+                let outer = LOCK.lock();
+                let seen = outer.get();
+                LOCK.lock().set(seen + 1);
+                assert_eq!(outer.get(), seen + 1);
+            }
+        };
+        join([(); 3].map(|()| spawn(count).unwrap()));
+        assert_eq!(LOCK.lock().get(), 3 * rounds);
     }
 
     fn more_readers_than_a_lock_counts_wait_for_one_to_leave() {

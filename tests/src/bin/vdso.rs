@@ -18,8 +18,6 @@ use rt0::{Env, Errno, println, thread};
 use rt0_tests::seccomp::{Verdict, filter};
 use rt0_tests::{alarm_every, often, skip, slow, tests, vdso_image};
 
-const NOTHING: InUse = InUse { clock_gettime: false, getrandom: false };
-
 /// The calls that a test needs to report its end.
 const LAST_WORDS: &[u32] = &[k::__NR_write, k::__NR_exit_group];
 
@@ -43,7 +41,7 @@ fn nanoseconds(time: Timespec) -> i128 {
 tests! {
     fn the_clock_of_the_kernels_image_is_used(env) {
         if !image(env) {
-            assert_eq!(in_use(), NOTHING);
+            assert_eq!(in_use(), InUse::default());
             skip("this kernel or emulator maps no image");
         }
         if cfg!(target_arch = "riscv32") {
@@ -87,16 +85,16 @@ tests! {
     fn turned_off_it_is_not_used_again() {
         let before = Instant::now();
         turn_off();
-        assert_eq!(in_use(), NOTHING);
+        assert_eq!(in_use(), InUse::default());
         assert!(Instant::now() >= before);
-        assert_eq!(in_use(), NOTHING);
+        assert_eq!(in_use(), InUse::default());
     }
 
     #[keys("env=RT0_VDSO=0")]
     fn the_variable_turns_it_off_for_a_program_that_asks(env) {
         assert_eq!(in_use().clock_gettime, image(env) && !cfg!(target_arch = "riscv32"));
         assert!(turn_off_if_asked(env));
-        assert_eq!(in_use(), NOTHING);
+        assert_eq!(in_use(), InUse::default());
         assert!(Instant::now() <= Instant::now());
     }
 
@@ -226,7 +224,7 @@ tests! {
         }
         turn_off();
         readers.into_iter().for_each(|reader| reader.join());
-        assert_eq!(in_use(), NOTHING);
+        assert_eq!(in_use(), InUse::default());
     }
 
     fn the_smallest_stack_is_enough() {
