@@ -6,9 +6,9 @@
 //! # A reader that goes away
 //!
 //! What rt0 does about `SIGPIPE` is nothing: the signal stays as the program inherited it, which
-//! ends a program that writes to a pipe without a reader, as one in C. std ignores the signal when a
-//! program starts, and then `print!` panics with `EPIPE`. A program that wants that, or wants to see
-//! the error, ignores it first:
+//! ends a program that writes to a pipe without a reader, as one in C. std ignores the signal when
+//! a program starts, and then `print!` panics with `EPIPE`. A program that wants that, or wants to
+//! see the error, ignores it first:
 //!
 //! ```ignore
 //! // SAFETY: 1. Nothing is called.

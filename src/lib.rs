@@ -12,7 +12,7 @@
 //!      programs, tests
 //!           │
 //!   L4   entry!   tests!   sync   random   panic         safe, std's names and shapes
-//!        stack_protector
+//!        stack_protector   adapters
 //!           │
 //!   L3   thread   all_threads   profile                   know about threads
 //!           │
@@ -58,6 +58,9 @@
 //!
 //! # Features
 //!
+//! [`adapters`] has the optional ones, for other crates. [`coming_from_std`] lists what a port from
+//! std meets.
+//!
 //! `panic-handler` (default): the `#[panic_handler]`, which prints the message and exits with
 //! status 101. A program without this feature defines its own.
 
@@ -68,9 +71,10 @@
 // not stable yet, and crate attributes belong in the root.
 #![cfg_attr(any(target_arch = "mips", target_arch = "mips64", target_arch = "sparc64"), feature(asm_experimental_arch))]
 
+pub mod adapters;
 pub mod all_threads;
 mod arch;
-mod auxv;
+pub mod auxv;
 pub mod cpu;
 mod errno;
 pub mod futex;
@@ -95,6 +99,9 @@ pub mod thread;
 pub mod time;
 mod tls;
 pub mod vdso;
+
+#[doc = include_str!("../docs/coming-from-std.md")]
+pub mod coming_from_std {}
 
 pub use auxv::{Args, Auxv, Env, Vars};
 pub use errno::{Errno, Result};

@@ -19,16 +19,16 @@ use crate::time::Instant;
 /// A queue of at most `N` values between threads, in the order they were sent, with std's names.
 /// Each value goes to one receiver.
 ///
-/// The channel itself is often a `static`; [`split`](Channel::split) returns its two ends. Ends that
-/// own the channel come from [`channel`]. Sending
+/// The channel itself is often a `static`; [`split`](Channel::split) returns its two ends. Ends
+/// that own the channel come from [`channel`]. Sending
 /// fails while there is no receiver. Receiving fails while there is no sender and the queue is
 /// empty. Values stay in the queue until a receiver takes them or the channel is dropped.
 ///
 /// Each send and each receive, including the `try_` forms, holds a mutex while it copies the value.
 pub struct Channel<T, const N: usize> {
     head: Head,
-    /// The values lie in the slot `first` and the `len - 1` slots after it, around the end; the others
-    /// are uninitialized. Accessed under the lock of `head.state`.
+    /// The values lie in the slot `first` and the `len - 1` slots after it, around the end; the
+    /// others are uninitialized. Accessed under the lock of `head.state`.
     slots: UnsafeCell<[MaybeUninit<T>; N]>,
 }
 

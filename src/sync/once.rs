@@ -18,8 +18,8 @@ use crate::time::Instant;
 /// closure that waits for its own [`Once`] waits forever.
 pub struct Once {
     /// `NEW ── the first caller runs the closure ──▶ RUNNING ── it returned ──▶ DONE`; from RUNNING
-    /// back to NEW when a closure that may fail does. NEW and RUNNING may be combined with SLEEPERS:
-    /// threads sleep on this word until it changes.
+    /// back to NEW when a closure that may fail does. NEW and RUNNING may be combined with
+    /// SLEEPERS: threads sleep on this word until it changes.
     state: AtomicU32,
 }
 

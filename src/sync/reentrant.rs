@@ -14,9 +14,9 @@ use super::raw_mutex::RawMutex;
 use crate::futex::base;
 use crate::time::Instant;
 
-/// Mutual exclusion between threads, as std's `ReentrantLock`, which is not stable there: the thread
-/// that holds it may lock it again, and releases it with its last guard. So a guard gives out `&T`
-/// only.
+/// Mutual exclusion between threads, as std's `ReentrantLock`, which is not stable there: the
+/// thread that holds it may lock it again, and releases it with its last guard. So a guard gives
+/// out `&T` only.
 ///
 /// It is not for signal handlers: the interrupted code may be about to lock or unlock.
 pub struct ReentrantLock<T: ?Sized> {

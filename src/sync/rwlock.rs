@@ -19,7 +19,8 @@ use crate::time::Instant;
 /// as [`crate::sync`] says: neither starves the other.
 ///
 /// A thread that locks again what it holds waits forever. Reading twice does so if a writer waits
-/// in between, unless by [`read_recursive`](RwLock::read_recursive). More than [`RwLock::READERS`] readers wait until one of them leaves.
+/// in between, unless by [`read_recursive`](RwLock::read_recursive). More than [`RwLock::READERS`]
+/// readers wait until one of them leaves.
 pub struct RwLock<T: ?Sized> {
     raw: RawRwLock,
     value: UnsafeCell<T>,

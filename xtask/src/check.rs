@@ -116,9 +116,9 @@ fn commands(setup: &Setup, sources: &[Source]) -> Result<Vec<(String, Command)>>
     let lints = "-- -D warnings";
     let mut programs = cargo(&format!("clippy --workspace --lib --bins --examples {lints}"));
     programs.env("RUSTC_BOOTSTRAP", build::unstable_programs());
-    let mut docs = cargo("doc --package rt0 --no-deps");
+    let mut docs = cargo("doc --package rt0 --all-features --no-deps");
     docs.env("RUSTDOCFLAGS", "-Dwarnings");
-    let mut private_docs = cargo("doc --package rt0 --no-deps --document-private-items");
+    let mut private_docs = cargo("doc --package rt0 --all-features --no-deps --document-private-items");
     private_docs.env("RUSTDOCFLAGS", "-Dwarnings");
     let mut commands = vec![
         ("format".to_string(), cargo("fmt --all --check")),

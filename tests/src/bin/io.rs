@@ -158,10 +158,10 @@ tests! {
 
     fn what_is_formatted_to_a_descriptor_is_one_write() {
         let packets = packets_from(1);
-        writeln!(stdout(), "{} and {:>3}", "one", 2).unwrap();
+        writeln!(stdout(), "{Text} and {:>3}", 2).unwrap();
         fmt::Write::write_fmt(&mut stdout(), format_args!("{}{}", "two", "!")).unwrap();
         assert_eq!(write!(stdout(), "{Text}{Text}"), Ok(()));
-        for expected in ["one and   2\n", "two!", "texttext"] {
+        for expected in ["text and   2\n", "two!", "texttext"] {
             let mut buf = [0; 64];
             let filled = rt0::io::read(packets, &mut buf).unwrap();
             assert_eq!(&buf[..filled], expected.as_bytes());

@@ -1,0 +1,66 @@
+//! critical-section: one section for the whole process, also against signal handlers.
+//!
+//! What the crate calls interrupts are signal handlers here: a waker or a queue that is used under
+//! [`with`](::critical_section::with) may be used in handlers too.
+//!
+//! 1. *Threads exclude each other*: by a lock.
+//! 2. *A handler does not run in its own thread's section*: all signals are blocked before the
+//!    lock is taken, and until after it is released. So a handler that waits for the lock waits for
+//!    another thread, which its own handlers do not interrupt. What is not blocked are faults, and
+//!    the two signals that rt0 reserves, whose handlers enter no section.
+//! 3. *Sections nest*: the thread that is in one is known by its number, and enters at once.
+//!
+//! An outermost section costs two system calls, to block the signals and to restore them.
+
+use core::cell::UnsafeCell;
+use core::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+
+use ::critical_section::{Impl, RawRestoreState};
+
+use crate::signal::{self, How, SigSet};
+use crate::sync::RawMutex;
+use crate::thread;
+
+struct Section {
+    lock: RawMutex,
+    /// The number of the thread that is in, or 0. Stored under the lock. Relaxed: a thread sees its
+    /// own number only if it stored it itself.
+    owner: AtomicUsize,
+    /// What was blocked on that thread before. Accessed under the lock.
+    blocked: UnsafeCell<SigSet>,
+}
+
+// SAFETY: the cell is accessed under the lock.
+unsafe impl Sync for Section {}
+
+static SECTION: Section =
+    Section { lock: RawMutex::new(), owner: AtomicUsize::new(0), blocked: UnsafeCell::new(SigSet::empty()) };
+
+::critical_section::set_impl!(Section);
+
+// SAFETY: 1., 2. and 3. above; the lock orders memory as the trait asks.
+unsafe impl Impl for Section {
+    /// Whether this is the outermost section of its thread.
+    unsafe fn acquire() -> RawRestoreState {
+        let me = thread::current_id().number().get();
+        if SECTION.owner.load(Relaxed) == me {
+            return false;
+        }
+        let before = signal::mask(How::Block, &SigSet::full());
+        SECTION.lock.lock();
+        SECTION.owner.store(me, Relaxed);
+        // SAFETY: we have the lock.
+        unsafe { SECTION.blocked.get().write(before) };
+        true
+    }
+
+    unsafe fn release(outermost: RawRestoreState) {
+        if outermost {
+            // SAFETY: we have the lock, as the caller is in the section.
+            let before = unsafe { *SECTION.blocked.get() };
+            SECTION.owner.store(0, Relaxed);
+            SECTION.lock.unlock();
+            signal::mask(How::Set, &before);
+        }
+    }
+}

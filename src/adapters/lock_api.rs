@@ -1,0 +1,214 @@
+//! rt0's locks as the raw locks of lock_api, and lock_api's locks over them.
+//!
+//! The types are those of the crate parking_lot: what is written for its `Mutex`, `RwLock` and
+//! `ReentrantMutex` works with these. The locks of [`crate::sync`] are the same ones inside.
+//!
+//! What lock_api has beyond this is missing because rt0's locks do not do it: unlocking to a
+//! certain waiter (`RawMutexFair`; fairness is as [`crate::sync`] says) and upgradable readers.
+
+use core::num::NonZeroUsize;
+use core::time::Duration;
+
+use ::lock_api::{
+    GetThreadId, GuardNoSend, RawMutexTimed, RawRwLockDowngrade, RawRwLockRecursive, RawRwLockRecursiveTimed,
+    RawRwLockTimed,
+};
+
+use crate::futex::base::deadline_of;
+use crate::sync;
+use crate::thread;
+use crate::time::Instant;
+
+/// A mutual exclusion primitive of lock_api.
+pub type Mutex<T> = ::lock_api::Mutex<RawMutex, T>;
+/// The guard of [`Mutex`].
+pub type MutexGuard<'a, T> = ::lock_api::MutexGuard<'a, RawMutex, T>;
+/// The guard of a part of what a [`Mutex`] holds.
+pub type MappedMutexGuard<'a, T> = ::lock_api::MappedMutexGuard<'a, RawMutex, T>;
+/// A mutex that the thread that holds it may lock again.
+pub type ReentrantMutex<T> = ::lock_api::ReentrantMutex<RawMutex, RawThreadId, T>;
+/// The guard of [`ReentrantMutex`].
+pub type ReentrantMutexGuard<'a, T> = ::lock_api::ReentrantMutexGuard<'a, RawMutex, RawThreadId, T>;
+/// A reader-writer lock of lock_api.
+pub type RwLock<T> = ::lock_api::RwLock<RawRwLock, T>;
+/// The guard of [`RwLock`] for reading.
+pub type RwLockReadGuard<'a, T> = ::lock_api::RwLockReadGuard<'a, RawRwLock, T>;
+/// The guard of [`RwLock`] for writing.
+pub type RwLockWriteGuard<'a, T> = ::lock_api::RwLockWriteGuard<'a, RawRwLock, T>;
+/// The guard of a part of what a [`RwLock`] holds, for reading.
+pub type MappedRwLockReadGuard<'a, T> = ::lock_api::MappedRwLockReadGuard<'a, RawRwLock, T>;
+/// The guard of a part of what a [`RwLock`] holds, for writing.
+pub type MappedRwLockWriteGuard<'a, T> = ::lock_api::MappedRwLockWriteGuard<'a, RawRwLock, T>;
+
+/// The lock inside [`crate::sync::Mutex`].
+pub struct RawMutex(sync::RawMutex);
+
+/// The lock inside [`crate::sync::RwLock`].
+pub struct RawRwLock(sync::RawRwLock);
+
+/// Tells threads apart, for [`ReentrantMutex`].
+pub struct RawThreadId;
+
+impl core::fmt::Debug for RawMutex {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.debug_struct("RawMutex").field("locked", &self.0.is_locked()).finish()
+    }
+}
+
+// SAFETY: the lock excludes, as the models of `crate::sync` show.
+unsafe impl ::lock_api::RawMutex for RawMutex {
+    const INIT: RawMutex = RawMutex(sync::RawMutex::new());
+    type GuardMarker = GuardNoSend;
+
+    #[inline]
+    fn lock(&self) {
+        self.0.lock();
+    }
+
+    #[inline]
+    fn try_lock(&self) -> bool {
+        self.0.try_lock()
+    }
+
+    #[inline]
+    unsafe fn unlock(&self) {
+        self.0.unlock();
+    }
+
+    #[inline]
+    fn is_locked(&self) -> bool {
+        self.0.is_locked()
+    }
+}
+
+// SAFETY: true says that the lock was taken.
+unsafe impl RawMutexTimed for RawMutex {
+    type Duration = Duration;
+    type Instant = Instant;
+
+    #[inline]
+    fn try_lock_for(&self, timeout: Duration) -> bool {
+        self.0.lock_until(|| deadline_of(timeout))
+    }
+
+    #[inline]
+    fn try_lock_until(&self, deadline: Instant) -> bool {
+        self.0.lock_until(|| Some(deadline))
+    }
+}
+
+// SAFETY: a writer is alone, as the models of `crate::sync` show.
+unsafe impl ::lock_api::RawRwLock for RawRwLock {
+    const INIT: RawRwLock = RawRwLock(sync::RawRwLock::new());
+    type GuardMarker = GuardNoSend;
+
+    #[inline]
+    fn lock_shared(&self) {
+        self.0.read(|| None);
+    }
+
+    #[inline]
+    fn try_lock_shared(&self) -> bool {
+        self.0.try_read()
+    }
+
+    #[inline]
+    unsafe fn unlock_shared(&self) {
+        self.0.end_read();
+    }
+
+    #[inline]
+    fn lock_exclusive(&self) {
+        self.0.write(|| None);
+    }
+
+    #[inline]
+    fn try_lock_exclusive(&self) -> bool {
+        self.0.try_write()
+    }
+
+    #[inline]
+    unsafe fn unlock_exclusive(&self) {
+        self.0.end_write();
+    }
+
+    #[inline]
+    fn is_locked(&self) -> bool {
+        self.0.is_locked()
+    }
+
+    #[inline]
+    fn is_locked_exclusive(&self) -> bool {
+        self.0.is_locked_exclusive()
+    }
+}
+
+// SAFETY: no writer comes between the writer and the reader that it becomes.
+unsafe impl RawRwLockDowngrade for RawRwLock {
+    #[inline]
+    unsafe fn downgrade(&self) {
+        self.0.downgrade();
+    }
+}
+
+// SAFETY: true says that the lock was taken.
+unsafe impl RawRwLockTimed for RawRwLock {
+    type Duration = Duration;
+    type Instant = Instant;
+
+    #[inline]
+    fn try_lock_shared_for(&self, timeout: Duration) -> bool {
+        self.0.read(|| deadline_of(timeout))
+    }
+
+    #[inline]
+    fn try_lock_shared_until(&self, deadline: Instant) -> bool {
+        self.0.read(|| Some(deadline))
+    }
+
+    #[inline]
+    fn try_lock_exclusive_for(&self, timeout: Duration) -> bool {
+        self.0.write(|| deadline_of(timeout))
+    }
+
+    #[inline]
+    fn try_lock_exclusive_until(&self, deadline: Instant) -> bool {
+        self.0.write(|| Some(deadline))
+    }
+}
+
+// SAFETY: a reader that is in does not wait for a writer that waits for it.
+unsafe impl RawRwLockRecursive for RawRwLock {
+    #[inline]
+    fn lock_shared_recursive(&self) {
+        self.0.read_recursive(|| None);
+    }
+
+    #[inline]
+    fn try_lock_shared_recursive(&self) -> bool {
+        self.0.try_read_recursive()
+    }
+}
+
+// SAFETY: true says that the lock was taken.
+unsafe impl RawRwLockRecursiveTimed for RawRwLock {
+    #[inline]
+    fn try_lock_shared_recursive_for(&self, timeout: Duration) -> bool {
+        self.0.read_recursive(|| deadline_of(timeout))
+    }
+
+    #[inline]
+    fn try_lock_shared_recursive_until(&self, deadline: Instant) -> bool {
+        self.0.read_recursive(|| Some(deadline))
+    }
+}
+
+// SAFETY: no two threads of a process get the same number, also if one has ended.
+unsafe impl GetThreadId for RawThreadId {
+    const INIT: RawThreadId = RawThreadId;
+
+    #[inline]
+    fn nonzero_thread_id(&self) -> NonZeroUsize {
+        thread::current_id().number()
+    }
+}

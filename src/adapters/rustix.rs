@@ -1,0 +1,58 @@
+//! rustix: descriptors and error numbers from one crate to the other.
+//!
+//! It is for rustix without its feature `std`, on the machines where rustix makes system calls
+//! itself (its `linux_raw` backend: x86_64, x86, aarch64, arm, riscv64). Elsewhere rustix calls
+//! libc, which a program on rt0 does not have.
+
+use ::rustix::fd::{AsFd, BorrowedFd, FromRawFd, IntoRawFd, OwnedFd as RustixFd};
+
+use crate::errno::Errno;
+use crate::io::{Stderr, Stdin, Stdout};
+use crate::sys::OwnedFd;
+
+impl From<OwnedFd> for RustixFd {
+    fn from(fd: OwnedFd) -> RustixFd {
+        // SAFETY: it is open, and no longer ours.
+        unsafe { RustixFd::from_raw_fd(fd.into_raw_fd()) }
+    }
+}
+
+impl From<RustixFd> for OwnedFd {
+    fn from(fd: RustixFd) -> OwnedFd {
+        // SAFETY: 1. It is open, and no longer rustix's.
+        unsafe { OwnedFd::from_raw_fd(fd.into_raw_fd()) }
+    }
+}
+
+impl AsFd for OwnedFd {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        // SAFETY: it is open for as long as it is borrowed.
+        unsafe { BorrowedFd::borrow_raw(self.as_raw_fd()) }
+    }
+}
+
+macro_rules! standard {
+    ($($name:ident)*) => {$(
+        impl AsFd for $name {
+            fn as_fd(&self) -> BorrowedFd<'_> {
+                // SAFETY: as in std, the standard descriptors count as open always: rt0 opens those
+                // that are closed when the program starts.
+                unsafe { BorrowedFd::borrow_raw(self.as_raw_fd()) }
+            }
+        }
+    )*};
+}
+standard!(Stdin Stdout Stderr);
+
+impl From<Errno> for ::rustix::io::Errno {
+    fn from(errno: Errno) -> ::rustix::io::Errno {
+        ::rustix::io::Errno::from_raw_os_error(errno.raw().into())
+    }
+}
+
+impl From<::rustix::io::Errno> for Errno {
+    /// A number that is none of the kernel's becomes `EIO`; rustix makes none.
+    fn from(errno: ::rustix::io::Errno) -> Errno {
+        u16::try_from(errno.raw_os_error()).ok().and_then(Errno::from_raw).unwrap_or(Errno::EIO)
+    }
+}
