@@ -258,7 +258,7 @@ struct Ucontext {
     r30: u64,
 }
 
-/// Two words, aligned as the long ones after them.
+/// Two words, with the alignment of the 64-bit fields after them.
 #[repr(C, align(8))]
 #[allow(dead_code)]
 struct Halves([u32; 2]);

@@ -108,7 +108,7 @@ impl Arch for Cpu {
             ".cfi_startproc",
             ".cfi_undefined lr", // No caller: unwinders stop here.
             "2:",
-            "addis 2, 12, .TOC.-2b@ha", // The TOC pointer, from our own address in r12.
+            "addis 2, 12, .TOC.-2b@ha", // The TOC pointer, from this function's address in r12.
             "addi 2, 2, .TOC.-2b@l",
             "mr 3, 1",        // Address of argc, argv, envp and auxv.
             "clrrdi 1, 1, 4", // The kernel aligns it to 16; a loader may not.

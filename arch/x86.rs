@@ -444,7 +444,7 @@ unsafe extern "C" fn sigaction_return() {
     )
 }
 
-/// Lets set_thread_area(2) choose.
+/// Makes set_thread_area(2) choose an entry.
 const ANY_ENTRY: u32 = !0;
 
 /// A flat data segment of 4 GiB that starts at `base`; set_thread_area(2). Variables at negative

@@ -284,20 +284,20 @@ unsafe fn load_around<const OFFSET: usize>(p: *const u8) -> __m128i {
 unsafe fn strlen(s: *const u8) -> usize {
     const VECTOR: usize = 16;
     let vector = s.map_addr(|address| address & !(VECTOR - 1));
-    // SAFETY: 1. The byte at `s` is in the page, by our 1. 2. By the mask.
+    // SAFETY: 1. The byte at `s` is in the page, by 1. 2. By the mask.
     let found = zeros(unsafe { load_around::<0>(vector) }) >> (s.addr() % VECTOR);
     if found != 0 {
         return found.trailing_zeros() as usize;
     }
     let mut at = s.map_addr(|address| address & !(ROUND - 1));
-    // SAFETY: 1. The byte at `s` is in the page, by our 1. 2. By the mask.
+    // SAFETY: 1. The byte at `s` is in the page, by 1. 2. By the mask.
     let found = unsafe { zeros_in_round(at) } >> (s.addr() % ROUND);
     if found != 0 {
         return found.trailing_zeros() as usize;
     }
     // SAFETY: 1. There was no NUL before. 2. A round on.
     at = unsafe { first_round_with_nul(at.wrapping_add(ROUND)) };
-    // SAFETY: 1. There is a NUL of the string in it, by our 1. 2. It is a round.
+    // SAFETY: 1. There is a NUL of the string in it, by 1. 2. It is a round.
     let found = unsafe { zeros_in_round(at) };
     at.addr() - s.addr() + found.trailing_zeros() as usize
 }

@@ -57,7 +57,7 @@ pub(crate) unsafe fn install(base: *mut u8) -> Result<()> {
             MARKS.store(FAULT, Relaxed);
             return Ok(());
         }
-        // Also reached while the process locks all its memory: marks then stay unused for good.
+        // Also reached while the process locks all its memory: marks are then never used again.
         MARKS.store(USELESS, Relaxed);
     }
     // SAFETY: 1. The caller guarantees that nothing uses the range.

@@ -41,7 +41,7 @@ pub fn own_mounts() {
 pub fn mount(source: Option<&CStr>, target: &CStr, kind: Option<&CStr>, flags: u32) {
     let [source, kind] = [source, kind].map(|text| text.map_or(null(), |text| text.as_ptr()).expose_provenance());
     let args = [source, target.as_ptr().expose_provenance(), kind, flags as usize, 0, 0];
-    // SAFETY: 1. In a namespace of our own; the kernel reads the strings.
+    // SAFETY: 1. In this process's own namespace; the kernel reads the strings.
     if let Err(errno) = unsafe { sys::syscall(k::__NR_mount as usize, args) } {
         assert!([Errno::EPERM, Errno::EACCES, Errno::ENOSYS].contains(&errno), "mounting on {target:?}: {errno}");
         skip("mounting is not allowed");

@@ -131,7 +131,7 @@ fn in_a_namespace_an_older_mount_shows_a_group_above_whose_limit_counts() {
         ("/sys/fs/cgroup/cpu.max", "250000 100000\n"),
     ]);
     assert_eq!(limit(&mut tree), Some((250, 100)));
-    // Moved to a group beside the namespace's.
+    // Moved to a sibling of the namespace's group.
     tree.write(GROUP, b"0::/../beside\n");
     assert_eq!(limit(&mut tree), Some((250, 100)));
     tree.write(MOUNTS, b"9 8 0:7 /.. /sys/fs/cgroup ro - cgroup2 cgroup rw\n");
@@ -188,7 +188,7 @@ fn a_mount_is_covered_as_the_kernel_goes() {
     };
     for covers in [
         "40 30 0:8 / /sys/fs/cgroup rw - tmpfs none rw\n", // On the mount itself.
-        "40 21 0:8 / /sys/fs rw - tmpfs none rw\n",        // At a folder on the way to it.
+        "40 21 0:8 / /sys/fs rw - tmpfs none rw\n",        // At a folder on the path to it.
         "40 21 0:8 / /sys rw - tmpfs none rw\n",           // On its parent.
         "40 20 0:8 / /sys rw - tmpfs none rw\n",
     ] {
@@ -196,10 +196,10 @@ fn a_mount_is_covered_as_the_kernel_goes() {
     }
     for does_not in [
         "40 30 0:8 / /sys/fs/cgroup/a/b rw - tmpfs none rw\n", // Below it.
-        "40 21 0:8 / /sys/fs/cg rw - tmpfs none rw\n",         // Beside the way to it.
+        "40 21 0:8 / /sys/fs/cg rw - tmpfs none rw\n",         // Next to the path to it.
         "40 20 0:8 / /sys/fs rw - tmpfs none rw\n",            // Covered by /sys itself.
         "40 20 0:8 / / rw - tmpfs none rw\n",                  // The process is below.
-        "40 50 0:8 / /sys/fs/cgroup rw - tmpfs none rw\n",     // Nowhere.
+        "40 50 0:8 / /sys/fs/cgroup rw - tmpfs none rw\n",     // Under a mount that is not listed.
     ] {
         assert_eq!(with(does_not, here), [Some((400, 100)); 2], "{does_not}");
     }
