@@ -18,6 +18,7 @@
 //!    the main thread's signal stack. The main thread's own stack has no guard of rt0's: the kernel
 //!    grows it, and keeps 256 pages below it free of other mappings (`stack_guard_gap`).
 
+use core::ptr::null_mut;
 use core::sync::atomic::{AtomicU8, Ordering::Relaxed};
 
 use linux_raw_sys::general as k;
@@ -39,7 +40,7 @@ pub(crate) fn size() -> usize {
 /// # Safety
 ///
 /// 1. The range is whole pages that are mapped, and nothing uses it.
-pub(crate) unsafe fn install(base: *mut u8) -> Result<()> {
+unsafe fn install(base: *mut u8) -> Result<()> {
     /// Whether marks work. An emulator may treat them as advice and ignore them.
     static MARKS: AtomicU8 = AtomicU8::new(UNTRIED);
     const UNTRIED: u8 = 0;
@@ -62,4 +63,45 @@ pub(crate) unsafe fn install(base: *mut u8) -> Result<()> {
     }
     // SAFETY: 1. The caller guarantees that nothing uses the range.
     unsafe { sys::mprotect(base, len, k::PROT_NONE) }
+}
+
+/// Fresh memory with guards, for stacks; unmapped when dropped.
+pub(crate) struct Guarded {
+    base: *mut u8,
+    len: usize,
+}
+
+impl Guarded {
+    /// `len` bytes, whole pages, with a guard at each of these offsets. Errors: those of mmap(2) and
+    /// of [`install`].
+    pub(crate) fn map(len: usize, guards: &[usize]) -> Result<Guarded> {
+        let flags = k::MAP_PRIVATE | k::MAP_ANONYMOUS | k::MAP_NORESERVE | k::MAP_STACK;
+        // SAFETY: 1. Not MAP_FIXED.
+        let base = unsafe { sys::mmap(null_mut(), len, k::PROT_READ | k::PROT_WRITE, flags, -1, 0) }?;
+        let memory = Guarded { base, len };
+        for offset in guards {
+            // SAFETY: 1. Within the fresh mapping, which nothing uses.
+            unsafe { install(base.wrapping_add(*offset)) }?;
+        }
+        Ok(memory)
+    }
+
+    /// Its low end.
+    pub(crate) fn base(&self) -> *mut u8 {
+        self.base
+    }
+
+    /// Its low end; the memory is the caller's from here on.
+    pub(crate) fn into_raw(self) -> *mut u8 {
+        let base = self.base;
+        core::mem::forget(self);
+        base
+    }
+}
+
+impl Drop for Guarded {
+    fn drop(&mut self) {
+        // SAFETY: 1. The owner goes, and with it all that used the memory.
+        unsafe { sys::unmap_or_empty(self.base, self.len) };
+    }
 }

@@ -22,9 +22,8 @@ use super::search;
 use crate::arch::CloneArgs;
 use crate::auxv;
 use crate::errno::{Errno, Result};
-use crate::guard;
+use crate::guard::{self, Guarded};
 use crate::io;
-use crate::mapping::Mapping;
 use crate::signal::{self, How};
 use crate::sys::{self, OwnedFd, RawFd, Which};
 
@@ -83,9 +82,9 @@ pub(super) fn with<T>(
     let low = guard + STACK;
     let bytes = pointers.checked_mul(size_of::<*const c_char>()).ok_or(Errno::E2BIG)?;
     let len = copies.checked_mul(size_of::<Copy>()).and_then(|copies| copies.checked_add(bytes)?.checked_add(low));
-    let mapping = Mapping::reserve(len.ok_or(Errno::E2BIG)?)?;
-    mapping.commit(guard..)?;
-    let stack = mapping.as_ptr().wrapping_add(low);
+    let len = len.and_then(|len| len.checked_next_multiple_of(auxv::page_size())).ok_or(Errno::E2BIG)?;
+    let mapping = Guarded::map(len, &[0])?;
+    let stack = mapping.base().wrapping_add(low);
 
     // SAFETY: the mapping is fresh and has room for them; zeros are null pointers. It outlives the
     // slice.

@@ -7,7 +7,8 @@ use linux_raw_sys::{auxvec, general as k};
 
 use crate::auxv::{self, page_size};
 use crate::errno::Result;
-use crate::{guard, sys};
+use crate::guard::{self, Guarded};
+use crate::sys;
 
 /// Memory for the calling thread's handlers to run on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -89,19 +90,12 @@ pub(crate) fn ensure_main_has_stack() -> Result<()> {
     }
     if signal_stack().is_none() {
         let (guard, size) = (guard::size(), stack_size());
-        let flags = k::MAP_PRIVATE | k::MAP_ANONYMOUS | k::MAP_NORESERVE | k::MAP_STACK;
-        // SAFETY: 1. Not MAP_FIXED.
-        let map = unsafe { sys::mmap(null_mut(), guard + size, k::PROT_READ | k::PROT_WRITE, flags, -1, 0) }?;
-        // SAFETY: 1. Fresh, and nobody uses it.
-        let guarded = unsafe { guard::install(map) };
-        // SAFETY: 1. Fresh memory that stays for the life of the process.
-        let set =
-            guarded.and_then(|()| unsafe { set_signal_stack(SignalStack { base: map.wrapping_add(guard), size }) });
-        if set.is_err() {
-            // SAFETY: 1. Nobody uses it.
-            unsafe { sys::unmap_or_empty(map, guard + size) };
+        let memory = Guarded::map(guard + size, &[0])?;
+        let stack = SignalStack { base: memory.base().wrapping_add(guard), size };
+        // SAFETY: 1. Fresh memory, and the next line keeps it for the life of the process.
+        if unsafe { set_signal_stack(stack) }.is_ok() {
+            memory.into_raw();
         }
-        guarded?;
     }
     ASKED.store(true, Relaxed);
     Ok(())

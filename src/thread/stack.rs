@@ -25,7 +25,7 @@
 //! After a fork(2) the child has the parent's kept mappings, as its own: also those that threads of
 //! the parent were just leaving, for these are no threads of the child's (`Block::tid`).
 
-use core::ptr::{NonNull, null_mut};
+use core::ptr::NonNull;
 use core::slice;
 
 use linux_raw_sys::general as k;
@@ -34,8 +34,9 @@ use super::Block;
 use super::cache::{Cache, Keep};
 use crate::auxv::page_size;
 use crate::errno::{Errno, Result};
+use crate::guard::{self, Guarded};
 use crate::signal::{self, SignalStack};
-use crate::{guard, sys};
+use crate::sys;
 
 /// Every machine's ABI is content with it.
 pub(super) const STACK_ALIGN: usize = 16;
@@ -208,24 +209,11 @@ impl Mapping {
 
 /// A fresh mapping with guards at these offsets. If there is no room, kept ones make it (7).
 fn map(len: usize, guards: [usize; 2]) -> Result<*mut u8> {
-    match try_map(len, guards) {
-        Err(Errno::ENOMEM | Errno::EAGAIN) if trim_stack_cache() > 0 => try_map(len, guards),
+    let mapped = match Guarded::map(len, &guards) {
+        Err(Errno::ENOMEM | Errno::EAGAIN) if trim_stack_cache() > 0 => Guarded::map(len, &guards),
         done => done,
-    }
-}
-
-fn try_map(len: usize, guards: [usize; 2]) -> Result<*mut u8> {
-    let flags = k::MAP_PRIVATE | k::MAP_ANONYMOUS | k::MAP_NORESERVE | k::MAP_STACK;
-    // SAFETY: 1. Not MAP_FIXED.
-    let base = unsafe { sys::mmap(null_mut(), len, k::PROT_READ | k::PROT_WRITE, flags, -1, 0) }?;
-    // SAFETY: 1. Within the fresh mapping, which nothing uses.
-    let guarded = guards.into_iter().try_for_each(|offset| unsafe { guard::install(base.wrapping_add(offset)) });
-    if let Err(errno) = guarded {
-        // SAFETY: 1. Fresh, and nothing uses it.
-        unsafe { sys::unmap_or_empty(base, len) };
-        return Err(errno);
-    }
-    Ok(base)
+    };
+    mapped.map(Guarded::into_raw)
 }
 
 impl Drop for Mapping {
