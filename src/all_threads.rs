@@ -68,14 +68,14 @@ mod rights;
 
 use core::cell::UnsafeCell;
 use core::sync::atomic::{
-    AtomicBool, AtomicU32, AtomicUsize,
+    AtomicU32, AtomicUsize,
     Ordering::{Acquire, Relaxed, Release},
 };
 use core::time::Duration;
 
 use crate::errno::{self, Errno};
 use crate::signal::{self, ALL_THREADS};
-use crate::thread::{self, List, this_block};
+use crate::thread::{self, Hooks, List, this_block};
 use crate::{futex, sys};
 use outcome::FirstOf;
 
@@ -131,7 +131,7 @@ unsafe fn with_list(list: &List<'_>, nr: usize, args: [usize; 6]) -> Result<usiz
     let expected = unsafe { sys::syscall(nr, args) }?;
 
     for thread in others() {
-        thread.mailbox.take_back(list, || thread.tid() == 0);
+        MAILBOX.of(thread).take_back(list, || thread.tid() == 0);
     }
     // SAFETY: no thread is asked, so none reads it (6).
     unsafe { REQUEST.0.get().write((nr, args)) };
@@ -139,15 +139,15 @@ unsafe fn with_list(list: &List<'_>, nr: usize, args: [usize; 6]) -> Result<usiz
     let process = sys::getpid();
     for thread in others() {
         match thread.tid() {
-            0 => pass(&thread.mailbox, expected), // It ended, and waits to be taken out of the list.
-            tid => thread.mailbox.ask(process, tid),
+            0 => pass(MAILBOX.of(thread), expected), // It ended, and waits to be taken out of the list.
+            tid => MAILBOX.of(thread).ask(process, tid),
         }
     }
     let mut left = REMAINING.load(Acquire);
     while left != 0 {
         if futex::wait_a_while(&REMAINING, left, sys::FUTEX_ANY) {
             // Killed in its call: it will not answer, and the kernel has cleared its id.
-            others().filter(|thread| thread.tid() == 0).for_each(|thread| thread.mailbox.lose());
+            others().filter(|thread| thread.tid() == 0).for_each(|thread| MAILBOX.of(thread).lose());
             list.let_signals_through();
         }
         // Acquire pairs with every answer's release, for they count down one word.
@@ -156,7 +156,7 @@ unsafe fn with_list(list: &List<'_>, nr: usize, args: [usize; 6]) -> Result<usiz
 
     let mut differing = FirstOf::default();
     for thread in others() {
-        let got = thread.mailbox.answer.load(Relaxed);
+        let got = MAILBOX.of(thread).answer.load(Relaxed);
         if got != expected {
             differing.add((thread.tid(), got));
         }
@@ -181,8 +181,15 @@ unsafe impl Sync for Request {}
 /// How many threads have not answered. The last one wakes the caller.
 static REMAINING: AtomicU32 = AtomicU32::new(0);
 
+thread::part! {
+    /// Each thread's.
+    static MAILBOX: Mailbox;
+}
+
+static HOOKS: Hooks = Hooks { start: None, end: None, fork: Some(|_, this| MAILBOX.of(this).renew()) };
+
 /// A thread's part in a call on all threads.
-pub(crate) struct Mailbox {
+struct Mailbox {
     /// ```text
     /// IDLE ── ask ──▶ ASKED ── handler ──▶ ANSWERING ── answered ──▶ IDLE
     /// ```
@@ -196,7 +203,7 @@ const ASKED: u32 = 1;
 const ANSWERING: u32 = 2;
 
 impl Mailbox {
-    pub(crate) const fn new() -> Mailbox {
+    const fn new() -> Mailbox {
         Mailbox { asked: AtomicU32::new(IDLE), answer: AtomicUsize::new(0) }
     }
 
@@ -252,7 +259,7 @@ impl Mailbox {
     }
 
     /// As new, in a forked child.
-    pub(crate) fn renew(&self) {
+    fn renew(&self) {
         self.asked.store(IDLE, Relaxed);
     }
 }
@@ -265,7 +272,7 @@ fn pass(mailbox: &Mailbox, expected: usize) {
 /// The handler: this thread's answer.
 extern "C" fn answer(_: i32) {
     let Some(block) = thread::block_in_handler() else { return };
-    let mailbox = &block.mailbox;
+    let mailbox = MAILBOX.of(block);
     // Acquire pairs with the release in `ask`. A signal that nobody of ours sent finds nothing to do.
     if mailbox.asked.compare_exchange(ASKED, ANSWERING, Acquire, Relaxed).is_ok() {
         // SAFETY: written before this thread was asked, and not again before it has answered.
@@ -296,17 +303,10 @@ fn try_out() -> Result<()> {
         .map_err(|errno| Error::Refused(if errno == Errno::EINVAL { Errno::EOPNOTSUPP } else { errno }))
 }
 
-/// Installs the handler, once.
+/// Gets ready for a call: see [`thread::Hooks`].
 fn catch() -> Result<()> {
-    static CAUGHT: AtomicBool = AtomicBool::new(false);
-    // Relaxed: whoever installs it again installs the same, and the signals are sent after this.
-    if !CAUGHT.load(Relaxed) {
-        // SAFETY: 1. The handler touches this thread's atomics and makes a call that `syscall`'s caller vouched for.
-        unsafe { signal::catch_reserved(ALL_THREADS, answer, true) }.map_err(|errno| match errno {
-            Errno::EINVAL => Errno::EOPNOTSUPP,
-            other => other,
-        })?;
-        CAUGHT.store(true, Relaxed);
-    }
-    Ok(())
+    thread::register(&HOOKS);
+    // SAFETY: 1. The handler touches this thread's atomics and makes a call that `syscall`'s caller
+    // vouched for.
+    Ok(unsafe { signal::catch_reserved(ALL_THREADS, answer, true) }?)
 }

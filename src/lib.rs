@@ -11,23 +11,25 @@
 //! ```text
 //!      programs, tests
 //!           │
-//!   L4   entry!   tests!   sync   random   panic         safe, std's names and shapes
-//!        stack_protector   adapters
+//!   L4   entry!  tests!  adapters  panic                safe, std's names and shapes
+//!        stack_protector  sync  test
 //!           │
-//!   L3   thread   all_threads   profile                   know about threads
+//!   L3   thread  all_threads  profile  random             know about threads
 //!           │
-//!   L2   futex  signal  auxv  tls  io  time  vdso         know one kernel facility each
-//!        cpu  mapping  parker  process  start*
+//!   L2   auxv  cpu  futex  guard  io  mapping  parker     know one kernel facility each
+//!        process  signal  time  tls  vdso  start*
 //!           │
 //!   L1   sys ── errno                                     typed, man-2 names
 //!           │
-//!   L0   arch.rs ── arch/<machine>.rs                     registers and numbers
+//!   L0   arch.rs ── arch/<machine>.rs  intrinsics         registers, numbers, bytes
 //! ```
 //!
-//! A module names only modules of its own layer and below. `start` (*) sequences everything once
-//! and may name any module; only assembly names it. Assembly stands only in `arch/`, and names of
-//! machines only in `src/arch.rs`; `cargo xtask check` enforces both. Each difference between
-//! machines is a member of the trait in `src/arch.rs`.
+//! A module names only modules of its own layer and below, and none that names it, directly or
+//! through others. `start` (*) sequences everything once and may name any module; only assembly
+//! names it. Assembly stands only in `arch/`, and in `src/intrinsics.rs` for loops that must stay
+//! loops; names of machines stand only in `src/arch.rs`. `cargo xtask check` enforces all of this,
+//! and that the picture shows each module in its layer. Each difference between machines is a member
+//! of the trait in `src/arch.rs`.
 //!
 //! # The flows
 //!

@@ -42,9 +42,10 @@ use linux_raw_sys::general as k;
 
 use crate::arch::{Arch, Cpu};
 use crate::errno::{Errno, Result};
+use crate::random;
 use crate::signal::{self, Action, Info, Signal};
 use crate::sys::{self, Timespec};
-use crate::thread::{self, Block, Links, List, Profiler, this_block};
+use crate::thread::{self, Block, Hooks, Links, List, this_block};
 use ring::Ring;
 use ticks::Ticks;
 
@@ -78,7 +79,7 @@ pub fn start(hz: u32) -> Result<()> {
             return Err(Errno::EBUSY);
         }
         list.bury_the_dead();
-        list.set_profiler(&Profiler { enter, leave, fork });
+        thread::register(&HOOKS);
         know_main_stack();
         // SAFETY: 1. `tick` waits for nobody and touches what (5) says.
         unsafe { signal::sigaction(Signal::SIGPROF, Action::info(tick)) }?;
@@ -232,17 +233,22 @@ impl Session {
 
     /// Uniform in (0, period]; 0 would disarm a timer.
     fn first_tick(&self) -> u64 {
-        // Splitmix64: a counter, stirred (Steele, Lea, Flood 2014).
+        // splitmix64: a counter, mixed.
         let state = self.random.get().wrapping_add(0x9E37_79B9_7F4A_7C15);
         self.random.set(state);
-        let stirred = (state ^ state >> 30).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-        let stirred = (stirred ^ stirred >> 27).wrapping_mul(0x94D0_49BB_1331_11EB);
-        (stirred ^ stirred >> 31) % self.period.get() + 1
+        random::mix(state) % self.period.get() + 1
     }
 }
 
+thread::part! {
+    /// Each thread's.
+    static SLOT: Slot;
+}
+
+static HOOKS: Hooks = Hooks { start: Some(enter), end: Some(leave), fork: Some(fork) };
+
 /// A thread's part in this.
-pub(crate) struct Slot {
+struct Slot {
     /// What the ticks of this thread's timer say; 0 if it has no timer. The handler reads it.
     token: AtomicUsize,
     /// Where its samples go. Stays from the first profile to the thread's end, for the handler may be at work there.
@@ -253,8 +259,11 @@ pub(crate) struct Slot {
     timer: Cell<(i32, u64)>,
 }
 
+// SAFETY: `timer` is accessed only while holding the `Links`, which one thread has at a time.
+unsafe impl Sync for Slot {}
+
 impl Slot {
-    pub(crate) const fn new() -> Slot {
+    const fn new() -> Slot {
         Slot {
             token: AtomicUsize::new(0),
             ring: AtomicPtr::new(null_mut()),
@@ -266,23 +275,19 @@ impl Slot {
 
 /// Profiles the calling thread, which has just started, if anybody profiles (2) and it was not found in the list by
 /// [`start`].
-fn enter(links: &Links, thread: NonNull<Block>) {
-    // SAFETY: a block stays as long as it is linked.
-    let thread = unsafe { thread.as_ref() };
-    let must_be = SESSION.0.period.get() != 0 && thread.profile.token.load(Relaxed) != SESSION.0.token.get();
+fn enter(links: &Links, thread: &Block) {
+    let must_be = SESSION.0.period.get() != 0 && SLOT.of(thread).token.load(Relaxed) != SESSION.0.token.get();
     if must_be && profile(links, thread, 0).is_err() {
         ticks::add_saturating(&UNPROFILED, 1);
     }
 }
 
 /// The end of a thread's profile: called by the thread itself, with all signals blocked, or after it ended (4).
-fn leave(links: &Links, thread: NonNull<Block>) {
-    // SAFETY: the caller's list still held the block.
-    let block = unsafe { thread.as_ref() };
-    if delete_timer(block) && thread == this_block() {
+fn leave(links: &Links, block: &Block) {
+    if delete_timer(block) && NonNull::from_ref(block) == this_block() {
         count_what_is_missing(block, block.run.map_or(0, |run| run as usize));
     }
-    if let Some(ring) = NonNull::new(block.profile.ring.swap(null_mut(), Relaxed)) {
+    if let Some(ring) = NonNull::new(SLOT.of(block).ring.swap(null_mut(), Relaxed)) {
         ring::give_back(links, ring);
     }
 }
@@ -292,8 +297,8 @@ fn leave(links: &Links, thread: NonNull<Block>) {
 fn fork(links: &Links, thread: &Block) {
     SESSION.0.period.set(0);
     PROCESS_TIMER.store(0, Relaxed);
-    thread.profile.token.store(0, Relaxed);
-    thread.profile.ring.store(null_mut(), Relaxed);
+    SLOT.of(thread).token.store(0, Relaxed);
+    SLOT.of(thread).ring.store(null_mut(), Relaxed);
     ring::free_all(links);
     for count in [&LOST, &UNPROFILED] {
         count.store(0, Relaxed);
@@ -303,7 +308,7 @@ fn fork(links: &Links, thread: &Block) {
 /// Gives a thread a ring and a timer, whose first tick is within a period after `since` on the thread's clock. Any
 /// refusal leaves it to the process's timer (3).
 fn profile(links: &Links, thread: &Block, since: u64) -> Result<()> {
-    let (slot, session) = (&thread.profile, &SESSION.0);
+    let (slot, session) = (SLOT.of(thread), &SESSION.0);
     if slot.ring.load(Relaxed).is_null() {
         slot.ring.store(ring::take(links)?.as_ptr(), Release); // Zeroed by the kernel before the handler finds it.
     }
@@ -325,10 +330,10 @@ fn profile(links: &Links, thread: &Block, since: u64) -> Result<()> {
 
 /// Takes a thread's timer away, if it has one; from here on ticks that it has sent do not count.
 fn delete_timer(thread: &Block) -> bool {
-    let had = thread.profile.token.swap(0, Relaxed) != 0;
+    let had = SLOT.of(thread).token.swap(0, Relaxed) != 0;
     if had {
         // A filter may forbid it, and after a fork it is the parent's: then the ticks that come, if any, are nobody's.
-        let _ = sys::timer_delete(thread.profile.timer.get().0);
+        let _ = sys::timer_delete(SLOT.of(thread).timer.get().0);
     }
     had
 }
@@ -359,7 +364,7 @@ fn end(list: &List<'_>) {
 /// Adds the last sample of the calling thread (1), whose timer is gone: the ticks that its clock has passed and that
 /// nobody saw.
 fn count_what_is_missing(thread: &Block, at: usize) {
-    let slot = &thread.profile;
+    let slot = SLOT.of(thread);
     let (Some(now), Some(ring)) = (time_of(k::CLOCK_THREAD_CPUTIME_ID as i32), slot.ring()) else { return };
     let (_, first) = slot.timer.get();
     let due = now.checked_sub(first).map_or(0, |past| past / SESSION.0.period.get() + 1);
@@ -385,7 +390,7 @@ fn tick(info: &Info) {
         }
         return;
     };
-    let slot = &block.profile;
+    let slot = SLOT.of(block);
     // Acquire pairs with the release in `profile`.
     let weight = match (slot.token.load(Acquire), info.timer()) {
         (0, None) if info.code() == k::SI_KERNEL as i32 && PROCESS_TIMER.load(Relaxed) != 0 => 1,

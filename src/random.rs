@@ -7,8 +7,9 @@ use linux_raw_sys::general as k;
 
 use crate::auxv;
 use crate::errno::{Errno, Result};
+use crate::thread::{self, Hooks};
 use crate::time::ClockId;
-use crate::{io, sys, thread, vdso};
+use crate::{io, sys, vdso};
 
 /// Fills `buf` with random bytes fit for keys.
 ///
@@ -29,7 +30,7 @@ use crate::{io, sys, thread, vdso};
 pub fn fill(buf: &mut [u8]) -> Result<()> {
     let mut rest = buf;
     while !rest.is_empty() {
-        let filled = match thread::with_random_slot(|slot| vdso::getrandom(rest, slot)) {
+        let filled = match STATE.with(|state| vdso::getrandom(rest, state, || thread::register(&HOOKS))) {
             Some(Ok(filled @ 1..)) => filled,
             _ => ask_kernel(rest)?,
         };
@@ -37,6 +38,16 @@ pub fn fill(buf: &mut [u8]) -> Result<()> {
     }
     Ok(())
 }
+
+thread::part! {
+    /// What the vDSO makes each thread's bytes with.
+    static STATE: vdso::StateSlot;
+}
+
+/// A thread that leaves the list has all signals blocked, so no handler on it takes a state after
+/// that. If it was killed in the middle of a request, the next thread that gets the state makes a
+/// system call for each.
+static HOOKS: Hooks = Hooks { start: None, end: Some(|_, thread| STATE.of(thread).give_back()), fork: None };
 
 /// Fills the start of `buf` with random bytes by system calls, and returns how many; 0 if a signal
 /// handler interrupted the wait.
@@ -180,8 +191,9 @@ fn spread(numbers: [u64; 4]) -> [u8; 16] {
 }
 
 /// A permutation of 64 bits in which every bit of the result depends on every bit of `word` (the
-/// finaliser of MurmurHash3 with the constants of David Stafford's variant 13).
-fn mix(mut word: u64) -> u64 {
+/// finaliser of MurmurHash3 with the constants of David Stafford's variant 13). Of a counter with the
+/// step of `profile` it makes splitmix64 (Steele, Lea, Flood 2014).
+pub(crate) fn mix(mut word: u64) -> u64 {
     word = (word ^ (word >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
     word = (word ^ (word >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
     word ^ (word >> 31)

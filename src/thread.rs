@@ -51,6 +51,7 @@ mod cache;
 mod fork;
 mod gate;
 mod handle;
+mod hooks;
 mod interrupt;
 mod life;
 mod list;
@@ -59,6 +60,7 @@ pub mod local;
 #[cfg(all(loom, test))]
 mod models;
 mod overflow;
+mod part;
 mod scope;
 mod stack;
 mod start;
@@ -73,14 +75,16 @@ use crate::{cpu, futex, sys};
 
 #[cfg(all(feature = "panic-handler", not(test)))]
 pub(crate) use block::name_for_messages;
-pub(crate) use block::{Block, adopt_main, block_in_handler, end_main, stack_guard, this_block, with_random_slot};
+pub(crate) use block::{Block, adopt_main, block_in_handler, end_main, stack_guard, this_block};
 pub use fork::{Fork, fork};
 pub use handle::{JoinHandle, Thread, ThreadId};
+pub(crate) use hooks::{Hooks, register};
 pub use interrupt::Generation;
-pub(crate) use list::{Links, List, Profiler, notice_fork};
+pub(crate) use list::{Links, List, notice_fork};
 pub use local::{AccessError, LocalKey};
 pub(crate) use overflow::main_stack_end;
 pub use overflow::report_overflows;
+pub(crate) use part::{Part, part};
 pub use scope::{Scope, ScopedJoinHandle, scope};
 pub use stack::{limit_stack_cache, trim_stack_cache};
 pub use start::{Builder, spawn};

@@ -189,6 +189,18 @@ pub(crate) unsafe fn block_of_this_thread<B>() -> NonNull<B> {
     unsafe { block_at(thread_pointer) }
 }
 
+/// The copy, in the area of the thread with this block, of something in the program's TLS image.
+#[inline(always)]
+pub(crate) fn copy_of<B, T>(block: *const B, in_image: *const T) -> *mut T {
+    // The pointer to the block leads to the block alone; that to the area was exposed, as each
+    // mapping's is.
+    let pointer = match Cpu::TLS {
+        Tls::Below => block.addr(),
+        Tls::Above { .. } => block.addr() + size_of::<B>(),
+    };
+    core::ptr::with_exposed_provenance_mut(pointer.wrapping_add(in_image.addr()).wrapping_sub(origin().addr()))
+}
+
 /// The place in the program's image that corresponds to the thread pointer without its bias.
 #[inline(always)]
 fn origin() -> *const LinkerSymbol {

@@ -214,10 +214,15 @@ pub(crate) fn disable_clocks() {
 /// A signal handler may call it while it interrupts the same function on the same thread: the vDSO
 /// sees that the state is in use and makes the system call. In a forked child the states are zero,
 /// so the vDSO fetches a new key.
+///
+/// `before_first` is called before the slot gets a state.
 #[inline(always)]
-pub(crate) fn getrandom(buf: &mut [u8], slot: &StateSlot) -> Option<Result<usize>> {
+pub(crate) fn getrandom(buf: &mut [u8], slot: &StateSlot, before_first: impl FnOnce()) -> Option<Result<usize>> {
     let function = GETRANDOM.get()?;
-    let state = slot.state(|| state_params(function))?;
+    let state = slot.state(|| {
+        before_first();
+        state_params(function)
+    })?;
     // SAFETY: 1. Found under its name. 2. `buf` is a slice. 3. Only this thread uses the slot's
     // state.
     let done =

@@ -1,14 +1,14 @@
 //! What a signal does: sigaction(2).
 
 use core::fmt;
-use core::sync::atomic::{AtomicU32, Ordering::Relaxed};
+use core::sync::atomic::{AtomicBool, AtomicU32, Ordering::Relaxed};
 
 use linux_raw_sys::general as k;
 
 use super::set::EVERYTHING;
-use super::{Info, SigSet, Signal, end_inherited_blocks, ensure_main_has_stack};
+use super::{ALL_THREADS, Info, SigSet, Signal, end_inherited_blocks, ensure_main_has_stack};
 use crate::arch::{Arch, Cpu, RawAction};
-use crate::errno::Result;
+use crate::errno::{Errno, Result};
 use crate::sys;
 
 /// What a signal does.
@@ -261,20 +261,30 @@ pub(crate) fn set_default(signal: Signal) -> Result<()> {
     unsafe { sys::rt_sigaction(signal.raw(), Some(&Action::DEFAULT.to_kernel()), None) }
 }
 
-/// Installs rt0's own handler for one of the reserved signals, with everything blocked while it runs.
-///
-/// Some emulators know fewer signals than the kernel, and say so with `EINVAL`.
+/// Installs rt0's own handler for one of the reserved signals, once, with everything blocked while
+/// it runs. `EOPNOTSUPP` where the signal does not exist: some emulators know fewer than the kernel.
 ///
 /// # Safety
 ///
 /// 1. As for [`sigaction`].
 pub(crate) unsafe fn catch_reserved(number: u32, handler: extern "C" fn(i32), restart: bool) -> Result<()> {
+    static CAUGHT: [AtomicBool; 2] = [const { AtomicBool::new(false) }; _];
+    let caught = &CAUGHT[usize::from(number == ALL_THREADS)];
+    // Relaxed: a thread that installs it again installs the same, and signals are sent after this.
+    if caught.load(Relaxed) {
+        return Ok(());
+    }
     ensure_main_has_stack()?;
     end_inherited_blocks();
     let flags = if restart { k::SA_ONSTACK | k::SA_RESTART } else { k::SA_ONSTACK } as usize;
     let action = RawAction { handler: handler as usize, flags, mask: EVERYTHING }.to_kernel();
     // SAFETY: 1. is our caller's.
-    unsafe { sys::rt_sigaction(number, Some(&action), None) }
+    unsafe { sys::rt_sigaction(number, Some(&action), None) }.map_err(|errno| match errno {
+        Errno::EINVAL => Errno::EOPNOTSUPP,
+        other => other,
+    })?;
+    caught.store(true, Relaxed);
+    Ok(())
 }
 
 #[cfg(test)]

@@ -37,6 +37,28 @@ pub(crate) unsafe fn exit(status: i32) -> ! {
     die("exit of a thread", refused.err().unwrap_or(Errno::EINVAL))
 }
 
+/// Unmaps the memory that the calling thread's stack lies in, and ends the thread.
+///
+/// # Safety
+///
+/// 1. As for [`Arch::unmap_and_exit`].
+pub(crate) unsafe fn unmap_and_exit(base: *mut u8, len: usize) -> ! {
+    // SAFETY: the caller guarantees the same conditions.
+    unsafe { Cpu::unmap_and_exit(base, len) }
+}
+
+/// Sets the calling thread's thread pointer. Errors: those of arch_prctl(2), set_thread_area(2) and
+/// their like, which only a filter gives.
+///
+/// # Safety
+///
+/// 1. As for [`Arch::set_thread_pointer`].
+#[inline(always)] // At the start nothing else may run before it.
+pub(crate) unsafe fn set_thread_pointer(to: *mut u8) -> Result<()> {
+    // SAFETY: 1. The caller guarantees the same.
+    Errno::check(unsafe { Cpu::set_thread_pointer(to) }).map(drop)
+}
+
 /// A child's first function. It gets what [`clone`] was given for it, runs on the child's own
 /// stack, and all signals are blocked.
 pub(crate) type Entry = unsafe extern "C" fn(arg: *mut u8) -> !;

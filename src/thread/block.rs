@@ -9,13 +9,11 @@ use memoffset::offset_of;
 
 use super::life::Life;
 use super::{fork, gate, interrupt, list, local, scope, stack};
-use crate::all_threads::Mailbox;
 use crate::arch::{Arch, Cpu, Guard, Tls};
-use crate::errno::Errno;
 use crate::futex::base::const_fn;
 use crate::parker::Parker;
 use crate::signal::{Blocked, SignalStack};
-use crate::{profile, sys, tls, vdso};
+use crate::{sys, tls};
 
 /// What rt0 knows of a thread. Lies at the thread pointer (variant II) or right below the ABI's part of it. All zeros,
 /// it is the main thread's before anything happened.
@@ -34,14 +32,10 @@ pub(crate) struct Block {
     /// under the list's latch before the thread runs, and in a forked child.
     pub(super) generation: Cell<u32>,
     pub(super) neighbours: list::Neighbours,
-    pub(crate) mailbox: Mailbox,
     pub(super) destructors: local::Destructors,
     /// The scope that counts the thread. Written by the thread, and after an end by exit(2) or a
     /// filter, under the list's latch.
     pub(super) scope: AtomicPtr<scope::Running>,
-    /// What the vDSO makes this thread's random bytes with.
-    pub(super) random: vdso::StateSlot,
-    pub(crate) profile: profile::Slot,
     /// Makes its [`ThreadId`](super::ThreadId).
     pub(super) number: usize,
     pub(super) name: Option<NonNull<str>>,
@@ -116,11 +110,8 @@ impl Block {
                 held: gate::Held::new(),
                 generation: Cell::new(0),
                 neighbours: list::Neighbours::new(),
-                mailbox: Mailbox::new(),
                 destructors: local::Destructors::new(),
                 scope: AtomicPtr::new(null_mut()),
-                random: vdso::StateSlot::new(),
-                profile: profile::Slot::new(),
                 number: 0,
                 name: None,
                 tell_name: None,
@@ -218,8 +209,7 @@ pub(crate) unsafe fn adopt_main() {
     // SAFETY: all zeros, as a block may be, and nobody else has it yet.
     unsafe { (*block.as_ptr()).this = block.as_ptr() };
     // SAFETY: 1. Just filled; it stays for the life of the process.
-    let done = unsafe { <crate::arch::Cpu as crate::arch::Arch>::set_thread_pointer(thread_pointer) };
-    if let Err(errno) = Errno::check(done) {
+    if let Err(errno) = unsafe { sys::set_thread_pointer(thread_pointer) } {
         sys::die("setting the thread pointer", errno);
     }
 }
@@ -265,10 +255,3 @@ pub(crate) fn block_in_handler() -> Option<&'static Block> {
 }
 
 const _: () = assert!(offset_of!(Block, life) + Life::TID < 256, "one look tells that all of this is there");
-
-/// Hands out the place for the state of the calling thread's random bytes.
-#[inline(always)]
-pub(crate) fn with_random_slot<R>(f: impl FnOnce(&vdso::StateSlot) -> R) -> R {
-    // SAFETY: a running thread's block stays.
-    f(unsafe { &this_block().as_ref().random })
-}

@@ -24,7 +24,7 @@
 use core::cell::Cell;
 use core::ptr::null;
 use core::sync::atomic::{
-    AtomicBool, AtomicU32, AtomicUsize,
+    AtomicU32, AtomicUsize,
     Ordering::{AcqRel, Acquire, Relaxed, Release},
 };
 
@@ -150,7 +150,8 @@ impl Thread {
     ///
     /// In handlers: yes.
     pub fn interrupt(&self) -> Result<Generation> {
-        catch()?;
+        // SAFETY: 1. The handler accesses atomics of a thread that is there.
+        unsafe { signal::catch_reserved(INTERRUPT, arrived, false) }?;
         list::notice_fork(); // Nothing that its parent was sent is on its way to a child.
         let block = self.block();
         let generation = block.interrupts.want();
@@ -208,21 +209,6 @@ impl Block {
         before.restore();
         sent
     }
-}
-
-/// Installs the handler, once.
-fn catch() -> Result<()> {
-    static CAUGHT: AtomicBool = AtomicBool::new(false);
-    // Relaxed: whoever installs it again installs the same.
-    if !CAUGHT.load(Relaxed) {
-        // SAFETY: 1. The handler touches atomics of a thread that is there.
-        unsafe { signal::catch_reserved(INTERRUPT, arrived, false) }.map_err(|errno| match errno {
-            Errno::EINVAL => Errno::EOPNOTSUPP,
-            other => other,
-        })?;
-        CAUGHT.store(true, Relaxed);
-    }
-    Ok(())
 }
 
 extern "C" fn arrived(_: i32) {

@@ -28,11 +28,10 @@
 use core::cell::{Cell, UnsafeCell};
 use core::ops::Deref;
 use core::ptr::{NonNull, null_mut};
-use core::sync::atomic::{AtomicPtr, Ordering::Relaxed};
 
 use super::block::{Block, release, this_block};
 use super::gate::{Gate, Latch};
-use super::{fork, scope, stack};
+use super::{fork, hooks, scope, stack};
 use crate::signal::{self, Blocked, How, SigSet};
 use crate::sys;
 
@@ -54,8 +53,6 @@ struct Threads {
     gate: Gate,
     latch: Latch,
     first: UnsafeCell<*mut Block>,
-    /// Set while the gate is closed.
-    profiler: AtomicPtr<Profiler>,
 }
 
 // SAFETY: `first` is accessed only while holding the `Links`, which one thread has at a time.
@@ -63,30 +60,13 @@ unsafe impl Sync for Threads {}
 
 #[cfg(not(all(loom, test)))]
 fn threads() -> &'static Threads {
-    static THREADS: Threads = Threads {
-        gate: Gate::new(),
-        latch: Latch::new(),
-        first: UnsafeCell::new(null_mut()),
-        profiler: AtomicPtr::new(null_mut()),
-    };
+    static THREADS: Threads = Threads { gate: Gate::new(), latch: Latch::new(), first: UnsafeCell::new(null_mut()) };
     &THREADS
 }
 
 #[cfg(all(loom, test))]
 fn threads() -> &'static Threads {
     unreachable!("a model has its own gate")
-}
-
-/// What is done with threads that start and end when they are profiled: a program that never asks
-/// for that has no profiler in it.
-pub(crate) struct Profiler {
-    /// For the calling thread, which has just started, with all signals blocked. It may be known already.
-    pub(crate) enter: fn(&Links, NonNull<Block>),
-    /// For one that leaves the list: called by the thread itself, with all signals blocked, or
-    /// after it ended. Called again if the thread was killed in the first call.
-    pub(crate) leave: fn(&Links, NonNull<Block>),
-    /// In a forked child, for its one thread.
-    pub(crate) fork: fn(&Links, &Block),
 }
 
 /// Sees to it that the list is this process's and the calling thread is in it: the main thread is
@@ -119,12 +99,11 @@ pub(super) fn adopt(this: &'static Block) {
         this.generation.set(fork::generation());
         this.held.forget();
         this.interrupts.renew();
-        this.mailbox.renew();
         this.neighbours.linked.set(false);
         this.neighbours.previous.set(null_mut());
         stack::renew_cache();
-        if let Some(profiler) = profiler() {
-            (profiler.fork)(&links, this);
+        for fork in hooks::registered().filter_map(|hooks| hooks.fork) {
+            fork(&links, this);
         }
     }
     links.first().set(null_mut());
@@ -227,20 +206,13 @@ impl<'a> Passage<'a> {
     }
 }
 
-/// Has the calling thread profiled from its start, if a profile runs. All signals are blocked.
-///
-/// A thread that sets the profiler does so before the list is open to the thread's parent, and then
-/// it is seen here, or finds the thread in the list.
-pub(super) fn profile_from_start(this: &Block) {
-    if let Some(profiler) = profiler() {
+/// Calls the hooks of the calling thread's start. All signals are blocked.
+pub(super) fn started(this: &Block) {
+    let starts = || hooks::registered().filter_map(|hooks| hooks.start);
+    if starts().next().is_some() {
         let passage = Passage::enter(&this.mask);
-        with_links(passage.this, passage.before, |links| (profiler.enter)(links, NonNull::from_ref(this)));
+        with_links(passage.this, passage.before, |links| starts().for_each(|start| start(links, this)));
     }
-}
-
-fn profiler() -> Option<&'static Profiler> {
-    // SAFETY: set from a reference that lasts. Relaxed: it never changed.
-    unsafe { threads().profiler.load(Relaxed).as_ref() }
 }
 
 impl Drop for Passage<'_> {
@@ -276,8 +248,9 @@ impl Links {
         if !links.linked.get() {
             return;
         }
-        if let Some(profiler) = profiler() {
-            (profiler.leave)(self, block);
+        for end in hooks::registered().filter_map(|hooks| hooks.end) {
+            // SAFETY: a block stays as long as it is linked.
+            end(self, unsafe { block.as_ref() });
         }
         links.linked.set(false);
         let (previous, next) = (links.previous.replace(null_mut()), links.next.replace(null_mut()));
@@ -378,9 +351,6 @@ impl List<'_> {
                 unsafe { scope::bury(dead) };
                 // SAFETY: its own reference is there until the end.
                 let block = unsafe { dead.as_ref() };
-                // If it died in the middle of a request, the next thread to get the state makes a
-                // system call for each.
-                block.random.give_back();
                 if block.life.was_never_cloned() {
                     // Its parent was killed in clone(2), before there was a handle.
                     block.life.is_over();
@@ -416,12 +386,6 @@ impl List<'_> {
         }
         now.restore();
         forked
-    }
-
-    /// Has threads that start and end profiled from now on. What was set stays, so that whatever a
-    /// thread was given is taken back from it.
-    pub(crate) fn set_profiler(&self, profiler: &'static Profiler) {
-        threads().profiler.store(core::ptr::from_ref(profiler).cast_mut(), Relaxed);
     }
 }
 

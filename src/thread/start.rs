@@ -10,7 +10,7 @@ use super::block::{Block, stack_guard};
 use super::list::{self, Passage};
 use super::stack::{self, MIN_STACK_SIZE, Mapping, STACK_ALIGN};
 use super::{JoinHandle, ThreadId, report_overflows, scope};
-use crate::arch::{Arch, CloneArgs, Cpu};
+use crate::arch::CloneArgs;
 use crate::errno::{Errno, Result};
 use crate::{intrinsics, signal, sys, tls};
 
@@ -258,7 +258,7 @@ unsafe extern "C" fn rust_thread(block: *mut u8) -> ! {
     if let Some(tell_name) = this.tell_name {
         tell_name(this);
     }
-    list::profile_from_start(this);
+    list::started(this);
     this.mask.restore();
     if let Some(run) = this.run {
         // SAFETY: `launch` is what `run` was made for, and it runs once.
@@ -268,15 +268,13 @@ unsafe extern "C" fn rust_thread(block: *mut u8) -> ! {
     let before = signal::block_everything();
     this.interrupts.end(this, &before);
     Passage::enter(&before).leave_for_good();
-    // No handler asks for random bytes any more, so no state is taken after this.
-    this.random.give_back();
     let (base, len) = this.mapping;
     // SAFETY: 1. The last reference is gone, and what follows is the end.
     if this.life.release() && !unsafe { stack::keep(NonNull::from_ref(this)) } {
         // SAFETY: 1. No word at all.
         if unsafe { sys::set_tid_address(null_mut()) }.is_ok() {
             // SAFETY: 1. No other thread has a way here. 2. Blocked above. 3. Taken away above.
-            unsafe { Cpu::unmap_and_exit(base, len) }
+            unsafe { sys::unmap_and_exit(base, len) }
         }
         // A filter refused it. The mapping stays: the kernel will clear the word that lies there.
     }

@@ -34,6 +34,17 @@ macro_rules! tests {
     };
 }
 
+/// The number of bytes that each thread has beside its block: thread-locals, and what rt0's modules
+/// keep of each thread.
+pub fn bytes_of_each_thread() -> usize {
+    unsafe extern "C" {
+        /// Of the linker scripts.
+        static __rt0_tls_start: [u8; 0];
+        static __rt0_tls_end: [u8; 0];
+    }
+    (&raw const __rt0_tls_end).addr() - (&raw const __rt0_tls_start).addr()
+}
+
 /// The number of repetitions of a step that finds more the more often it runs: `times` natively,
 /// and a twentieth of it where everything is slower and rt0's code is the same.
 pub fn often(times: usize) -> usize {

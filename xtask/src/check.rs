@@ -5,6 +5,7 @@
 //! of the two. So a comment may contain `asm!`.
 
 mod comments;
+mod modules;
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -16,47 +17,6 @@ use anyhow::{Context, Result};
 use crate::setup::{Core, Setup};
 use crate::targets::{TARGETS, Target};
 use crate::{Options, build, pinned, process, root, say, set_up};
-
-/// The layer of each module of the library, as in the picture of src/lib.rs: a module names only
-/// modules of its own layer and below.
-const LAYERS: &[(&str, u8)] = &[
-    ("arch", 0),
-    ("intrinsics", 0),
-    ("errno", 1),
-    ("sys", 1),
-    ("auxv", 2),
-    ("cpu", 2),
-    ("futex", 2),
-    ("guard", 2),
-    ("io", 2),
-    ("mapping", 2),
-    ("parker", 2),
-    ("process", 2),
-    ("signal", 2),
-    ("time", 2),
-    ("tls", 2),
-    ("vdso", 2),
-    ("all_threads", 3),
-    ("profile", 3),
-    ("thread", 3),
-    ("adapters", 4),
-    ("panic", 4),
-    ("random", 4),
-    ("stack_protector", 4),
-    ("sync", 4),
-    ("test", 4),
-];
-
-/// Modules that may name fewer modules than their layer allows: the locks use only the futex, so
-/// that they can be tested on a fake one.
-const NARROWER: &[(&str, &[&str])] =
-    &[("parker", &["futex", "time"]), ("sync", &["errno", "futex", "mapping", "parker", "sync", "time"])];
-
-/// The module that starts everything in sequence. It may name any module; only assembly names it.
-const SEQUENCER: &str = "start";
-
-/// The two Rust functions that assembly calls; besides them an arch file names only the contract.
-const DOORS: [&str; 2] = ["crate::start::rust_start", "crate::sys::rust_clone"];
 
 /// The guide to a port.
 const GUIDE: &str = "arch/README.md";
@@ -163,16 +123,11 @@ fn rules(sources: &[Source]) -> Vec<Finding> {
     for source in sources {
         findings.extend(places(source));
         findings.extend(unfinished(source));
-        findings.extend(layers(source, sources));
         findings.extend(handlers(source));
         findings.extend(comments::plain(source));
     }
     findings.extend(comments::stale(sources));
-    let named = |path: &str| sources.iter().any(|s| s.path == path || s.path.starts_with(&format!("src/{path}/")));
-    for (module, _) in LAYERS.iter().filter(|(m, _)| !named(&format!("src/{m}.rs")) && !named(m)) {
-        let what = format!("the table of layers names the module {module}, which is gone");
-        findings.push(Finding { file: "xtask/src/check.rs".to_string(), line: 1, what });
-    }
+    findings.extend(modules::rules(sources));
     if let Some(contract) = sources.iter().find(|s| s.path == "src/arch.rs") {
         let order: Vec<String> = members(&contract.code, "trait Arch", &[]).into_iter().map(|m| m.1).collect();
         for source in sources.iter().filter(|s| s.path.starts_with("arch/")) {
@@ -212,6 +167,12 @@ fn places(source: &Source) -> Vec<Finding> {
             || path.starts_with("src/sys/")
             || !(library || path.starts_with("examples/"));
         broken(!stub || may_call, "raw system calls are made by src/sys only; add a function with the man page's name");
+        let changes = ["clone", "fork", "unmap_and_exit", "set_thread_pointer"];
+        let changes_thread = changes.iter().any(|member| code.contains(&format!("Cpu::{member}(")));
+        broken(
+            !changes_thread || !library || path == "src/sys/thread.rs",
+            "what starts, ends or moves a thread is called by src/sys/thread.rs only",
+        );
         broken(
             !arch || !has_word(code, "feature"),
             "an arch file has no features: it is the same machine for all users",
@@ -272,86 +233,6 @@ fn handlers(source: &Source) -> Vec<Finding> {
         }
     }
     findings
-}
-
-/// A module names only modules that its layer allows.
-fn layers(source: &Source, sources: &[Source]) -> Vec<Finding> {
-    let mut findings = Vec::new();
-    let layer = |module: &str| LAYERS.iter().find(|(name, _)| *name == module).map(|(_, layer)| *layer);
-    let names = named_modules(&source.code);
-    if source.path.starts_with("arch/") {
-        for (line, name) in names {
-            let text = source.code.lines().nth(line - 1).unwrap_or_default();
-            if name != "arch" && !DOORS.iter().any(|door| text.contains(door)) {
-                let what =
-                    format!("an arch file names crate::arch and the doors {}, not crate::{name}", DOORS.join(", "));
-                findings.push(finding(source, line, what));
-            }
-        }
-        return findings;
-    }
-    let Some(module) = source.path.strip_prefix("src/").and_then(|p| p.split(['/', '.']).next()) else {
-        return findings;
-    };
-    if module == "lib" || module == SEQUENCER {
-        return findings;
-    }
-    let Some(own) = layer(module) else {
-        let what = format!("module {module} has no layer: give it one in xtask/src/check.rs");
-        return vec![finding(source, 1, what)];
-    };
-    for (line, name) in names {
-        // A macro is named at the crate's root; it belongs where it is defined.
-        let defines = |s: &&Source| s.path.starts_with("src/") && s.code.contains(&format!("macro_rules! {name} "));
-        let home = sources.iter().find(defines).and_then(|s| s.path["src/".len()..].split(['/', '.']).next());
-        let named = home.unwrap_or(name.as_str());
-        let narrower = NARROWER.iter().find(|(m, _)| *m == module).map(|(_, list)| *list);
-        let what = match layer(named) {
-            _ if named == "lib" || named == module => continue,
-            _ if named == SEQUENCER => format!("nothing names {SEQUENCER} but assembly"),
-            None => format!("crate::{named} is no module with a layer; name the module that defines it"),
-            Some(other) if other > own => format!("{module} (layer {own}) names {named} (layer {other}) above it"),
-            Some(_) => match narrower {
-                Some(list) if !list.contains(&named) => format!("{module} may name only {}", list.join(", ")),
-                _ => continue,
-            },
-        };
-        findings.push(finding(source, line, what));
-    }
-    findings
-}
-
-/// The first name after each `crate::` of the code, with its line.
-fn named_modules(code: &str) -> Vec<(usize, String)> {
-    let mut names = Vec::new();
-    for (at, _) in code.match_indices("crate::") {
-        if code[..at].ends_with(['$', '_']) || code[..at].ends_with(char::is_alphanumeric) {
-            continue; // `$crate` in a macro is the user's view.
-        }
-        let rest = &code[at + "crate::".len()..];
-        let Some(list) = rest.strip_prefix('{') else {
-            names.push((line_of(code, at), word_at(rest).to_string()));
-            continue;
-        };
-        let (mut depth, mut expect) = (1, true);
-        for (offset, c) in list.char_indices() {
-            match c {
-                '{' => depth += 1,
-                '}' => depth -= 1,
-                ',' if depth == 1 => expect = true,
-                _ if expect && depth == 1 && !c.is_whitespace() => {
-                    expect = false;
-                    let at = at + "crate::{".len() + offset;
-                    names.push((line_of(code, at), word_at(&code[at..]).to_string()));
-                }
-                _ => {}
-            }
-            if depth == 0 {
-                break;
-            }
-        }
-    }
-    names
 }
 
 /// The members of the block after `head`, with their lines: fn, const and type, and the names in
@@ -551,11 +432,11 @@ fn split(path: String, text: String) -> Source {
 mod tests {
     use super::*;
 
-    fn source(path: &str, text: &str) -> Source {
+    pub(super) fn source(path: &str, text: &str) -> Source {
         split(path.to_string(), text.to_string())
     }
 
-    fn said(findings: Vec<Finding>) -> Vec<String> {
+    pub(super) fn said(findings: Vec<Finding>) -> Vec<String> {
         findings.into_iter().map(|f| format!("{}:{}: {}", f.file, f.line, f.what)).collect()
     }
 
@@ -583,6 +464,8 @@ mod tests {
         assert!(places(&source("src/lib.rs", attribute)).is_empty());
         assert_eq!(places(&source("arch/mips.rs", "#[cfg(feature = \"x\")]\n")).len(), 1);
         assert_eq!(places(&source("src/util.rs", "")).len(), 1);
+        let clone = |path: &str| places(&source(path, "Cpu::clone(&args);")).len();
+        assert_eq!((clone("src/thread.rs"), clone("src/sys/thread.rs"), clone("arch/mips.rs")), (1, 0, 0));
     }
 
     #[test]
@@ -598,38 +481,6 @@ mod tests {
         let found = said(handlers(&source("src/x.rs", text)));
         assert!(found.len() == 1 && found[0].starts_with("src/x.rs:8: the comment of `b`"), "{found:?}");
         assert!(handlers(&source("xtask/src/x.rs", text)).is_empty());
-    }
-
-    #[test]
-    fn modules_are_read_from_paths_and_lists() {
-        let code =
-            "use crate::{io::{self, Line}, sys};\nuse crate::errno::Errno;\n$crate::print!();\ncrate::futex::wake();";
-        let names: Vec<_> = named_modules(code);
-        let expected = [(1, "io"), (1, "sys"), (2, "errno"), (4, "futex")].map(|(l, n)| (l, n.to_string()));
-        assert_eq!(names, expected);
-    }
-
-    #[test]
-    fn a_module_names_only_its_own_layer_and_below() {
-        let check = |path: &str, text: &str| said(layers(&source(path, text), &[]));
-        assert!(check("src/futex.rs", "use crate::{errno::Errno, sys, time};").is_empty());
-        assert!(
-            check("src/futex.rs", "\nuse crate::thread;")[0]
-                .starts_with("src/futex.rs:2: futex (layer 2) names thread")
-        );
-        assert!(check("src/sync.rs", "use crate::sys;")[0].contains("sync may name only errno, futex"));
-        assert!(check("src/thread.rs", "crate::start::x()")[0].contains("nothing names start"));
-        assert!(check("src/start.rs", "use crate::{thread, panic};").is_empty());
-        assert!(check("src/novel.rs", "")[0].contains("has no layer"));
-        assert!(check("arch/mips.rs", "use crate::arch::Arch;\nsym crate::start::rust_start").is_empty());
-        assert_eq!(check("arch/mips.rs", "use crate::sys;").len(), 1);
-    }
-
-    #[test]
-    fn a_macro_belongs_to_the_module_that_defines_it() {
-        let io = [source("src/io.rs", "macro_rules! print {\n}")];
-        assert!(layers(&source("src/thread.rs", "crate::print!()"), &io).is_empty());
-        assert_eq!(layers(&source("src/errno.rs", "crate::print!()"), &io).len(), 1);
     }
 
     #[test]

@@ -19,7 +19,8 @@ use rt0::{Errno, all_threads, println, sys, vdso};
 use rt0_tests::files::{mount, own_mounts};
 use rt0_tests::seccomp::{Verdict, filter, need_filters};
 use rt0_tests::{
-    Ended, SKIPPED, alarm_every, fork, mappings, often, skip, tests, vdso_image, vm_size_kib, wait_for, wait_until,
+    Ended, SKIPPED, alarm_every, bytes_of_each_thread, fork, mappings, often, skip, tests, vdso_image, vm_size_kib,
+    wait_for, wait_until,
 };
 
 type Bytes = [u8; 16];
@@ -51,6 +52,14 @@ const LAST_WORDS: &[u32] = &[k::__NR_write, k::__NR_exit_group];
 tests! {
     fn no_two_are_the_same() {
         all_differ(&[(); 500].map(|()| random()));
+    }
+
+    /// See `thread::a_program_has_no_part_of_what_it_does_not_use`.
+    fn a_program_that_never_profiles_has_no_part_of_the_profiler() {
+        // What the vDSO makes bytes with, a pointer, and for calls on all threads two words. The
+        // profiler keeps more than that.
+        const WORD: usize = size_of::<usize>();
+        assert!((WORD..=4 * WORD).contains(&bytes_of_each_thread()), "{}", bytes_of_each_thread());
     }
 
     fn any_length_is_filled_and_nothing_beside_it() {

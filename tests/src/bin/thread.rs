@@ -13,7 +13,9 @@ use rt0::signal::{Action, Signal};
 use rt0::thread::{Builder, Thread, spawn};
 use rt0::time::Instant;
 use rt0::{Errno, signal, sys, thread};
-use rt0_tests::{emulated, mappings, often, read_file, tests, thousands, vm_size_kib, wait_until};
+use rt0_tests::{
+    bytes_of_each_thread, emulated, mappings, often, read_file, tests, thousands, vm_size_kib, wait_until,
+};
 
 const TICK: Duration = Duration::from_millis(20);
 
@@ -37,6 +39,11 @@ tests! {
         let (tid, pid) = spawn(|| (sys::gettid(), sys::getpid())).unwrap().join();
         assert_ne!(tid, sys::gettid());
         assert_eq!(pid, sys::getpid());
+    }
+
+    /// Calls on all threads, profiles and random bytes each keep something of every thread.
+    fn a_program_has_no_part_of_what_it_does_not_use() {
+        assert_eq!(bytes_of_each_thread(), 0);
     }
 
     fn join_before_the_end_waits_for_it() {
