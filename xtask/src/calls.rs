@@ -22,6 +22,7 @@
 //!    nothing is skipped silently.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Range;
 use std::path::Path;
 
 use anyhow::{Result, bail};
@@ -30,7 +31,7 @@ use object::{Object, ObjectSection, ObjectSymbol, SectionKind, SymbolKind, elf};
 use crate::targets::Elf;
 use crate::{elf as facts, targets};
 
-mod decode;
+pub mod decode;
 #[cfg(test)]
 mod tests;
 
@@ -60,9 +61,30 @@ pub fn check_program(path: &Path, target: &targets::Target) -> Result<()> {
 /// The functions of this ELF file that make a system call whose number may not be set. `Err` names
 /// a machine without a decoder.
 pub fn violations(data: &[u8], elf: &Elf) -> Result<Vec<String>, String> {
+    // The number's register is also the result's: the compiler knows that each call writes it.
+    if matches!(elf.machine, elf::EM_X86_64 | elf::EM_386 | elf::EM_MIPS) {
+        return Ok(Vec::new());
+    }
+    let (mut found, mut any) = (Vec::new(), false);
+    for mut functions in functions(data, elf)? {
+        find_what_returns(&mut functions);
+        any |= functions.values().flat_map(|function| function.code.values()).any(|i| i.system_call);
+        for (&start, function) in &functions {
+            for (at, why) in check(&functions, start, function) {
+                found.push(format!("the system call at {at:#x} in {}: {why}", function.name));
+            }
+        }
+    }
+    if !any {
+        found.push(NONE.to_string());
+    }
+    Ok(found)
+}
+
+/// All code of this ELF file, decoded: the functions of each section, and the code between them.
+/// `Err` names a machine without a decoder.
+pub fn functions<'a>(data: &'a [u8], elf: &Elf) -> Result<Vec<Functions<'a>>, String> {
     let decoder: Decoder = match elf.machine {
-        // The number's register is also the result's: the compiler knows that each call writes it.
-        elf::EM_X86_64 | elf::EM_386 | elf::EM_MIPS => return Ok(Vec::new()),
         elf::EM_AARCH64 => decode::aarch64,
         elf::EM_ARM => decode::arm,
         elf::EM_RISCV if elf.bits == 64 => decode::riscv::<64>,
@@ -75,7 +97,7 @@ pub fn violations(data: &[u8], elf: &Elf) -> Result<Vec<String>, String> {
         other => return Err(format!("no decoder for the instructions of machine {other}")),
     };
     let file = object::File::parse(data).map_err(|error| format!("malformed: {error}"))?;
-    let (mut found, mut any) = (Vec::new(), false);
+    let mut all = Vec::new();
     for section in file.sections().filter(|section| section.kind() == SectionKind::Text) {
         let code = section.data().map_err(|error| format!("malformed: {error}"))?;
         let (start, end) = (section.address(), section.address() + code.len() as u64);
@@ -83,7 +105,8 @@ pub fn violations(data: &[u8], elf: &Elf) -> Result<Vec<String>, String> {
         let mut parts = BTreeMap::from([(start, (decoder, "no function"))]);
         let mut kinds = BTreeMap::new();
         for symbol in file.symbols().filter(|s| (start..end).contains(&s.address())) {
-            let (address, name) = (symbol.address(), symbol.name().unwrap_or("?"));
+            let address = symbol.address();
+            let name = symbol.name_bytes().ok().and_then(|name| std::str::from_utf8(name).ok()).unwrap_or("?");
             match name.get(..2) {
                 Some("$d") => _ = kinds.insert(address, false),
                 Some("$a" | "$t" | "$x") => _ = kinds.insert(address, true),
@@ -102,35 +125,43 @@ pub fn violations(data: &[u8], elf: &Elf) -> Result<Vec<String>, String> {
         let ends = parts.keys().skip(1).copied().chain([end]);
         for ((&from, &(decoder, name)), to) in parts.iter().zip(ends).filter(|&((&from, _), to)| from < to) {
             let is_code = |at: u64| kinds.range(..=at).next_back().is_none_or(|(_, &is_code)| is_code);
-            let code = &code[(from - start) as usize..(to.min(end) - start) as usize];
-            functions
-                .insert(from, Function { name, end: to, code: decoded(decoder, code, from, is_code), returns: false });
+            let bytes = &code[(from - start) as usize..(to.min(end) - start) as usize];
+            functions.insert(from, Function::new(name, decoder, bytes, from..to, is_code));
         }
-        find_what_returns(&mut functions);
-        any |= functions.values().flat_map(|function| function.code.values()).any(|i| i.system_call);
-        for (&start, function) in &functions {
-            for (at, why) in check(&functions, start, function) {
-                found.push(format!("the system call at {at:#x} in {}: {why}", function.name));
-            }
-        }
+        all.push(functions);
     }
-    if !any {
-        found.push(NONE.to_string());
-    }
-    Ok(found)
+    Ok(all)
 }
 
 /// A function, or code outside all functions.
-struct Function<'a> {
-    name: &'a str,
+pub struct Function<'a> {
+    /// Its symbol.
+    pub name: &'a str,
     end: u64,
-    code: BTreeMap<u64, Instruction>,
+    /// Its bytes in the file.
+    pub bytes: &'a [u8],
+    /// Its instructions, by their addresses.
+    pub code: BTreeMap<u64, Instruction>,
     /// Whether there is a path from its entry to a return.
     returns: bool,
 }
 
+impl<'a> Function<'a> {
+    /// Decodes the code in this range of addresses.
+    pub fn new(
+        name: &'a str,
+        decoder: Decoder,
+        bytes: &'a [u8],
+        range: Range<u64>,
+        is_code: impl Fn(u64) -> bool,
+    ) -> Function<'a> {
+        let code = decoded(decoder, bytes, range.start, is_code);
+        Function { name, end: range.end, bytes, code, returns: false }
+    }
+}
+
 /// Functions by their addresses.
-type Functions<'a> = BTreeMap<u64, Function<'a>>;
+pub type Functions<'a> = BTreeMap<u64, Function<'a>>;
 
 /// Whether a call of `address` may return: only a function without a path to a return does not. (A
 /// call may skip a function's first instructions.)

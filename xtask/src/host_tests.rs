@@ -8,13 +8,13 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Error, Result, bail, ensure};
 use object::{Object, ObjectSymbol, SymbolKind};
 
 use crate::build::{Built, Kind};
 use crate::setup::{Machine, Setup};
 use crate::test::{Test, Verdict, scratch, seen};
-use crate::{bench, init_tests, pinned, process, root, syscalls, tool_tests, traced, valgrind};
+use crate::{bench, init_tests, orders, pinned, process, root, tool_tests, traced, valgrind};
 
 /// The system calls of a program that does nothing, on x86_64: rt0's calls before `main`, and the
 /// exit.
@@ -78,6 +78,11 @@ pub fn of_programs<'a>(setup: &Setup, machine: &'a Machine, built: &'a Built) ->
         let name = "examples::hello_has_nothing_of_what_it_does_not_use";
         tests.push(Test::new(row, name, || verdict(nothing_unused(hello))));
     }
+    let sync = built.programs.iter().find(|p| p.kind == Kind::Bin && p.machine == row && p.name == "sync");
+    if let Some(sync) = sync.filter(|_| orders::knows(&machine.target.elf)) {
+        let name = "sync::the_machine_code_of_fast_paths_has_the_orders_of_the_source";
+        tests.push(Test::new(row, name, || verdict(ordered(&sync.path, machine))));
+    }
     if let (Some(nothing), "x86_64") = (built.program(machine, "nothing"), row) {
         let strace = setup.strace().map_err(|e| format!("{e:#}"));
         let name = "examples::nothing_makes_exactly_the_pinned_system_calls";
@@ -89,7 +94,6 @@ pub fn of_programs<'a>(setup: &Setup, machine: &'a Machine, built: &'a Built) ->
     tests.extend(init_tests::of_init(machine, built));
     tests.extend(tool_tests::of_programs(setup, machine, built));
     tests.extend(traced::of_programs(setup, machine, built));
-    tests.extend(syscalls::confined::of_programs(machine, built));
     tests.extend(valgrind::of_programs(setup, machine, built));
     tests
 }
@@ -109,6 +113,17 @@ fn nothing_unused(program: &Path) -> Result<()> {
     ensure!(found.is_empty(), "{} has {found:?}", program.display());
     Ok(())
 }
+
+/// The machine code of the locks' fast paths: see [`orders`].
+fn ordered(program: &Path, machine: &Machine) -> Result<()> {
+    let (found, count) = orders::violations(&fs::read(program)?, &machine.target.elf).map_err(Error::msg)?;
+    ensure!(count >= LEAST_FAST_PATHS, "{} has {count} fast paths to look at", program.display());
+    ensure!(found.is_empty(), "{}:\n{}", program.display(), found.join("\n"));
+    Ok(())
+}
+
+/// As many functions of tests/src/ordered.rs are looked at, at least.
+const LEAST_FAST_PATHS: usize = 11;
 
 fn verdict(result: Result<()>) -> Verdict {
     result.map_or_else(|error| Verdict::Failed(format!("{error:#}")), |()| Verdict::Passed)

@@ -2,6 +2,9 @@
 #![no_std]
 #![no_main]
 
+#[path = "../ordered.rs"]
+mod ordered;
+
 use core::cell::Cell;
 use core::sync::atomic::{
     AtomicBool, AtomicU32, AtomicUsize,
@@ -24,6 +27,13 @@ use rt0_tests::{often, prints, tests, wait_until};
 const TICK: Duration = Duration::from_millis(20);
 
 tests! {
+    // All of them.
+
+    fn fast_paths_whose_machine_code_is_looked_at_do_what_the_locks_promise() {
+        static LOCKS: ordered::Locks = ordered::Locks::new();
+        ordered::call_all(&LOCKS);
+    }
+
     // Mutex.
 
     fn a_mutex_is_locked_until_its_guard_is_dropped() {

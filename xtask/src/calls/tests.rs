@@ -7,8 +7,7 @@ fn faults(decoder: Decoder, parts: &[&[u8]]) -> Vec<(u64, &'static str)> {
     let mut start = BASE;
     for &code in parts {
         let end = start + code.len() as u64;
-        functions
-            .insert(start, Function { name: "f", end, code: decoded(decoder, code, start, |_| true), returns: false });
+        functions.insert(start, Function::new("f", decoder, code, start..end, |_| true));
         start = end;
     }
     find_what_returns(&mut functions);
