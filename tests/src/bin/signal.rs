@@ -2,16 +2,22 @@
 #![no_std]
 #![no_main]
 
+#[path = "../vectors.rs"]
+mod vectors;
+
 use core::hint::black_box;
 use core::sync::atomic::{AtomicBool, AtomicI32, AtomicU8, AtomicU32, AtomicUsize, Ordering::Relaxed};
+use core::time::Duration;
 
 use linux_raw_sys::general as k;
 use rt0::signal::{
     Action, Flags, Handler, How, Info, SigSet, Signal, SignalStack, mask, raise, sigaction, sigaltstack, signal_stack,
 };
-use rt0::{Errno, signal, sys, thread};
+use rt0::sync::Mutex;
+use rt0::{Errno, println, signal, sys, thread};
 use rt0_tests::seccomp::{Verdict, filter, filter_calls, need_filters};
-use rt0_tests::{Ended, SKIPPED, emulated, fork, read_file, skip, tests, wait_for, wait_until};
+use rt0_tests::{Ended, SKIPPED, alarm_after, emulated, fork, often, read_file, skip, tests, wait_for, wait_until};
+use vectors::{Numbers, Registers, widest, work};
 
 static LAST: AtomicU32 = AtomicU32::new(0);
 static COUNT: AtomicUsize = AtomicUsize::new(0);
@@ -399,6 +405,69 @@ tests! {
         let threads = thread::spawn(|| signal_stack().expect("a signal stack").size).unwrap().join();
         let mains = signal_stack().expect("main's, with the first spawn").size;
         assert!(threads >= least && mains >= least, "{threads} {mains} {least}");
+    }
+
+    fn a_handler_that_uses_vectors_leaves_those_of_the_interrupted_code_alone(env) {
+        static HANDLED: AtomicUsize = AtomicUsize::new(0);
+        static WRONG: AtomicUsize = AtomicUsize::new(0);
+        static WIDEST: Mutex<Registers> = Mutex::new(Registers::Ordinary);
+        const START: [Numbers; 2] = [[1.0; 64], [-1e6; 64]];
+        static RIGHT: Mutex<[Numbers; 2]> = Mutex::new(START);
+        fn check(which: usize, registers: Registers, right: &Numbers) {
+            let same = work(registers, black_box(START[which])) == *right;
+            WRONG.fetch_add(usize::from(!same), Relaxed);
+        }
+        fn interrupt(info: &Info) {
+            // Nothing else has these two while signals come.
+            let (registers, right) = (*WIDEST.try_lock().unwrap(), RIGHT.try_lock().unwrap()[1]);
+            check(1, registers, &right);
+            assert!(info.pc() != 0 && info.sp() != 0);
+            HANDLED.fetch_add(1, Relaxed);
+            // Not before: where all is slow, the interrupted code would come to nothing.
+            alarm_after(PERIOD);
+        }
+        const PERIOD: Duration = Duration::from_micros(200);
+        let registers = widest(env);
+        println!("{registers:?}");
+        // The same whichever registers they are in.
+        let right = START.map(|start| work(Registers::Ordinary, start));
+        assert_eq!(START.map(|start| work(registers, start)), right);
+        (*WIDEST.lock(), *RIGHT.lock()) = (registers, right);
+        install(Signal::SIGALRM, Action::info(interrupt));
+        let enough = often(400);
+        alarm_after(PERIOD);
+        while HANDLED.load(Relaxed) < enough {
+            check(0, registers, &right[0]);
+        }
+        alarm_after(Duration::ZERO);
+        assert_eq!(WRONG.load(Relaxed), 0);
+    }
+
+    fn a_handler_has_16_kib_beside_the_frames_of_two_signals(env) {
+        static LEFT: AtomicUsize = AtomicUsize::new(0);
+        static USED: AtomicUsize = AtomicUsize::new(0);
+        extern "C" fn look(_: i32) {
+            let local = 0u8;
+            let (here, stack) = (black_box(&raw const local).addr(), signal_stack().expect("a signal stack"));
+            LEFT.store(here - stack.base.addr(), Relaxed);
+            USED.store(stack.base.addr() + stack.size - here, Relaxed);
+        }
+        const OWN: usize = 2 << 10; // What `look` and what calls it have on the stack.
+        let registers = widest(env);
+        install(Signal::SIGUSR1, Action::call(look));
+        let here = move || {
+            // In use, and so part of what is saved.
+            black_box(work(registers, [1.0; 64]));
+            raise(Signal::SIGUSR1).unwrap();
+            (LEFT.load(Relaxed), USED.load(Relaxed))
+        };
+        let given = env.auxv().get(linux_raw_sys::auxvec::AT_MINSIGSTKSZ as usize);
+        for (left, used) in [here(), thread::spawn(here).unwrap().join()] {
+            println!("{registers:?}: {used} used, {left} left, AT_MINSIGSTKSZ {given:?}");
+            let frame = given.unwrap_or(used);
+            assert!(used <= frame + OWN, "the kernel's frame is larger than it says");
+            assert!(left + OWN >= frame + (16 << 10), "{left}");
+        }
     }
 
     fn handlers_run_on_the_signal_stack_of_their_thread() {
