@@ -25,7 +25,7 @@ pub use guest::{Guest, Job};
 pub use rows::Choice;
 
 use crate::setup::{Machine, Setup};
-use rows::{ROWS, Row};
+use rows::{ROWS, Row, TELLING};
 
 /// The program that is a guest's first process: a test program that has no tests.
 pub const INIT: &str = "init";
@@ -60,6 +60,19 @@ impl Plan {
         self.rows.iter().any(|row| row.machine == machine)
     }
 
+    /// The test programs that are needed; `None`: all.
+    pub fn programs(&self) -> Option<&'static [&'static str]> {
+        let daily = self.choices.iter().all(|choice| *choice == Choice::Daily);
+        daily.then_some(&TELLING)
+    }
+
+    /// The test programs that a row is to run: all if it was asked for by its name or its
+    /// machine's.
+    fn programs_of(&self, row: &Row, name: &str) -> Option<&'static [&'static str]> {
+        let named = self.choices.iter().any(|choice| *choice != Choice::Daily && choice.is(row, name));
+        (!named).then_some(&TELLING)
+    }
+
     /// Gets kernels and emulators; for each row that cannot be had, its name and why.
     pub fn set_up(self, setup: &Setup) -> (Vec<Guest>, BTreeMap<String, String>) {
         let mut missing = BTreeMap::new();
@@ -83,7 +96,7 @@ impl Plan {
             source::clean_up(setup);
         }
         let mut guests = Vec::new();
-        for ((row, kernel), emulator) in self.rows.into_iter().zip(kernels.into_iter().flatten()).zip(emulators) {
+        for ((&row, kernel), emulator) in self.rows.iter().zip(kernels.into_iter().flatten()).zip(emulators) {
             let kernel = match kernel {
                 Ok(kernel) => kernel,
                 Err(error) => {
@@ -96,7 +109,10 @@ impl Plan {
                 continue;
             }
             match emulator {
-                Ok(emulator) => guests.push(Guest { name, row, kernel, emulator }),
+                Ok(emulator) => {
+                    let programs = self.programs_of(row, &name);
+                    guests.push(Guest { name, row, programs, kernel, emulator });
+                }
                 Err(error) => {
                     missing.insert(name, format!("no emulator: {error:#}"));
                 }

@@ -22,7 +22,6 @@ pub use cargo_rt0::report::{Spent, Test, Verdict};
 
 use crate::kernel::{self, Guest, INIT, Job};
 use crate::setup::{Machine, Rust};
-use crate::syscalls::confined;
 use crate::{Options, build, calls, host_tests, process, root, say, set_up, targets};
 
 const LIMIT_MODEL: Duration = Duration::from_secs(600);
@@ -77,6 +76,7 @@ pub fn run(options: Options, choices: &Choices) -> Result<ExitCode> {
         && (words.is_empty() || targets.iter().any(|t| native.iter().any(|n| n.name == t.name)));
 
     let mut report = Report::new("cargo xtask test", filter);
+    let plan_programs = plan.programs();
     let (guests, missing) = plan.set_up(&setup);
     for (name, why) in missing {
         report.add(&format!("{name}::setup"), Verdict::Skipped(why), None);
@@ -111,7 +111,9 @@ pub fn run(options: Options, choices: &Choices) -> Result<ExitCode> {
             let models = if with_models { build::models()? } else { build::Units::default() };
             Ok((units, models))
         });
-        let what = filter.and_then(|filter| programs_of(filter, &build::test_programs()));
+        let telling = plan_programs.filter(|_| kernels_only);
+        let telling = telling.map(|names| names.iter().chain(&[INIT]).map(|name| name.to_string()).collect());
+        let what = filter.and_then(|filter| programs_of(filter, &build::test_programs())).or(telling);
         let what = what.as_deref().map_or(build::What::Everything, build::What::Programs);
         let built = build::build(&setup, &machines, what);
         (built, host.join().expect("building does not panic"))
@@ -144,15 +146,7 @@ pub fn run(options: Options, choices: &Choices) -> Result<ExitCode> {
                 let name = format!("{}::{}::elf_facts", machine.target.name, program.name);
                 report.add(&name, Verdict::Failed(format!("{error:#}")), None);
             } else if program.kind == Kind::Bin && program.name != INIT && !kernels_only {
-                match confined::prepare(machine, &program.name) {
-                    Ok(prepare) => {
-                        tests.extend(tests_of(machine, &program.name, &program.path, root(), &stress, &prepare));
-                    }
-                    Err(error) => {
-                        let name = format!("{}::{}::syscalls", machine.target.name, program.name);
-                        report.add(&name, Verdict::Failed(format!("{error:#}")), None);
-                    }
-                }
+                tests.extend(tests_of(machine, &program.name, &program.path, root(), &stress));
             }
         }
         if !kernels_only {
@@ -257,7 +251,8 @@ fn jobs(
     let programs = built.programs.iter().filter(|p| p.machine == machine.target.name && p.kind == Kind::Bin);
     let programs: BTreeMap<_, _> = programs.map(|p| (p.name.clone(), p.path.clone())).collect();
     let mut jobs = Vec::new();
-    for (bin, path) in programs.iter().filter(|(name, _)| *name != INIT) {
+    let chosen = |bin: &str| bin != INIT && guest.programs.is_none_or(|chosen| chosen.contains(&bin));
+    for (bin, path) in programs.iter().filter(|(name, _)| chosen(name)) {
         let wanted = |name: &str| filter.is_none_or(|part| format!("{}::{bin}::{name}", guest.name).contains(part));
         if let Err(error) = calls::check_program(path, machine.target) {
             tell(&format!("{bin}::elf_facts"), Verdict::Failed(format!("{error:#}")), None);

@@ -23,8 +23,8 @@ use crate::setup::Rust;
 use crate::test::{Expectation, Spent, Verdict, judge};
 use crate::{packages, root, say};
 
-/// How long a kernel may take until its first process speaks. That is ten seconds of a processor, which a
-/// host with much else to do gives in minutes.
+/// How long a kernel may take until its first process speaks. That is ten seconds of a processor,
+/// which a host with much else to do gives in minutes.
 const BOOT: Duration = Duration::from_secs(if cfg!(test) { 3 } else { 600 });
 
 /// What a guest may take on top of a test's own limit, and between tests.
@@ -45,6 +45,8 @@ pub struct Guest {
     pub name: String,
     /// Its row in the table.
     pub row: &'static Row,
+    /// The test programs that it is to run; `None`: all.
+    pub programs: Option<&'static [&'static str]>,
     /// What it boots.
     pub kernel: Kernel,
     /// What it runs under.
@@ -425,7 +427,7 @@ mod tests {
         fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).expect("ours");
         let kernel = Kernel { version: "6.1".to_string(), file: program.clone(), dtb: None };
         let emulator = Emulator::played_by(program.clone());
-        let guest = Guest { name: format!("played-{name}"), row: &ROWS[0], kernel, emulator };
+        let guest = Guest { name: format!("played-{name}"), row: &ROWS[0], programs: None, kernel, emulator };
         let job = |line: &str| {
             let test = expectation(line).expect("a good line");
             Job { name: format!("bin::{}", test.name), bin: "bin".to_string(), test, limit: Duration::from_secs(1) }

@@ -126,8 +126,8 @@ impl Images {
         ready(image, &folder, &version)
     }
 
-    /// The emulator of this name: the machine's own if it is new enough, else the packages'. Under the
-    /// lock of all runs.
+    /// The emulator of this name: the machine's own if it is new enough, else the packages'. Under
+    /// the lock of all runs.
     pub fn emulator(&self, setup: &Setup, name: &str) -> Result<Emulator> {
         let multiarch = setup.rust.host.replace("-unknown", "");
         let own = on_path(name).and_then(|program| answering(program, None, &multiarch).ok());
