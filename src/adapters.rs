@@ -1,4 +1,5 @@
-//! What other crates ask of a system, by rt0: one optional feature of the crate `rt0` for each.
+//! Implementations of other crates' system interfaces: one optional feature of the crate `rt0` for
+//! each.
 //!
 //! | feature | crate | what it gets |
 //! |---|---|---|
@@ -13,7 +14,7 @@
 //! backend of [getrandom] needs no feature: see [`getrandom_backend!`](crate::getrandom_backend!).
 //!
 //! They are features of this crate, not a crate of their own, because the raw locks are private to
-//! it and Rust wants the trait or the type of an implementation to be the crate's own.
+//! it, and because Rust's orphan rule requires the trait or the type to be the crate's own.
 //!
 //! [critical-section]: https://docs.rs/critical-section/1
 //! [embedded-io]: https://docs.rs/embedded-io/0.7

@@ -72,8 +72,8 @@ pub(crate) struct Guarded {
 }
 
 impl Guarded {
-    /// `len` bytes, whole pages, with a guard at each of these offsets. Errors: those of mmap(2) and
-    /// of [`install`].
+    /// `len` bytes, whole pages, with a guard at each of these offsets. Errors: those of mmap(2)
+    /// and of [`install`].
     pub(crate) fn map(len: usize, guards: &[usize]) -> Result<Guarded> {
         let flags = k::MAP_PRIVATE | k::MAP_ANONYMOUS | k::MAP_NORESERVE | k::MAP_STACK;
         // SAFETY: 1. Not MAP_FIXED.

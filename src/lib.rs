@@ -28,8 +28,8 @@
 //! through others. `start` (*) sequences everything once and may name any module; only assembly
 //! names it. Assembly stands only in `arch/`, and in `src/intrinsics.rs` for loops that must stay
 //! loops; names of machines stand only in `src/arch.rs`. `cargo xtask check` enforces all of this,
-//! and that the picture shows each module in its layer. Each difference between machines is a member
-//! of the trait in `src/arch.rs`.
+//! and that the picture shows each module in its layer. Each difference between machines is a
+//! member of the trait in `src/arch.rs`.
 //!
 //! # The flows
 //!

@@ -191,8 +191,8 @@ fn spread(numbers: [u64; 4]) -> [u8; 16] {
 }
 
 /// A permutation of 64 bits in which every bit of the result depends on every bit of `word` (the
-/// finaliser of MurmurHash3 with the constants of David Stafford's variant 13). Of a counter with the
-/// step of `profile` it makes splitmix64 (Steele, Lea, Flood 2014).
+/// finaliser of MurmurHash3 with the constants of David Stafford's variant 13). Of a counter with
+/// the step of `profile` it makes splitmix64 (Steele, Lea, Flood 2014).
 pub(crate) fn mix(mut word: u64) -> u64 {
     word = (word ^ (word >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
     word = (word ^ (word >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);

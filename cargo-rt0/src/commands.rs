@@ -11,7 +11,7 @@ use anyhow::{Context, Result, bail};
 
 use crate::build::{self, Built, Kind, Request};
 use crate::project::{Project, Selection};
-use crate::protocol::tests_of;
+use crate::protocol::{as_it_is, tests_of};
 use crate::report::{Report, Test, Verdict, run_all};
 use crate::setup::{Machine, Setup};
 use crate::targets::{self, Profile, Target};
@@ -256,7 +256,7 @@ impl Session {
             for (kind, name) in programs {
                 let Some(path) = built.find(machine, *kind, name) else { continue };
                 match elf::check(path, machine.target) {
-                    Ok(()) => tests.extend(tests_of(machine, name, path, &self.project.folder, &[])),
+                    Ok(()) => tests.extend(tests_of(machine, name, path, &self.project.folder, &[], &as_it_is())),
                     Err(error) => {
                         let why = format!("{error:#}");
                         let failed = move || Verdict::Failed(why.clone());

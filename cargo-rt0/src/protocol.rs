@@ -9,6 +9,7 @@ use std::ffi::OsString;
 use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
 use std::process::Command;
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Result;
@@ -27,6 +28,15 @@ pub const LIMIT_NATIVE: Duration = Duration::from_secs(240);
 /// The same under an emulator.
 pub const LIMIT_QEMU: Duration = Duration::from_secs(300);
 
+/// What is done to the command of a test, by its name (`bin::name`), before it starts; a remark for
+/// the report if it fails.
+pub type Prepare = Arc<dyn Fn(&mut Command, &str, &Expectation) -> Option<&'static str> + Send + Sync>;
+
+/// Nothing is done.
+pub fn as_it_is() -> Prepare {
+    Arc::new(|_, _, _| None)
+}
+
 /// All tests of one program; a program that cannot list them is one failed test.
 ///
 /// The tests run in `folder`; natively and in release they see the variables `env`.
@@ -36,6 +46,7 @@ pub fn tests_of<'a>(
     program: &'a Path,
     folder: &'a Path,
     env: &'a [(&'a str, OsString)],
+    prepare: &Prepare,
 ) -> Vec<Test<'a>> {
     let limit = if machine.qemu().is_some() { LIMIT_QEMU } else { LIMIT_NATIVE };
     let listed = match list(machine, program) {
@@ -49,6 +60,7 @@ pub fn tests_of<'a>(
         let name = format!("{bin}::{}", test.name);
         let alone = test.alone && machine.qemu().is_none();
         let gap_name = name.clone();
+        let prepare = prepare.clone();
         let run = move || {
             if let (Some(reason), Some(_)) = (&test.native, machine.qemu()) {
                 return Verdict::Skipped(format!("under qemu: {reason}"));
@@ -57,6 +69,7 @@ pub fn tests_of<'a>(
             if machine.qemu().is_none() && machine.target.profile == Profile::Release {
                 command.envs(env.iter().map(|(name, value)| (name, value)));
             }
+            let remark = prepare(&mut command, &gap_name, &test).map_or(String::new(), |remark| format!("{remark}\n"));
             let verdict = match process::run(&mut command, test.limit.unwrap_or(limit)) {
                 Ok(outcome) => judge(&outcome, &test),
                 Err(error) => Verdict::Failed(format!("cannot start: {error}")),
@@ -68,7 +81,9 @@ pub fn tests_of<'a>(
                     say!("{}::{gap_name} passes although the table lists a gap: {}", machine.target.name, gap.reason);
                     Verdict::Passed
                 }
-                (Verdict::Failed(why), None) => Verdict::Failed(format!("{why}\n{}", process::shell_line(&command))),
+                (Verdict::Failed(why), None) => {
+                    Verdict::Failed(format!("{why}\n{remark}{}", process::shell_line(&command)))
+                }
                 (verdict, _) => verdict,
             }
         };

@@ -1,4 +1,4 @@
-//! A global allocator: talc for what is small, the kernel's pages for what is large.
+//! A global allocator: talc for small allocations, the kernel's pages for large ones.
 //!
 //! ```ignore
 //! extern crate alloc;
@@ -9,8 +9,8 @@
 //! ```
 //!
 //! Why this crate: dlmalloc and rlsf depend on libc on Linux, which a program on rt0 does not have,
-//! and talc 5 brings `alloc` into every program below which the feature is on, also into those that
-//! name no global allocator, which then do not link. talc 4 depends on nothing.
+//! and talc 5 links `alloc` into every program with the feature, even one without a global
+//! allocator, which then does not link. talc 4 depends on nothing.
 
 use core::alloc::{GlobalAlloc, Layout};
 use core::fmt;
@@ -25,11 +25,11 @@ use crate::sync::Mutex;
 /// mremap(2), without a copy, and its memory goes back when it is freed.
 const LARGE: usize = 128 << 10;
 
-/// What talc gets from the kernel at a time, in bytes, and keeps.
+/// The bytes that talc gets from the kernel at a time, and keeps.
 const HEAP: usize = 1 << 20;
 
-/// More than talc needs of a heap for itself, in bytes: its lists, in the first one, are some 1
-/// KiB.
+/// An upper bound of talc's own data in a heap, in bytes: its lists, in the first heap, take about
+/// 1 KiB.
 const OVERHEAD: usize = 16 << 10;
 
 /// The least alignment of pages on every machine.
@@ -40,7 +40,7 @@ const PAGE: usize = 4096;
 /// Allocations from 128 KiB on are mappings of their own, which go back to the kernel when they are
 /// freed. Smaller ones are talc's, from heaps of 1 MiB, which are kept for later allocations.
 ///
-/// It may not be used in signal handlers: the interrupted code may hold its lock.
+/// Signal handlers must not use it: the interrupted code may hold its lock.
 pub struct Allocator(Mutex<Talc<Heaps>>);
 
 impl Allocator {
@@ -72,7 +72,7 @@ impl OomHandler for Heaps {
         // No sum overflows: size and alignment are at most isize::MAX + 1 together.
         let least = layout.size() + layout.align() + OVERHEAD;
         let pages = Pages.allocate(least.max(HEAP)).map_err(|_| ())?;
-        // SAFETY: the pages are ours, and no other code knows of them.
+        // SAFETY: the pages are owned, and no other code has their address.
         unsafe { talc.claim(Span::from_base_size(pages.cast().as_ptr(), pages.len())) }.map(|_| ())
     }
 }
@@ -86,21 +86,21 @@ fn pages(start: NonNull<u8>, layout: Layout) -> NonNull<[u8]> {
     NonNull::slice_from_raw_parts(start, layout.size().next_multiple_of(mapping::page_size()))
 }
 
-// SAFETY: blocks are talc's, or mappings; which one a block is, its layout says.
+// SAFETY: a block is talc's or a mapping; its layout says which.
 unsafe impl GlobalAlloc for Allocator {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         if is_large(layout) {
             return Pages.allocate(layout.size()).map_or(null_mut(), |pages| pages.cast().as_ptr());
         }
-        // SAFETY: the caller promises a size above 0.
+        // SAFETY: the caller guarantees a size above 0.
         unsafe { self.0.lock().malloc(layout) }.map_or(null_mut(), NonNull::as_ptr)
     }
 
     unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
-        // SAFETY: the caller's promise.
+        // SAFETY: the caller guarantees it.
         let block = unsafe { self.alloc(layout) };
         if !is_large(layout) && !block.is_null() {
-            // SAFETY: so many bytes are ours there. New pages are zero.
+            // SAFETY: the block has this many bytes. New pages are zero.
             unsafe { block.write_bytes(0, layout.size()) };
         }
         block
@@ -119,7 +119,7 @@ unsafe impl GlobalAlloc for Allocator {
 
     unsafe fn realloc(&self, block: *mut u8, layout: Layout, new_size: usize) -> *mut u8 {
         let Some(start) = NonNull::new(block) else { return null_mut() };
-        // SAFETY: the caller promises that the size is one of a layout with this alignment.
+        // SAFETY: the caller guarantees that the size is one of a layout with this alignment.
         let new_layout = unsafe { Layout::from_size_align_unchecked(new_size, layout.align()) };
         match (is_large(layout), is_large(new_layout)) {
             (false, false) if new_size <= layout.size() => {
@@ -135,20 +135,20 @@ unsafe impl GlobalAlloc for Allocator {
                 }
             }
             (true, true) => {
-                // SAFETY: 1. They came from `alloc`, and the caller uses the result only. Refused,
-                // for the pages have become two mappings, a copy does it.
+                // SAFETY: 1. They came from `alloc`, and the caller uses only the result. If the
+                // pages have become two mappings, the call fails and the data is copied.
                 if let Ok(pages) = unsafe { Pages.resize(pages(start, layout), new_size, true) } {
                     return pages.cast().as_ptr();
                 }
             }
             _ => {}
         }
-        // SAFETY: the caller promises a size above 0.
+        // SAFETY: the caller guarantees a size above 0.
         let new_block = unsafe { self.alloc(new_layout) };
         if !new_block.is_null() {
-            // SAFETY: both are that long, and apart.
+            // SAFETY: both blocks have this length, and they do not overlap.
             unsafe { new_block.copy_from_nonoverlapping(block, layout.size().min(new_size)) };
-            // SAFETY: the caller's promise.
+            // SAFETY: the caller guarantees it.
             unsafe { self.dealloc(block, layout) };
         }
         new_block

@@ -1,14 +1,14 @@
 //! critical-section: one section for the whole process, also against signal handlers.
 //!
-//! What the crate calls interrupts are signal handlers here: a waker or a queue that is used under
+//! The crate's interrupts are signal handlers here: a waker or a queue that is used under
 //! [`with`](::critical_section::with) may be used in handlers too.
 //!
-//! 1. *Threads exclude each other*: by a lock.
-//! 2. *A handler does not run in its own thread's section*: all signals are blocked before the
-//!    lock is taken, and until after it is released. So a handler that waits for the lock waits for
-//!    another thread, which its own handlers do not interrupt. What is not blocked are faults, and
-//!    the two signals that rt0 reserves, whose handlers enter no section.
-//! 3. *Sections nest*: the thread that is in one is known by its number, and enters at once.
+//! 1. *Threads exclude each other:* by a lock.
+//! 2. *No handler runs in its own thread's section:* all signals are blocked from before the lock
+//!    is acquired until after it is released. So a handler that waits for the lock waits for
+//!    another thread, which its own handlers do not interrupt. Faults are not blocked, nor are
+//!    rt0's two reserved signals, whose handlers enter no section.
+//! 3. *Sections nest:* the lock's owner is known by its number, and enters at once.
 //!
 //! An outermost section costs two system calls, to block the signals and to restore them.
 
@@ -23,10 +23,10 @@ use crate::thread;
 
 struct Section {
     lock: RawMutex,
-    /// The number of the thread that is in, or 0. Stored under the lock. Relaxed: a thread sees its
-    /// own number only if it stored it itself.
+    /// The number of the thread in the section, or 0. Stored under the lock. Relaxed: a thread sees
+    /// its own number only if it stored it itself.
     owner: AtomicUsize,
-    /// What was blocked on that thread before. Accessed under the lock.
+    /// That thread's signal mask before the section. Accessed under the lock.
     blocked: UnsafeCell<SigSet>,
 }
 
@@ -38,7 +38,7 @@ static SECTION: Section =
 
 ::critical_section::set_impl!(Section);
 
-// SAFETY: 1., 2. and 3. above; the lock orders memory as the trait asks.
+// SAFETY: properties 1 to 3 of the module; the lock orders memory as the trait requires.
 unsafe impl Impl for Section {
     /// Whether this is the outermost section of its thread.
     unsafe fn acquire() -> RawRestoreState {
@@ -49,14 +49,14 @@ unsafe impl Impl for Section {
         let before = signal::mask(How::Block, &SigSet::full());
         SECTION.lock.lock();
         SECTION.owner.store(me, Relaxed);
-        // SAFETY: we have the lock.
+        // SAFETY: this thread holds the lock.
         unsafe { SECTION.blocked.get().write(before) };
         true
     }
 
     unsafe fn release(outermost: RawRestoreState) {
         if outermost {
-            // SAFETY: we have the lock, as the caller is in the section.
+            // SAFETY: the caller is in the section, so this thread holds the lock.
             let before = unsafe { *SECTION.blocked.get() };
             SECTION.owner.store(0, Relaxed);
             SECTION.lock.unlock();

@@ -8,7 +8,7 @@ use crate::errno::Errno;
 use crate::io::{Stderr, Stdin, Stdout};
 
 impl Error for Errno {
-    /// What std's `io::Error::kind` says, as far as embedded-io has the kind.
+    /// The result of std's `io::Error::kind`, if embedded-io has that kind.
     fn kind(&self) -> ErrorKind {
         match *self {
             Errno::ENOENT => ErrorKind::NotFound,
@@ -48,7 +48,7 @@ macro_rules! writer {
         }
 
         impl Write for $name {
-            /// `EIO` if write(2) accepts nothing: the trait allows a 0 for nothing only.
+            /// `EIO` if write(2) accepts nothing: the trait allows 0 only for an empty buffer.
             fn write(&mut self, buf: &[u8]) -> Result<usize, Errno> {
                 match $name::write(self, buf)? {
                     0 if !buf.is_empty() => Err(Errno::EIO),

@@ -1,9 +1,9 @@
 //! rt0's locks as the raw locks of lock_api, and lock_api's locks over them.
 //!
-//! The types are those of the crate parking_lot: what is written for its `Mutex`, `RwLock` and
-//! `ReentrantMutex` works with these. The locks of [`crate::sync`] are the same ones inside.
+//! The types are those of the crate parking_lot: code for its `Mutex`, `RwLock` and
+//! `ReentrantMutex` works with these. The locks of [`crate::sync`] use the same raw locks.
 //!
-//! What lock_api has beyond this is missing because rt0's locks do not do it: unlocking to a
+//! lock_api's other traits are missing because rt0's locks have no such function: unlocking to a
 //! certain waiter (`RawMutexFair`; fairness is as [`crate::sync`] says) and upgradable readers.
 
 use core::num::NonZeroUsize;
@@ -25,7 +25,7 @@ pub type Mutex<T> = ::lock_api::Mutex<RawMutex, T>;
 pub type MutexGuard<'a, T> = ::lock_api::MutexGuard<'a, RawMutex, T>;
 /// The guard of a part of what a [`Mutex`] holds.
 pub type MappedMutexGuard<'a, T> = ::lock_api::MappedMutexGuard<'a, RawMutex, T>;
-/// A mutex that the thread that holds it may lock again.
+/// A mutex that its holder may lock again.
 pub type ReentrantMutex<T> = ::lock_api::ReentrantMutex<RawMutex, RawThreadId, T>;
 /// The guard of [`ReentrantMutex`].
 pub type ReentrantMutexGuard<'a, T> = ::lock_api::ReentrantMutexGuard<'a, RawMutex, RawThreadId, T>;
@@ -46,7 +46,7 @@ pub struct RawMutex(sync::RawMutex);
 /// The lock inside [`crate::sync::RwLock`].
 pub struct RawRwLock(sync::RawRwLock);
 
-/// Tells threads apart, for [`ReentrantMutex`].
+/// Identifies threads, for [`ReentrantMutex`].
 pub struct RawThreadId;
 
 impl core::fmt::Debug for RawMutex {
@@ -55,7 +55,7 @@ impl core::fmt::Debug for RawMutex {
     }
 }
 
-// SAFETY: the lock excludes, as the models of `crate::sync` show.
+// SAFETY: the lock excludes other threads, as the models of `crate::sync` show.
 unsafe impl ::lock_api::RawMutex for RawMutex {
     const INIT: RawMutex = RawMutex(sync::RawMutex::new());
     type GuardMarker = GuardNoSend;
@@ -81,7 +81,7 @@ unsafe impl ::lock_api::RawMutex for RawMutex {
     }
 }
 
-// SAFETY: true says that the lock was taken.
+// SAFETY: true means that the lock was acquired.
 unsafe impl RawMutexTimed for RawMutex {
     type Duration = Duration;
     type Instant = Instant;
@@ -151,7 +151,7 @@ unsafe impl RawRwLockDowngrade for RawRwLock {
     }
 }
 
-// SAFETY: true says that the lock was taken.
+// SAFETY: true means that the lock was acquired.
 unsafe impl RawRwLockTimed for RawRwLock {
     type Duration = Duration;
     type Instant = Instant;
@@ -177,7 +177,7 @@ unsafe impl RawRwLockTimed for RawRwLock {
     }
 }
 
-// SAFETY: a reader that is in does not wait for a writer that waits for it.
+// SAFETY: an active reader does not wait for a writer that waits for it.
 unsafe impl RawRwLockRecursive for RawRwLock {
     #[inline]
     fn lock_shared_recursive(&self) {
@@ -190,7 +190,7 @@ unsafe impl RawRwLockRecursive for RawRwLock {
     }
 }
 
-// SAFETY: true says that the lock was taken.
+// SAFETY: true means that the lock was acquired.
 unsafe impl RawRwLockRecursiveTimed for RawRwLock {
     #[inline]
     fn try_lock_shared_recursive_for(&self, timeout: Duration) -> bool {
@@ -203,7 +203,7 @@ unsafe impl RawRwLockRecursiveTimed for RawRwLock {
     }
 }
 
-// SAFETY: no two threads of a process get the same number, also if one has ended.
+// SAFETY: no two threads of a process get the same number, even after one has ended.
 unsafe impl GetThreadId for RawThreadId {
     const INIT: RawThreadId = RawThreadId;
 

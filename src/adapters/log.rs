@@ -10,10 +10,10 @@ use ::log::{LevelFilter, Log, Metadata, Record, SetLoggerError};
 use crate::auxv::Env;
 use crate::io::Line;
 
-/// The variable of the environment that gives the level.
+/// The environment variable of the level.
 const VARIABLE: &str = "RT0_LOG";
 
-/// Writes to standard error what is at least as severe as the level.
+/// Writes records of the level and above to standard error.
 struct Stderr;
 
 impl Log for Stderr {
@@ -23,7 +23,7 @@ impl Log for Stderr {
 
     fn log(&self, record: &Record<'_>) {
         let mut line = Line::new(2);
-        // Errors, here and below: a logger has no other place to tell them.
+        // Errors, here and below: a logger cannot report them.
         let _ = writeln!(line, "{} {}: {}", record.level(), record.target(), record.args());
         let _ = line.finish();
     }
@@ -35,8 +35,8 @@ impl Log for Stderr {
 /// `warn`, `info`, `debug` or `trace`, in upper or lower case; `error` where it is not set. Another
 /// value counts as `error`, and a line on standard error says so.
 ///
-/// A program with rights that its user does not have ([`secure`](crate::Auxv::secure)) does not
-/// look at the variable.
+/// A program with rights that its user does not have ([`secure`](crate::Auxv::secure)) ignores the
+/// variable.
 ///
 /// An error if the program has a logger already; that one stays.
 ///

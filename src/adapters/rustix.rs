@@ -1,4 +1,4 @@
-//! rustix: descriptors and error numbers from one crate to the other.
+//! rustix: conversions of descriptors and error numbers between the two crates.
 //!
 //! It is for rustix without its feature `std`, on the machines where rustix makes system calls
 //! itself (its `linux_raw` backend: x86_64, x86, aarch64, arm, riscv64). Elsewhere rustix calls
@@ -12,14 +12,14 @@ use crate::sys::OwnedFd;
 
 impl From<OwnedFd> for RustixFd {
     fn from(fd: OwnedFd) -> RustixFd {
-        // SAFETY: it is open, and no longer ours.
+        // SAFETY: it is open, and rt0 no longer owns it.
         unsafe { RustixFd::from_raw_fd(fd.into_raw_fd()) }
     }
 }
 
 impl From<RustixFd> for OwnedFd {
     fn from(fd: RustixFd) -> OwnedFd {
-        // SAFETY: 1. It is open, and no longer rustix's.
+        // SAFETY: 1. It is open, and rustix no longer owns it.
         unsafe { OwnedFd::from_raw_fd(fd.into_raw_fd()) }
     }
 }
@@ -51,7 +51,7 @@ impl From<Errno> for ::rustix::io::Errno {
 }
 
 impl From<::rustix::io::Errno> for Errno {
-    /// A number that is none of the kernel's becomes `EIO`; rustix makes none.
+    /// A number that the kernel does not use becomes `EIO`; rustix makes no such number.
     fn from(errno: ::rustix::io::Errno) -> Errno {
         u16::try_from(errno.raw_os_error()).ok().and_then(Errno::from_raw).unwrap_or(Errno::EIO)
     }

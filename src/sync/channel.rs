@@ -19,20 +19,20 @@ use crate::time::Instant;
 /// A queue of at most `N` values between threads, in the order they were sent, with std's names.
 /// Each value goes to one receiver.
 ///
-/// The channel itself is often a `static`; [`split`](Channel::split) returns its two ends. Ends
-/// that own the channel come from [`channel`]. Sending
-/// fails while there is no receiver. Receiving fails while there is no sender and the queue is
-/// empty. Values stay in the queue until a receiver takes them or the channel is dropped.
+/// The channel itself is often a `static`; [`split`](Channel::split) returns its two ends.
+/// [`channel`] returns ends that own the channel. Sending fails while there is no receiver.
+/// Receiving fails while there is no sender and the queue is empty. Values stay in the queue until
+/// a receiver takes them or the channel is dropped.
 ///
 /// Each send and each receive, including the `try_` forms, holds a mutex while it copies the value.
 pub struct Channel<T, const N: usize> {
     head: Head,
-    /// The values lie in the slot `first` and the `len - 1` slots after it, around the end; the
-    /// others are uninitialized. Accessed under the lock of `head.state`.
+    /// The slot `first` and the `len - 1` slots after it, which wrap around, hold the values; the
+    /// others are uninitialised. Accessed only under the lock of `head.state`.
     slots: UnsafeCell<[MaybeUninit<T>; N]>,
 }
 
-/// All but the values.
+/// The channel without its values.
 struct Head {
     state: Mutex<State>,
     /// Notified when a value arrives, or when the last sender is dropped.
@@ -48,23 +48,26 @@ struct State {
     len: usize,
     senders: usize,
     receivers: usize,
-    /// Whether the last end frees the channel, which lies in a mapping of its own.
+    /// Whether the channel lies in its own mapping, which the last end unmaps.
     owned: bool,
 }
 
-// SAFETY: the slots are accessed under the lock; each value goes from one thread to one other.
+// SAFETY: the slots are accessed only under the lock, and each value moves from one thread to
+// another.
 unsafe impl<T: Send, const N: usize> Sync for Channel<T, N> {}
 impl<T, const N: usize> UnwindSafe for Channel<T, N> {}
 impl<T, const N: usize> RefUnwindSafe for Channel<T, N> {}
 
-// SAFETY: an end uses the channel by reference, which may be shared; the last end of an owned one
-// drops its values.
+// SAFETY: an end uses the channel by a shared reference; the last end of an owned channel drops its
+// values.
 unsafe impl<T: Send, const N: usize> Send for Sender<'_, T, N> {}
-// SAFETY: as for `Send`.
+// SAFETY: an end uses the channel by a shared reference.
 unsafe impl<T: Send, const N: usize> Sync for Sender<'_, T, N> {}
-// SAFETY: as for a sender.
+// SAFETY: an end uses the channel by a shared reference; the last end of an owned channel drops its
+// values.
 unsafe impl<T: Send, const N: usize> Send for Receiver<'_, T, N> {}
-// SAFETY: as for a sender.
+// SAFETY: an end uses the channel by a shared reference; the last end of an owned channel drops its
+// values.
 unsafe impl<T: Send, const N: usize> Sync for Receiver<'_, T, N> {}
 
 assert_impl_all!(Channel<core::cell::Cell<u8>, 1>: Send, Sync, UnwindSafe, RefUnwindSafe);
@@ -74,9 +77,9 @@ assert_not_impl_any!(Channel<*const u8, 1>: Send, Sync);
 assert_not_impl_any!(Sender<'static, *const u8, 1>: Send, Sync);
 assert_not_impl_any!(Receiver<'static, *const u8, 1>: Send, Sync);
 
-/// A channel with room for `N` values in a mapping of its own, and its two ends, which own it: the
-/// last one that is dropped drops the values that are left and unmaps it. So the ends can be
-/// stored and sent anywhere, as those of std's `sync_channel`.
+/// A channel for `N` values in its own mapping, and its two ends, which own it: the last end to be
+/// dropped drops the remaining values and unmaps the channel. So the ends can be stored and sent
+/// anywhere, as those of std's `sync_channel`.
 ///
 /// Errors are those of [`Mapping::new`].
 ///
@@ -88,7 +91,7 @@ assert_not_impl_any!(Receiver<'static, *const u8, 1>: Send, Sync);
 pub fn channel<T: 'static, const N: usize>() -> crate::errno::Result<(Sender<'static, T, N>, Receiver<'static, T, N>)> {
     const { assert!(align_of::<Channel<T, N>>() <= 4096, "more aligned than a page") };
     let place = Pages.allocate(size_of::<Channel<T, N>>())?.cast::<MaybeUninit<Channel<T, N>>>();
-    // SAFETY: the pages are ours, aligned and large enough.
+    // SAFETY: the pages are owned, aligned and large enough.
     let channel = Channel::new_in(unsafe { &mut *place.as_ptr() });
     channel.head.state.get_mut().owned = true;
     Ok(channel.split())
@@ -105,43 +108,43 @@ impl<T, const N: usize> Channel<T, N> {
         }
     }
 
-    /// [`new`](Channel::new) at a place, such as that of `Box::new_uninit`: the channel is not made
-    /// elsewhere and moved, for which a stack may be too small. The reference shows that it is
-    /// initialized.
+    /// [`new`](Channel::new) in place, for example in `Box::new_uninit`: the channel is not moved
+    /// over the stack, which may be too small. The returned reference shows that the channel is
+    /// initialised.
     ///
     /// In handlers: yes.
     pub fn new_in(place: &mut MaybeUninit<Channel<T, N>>) -> &mut Channel<T, N> {
         const { assert!(N > 0, "a channel needs room for a value") };
         // SAFETY: the field lies in `place`.
         let head = unsafe { &raw mut (*place.as_mut_ptr()).head };
-        // SAFETY: it is ours by the reference.
+        // SAFETY: the reference gives exclusive access.
         unsafe { head.write(Head::new()) };
-        // SAFETY: the slots need no initialization: no value is in them.
+        // SAFETY: the slots need no initialisation: they hold no values.
         unsafe { place.assume_init_mut() }
     }
 
-    /// How many values are in the queue now.
+    /// The number of values in the queue now.
     ///
     /// In handlers: no, it takes a lock that the interrupted code may hold.
     pub fn len(&self) -> usize {
         self.head.state.lock().len
     }
 
-    /// Whether no value is in the queue now.
+    /// Whether the queue is empty now.
     ///
     /// In handlers: no, it takes a lock that the interrupted code may hold.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// Whether the queue has no room now.
+    /// Whether the queue is full now.
     ///
     /// In handlers: no, it takes a lock that the interrupted code may hold.
     pub fn is_full(&self) -> bool {
         self.len() == N
     }
 
-    /// How many values the queue has room for.
+    /// The number of values that the queue can hold.
     ///
     /// In handlers: yes.
     pub const fn capacity(&self) -> usize {
@@ -183,7 +186,7 @@ impl<T, const N: usize> Channel<T, N> {
                 return Err(SendTimeoutError::Disconnected(value));
             }
             if state.len < N {
-                // SAFETY: 1. `state` is the lock.
+                // SAFETY: 1. `state` is the lock's guard.
                 unsafe { self.slot(state.first, state.len) }.write(value);
                 state.len += 1;
                 head.filled.notify_one();
@@ -202,7 +205,7 @@ impl<T, const N: usize> Channel<T, N> {
         let mut state = head.state.lock();
         let mut late = false;
         loop {
-            // SAFETY: 1. `state` is the lock.
+            // SAFETY: 1. `state` is the lock's guard.
             if let Some(value) = unsafe { self.take_first(&mut state) } {
                 head.emptied.notify_one();
                 return Ok(value);
@@ -219,11 +222,11 @@ impl<T, const N: usize> Channel<T, N> {
 }
 
 impl<T, const N: usize> Channel<T, N> {
-    /// The slot `offset` places after the slot `first`; both are at most `N`.
+    /// The slot `offset` places after the slot `first`, wrapped around; both are at most `N`.
     ///
     /// # Safety
     ///
-    /// 1. The caller holds the lock for as long as it uses the slot, and has no other one.
+    /// 1. The caller holds the lock while it uses the slot, and uses no other slot meanwhile.
     #[expect(clippy::mut_from_ref, reason = "the lock lends it")]
     unsafe fn slot(&self, first: usize, offset: usize) -> &mut MaybeUninit<T> {
         let to_end = N - first;
@@ -236,16 +239,16 @@ impl<T, const N: usize> Channel<T, N> {
     ///
     /// # Safety
     ///
-    /// 1. `state` is that of this channel, and locked.
+    /// 1. `state` is this channel's, and locked.
     unsafe fn take_first(&self, state: &mut State) -> Option<T> {
         if state.len == 0 {
             return None;
         }
-        // SAFETY: 1. It is locked.
+        // SAFETY: 1. The caller holds the lock.
         let slot = unsafe { self.slot(state.first, 0) };
         state.first = if state.first + 1 == N { 0 } else { state.first + 1 };
         state.len -= 1;
-        // SAFETY: it was the first of `len` values, and is none from here on.
+        // SAFETY: it was the first of `len` values, and the slot counts as empty from here on.
         Some(unsafe { slot.assume_init_read() })
     }
 }
@@ -267,7 +270,7 @@ impl Head {
 }
 
 impl State {
-    /// Whether the channel is owned, and the last end gone.
+    /// Whether the channel is owned and its last end is gone.
     fn is_unused(&self) -> bool {
         self.owned && self.senders == 0 && self.receivers == 0
     }
@@ -322,32 +325,32 @@ pub struct Sender<'a, T, const N: usize> {
 
 impl<T, const N: usize> Sender<'_, T, N> {
     fn channel(&self) -> &Channel<T, N> {
-        // SAFETY: it is borrowed, or owned by ends of which this is one.
+        // SAFETY: the channel is borrowed, or owned by ends that include this one.
         unsafe { self.channel.as_ref() }
     }
 
-    /// How many values are in the queue now.
+    /// The number of values in the queue now.
     ///
     /// In handlers: no, it takes a lock that the interrupted code may hold.
     pub fn len(&self) -> usize {
         self.channel().len()
     }
 
-    /// Whether no value is in the queue now.
+    /// Whether the queue is empty now.
     ///
     /// In handlers: no, it takes a lock that the interrupted code may hold.
     pub fn is_empty(&self) -> bool {
         self.channel().is_empty()
     }
 
-    /// Whether the queue has no room now.
+    /// Whether the queue is full now.
     ///
     /// In handlers: no, it takes a lock that the interrupted code may hold.
     pub fn is_full(&self) -> bool {
         self.channel().is_full()
     }
 
-    /// How many values the queue has room for.
+    /// The number of values that the queue can hold.
     ///
     /// In handlers: yes.
     pub const fn capacity(&self) -> usize {
@@ -410,7 +413,7 @@ impl<T, const N: usize> Drop for Sender<'_, T, N> {
         let frees = state.is_unused();
         drop(state);
         if frees {
-            // SAFETY: 1. It is owned, and no end is left but this one.
+            // SAFETY: 1. It is owned, and this is the last end.
             unsafe { Channel::free(self.channel) };
         }
     }
@@ -431,32 +434,32 @@ pub struct Receiver<'a, T, const N: usize> {
 
 impl<T, const N: usize> Receiver<'_, T, N> {
     fn channel(&self) -> &Channel<T, N> {
-        // SAFETY: it is borrowed, or owned by ends of which this is one.
+        // SAFETY: the channel is borrowed, or owned by ends that include this one.
         unsafe { self.channel.as_ref() }
     }
 
-    /// How many values are in the queue now.
+    /// The number of values in the queue now.
     ///
     /// In handlers: no, it takes a lock that the interrupted code may hold.
     pub fn len(&self) -> usize {
         self.channel().len()
     }
 
-    /// Whether no value is in the queue now.
+    /// Whether the queue is empty now.
     ///
     /// In handlers: no, it takes a lock that the interrupted code may hold.
     pub fn is_empty(&self) -> bool {
         self.channel().is_empty()
     }
 
-    /// Whether the queue has no room now.
+    /// Whether the queue is full now.
     ///
     /// In handlers: no, it takes a lock that the interrupted code may hold.
     pub fn is_full(&self) -> bool {
         self.channel().is_full()
     }
 
-    /// How many values the queue has room for.
+    /// The number of values that the queue can hold.
     ///
     /// In handlers: yes.
     pub const fn capacity(&self) -> usize {
@@ -531,7 +534,7 @@ impl<T, const N: usize> Drop for Receiver<'_, T, N> {
         let frees = state.is_unused();
         drop(state);
         if frees {
-            // SAFETY: 1. It is owned, and no end is left but this one.
+            // SAFETY: 1. It is owned, and this is the last end.
             unsafe { Channel::free(self.channel) };
         }
     }

@@ -48,7 +48,7 @@ macro_rules! mapped {
                 Ok($mapped { raw, value, lends: PhantomData })
             }
 
-            /// As `filter_map`, with an error that `part` returns beside the guard: lock_api's.
+            /// As `filter_map`, but also returns the error of `part`; as in lock_api.
             ///
             /// In handlers: no.
             pub fn try_map_or_err<U, F, E>($($mut)? this: Self, part: F) -> Result<$mapped<'a, U>, (Self, E)>
@@ -96,7 +96,7 @@ macro_rules! mapped {
                 Ok($mapped { raw, value, lends: PhantomData })
             }
 
-            /// As `filter_map`, with an error that `part` returns beside the guard: lock_api's.
+            /// As `filter_map`, but also returns the error of `part`; as in lock_api.
             ///
             /// In handlers: no.
             pub fn try_map_or_err<U, F, E>($($mut)? this: Self, part: F) -> Result<$mapped<'a, U>, (Self, E)>

@@ -18,8 +18,8 @@ use crate::time::Instant;
 /// closure that waits for its own [`Once`] waits forever.
 pub struct Once {
     /// `NEW ── the first caller runs the closure ──▶ RUNNING ── it returned ──▶ DONE`; from RUNNING
-    /// back to NEW when a closure that may fail does. NEW and RUNNING may be combined with
-    /// SLEEPERS: threads sleep on this word until it changes.
+    /// back to NEW if the closure fails. NEW and RUNNING may be combined with SLEEPERS: threads
+    /// sleep on this word until it changes.
     state: AtomicU32,
 }
 
@@ -102,7 +102,7 @@ impl Once {
         self.wait_with(Some(deadline))
     }
 
-    /// Runs `f` if none has succeeded; where `f` fails, the next thread that asks runs its own.
+    /// Runs `f` if no closure has succeeded. If `f` fails, the next caller runs its own closure.
     #[cold]
     fn call<E>(&self, f: impl FnOnce() -> Result<(), E>) -> Result<(), E> {
         let begin = |state| (state & !SLEEPERS == NEW).then_some(state | RUNNING);
@@ -263,20 +263,21 @@ impl<T> OnceLock<T> {
     }
 
     /// As [`get_or_init`](OnceLock::get_or_init), with an `f` that may fail: then its error is
-    /// returned, the value stays unset, and the next thread that asks calls its own. (std's, which
-    /// is not stable there.)
+    /// returned, the value stays unset, and the next caller runs its own function. (Unstable in
+    /// std.)
     ///
     /// In handlers: no, it takes a lock that the interrupted code may hold.
     pub fn get_or_try_init<F: FnOnce() -> Result<T, E>, E>(&self, f: F) -> Result<&T, E> {
         if !self.once.is_completed() {
             self.once.call(|| {
                 let value = f()?;
-                // SAFETY: it is not done, so no thread reads, and only one thread is here.
+                // SAFETY: `once` is not done, so no thread reads, and `once` lets only one thread
+                // write.
                 unsafe { *self.value.get() = Some(value) };
                 Ok(())
             })?;
         }
-        // SAFETY: 1. Done, now if not before.
+        // SAFETY: 1. The call succeeded, so `once` is done.
         Ok(unsafe { self.get_unchecked() })
     }
 

@@ -6,15 +6,15 @@
 //! wakes. The next writer may set WRITER meanwhile, and waits until all admitted readers have left.
 //! Writers queue for WRITER in a mutex.
 //!
-//! A recursive read is for a thread that may be an active reader already: it does not wait for a
+//! A thread that may already be an active reader uses a recursive read: it does not wait for a
 //! writer that waits for readers to leave.
 //!
 //! Properties, and how they are achieved:
 //!
 //! 1. *A writer is alone:* it holds the lock once it has set WRITER, no reader is active, and none
 //!    is being admitted. While WRITER is set, only readers being admitted become active, and
-//!    recursive ones: those in the same atomic step that saw an active reader, or one being
-//!    admitted, for which the writer waits still.
+//!    recursive ones: these do so in the same atomic step that saw an active reader or one being
+//!    admitted, for which the writer still waits.
 //! 2. *Readers and writers alternate:* a writer that unlocks or times out admits all waiting
 //!    readers in the same atomic step that clears WRITER. While ADMITTING is set no reader joins
 //!    the waiting ones, so admission ends. ADMITTING implies that some are left, because an
@@ -57,12 +57,12 @@ const WAITING: u32 = 1 << 18;
 /// The most readers that are counted. One more fits: a writer that downgrades.
 pub(super) const MAX_READERS: u32 = if MODEL { 2 } else { (1 << 14) - 2 };
 
-/// What a reader does while a writer waits for readers to leave.
+/// How a reader treats a writer that waits for readers to leave.
 #[derive(Clone, Copy, PartialEq)]
 enum Reader {
-    /// It waits, so that readers and writers alternate.
+    /// The reader waits, so that readers and writers alternate.
     New,
-    /// It becomes active: the writer may be waiting for the same thread.
+    /// The reader becomes active: the writer may be waiting for the same thread.
     Recursive,
 }
 
@@ -289,7 +289,7 @@ impl RawRwLock {
         self.state.load(Relaxed) & !SLEEPERS != 0
     }
 
-    /// Whether a writer holds the lock, and not only waits for readers to leave.
+    /// Whether a writer holds the lock; false if it still waits for readers to leave.
     pub(crate) fn is_locked_exclusive(&self) -> bool {
         let state = self.state.load(Relaxed);
         state & (WRITER | ADMITTING) == WRITER && active_readers(state) == 0

@@ -1,4 +1,4 @@
-//! A lock that its holder may take again.
+//! A lock that its holder may acquire again.
 
 use core::cell::Cell;
 use core::fmt;
@@ -14,24 +14,23 @@ use super::raw_mutex::RawMutex;
 use crate::futex::base;
 use crate::time::Instant;
 
-/// Mutual exclusion between threads, as std's `ReentrantLock`, which is not stable there: the
-/// thread that holds it may lock it again, and releases it with its last guard. So a guard gives
-/// out `&T` only.
+/// Mutual exclusion between threads, as std's unstable `ReentrantLock`: the holder may lock it
+/// again, and its last guard releases the lock. So a guard gives out only `&T`.
 ///
-/// It is not for signal handlers: the interrupted code may be about to lock or unlock.
+/// Signal handlers must not use it: the interrupted code may be locking or unlocking it.
 pub struct ReentrantLock<T: ?Sized> {
     raw: RawMutex,
     /// The holder's [`base::current_thread`], or 0. Relaxed: a thread finds its own number only if
-    /// it stored it, and then holds the lock.
+    /// it stored it and holds the lock.
     owner: AtomicUsize,
-    /// How many guards the holder has. Accessed by the holder only.
+    /// The number of the holder's guards. Accessed by the holder only.
     guards: Cell<usize>,
     value: T,
 }
 
-// SAFETY: the value moves with it.
+// SAFETY: the value moves with the lock.
 unsafe impl<T: ?Sized + Send> Send for ReentrantLock<T> {}
-// SAFETY: the lock lends the value to one thread at a time, and the cell is the holder's.
+// SAFETY: the lock gives the value to one thread at a time, and only the holder accesses the cell.
 unsafe impl<T: ?Sized + Send> Sync for ReentrantLock<T> {}
 impl<T: ?Sized + UnwindSafe> UnwindSafe for ReentrantLock<T> {}
 impl<T: ?Sized + RefUnwindSafe> RefUnwindSafe for ReentrantLock<T> {}
@@ -95,8 +94,8 @@ impl<T: ?Sized> ReentrantLock<T> {
         self.lock_by(|| self.raw.lock_until(|| Some(deadline))).then(|| self.guard())
     }
 
-    /// Counts a guard more; `acquire` is called if this thread has none. Returns whether it has the
-    /// lock.
+    /// Counts one more guard; calls `acquire` if this thread has none. Returns whether this thread
+    /// holds the lock.
     fn lock_by(&self, acquire: impl FnOnce() -> bool) -> bool {
         let me = base::current_thread();
         if self.owner.load(Relaxed) == me {
@@ -145,14 +144,14 @@ impl<T> From<T> for ReentrantLock<T> {
     }
 }
 
-/// A locked [`ReentrantLock`]; the last one of its thread unlocks when dropped.
+/// A locked [`ReentrantLock`]; dropping its thread's last guard unlocks it.
 #[must_use = "if unused, the lock is unlocked at once"]
 pub struct ReentrantLockGuard<'a, T: ?Sized> {
     lock: &'a ReentrantLock<T>,
     not_send: PhantomData<*const ()>,
 }
 
-// SAFETY: by reference the guard gives out what `&T` does.
+// SAFETY: through a shared reference the guard gives out only `&T`.
 unsafe impl<T: ?Sized + Sync> Sync for ReentrantLockGuard<'_, T> {}
 
 assert_not_impl_any!(ReentrantLockGuard<'static, u8>: Send, Clone);

@@ -170,7 +170,7 @@ impl<T: ?Sized> RwLock<T> {
 
     /// [`read`](RwLock::read) for a thread that may hold the lock for reading already: it does not
     /// wait for a writer that waits for readers to leave, which would be a deadlock. Threads that
-    /// always read so can keep writers out.
+    /// always read in this way can starve writers.
     ///
     /// As [`read`](RwLock::read), it waits while [`RwLock::READERS`] readers hold the lock.
     ///
@@ -181,7 +181,7 @@ impl<T: ?Sized> RwLock<T> {
         self.reader()
     }
 
-    /// [`read_recursive`](RwLock::read_recursive), if that is possible without waiting.
+    /// [`read_recursive`](RwLock::read_recursive), if that needs no wait.
     ///
     /// In handlers: yes.
     #[must_use]
@@ -190,8 +190,8 @@ impl<T: ?Sized> RwLock<T> {
         self.raw.try_read_recursive().then(|| self.reader())
     }
 
-    /// Whether a reader or a writer holds the lock now, or waits for it. It may be otherwise when
-    /// this returns: for messages and assertions.
+    /// Whether a reader or a writer holds the lock now, or waits for it. The answer may be outdated
+    /// when this returns, so use it only for messages and assertions.
     ///
     /// In handlers: yes.
     pub fn is_locked(&self) -> bool {

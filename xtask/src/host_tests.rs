@@ -14,7 +14,7 @@ use object::{Object, ObjectSymbol, SymbolKind};
 use crate::build::{Built, Kind};
 use crate::setup::{Machine, Setup};
 use crate::test::{Test, Verdict, scratch, seen};
-use crate::{bench, init_tests, orders, pinned, process, root, tool_tests, traced, valgrind};
+use crate::{bench, init_tests, orders, pinned, process, root, syscalls, tool_tests, traced, valgrind};
 
 /// The system calls of a program that does nothing, on x86_64: rt0's calls before `main`, and the
 /// exit.
@@ -94,6 +94,7 @@ pub fn of_programs<'a>(setup: &Setup, machine: &'a Machine, built: &'a Built) ->
     tests.extend(init_tests::of_init(machine, built));
     tests.extend(tool_tests::of_programs(setup, machine, built));
     tests.extend(traced::of_programs(setup, machine, built));
+    tests.extend(syscalls::confined::of_programs(machine, built));
     tests.extend(valgrind::of_programs(setup, machine, built));
     tests
 }

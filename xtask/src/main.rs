@@ -8,6 +8,7 @@
 //! - `test.rs`: the test run: list, run, report; `host_tests.rs`: tests of whole programs from
 //!   outside, `tool_tests.rs`: tests that use external tools.
 //! - `kernel.rs`, `kernel/`: tests on real kernels under qemu-system.
+//! - `syscalls.rs`, `syscalls/`: the list of system calls, as a table and as a filter.
 //! - `bench.rs`, `bench/`: the cost of rt0, compared with others.
 //! - `check.rs`: the rules of this repository that a command can hold.
 //! - `build.rs`: builds this repository; `calls.rs`, `orders.rs`: checks of the machine code of the
@@ -23,6 +24,7 @@ mod host_tests;
 mod init_tests;
 mod kernel;
 mod orders;
+mod syscalls;
 mod test;
 mod tool_tests;
 mod traced;
@@ -90,6 +92,8 @@ enum Task {
     /// Measures the cost of rt0, compared with std, parking_lot and the bare kernel, on this
     /// machine
     Bench(bench::Choices),
+    /// Prints the system calls that each module of rt0 makes, as a table or as a seccomp filter
+    Syscalls(syscalls::Choices),
     /// Checks the rules of this repository: format, lints, layers, docs
     Check,
     /// Prints what exists and what would be set up, per machine; changes nothing
@@ -128,6 +132,7 @@ fn execute(cli: Cli) -> Result<ExitCode> {
         }
         Task::Test(choices) => test::run(cli.options, &choices),
         Task::Bench(choices) => bench::run(cli.options, choices),
+        Task::Syscalls(choices) => syscalls::run(cli.options, &choices),
         Task::Check => check::run(cli.options),
         Task::Doctor => Ok(setup::doctor(&set_up(cli.options)?, &targets::TARGETS.iter().collect::<Vec<_>>(), TOOLS)),
     }

@@ -22,6 +22,7 @@ pub use cargo_rt0::report::{Spent, Test, Verdict};
 
 use crate::kernel::{self, Guest, INIT, Job};
 use crate::setup::{Machine, Rust};
+use crate::syscalls::confined;
 use crate::{Options, build, calls, host_tests, process, root, say, set_up, targets};
 
 const LIMIT_MODEL: Duration = Duration::from_secs(600);
@@ -146,7 +147,15 @@ pub fn run(options: Options, choices: &Choices) -> Result<ExitCode> {
                 let name = format!("{}::{}::elf_facts", machine.target.name, program.name);
                 report.add(&name, Verdict::Failed(format!("{error:#}")), None);
             } else if program.kind == Kind::Bin && program.name != INIT && !kernels_only {
-                tests.extend(tests_of(machine, &program.name, &program.path, root(), &stress));
+                match confined::prepare(machine, &program.name) {
+                    Ok(prepare) => {
+                        tests.extend(tests_of(machine, &program.name, &program.path, root(), &stress, &prepare));
+                    }
+                    Err(error) => {
+                        let name = format!("{}::{}::syscalls", machine.target.name, program.name);
+                        report.add(&name, Verdict::Failed(format!("{error:#}")), None);
+                    }
+                }
             }
         }
         if !kernels_only {

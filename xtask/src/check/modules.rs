@@ -70,8 +70,8 @@ fn module_of(path: &str) -> Option<&str> {
     path.strip_prefix("src/")?.split(['/', '.']).next()
 }
 
-/// The modules that a file names, with the lines. A macro is named at the crate's root; it belongs to
-/// the module that defines it.
+/// The modules that a file names, with the lines. A macro is named at the crate's root; it belongs
+/// to the module that defines it.
 fn named_by(source: &Source, sources: &[Source]) -> Vec<(usize, String)> {
     let home = |name: &str| {
         let defines = |s: &&Source| s.path.starts_with("src/") && s.code.contains(&format!("macro_rules! {name} "));

@@ -1,0 +1,138 @@
+//! Programs under a filter that allows what the lists say: a call that is missing there ends them
+//! by SIGSYS.
+
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::os::unix::process::{CommandExt, ExitStatusExt};
+use std::path::Path;
+use std::process::Command;
+use std::rc::Rc;
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use anyhow::{Result, ensure};
+use cargo_rt0::protocol::{Prepare, as_it_is};
+use nix::errno::Errno;
+use nix::libc;
+
+use super::Lists;
+use super::filter::{Step, for_a_test};
+use crate::build::Built;
+use crate::process;
+use crate::setup::Machine;
+use crate::targets::Target;
+use crate::test::{Test, Verdict, seen};
+
+/// The machines whose tests run so, natively, and the programs; all other machines and programs run
+/// without, `x86_64` among them, which has the same tests as `x86_64-dev`.
+const MACHINES: [&str; 2] = ["x86_64-dev", "x86"];
+const PROGRAMS: [&str; 7] = ["all_threads", "process", "profile", "signal", "sync", "thread", "time"];
+
+/// Tests that run without.
+const FREE: &[&str] = &[
+    // It looks at what a filter needs: `no_new_privs`.
+    "process::a_child_has_the_group_session_rights_and_folder_that_were_asked_for",
+];
+
+/// What starting and ending may take.
+const LIMIT: Duration = Duration::from_secs(60);
+
+/// What puts the tests of a program under its filter, where that is done.
+pub fn prepare(machine: &Machine, program: &str) -> Result<Prepare> {
+    const REMARK: &str = "under a filter that allows only what `cargo xtask syscalls` lists for its modules";
+    let target = machine.target;
+    let checked = MACHINES.contains(&target.name) && PROGRAMS.contains(&program) && machine.qemu().is_none();
+    if !checked || filters_work().is_err() {
+        return Ok(as_it_is());
+    }
+    let numbers = lists_of(target)?.of_test_program(program)?;
+    let filter = for_a_test(target, &numbers)?;
+    Ok(Arc::new(move |command, name, test| {
+        // Not the shell that sets a limit first.
+        let is_direct = test.stack.is_none() && test.close.is_empty() && !FREE.contains(&name);
+        is_direct.then(|| confine(command, filter.clone()))?;
+        Some(REMARK)
+    }))
+}
+
+/// The lists of a machine, read once.
+fn lists_of(target: &'static Target) -> Result<Rc<Lists>> {
+    thread_local! {
+        static FOUND: RefCell<BTreeMap<&'static str, Rc<Lists>>> = const { RefCell::new(BTreeMap::new()) };
+    }
+    FOUND.with_borrow_mut(|found| {
+        if let Some(lists) = found.get(target.name) {
+            return Ok(lists.clone());
+        }
+        let lists = Rc::new(Lists::of(target)?);
+        Ok(found.entry(target.name).or_insert(lists).clone())
+    })
+}
+
+/// Lets a command install a filter before it executes its program.
+pub fn confine(command: &mut Command, steps: Vec<Step>) {
+    /// `struct sock_fprog` of linux/filter.h.
+    #[repr(C)]
+    struct Program {
+        len: u16,
+        steps: *const Step,
+    }
+    let install = move || {
+        let len = u16::try_from(steps.len()).map_err(|_| Errno::EINVAL)?;
+        let program = Program { len, steps: steps.as_ptr() };
+        // SAFETY: it changes nothing of memory.
+        Errno::result(unsafe { libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) })?;
+        // SAFETY: the kernel reads the program, which lives until it returns.
+        Errno::result(unsafe { libc::prctl(libc::PR_SET_SECCOMP, libc::SECCOMP_MODE_FILTER, &raw const program) })?;
+        Ok(())
+    };
+    // SAFETY: two system calls and no allocation, as may be made after fork(2).
+    unsafe { command.pre_exec(install) };
+}
+
+/// Whether this process may install filters; else why not.
+fn filters_work() -> &'static Result<(), String> {
+    static FOUND: OnceLock<Result<(), String>> = OnceLock::new();
+    FOUND.get_or_init(|| {
+        let mut command = Command::new("true");
+        confine(&mut command, super::filter::allow_all());
+        match process::run(&mut command, LIMIT) {
+            Ok(outcome) if outcome.status.success() => Ok(()),
+            Ok(outcome) => Err(format!("a filter that allows all: {}", outcome.status)),
+            Err(error) => Err(format!("no filters on system calls here: {error}")),
+        }
+    })
+}
+
+/// The lists by module, tried on an example that starts a thread and prints.
+pub fn of_programs<'a>(machine: &'a Machine, built: &'a Built) -> Vec<Test<'a>> {
+    let Some(hello) = built.program(machine, "hello").filter(|_| machine.qemu().is_none()) else { return Vec::new() };
+    let name = "syscalls::a_program_needs_the_calls_of_its_modules_and_no_others";
+    let mut tests = vec![Test::new(machine.target.name, name, move || match filters_work() {
+        Ok(()) => hello_needs_its_modules(machine, hello)
+            .map_or_else(|error| Verdict::Failed(format!("{error:#}")), |()| Verdict::Passed),
+        Err(why) => Verdict::Skipped(why.clone()),
+    })];
+    if let (true, Err(why)) = (MACHINES.contains(&machine.target.name), filters_work()) {
+        let name = "syscalls::the_tests_make_no_call_that_is_not_listed";
+        tests.push(Test::new(machine.target.name, name, || Verdict::Skipped(why.clone())));
+    }
+    tests
+}
+
+fn hello_needs_its_modules(machine: &Machine, hello: &Path) -> Result<()> {
+    let lists = Lists::of(machine.target)?;
+    let run = |modules: &[&str]| {
+        let mut calls = lists.names_of(modules)?;
+        calls.insert("execve".to_string());
+        let numbers: Vec<u32> = lists.complete(calls)?.into_iter().map(|(_, number)| number).collect();
+        let mut command = machine.command(hello);
+        confine(&mut command, for_a_test(machine.target, &numbers)?);
+        Ok::<_, anyhow::Error>(process::run(&mut command, LIMIT)?)
+    };
+    let whole = run(&["io", "thread"])?;
+    ensure!(whole.status.success() && whole.stdout.contains("42"), seen(&whole, &whole.status.to_string()));
+    let without = run(&["io"])?;
+    ensure!(without.status.signal() == Some(libc::SIGSYS), seen(&without, "without the calls of `thread`"));
+    Ok(())
+}
