@@ -21,7 +21,7 @@ use core::sync::atomic::{
 
 use rt0::io::{self, stdout};
 use rt0::sync::OnceLock;
-use rt0::sys::{self, RawFd};
+use rt0::sys::{self, AsFd};
 use rt0::thread::{self, Builder, Scope};
 use rt0::{Env, Errno, eprintln, print};
 
@@ -177,18 +177,18 @@ impl fmt::Display for Message {
 
 fn sum_of(file: &CStr) -> Found {
     if file == c"-" {
-        return sum(0);
+        return sum(io::stdin());
     }
     let file = sys::open(file, sys::flags::O_RDONLY | sys::flags::O_CLOEXEC, 0)?;
-    sum(file.as_raw_fd())
+    sum(file)
 }
 
-fn sum(fd: RawFd) -> Found {
+fn sum(file: impl AsFd) -> Found {
     let mut sum = Sha256::new();
     let mut buf = [0; 64 << 10];
     let mut filled = 0;
     loop {
-        match io::read(fd, &mut buf[filled..])? {
+        match io::read(&file, &mut buf[filled..])? {
             0 => return Ok(sum.finish(&buf[..filled])),
             len => filled += len,
         }

@@ -145,7 +145,7 @@ impl Text {
     }
 
     fn finish(&mut self) -> Result<(), Errno> {
-        io::write_all(self.file.as_raw_fd(), &self.piece)?;
+        io::write_all(&self.file, &self.piece)?;
         self.piece.clear();
         Ok(())
     }

@@ -10,7 +10,7 @@ use core::mem::MaybeUninit;
 
 use linux_raw_sys::general as k;
 use rt0::io::{self, stdout};
-use rt0::sys::{self, OwnedFd, RawFd};
+use rt0::sys::{self, AsFd, OwnedFd};
 use rt0::thread::{Builder, JoinHandle};
 use rt0::{Env, Errno, eprintln, println};
 
@@ -110,8 +110,8 @@ fn print(width: usize, counts: Counts, file: Option<&CStr>) {
 
 fn count_file(file: Option<&CStr>) -> Counted {
     match open(file) {
-        Ok(None) => count(0),
-        Ok(Some(fd)) => count(fd.as_raw_fd()),
+        Ok(None) => count(io::stdin()),
+        Ok(Some(fd)) => count(fd),
         Err(errno) => (None, Err(errno)),
     }
 }
@@ -125,12 +125,12 @@ fn open(file: Option<&CStr>) -> Result<Option<OwnedFd>, Errno> {
     }
 }
 
-fn count(fd: RawFd) -> Counted {
+fn count(file: impl AsFd) -> Counted {
     let mut counts = Counts::default();
     let mut in_word = false;
     let mut buf = [0; 64 << 10];
     loop {
-        let chunk = match io::read(fd, &mut buf) {
+        let chunk = match io::read(&file, &mut buf) {
             Ok(0) => return (Some(counts), Ok(())),
             Ok(len) => &buf[..len],
             Err(errno) => return (Some(counts), Err(errno)),

@@ -502,7 +502,7 @@ impl Source for Kernel {
         let bytes = unsafe { slice::from_raw_parts_mut(base, WORDS * size_of::<usize>()) };
         let mut filled = 0;
         loop {
-            match io::read(file.as_raw_fd(), bytes.get_mut(filled..ROOM).unwrap_or_default())? {
+            match io::read(&file, bytes.get_mut(filled..ROOM).unwrap_or_default())? {
                 0 => break,
                 count => filled += count,
             }

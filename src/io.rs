@@ -20,7 +20,9 @@ mod event;
 use core::fmt::{self, Write as _};
 
 use crate::errno::{Errno, Result};
-use crate::sys::{self, RawFd};
+use crate::sys;
+
+pub use crate::sys::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 
 pub use event::EventFd;
 
@@ -70,9 +72,28 @@ impl Stdin {
     ///
     /// In handlers: yes.
     pub fn read(&self, buf: &mut [u8]) -> Result<usize> {
-        read(0, buf)
+        read(self, buf)
     }
 }
+
+macro_rules! standard {
+    ($($name:ident)*) => {$(
+        impl AsFd for $name {
+            fn as_fd(&self) -> BorrowedFd<'_> {
+                // SAFETY: 1. As in std, the standard descriptors are every code's to use, and count as
+                // open: rt0 opens those that are closed when the program starts.
+                unsafe { BorrowedFd::borrow_raw(self.as_raw_fd()) }
+            }
+        }
+
+        impl AsRawFd for $name {
+            fn as_raw_fd(&self) -> RawFd {
+                $name::as_raw_fd(self)
+            }
+        }
+    )*};
+}
+standard!(Stdin Stdout Stderr);
 
 macro_rules! writer {
     ($name:ident, $fd:literal) => {
@@ -81,7 +102,7 @@ macro_rules! writer {
             ///
             /// In handlers: yes.
             pub fn write(&self, buf: &[u8]) -> Result<usize> {
-                write(self.as_raw_fd(), buf)
+                write(self, buf)
             }
 
             /// Writes all of `buf`. After an error (`EPIPE`, `ENOSPC`, `EAGAIN`, …) part of it may
@@ -89,7 +110,7 @@ macro_rules! writer {
             ///
             /// In handlers: yes.
             pub fn write_all(&self, buf: &[u8]) -> Result<()> {
-                write_all(self.as_raw_fd(), buf)
+                write_all(self, buf)
             }
 
             /// Does nothing, because nothing is buffered. For code that calls it.
@@ -139,21 +160,24 @@ writer!(Stderr, 2);
 /// program that must notice signals.
 ///
 /// In handlers: yes.
-pub fn read(fd: RawFd, buf: &mut [u8]) -> Result<usize> {
+pub fn read(fd: impl AsFd, buf: &mut [u8]) -> Result<usize> {
+    let fd = fd.as_fd();
     retry(|| sys::read(fd, buf))
 }
 
 /// write(2) on any descriptor; retries after `EINTR`.
 ///
 /// In handlers: yes.
-pub fn write(fd: RawFd, buf: &[u8]) -> Result<usize> {
+pub fn write(fd: impl AsFd, buf: &[u8]) -> Result<usize> {
+    let fd = fd.as_fd();
     retry(|| sys::write(fd, buf))
 }
 
 /// Writes all of `buf` to any descriptor; see [`Stdout::write_all`].
 ///
 /// In handlers: yes.
-pub fn write_all(fd: RawFd, mut buf: &[u8]) -> Result<()> {
+pub fn write_all(fd: impl AsFd, mut buf: &[u8]) -> Result<()> {
+    let fd = fd.as_fd();
     while !buf.is_empty() {
         // Neither nothing nor more than `buf` is a result of write(2): a filter made it up.
         match buf.split_at_checked(write(fd, buf)?) {
@@ -218,7 +242,9 @@ impl Line {
 
     pub(crate) fn flush(&mut self) {
         if self.result.is_ok() {
-            self.result = write_all(self.fd, &self.text);
+            // SAFETY: 1. rt0 writes lines to the standard descriptors, as `Stdout` does.
+            let fd = unsafe { BorrowedFd::borrow_raw(self.fd) };
+            self.result = write_all(fd, &self.text);
         }
         self.text.clear();
     }
@@ -242,13 +268,30 @@ pub(crate) fn write_fmt(fd: RawFd, args: fmt::Arguments<'_>) -> core::result::Re
 /// As std, where a `Display` or another formatting trait fails on its own.
 const FORMATTING_FAILED: &str = "a formatting trait implementation returned an error";
 
+/// Where `print!` and its relatives write.
+#[doc(hidden)]
+#[derive(Clone, Copy)]
+pub enum Standard {
+    Output = 1,
+    Error = 2,
+}
+
+impl Standard {
+    fn name(self) -> &'static str {
+        match self {
+            Standard::Output => "stdout",
+            Standard::Error => "stderr",
+        }
+    }
+}
+
 /// The expansion of `print!`.
 #[doc(hidden)]
-pub fn print(fd: RawFd, args: fmt::Arguments<'_>) {
-    match write_fmt(fd, args) {
+pub fn print(to: Standard, args: fmt::Arguments<'_>) {
+    match write_fmt(to as RawFd, args) {
         // As in std: printing to a closed descriptor is ignored.
         Ok(()) | Err(Some(Errno::EBADF)) => {}
-        Err(Some(errno)) => panic!("failed printing to {}: {errno}", if fd == 1 { "stdout" } else { "stderr" }),
+        Err(Some(errno)) => panic!("failed printing to {}: {errno}", to.name()),
         Err(None) => panic!("{FORMATTING_FAILED}"),
     }
 }
@@ -256,7 +299,7 @@ pub fn print(fd: RawFd, args: fmt::Arguments<'_>) {
 /// Prints to standard output, as std's. Panics if that fails, but not if descriptor 1 is closed.
 #[macro_export]
 macro_rules! print {
-    ($($arg:tt)*) => { $crate::io::print(1, ::core::format_args!($($arg)*)) };
+    ($($arg:tt)*) => { $crate::io::print($crate::io::Standard::Output, ::core::format_args!($($arg)*)) };
 }
 
 /// Prints a line to standard output, as std's; see [`print!`](crate::print!).
@@ -269,7 +312,7 @@ macro_rules! println {
 /// Prints to standard error, as std's. Panics if that fails, but not if descriptor 2 is closed.
 #[macro_export]
 macro_rules! eprint {
-    ($($arg:tt)*) => { $crate::io::print(2, ::core::format_args!($($arg)*)) };
+    ($($arg:tt)*) => { $crate::io::print($crate::io::Standard::Error, ::core::format_args!($($arg)*)) };
 }
 
 /// Prints a line to standard error, as std's; see [`eprint!`](crate::eprint!).

@@ -69,7 +69,7 @@ fn ask_kernel(buf: &mut [u8]) -> Result<usize> {
 /// Reads `/dev/urandom` into the start of `buf`; returns how many bytes, at least one.
 fn urandom(buf: &mut [u8]) -> Result<usize> {
     let file = sys::open(c"/dev/urandom", k::O_RDONLY | k::O_CLOEXEC, 0)?;
-    match io::read(file.as_raw_fd(), buf)? {
+    match io::read(&file, buf)? {
         0 => Err(Errno::EIO),
         filled => Ok(filled),
     }

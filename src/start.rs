@@ -95,7 +95,9 @@ fn open_standard_descriptors() {
 #[cold]
 fn open_what_is_closed() {
     for fd in 0..3 {
-        if sys::dup(fd).err() == Some(Errno::EBADF)
+        // SAFETY: 1. It is only asked about.
+        let standard = unsafe { sys::BorrowedFd::borrow_raw(fd) };
+        if sys::dup(standard).err() == Some(Errno::EBADF)
             && let Err(errno) = hold(fd)
         {
             sys::die("opening a standard descriptor", errno);

@@ -8,6 +8,7 @@
 //! Every function returns the kernel's own [`Errno`]; the documentation names those that a correct caller can meet.
 
 mod fatal;
+mod fd;
 mod file;
 mod form;
 mod futex;
@@ -24,8 +25,9 @@ use crate::arch::{Arch, Cpu};
 use crate::errno::{Errno, Result};
 
 pub(crate) use fatal::{die, digits};
+pub use fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 pub(crate) use file::*;
-pub use file::{OwnedFd, dup, flags, open, pipe, pread, read, write};
+pub use file::{dup, flags, open, pipe, pread, read, write};
 pub(crate) use futex::*;
 pub(crate) use memory::*;
 pub(crate) use process::*;

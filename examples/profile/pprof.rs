@@ -74,7 +74,7 @@ impl Writer {
     }
 
     pub fn finish(&mut self) -> Result<(), Errno> {
-        io::write_all(self.file.as_raw_fd(), &self.piece)?;
+        io::write_all(&self.file, &self.piece)?;
         self.piece.clear();
         Ok(())
     }
@@ -99,7 +99,7 @@ impl Writer {
         let alignment = super::symbols::alignment_of_code()? as u64;
         let maps = sys::open(c"/proc/self/maps", sys::flags::O_RDONLY | sys::flags::O_CLOEXEC, 0)?;
         let (mut text, mut filled) = ([0; 16 << 10], 0);
-        while let 1.. = io::read(maps.as_raw_fd(), &mut text[filled..]).inspect(|count| filled += count)? {}
+        while let 1.. = io::read(&maps, &mut text[filled..]).inspect(|count| filled += count)? {}
         for line in text[..filled].split(|byte| *byte == b'\n').filter_map(|line| core::str::from_utf8(line).ok()) {
             let mut words = line.split_ascii_whitespace();
             let (Some(range), Some(rights), Some(offset)) = (words.next(), words.next(), words.next()) else {

@@ -150,7 +150,7 @@ impl File {
         let mut filled = 0;
         while filled < buf.len() {
             if self.left.is_empty() {
-                self.left = 0..io::read(self.file.as_raw_fd(), &mut self.piece)?;
+                self.left = 0..io::read(&self.file, &mut self.piece)?;
                 if self.left.is_empty() {
                     return Err(Errno::ENODATA);
                 }

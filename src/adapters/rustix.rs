@@ -4,11 +4,11 @@
 //! itself (its `linux_raw` backend: x86_64, x86, aarch64, arm, riscv64). Elsewhere rustix calls
 //! libc, which a program on rt0 does not have.
 
-use ::rustix::fd::{AsFd, BorrowedFd, FromRawFd, IntoRawFd, OwnedFd as RustixFd};
+use ::rustix::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, IntoRawFd, OwnedFd as RustixFd};
 
 use crate::errno::Errno;
-use crate::io::{Stderr, Stdin, Stdout};
-use crate::sys::OwnedFd;
+use crate::io::{EventFd, Stderr, Stdin, Stdout};
+use crate::sys::{self, OwnedFd};
 
 impl From<OwnedFd> for RustixFd {
     fn from(fd: OwnedFd) -> RustixFd {
@@ -24,25 +24,30 @@ impl From<RustixFd> for OwnedFd {
     }
 }
 
-impl AsFd for OwnedFd {
-    fn as_fd(&self) -> BorrowedFd<'_> {
+impl<'fd> From<sys::BorrowedFd<'fd>> for BorrowedFd<'fd> {
+    fn from(fd: sys::BorrowedFd<'fd>) -> BorrowedFd<'fd> {
         // SAFETY: it is open for as long as it is borrowed.
-        unsafe { BorrowedFd::borrow_raw(self.as_raw_fd()) }
+        unsafe { BorrowedFd::borrow_raw(fd.as_raw_fd()) }
     }
 }
 
-macro_rules! standard {
+impl<'fd> From<BorrowedFd<'fd>> for sys::BorrowedFd<'fd> {
+    fn from(fd: BorrowedFd<'fd>) -> sys::BorrowedFd<'fd> {
+        // SAFETY: 1. It is open for as long as it is borrowed.
+        unsafe { sys::BorrowedFd::borrow_raw(fd.as_raw_fd()) }
+    }
+}
+
+macro_rules! lends {
     ($($name:ident)*) => {$(
         impl AsFd for $name {
             fn as_fd(&self) -> BorrowedFd<'_> {
-                // SAFETY: as in std, the standard descriptors count as open always: rt0 opens those
-                // that are closed when the program starts.
-                unsafe { BorrowedFd::borrow_raw(self.as_raw_fd()) }
+                sys::AsFd::as_fd(self).into()
             }
         }
     )*};
 }
-standard!(Stdin Stdout Stderr);
+lends!(OwnedFd EventFd Stdin Stdout Stderr);
 
 impl From<Errno> for ::rustix::io::Errno {
     fn from(errno: Errno) -> ::rustix::io::Errno {

@@ -160,7 +160,7 @@ fn blocked_signals(tid: u32) -> Option<u32> {
 /// The start of a file about a thread of this process. None if the thread is gone.
 fn read_of_task<'a>(tid: u32, file: &str, buf: &'a mut [u8]) -> Option<&'a [u8]> {
     let file = sys::open(&of_task(tid, file)?, k::O_RDONLY | k::O_CLOEXEC, 0).ok()?;
-    let filled = io::read(file.as_raw_fd(), buf).ok()?;
+    let filled = io::read(&file, buf).ok()?;
     buf.get(..filled)
 }
 

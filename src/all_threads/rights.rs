@@ -140,9 +140,10 @@ pub unsafe fn seccomp(filter: &[FilterStep]) -> Result<()> {
 /// (`LANDLOCK_RESTRICT_SELF_TSYNC`); before, each thread does.
 ///
 /// In handlers: no, it waits for threads that start and end.
-pub fn landlock_restrict_self(ruleset: sys::RawFd, flags: u32) -> Result<()> {
+pub fn landlock_restrict_self(ruleset: impl sys::AsFd, flags: u32) -> Result<()> {
     const TSYNC: u32 = 1 << 3; // linux/landlock.h, newer than linux-raw-sys.
     let nr = k::__NR_landlock_restrict_self as usize;
+    let ruleset = ruleset.as_fd().as_raw_fd();
     let args = |flags: u32| [ruleset as usize, flags as usize, 0, 0, 0, 0];
     // SAFETY: 1. It touches no memory.
     match unsafe { sys::syscall(nr, args(flags | TSYNC)) } {

@@ -154,7 +154,7 @@ impl Files for Kernel {
 
     fn read_at(&mut self, file: &OwnedFd, buf: &mut [u8], offset: u64) -> Result<usize> {
         loop {
-            match sys::pread(file.as_raw_fd(), buf, offset) {
+            match sys::pread(file, buf, offset) {
                 Err(Errno::EINTR) => {} // A signal handler ran; nothing was read.
                 done => return done,
             }

@@ -4,7 +4,7 @@ use linux_raw_sys::general as k;
 
 use super::{read, write};
 use crate::errno::{Errno, Result};
-use crate::sys::{self, OwnedFd};
+use crate::sys::{self, AsFd, BorrowedFd, OwnedFd};
 
 /// A counter that a poller (epoll(7), ppoll(2), io_uring) sees as readable while it is not 0:
 /// threads use it to wake a thread that waits for descriptors. eventfd(2), non-blocking and
@@ -33,7 +33,7 @@ impl EventFd {
     /// In handlers: yes.
     pub fn add(&self, count: u64) -> Result<()> {
         let bytes = count.min(EventFd::MAX).to_ne_bytes();
-        match write(self.0.as_raw_fd(), &bytes) {
+        match write(&self.0, &bytes) {
             // EAGAIN: the sum is too large, so the counter is not 0.
             Ok(_) | Err(Errno::EAGAIN) => Ok(()),
             Err(errno) => Err(errno),
@@ -45,7 +45,7 @@ impl EventFd {
     /// In handlers: yes.
     pub fn take(&self) -> Result<u64> {
         let mut count = [0; 8];
-        match read(self.0.as_raw_fd(), &mut count) {
+        match read(&self.0, &mut count) {
             Ok(_) => Ok(u64::from_ne_bytes(count)),
             Err(Errno::EAGAIN) => Ok(0),
             Err(errno) => Err(errno),
@@ -74,5 +74,11 @@ impl EventFd {
     /// In handlers: yes.
     pub const fn as_fd(&self) -> &OwnedFd {
         &self.0
+    }
+}
+
+impl AsFd for EventFd {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
     }
 }

@@ -25,7 +25,7 @@ use crate::errno::{Errno, Result};
 use crate::guard::{self, Guarded};
 use crate::io;
 use crate::signal::{self, How};
-use crate::sys::{self, OwnedFd, RawFd, Which};
+use crate::sys::{self, BorrowedFd, OwnedFd, RawFd, Which};
 
 /// The child's stack in bytes: for a hook, and a path of 4 KiB.
 const STACK: usize = 64 << 10;
@@ -243,7 +243,9 @@ impl Launch<'_> {
     /// no number is above the wanted ones.)
     fn out_of_the_way(&self, fd: RawFd) -> Result<RawFd> {
         loop {
-            let copy = sys::dup(fd)?.into_raw_fd(); // If wanted, it is replaced when that number's turn comes.
+            // SAFETY: 1. It is the parent's, which waits; if it is closed, dup(2) says so.
+            let original = unsafe { BorrowedFd::borrow_raw(fd) };
+            let copy = sys::dup(original)?.into_raw_fd(); // If wanted, it is replaced when that number's turn comes.
             if !self.is_wanted(copy) {
                 // SAFETY: 1. It is ours.
                 unsafe { sys::dup3(fd, copy, k::O_CLOEXEC) }?;
@@ -269,6 +271,8 @@ unsafe extern "C" fn enter(launch: *mut u8) -> ! {
     launch.said.store(errno.raw().into(), Release);
     if let Some(report) = launch.report.get() {
         // The parent holds the other end, and reads. Without it nothing is left to tell.
+        // SAFETY: 1. It is the child's copy, and stays open.
+        let report = unsafe { BorrowedFd::borrow_raw(report) };
         let _ = sys::write(report, &errno.raw().to_ne_bytes());
     }
     sys::exit_group(NOT_EXECUTED)
@@ -278,7 +282,7 @@ unsafe extern "C" fn enter(launch: *mut u8) -> ! {
 /// by a filter; then the child's status has to tell.)
 fn told(read: &OwnedFd) -> Option<Errno> {
     let mut number = [0; 2];
-    match io::read(read.as_raw_fd(), &mut number) {
+    match io::read(read, &mut number) {
         Ok(2) => Errno::from_raw(u16::from_ne_bytes(number)),
         _ => None,
     }

@@ -2,7 +2,7 @@
 
 use linux_raw_sys::general as k;
 
-use super::{at, call, exit_group, getpid, gettid, tgkill, write};
+use super::{BorrowedFd, at, call, exit_group, getpid, gettid, tgkill, write};
 use crate::arch::{Arch, Cpu};
 use crate::errno::Errno;
 
@@ -12,7 +12,9 @@ use crate::errno::Errno;
 pub(crate) fn die(what: &str, errno: Errno) -> ! {
     #[inline(never)]
     fn say(text: &[u8]) {
-        let _ = write(2, text); // Nobody is left to hear of a failure here.
+        // SAFETY: 1. Standard error is for all code to write to.
+        let stderr = unsafe { BorrowedFd::borrow_raw(2) };
+        let _ = write(stderr, text); // Nobody is left to hear of a failure here.
     }
     let mut end = [0; 21];
     let [number @ .., newline] = &mut end;

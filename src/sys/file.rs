@@ -5,66 +5,36 @@ use core::ffi::CStr;
 use linux_raw_sys::general as k;
 
 use super::form::{Form, Preference, narrow, timed};
-use super::{RawFd, Timespec, at, call};
+use super::{AsFd, OwnedFd, RawFd, Timespec, at, call};
 use crate::arch::{Arch, Cpu, Timed};
 use crate::errno::{Errno, Result};
 
-/// An open file, closed when dropped.
-#[derive(Debug)]
-pub struct OwnedFd(RawFd);
-
-impl OwnedFd {
-    /// Takes over an open descriptor.
-    ///
-    /// In handlers: yes.
-    ///
-    /// # Safety
-    ///
-    /// 1. `fd` is open, and nobody else will close it.
-    pub const unsafe fn from_raw_fd(fd: RawFd) -> OwnedFd {
-        OwnedFd(fd)
-    }
-
-    /// Its number, for a call; it stays open and owned.
-    ///
-    /// In handlers: yes.
-    pub const fn as_raw_fd(&self) -> RawFd {
-        self.0
-    }
-
-    /// Its number, no longer owned.
-    ///
-    /// In handlers: yes.
-    pub const fn into_raw_fd(self) -> RawFd {
-        let fd = self.0;
-        core::mem::forget(self);
-        fd
-    }
+/// The number of a descriptor, as an argument.
+fn number(fd: &impl AsFd) -> usize {
+    fd.as_fd().as_raw_fd() as usize
 }
 
-impl Drop for OwnedFd {
-    fn drop(&mut self) {
-        // The descriptor is gone whatever close(2) says; its errors report what an earlier write lost.
-        // SAFETY: 1. close touches no memory, and the number is ours.
-        let _ = unsafe { call!(__NR_close, self.0 as usize) };
-    }
+/// What a call has just opened.
+fn owned(fd: RawFd) -> OwnedFd {
+    // SAFETY: 1. No other code knows its number.
+    unsafe { OwnedFd::from_raw_fd(fd) }
 }
 
 /// read(2): the number of bytes read, 0 at the end. `EINTR`, `EAGAIN`, `EBADF`, `EIO`, `EISDIR`.
 ///
 /// In handlers: yes.
-pub fn read(fd: RawFd, buf: &mut [u8]) -> Result<usize> {
+pub fn read(fd: impl AsFd, buf: &mut [u8]) -> Result<usize> {
     // SAFETY: 1. The kernel writes into `buf` only.
-    unsafe { call!(__NR_read, fd as usize, at(buf), buf.len()) }
+    unsafe { call!(__NR_read, number(&fd), at(buf), buf.len()) }
 }
 
 /// pread(2): as [`read`], from `offset` bytes after the file's start, whatever its position is. `ESPIPE` for what has no
 /// positions, `EINVAL` for an offset above `i64::MAX`.
 ///
 /// In handlers: yes.
-pub fn pread(fd: RawFd, buf: &mut [u8], offset: u64) -> Result<usize> {
+pub fn pread(fd: impl AsFd, buf: &mut [u8], offset: u64) -> Result<usize> {
     const { assert!(usize::BITS == 32 || !Cpu::EVEN_PAIRS, "64-bit registers need no pairs") };
-    let (fd, to, len) = (fd as usize, at(buf), buf.len());
+    let (fd, to, len) = (number(&fd), at(buf), buf.len());
     if usize::BITS == 64 {
         // SAFETY: 1. The kernel writes into `buf` only.
         return unsafe { call!(__NR_pread64, fd, to, len, offset as usize) };
@@ -83,9 +53,9 @@ pub fn pread(fd: RawFd, buf: &mut [u8], offset: u64) -> Result<usize> {
 /// write(2): the number of bytes written, which may be fewer. `EINTR`, `EAGAIN`, `EBADF`, `EIO`, `ENOSPC`, `EPIPE`.
 ///
 /// In handlers: yes.
-pub fn write(fd: RawFd, buf: &[u8]) -> Result<usize> {
+pub fn write(fd: impl AsFd, buf: &[u8]) -> Result<usize> {
     // SAFETY: 1. The kernel only reads `buf`.
-    unsafe { call!(__NR_write, fd as usize, at(buf), buf.len()) }
+    unsafe { call!(__NR_write, number(&fd), at(buf), buf.len()) }
 }
 
 /// openat(2) relative to the working directory. `ENOENT`, `EACCES`, `EMFILE`, `EINTR`, … Flags are the machine's `O_*`.
@@ -94,7 +64,7 @@ pub fn write(fd: RawFd, buf: &[u8]) -> Result<usize> {
 pub fn open(path: &CStr, flags: u32, mode: u32) -> Result<OwnedFd> {
     // SAFETY: 1. The kernel only reads the path.
     let fd = unsafe { call!(__NR_openat, AT_FDCWD, at(path.as_ptr()), (flags | LARGE) as usize, mode as usize) }?;
-    Ok(OwnedFd(fd as RawFd))
+    Ok(owned(fd as RawFd))
 }
 
 const AT_FDCWD: usize = k::AT_FDCWD as isize as usize;
@@ -162,10 +132,10 @@ pub(crate) fn statx_links(path: &CStr) -> Result<usize> {
 /// dup(2). `EBADF` if `fd` is not open, `EMFILE`.
 ///
 /// In handlers: yes.
-pub fn dup(fd: RawFd) -> Result<OwnedFd> {
+pub fn dup(fd: impl AsFd) -> Result<OwnedFd> {
     // SAFETY: 1. It touches no memory.
-    let copy = unsafe { call!(__NR_dup, fd as usize) }?;
-    Ok(OwnedFd(copy as RawFd))
+    let copy = unsafe { call!(__NR_dup, number(&fd)) }?;
+    Ok(owned(copy as RawFd))
 }
 
 /// ppoll(2) that asks for nothing and does not wait: the kernel fills in `POLLNVAL` for what is not open, and errors.

@@ -72,7 +72,7 @@ pub fn remove_folder(path: &CStr) -> Result<(), Errno> {
 pub fn write(path: &CStr, text: &[u8]) -> Result<(), Errno> {
     let flags = sys::flags::O_WRONLY | sys::flags::O_CREAT | sys::flags::O_TRUNC | sys::flags::O_CLOEXEC;
     let file = sys::open(path, flags, 0o644)?;
-    rt0::io::write_all(file.as_raw_fd(), text)
+    rt0::io::write_all(&file, text)
 }
 
 /// A short text: a path, or the contents of a file.

@@ -14,6 +14,7 @@ use core::sync::atomic::{AtomicU32, AtomicUsize, Ordering::Relaxed};
 use core::time::Duration;
 
 use linux_raw_sys::general as k;
+use rt0::io::BorrowedFd;
 use rt0::{Env, Errno, sys, thread};
 
 pub use rt0::test::{SKIPPED, skip};
@@ -63,6 +64,12 @@ pub fn stress_time(env: Env) -> Duration {
     seconds.map_or(Duration::from_millis(if slow() { 160 } else { 1000 }), Duration::from_secs)
 }
 
+/// The descriptor of this number, which a test has opened, or not, to see what a call returns.
+pub fn numbered(fd: i32) -> BorrowedFd<'static> {
+    // SAFETY: 1. A test's descriptors are its own, and no value of rt0's owns them.
+    unsafe { BorrowedFd::borrow_raw(fd) }
+}
+
 /// The range of the vDSO's image; empty if there is none. It assumes the usual length of 16 KiB; no
 /// other code follows the image.
 pub fn vdso_image(env: Env) -> Range<usize> {
@@ -93,7 +100,7 @@ pub fn read_file<'a>(path: &CStr, buf: &'a mut [u8]) -> Result<&'a [u8], Errno> 
     let file = sys::open(path, sys::flags::O_RDONLY | sys::flags::O_CLOEXEC, 0)?;
     let mut filled = 0;
     while filled < buf.len() {
-        match rt0::io::read(file.as_raw_fd(), &mut buf[filled..])? {
+        match rt0::io::read(&file, &mut buf[filled..])? {
             0 => break,
             count => filled += count,
         }
@@ -127,7 +134,7 @@ pub fn mappings() -> usize {
     // A line begins `START-END `, in hexadecimal.
     let (mut in_range, mut start, mut number) = (true, 0, 0u64);
     loop {
-        let count = rt0::io::read(file.as_raw_fd(), &mut buf).expect("reading /proc/self/maps");
+        let count = rt0::io::read(&file, &mut buf).expect("reading /proc/self/maps");
         if count == 0 {
             return mappings;
         }
@@ -327,7 +334,7 @@ pub fn stderr_of(child: impl FnOnce(), buf: &mut [u8]) -> (&str, Ended) {
     unsafe { sys::syscall(k::__NR_close as usize, [fds[1] as usize, 0, 0, 0, 0, 0]) }.expect("close");
     let mut filled = 0;
     while filled < buf.len() {
-        match rt0::io::read(fds[0], &mut buf[filled..]).expect("the pipe") {
+        match rt0::io::read(numbered(fds[0]), &mut buf[filled..]).expect("the pipe") {
             0 => break,
             count => filled += count,
         }

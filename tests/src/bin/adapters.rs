@@ -211,11 +211,11 @@ tests! {
         let ((input, to_input), (from_output, output)) = (pipe(0), pipe(0));
         become_fd(input, 0);
         become_fd(output, 1);
-        rt0::io::write_all(to_input, b"abcdef").unwrap();
+        rt0::io::write_all(rt0_tests::numbered(to_input), b"abcdef").unwrap();
         close(to_input);
         assert_eq!(double(stdin(), stdout()), Ok(()));
         let mut buf = [0; 32];
-        let filled = rt0::io::read(from_output, &mut buf).unwrap();
+        let filled = rt0::io::read(rt0_tests::numbered(from_output), &mut buf).unwrap();
         assert_eq!(&buf[..filled], b"abcdabcdefef");
         assert_eq!(Read::read_exact(&mut stdin(), &mut [0; 1]), Err(ReadExactError::UnexpectedEof));
     }
@@ -226,7 +226,7 @@ tests! {
         Write::write_fmt(&mut stdout(), format_args!("{} and {:>3}\n", "one", 2)).unwrap();
         Write::write_fmt(&mut stdout(), format_args!("next")).unwrap();
         let mut buf = [0; 64];
-        let filled = rt0::io::read(packets, &mut buf).unwrap();
+        let filled = rt0::io::read(rt0_tests::numbered(packets), &mut buf).unwrap();
         assert_eq!(&buf[..filled], b"one and   2\n");
     }
 
@@ -365,7 +365,7 @@ tests! {
         log::trace!("{} and {}", 1, 2);
         log::trace!("next");
         let mut buf = [0; 64];
-        let filled = rt0::io::read(packets, &mut buf).unwrap();
+        let filled = rt0::io::read(rt0_tests::numbered(packets), &mut buf).unwrap();
         assert_eq!(&buf[..filled], b"TRACE adapters: 1 and 2\n");
     }
 
@@ -468,7 +468,7 @@ fn become_fd(fd: i32, standard: i32) {
 ))]
 mod with_rustix {
     use rt0::Errno;
-    use rt0::io::stdout;
+    use rt0::io::{EventFd, stdout};
     use rt0::sys::OwnedFd;
     use rustix::fd::{AsFd, AsRawFd};
 
@@ -479,9 +479,16 @@ mod with_rustix {
         assert_eq!(writer.as_raw_fd(), number);
         assert_eq!(rustix::io::write(&writer, b"abc"), Ok(3));
         let writer = OwnedFd::from(writer);
-        assert_eq!((writer.as_raw_fd(), rt0::io::write(number, b"de")), (number, Ok(2)));
+        assert_eq!((writer.as_raw_fd(), rt0::io::write(rt0_tests::numbered(number), b"de")), (number, Ok(2)));
         let mut buf = [0; 8];
         assert_eq!((rustix::io::read(&reader, &mut buf), &buf[..5]), (Ok(5), &b"abcde"[..]));
+        let lent = rustix::fd::BorrowedFd::from(rt0::io::AsFd::as_fd(&writer));
+        assert_eq!(rustix::io::write(lent, b"f"), Ok(1));
+        assert_eq!(rt0::io::write(rt0::io::BorrowedFd::from(lent), b"g"), Ok(1));
+        assert_eq!((rustix::io::read(&reader, &mut buf), &buf[..2]), (Ok(2), &b"fg"[..]));
+        let counter = EventFd::new().unwrap();
+        counter.add(3).unwrap();
+        assert_eq!((rustix::io::read(rustix::fd::AsFd::as_fd(&counter), &mut buf), counter.take()), (Ok(8), Ok(0)));
         drop(writer);
         let error: Errno = rustix::io::fcntl_getfd(closed_fd(number)).unwrap_err().into();
         assert_eq!(error, Errno::EBADF, "it was owned to the end");

@@ -45,7 +45,7 @@ fn count_all(counter: usize) -> all_threads::Result<usize> {
 
 fn counted(counter: usize) -> u64 {
     let mut number = [0; 8];
-    assert_eq!(sys::read(counter as i32, &mut number), Ok(8));
+    assert_eq!(sys::read(rt0_tests::numbered(counter as i32), &mut number), Ok(8));
     u64::from_ne_bytes(number)
 }
 
@@ -256,7 +256,7 @@ tests! {
         static TID: AtomicU32 = AtomicU32::new(0);
         let reader = spawn(move || {
             TID.store(sys::gettid(), Relaxed);
-            (sys::read(fds[0], &mut [0; 1]), flag())
+            (sys::read(rt0_tests::numbered(fds[0]), &mut [0; 1]), flag())
         })
         .unwrap();
         wait_until("the reader", || TID.load(Relaxed) != 0);
@@ -402,7 +402,7 @@ tests! {
         // They wait in a call that interrupts end, but calls on all threads do not.
         let readers = [(); 3].map(|()| {
             spawn(move || {
-                while sys::read(read, &mut [0; 1]) == Err(Errno::EINTR) {
+                while sys::read(rt0_tests::numbered(read), &mut [0; 1]) == Err(Errno::EINTR) {
                     INTERRUPTED.fetch_add(1, Relaxed);
                 }
             })
@@ -424,7 +424,7 @@ tests! {
                 while !STOP.load(Relaxed) {
                     count_all(COUNTER.load(Relaxed)).unwrap();
                     TURNS.fetch_add(1, Relaxed);
-                    sys::read(COUNTER.load(Relaxed) as i32, &mut [0; 8]).ok();
+                    sys::read(rt0_tests::numbered(COUNTER.load(Relaxed) as i32), &mut [0; 8]).ok();
                 }
             })
             .unwrap()
@@ -446,7 +446,7 @@ tests! {
         wait_until("all to have happened", || counts.iter().all(|count| count.load(Relaxed) > 0));
         STOP.store(true, Relaxed);
         callers.into_iter().chain(spawning).chain([interrupting]).for_each(|thread| thread.join());
-        sys::write(write, b"xyz").unwrap();
+        sys::write(rt0_tests::numbered(write), b"xyz").unwrap();
         readers.into_iter().for_each(|reader| reader.join());
         println!("calls, interrupts, signals, threads: {counts:?}");
         assert_eq!(count_all(COUNTER.load(Relaxed)).unwrap(), 8);
@@ -808,10 +808,10 @@ tests! {
             Err(errno) => panic!("{errno}"),
         };
         all_threads::set_no_new_privs().unwrap();
-        all_threads::landlock_restrict_self(rules, 0).unwrap();
+        all_threads::landlock_restrict_self(rt0_tests::numbered(rules), 0).unwrap();
         assert_eq!(open(), Err(Errno::EACCES));
         STEP.store(1, Release);
         threads.into_iter().for_each(|thread| assert_eq!(thread.join(), Err(Errno::EACCES)));
-        assert!(matches!(all_threads::landlock_restrict_self(-1, 0), Err(Error::Refused(Errno::EBADF))));
+        assert!(matches!(all_threads::landlock_restrict_self(rt0_tests::numbered(-1), 0), Err(Error::Refused(Errno::EBADF))));
     }
 }

@@ -15,7 +15,7 @@ use rt0_tests::{Ended, fork, read_file, skip, tests, wait_for, wait_until};
 
 /// The number of open descriptors.
 fn open_files() -> usize {
-    (0..256).filter(|fd| sys::dup(*fd).is_ok()).count()
+    (0..256).filter(|fd| sys::dup(rt0_tests::numbered(*fd)).is_ok()).count()
 }
 
 /// Replaces the kernel's files about the process's groups and about mounts.
@@ -89,7 +89,7 @@ impl Groups {
     fn write(&self, member: &str, file: &str, text: &Text) -> Result<(), Errno> {
         let path = Text::of(format_args!("{}/{file}", self.path(member).as_str()));
         let file = sys::open(path.as_c(), sys::flags::O_WRONLY | sys::flags::O_CLOEXEC, 0)?;
-        rt0::io::write_all(file.as_raw_fd(), text.as_str().as_bytes())
+        rt0::io::write_all(&file, text.as_str().as_bytes())
     }
 
     /// Sets a quota of `percent` of a processor, or none.
@@ -359,17 +359,17 @@ tests! {
     fn pread_has_all_64_bits_of_its_offset_in_their_places() {
         let file = sys::open(c"/proc/self/exe", sys::flags::O_RDONLY | sys::flags::O_CLOEXEC, 0).unwrap();
         let mut bytes = [0; 4];
-        assert_eq!(sys::pread(file.as_raw_fd(), &mut bytes, 0), Ok(4));
+        assert_eq!(sys::pread(&file, &mut bytes, 0), Ok(4));
         assert_eq!(&bytes, b"\x7fELF");
-        assert_eq!(sys::pread(file.as_raw_fd(), &mut bytes[..3], 1), Ok(3));
+        assert_eq!(sys::pread(&file, &mut bytes[..3], 1), Ok(3));
         assert_eq!(&bytes[..3], b"ELF");
         // Far behind the end; if half of the offset were lost, at the start.
         for offset in [1 << 32, 1 << 33, 0x7fff_ffff_0000_0000] {
-            assert_eq!(sys::pread(file.as_raw_fd(), &mut bytes, offset), Ok(0), "{offset:#x}");
+            assert_eq!(sys::pread(&file, &mut bytes, offset), Ok(0), "{offset:#x}");
         }
-        assert_eq!(sys::pread(file.as_raw_fd(), &mut bytes, u64::MAX), Err(Errno::EINVAL));
+        assert_eq!(sys::pread(&file, &mut bytes, u64::MAX), Err(Errno::EINVAL));
         // The position has not changed.
-        assert_eq!(sys::read(file.as_raw_fd(), &mut bytes), Ok(4));
+        assert_eq!(sys::read(&file, &mut bytes), Ok(4));
         assert_eq!(&bytes, b"\x7fELF");
     }
 }

@@ -94,10 +94,10 @@ fn call_what_asks_the_kernel() {
     let counter = EventFd::new().expect("few are open at once");
     counter.add(3).expect("it has room");
     assert_eq!(counter.take(), Ok(3));
-    drop(sys::dup(counter.as_fd().as_raw_fd()).expect("few are open at once"));
+    drop(sys::dup(&counter).expect("few are open at once"));
     let file = sys::open(c"/proc/self/exe", sys::flags::O_RDONLY | sys::flags::O_CLOEXEC, 0).expect("/proc");
     let mut start = [0; 4];
-    assert_eq!((sys::pread(file.as_raw_fd(), &mut start, 0), &start), (Ok(4), b"\x7fELF"));
+    assert_eq!((sys::pread(&file, &mut start, 0), &start), (Ok(4), b"\x7fELF"));
     assert_eq!(process::id(), sys::getpid());
     process::kill(process::id(), Signal::SIGURG).expect("this process is there");
     thread::current().signal(Signal::SIGURG).expect("this thread is there");

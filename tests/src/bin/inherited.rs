@@ -80,7 +80,7 @@ fn is_again(env: Env) -> bool {
 fn execute_again() -> ! {
     let mut line = [0u8; 4096];
     let file = sys::open(c"/proc/thread-self/cmdline", sys::flags::O_RDONLY | sys::flags::O_CLOEXEC, 0).expect("/proc");
-    let len = rt0::io::read(file.as_raw_fd(), &mut line).expect("the command line");
+    let len = rt0::io::read(&file, &mut line).expect("the command line");
     let mut args = [0usize; 24];
     let mut rest = line.get(..len).expect("a length");
     let mut count = 0;

@@ -30,7 +30,7 @@ fn pipe() -> [i32; 2] {
 tests! {
     fn a_thread_that_waits_in_a_call_comes_back() {
         let [read, _write] = pipe();
-        let reader = spawn(move || sys::read(read, &mut [0; 1])).unwrap();
+        let reader = spawn(move || sys::read(rt0_tests::numbered(read), &mut [0; 1])).unwrap();
         until(|| reader.is_finished(), reader.thread());
         assert_eq!(reader.join(), Err(Errno::EINTR));
     }
@@ -68,7 +68,7 @@ tests! {
         let [read, _write] = pipe();
         static BACK: AtomicBool = AtomicBool::new(false);
         let other = spawn(move || until(|| BACK.load(Relaxed), &main));
-        assert_eq!(sys::read(read, &mut [0; 1]), Err(Errno::EINTR));
+        assert_eq!(sys::read(rt0_tests::numbered(read), &mut [0; 1]), Err(Errno::EINTR));
         BACK.store(true, Relaxed);
         other.unwrap().join();
     }
@@ -129,7 +129,7 @@ tests! {
         let [read, _write] = pipe();
         let reader = spawn(move || {
             mask(How::Set, &SigSet::full());
-            sys::read(read, &mut [0; 1])
+            sys::read(rt0_tests::numbered(read), &mut [0; 1])
         })
         .unwrap();
         until(|| reader.is_finished(), reader.thread());
@@ -221,7 +221,7 @@ tests! {
                 if flag == u32::MAX {
                     return;
                 }
-                assert_eq!(sys::read(read, &mut buf), Err(Errno::EINTR));
+                assert_eq!(sys::read(rt0_tests::numbered(read), &mut buf), Err(Errno::EINTR));
             }
         })
         .unwrap();
@@ -265,7 +265,7 @@ tests! {
         let [read, write] = pipe();
         let interrupted = spawn(move || {
             let mut count = 0u32;
-            while sys::read(read, &mut [0; 1]) == Err(Errno::EINTR) {
+            while sys::read(rt0_tests::numbered(read), &mut [0; 1]) == Err(Errno::EINTR) {
                 count += 1;
             }
             count
@@ -285,7 +285,7 @@ tests! {
         }
         STOP.store(true, Relaxed);
         storm.join();
-        sys::write(write, b"x").unwrap();
+        sys::write(rt0_tests::numbered(write), b"x").unwrap();
         assert!(interrupted.join() > 0);
     }
 

@@ -58,7 +58,7 @@ tests! {
         let mut buf = [0; 4096];
         let mut filled = 0;
         while filled < 2 * 1300 + 7 {
-            filled += rt0::io::read(read, &mut buf[filled..]).unwrap();
+            filled += rt0::io::read(rt0_tests::numbered(read), &mut buf[filled..]).unwrap();
         }
         let got = core::str::from_utf8(&buf[..filled]).unwrap();
         let inner = got.strip_prefix('<').and_then(|rest| rest.strip_suffix(">\n")).unwrap();
@@ -67,11 +67,11 @@ tests! {
 
     fn write_all_goes_on_after_short_writes() {
         let (read, write) = pipe();
-        let writer = rt0::thread::spawn(move || rt0::io::write_all(write, &[7; 300_000])).unwrap();
+        let writer = rt0::thread::spawn(move || rt0::io::write_all(rt0_tests::numbered(write), &[7; 300_000])).unwrap();
         let mut total = 0;
         let mut buf = [0; 4096];
         while total < 300_000 {
-            let count = rt0::io::read(read, &mut buf).unwrap();
+            let count = rt0::io::read(rt0_tests::numbered(read), &mut buf).unwrap();
             assert!(buf[..count].iter().all(|byte| *byte == 7));
             total += count;
         }
@@ -89,10 +89,10 @@ tests! {
                 rt0::thread::sleep(core::time::Duration::from_millis(2));
                 sys::tgkill(pid, tid, Signal::SIGUSR1.raw()).unwrap();
             }
-            sys::write(write, b"x")
+            sys::write(rt0_tests::numbered(write), b"x")
         })
         .unwrap();
-        assert_eq!(rt0::io::read(read, &mut [0; 8]), Ok(1));
+        assert_eq!(rt0::io::read(rt0_tests::numbered(read), &mut [0; 8]), Ok(1));
         assert_eq!(other.join(), Ok(1));
     }
 
@@ -104,9 +104,9 @@ tests! {
         let (read, write) = pipe();
         ignore(Signal::SIGPIPE);
         close(read);
-        assert_eq!(rt0::io::write_all(write, b"x"), Err(Errno::EPIPE));
-        assert_eq!(rt0::io::write_all(-1, b"x"), Err(Errno::EBADF));
-        assert_eq!(rt0::io::write_all(-1, b""), Ok(()));
+        assert_eq!(rt0::io::write_all(rt0_tests::numbered(write), b"x"), Err(Errno::EPIPE));
+        assert_eq!(rt0::io::write_all(rt0_tests::numbered(-1), b"x"), Err(Errno::EBADF));
+        assert_eq!(rt0::io::write_all(rt0_tests::numbered(-1), b""), Ok(()));
     }
 
     #[keys("exit=101", "stderr=failed printing to stdout: EPIPE (32)")]
@@ -163,7 +163,7 @@ tests! {
         assert_eq!(write!(stdout(), "{Text}{Text}"), Ok(()));
         for expected in ["text and   2\n", "two!", "texttext"] {
             let mut buf = [0; 64];
-            let filled = rt0::io::read(packets, &mut buf).unwrap();
+            let filled = rt0::io::read(rt0_tests::numbered(packets), &mut buf).unwrap();
             assert_eq!(&buf[..filled], expected.as_bytes());
         }
         close(1);
@@ -194,7 +194,7 @@ tests! {
         rt0::dbg!();
         let told = |expected: fmt::Arguments<'_>| {
             let mut buf = [0; 128];
-            let filled = rt0::io::read(packets, &mut buf).unwrap();
+            let filled = rt0::io::read(rt0_tests::numbered(packets), &mut buf).unwrap();
             let text = core::str::from_utf8(&buf[..filled]).unwrap();
             assert!(prints(expected, text), "{text}");
         };
@@ -211,7 +211,7 @@ tests! {
         stderr().write_str("text").unwrap();
         assert_eq!((stderr().flush(), stdout().flush()), (Ok(()), Ok(())));
         let mut buf = [0; 8];
-        assert_eq!(rt0::io::read(read, &mut buf), Ok(4));
+        assert_eq!(rt0::io::read(rt0_tests::numbered(read), &mut buf), Ok(4));
         assert_eq!(&buf[..4], b"text");
     }
 }

@@ -35,7 +35,7 @@ fn call(nr: u32, args: [usize; 6]) -> Result<usize, Errno> {
 
 /// The number of descriptors of this process.
 fn descriptors() -> usize {
-    (0..128).filter(|fd| sys::dup(*fd).is_ok()).count()
+    (0..128).filter(|fd| sys::dup(rt0_tests::numbered(*fd)).is_ok()).count()
 }
 
 /// This thread's signal mask.
@@ -56,7 +56,7 @@ fn ignores(signal: Signal) -> bool {
 fn read_all<'a>(from: &OwnedFd, buf: &'a mut [u8]) -> &'a [u8] {
     let mut filled = 0;
     loop {
-        match io::read(from.as_raw_fd(), &mut buf[filled..]).expect("the pipe") {
+        match io::read(from, &mut buf[filled..]).expect("the pipe") {
             0 => return &buf[..filled],
             count => filled += count,
         }
@@ -82,7 +82,7 @@ fn file(content: &[u8], mode: usize) -> OwnedFd {
     let Ok(fd) = made else { skip("no files in memory here") };
     // SAFETY: 1. Just opened.
     let file = unsafe { OwnedFd::from_raw_fd(fd as i32) };
-    io::write_all(file.as_raw_fd(), content).expect("memory");
+    io::write_all(&file, content).expect("memory");
     call(k::__NR_fchmod, [fd, mode, 0, 0, 0, 0]).expect("fchmod");
     file
 }
@@ -245,7 +245,7 @@ rt0_tests::tests! {
                 command.stdin(Stdio::Piped).stdout(Stdio::Piped).stderr(Stdio::Piped).spawn().unwrap()
             });
             let stdin = child.stdin.take().unwrap();
-            io::write_all(stdin.as_raw_fd(), b"hello").unwrap();
+            io::write_all(&stdin, b"hello").unwrap();
             drop(stdin);
             let mut buf = [0; 64];
             assert_eq!(read_all(child.stdout.as_ref().unwrap(), &mut buf), b"hello");
@@ -272,12 +272,12 @@ rt0_tests::tests! {
             Some("all") => {
                 for (fd, text) in [(0, b"a"), (1, b"b"), (HIGH, b"c"), (HIGH + 1, b"a")] {
                     let mut buf = [0];
-                    assert_eq!(sys::pread(fd, &mut buf, 0), Ok(1));
+                    assert_eq!(sys::pread(rt0_tests::numbered(fd), &mut buf, 0), Ok(1));
                     assert_eq!(&buf, text, "{fd}");
                 }
                 process::exit(3);
             }
-            Some(_) => process::exit([HIGH, HIGH + 1].iter().all(|fd| sys::dup(*fd).err() == Some(Errno::EBADF)) as i32),
+            Some(_) => process::exit([HIGH, HIGH + 1].iter().all(|fd| sys::dup(rt0_tests::numbered(*fd)).err() == Some(Errno::EBADF)) as i32),
             None => {}
         }
         let [a, b, c] = [b"a", b"b", b"c"].map(|text| file(text, 0o600));
@@ -316,7 +316,7 @@ rt0_tests::tests! {
         assert_eq!(missing.stdin(Stdio::Piped).stdout(Stdio::Piped).stderr(Stdio::Null).spawn().err(), Some(Errno::ENOENT));
         children::with(c"a_parent_without_standard_descriptors_starts_children", c"ROLE=child", &[], |command| {
             let mut child = command.stdin(Stdio::Piped).stdout(Stdio::Piped).stderr(Stdio::Null).spawn().unwrap();
-            io::write_all(child.stdin.as_ref().unwrap().as_raw_fd(), b"through").unwrap();
+            io::write_all(child.stdin.as_ref().unwrap(), b"through").unwrap();
             let mut buf = [0; 8];
             let stdout = child.stdout.take().unwrap();
             drop(child.stdin.take());

@@ -305,11 +305,11 @@ tests! {
         for children in 0..3 {
             if fork().unwrap() == 0 {
                 let both = [random(), random()];
-                let _ = sys::write(fds[1], both.as_flattened());
+                let _ = sys::write(rt0_tests::numbered(fds[1]), both.as_flattened());
                 sys::exit_group(0);
             }
             let mut both = [[0; 16]; 2];
-            assert_eq!(rt0::io::read(fds[0], both.as_flattened_mut()), Ok(32));
+            assert_eq!(rt0::io::read(rt0_tests::numbered(fds[0]), both.as_flattened_mut()), Ok(32));
             all[4 * children..][..4].copy_from_slice(&[both[0], both[1], random(), random()]);
         }
         all_differ(&all);

@@ -183,14 +183,14 @@ tests! {
                     sys::tgkill(pid, tid, Signal::SIGUSR1.raw()).unwrap();
                     thread::sleep(core::time::Duration::from_millis(2));
                 }
-                sys::write(write, b"x").unwrap();
+                sys::write(rt0_tests::numbered(write), b"x").unwrap();
             });
-            let first = sys::read(read, &mut [0; 1]);
+            let first = sys::read(rt0_tests::numbered(read), &mut [0; 1]);
             if restart {
                 assert_eq!(first, Ok(1));
             } else {
                 assert_eq!(first, Err(Errno::EINTR));
-                assert_eq!(rt0::io::read(read, &mut [0; 1]), Ok(1));
+                assert_eq!(rt0::io::read(rt0_tests::numbered(read), &mut [0; 1]), Ok(1));
             }
             other.unwrap().join();
         }

@@ -185,7 +185,7 @@ fn look_at(claim: &CStr, env: Env) {
             assert_eq!(env.var("RT0_LAST"), Some(c"1"));
         }
         b"open" => {
-            (0..3).for_each(|fd| drop(sys::dup(fd).unwrap()));
+            (0..3).for_each(|fd| drop(sys::dup(rt0_tests::numbered(fd)).unwrap()));
             assert!(sys::open(c"/", 0, 0).unwrap().as_raw_fd() > 2);
         }
         b"print" => rt0::println!("a line"),
@@ -309,8 +309,8 @@ tests! {
         let from = sys::open(SELF, sys::flags::O_RDONLY | sys::flags::O_CLOEXEC, 0).unwrap();
         let flags = sys::flags::O_WRONLY | sys::flags::O_CREAT | sys::flags::O_CLOEXEC;
         let to = sys::open(PROGRAM, flags, 0o755).unwrap();
-        while let count @ 1.. = rt0::io::read(from.as_raw_fd(), &mut bytes).unwrap() {
-            rt0::io::write_all(to.as_raw_fd(), &bytes[..count]).unwrap();
+        while let count @ 1.. = rt0::io::read(&from, &mut bytes).unwrap() {
+            rt0::io::write_all(&to, &bytes[..count]).unwrap();
         }
         drop(to);
         let mut buf = [0; 1024];

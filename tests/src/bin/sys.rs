@@ -29,9 +29,9 @@ tests! {
     }
 
     fn read_and_write_of_a_bad_descriptor_are_ebadf() {
-        assert_eq!(sys::read(-1, &mut [0; 1]), Err(Errno::EBADF));
-        assert_eq!(sys::write(-1, &[0; 1]), Err(Errno::EBADF));
-        assert_eq!(sys::dup(-1).err(), Some(Errno::EBADF));
+        assert_eq!(sys::read(rt0_tests::numbered(-1), &mut [0; 1]), Err(Errno::EBADF));
+        assert_eq!(sys::write(rt0_tests::numbered(-1), &[0; 1]), Err(Errno::EBADF));
+        assert_eq!(sys::dup(rt0_tests::numbered(-1)).err(), Some(Errno::EBADF));
     }
 
     fn write_from_nowhere_is_efault() {
@@ -77,12 +77,12 @@ tests! {
         // its flags known.
         let (a_read, a_write) = pipe();
         let (b_read, b_write) = pipe();
-        assert_eq!(sys::write(a_write, b"0123456789"), Ok(10));
+        assert_eq!(sys::write(rt0_tests::numbered(a_write), b"0123456789"), Ok(10));
         let (from, to) = (a_read as usize, b_write as usize);
         let moved = call(k::__NR_splice, [from, 0, to, 0, 7, k::SPLICE_F_NONBLOCK as usize]);
         assert_eq!(moved, Ok(7));
         let mut buf = [0; 16];
-        assert_eq!(sys::read(b_read, &mut buf), Ok(7));
+        assert_eq!(sys::read(rt0_tests::numbered(b_read), &mut buf), Ok(7));
         assert_eq!(&buf[..7], b"0123456");
         // The second and fourth arguments: an offset for a pipe is refused.
         let offset = 0u64;

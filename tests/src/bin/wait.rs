@@ -216,7 +216,7 @@ rt0_tests::tests! {
         for signal in [Signal::SIGUSR1, real_time()] {
             signal::raise(signal).unwrap();
             let mut info = [0; 128]; // struct signalfd_siginfo; its first field is the number.
-            assert_eq!(rt0::io::read(fd.as_raw_fd(), &mut info), Ok(128));
+            assert_eq!(rt0::io::read(&fd, &mut info), Ok(128));
             assert_eq!(u32::from_ne_bytes([info[0], info[1], info[2], info[3]]), signal.raw());
         }
     }

@@ -97,7 +97,7 @@ fn watch<'a>(
 /// Reads once, which waits only while something can still write; false at the end.
 fn receive(fd: &OwnedFd, stream: &mut Stream<'_>) -> Result<bool, Errno> {
     let mut buf = [0; 4096];
-    let len = io::read(fd.as_raw_fd(), &mut buf)?;
+    let len = io::read(fd, &mut buf)?;
     stream.send(&buf[..len]);
     Ok(len > 0)
 }

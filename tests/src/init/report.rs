@@ -70,7 +70,7 @@ impl Line {
         let check = self.check;
         let _ = writeln!(self, " #{check:08x}");
         // Where the console is gone, the host sees that this machine is silent.
-        let _ = io::write_all(1, &self.bytes[..self.len]);
+        let _ = io::write_all(io::stdout(), &self.bytes[..self.len]);
     }
 }
 
@@ -159,7 +159,7 @@ impl KernelLog {
         let mut record = [0; 8192];
         // More than the ring has room for is not to be had, except of a kernel that never stops.
         for _ in 0..20_000 {
-            match sys::read(file.as_raw_fd(), &mut record) {
+            match sys::read(file, &mut record) {
                 Ok(0) => return,
                 Ok(len) => what(&record[..len]),
                 Err(Errno::EPIPE) => {} // The oldest were overwritten; the next read takes what is left.
