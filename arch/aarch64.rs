@@ -92,7 +92,7 @@ impl Arch for Cpu {
     syscall!(syscall6(a in "x0", b in "x1", c in "x2", d in "x3", e in "x4", f in "x5"));
 
     #[unsafe(naked)]
-    #[cfg_attr(not(test), unsafe(no_mangle))]
+    #[unsafe(export_name = "__rt0_start")]
     unsafe extern "C" fn _start() -> ! {
         naked_asm!(
             ".cfi_startproc",

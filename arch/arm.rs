@@ -103,7 +103,7 @@ impl Arch for Cpu {
     syscall!(syscall6(a in "r0", b in "r1", c in "r2", d in "r3", e in "r4", f in "r5"));
 
     #[unsafe(naked)]
-    #[cfg_attr(not(test), unsafe(no_mangle))]
+    #[unsafe(export_name = "__rt0_start")]
     unsafe extern "C" fn _start() -> ! {
         naked_asm!(
             ".cfi_startproc",
@@ -253,7 +253,7 @@ mod tls_register {
 
     /// Compiled code calls this to find its thread-local variables; RTABI32, 4.3.5.
     #[unsafe(naked)]
-    #[cfg_attr(not(test), unsafe(no_mangle))]
+    #[unsafe(export_name = "__rt0_aeabi_read_tp")]
     unsafe extern "C" fn __aeabi_read_tp() -> *mut u8 {
         naked_asm!(".cfi_startproc", "mrc p15, 0, r0, c13, c0, 3", "mov pc, lr", ".cfi_endproc")
     }
@@ -339,7 +339,7 @@ mod tls_register {
     /// Compiled code calls this to find its thread-local variables; it may change ip besides r0;
     /// RTABI32, 4.3.5.
     #[unsafe(naked)]
-    #[cfg_attr(not(test), unsafe(no_mangle))]
+    #[unsafe(export_name = "__rt0_aeabi_read_tp")]
     unsafe extern "C" fn __aeabi_read_tp() -> *mut u8 {
         naked_asm!(
             ".cfi_startproc",

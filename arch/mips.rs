@@ -99,7 +99,7 @@ impl Arch for Cpu {
     syscall!(syscall6(a, b, c, d, e, f), "lw $v0, 24($sp)");
 
     #[unsafe(naked)]
-    #[cfg_attr(not(test), unsafe(no_mangle))]
+    #[unsafe(export_name = "__rt0_start")]
     unsafe extern "C" fn _start() -> ! {
         naked_asm!(
             ".cfi_startproc",

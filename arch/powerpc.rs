@@ -100,7 +100,7 @@ impl Arch for Cpu {
     syscall!(syscall6(a in "r3", b in "r4", c in "r5", d in "r6", e in "r7", f in "r8"));
 
     #[unsafe(naked)]
-    #[cfg_attr(not(test), unsafe(no_mangle))]
+    #[unsafe(export_name = "__rt0_start")]
     unsafe extern "C" fn _start() -> ! {
         naked_asm!(
             ".cfi_startproc",

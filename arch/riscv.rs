@@ -123,7 +123,7 @@ impl Arch for Cpu {
     syscall!(syscall6(a in "a0", b in "a1", c in "a2", d in "a3", e in "a4", f in "a5"));
 
     #[unsafe(naked)]
-    #[cfg_attr(not(test), unsafe(no_mangle))]
+    #[unsafe(export_name = "__rt0_start")]
     unsafe extern "C" fn _start() -> ! {
         naked_asm!(
             ".cfi_startproc",

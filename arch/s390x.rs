@@ -89,7 +89,7 @@ impl Arch for Cpu {
     syscall!(syscall6(a in "r2", b in "r3", c in "r4", d in "r5", e in "r6", f in "r7"));
 
     #[unsafe(naked)]
-    #[cfg_attr(not(test), unsafe(no_mangle))]
+    #[unsafe(export_name = "__rt0_start")]
     unsafe extern "C" fn _start() -> ! {
         naked_asm!(
             ".cfi_startproc",

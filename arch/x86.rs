@@ -115,7 +115,7 @@ impl Arch for Cpu {
     }
 
     #[unsafe(naked)]
-    #[cfg_attr(not(test), unsafe(no_mangle))]
+    #[unsafe(export_name = "__rt0_start")]
     unsafe extern "C" fn _start() -> ! {
         naked_asm!(
             ".cfi_startproc",

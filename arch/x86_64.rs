@@ -113,7 +113,7 @@ impl Arch for Cpu {
     syscall!(syscall6(a in "rdi", b in "rsi", c in "rdx", d in "r10", e in "r8", f in "r9"));
 
     #[unsafe(naked)]
-    #[cfg_attr(not(test), unsafe(no_mangle))]
+    #[unsafe(export_name = "__rt0_start")]
     unsafe extern "C" fn _start() -> ! {
         naked_asm!(
             ".cfi_startproc",

@@ -34,7 +34,6 @@ use crate::arch::{Arch, Cpu, TwoWords};
 /// # Safety
 ///
 /// 1. `src..src + n` is readable, `dest..dest + n` writable.
-#[cfg_attr(not(test), unsafe(no_mangle))]
 pub unsafe extern "C" fn memcpy(dest: *mut u8, src: *const u8, n: usize) -> *mut u8 {
     // SAFETY: 1. The caller guarantees it. That the two do not overlap is not needed.
     unsafe { memmove(dest, src, n) }
@@ -45,7 +44,6 @@ pub unsafe extern "C" fn memcpy(dest: *mut u8, src: *const u8, n: usize) -> *mut
 /// # Safety
 ///
 /// 1. `src..src + n` is readable, `dest..dest + n` writable.
-#[cfg_attr(not(test), unsafe(no_mangle))]
 pub unsafe extern "C" fn memmove(dest: *mut u8, src: *const u8, n: usize) -> *mut u8 {
     if Cpu::UNALIGNED_WORDS {
         // SAFETY: 1. The caller guarantees it.
@@ -62,7 +60,6 @@ pub unsafe extern "C" fn memmove(dest: *mut u8, src: *const u8, n: usize) -> *mu
 /// # Safety
 ///
 /// 1. `dest..dest + n` is writable.
-#[cfg_attr(not(test), unsafe(no_mangle))]
 pub unsafe extern "C" fn memset(dest: *mut u8, byte: c_int, n: usize) -> *mut u8 {
     // The byte repeated in each place of a word.
     let word = usize::from(byte as u8) * (usize::MAX / 0xFF);
@@ -82,7 +79,6 @@ pub unsafe extern "C" fn memset(dest: *mut u8, byte: c_int, n: usize) -> *mut u8
 /// # Safety
 ///
 /// 1. `a..a + n` and `b..b + n` are readable and initialised.
-#[cfg_attr(not(test), unsafe(no_mangle))]
 pub unsafe extern "C" fn memcmp(a: *const u8, b: *const u8, n: usize) -> c_int {
     if Cpu::UNALIGNED_WORDS {
         // SAFETY: 1. The caller guarantees it.
@@ -98,7 +94,6 @@ pub unsafe extern "C" fn memcmp(a: *const u8, b: *const u8, n: usize) -> c_int {
 /// # Safety
 ///
 /// 1. `a..a + n` and `b..b + n` are readable and initialised.
-#[cfg_attr(not(test), unsafe(no_mangle))]
 pub unsafe extern "C" fn bcmp(a: *const u8, b: *const u8, n: usize) -> c_int {
     if Cpu::UNALIGNED_WORDS {
         // SAFETY: 1. The caller guarantees it.
@@ -114,7 +109,6 @@ pub unsafe extern "C" fn bcmp(a: *const u8, b: *const u8, n: usize) -> c_int {
 /// # Safety
 ///
 /// 1. The bytes from `s` up to and including the first NUL are readable and initialised.
-#[cfg_attr(not(test), unsafe(no_mangle))]
 pub unsafe extern "C" fn strlen(s: *const c_char) -> usize {
     match Cpu::STRLEN {
         // SAFETY: 1. The caller guarantees it.

@@ -11,7 +11,7 @@
 //! ```text
 //!      programs, tests
 //!           │
-//!   L4   entry!  tests!  adapters  panic                safe, std's names and shapes
+//!   L4   entry  tests!  adapters  panic                 safe, std's names and shapes
 //!        stack_protector  sync  test
 //!           │
 //!   L3   thread  all_threads  profile  random             know about threads
@@ -78,14 +78,17 @@ pub mod all_threads;
 mod arch;
 pub mod auxv;
 pub mod cpu;
+mod entry;
 mod errno;
 pub mod futex;
 mod guard;
-mod intrinsics;
+#[doc(hidden)]
+pub mod intrinsics;
 pub mod io;
 pub mod mapping;
-#[cfg(all(feature = "panic-handler", not(test)))]
-mod panic;
+#[cfg(feature = "panic-handler")]
+#[doc(hidden)]
+pub mod panic;
 mod parker;
 pub mod process;
 pub mod profile;
@@ -106,26 +109,8 @@ pub mod vdso;
 pub mod coming_from_std {}
 
 pub use auxv::{Args, Auxv, Env, Vars};
+#[doc(hidden)]
+pub use entry::refuse_unit_tests;
 pub use errno::{Errno, Result};
-
-/// Names the program's main: a `fn(Env) -> i32` whose value is the exit status.
-///
-/// ```ignore
-/// rt0::entry!(main);
-///
-/// fn main(env: rt0::Env) -> i32 {
-///     0
-/// }
-/// ```
-#[macro_export]
-macro_rules! entry {
-    ($main:path) => {
-        const _: () = {
-            #[unsafe(no_mangle)]
-            extern "Rust" fn __rt0_entry_is_missing(env: $crate::Env) -> i32 {
-                let main: fn($crate::Env) -> i32 = $main;
-                main(env)
-            }
-        };
-    };
-}
+#[doc(hidden)]
+pub use start::{__rt0_ld_is_missing, Constructor};

@@ -10,8 +10,9 @@ use crate::{sys, thread};
 /// The exit status after a panic, as std's.
 const STATUS: i32 = 101;
 
-#[panic_handler]
-fn panic(info: &PanicInfo<'_>) -> ! {
+/// Called by a program's `#[panic_handler]`, which [`entry!`](crate::entry!) defines.
+#[doc(hidden)]
+pub fn panic(info: &PanicInfo<'_>) -> ! {
     // The thread that prints its message. A panic while it prints (a Display that panics) must not
     // recurse forever. A thread that panics meanwhile prints its own message; the first to finish
     // ends the process.

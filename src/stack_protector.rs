@@ -22,7 +22,7 @@ use crate::{random, thread};
 /// The guard on machines where it is a variable. It is set on all machines, because GCC can be told
 /// to use the variable on the others too (`-mstack-protector-guard=global`).
 #[allow(non_upper_case_globals)]
-#[cfg_attr(not(test), unsafe(no_mangle))]
+#[unsafe(export_name = "__rt0_stack_chk_guard")]
 static __stack_chk_guard: AtomicUsize = AtomicUsize::new(0);
 
 /// An entry of `.init_array`.
@@ -66,19 +66,12 @@ pub fn guard() -> *mut usize {
 /// Called by a protected function if the copy of the guard in its frame has changed. Writes a line
 /// and ends the process by SIGABRT, as glibc does. It reads nothing from the frame, which may hold
 /// anything.
-#[cfg_attr(not(test), unsafe(no_mangle))]
-extern "C" fn __stack_chk_fail() -> ! {
+pub extern "C" fn fail() -> ! {
     core::hint::black_box(&FILL); // This reference links `FILL`.
     let mut line = Line::new(2);
     line.text("rt0: fatal: stack smashing detected: a function wrote beyond an array on its stack\n");
     line.flush(); // An error cannot be reported: stderr has failed.
     signal::die_from(Signal::SIGABRT)
-}
-
-/// The name that position-independent code uses on x86 and powerpc.
-#[cfg_attr(not(test), unsafe(no_mangle))]
-extern "C" fn __stack_chk_fail_local() -> ! {
-    __stack_chk_fail()
 }
 
 #[cfg(test)]

@@ -30,14 +30,15 @@ unsafe extern "Rust" {
 /// An entry of `.init_array`, where C objects and crates that collect things at startup (`ctor`,
 /// `inventory`) put functions. It gets main's arguments, as from every libc for Linux: argc, argv,
 /// envp.
-type Constructor = unsafe extern "C" fn(c_int, *const *const c_char, *const *const c_char);
+pub type Constructor = unsafe extern "C" fn(c_int, *const *const c_char, *const *const c_char);
 
 unsafe extern "C" {
     /// The first constructor, and the end behind the last; the linker script defines both. The
     /// first one's name explains what is wrong with a program that was linked without the script.
     /// Zero-sized: the two may share an address, and the compiler assumes that distinct non-empty
     /// statics do not.
-    static __rt0_ld_is_missing: [Constructor; 0];
+    #[link_name = "__rt0_ld_is_missing__call_rt0_build_program_in_build_rs"]
+    pub static __rt0_ld_is_missing: [Constructor; 0];
     static __rt0_constructors_end: [Constructor; 0];
 }
 

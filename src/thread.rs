@@ -73,7 +73,7 @@ use crate::errno::{Errno, Result};
 use crate::time::{ClockId, Instant};
 use crate::{cpu, futex, sys};
 
-#[cfg(all(feature = "panic-handler", not(test)))]
+#[cfg(feature = "panic-handler")]
 pub(crate) use block::name_for_messages;
 pub(crate) use block::{Block, adopt_main, block_in_handler, end_main, stack_guard, this_block};
 pub use fork::{Fork, fork};

@@ -9,7 +9,7 @@ const ADVICE: &[(&str, &str)] = &[
     ("unable to find library -lc\n", LIBC),
     ("can't find crate for `std`", STD),
     ("duplicate lang item", TWO_HANDLERS),
-    ("`#[panic_handler]` function required, but not found", NO_HANDLER),
+    ("`#[panic_handler]` function required, but not found", NO_ENTRY),
     ("undefined symbol: __rt0_entry_is_missing", NO_ENTRY),
     ("`main` function not found in crate", NO_ENTRY),
     ("unwinding panics are not supported without std", UNWINDS),
@@ -25,9 +25,9 @@ const LIBC: &str = "a crate below this program wants the C library, which rt0's 
                     feature of that crate that turns it off";
 const TWO_HANDLERS: &str = "there are two panic handlers: std's, if a crate below this program uses std (then see its \
                             features), or one of the program's own (then turn off rt0's: `default-features = false`)";
-const NO_HANDLER: &str = "there is no panic handler: turn on rt0's feature `panic-handler`, or write one";
 const NO_ENTRY: &str = "the program has no main that rt0 calls: write #![no_std], #![no_main] and `rt0::entry!(main);` \
-                        with `fn main(env: rt0::Env) -> i32`, or `rt0::tests!` in a test program";
+                        with `fn main(env: rt0::Env) -> i32`, or `rt0::tests!` in a test program (and without \
+                        rt0's feature `panic-handler`, a panic handler)";
 const UNWINDS: &str = "nothing unwinds on rt0: write `panic = \"abort\"` into the profile";
 const NO_ALLOCATOR: &str = "the crate `alloc` is used and there is no #[global_allocator]: rt0 brings none, choose one";
 const HARNESS: &str = "Rust's own test harness needs std: on rt0 a file of tests/ has `harness = false` in its \

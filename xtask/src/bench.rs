@@ -287,7 +287,7 @@ pub fn sizes_test(setup: &Setup) -> Test<'static> {
 const REFUSED: [(&[&str], &str); 3] = [
     (&["-Clink-arg=-Trt0.ld"], RELOCATED),
     (&["-Clink-arg=-Trt0-small.ld"], RELOCATED),
-    (&["-Crelocation-model=static"], "undefined symbol: __rt0_ld_is_missing"),
+    (&["-Crelocation-model=static"], "undefined symbol: __rt0_ld_is_missing__call_rt0_build_program_in_build_rs"),
 ];
 const RELOCATED: &str =
     "rt0: nothing relocates a program when it starts: compile and link with -Crelocation-model=static";

@@ -133,6 +133,8 @@ pub fn unit_tests() -> Result<Units> {
         "--package",
         "rt0",
         "--package",
+        "rt0-build",
+        "--package",
         "cargo-rt0",
         "--package",
         "xtask",
@@ -140,7 +142,7 @@ pub fn unit_tests() -> Result<Units> {
         "--bins",
         "--tests",
     ]);
-    // This time the user's own flags are welcome: it is an ordinary program of the host.
+    // The user's own flags apply here: it is an ordinary program of the host.
     for name in ["RUSTFLAGS", "CARGO_ENCODED_RUSTFLAGS"] {
         if let Some(flags) = std::env::var_os(name) {
             command.env(name, flags);

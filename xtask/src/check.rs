@@ -344,7 +344,9 @@ fn has_word(text: &str, word: &str) -> bool {
 /// All Rust files of the repository and its linker scripts, split.
 fn read_sources() -> Result<Vec<Source>> {
     let mut folders: Vec<PathBuf> =
-        ["src", "arch", "tests", "examples", "bench", "cargo-rt0", "xtask", "fuzz"].map(|f| root().join(f)).to_vec();
+        ["src", "arch", "tests", "examples", "bench", "cargo-rt0", "rt0-build", "xtask", "fuzz"]
+            .map(|f| root().join(f))
+            .to_vec();
     let mut files = ["build.rs", "common.ld", "link.ld", "small.ld"].map(|f| root().join(f)).to_vec();
     while let Some(folder) = folders.pop() {
         for entry in fs::read_dir(&folder).into_iter().flatten() {

@@ -4,7 +4,7 @@
 //! print the same under every emulator.
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
@@ -14,7 +14,7 @@ use object::{Object, ObjectSymbol, SymbolKind};
 use crate::build::{Built, Kind};
 use crate::setup::{Machine, Setup};
 use crate::test::{Test, Verdict, scratch, seen};
-use crate::{bench, init_tests, orders, pinned, process, root, syscalls, tool_tests, traced, valgrind};
+use crate::{bench, crate_tests, init_tests, orders, process, root, syscalls, tool_tests, traced, valgrind};
 
 /// The system calls of a program that does nothing, on x86_64: rt0's calls before `main`, and the
 /// exit.
@@ -34,10 +34,7 @@ pub fn of_the_repository(setup: &Setup) -> Vec<Test<'static>> {
         let name = "repository::the_program_in_the_readme_is_examples_hello";
         tests.push(Test::new("host", name, || verdict(readme_shows_hello())));
     }
-    if root().join("examples/standalone/Cargo.toml").exists() {
-        let name = "repository::a_crate_outside_the_workspace_builds_with_plain_cargo_and_runs";
-        tests.push(Test::new("host", name, || verdict(standalone())));
-    }
+    tests.extend(crate_tests::of_others());
     if root().join("bench/Cargo.toml").exists() {
         tests.push(bench::smoke_test(setup));
         tests.push(bench::sizes_test(setup));
@@ -268,23 +265,6 @@ fn readme_shows_hello() -> Result<()> {
 fn first_program(markdown: &str) -> Option<&str> {
     let blocks = markdown.split("```rust").skip(1);
     blocks.filter_map(|rest| rest.split_once('\n')?.1.split("```").next()).find(|block| block.contains("entry!"))
-}
-
-/// Builds examples/standalone as a user would, without the repository's flags, and runs it.
-fn standalone() -> Result<()> {
-    let folder = root().join("examples/standalone");
-    let mut command = pinned("cargo");
-    command.current_dir(&folder).args(["build", "--message-format=json"]);
-    let outcome = process::run(&mut command, LIMIT)?;
-    let line = format!("(in {}) {}", folder.display(), process::shell_line(&command));
-    ensure!(outcome.status.success(), seen(&outcome, &line));
-    let messages = outcome.stdout.lines().filter_map(|l| serde_json::from_str::<serde_json::Value>(l).ok());
-    let program = messages.filter_map(|m| Some(PathBuf::from(m["executable"].as_str()?))).next_back();
-    let program = program.context("cargo build made no program")?;
-    let outcome = process::run(Command::new(&program).stdin(Stdio::null()), LIMIT)?;
-    ensure!(outcome.status.success(), seen(&outcome, &program.display().to_string()));
-    ensure!(!outcome.stdout.is_empty(), "{} prints nothing", program.display());
-    Ok(())
 }
 
 #[cfg(test)]

@@ -20,6 +20,7 @@ mod bench;
 mod build;
 mod calls;
 mod check;
+mod crate_tests;
 mod host_tests;
 mod init_tests;
 mod kernel;

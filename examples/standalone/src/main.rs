@@ -1,16 +1,18 @@
-//! A crate of its own on rt0, built by plain `cargo build`.
+//! A package of its own on rt0: plain `cargo build` makes a static program, for any machine.
 #![no_std]
 #![no_main]
 
-use rt0::{Env, println, thread};
+use counting::Tally;
+use rt0::{Env, println};
 
 rt0::entry!(main);
 
 fn main(env: Env) -> i32 {
-    let greeter = thread::Builder::new().name("greeter").spawn(|| thread::current().name().map(str::len));
-    match greeter {
-        Ok(greeter) => {
-            println!("standalone: {} arguments, a name of {:?} bytes", env.args().len(), greeter.join());
+    static TALLY: Tally = Tally::new();
+    match TALLY.count() {
+        Ok(()) => {
+            println!("standalone: {} arguments", env.args().len());
+            TALLY.print();
             0
         }
         Err(errno) => {

@@ -28,6 +28,7 @@ const LAYERS: &[(&str, u8)] = &[
     ("random", 3),
     ("thread", 3),
     ("adapters", 4),
+    ("entry", 4),
     ("panic", 4),
     ("stack_protector", 4),
     ("sync", 4),

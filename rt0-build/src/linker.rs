@@ -1,0 +1,171 @@
+//! Which linker rustc will start, and what it must be told.
+
+use std::env;
+use std::path::Path;
+use std::process::Command;
+
+use crate::variable;
+
+/// The two kinds of linkers, by how they take their arguments.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Linker {
+    /// A C compiler.
+    Compiler {
+        /// The emulation for the linker behind it, where the compiler is made for another machine.
+        emulation: Option<&'static str>,
+    },
+    /// LLD itself.
+    Lld,
+}
+
+/// The start of a target's name, and what the machine is called by LLD.
+const EMULATIONS: &[(&str, &str)] = &[
+    ("x86_64-", "elf_x86_64"),
+    ("i586-", "elf_i386"),
+    ("i686-", "elf_i386"),
+    ("aarch64-", "aarch64linux"),
+    ("aarch64_be-", "aarch64linuxb"),
+    ("arm", "armelf_linux_eabi"),
+    ("thumbv7", "armelf_linux_eabi"),
+    ("riscv64", "elf64lriscv"),
+    ("riscv32", "elf32lriscv"),
+    ("loongarch64-", "elf64loongarch"),
+    ("s390x-", "elf64_s390"),
+    ("mips-", "elf32btsmip"),
+    ("mipsel-", "elf32ltsmip"),
+    ("mips64-", "elf64btsmip"),
+    ("mips64el-", "elf64ltsmip"),
+    ("powerpc64-", "elf64ppc"),
+    ("powerpc64le-", "elf64lppc"),
+    ("powerpc-", "elf32ppclinux"),
+    ("sparc64-", "elf64_sparc"),
+];
+
+impl Linker {
+    /// Asks cargo's environment. `None` if the flags of all crates have the linker script already,
+    /// and with it, one expects, all else.
+    pub fn find() -> Result<Option<Linker>, String> {
+        let (target, host) = (variable("TARGET")?, variable("HOST")?);
+        let flags = env::var("CARGO_ENCODED_RUSTFLAGS").unwrap_or_default();
+        let flags: Vec<_> = flags.split('\x1f').collect();
+        if flags.iter().any(|flag| flag.contains("-Trt0")) {
+            return Ok(None);
+        }
+        let program = codegen_option(&flags, "linker").or_else(|| env::var("RUSTC_LINKER").ok());
+        let flavor = codegen_option(&flags, "linker-flavor");
+        Linker::of(program.as_deref(), flavor.as_deref(), &target, &host).map(Some)
+    }
+
+    /// What rustc makes of the linker's name and flavor, if they are given.
+    fn of(program: Option<&str>, flavor: Option<&str>, target: &str, host: &str) -> Result<Linker, String> {
+        let stem = program.map(|path| Path::new(path).file_name().unwrap_or_default().to_string_lossy());
+        let is_lld = match (flavor, &stem) {
+            (Some(flavor), _) => ["ld.lld", "ld", "gnu-lld", "gnu", "gnu-lld-no-cc", "gnu-no-cc"].contains(&flavor),
+            (None, Some(stem)) => stem.ends_with("lld") || stem == "ld" || stem.ends_with("-ld"),
+            (None, None) => false,
+        };
+        if is_lld {
+            return Ok(Linker::Lld);
+        }
+        let machine = |triple: &str| triple.split('-').next().unwrap_or_default().to_string();
+        // A compiler that was named is one for the target.
+        if program.is_some() || machine(target) == machine(host) {
+            return Ok(Linker::Compiler { emulation: None });
+        }
+        let row = EMULATIONS.iter().find(|row| target.starts_with(row.0));
+        let emulation = row.ok_or_else(|| format!("there is no rt0 for {target}: see its README for the machines"))?.1;
+        Ok(Linker::Compiler { emulation: Some(emulation) })
+    }
+
+    /// The arguments for it.
+    pub fn arguments(&self, scripts: &Path, small: bool) -> Result<Vec<String>, String> {
+        let name = if small { "rt0-small.ld" } else { "rt0.ld" };
+        let script = scripts.join(name);
+        let mut arguments = vec![
+            "-static".to_string(),
+            "-no-pie".to_string(),
+            "-nostdlib".to_string(),
+            // For what the script includes; and libraries of libc's names with nothing in them.
+            format!("-L{}", scripts.display()),
+            format!("-L{}", scripts.join("no-libc").display()),
+            format!("-T{}", script.display()),
+        ];
+        let mut for_linker = vec![format!("--error-handling-script={}", scripts.join("explain").display())];
+        if small {
+            for_linker.extend(["-z".to_string(), "nosectionheader".to_string()]);
+        }
+        let Linker::Compiler { emulation } = self else {
+            arguments.extend(for_linker);
+            return Ok(arguments);
+        };
+        arguments.push("-nostartfiles".to_string());
+        // The scripts are written for LLD: the one that comes with Rust, where rustc would take
+        // another.
+        arguments.push("-fuse-ld=lld".to_string());
+        let folder = Path::new(&sysroot()?).join("lib/rustlib").join(variable("HOST")?).join("bin/gcc-ld");
+        if folder.exists() {
+            arguments.push(format!("-B{}", folder.display()));
+        }
+        if let Some(emulation) = emulation {
+            // Last, so that they count and not what the compiler says for its own machine. MIPS has
+            // no GNU hash tables; a static program has none of either kind.
+            for_linker.extend(["-m".to_string(), emulation.to_string(), "--hash-style=sysv".to_string()]);
+        }
+        arguments.extend(for_linker.into_iter().map(|argument| format!("-Wl,{argument}")));
+        Ok(arguments)
+    }
+}
+
+/// The value of `-C name=value`, in either way to write it; the last one counts.
+fn codegen_option(flags: &[&str], name: &str) -> Option<String> {
+    let mut found = None;
+    for (index, flag) in flags.iter().enumerate() {
+        let option = match *flag {
+            "-C" | "--codegen" => flags.get(index + 1).copied(),
+            flag => flag.strip_prefix("-C").or_else(|| flag.strip_prefix("--codegen=")),
+        };
+        let value = option.and_then(|option| option.strip_prefix(name)?.strip_prefix('='));
+        found = value.map(str::to_string).or(found);
+    }
+    found
+}
+
+/// The folder of the toolchain that compiles.
+fn sysroot() -> Result<String, String> {
+    let rustc = variable("RUSTC")?;
+    let output = Command::new(&rustc).args(["--print", "sysroot"]).output().map_err(|e| format!("{rustc}: {e}"))?;
+    if !output.status.success() {
+        return Err(format!("{rustc} --print sysroot: {}", output.status));
+    }
+    Ok(String::from_utf8_lossy(&output.stdout).trim().to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const HOST: &str = "x86_64-unknown-linux-gnu";
+
+    #[test]
+    fn an_option_is_found_in_either_way_to_write_it_and_the_last_counts() {
+        let flags = ["-Clinker=a", "-C", "linker=b", "--codegen=linker-flavor=ld.lld", "-Clto"];
+        assert_eq!(codegen_option(&flags, "linker").as_deref(), Some("b"));
+        assert_eq!(codegen_option(&flags, "linker-flavor").as_deref(), Some("ld.lld"));
+        assert_eq!(codegen_option(&flags, "panic"), None);
+    }
+
+    #[test]
+    fn a_linker_is_known_by_its_flavor_or_its_name() {
+        let of = |program, flavor, target| Linker::of(program, flavor, target, HOST).expect("a machine of rt0's");
+        let compiler = Linker::Compiler { emulation: None };
+        assert_eq!(of(None, None, HOST), compiler);
+        assert_eq!(of(None, None, "x86_64-unknown-linux-musl"), compiler);
+        assert_eq!(of(Some("/usr/bin/aarch64-linux-gnu-gcc"), None, "aarch64-unknown-linux-gnu"), compiler);
+        assert_eq!(of(Some("a/bin/rust-lld"), None, "mips-unknown-linux-gnu"), Linker::Lld);
+        assert_eq!(of(Some("mine"), Some("ld.lld"), HOST), Linker::Lld);
+        assert_eq!(of(Some("rust-lld"), Some("gcc"), HOST), compiler);
+        let emulated = Linker::Compiler { emulation: Some("elf64lppc") };
+        assert_eq!(of(None, None, "powerpc64le-unknown-linux-gnu"), emulated);
+        assert!(Linker::of(None, None, "vax-unknown-linux-gnu", HOST).is_err());
+    }
+}

@@ -1,0 +1,164 @@
+//! What a program has and a library has not: a main, the panic handler, and the symbols that the
+//! compiler expects of a libc.
+//!
+//! 1. *All of this is defined in the program, by [`entry!`](crate::entry!)*: rt0 itself defines no
+//!    lang item and no symbol that std or a libc defines. So a crate that depends on rt0 can be
+//!    tested by programs of the host's, which have std and libc. The linker scripts give `_start`
+//!    its name, for the same reason.
+//! 2. *A harness of unit tests gets nothing of this*: it is what is compiled as a test and unwinds.
+//!    A test without a harness, as [`tests!`](crate::tests) makes it, is a program.
+//! 3. *A program without the linker script is one undefined symbol, whose name says what to do*:
+//!    what startup files of C call is defined here and names that symbol, and nothing else is
+//!    linked.
+
+/// Names the program's main: a `fn(Env) -> i32` whose value is the exit status.
+///
+/// ```ignore
+/// rt0::entry!(main);
+///
+/// fn main(env: rt0::Env) -> i32 {
+///     0
+/// }
+/// ```
+///
+/// It also defines what a program has besides and the library must not have, since programs of the
+/// host's link it too: `memcpy` and its kin, and the `#[panic_handler]`, which prints the message
+/// and ends the process with status 101. To bring a handler of your own, depend on rt0 with
+/// `default-features = false`.
+#[macro_export]
+macro_rules! entry {
+    ($main:path) => {
+        const _: () = {
+            #[unsafe(no_mangle)]
+            extern "Rust" fn __rt0_entry_is_missing(env: $crate::Env) -> i32 {
+                let main: fn($crate::Env) -> i32 = $main;
+                main(env)
+            }
+        };
+        // Not beside the path of main, which could be one of these names.
+        const _: () = {
+            $crate::__program!();
+            $crate::no_dependency_may_use_std!();
+        };
+    };
+}
+
+/// What [`entry!`](crate::entry!) defines besides main and the panic handler.
+#[doc(hidden)]
+#[macro_export]
+macro_rules! __program {
+    () => {
+        // Neither for rustdoc nor for a harness of unit tests: these are no programs on rt0.
+        #[cfg(all(panic = "unwind", not(test), not(doc)))]
+        ::core::compile_error!(
+            "rt0: this program is compiled to unwind when it panics, and nothing here unwinds: put `panic = \"abort\"` \
+             under [profile.dev] and [profile.release] in the Cargo.toml of the package, or of its workspace. \
+             (`cargo test` ignores that where it builds a program for the tests beside it: keep these in a package of \
+             their own.)"
+        );
+
+        /// With a number for a type, only generating code finds what is wrong: clippy and `cargo
+        /// check` do not.
+        #[cfg(all(test, panic = "unwind"))]
+        #[unsafe(no_mangle)]
+        extern "C" fn __rt0_unit_tests_of_a_program() {
+            $crate::refuse_unit_tests::<0>();
+        }
+
+        /// What the C startup files call, which are linked in where rt0's script is not.
+        #[cfg(not(all(test, panic = "unwind")))]
+        #[unsafe(no_mangle)]
+        extern "C" fn __libc_start_main() -> *const $crate::Constructor {
+            (&raw const $crate::__rt0_ld_is_missing).cast()
+        }
+
+        /// core names it where it unwinds, which is nowhere: a second message without the script.
+        #[cfg(not(all(test, panic = "unwind")))]
+        #[unsafe(no_mangle)]
+        extern "C" fn rust_eh_personality() {}
+
+        /// They only take its address.
+        #[cfg(not(all(test, panic = "unwind")))]
+        #[unsafe(no_mangle)]
+        extern "C" fn main() {}
+
+        /// Where there are no startup files either: no linker drops this section, but rt0's scripts
+        /// do.
+        #[cfg(not(all(test, panic = "unwind")))]
+        #[used]
+        #[unsafe(link_section = ".jcr")]
+        static ASK_FOR_SCRIPT: extern "C" fn() -> *const $crate::Constructor = __libc_start_main;
+
+        $crate::__string_functions! {
+            memcpy(to: *mut u8, from: *const u8, n: usize) -> *mut u8;
+            memmove(to: *mut u8, from: *const u8, n: usize) -> *mut u8;
+            memset(to: *mut u8, byte: ::core::ffi::c_int, n: usize) -> *mut u8;
+            memcmp(a: *const u8, b: *const u8, n: usize) -> ::core::ffi::c_int;
+            bcmp(a: *const u8, b: *const u8, n: usize) -> ::core::ffi::c_int;
+            strlen(text: *const ::core::ffi::c_char) -> usize;
+        }
+
+        #[cfg(not(all(test, panic = "unwind")))]
+        #[unsafe(no_mangle)]
+        extern "C" fn __stack_chk_fail() -> ! {
+            $crate::stack_protector::fail()
+        }
+
+        /// The name by which position-independent code calls it on x86 and powerpc.
+        #[cfg(not(all(test, panic = "unwind")))]
+        #[unsafe(no_mangle)]
+        extern "C" fn __stack_chk_fail_local() -> ! {
+            $crate::stack_protector::fail()
+        }
+    };
+}
+
+/// The functions of string.h that the compiler calls.
+#[doc(hidden)]
+#[macro_export]
+macro_rules! __string_functions {
+    ($($name:ident($($arg:ident: $type:ty),*) -> $result:ty;)*) => {$(
+        #[cfg(not(all(test, panic = "unwind")))]
+        #[unsafe(no_mangle)]
+        unsafe extern "C" fn $name($($arg: $type),*) -> $result {
+            // SAFETY: the contract is the same.
+            unsafe { $crate::intrinsics::$name($($arg),*) }
+        }
+    )*};
+}
+
+/// The program's panic handler, or nothing. A program has one, and std brings one too: then the
+/// compiler shows the name of this macro.
+#[cfg(feature = "panic-handler")]
+#[doc(hidden)]
+#[macro_export]
+macro_rules! no_dependency_may_use_std {
+    () => {
+        #[cfg(not(all(test, panic = "unwind")))]
+        #[panic_handler]
+        fn panic(info: &::core::panic::PanicInfo<'_>) -> ! {
+            $crate::panic::panic(info)
+        }
+    };
+}
+
+/// The program's panic handler, or nothing.
+#[cfg(not(feature = "panic-handler"))]
+#[doc(hidden)]
+#[macro_export]
+macro_rules! no_dependency_may_use_std {
+    () => {};
+}
+
+/// Fails to compile, with the message below, when code is generated for it.
+#[doc(hidden)]
+pub fn refuse_unit_tests<const N: usize>() {
+    const {
+        // It depends on N, which is 0, so that it is not evaluated here already.
+        assert!(
+            N > 0,
+            "rt0: a program on rt0 has no unit tests, since a test harness needs std: put `test = false` under [[bin]] \
+             in Cargo.toml, and the tests into the package's library"
+        )
+    }
+}
