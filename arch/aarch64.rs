@@ -22,8 +22,8 @@ use core::mem::offset_of;
 use linux_raw_sys::general as k;
 
 use crate::arch::{
-    Arch, Bulk, CloneArgs, Context, Credentials, Frames, Guard, Mmap, Restorer, Strlen, Timed, Tls, Ucontext, Vdso,
-    WithRestorer,
+    Arch, Bulk, CloneArgs, Context, Credentials, Frames, Guard, Mmap, Registers, Restorer, Strlen, Timed, Tls,
+    Ucontext, Vdso, WithRestorer,
 };
 
 pub(crate) struct Cpu;
@@ -78,8 +78,16 @@ impl Arch for Cpu {
         pc: offset_of!(Ucontext<Sigcontext>, context.pc),
         sp: offset_of!(Ucontext<Sigcontext>, context.sp),
         fp: offset_of!(Ucontext<Sigcontext>, context.x29),
+        link: Some(offset_of!(Ucontext<Sigcontext>, context.x30)),
+        registers: &[Registers {
+            at: offset_of!(Ucontext<Sigcontext>, context.x0_to_x28),
+            apart: 8,
+            names: "x0 x1 x2 x3 x4 x5 x6 x7 x8 x9 x10 x11 x12 x13 x14 x15 x16 x17 x18 x19 x20 x21 x22 x23 x24 x25 \
+                    x26 x27 x28 x29 x30 sp pc pstate",
+        }],
     };
-    const FRAMES: Option<Frames> = Some(Frames { caller: 0, return_address: 8, in_callers: false, elsewhere: None });
+    const FRAMES: Option<Frames> =
+        Some(Frames { caller: 0, return_address: 8, in_callers: false, past_call: 1, elsewhere: None });
     const STACK_PROBES: bool = true;
     const CREDENTIALS: Credentials = Credentials::PLAIN;
 

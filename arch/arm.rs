@@ -26,7 +26,8 @@ use core::mem::offset_of;
 use linux_raw_sys::general as k;
 
 use crate::arch::{
-    Arch, Bulk, CloneArgs, Context, Credentials, Frames, Guard, Mmap, Restorer, Strlen, Timed, Tls, Vdso, WithRestorer,
+    Arch, Bulk, CloneArgs, Context, Credentials, Frames, Guard, Mmap, Registers, Restorer, Strlen, Timed, Tls, Vdso,
+    WithRestorer,
 };
 
 pub(crate) struct Cpu;
@@ -71,9 +72,19 @@ impl Arch for Cpu {
         narrow_vouches_for_wide: true,
         getrandom: "__vdso_getrandom",
     };
-    const CONTEXT: Context =
-        Context { pc: offset_of!(Ucontext, pc), sp: offset_of!(Ucontext, sp), fp: offset_of!(Ucontext, fp) };
-    const FRAMES: Option<Frames> = Some(Frames { caller: 0, return_address: 4, in_callers: false, elsewhere: None });
+    const CONTEXT: Context = Context {
+        pc: offset_of!(Ucontext, pc),
+        sp: offset_of!(Ucontext, sp),
+        fp: offset_of!(Ucontext, fp),
+        link: Some(offset_of!(Ucontext, lr)),
+        registers: &[Registers {
+            at: offset_of!(Ucontext, r0_to_r10),
+            apart: 4,
+            names: "r0 r1 r2 r3 r4 r5 r6 r7 r8 r9 r10 fp ip sp lr pc cpsr",
+        }],
+    };
+    const FRAMES: Option<Frames> =
+        Some(Frames { caller: 0, return_address: 4, in_callers: false, past_call: 1, elsewhere: None });
     const STACK_PROBES: bool = false;
     const CREDENTIALS: Credentials = Credentials {
         getuid: k::__NR_getuid32,

@@ -23,8 +23,8 @@ use core::mem::offset_of;
 use linux_raw_sys::general as k;
 
 use crate::arch::{
-    Arch, Bulk, CloneArgs, Context, Credentials, Frames, Guard, Mmap, Restorer, Strlen, Timed, Tls, Ucontext, Vdso,
-    WithoutRestorer,
+    Arch, Bulk, CloneArgs, Context, Credentials, Frames, Guard, Mmap, Registers, Restorer, Strlen, Timed, Tls,
+    Ucontext, Vdso, WithoutRestorer,
 };
 
 pub(crate) struct Cpu;
@@ -72,8 +72,16 @@ impl Arch for Cpu {
         pc: offset_of!(Ucontext<Sigcontext>, context.pc),
         sp: offset_of!(Ucontext<Sigcontext>, context.sp),
         fp: offset_of!(Ucontext<Sigcontext>, context.fp),
+        link: Some(offset_of!(Ucontext<Sigcontext>, context.zero_ra_tp) + 8),
+        registers: &[Registers {
+            at: offset_of!(Ucontext<Sigcontext>, context.pc),
+            apart: 8,
+            names: "pc zero ra tp sp a0 a1 a2 a3 a4 a5 a6 a7 t0 t1 t2 t3 t4 t5 t6 t7 t8 r21 fp s0 s1 s2 s3 s4 s5 s6 \
+                    s7 s8",
+        }],
     };
-    const FRAMES: Option<Frames> = Some(Frames { caller: -16, return_address: -8, in_callers: false, elsewhere: None });
+    const FRAMES: Option<Frames> =
+        Some(Frames { caller: -16, return_address: -8, in_callers: false, past_call: 1, elsewhere: None });
     const STACK_PROBES: bool = false;
     const CREDENTIALS: Credentials = Credentials::PLAIN;
 

@@ -26,7 +26,8 @@ use core::mem::offset_of;
 use linux_raw_sys::general as k;
 
 use crate::arch::{
-    Arch, Bulk, CloneArgs, Context, Credentials, FlagsFirst, Frames, Guard, Mmap, Restorer, Strlen, Timed, Tls, Vdso,
+    Arch, Bulk, CloneArgs, Context, Credentials, FlagsFirst, Frames, Guard, Mmap, Registers, Restorer, Strlen, Timed,
+    Tls, Vdso,
 };
 
 pub(crate) struct Cpu;
@@ -84,6 +85,13 @@ impl Arch for Cpu {
         pc: offset_of!(Ucontext, pc) + LOW_HALF,
         sp: offset_of!(Ucontext, r29) + LOW_HALF,
         fp: offset_of!(Ucontext, r30) + LOW_HALF,
+        link: Some(offset_of!(Ucontext, r30) + 8 + LOW_HALF),
+        registers: &[Registers {
+            at: offset_of!(Ucontext, pc) + LOW_HALF,
+            apart: 8,
+            names: "pc zero at v0 v1 a0 a1 a2 a3 t0 t1 t2 t3 t4 t5 t6 t7 s0 s1 s2 s3 s4 s5 s6 s7 t8 t9 k0 k1 gp sp s8 \
+                    ra",
+        }],
     };
     // The ABI has none.
     const FRAMES: Option<Frames> = None;

@@ -26,7 +26,8 @@ use core::mem::offset_of;
 use linux_raw_sys::general as k;
 
 use crate::arch::{
-    Arch, Bulk, CloneArgs, Context, Credentials, FlagsFirst, Frames, Guard, Mmap, Restorer, Strlen, Timed, Tls, Vdso,
+    Arch, Bulk, CloneArgs, Context, Credentials, FlagsFirst, Frames, Guard, Mmap, Registers, Restorer, Strlen, Timed,
+    Tls, Vdso,
 };
 
 pub(crate) struct Cpu;
@@ -80,8 +81,21 @@ impl Arch for Cpu {
         narrow_vouches_for_wide: false,
         getrandom: "__vdso_getrandom",
     };
-    const CONTEXT: Context =
-        Context { pc: offset_of!(Ucontext, pc), sp: offset_of!(Ucontext, r29), fp: offset_of!(Ucontext, r30) };
+    const CONTEXT: Context = Context {
+        pc: offset_of!(Ucontext, pc),
+        sp: offset_of!(Ucontext, r29),
+        fp: offset_of!(Ucontext, r30),
+        link: Some(offset_of!(Ucontext, r31)),
+        registers: &[
+            Registers {
+                at: offset_of!(Ucontext, r0_to_r28),
+                apart: 8,
+                names: "zero at v0 v1 a0 a1 a2 a3 a4 a5 a6 a7 t0 t1 t2 t3 s0 s1 s2 s3 s4 s5 s6 s7 t8 t9 k0 k1 gp sp \
+                        s8 ra",
+            },
+            Registers { at: offset_of!(Ucontext, pc), apart: 8, names: "pc" },
+        ],
+    };
     // The ABI has none.
     const FRAMES: Option<Frames> = None;
     const STACK_PROBES: bool = false;

@@ -32,7 +32,8 @@ use core::mem::offset_of;
 use linux_raw_sys::general as k;
 
 use crate::arch::{
-    Arch, Bulk, CloneArgs, Context, Credentials, Frames, Guard, Mmap, Restorer, Strlen, Timed, Tls, Vdso, WithRestorer,
+    Arch, Bulk, CloneArgs, Context, Credentials, Frames, Guard, Mmap, Registers, Restorer, Strlen, Timed, Tls, Vdso,
+    WithRestorer,
 };
 
 pub(crate) struct Cpu;
@@ -87,9 +88,20 @@ impl Arch for Cpu {
         getrandom: "__kernel_getrandom",
     };
     // The ABI chains frames by the stack pointer.
-    const CONTEXT: Context =
-        Context { pc: offset_of!(Ucontext, nip), sp: offset_of!(Ucontext, r1), fp: offset_of!(Ucontext, r1) };
-    const FRAMES: Option<Frames> = Some(Frames { caller: 0, return_address: 16, in_callers: true, elsewhere: None });
+    const CONTEXT: Context = Context {
+        pc: offset_of!(Ucontext, nip),
+        sp: offset_of!(Ucontext, r1),
+        fp: offset_of!(Ucontext, r1),
+        link: Some(offset_of!(Ucontext, nip) + 4 * 8), // lr: msr, orig_r3 and ctr lie between.
+        registers: &[Registers {
+            at: offset_of!(Ucontext, r0),
+            apart: 8,
+            names: "r0 r1 r2 r3 r4 r5 r6 r7 r8 r9 r10 r11 r12 r13 r14 r15 r16 r17 r18 r19 r20 r21 r22 r23 r24 r25 r26 \
+                    r27 r28 r29 r30 r31 nip msr orig_r3 ctr lr xer cr",
+        }],
+    };
+    const FRAMES: Option<Frames> =
+        Some(Frames { caller: 0, return_address: 16, in_callers: true, past_call: 1, elsewhere: None });
     const STACK_PROBES: bool = true;
     const CREDENTIALS: Credentials = Credentials::PLAIN;
 

@@ -27,8 +27,8 @@ use core::mem::offset_of;
 use linux_raw_sys::general as k;
 
 use crate::arch::{
-    Arch, Bulk, CloneArgs, Context, Credentials, Frames, Guard, Mmap, Restorer, Strlen, Timed, Tls, Ucontext, Vdso,
-    WithoutRestorer,
+    Arch, Bulk, CloneArgs, Context, Credentials, Frames, Guard, Mmap, Registers, Restorer, Strlen, Timed, Tls,
+    Ucontext, Vdso, WithoutRestorer,
 };
 
 pub(crate) struct Cpu;
@@ -106,10 +106,16 @@ impl Arch for Cpu {
         pc: offset_of!(Ucontext<Sigcontext>, context.pc),
         sp: offset_of!(Ucontext<Sigcontext>, context.sp),
         fp: offset_of!(Ucontext<Sigcontext>, context.s0),
+        link: Some(offset_of!(Ucontext<Sigcontext>, context.ra)),
+        registers: &[Registers {
+            at: offset_of!(Ucontext<Sigcontext>, context.pc),
+            apart: size_of::<usize>(),
+            names: "pc ra sp gp tp t0 t1 t2 s0 s1 a0 a1 a2 a3 a4 a5 a6 a7 s2 s3 s4 s5 s6 s7 s8 s9 s10 s11 t3 t4 t5 t6",
+        }],
     };
     const FRAMES: Option<Frames> = {
         let word = size_of::<usize>() as isize;
-        Some(Frames { caller: -2 * word, return_address: -word, in_callers: false, elsewhere: None })
+        Some(Frames { caller: -2 * word, return_address: -word, in_callers: false, past_call: 1, elsewhere: None })
     };
     const STACK_PROBES: bool = false;
     const CREDENTIALS: Credentials = Credentials::PLAIN;

@@ -27,7 +27,8 @@ use core::mem::offset_of;
 use linux_raw_sys::general as k;
 
 use crate::arch::{
-    Arch, Bulk, CloneArgs, Context, Credentials, Frames, Guard, Mmap, Restorer, Strlen, Timed, Tls, Vdso, WithRestorer,
+    Arch, Bulk, CloneArgs, Context, Credentials, Frames, Guard, Mmap, Registers, Restorer, Strlen, Timed, Tls, Vdso,
+    WithRestorer,
 };
 
 pub(crate) struct Cpu;
@@ -73,8 +74,17 @@ impl Arch for Cpu {
         narrow_vouches_for_wide: false,
         getrandom: "__kernel_getrandom",
     };
-    const CONTEXT: Context =
-        Context { pc: offset_of!(Ucontext, psw_address), sp: offset_of!(Ucontext, r15), fp: offset_of!(Ucontext, r11) };
+    const CONTEXT: Context = Context {
+        pc: offset_of!(Ucontext, psw_address),
+        sp: offset_of!(Ucontext, r15),
+        fp: offset_of!(Ucontext, r11),
+        link: Some(offset_of!(Ucontext, r12_to_r14) + 2 * 8),
+        registers: &[Registers {
+            at: offset_of!(Ucontext, psw_mask),
+            apart: 8,
+            names: "mask pc r0 r1 r2 r3 r4 r5 r6 r7 r8 r9 r10 r11 r12 r13 r14 r15",
+        }],
+    };
     // The ABI allows a back chain, but compilers keep it only on request, and rustc does not.
     const FRAMES: Option<Frames> = None;
     const STACK_PROBES: bool = true;

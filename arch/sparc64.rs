@@ -33,7 +33,8 @@ use core::mem::offset_of;
 use linux_raw_sys::general as k;
 
 use crate::arch::{
-    Arch, Bulk, CloneArgs, Context, Credentials, Frames, Guard, Mmap, Restorer, Strlen, Timed, Tls, Vdso, WithRestorer,
+    Arch, Bulk, CloneArgs, Context, Credentials, Frames, Guard, Mmap, Registers, Restorer, Strlen, Timed, Tls, Vdso,
+    WithRestorer,
 };
 
 pub(crate) struct Cpu;
@@ -92,13 +93,23 @@ impl Arch for Cpu {
     };
     // The chain starts in the window at the stack pointer: the kernel stores all windows before it
     // starts a handler. (qemu does not, so there the chain is empty.)
-    const CONTEXT: Context =
-        Context { pc: offset_of!(Ucontext, tpc), sp: offset_of!(Ucontext, o6), fp: offset_of!(Ucontext, o6) };
+    const CONTEXT: Context = Context {
+        pc: offset_of!(Ucontext, tpc),
+        sp: offset_of!(Ucontext, o6),
+        fp: offset_of!(Ucontext, o6),
+        link: Some(offset_of!(Ucontext, o7)),
+        registers: &[Registers {
+            at: offset_of!(Ucontext, g0_to_g7),
+            apart: 8,
+            names: "g0 g1 g2 g3 g4 g5 g6 g7 o0 o1 o2 o3 o4 o5 o6 o7 tstate tpc tnpc",
+        }],
+    };
     // %i6 and %i7 of a window, after %l0-%l7 and %i0-%i5. The latter is the address of the call.
     const FRAMES: Option<Frames> = Some(Frames {
         caller: BIAS as isize + 112,
         return_address: BIAS as isize + 120,
         in_callers: false,
+        past_call: 0,
         elsewhere: None,
     });
     const STACK_PROBES: bool = false;

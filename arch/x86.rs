@@ -22,7 +22,8 @@ use core::mem::offset_of;
 use linux_raw_sys::general as k;
 
 use crate::arch::{
-    Arch, Bulk, CloneArgs, Context, Credentials, Frames, Guard, Mmap, Restorer, Strlen, Timed, Tls, Vdso, WithRestorer,
+    Arch, Bulk, CloneArgs, Context, Credentials, Frames, Guard, Mmap, Registers, Restorer, Strlen, Timed, Tls, Vdso,
+    WithRestorer,
 };
 
 pub(crate) struct Cpu;
@@ -66,10 +67,19 @@ impl Arch for Cpu {
         narrow_vouches_for_wide: false,
         getrandom: "__vdso_getrandom",
     };
-    const CONTEXT: Context =
-        Context { pc: offset_of!(Ucontext, eip), sp: offset_of!(Ucontext, esp), fp: offset_of!(Ucontext, ebp) };
+    const CONTEXT: Context = Context {
+        pc: offset_of!(Ucontext, eip),
+        sp: offset_of!(Ucontext, esp),
+        fp: offset_of!(Ucontext, ebp),
+        link: None,
+        registers: &[Registers {
+            at: offset_of!(Ucontext, edi_esi),
+            apart: 4,
+            names: "edi esi ebp esp ebx edx ecx eax trapno err eip cs eflags",
+        }],
+    };
     const FRAMES: Option<Frames> =
-        Some(Frames { caller: 0, return_address: 4, in_callers: false, elsewhere: Some(frame_in_call6) });
+        Some(Frames { caller: 0, return_address: 4, in_callers: false, past_call: 1, elsewhere: Some(frame_in_call6) });
     const STACK_PROBES: bool = true;
     const CREDENTIALS: Credentials = Credentials {
         getuid: k::__NR_getuid32,

@@ -21,7 +21,8 @@ use core::mem::offset_of;
 use linux_raw_sys::general as k;
 
 use crate::arch::{
-    Arch, Bulk, CloneArgs, Context, Credentials, Frames, Guard, Mmap, Restorer, Strlen, Timed, Tls, Vdso, WithRestorer,
+    Arch, Bulk, CloneArgs, Context, Credentials, Frames, Guard, Mmap, Registers, Restorer, Strlen, Timed, Tls, Vdso,
+    WithRestorer,
 };
 
 pub(crate) struct Cpu;
@@ -98,9 +99,19 @@ impl Arch for Cpu {
         narrow_vouches_for_wide: false,
         getrandom: "__vdso_getrandom",
     };
-    const CONTEXT: Context =
-        Context { pc: offset_of!(Ucontext, rip), sp: offset_of!(Ucontext, rsp), fp: offset_of!(Ucontext, rbp) };
-    const FRAMES: Option<Frames> = Some(Frames { caller: 0, return_address: 8, in_callers: false, elsewhere: None });
+    const CONTEXT: Context = Context {
+        pc: offset_of!(Ucontext, rip),
+        sp: offset_of!(Ucontext, rsp),
+        fp: offset_of!(Ucontext, rbp),
+        link: None,
+        registers: &[Registers {
+            at: offset_of!(Ucontext, r8_to_r15),
+            apart: 8,
+            names: "r8 r9 r10 r11 r12 r13 r14 r15 rdi rsi rbp rbx rdx rax rcx rsp rip eflags",
+        }],
+    };
+    const FRAMES: Option<Frames> =
+        Some(Frames { caller: 0, return_address: 8, in_callers: false, past_call: 1, elsewhere: None });
     const STACK_PROBES: bool = true;
     const CREDENTIALS: Credentials = Credentials::PLAIN;
 

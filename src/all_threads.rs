@@ -74,7 +74,7 @@ use core::sync::atomic::{
 use core::time::Duration;
 
 use crate::errno::{self, Errno};
-use crate::signal::{self, ALL_THREADS};
+use crate::signal::{self, ALL_THREADS, Info};
 use crate::thread::{self, Hooks, List, this_block};
 use crate::{futex, sys};
 use outcome::FirstOf;
@@ -110,9 +110,13 @@ pub type Result<T> = core::result::Result<T, Error>;
 /// 1. The call, with these arguments, does nothing to memory or to this process that the caller may not do, on each
 ///    thread.
 pub unsafe fn syscall(nr: usize, args: [usize; 6]) -> Result<usize> {
-    catch()?;
-    // SAFETY: 1. is our caller's.
-    List::with(|list| unsafe { with_list(list, nr, args) })
+    thread::register(&HOOKS);
+    signal::end_inherited_blocks(); // Not while the list is closed: what it unblocks stays so.
+    List::with(|list| {
+        catch()?;
+        // SAFETY: 1. is our caller's.
+        unsafe { with_list(list, nr, args) }
+    })
 }
 
 /// # Safety
@@ -303,9 +307,24 @@ fn try_out() -> Result<()> {
         .map_err(|errno| Error::Refused(if errno == Errno::EINVAL { Errno::EOPNOTSUPP } else { errno }))
 }
 
-/// Gets ready for a call: see [`thread::Hooks`].
+/// Installs another handler instead, one that calls [`answer_for`]. The list is closed.
+///
+/// # Safety
+///
+/// 1. As for [`signal::sigaction`].
+pub(crate) unsafe fn catch_with_info<F: Fn(&Info) + Copy + 'static>(handler: F) -> errno::Result<()> {
+    // SAFETY: 1. is our caller's.
+    unsafe { signal::catch_reserved_with_info(ALL_THREADS, handler) }
+}
+
+/// What another handler than [`answer`] does with the signal.
+pub(crate) fn answer_for(info: &Info) {
+    answer(info.number());
+}
+
+/// Installs the handler, unless one is installed. The list is closed: so of this handler and that
+/// of [`catch_with_info`] the second stays.
 fn catch() -> Result<()> {
-    thread::register(&HOOKS);
     // SAFETY: 1. The handler touches this thread's atomics and makes a call that `syscall`'s caller
     // vouched for.
     Ok(unsafe { signal::catch_reserved(ALL_THREADS, answer, true) }?)

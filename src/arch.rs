@@ -460,6 +460,21 @@ pub(crate) struct Context {
     pub sp: usize,
     /// Of the register by which frames are chained; where none are, of the one that functions use for their frame.
     pub fp: usize,
+    /// Of the register that a call leaves its return address in; `None` where that is a word on the
+    /// stack.
+    pub link: Option<usize>,
+    /// What a report of a fault shows, in the order of memory.
+    pub registers: &'static [Registers],
+}
+
+/// Registers that lie in a row in the `ucontext`, each as wide as a pointer.
+pub(crate) struct Registers {
+    /// Offset of the first one.
+    pub at: usize,
+    /// How many bytes lie between the starts of two.
+    pub apart: usize,
+    /// Their names, separated by blanks.
+    pub names: &'static str,
 }
 
 /// The `ucontext` of newer machines, whose asm/ucontext.h are the same: the mask with room to grow,
@@ -482,6 +497,8 @@ pub(crate) struct Frames {
     pub return_address: isize,
     /// Whether that one lies in the caller's frame, and its offset counts from there.
     pub in_callers: bool,
+    /// How many bytes before that address the call's own instruction surely begins or goes on.
+    pub past_call: usize,
     /// For a machine with a stub that uses the frame pointer's register for something else: how many
     /// bytes above the stack pointer the frame lies when `pc` is one of the instructions between;
     /// `None` at all others.

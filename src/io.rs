@@ -199,14 +199,20 @@ fn retry(mut call: impl FnMut() -> Result<usize>) -> Result<usize> {
 
 /// The text of one call, written when the buffer is full and at the end. Keeps the first error, and
 /// writes nothing after it.
-pub(crate) struct Line {
+pub(crate) struct Line<const ROOM: usize = 512> {
     fd: RawFd,
-    text: heapless::Vec<u8, 512>,
+    text: heapless::Vec<u8, ROOM>,
     result: Result<()>,
 }
 
 impl Line {
     pub(crate) fn new(fd: RawFd) -> Line {
+        Line { fd, text: heapless::Vec::new(), result: Ok(()) }
+    }
+}
+
+impl<const ROOM: usize> Line<ROOM> {
+    pub(crate) fn with_room(fd: RawFd) -> Line<ROOM> {
         Line { fd, text: heapless::Vec::new(), result: Ok(()) }
     }
 
@@ -215,11 +221,11 @@ impl Line {
         self.result
     }
 
-    pub(crate) fn text(&mut self, text: &str) -> &mut Line {
+    pub(crate) fn text(&mut self, text: &str) -> &mut Self {
         self.bytes(text.as_bytes())
     }
 
-    pub(crate) fn bytes(&mut self, mut rest: &[u8]) -> &mut Line {
+    pub(crate) fn bytes(&mut self, mut rest: &[u8]) -> &mut Self {
         while !rest.is_empty() {
             let room = self.text.capacity() - self.text.len();
             let (now, later) = rest.split_at(room.min(rest.len()));
@@ -234,10 +240,17 @@ impl Line {
     }
 
     /// Appends a number, decimal or hexadecimal; see [`sys::digits`].
-    pub(crate) fn number(&mut self, number: usize, hexadecimal: bool) -> &mut Line {
+    pub(crate) fn number(&mut self, number: usize, hexadecimal: bool) -> &mut Self {
         let mut buf = [0; 20];
         let first = sys::digits(number, hexadecimal, &mut buf);
         self.bytes(buf.get(first..).unwrap_or_default())
+    }
+
+    /// Writes what there is, unless there is room for so many bytes more.
+    pub(crate) fn make_room(&mut self, bytes: usize) {
+        if self.text.capacity() - self.text.len() < bytes {
+            self.flush();
+        }
     }
 
     pub(crate) fn flush(&mut self) {
@@ -250,7 +263,7 @@ impl Line {
     }
 }
 
-impl fmt::Write for Line {
+impl<const ROOM: usize> fmt::Write for Line<ROOM> {
     fn write_str(&mut self, text: &str) -> fmt::Result {
         self.text(text).result.map_err(|_| fmt::Error)
     }

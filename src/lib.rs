@@ -14,7 +14,7 @@
 //!   L4   entry  tests!  adapters  panic                 safe, std's names and shapes
 //!        stack_protector  sync  test
 //!           │
-//!   L3   thread  all_threads  profile  random             know about threads
+//!   L3   thread  all_threads  profile  fault  random      know about threads
 //!           │
 //!   L2   auxv  cpu  futex  guard  io  mapping  parker     know one kernel facility each
 //!        process  signal  time  tls  vdso  start*
@@ -80,6 +80,7 @@ pub mod auxv;
 pub mod cpu;
 mod entry;
 mod errno;
+pub mod fault;
 pub mod futex;
 mod guard;
 #[doc(hidden)]

@@ -5,7 +5,7 @@ use core::panic::PanicInfo;
 use core::sync::atomic::{AtomicU32, Ordering::Relaxed};
 
 use crate::io::Line;
-use crate::{sys, thread};
+use crate::{fault, sys, thread};
 
 /// The exit status after a panic, as std's.
 const STATUS: i32 = 101;
@@ -31,5 +31,8 @@ pub fn panic(info: &PanicInfo<'_>) -> ! {
         false => writeln!(line, "{}", info.message()),
     };
     let _ = line.finish();
+    if !again {
+        fault::after_panic();
+    }
     sys::exit_group(STATUS)
 }

@@ -47,6 +47,7 @@ use crate::signal::{self, Action, Info, Signal};
 use crate::sys::{self, Timespec};
 use crate::thread::{self, Block, Hooks, Links, List, this_block};
 use ring::Ring;
+pub(crate) use stack::walk;
 use ticks::Ticks;
 
 /// The most addresses in a sample's stack.
@@ -408,7 +409,7 @@ fn tick(info: &Info) {
     let mut frames = [0; DEPTH];
     let bounds = readable(block, info.sp());
     // SAFETY: within the bounds, so mapped and this thread's own; volatile, for it may be anybody's variable.
-    let read = |address| unsafe { core::ptr::with_exposed_provenance::<usize>(address).read_volatile() };
+    let read = |address| Some(unsafe { core::ptr::with_exposed_provenance::<usize>(address).read_volatile() });
     let depth = stack::walk(Cpu::FRAMES.as_ref(), [info.pc(), info.fp()], &bounds, read, &mut frames);
     ring.push(block.tid(), weight, &frames[..depth]);
 }

@@ -82,8 +82,10 @@ pub(crate) use hooks::{Hooks, register};
 pub use interrupt::Generation;
 pub(crate) use list::{Links, List, notice_fork};
 pub use local::{AccessError, LocalKey};
-pub(crate) use overflow::main_stack_end;
 pub use overflow::report_overflows;
+pub(crate) use overflow::{
+    describe as describe_overflow, end_by, is_sent, main_stack_end, overflowed, reporter as overflow_reporter,
+};
 pub(crate) use part::{Part, part};
 pub use scope::{Scope, ScopedJoinHandle, scope};
 pub use stack::{limit_stack_cache, trim_stack_cache};

@@ -9,20 +9,20 @@ use crate::arch::Frames;
 ///
 /// `read` is called for aligned words within `bounds` only. Each frame must lie above the one before, so the walk ends,
 /// also where the register was used for something else and the chain is none.
-pub(super) fn walk(
+pub(crate) fn walk(
     frames: Option<&Frames>,
     [pc, fp]: [usize; 2],
     bounds: &Range<usize>,
-    read: impl Fn(usize) -> usize,
+    mut read: impl FnMut(usize) -> Option<usize>,
     stack: &mut [usize; DEPTH],
 ) -> usize {
-    let word_at = |base: usize, offset: isize| {
+    let mut word_at = |base: usize, offset: isize| {
         let address = base.checked_add_signed(offset)?;
         let end = address.checked_add(size_of::<usize>())?;
         let good = address.is_multiple_of(size_of::<usize>()) && bounds.start <= address && end <= bounds.end;
-        good.then(|| read(address))
+        if good { read(address) } else { None }
     };
-    let step = |frame: usize| {
+    let mut step = |frame: usize| {
         let shape = frames?;
         let caller = word_at(frame, shape.caller)?;
         let back = word_at(if shape.in_callers { caller } else { frame }, shape.return_address)?;
@@ -49,16 +49,22 @@ mod tests {
 
     const WORD: usize = size_of::<usize>();
     const BASE: usize = 0x10_0000;
-    const BELOW: Frames = Frames { caller: 0, return_address: WORD as isize, in_callers: false, elsewhere: None };
-    const ABOVE: Frames =
-        Frames { caller: -2 * WORD as isize, return_address: -(WORD as isize), in_callers: false, elsewhere: None };
+    const BELOW: Frames =
+        Frames { caller: 0, return_address: WORD as isize, in_callers: false, past_call: 1, elsewhere: None };
+    const ABOVE: Frames = Frames {
+        caller: -2 * WORD as isize,
+        return_address: -(WORD as isize),
+        in_callers: false,
+        past_call: 1,
+        elsewhere: None,
+    };
     const BACK_CHAIN: Frames =
-        Frames { caller: 0, return_address: 2 * WORD as isize, in_callers: true, elsewhere: None };
+        Frames { caller: 0, return_address: 2 * WORD as isize, in_callers: true, past_call: 1, elsewhere: None };
 
     fn walk_memory(frames: &Frames, fp: usize, memory: &[usize]) -> Vec<usize> {
         let bounds = BASE..BASE + memory.len() * WORD;
         let mut stack = [0; DEPTH];
-        let read = |address: usize| memory[(address - BASE) / WORD]; // Panics outside.
+        let read = |address: usize| Some(memory[(address - BASE) / WORD]); // Panics outside.
         let depth = walk(Some(frames), [1, fp], &bounds, read, &mut stack);
         stack[..depth].to_vec()
     }
@@ -83,6 +89,7 @@ mod tests {
             caller: (LESS + WORD) as isize,
             return_address: (LESS + 2 * WORD) as isize,
             in_callers: false,
+            past_call: 0,
             elsewhere: None,
         };
         let chain = [0, at(3) - LESS, 0xA, 0, at(6) - LESS, 0xB, 0, 0, 0];

@@ -261,6 +261,13 @@ pub(crate) fn set_default(signal: Signal) -> Result<()> {
     unsafe { sys::rt_sigaction(signal.raw(), Some(&Action::DEFAULT.to_kernel()), None) }
 }
 
+/// Whether a reserved signal has its handler.
+#[inline(always)]
+pub(super) fn caught(number: u32) -> &'static AtomicBool {
+    static CAUGHT: [AtomicBool; 2] = [const { AtomicBool::new(false) }; _];
+    &CAUGHT[usize::from(number == ALL_THREADS)]
+}
+
 /// Installs rt0's own handler for one of the reserved signals, once, with everything blocked while
 /// it runs. `EOPNOTSUPP` where the signal does not exist: some emulators know fewer than the kernel.
 ///
@@ -268,8 +275,7 @@ pub(crate) fn set_default(signal: Signal) -> Result<()> {
 ///
 /// 1. As for [`sigaction`].
 pub(crate) unsafe fn catch_reserved(number: u32, handler: extern "C" fn(i32), restart: bool) -> Result<()> {
-    static CAUGHT: [AtomicBool; 2] = [const { AtomicBool::new(false) }; _];
-    let caught = &CAUGHT[usize::from(number == ALL_THREADS)];
+    let caught = caught(number);
     // Relaxed: a thread that installs it again installs the same, and signals are sent after this.
     if caught.load(Relaxed) {
         return Ok(());

@@ -197,6 +197,21 @@ impl<'a> Info<'a> {
         }
     }
 
+    /// The register that the last call left its return address in, on a machine that has one.
+    pub(crate) fn link(&self) -> Option<usize> {
+        Cpu::CONTEXT.link.map(|offset| self.register(offset))
+    }
+
+    /// Calls `f` with the name and the interrupted value of each register that this machine's table
+    /// lists.
+    pub(crate) fn for_each_register(&self, mut f: impl FnMut(&str, usize)) {
+        for row in Cpu::CONTEXT.registers {
+            for (index, name) in row.names.split_ascii_whitespace().enumerate() {
+                f(name, self.register(row.at + index * row.apart));
+            }
+        }
+    }
+
     fn register(&self, offset: usize) -> usize {
         // SAFETY: the context is this machine's `ucontext`, and the offset is of a register in it.
         let register = unsafe { self.context.byte_add(offset) }.cast::<usize>();

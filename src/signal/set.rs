@@ -23,7 +23,8 @@ macro_rules! signals {
         }
 
         impl Signal {
-            fn name(self) -> Option<&'static str> {
+            /// Its name, where signal(7) gives it one.
+            pub(crate) fn name(self) -> Option<&'static str> {
                 match self {
                     $(Signal::$name => Some(stringify!($name)),)*
                     _ => None,

@@ -44,23 +44,41 @@ fn futex<T>(call: impl FnMut(Form, usize) -> Result<T>) -> Result<T> {
 /// none. (A wait that is over at once would say it too, but sets a timer: some 20 µs on a virtual
 /// machine.) Where a filter refuses that, rt_sigprocmask(2) tells whether it can be read.
 pub(crate) fn holds(address: *const AtomicU32, value: u32) -> bool {
-    let op = (k::FUTEX_CMP_REQUEUE | k::FUTEX_PRIVATE_FLAG) as usize;
-    let compared = futex(|_, nr| {
-        // SAFETY: 1. The kernel reads the word; it says EFAULT where it cannot.
-        unsafe { call!(@ nr, at(address), op, 0, 0, at(address), value as usize) }
-    });
-    match compared {
+    match compare(address, value) {
         Ok(_) => true,
         Err(Errno::EAGAIN | Errno::EFAULT) => false,
-        Err(_) if !address.is_aligned() => false,
-        Err(_) => {
-            const NO_HOW: usize = 0x7fff; // The kernel reads the set first, and then refuses this.
-            // SAFETY: 1. The kernel reads a set there, or says EFAULT; it changes nothing.
-            let read = unsafe { call!(__NR_rt_sigprocmask, NO_HOW, at(address), 0, size_of::<k::kernel_sigset_t>()) };
-            // SAFETY: aligned, and the kernel has just read it.
-            read == Err(Errno::EINVAL) && unsafe { (*address).load(Relaxed) } == value
-        }
+        // SAFETY: aligned, and the kernel has just read it.
+        Err(_) => address.is_aligned() && can_read_set(address) && unsafe { (*address).load(Relaxed) } == value,
     }
+}
+
+/// Whether the kernel can read the word at `address`, a multiple of 4; asked as by [`holds`].
+pub(crate) fn holds_any(address: *const AtomicU32) -> bool {
+    match compare(address, 0) {
+        Ok(_) | Err(Errno::EAGAIN) => true,
+        Err(Errno::EFAULT) => false,
+        Err(_) => can_read_set(address),
+    }
+}
+
+/// futex(2), `FUTEX_CMP_REQUEUE` of no waiters: `EAGAIN` if the word holds another value, `EFAULT`
+/// where nothing can be read.
+#[inline(always)]
+fn compare(address: *const AtomicU32, value: u32) -> Result<usize> {
+    let op = (k::FUTEX_CMP_REQUEUE | k::FUTEX_PRIVATE_FLAG) as usize;
+    futex(|_, nr| {
+        // SAFETY: 1. The kernel reads the word; it says EFAULT where it cannot.
+        unsafe { call!(@ nr, at(address), op, 0, 0, at(address), value as usize) }
+    })
+}
+
+/// Whether rt_sigprocmask(2) can read a set of signals at `address`.
+#[inline(always)]
+fn can_read_set(address: *const AtomicU32) -> bool {
+    const NO_HOW: usize = 0x7fff; // The kernel reads the set first, and then refuses this.
+    // SAFETY: 1. The kernel reads a set there, or says EFAULT; it changes nothing.
+    let read = unsafe { call!(__NR_rt_sigprocmask, NO_HOW, at(address), 0, size_of::<k::kernel_sigset_t>()) };
+    read == Err(Errno::EINVAL)
 }
 
 /// What every waiter and every wake has in common, unless it says otherwise.

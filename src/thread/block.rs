@@ -160,7 +160,7 @@ impl Block {
         self.name.map(|name| unsafe { name.as_ref() })
     }
 
-    pub(super) fn name_for_messages(&self) -> &str {
+    pub(crate) fn name_for_messages(&self) -> &str {
         self.name().unwrap_or("<unnamed>")
     }
 

@@ -56,6 +56,11 @@ impl Held {
         Held { inside: Cell::new(false), ticket: Cell::new(NO_TICKET) }
     }
 
+    /// Whether the thread is inside or has a ticket.
+    pub(super) fn is_something(&self) -> bool {
+        self.inside.get() || self.ticket.get().0
+    }
+
     /// Nothing: for the thread itself, in a forked child.
     pub(super) fn forget(&self) {
         self.inside.set(false);
@@ -100,6 +105,19 @@ impl Gate {
         held.ticket.set((true, self.queue.draw()));
     }
 
+    /// Draws a ticket that is served at once, if no other thread has one: whether it did. All signals
+    /// are blocked.
+    pub(super) fn try_draw(&self, held: &Held) -> bool {
+        let turn = self.queue.turn.load(Acquire);
+        // A turn ends after the tickets up to it were drawn, so if this succeeds the turn is still
+        // the one above. Acquire as in `draw`.
+        let drawn = self.queue.next.compare_exchange(turn, turn.wrapping_add(1), Acquire, Relaxed).is_ok();
+        if drawn {
+            held.ticket.set((true, turn));
+        }
+        drawn
+    }
+
     /// Waits until the caller's ticket is served. `look` is called after each step without change
     /// (5).
     pub(super) fn wait_for_turn(&self, held: &Held, look: impl Fn()) {
@@ -135,13 +153,25 @@ impl Gate {
     /// Closes it, by the ticket that is served, and waits until no thread is inside. `look` is
     /// called after each step without change (5).
     pub(super) fn close(&self, look: impl Fn()) {
+        let closed = self.close_while(|| {
+            look();
+            true
+        });
+        debug_assert!(closed);
+    }
+
+    /// [`close`](Gate::close) for a caller that waits only as long as `look` says so: whether no thread
+    /// is inside. In either case the caller [`open`](Gate::open)s it.
+    #[inline(always)]
+    pub(super) fn close_while(&self, look: impl Fn() -> bool) -> bool {
         let mut state = self.state.fetch_or(CLOSED, Acquire) | CLOSED;
         while state != CLOSED {
-            if base::wait_a_while(&self.state, state, ANY) {
-                look();
+            if base::wait_a_while(&self.state, state, ANY) && !look() {
+                return false;
             }
             state = self.state.load(Acquire);
         }
+        true
     }
 
     pub(super) fn open(&self, held: &Held) {

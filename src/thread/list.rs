@@ -321,6 +321,43 @@ impl List<'_> {
         done
     }
 
+    /// [`with`](List::with) for a handler, and for a caller that does not wait for long: `None` if the
+    /// list cannot be closed within so many tenths of a second. `f` forks no process.
+    ///
+    /// A handler of the program that runs in a wait of this thread for the list (4) finds what the
+    /// thread holds there, and gets `None`.
+    pub(crate) fn within<T>(tenths: u32, f: impl FnOnce(&List<'_>) -> T) -> Option<T> {
+        const TRIES_A_TENTH: u32 = 20;
+        let before = signal::block_everything();
+        let this = settle();
+        let gate = &threads().gate;
+        let is_free = !this.held.is_something();
+        let draws = is_free
+            && (0..tenths * TRIES_A_TENTH).any(|_| {
+                let drawn = gate.try_draw(&this.held);
+                // The thread that has closed it may be waiting for this one's answer.
+                signal::mask(How::Set, &SigSet::full());
+                if !drawn {
+                    let _ = sys::nanosleep(&sys::Timespec { tv_sec: 0, tv_nsec: 5_000_000 }); // Shorter is no harm.
+                    signal::block_everything();
+                }
+                drawn
+            });
+        let done = draws.then(|| {
+            let left = Cell::new(tenths);
+            let closed = gate.close_while(|| {
+                look(this, &before);
+                left.set(left.get().saturating_sub(1));
+                left.get() > 0
+            });
+            let done = closed.then(|| f(&List { links: Links(()), this, before: &before }));
+            gate.open(&this.held);
+            done
+        });
+        before.restore();
+        done.flatten()
+    }
+
     /// For `f` of [`with`](List::with) that waits: called after each step without change, it lets
     /// signals through (4).
     pub(crate) fn let_signals_through(&self) {

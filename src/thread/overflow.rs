@@ -25,6 +25,7 @@ use core::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use linux_raw_sys::{auxvec, general as k};
 
 use super::{Block, this_block};
+use crate::arch::{Arch, Cpu};
 use crate::auxv::{self, page_size};
 use crate::errno::Result;
 use crate::intrinsics;
@@ -63,25 +64,53 @@ fn report(info: &Info) {
     // SAFETY: a running thread's block stays.
     let block = unsafe { this_block().as_ref() };
     if let Some((address, stack)) = overflowed(block, info) {
-        say(block, address, stack, auxv::of_process().secure());
+        let mut line = Line::new(2);
+        describe(&mut line, block, address, stack, auxv::of_process().secure());
+        line.flush(); // An error: there is no one left to tell.
     }
+    end_by(info, &Action::info(report).to_kernel());
+}
+
+/// Lets the process die by the signal of a reporter, whose action is `reporter`: the instruction
+/// faults again when the reporter returns. What does not come again is sent again here.
+#[inline(always)] // As small as one function in a program without reports.
+pub(crate) fn end_by(info: &Info, reporter: &<Cpu as Arch>::Sigaction) {
     let Some(signal) = Signal::from_raw(info.number() as u32) else { return };
     let _ = signal::set_default(signal);
-    // What a program sent, and what the kernel says of memory that no thread touched, does not come again by itself.
-    if info.code() <= 0 || (signal, info.code()) == (Signal::SIGBUS, k::BUS_MCEERR_AO as i32) {
+    if is_sent(info) {
         signal::unblock_and_raise(signal);
-        // SAFETY: 1. As in `report_overflows`. 2. This runs on a signal stack, or a filter forbids those.
-        let _ = unsafe { signal::replace_found(signal, &Action::info(report).to_kernel()) };
+        // SAFETY: 1. It was installed before. 2. This runs on a signal stack, or a filter forbids those.
+        let _ = unsafe { signal::replace_found(signal, reporter) };
     }
 }
 
-/// Writes the line. A process that is to be careful, for it has more rights than its caller, does not tell addresses.
-fn say(block: &Block, address: usize, stack: Range<usize>, secure: bool) {
+/// Whether the signal does not come again by itself: a program sent it, or the kernel tells of broken
+/// memory that no thread touched.
+#[inline(always)] // As small as one function in a program without reports.
+pub(crate) fn is_sent(info: &Info) -> bool {
+    info.code() <= 0 || (info.number(), info.code()) == (k::SIGBUS as i32, k::BUS_MCEERR_AO as i32)
+}
+
+/// The reporter's action.
+#[inline(always)] // As small as one function in a program without reports.
+pub(crate) fn reporter() -> <Cpu as Arch>::Sigaction {
+    Action::info(report).to_kernel()
+}
+
+/// Writes the line into `line`. A process with more rights than its caller (`secure`) tells no
+/// addresses.
+#[inline(always)] // As small as one function in a program without reports.
+pub(crate) fn describe<const ROOM: usize>(
+    line: &mut Line<ROOM>,
+    block: &Block,
+    address: usize,
+    stack: Range<usize>,
+    secure: bool,
+) {
     const TEXT: &[u8] = b"\nthread '@' (tid #) has overflowed its stack: it touched 0x$, below 0x$..0x$ (# KiB)\n";
     const WITHOUT_ADDRESSES: usize = TEXT.len() - b": it touched 0x$, below 0x$..0x$ (# KiB)\n".len();
     let numbers = [sys::gettid() as usize, address, stack.start, stack.end, stack.len() >> 10];
     let mut numbers = numbers.iter();
-    let mut line = Line::new(2);
     let text = if secure { &TEXT[..WITHOUT_ADDRESSES] } else { TEXT };
     for &byte in text {
         match byte {
@@ -93,11 +122,10 @@ fn say(block: &Block, address: usize, stack: Range<usize>, secure: bool) {
     if secure {
         line.bytes(b"\n");
     }
-    line.flush(); // An error: there is no one left to tell.
 }
 
 /// The address that was touched, and the calling thread's stack, if the fault means that it ran over.
-fn overflowed(block: &Block, info: &Info) -> Option<(usize, Range<usize>)> {
+pub(crate) fn overflowed(block: &Block, info: &Info) -> Option<(usize, Range<usize>)> {
     let address = info.address()?.addr();
     let page = page_size();
     if is_jump(address, info.pc(), page) || !is_in_frame(address, info.sp(), page) {

@@ -5,6 +5,7 @@
 pub mod children;
 pub mod files;
 pub mod launch;
+pub mod reports;
 pub mod seccomp;
 
 use core::ffi::CStr;
@@ -13,7 +14,7 @@ use core::ops::Range;
 use core::sync::atomic::{AtomicU32, AtomicUsize, Ordering::Relaxed};
 use core::time::Duration;
 
-use linux_raw_sys::general as k;
+use linux_raw_sys::{auxvec, general as k};
 use rt0::io::BorrowedFd;
 use rt0::{Env, Errno, sys, thread};
 
@@ -256,11 +257,7 @@ pub fn in_raw_child(flags: u32, work: fn()) {
 
 /// clone(2) is everywhere, but on s390x its first two arguments, flags and stack, change places.
 fn clone_arguments(flags: u32) -> [usize; 2] {
-    let mut names = [[0u8; 65]; 6]; // struct new_utsname
-    let at = (&raw mut names).expose_provenance();
-    // SAFETY: 1. The kernel writes the six names.
-    unsafe { sys::syscall(k::__NR_uname as usize, [at, 0, 0, 0, 0, 0]) }.expect("uname");
-    if names[4].starts_with(b"s390x\0") { [0, flags as usize] } else { [flags as usize, 0] }
+    if machine().starts_with(b"s390x\0") { [0, flags as usize] } else { [flags as usize, 0] }
 }
 
 /// How a child ended.
@@ -341,6 +338,34 @@ pub fn stderr_of(child: impl FnOnce(), buf: &mut [u8]) -> (&str, Ended) {
     }
     let text = core::str::from_utf8(&buf[..filled]).expect("text");
     (text.find("qemu: uncaught target signal").map_or(text, |at| &text[..at]), wait_for(pid))
+}
+
+/// Sets `AT_SECURE` in the auxiliary vector on the main thread's stack, as for a set-uid program.
+pub fn make_secure(env: Env) {
+    let [secure, page_size, path] = [auxvec::AT_SECURE, auxvec::AT_PAGESZ, auxvec::AT_EXECFN].map(|key| key as usize);
+    let vector = env.auxv();
+    let (page, end) = (vector.get(page_size).expect("its page size"), vector.get(path).expect("its path"));
+    let word = |at: usize| core::ptr::with_exposed_provenance_mut::<usize>(at);
+    // SAFETY: the stack from here to the path.
+    let read = |at: usize| unsafe { word(at).read_volatile() };
+    let step = size_of::<usize>();
+    let start = (&raw const vector).expose_provenance().next_multiple_of(step);
+    // A function's frame may hold the same two words, but not the other entry near them.
+    let pages = (start..end - step).step_by(step).filter(|at| read(*at) == page_size && read(at + step) == page);
+    let near = |at: usize| (1..32).flat_map(move |n| [at - 2 * step * n, at + 2 * step * n]);
+    let at = pages.flat_map(near).find(|at| read(*at) == secure && read(at + step) == 0).expect("the entry");
+    // SAFETY: within the vector, which is this process's; no thread reads it meanwhile.
+    unsafe { word(at + step).write_volatile(1) };
+    assert!(env.auxv().secure());
+}
+
+/// The machine's name, as uname(2) has it.
+pub fn machine() -> [u8; 65] {
+    let mut names = [[0u8; 65]; 6]; // struct new_utsname
+    let at = (&raw mut names).expose_provenance();
+    // SAFETY: 1. The kernel writes the six names.
+    unsafe { sys::syscall(k::__NR_uname as usize, [at, 0, 0, 0, 0, 0]) }.expect("uname");
+    names[4]
 }
 
 /// Whether an emulator executes the instructions: an emulator of programs, or one of machines with

@@ -14,7 +14,9 @@ use object::{Object, ObjectSymbol, SymbolKind};
 use crate::build::{Built, Kind};
 use crate::setup::{Machine, Setup};
 use crate::test::{Test, Verdict, scratch, seen};
-use crate::{bench, crate_tests, init_tests, orders, process, root, syscalls, tool_tests, traced, valgrind};
+use crate::{
+    bench, crate_tests, fault_tests, init_tests, orders, process, root, syscalls, tool_tests, traced, valgrind,
+};
 
 /// The system calls of a program that does nothing, on x86_64: rt0's calls before `main`, and the
 /// exit.
@@ -88,6 +90,7 @@ pub fn of_programs<'a>(setup: &Setup, machine: &'a Machine, built: &'a Built) ->
             Err(error) => Verdict::Failed(format!("no strace: {error}")),
         }));
     }
+    tests.extend(fault_tests::of_programs(machine, built));
     tests.extend(init_tests::of_init(machine, built));
     tests.extend(tool_tests::of_programs(setup, machine, built));
     tests.extend(traced::of_programs(setup, machine, built));

@@ -21,10 +21,12 @@ mod build;
 mod calls;
 mod check;
 mod crate_tests;
+mod fault_tests;
 mod host_tests;
 mod init_tests;
 mod kernel;
 mod orders;
+mod symbolize;
 mod syscalls;
 mod test;
 mod tool_tests;
@@ -95,6 +97,12 @@ enum Task {
     Bench(bench::Choices),
     /// Prints the system calls that each module of rt0 makes, as a table or as a seccomp filter
     Syscalls(syscalls::Choices),
+    /// Puts names, files and lines beside the addresses of a report or a dump, read from standard
+    /// input
+    Symbolize {
+        /// The program that wrote it, of any machine
+        program: PathBuf,
+    },
     /// Checks the rules of this repository: format, lints, layers, docs
     Check,
     /// Prints what exists and what would be set up, per machine; changes nothing
@@ -134,6 +142,10 @@ fn execute(cli: Cli) -> Result<ExitCode> {
         Task::Test(choices) => test::run(cli.options, &choices),
         Task::Bench(choices) => bench::run(cli.options, choices),
         Task::Syscalls(choices) => syscalls::run(cli.options, &choices),
+        Task::Symbolize { program } => {
+            symbolize::run(&program, std::io::stdin().lock(), std::io::stdout().lock())?;
+            Ok(ExitCode::SUCCESS)
+        }
         Task::Check => check::run(cli.options),
         Task::Doctor => Ok(setup::doctor(&set_up(cli.options)?, &targets::TARGETS.iter().collect::<Vec<_>>(), TOOLS)),
     }

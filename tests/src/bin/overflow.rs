@@ -7,15 +7,15 @@ use core::mem::MaybeUninit;
 use core::ptr;
 use core::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
 
-use linux_raw_sys::{auxvec, general as k};
+use linux_raw_sys::general as k;
 use rt0::mapping::Mapping;
 use rt0::signal::{
     Action, Handler, How, Info, SigSet, Signal, SignalStack, action_of, mask, raise, sigaction, sigaltstack,
     signal_stack,
 };
 use rt0::thread::{Builder, report_overflows, spawn};
-use rt0::{Env, sys, thread};
-use rt0_tests::{Ended, emulated, skip, stderr_of, tests};
+use rt0::{sys, thread};
+use rt0_tests::{Ended, emulated, make_secure, skip, stderr_of, tests};
 
 #[allow(unconditional_recursion)]
 fn forever(n: usize) -> usize {
@@ -59,25 +59,6 @@ fn says(child: impl FnOnce(), start: &str) {
     let mut number = || usize::from_str_radix(numbers.next().expect("three numbers"), 16).expect("a number");
     let (address, low, high) = (number(), number(), number());
     assert!(address < low + (64 << 10) && low < high, "{line}");
-}
-
-/// Sets `AT_SECURE` in the auxiliary vector on the main thread's stack, as for a set-uid program.
-fn make_secure(env: Env) {
-    let [secure, page_size, path] = [auxvec::AT_SECURE, auxvec::AT_PAGESZ, auxvec::AT_EXECFN].map(|key| key as usize);
-    let vector = env.auxv();
-    let (page, end) = (vector.get(page_size).expect("its page size"), vector.get(path).expect("its path"));
-    let word = |at: usize| ptr::with_exposed_provenance_mut::<usize>(at);
-    // SAFETY: the stack from here to the path.
-    let read = |at: usize| unsafe { word(at).read_volatile() };
-    let step = size_of::<usize>();
-    let start = (&raw const vector).expose_provenance().next_multiple_of(step);
-    // A function's frame may hold the same two words, but not the other entry near them.
-    let pages = (start..end - step).step_by(step).filter(|at| read(*at) == page_size && read(at + step) == page);
-    let near = |at: usize| (1..32).flat_map(move |n| [at - 2 * step * n, at + 2 * step * n]);
-    let at = pages.flat_map(near).find(|at| read(*at) == secure && read(at + step) == 0).expect("the entry");
-    // SAFETY: within the vector, which is this process's; no thread reads it meanwhile.
-    unsafe { word(at + step).write_volatile(1) };
-    assert!(env.auxv().secure());
 }
 
 tests! {

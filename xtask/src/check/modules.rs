@@ -24,6 +24,7 @@ const LAYERS: &[(&str, u8)] = &[
     ("tls", 2),
     ("vdso", 2),
     ("all_threads", 3),
+    ("fault", 3),
     ("profile", 3),
     ("random", 3),
     ("thread", 3),

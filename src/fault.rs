@@ -1,0 +1,260 @@
+//! A death that explains itself: what Go's runtime prints, for programs that ask for it.
+//!
+//! ```text
+//! thread 'w' (tid 4) got SIGSEGV: address not mapped to object (SEGV_MAPERR), address 0x8, pc …
+//!     0x2031f4
+//!     0x20330b
+//! rax 0x0000000000000008  rbx …
+//! ```
+//!
+//! A line that begins with blanks and `0x` is a frame, the innermost one first: the instruction
+//! itself, then of each caller the last byte of its call, so that `addr2line -e PROGRAM` and `cargo
+//! xtask symbolize PROGRAM` name the line of the call. Callers are known as far as the program was
+//! compiled with `-Cforce-frame-pointers=yes`, at most 63 of them; on MIPS and s390x, where
+//! compilers lay no chain of frames, there are none.
+//!
+//! What holds, and how:
+//!
+//! 1. *A fault kills as without the report.* SIGSEGV and SIGBUS come again when the handler
+//!    returns, for the instruction runs again, and then their action is the default. The others may
+//!    not: a breakpoint is behind the pc. They are sent again while the handler blocks them, so the
+//!    process dies at the interrupted instruction as the handler returns. A core shows that
+//!    instruction.
+//! 2. *A signal that was sent is told as sent, and kills as it would have.* The first process of a
+//!    PID namespace survives it, and is reported on again. A trap ends it with status 128 and the
+//!    signal's number (see [`die_from`]).
+//! 3. *A report harms nothing.* It allocates nothing and takes no lock. It reads the stack only
+//!    where the kernel has just read from the same page, so a broken chain of frames ends the walk.
+//! 4. *A fault within a report ends the process by that fault*: all signals are blocked meanwhile,
+//!    and the kernel kills for one that is blocked. What was collected is lost then.
+//! 5. *Reports do not mix.* Each is one write(2), of up to 4096 bytes, which is what a pipe takes
+//!    at once. Of threads that fault together each writes its own, unless the process is dead
+//!    before.
+//! 6. *A process with more rights than its caller tells no addresses*: no registers and no frames
+//!    either ([`Auxv::secure`]).
+//!
+//! The limits: a thread that blocks the signal dies of it without a report, as the kernel runs no
+//! handler then. A handler blocks every signal unless its [`Action`] says otherwise, so a fault in
+//! one is reported if its mask leaves out [`SIGNALS`].
+//!
+//! [`Auxv::secure`]: crate::Auxv::secure
+//! [`die_from`]: signal::die_from
+
+mod dump;
+mod frames;
+mod words;
+
+use core::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+
+use linux_raw_sys::general as k;
+
+use crate::arch::{Arch, Cpu};
+use crate::auxv;
+use crate::errno::{Errno, Result};
+use crate::io::Line;
+use crate::signal::{self, Action, How, Info, SigSet, Signal};
+use crate::{sys, thread};
+
+pub use dump::dump_all;
+use frames::Frames;
+
+/// The signals that the kernel reports a fault by.
+pub const SIGNALS: [Signal; 5] = [Signal::SIGSEGV, Signal::SIGBUS, Signal::SIGILL, Signal::SIGFPE, Signal::SIGTRAP];
+
+/// A report: as much as a pipe takes at once.
+type Text = Line<4096>;
+
+/// From now on a fault or a panic of any thread is explained on standard error before it ends the
+/// process: the thread and its name, the signal, its code in words, address, pc, registers and
+/// frames. See [`fault`](self).
+///
+/// It is called once, at best first in main. It unblocks [`SIGNALS`] on the calling thread; threads
+/// that start later inherit that. A handler of the program's own for one of them stays, and one
+/// that is installed later replaces the report. A stack that overflows is told in the words of
+/// [`report_overflows`](thread::report_overflows), which this replaces.
+///
+/// Errors: `ENOMEM`, no memory for the main thread's signal stack; those that a filter on system
+/// calls gives. Where an emulator lacks signal 33, a panic has no frames.
+///
+/// In handlers: no.
+pub fn explain() -> Result<()> {
+    install(&Action::info(report).to_kernel())
+}
+
+/// [`explain`], and after a report the frames of all other threads, as
+/// [`dump_all`] writes them: for at most ten seconds, in which the other threads
+/// go on. Threads that fault meanwhile tell their own report and wait.
+///
+/// In handlers: no.
+pub fn explain_all() -> Result<()> {
+    install(&Action::info(report_all).to_kernel())?;
+    set_after_panic(frames_of_panic_in_all);
+    Ok(())
+}
+
+/// Lets `signal` end the process with the frames of all threads on standard error, the one that
+/// handles it first, as Go does on SIGQUIT; then the process dies by it. (The first process of a
+/// PID namespace goes on.) For a program that goes on, a handler calls
+/// [`dump_all`].
+///
+/// Errors: `EINVAL` for SIGKILL, SIGSTOP and [`SIGNALS`]; `ENOMEM` and a filter's as with
+/// [`explain`].
+///
+/// In handlers: no.
+pub fn dump_on(signal: Signal) -> Result<()> {
+    if SIGNALS.contains(&signal) {
+        return Err(Errno::EINVAL);
+    }
+    dump::prepare()?;
+    // SAFETY: 1. Property 3, and 6 of `dump.rs`.
+    unsafe { signal::sigaction(signal, Action::info(dump_and_die)) }.map(drop)
+}
+
+fn install(action: &<Cpu as Arch>::Sigaction) -> Result<()> {
+    signal::ensure_main_has_stack()?;
+    dump::prepare()?;
+    for signal in SIGNALS {
+        // SAFETY: 1. Property 3. 2. It was given one above.
+        unsafe { signal::replace_own(signal, action, &thread::overflow_reporter()) }?;
+    }
+    signal::mask(How::Unblock, &SigSet::from_iter(SIGNALS));
+    set_after_panic(frames_of_panic);
+    Ok(())
+}
+
+/// The handler of [`SIGNALS`].
+fn report(info: &Info) {
+    tell(info);
+    end_by(info, &Action::info(report).to_kernel());
+}
+
+/// The same with all threads.
+fn report_all(info: &Info) {
+    tell(info);
+    dump::dump_others();
+    end_by(info, &Action::info(report_all).to_kernel());
+}
+
+/// The handler of [`dump_on`].
+fn dump_and_die(info: &Info) {
+    tell(info);
+    dump::dump_others();
+    let Some(signal) = Signal::from_raw(info.number() as u32) else { return };
+    if signal::set_default(signal).is_err() {
+        signal::die_from(signal);
+    }
+    signal::unblock_and_raise(signal);
+    // SAFETY: 1. As in `dump_on`. A filter may refuse it; then the signal does nothing next time.
+    let _ = unsafe { signal::sigaction(signal, Action::info(dump_and_die)) };
+}
+
+fn tell(info: &Info) {
+    let mut text = Text::with_room(2);
+    let secure = auxv::of_process().secure();
+    describe(&mut text, info, secure);
+    if !secure {
+        Frames::of(info).write(&mut text);
+        write_registers(&mut text, info);
+    }
+    text.flush(); // An error: there is no one left to tell.
+}
+
+/// The first line: which thread, which signal, and why.
+fn describe(text: &mut Text, info: &Info, secure: bool) {
+    let block = dump::this_in_handler();
+    let overflow = block.and_then(|block| Some((block, thread::overflowed(block, info)?)));
+    if let Some((block, (address, stack))) = overflow {
+        thread::describe_overflow(text, block, address, stack, secure);
+        return;
+    }
+    text.text("\n");
+    dump::write_name(text, block, sys::gettid());
+    let name = Signal::from_raw(info.number() as u32).and_then(Signal::name).unwrap_or("a signal");
+    text.text(" got ").text(name).text(": ");
+    match (info.sender(), words::of(info.number() as u32, info.code())) {
+        (Some(sender), _) => {
+            text.text("sent by process ").number(sender.pid as usize, false);
+            text.text(" of user ").number(sender.uid as usize, false);
+        }
+        (None, Some((words, name))) => _ = text.text(words).text(" (").text(name).text(")"),
+        (None, None) => {
+            text.text(if info.code() < 0 { "code -" } else { "code " });
+            text.number(info.code().unsigned_abs() as usize, false);
+        }
+    }
+    if !secure {
+        if let Some(address) = info.address() {
+            text.text(", address 0x").number(address.addr(), true);
+        }
+        text.text(", pc 0x").number(info.pc(), true);
+    }
+    text.text("\n");
+}
+
+/// Four to a line, all digits.
+fn write_registers(text: &mut Text, info: &Info) {
+    const DIGITS: usize = 2 * size_of::<usize>();
+    let mut column = 0;
+    info.for_each_register(|name, value| {
+        text.text(match column % 4 {
+            _ if column == 0 => "",
+            0 => "\n",
+            _ => "  ",
+        });
+        column += 1;
+        text.text(name).text(" 0x");
+        let mut digits = [b'0'; DIGITS];
+        let first = sys::digits(value, true, &mut digits);
+        digits[..first].fill(b'0');
+        text.bytes(&digits);
+    });
+    text.text("\n");
+}
+
+/// Lets the process die of what `info` tells (1, 2).
+fn end_by(info: &Info, reporter: &<Cpu as Arch>::Sigaction) {
+    let Some(signal) = Signal::from_raw(info.number() as u32) else { return };
+    let faults_again = match signal {
+        Signal::SIGSEGV => info.code() != k::SEGV_MTEAERR as i32, // Told later than it happened.
+        Signal::SIGBUS => true,
+        _ => false,
+    };
+    if faults_again || thread::is_sent(info) {
+        thread::end_by(info, reporter);
+    } else if signal::set_default(signal).is_err() || sys::getpid() == 1 || signal::raise(signal).is_err() {
+        signal::die_from(signal);
+    }
+}
+
+/// What the panic handler calls after its message: a `fn()`, or 0.
+static AFTER_PANIC: AtomicUsize = AtomicUsize::new(0);
+
+fn set_after_panic(function: fn()) {
+    // Relaxed, here and below: a function does not change.
+    AFTER_PANIC.store(function as usize, Relaxed);
+}
+
+/// The panic handler's part. Nothing in a program that never asks for reports.
+#[cfg(feature = "panic-handler")]
+pub(crate) fn after_panic() {
+    let function = AFTER_PANIC.load(Relaxed);
+    if function != 0 {
+        // SAFETY: not 0, so `set_after_panic` stored a function of this type.
+        unsafe { core::mem::transmute::<usize, fn()>(function)() };
+    }
+}
+
+fn frames_of_panic() {
+    if !auxv::of_process().secure()
+        && let Some(frames) = dump::own_frames()
+    {
+        let mut text = Text::with_room(2);
+        frames.write(&mut text);
+        text.flush(); // As above.
+    }
+}
+
+fn frames_of_panic_in_all() {
+    frames_of_panic();
+    dump::dump_others();
+}

@@ -1,0 +1,302 @@
+//! The frames of every thread, told by the threads themselves through signal 33.
+//!
+//! ```text
+//!     the caller                                        the thread it asks
+//!     own the slot; close the list
+//!     for each thread: state = ASKED, tgkill ────────▶  handler: ASKED → ANSWERING, walk the chain,
+//!     state is ANSWERED, or a second is over  ◀───────  frames into the slot, state = ANSWERED
+//!     write them; state = IDLE
+//!     open the list; give up the slot
+//! ```
+//!
+//! What holds, and how:
+//!
+//! 1. *One dump at a time.* `owner` holds the id of the thread whose dump it is. Another thread
+//!    tries for a second to become the owner; it takes the slot from an owner that is gone at once.
+//! 2. *Frames are those of the thread that they are shown for.* The state holds the id of the
+//!    thread that is asked, and a handler answers by an exchange from `ASKED` with its own id. A
+//!    thread that was asked and is late finds another state, and does nothing.
+//! 3. *Frames are whole when they are read.* They are stored before `ANSWERED` is (release), and
+//!    read after it was seen (acquire). A thread that is found `ANSWERING` when its time is over
+//!    may still write: the dump ends there, and the slot stays out of use until it has answered.
+//! 4. *A dump ends.* Each wait has a limit, and all of a dump's together have one. A thread that
+//!    does not answer in time is named so.
+//! 5. *No thread that is dumped starts or ends meanwhile*: the list's gate is closed. A dump that
+//!    cannot close it in a second does without the other threads, so it never waits for a thread
+//!    that waits for it. A handler of the program never runs on a thread that holds the gate or a
+//!    ticket, except in a wait there (`list.rs`, 4), which is noticed.
+//! 6. *It may be called in handlers*: it allocates nothing, and takes no lock without a limit.
+//! 7. *A forked child can dump.* An owner that is its parent's thread is gone by (1), and what the
+//!    slot was asked by it is forgotten.
+
+use core::ptr::NonNull;
+use core::sync::atomic::{
+    AtomicU32, AtomicUsize,
+    Ordering::{AcqRel, Acquire, Relaxed, Release},
+};
+
+use super::{Frames, Text};
+use crate::errno::{Errno, Result};
+use crate::profile::DEPTH;
+use crate::signal::{ALL_THREADS, Info};
+use crate::thread::{Block, List, block_in_handler};
+use crate::{all_threads, auxv, futex, sys, tls};
+
+/// The states; above them the id of the thread that is asked.
+const IDLE: u32 = 0;
+const ASKED: u32 = 1;
+const ANSWERING: u32 = 2;
+const ANSWERED: u32 = 3;
+const ID: u32 = 4;
+
+struct Slot {
+    owner: AtomicU32,
+    state: AtomicU32,
+    depth: AtomicUsize,
+    addresses: [AtomicUsize; DEPTH],
+}
+
+static SLOT: Slot = Slot {
+    owner: AtomicU32::new(0),
+    state: AtomicU32::new(IDLE),
+    depth: AtomicUsize::new(0),
+    addresses: [const { AtomicUsize::new(0) }; DEPTH],
+};
+
+/// How often a wait of a dump looks again, a tenth of a second apart or less.
+const LOOKS: u32 = 10;
+
+/// Installs the handler, and sees to it that the calling thread is in the list.
+pub(super) fn prepare() -> Result<()> {
+    crate::signal::end_inherited_blocks();
+    List::with(|_| catch())
+}
+
+/// Installs the handler. The list is closed.
+fn catch() -> Result<()> {
+    // SAFETY: 1. The handler touches atomics, and does what the plain one does.
+    match unsafe { all_threads::catch_with_info(arrived) } {
+        Err(Errno::EINVAL) => Ok(()), // An emulator without the signal: no thread can be asked.
+        done => done,
+    }
+}
+
+/// The handler of signal 33.
+fn arrived(info: &Info) {
+    let tid = sys::gettid();
+    let own = |state: u32| tid * ID + state;
+    // Acquire pairs with the owner's release: what it reads of the slot comes before.
+    if SLOT.state.compare_exchange(own(ASKED), own(ANSWERING), Acquire, Relaxed).is_ok() {
+        let frames = Frames::of(info);
+        SLOT.addresses.iter().zip(frames.addresses).for_each(|(to, address)| to.store(address, Relaxed));
+        SLOT.depth.store(frames.depth, Relaxed);
+        // Release: the frames come before (3).
+        SLOT.state.store(own(ANSWERED), Release);
+        futex::wake(&SLOT.state, 1);
+    }
+    all_threads::answer_for(info);
+}
+
+/// The right to ask: at most one thread's.
+struct Owner(());
+
+impl Owner {
+    /// `None` after so many tenths of a second in vain (1).
+    fn new(tenths: u32) -> Option<Owner> {
+        let tid = sys::gettid();
+        for _ in 0..tenths * 10 {
+            let now = SLOT.owner.load(Relaxed);
+            if now == tid {
+                return None; // A handler interrupted this thread's own dump.
+            }
+            let is_free = now == 0 || sys::tgkill(sys::getpid(), now, 0) == Err(Errno::ESRCH);
+            // Acquire pairs with the release in `drop`.
+            if is_free && SLOT.owner.compare_exchange(now, tid, Acquire, Relaxed).is_ok() {
+                let owner = Owner(());
+                return owner.forget_the_last().then_some(owner);
+            }
+            let _ = sys::nanosleep(&sys::Timespec { tv_sec: 0, tv_nsec: 10_000_000 }); // Shorter is no harm.
+        }
+        None
+    }
+
+    /// Whether no thread writes into the slot (3).
+    fn forget_the_last(&self) -> bool {
+        for _ in 0..LOOKS {
+            let state = SLOT.state.load(Acquire);
+            let asked = state / ID;
+            let is_over = state % ID != ANSWERING || sys::tgkill(sys::getpid(), asked, 0) == Err(Errno::ESRCH);
+            if is_over && SLOT.state.compare_exchange(state, IDLE, AcqRel, Relaxed).is_ok() {
+                return true;
+            }
+            futex::wait_a_while(&SLOT.state, state, sys::FUTEX_ANY);
+        }
+        false
+    }
+
+    /// Asks a thread, and waits for at most so many looks.
+    fn ask(&self, tid: u32, looks: &mut u32) -> core::result::Result<Frames, NoAnswer> {
+        let own = |state: u32| tid * ID + state;
+        // Release pairs with the handler's acquire.
+        SLOT.state.store(own(ASKED), Release);
+        if sys::tgkill(sys::getpid(), tid, ALL_THREADS).is_err() {
+            return Err(self.take_back(own(ASKED)));
+        }
+        for _ in 0..LOOKS {
+            // Acquire pairs with the handler's release (3).
+            let state = SLOT.state.load(Acquire);
+            if state == own(ANSWERED) {
+                SLOT.state.store(IDLE, Relaxed);
+                let addresses = SLOT.addresses.each_ref().map(|address| address.load(Relaxed));
+                return Ok(Frames { addresses, depth: SLOT.depth.load(Relaxed) });
+            }
+            if *looks == 0 {
+                break;
+            }
+            *looks -= u32::from(futex::wait_a_while(&SLOT.state, state, sys::FUTEX_ANY));
+        }
+        Err(self.take_back(own(ASKED)))
+    }
+
+    /// Writes a thread's part. Whether others can be asked after it.
+    fn tell(&self, text: &mut Text, block: &Block, looks: &mut u32) -> bool {
+        let tid = match block.tid() {
+            0 if core::ptr::eq(block, this_in_handler().map_or(core::ptr::null(), core::ptr::from_ref)) => {
+                sys::gettid()
+            }
+            tid => tid,
+        };
+        if tid == 0 {
+            return true; // It has ended.
+        }
+        text.make_room(PART + block.name_for_messages().len());
+        text.text("\n");
+        write_name(text, Some(block), tid);
+        if auxv::of_process().secure() {
+            text.text("\n");
+            return true;
+        }
+        match self.ask(tid, looks) {
+            Ok(frames) => {
+                text.text(":\n");
+                frames.write(text);
+                true
+            }
+            Err(why) => {
+                text.text(" does not answer\n");
+                matches!(why, NoAnswer::Given)
+            }
+        }
+    }
+
+    /// Writes the parts of all threads but the calling one.
+    fn tell_others(&self, text: &mut Text, list: &List<'_>) {
+        let this = this_in_handler().map(NonNull::from_ref);
+        let mut looks = LOOKS_IN_ALL;
+        for block in list.iter().filter(|block| Some(*block) != this) {
+            // SAFETY: a block stays as long as it is linked; what this reads of it does not change.
+            let block = unsafe { block.as_ref() };
+            if !self.tell(text, block, &mut looks) {
+                text.text("the dump ends here\n");
+                break;
+            }
+        }
+    }
+
+    fn take_back(&self, asked: u32) -> NoAnswer {
+        match SLOT.state.compare_exchange(asked, IDLE, Relaxed, Relaxed) {
+            Ok(_) => NoAnswer::Given,
+            Err(_) => NoAnswer::Whole,
+        }
+    }
+}
+
+impl Drop for Owner {
+    fn drop(&mut self) {
+        // Release: what was read comes before the next owner's requests.
+        SLOT.owner.store(0, Release);
+    }
+}
+
+/// Why there are no frames of a thread.
+enum NoAnswer {
+    /// It cannot be signalled, or its time was over. It does nothing any more.
+    Given,
+    /// Its time was over, and it may still write into the slot.
+    Whole,
+}
+
+/// How long a dump may take in all: in looks, 10 s.
+const LOOKS_IN_ALL: u32 = 100;
+
+/// What a thread's part of a dump takes at most.
+const PART: usize = 64 + 128 + DEPTH * (7 + 2 * size_of::<usize>());
+
+/// Writes the frames of every thread to standard error, the calling one first: for each its name,
+/// its number, and lines as [`fault`](super) describes them. The threads go on.
+///
+/// Each thread is asked by signal 33, one after the other, and has a second to answer; all of them
+/// together have ten. A thread that does not answer is named so: one that is stopped, or blocks the
+/// signal by a raw call. Meanwhile no thread starts or ends. A process with more rights than its
+/// caller ([`Auxv::secure`](crate::Auxv::secure)) tells names and numbers only.
+///
+/// Errors: `EBUSY`, another dump goes on for a second already, or the caller is a handler that
+/// interrupted one; `ETIMEDOUT`, the list of threads could not be had in a second, as during a call
+/// on all threads that blocks, and only the calling thread was told; `EOPNOTSUPP`, the calling
+/// thread was not started by rt0; `EIO` and those of write(2).
+///
+/// In handlers: yes. On SIGQUIT, as Go does it: [`dump_on`](super::dump_on).
+pub fn dump_all() -> Result<()> {
+    let this = this_in_handler().ok_or(Errno::EOPNOTSUPP)?;
+    let owner = Owner::new(LOOKS).ok_or(Errno::EBUSY)?;
+    let mut text = Text::with_room(2);
+    let all = List::within(LOOKS, |list| {
+        catch()?;
+        if owner.tell(&mut text, this, &mut LOOKS.clone()) {
+            owner.tell_others(&mut text, list);
+        }
+        Ok(())
+    });
+    let done = all.unwrap_or_else(|| {
+        owner.tell(&mut text, this, &mut LOOKS.clone());
+        Err(Errno::ETIMEDOUT)
+    });
+    text.finish().and(done)
+}
+
+/// The rest of a dump for a thread that has told its own frames and ends the process: it waits
+/// longer for its turn, so that of threads that fault together the first one's dump is whole.
+pub(super) fn dump_others() {
+    let mut text = Text::with_room(2);
+    let told = this_in_handler().is_some().then(|| Owner::new(LOOKS_IN_ALL + 2 * LOOKS)).flatten().and_then(|owner| {
+        List::within(LOOKS, |list| catch().map(|()| owner.tell_others(&mut text, list)).ok()).flatten()
+    });
+    if told.is_none() {
+        text.text("the other threads cannot be listed\n");
+    }
+    text.flush(); // An error: there is no one left to tell.
+}
+
+/// The calling thread's frames, from this call on; `None` where it cannot be signalled, or where
+/// another dump goes on.
+pub(super) fn own_frames() -> Option<Frames> {
+    Owner::new(LOOKS)?.ask(sys::gettid(), &mut LOOKS.clone()).ok()
+}
+
+/// The calling thread's block, as [`block_in_handler`]; also of a main thread that never came to
+/// the list, and of one whose process was forked past rt0.
+pub(super) fn this_in_handler() -> Option<&'static Block> {
+    let main = tls::block_of_main::<Block>();
+    let is_main = || sys::gettid() == sys::getpid() && core::ptr::eq(tls::block_address(), main.as_ptr());
+    // SAFETY: static, and its owner asks.
+    block_in_handler().or_else(|| is_main().then_some(unsafe { main.as_ref() }))
+}
+
+/// `thread 'NAME' (tid NUMBER)`.
+pub(super) fn write_name(text: &mut Text, block: Option<&Block>, tid: u32) {
+    match block {
+        Some(block) => text.text("thread '").text(block.name_for_messages()).text("' (tid "),
+        None => text.text("a thread that rt0 did not start (tid "),
+    };
+    text.number(tid as usize, false).text(")");
+}
