@@ -1,10 +1,10 @@
 //! The frames of every thread, told by the threads themselves through signal 33.
 //!
 //! ```text
-//!     the caller                                        the thread it asks
+//!     the caller                                       the thread it asks
 //!     own the slot; close the list
-//!     for each thread: state = ASKED, tgkill ────────▶  handler: ASKED → ANSWERING, walk the chain,
-//!     state is ANSWERED, or a second is over  ◀───────  frames into the slot, state = ANSWERED
+//!     for each thread: state = ASKED, tgkill ───────▶  handler: ASKED → ANSWERING, walk the chain,
+//!     state is ANSWERED, or a second is over  ◀──────  frames into the slot, state = ANSWERED
 //!     write them; state = IDLE
 //!     open the list; give up the slot
 //! ```
@@ -115,7 +115,8 @@ impl Owner {
                 let owner = Owner(());
                 return owner.forget_the_last().then_some(owner);
             }
-            let _ = sys::nanosleep(&sys::Timespec { tv_sec: 0, tv_nsec: 10_000_000 }); // Shorter is no harm.
+            // Shorter is no harm.
+            let _ = sys::nanosleep(&sys::Timespec { tv_sec: 0, tv_nsec: 10_000_000 });
         }
         None
     }

@@ -82,7 +82,8 @@ impl<'a> Symbols<'a> {
             let place = frame.location.as_ref().and_then(|place| Some(format!(" at {}:{}", place.file?, place.line?)));
             frames.push((name, place.unwrap_or_default()));
         }
-        // The last one is a function of its own. Its symbol has the whole path, a line table may not.
+        // The last one is a function of its own. Its symbol has the whole path, the debug
+        // information may have less.
         let symbol = self.function(address).map(Cow::into_owned);
         match frames.last_mut() {
             Some((name, _)) => *name = symbol.or(name.take()),

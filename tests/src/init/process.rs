@@ -60,8 +60,8 @@ pub fn run(test: &Test<'_>) -> Result<End, Errno> {
     Ok(End { ended, late, time })
 }
 
-/// Passes on what the test writes, until it ends, or its time is over: whether that is so, and which
-/// of its streams are still open.
+/// Passes on what the test writes, until it ends or its time is over. Returns whether its time is
+/// over, its streams, and which of these are still open.
 fn watch<'a>(
     test: &Test<'a>,
     child: u32,

@@ -162,7 +162,8 @@ impl KernelLog {
             match sys::read(file, &mut record) {
                 Ok(0) => return,
                 Ok(len) => what(&record[..len]),
-                Err(Errno::EPIPE) => {} // The oldest were overwritten; the next read takes what is left.
+                // The oldest were overwritten. The next read takes what is left.
+                Err(Errno::EPIPE) => {}
                 Err(Errno::EINTR) => {}
                 Err(_) => return, // EAGAIN: no more.
             }

@@ -1,7 +1,7 @@
 //! Where the kernels and qemu-system come from: Debian's packages, unpacked into target/setup.
 //!
-//! What was unpacked once is used until somebody deletes it, so a mirror that is gone, or has gone
-//! on to another version, matters to the first run only.
+//! What was unpacked once is used until it is deleted. So a mirror that is gone, or has gone on to
+//! another version, matters to the first run only.
 
 use std::cell::RefCell;
 use std::collections::HashMap;
