@@ -217,9 +217,9 @@ mod tests {
     fn pread_reads_at_any_offset() {
         let file = open(c"/proc/self/exe", k::O_RDONLY | k::O_CLOEXEC, 0).unwrap();
         let mut bytes = [0; 4];
-        assert_eq!(pread(file.as_raw_fd(), &mut bytes, 0), Ok(4));
+        assert_eq!(pread(&file, &mut bytes, 0), Ok(4));
         assert_eq!(&bytes, b"\x7fELF");
-        assert_eq!(pread(file.as_raw_fd(), &mut bytes, 1 << 40), Ok(0));
-        assert_eq!(pread(file.as_raw_fd(), &mut bytes, u64::MAX), Err(Errno::EINVAL));
+        assert_eq!(pread(&file, &mut bytes, 1 << 40), Ok(0));
+        assert_eq!(pread(&file, &mut bytes, u64::MAX), Err(Errno::EINVAL));
     }
 }
