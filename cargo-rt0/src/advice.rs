@@ -20,7 +20,7 @@ const ADVICE: &[(&str, &str)] = &[
 const NOT_BELOW: &str = "rt0 is not among the crate's dependencies: `cargo add rt0` makes it one";
 const STD: &str = "std is used, by this program or by a crate below it, and rt0's programs have no std: write \
                    #![no_std] and #![no_main] into the program, and look for a feature `std` that the crate's \
-                   dependency can turn off (`default-features = false`); `cargo tree -e features` shows who asks for it";
+                   dependency can turn off (`default-features = false`); `cargo tree -e features` shows which crate asks for it";
 const LIBC: &str = "a crate below this program wants the C library, which rt0's programs do not have: look for a \
                     feature of that crate that turns it off";
 const TWO_HANDLERS: &str = "there are two panic handlers: std's, if a crate below this program uses std (then see its \

@@ -9,13 +9,13 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 
-use crate::build::{self, Built, Kind, Request};
+use crate::build::{Built, Kind};
 use crate::project::{Project, Selection};
 use crate::protocol::{as_it_is, tests_of};
 use crate::report::{Report, Test, Verdict, run_all};
-use crate::setup::{Machine, Setup};
-use crate::targets::{self, Profile, Target};
-use crate::{Options, advice, elf, process, say};
+use crate::setup::{Machine, Setup, Toolchain};
+use crate::targets::{self, Target};
+use crate::{Options, elf, process, say};
 
 /// Which machines.
 #[derive(clap::Args, Clone, Default)]
@@ -33,7 +33,6 @@ pub struct Session {
     project: Project,
     setup: Setup,
     targets: Vec<&'static Target>,
-    profile: Profile,
 }
 
 impl Session {
@@ -46,7 +45,7 @@ impl Session {
         cache: &Path,
     ) -> Result<Session> {
         let project = Project::find(selection, here)?;
-        let setup = Setup::new(options, &project.folder, cache)?;
+        let setup = Setup::new(options, Toolchain::chosen(&project.folder), cache)?;
         let native = ["native".to_string()];
         let targets = match (machines.all, machines.target.as_slice()) {
             (true, _) => targets::machines(),
@@ -59,8 +58,7 @@ impl Session {
                  \"abort\"; write that into Cargo.toml, so that plain cargo does the same"
             );
         }
-        let profile = if selection.dev { Profile::Dev } else { Profile::Release };
-        Ok(Session { project, setup, targets, profile })
+        Ok(Session { project, setup, targets })
     }
 
     /// The machines that are ready; what keeps the others back is said by `failed`.
@@ -78,19 +76,6 @@ impl Session {
         machines
     }
 
-    fn build(&self, machines: &[Machine], programs: &[(Kind, String)]) -> Result<Built> {
-        let request = Request {
-            words: self.project.words(programs),
-            expected: programs.to_vec(),
-            target_dir: &self.project.target_dir,
-            profile: Some(self.profile),
-            unstable: None,
-            abort: true,
-            advice: advice::of,
-        };
-        build::build(&self.setup, machines, &request)
-    }
-
     /// Builds programs for all machines, checks what came out, and calls `each` with it; the status
     /// says whether all went well.
     fn for_each(
@@ -98,22 +83,22 @@ impl Session {
         programs: &[(Kind, String)],
         each: &mut dyn FnMut(&Machine, &Path) -> Result<()>,
     ) -> Result<ExitCode> {
-        let mut failed = Vec::new();
-        let machines = self.ready(|target, why| failed.push(format!("{}: {why}", target.name)));
-        let built = self.build(&machines, programs)?;
-        failed.extend(built.failed.iter().map(|(name, why)| format!("{name}: {why}")));
+        let mut failed: Vec<(&str, String)> = Vec::new();
+        let machines = self.ready(|target, why| failed.push((target.name, why)));
+        let built = self.project.build(&self.setup, &machines, programs)?;
+        failed.extend(built.failed.iter().map(|(name, why)| (*name, why.clone())));
         for machine in &machines {
             for (kind, name) in programs {
                 let Some(path) = built.find(machine, *kind, name) else { continue };
                 if let Err(error) = elf::check(path, machine.target).and_then(|()| each(machine, path)) {
-                    failed.push(format!("{}: {error:#}", machine.target.name));
+                    failed.push((machine.target.name, format!("{error:#}")));
                 }
             }
         }
-        failed.iter().for_each(|why| eprintln!("rt0: error: {why}"));
+        failed.iter().for_each(|(name, why)| eprintln!("rt0: error: {name}: {why}"));
         if self.targets.len() > 1 {
-            let count = self.targets.iter().filter(|t| !failed.iter().any(|f| f.starts_with(&format!("{}:", t.name))));
-            say!("{} of {} machines: all went well", count.count(), self.targets.len());
+            let passed = self.targets.iter().filter(|target| failed.iter().all(|(name, _)| *name != target.name));
+            say!("{} of {} machines: all went well", passed.count(), self.targets.len());
         }
         Ok(if failed.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
     }
@@ -226,7 +211,7 @@ impl Session {
         }
         let set_up = started.elapsed();
         let build_started = Instant::now();
-        let built = self.build(&machines, &programs)?;
+        let built = self.project.build(&self.setup, &machines, &programs)?;
         for (name, why) in &built.failed {
             report.add(&format!("{name}::build"), Verdict::Failed(why.clone()), None);
         }

@@ -7,7 +7,7 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use cargo_rt0::commands::{Machines, Session, cache};
 use cargo_rt0::project::Selection;
-use cargo_rt0::setup::{self, Setup};
+use cargo_rt0::setup::{self, Setup, Toolchain};
 use cargo_rt0::{Options, new, targets};
 use clap::{Parser, Subcommand};
 
@@ -20,8 +20,9 @@ enum Cargo {
 
 /// Builds, runs and tests a crate on rt0 on all of its machines.
 ///
-/// What is built lies in `rt0` in the crate's target folder. Emulators are unpacked in RT0_CACHE,
-/// or else in ~/.cache/rt0; nothing is changed in the system.
+/// What is built lies in `rt0` in the crate's target folder. Emulators are unpacked in RT0_CACHE, or
+/// else in ~/.cache/rt0. rustup adds core libraries to the toolchain; nothing else is changed in the
+/// system.
 #[derive(clap::Args)]
 #[command(version, max_term_width = 110)]
 struct Cli {
@@ -130,7 +131,7 @@ fn execute(cli: Cli) -> Result<ExitCode> {
         }
         Task::New(choices) => new::run(choices, &here),
         Task::Doctor => {
-            let setup = Setup::new(cli.options.clone(), &here, &cache()?)?;
+            let setup = Setup::new(cli.options.clone(), Toolchain::chosen(&here), &cache()?)?;
             Ok(setup::doctor(&setup, &targets::machines(), &[]))
         }
     }

@@ -6,7 +6,7 @@ use std::process::ExitCode;
 
 use anyhow::{Context, Result, bail};
 
-use crate::setup::pinned;
+use crate::setup::Toolchain;
 
 /// What is made.
 #[derive(clap::Args)]
@@ -18,12 +18,13 @@ pub struct Choices {
     rt0: Option<PathBuf>,
 }
 
+const BUILD: &str = include_str!("../template/build.rs");
 const MAIN: &str = include_str!("../template/main.rs");
 const TESTS: &str = include_str!("../template/tests.rs");
 
 /// Makes the crate, by `cargo new` and with a program and a test on rt0 in it.
 pub fn run(choices: &Choices, here: &Path) -> Result<ExitCode> {
-    let mut cargo = pinned("cargo", here);
+    let mut cargo = Toolchain::chosen(here).command("cargo");
     cargo.args(["new", "--quiet", "--bin", "--edition", "2024"]).arg(&choices.path);
     if !cargo.status().context("cannot start cargo: install rustup")?.success() {
         bail!("cargo's message above says why there is no new crate");
@@ -33,8 +34,12 @@ pub fn run(choices: &Choices, here: &Path) -> Result<ExitCode> {
     let text = fs::read_to_string(&manifest)?;
     // In a workspace there may be more behind it.
     let (before, after) = text.split_once("[dependencies]\n").context("cargo new writes [dependencies]")?;
-    let rt0 = source(choices.rt0.as_deref(), here)?;
-    fs::write(&manifest, format!("{before}[dependencies]\nrt0 = {rt0}\n{after}{SECTIONS}"))?;
+    let [rt0, rt0_build] = sources(choices.rt0.as_deref(), here)?;
+    let name = before.lines().find_map(|line| line.strip_prefix("name = ")).context("cargo new writes a name")?;
+    let program = format!("[[bin]]\nname = {name}\npath = \"src/main.rs\"\ntest = false # A harness needs std.\n");
+    let dependencies = format!("[dependencies]\nrt0 = {rt0}\n\n[build-dependencies]\nrt0-build = {rt0_build}\n");
+    fs::write(&manifest, format!("{before}{program}\n{dependencies}{after}{SECTIONS}"))?;
+    fs::write(folder.join("build.rs"), BUILD)?;
     fs::write(folder.join("src/main.rs"), MAIN)?;
     fs::create_dir_all(folder.join("tests"))?;
     fs::write(folder.join("tests/tests.rs"), TESTS)?;
@@ -48,7 +53,8 @@ pub fn run(choices: &Choices, here: &Path) -> Result<ExitCode> {
 const SECTIONS: &str = r#"
 [[test]]
 name = "tests"
-harness = false
+harness = false # Its main is made by rt0::tests!, and `cargo rt0 test` runs it.
+test = false
 
 [profile.dev]
 panic = "abort"
@@ -57,8 +63,9 @@ panic = "abort"
 panic = "abort"
 "#;
 
-/// Where rt0 comes from: a folder that is named, the one that this tool was built in, the registry.
-fn source(named: Option<&Path>, here: &Path) -> Result<String> {
+/// Where rt0 and rt0-build come from: a folder that is named, the one that this tool was built in,
+/// the registry.
+fn sources(named: Option<&Path>, here: &Path) -> Result<[String; 2]> {
     let beside = Path::new(env!("CARGO_MANIFEST_DIR")).parent().map(Path::to_path_buf);
     let is_rt0 = |folder: &PathBuf| {
         let manifest = fs::read_to_string(folder.join("Cargo.toml")).unwrap_or_default();
@@ -74,8 +81,9 @@ fn source(named: Option<&Path>, here: &Path) -> Result<String> {
         Some(folder) if !is_rt0(&folder) => bail!("{} is not the folder of rt0", folder.display()),
         Some(folder) => {
             let folder = folder.canonicalize()?;
-            Ok(format!("{{ path = {:?} }}", folder.display().to_string()))
+            let folders = [folder.clone(), folder.join("rt0-build")];
+            Ok(folders.map(|folder| format!("{{ path = {:?} }}", folder.display().to_string())))
         }
-        None => Ok(format!("{:?}", env!("CARGO_PKG_VERSION"))),
+        None => Ok([const { env!("CARGO_PKG_VERSION") }; 2].map(|version| format!("{version:?}"))),
     }
 }

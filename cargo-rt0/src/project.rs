@@ -6,9 +6,11 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, bail};
 use cargo_metadata::{Metadata, MetadataCommand, Package};
 
-use crate::build::Kind;
+use crate::advice;
+use crate::build::{self, Built, Kind, Request};
 use crate::packages::checked;
-use crate::setup::pinned;
+use crate::setup::{Machine, Setup, Toolchain};
+use crate::targets::Profile;
 
 /// Which crate, and how it is built.
 #[derive(clap::Args, Clone, Default)]
@@ -59,17 +61,18 @@ pub struct Project {
 impl Project {
     /// Finds the crate that the user means, from the folder `here`.
     pub fn find(selection: &Selection, here: &Path) -> Result<Project> {
+        let toolchain = Toolchain::chosen(here);
         let manifest = match &selection.manifest_path {
             Some(path) => here.join(path),
             None => {
-                let mut cargo = pinned("cargo", here);
+                let mut cargo = toolchain.command("cargo");
                 cargo.args(["locate-project", "--message-format", "plain"]);
                 let path = checked(&mut cargo)
                     .with_context(|| format!("no crate is in {}; `cargo rt0 new NAME` makes one", here.display()))?;
                 PathBuf::from(path.trim())
             }
         };
-        let mut cargo = pinned("cargo", here);
+        let mut cargo = toolchain.command("cargo");
         cargo.args(["metadata", "--no-deps", "--format-version", "1", "--manifest-path"]).arg(&manifest);
         let described = checked(&mut cargo).context("cargo does not understand the crate")?;
         let metadata = MetadataCommand::parse(described)?;
@@ -103,7 +106,10 @@ impl Project {
         let folder = package.manifest_path.parent().context("a manifest lies in a folder")?;
         let target_dir = match &selection.target_dir {
             Some(folder) => here.join(folder),
-            None => metadata.target_directory.join("rt0").into(),
+            None => match std::env::var_os("CARGO_TARGET_DIR") {
+                Some(folder) => here.join(folder).join("rt0"),
+                None => metadata.target_directory.join("rt0").into(),
+            },
         };
         Ok(Project {
             name: package.name.to_string(),
@@ -155,8 +161,22 @@ impl Project {
         }
     }
 
+    /// Builds these programs for all machines.
+    pub fn build(&self, setup: &Setup, machines: &[Machine], programs: &[(Kind, String)]) -> Result<Built> {
+        let request = Request {
+            words: self.words(programs),
+            expected: programs.to_vec(),
+            target_dir: &self.target_dir,
+            profile: Some(if self.selection.dev { Profile::Dev } else { Profile::Release }),
+            unstable: None,
+            abort: true,
+            advice: advice::of,
+        };
+        build::build(setup, machines, &request)
+    }
+
     /// The words of a cargo command that builds these programs.
-    pub fn words(&self, programs: &[(Kind, String)]) -> Vec<String> {
+    fn words(&self, programs: &[(Kind, String)]) -> Vec<String> {
         let mut words: Vec<String> = ["build", "--keep-going", "--package", &self.name].map(str::to_string).to_vec();
         words.extend(["--manifest-path".to_string(), self.manifest.display().to_string()]);
         for (kind, name) in programs {

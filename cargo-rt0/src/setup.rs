@@ -13,6 +13,7 @@
 
 use std::cell::OnceCell;
 use std::collections::BTreeSet;
+use std::ffi::OsString;
 use std::fmt;
 use std::fs::{self, File};
 use std::os::unix::fs::PermissionsExt;
@@ -140,8 +141,7 @@ pub struct Setup {
     options: Options,
     /// The pinned toolchain.
     pub rust: Rust,
-    /// The folder whose toolchain is used: rustup finds the one that is pinned there.
-    home: PathBuf,
+    toolchain: Toolchain,
     /// The cache: what was unpacked. It may be deleted at any time.
     pub folder: PathBuf,
     rust_src: OnceCell<Result<(), String>>,
@@ -151,39 +151,59 @@ pub struct Setup {
     runs_x86: OnceCell<bool>,
 }
 
-/// A command for the toolchain that is pinned in `folder`, free of what `cargo run` and the user's
-/// environment would add.
-pub fn pinned(program: &str, folder: &Path) -> Command {
-    let mut command = Command::new(program);
-    command.current_dir(folder);
-    for (name, _) in std::env::vars_os() {
-        let name = name.to_string_lossy();
-        let flags = name.ends_with("RUSTFLAGS") || name.ends_with("RUSTDOCFLAGS");
-        let cargos =
-            ["CARGO_BUILD_", "CARGO_TARGET_", "CARGO_PKG_", "CARGO_MANIFEST_"].iter().any(|p| name.starts_with(p));
-        if flags || cargos || ["CARGO", "LD_LIBRARY_PATH", "RUSTUP_TOOLCHAIN", "RUSTC_BOOTSTRAP"].contains(&&*name) {
-            command.env_remove(&*name);
-        }
-    }
-    command
+/// Which toolchain is used: rustup's choice in a folder.
+pub struct Toolchain {
+    folder: PathBuf,
+    /// The one that the command line or the environment names instead.
+    named: Option<OsString>,
 }
 
+impl Toolchain {
+    /// The one that this folder pins, whatever the user's environment says.
+    pub fn pinned(folder: &Path) -> Toolchain {
+        Toolchain { folder: folder.to_path_buf(), named: None }
+    }
+
+    /// The one that cargo itself would use here: `cargo +TOOLCHAIN` names it in the environment.
+    pub fn chosen(folder: &Path) -> Toolchain {
+        Toolchain { folder: folder.to_path_buf(), named: std::env::var_os(RUSTUP_TOOLCHAIN) }
+    }
+
+    /// A command in the folder, without the variables that `cargo run` and the user's environment
+    /// would add.
+    pub fn command(&self, program: &str) -> Command {
+        let mut command = Command::new(program);
+        command.current_dir(&self.folder);
+        for (name, _) in std::env::vars_os() {
+            let name = name.to_string_lossy();
+            let flags = name.ends_with("RUSTFLAGS") || name.ends_with("RUSTDOCFLAGS");
+            let cargos =
+                ["CARGO_BUILD_", "CARGO_TARGET_", "CARGO_PKG_", "CARGO_MANIFEST_"].iter().any(|p| name.starts_with(p));
+            if flags || cargos || ["CARGO", "LD_LIBRARY_PATH", RUSTUP_TOOLCHAIN, "RUSTC_BOOTSTRAP"].contains(&&*name) {
+                command.env_remove(&*name);
+            }
+        }
+        command.envs(self.named.iter().map(|name| (RUSTUP_TOOLCHAIN, name)));
+        command
+    }
+}
+
+const RUSTUP_TOOLCHAIN: &str = "RUSTUP_TOOLCHAIN";
+
 impl Setup {
-    /// Looks at the toolchain that is pinned in the folder `home`; `cache` is where things are
-    /// unpacked.
-    pub fn new(options: Options, home: &Path, cache: &Path) -> Result<Setup> {
-        let mend = "install rustup; its rustc in this folder is the pinned one";
-        let pinned = |program| pinned(program, home);
-        let version = checked(pinned("rustc").arg("-vV")).context(mend)?;
+    /// Looks at the toolchain; `cache` is where things are unpacked.
+    pub fn new(options: Options, toolchain: Toolchain, cache: &Path) -> Result<Setup> {
+        let mend = "install rustup; the compiler is the one that it chooses in this folder";
+        let version = checked(toolchain.command("rustc").arg("-vV")).context(mend)?;
         let field = |name: &str| version.lines().find_map(|l| l.strip_prefix(name)).map(str::to_string);
-        let sysroot = checked(pinned("rustc").args(["--print", "sysroot"]))?;
+        let sysroot = checked(toolchain.command("rustc").args(["--print", "sysroot"]))?;
         let rust = Rust {
             host: field("host: ").context("rustc -vV names no host")?,
             release: field("release: ").context("rustc -vV names no release")?,
             sysroot: PathBuf::from(sysroot.trim()),
         };
         if numbers(&rust.release) < RUSTC_OLDEST {
-            bail!("rustc is {}, rt0 needs 1.95: {mend}", rust.release);
+            bail!("rustc is {}, rt0 needs 1.95: `rustup update`; {mend}", rust.release);
         }
         for name in ["RUSTFLAGS", "CARGO_ENCODED_RUSTFLAGS"].iter().filter(|name| std::env::var_os(name).is_some()) {
             say!(
@@ -194,7 +214,7 @@ impl Setup {
         Ok(Setup {
             options,
             rust,
-            home: home.to_path_buf(),
+            toolchain,
             folder: cache.to_path_buf(),
             rust_src: OnceCell::new(),
             debian: OnceCell::new(),
@@ -206,7 +226,7 @@ impl Setup {
 
     /// A command for the pinned toolchain.
     pub fn pinned(&self, program: &str) -> Command {
-        pinned(program, &self.home)
+        self.toolchain.command(program)
     }
 
     /// The pinned toolchain's linker, the only one that is used.

@@ -205,7 +205,10 @@ fn a_program_without_a_main_is_told_of_entry() {
 /// build script, a program and tests.
 fn workspace() -> PathBuf {
     let root = "[workspace]\nmembers = [\"plain\", \"small\"]\nresolver = \"3\"\n[profile.dev]\npanic = \"unwind\"\n";
-    let small = format!("{MANIFEST}\n[[test]]\nname = \"mine\"\nharness = false\n\n[[test]]\nname = \"theirs\"\n");
+    let small = format!(
+        "{MANIFEST}\n[[test]]\nname = \"mine\"\nharness = false\n\n[[test]]\nname = \"theirs\"\n\n\
+         [[bench]]\nname = \"speed\"\nharness = false\n"
+    );
     let plain = "[package]\nname = \"plain\"\nversion = \"0.0.0\"\nedition = \"2024\"\n";
     let script = "fn main() { println!(\"cargo:rustc-env=SCRIPT=ran\") }\n";
     let program = format!("{PROGRAM}\nconst _: &str = env!(\"SCRIPT\");\n");
@@ -233,6 +236,7 @@ fn workspace() -> PathBuf {
         ("small/src/main.rs", program.as_str()),
         ("small/tests/mine.rs", tests),
         ("small/tests/theirs.rs", "#[test]\nfn passes() {}\n"),
+        ("small/benches/speed.rs", PROGRAM),
     ];
     folder("workspace", &files)
 }
@@ -252,6 +256,17 @@ fn a_package_beside_std_with_a_build_script_runs_and_its_tests_are_judged() {
     let output = building(&small, &["run", "--", "args", "a b", "--help"]).output().expect("cargo-rt0 starts");
     ends_with(&output, 0);
     assert_eq!(text(&output.stdout), "\"a b\"\n\"--help\"\n");
+
+    // On several machines, one after the other; benchmarks are programs of their own.
+    let both = ["--target", "x86_64", "--target", "x86_64-dev", "--", "args", "c"];
+    if cfg!(target_arch = "x86_64") {
+        for command in ["run", "bench"] {
+            let output = building(&small, &[&[command], &both[..]].concat()).output().expect("cargo-rt0 starts");
+            ends_with(&output, 0);
+            assert_eq!(text(&output.stdout), "\"c\"\n\"c\"\n");
+            assert!(text(&output.stderr).contains("2 of 2 machines: all went well"));
+        }
+    }
 
     // A program that never ends is ended where there is a limit.
     let endless = building(&small, &["run", "--limit", "1", "--", "wait"]);

@@ -6,7 +6,8 @@
 //!
 //! - `main.rs`: the command line.
 //! - `test.rs`: the test run: list, run, report; `host_tests.rs`: tests of whole programs from
-//!   outside, `tool_tests.rs`: tests that use external tools.
+//!   outside, `tool_tests.rs`: tests that use external tools, `fixture.rs`: a crate of its own, as
+//!   `cargo rt0` builds and tests it.
 //! - `kernel.rs`, `kernel/`: tests on real kernels under qemu-system.
 //! - `syscalls.rs`, `syscalls/`: the list of system calls, as a table and as a filter.
 //! - `bench.rs`, `bench/`: the cost of rt0, compared with others.
@@ -22,6 +23,7 @@ mod calls;
 mod check;
 mod crate_tests;
 mod fault_tests;
+mod fixture;
 mod host_tests;
 mod init_tests;
 mod kernel;
@@ -43,7 +45,7 @@ use clap::{Parser, Subcommand};
 
 pub use cargo_rt0::{Options, elf, packages, process, say, setup, targets};
 
-use crate::setup::{Machine, Setup};
+use crate::setup::{Machine, Setup, Toolchain};
 
 /// Builds, boots and checks rt0. Everything that a command needs is set up in target/setup, never
 /// in the system.
@@ -177,13 +179,13 @@ const TOOLS: &[(&str, &str)] = &[
 
 /// Finds the toolchain that this repository pins; everything else is set up in target/setup.
 pub fn set_up(options: Options) -> Result<Setup> {
-    Setup::new(options, root(), &root().join("target/setup"))
+    Setup::new(options, Toolchain::pinned(root()), &root().join("target/setup"))
 }
 
 /// A command for the toolchain that this repository pins, without influence of the user's
 /// environment.
 pub fn pinned(program: &str) -> Command {
-    setup::pinned(program, root())
+    Toolchain::pinned(root()).command(program)
 }
 
 /// The repository's folder.

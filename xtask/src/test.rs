@@ -23,7 +23,7 @@ pub use cargo_rt0::report::{Spent, Test, Verdict};
 use crate::kernel::{self, Guest, INIT, Job};
 use crate::setup::{Machine, Rust};
 use crate::syscalls::confined;
-use crate::{Options, build, calls, host_tests, process, root, say, set_up, targets};
+use crate::{Options, build, calls, fixture, host_tests, process, root, say, set_up, targets};
 
 const LIMIT_MODEL: Duration = Duration::from_secs(600);
 
@@ -106,21 +106,29 @@ pub fn run(options: Options, choices: &Choices) -> Result<ExitCode> {
     let with_models = with_host && filter.is_none_or(|part| part.contains("model") || part.contains("loom"));
     // In parallel: each uses only one processor for a while, when it links a program or compiles a
     // library of one unit.
-    let (built, host) = thread::scope(|scope| {
+    let (built, fixture, host) = thread::scope(|scope| {
         let host = scope.spawn(|| -> Result<_> {
             let units = if with_host { build::unit_tests()? } else { build::Units::default() };
             let models = if with_models { build::models()? } else { build::Units::default() };
             Ok((units, models))
         });
+        let only_fixture = filter.is_some_and(|part| part.contains(fixture::NAME));
+        let fixture = match (filter.is_none() || only_fixture) && !kernels_only {
+            true => fixture::build(&setup, &machines),
+            false => Ok(fixture::Fixture::default()),
+        };
         let telling = plan_programs.filter(|_| kernels_only);
         let telling = telling.map(|names| names.iter().chain(&[INIT]).map(|name| name.to_string()).collect());
-        let what = filter.and_then(|filter| programs_of(filter, &build::test_programs())).or(telling);
+        let what = match only_fixture {
+            true => Some(Vec::new()),
+            false => filter.and_then(|filter| programs_of(filter, &build::test_programs())).or(telling),
+        };
         let what = what.as_deref().map_or(build::What::Everything, build::What::Programs);
         let built = build::build(&setup, &machines, what);
-        (built, host.join().expect("building does not panic"))
+        (built, fixture, host.join().expect("building does not panic"))
     });
-    let (built, (units, models)) = (built?, host?);
-    for (name, error) in &built.failed {
+    let (built, fixture, (units, models)) = (built?, fixture?, host?);
+    for (name, error) in built.failed.iter().chain(&fixture.built.failed) {
         report.add(&format!("{name}::build"), Verdict::Failed(error.clone()), None);
     }
     for line in [&units, &models].into_iter().filter_map(|units| units.failed.as_ref()) {
@@ -160,6 +168,7 @@ pub fn run(options: Options, choices: &Choices) -> Result<ExitCode> {
         }
         if !kernels_only {
             tests.extend(host_tests::of_programs(&setup, machine, &built));
+            tests.extend(fixture::tests(machine, &fixture));
         }
     }
     let matches = |test: &Test| filter.is_none_or(|part| test.full_name().contains(part));
