@@ -1,10 +1,10 @@
-//! One system call on every thread: what the kernel keeps per thread (credentials, capabilities, `no_new_privs`, …),
-//! set for the process.
+//! One system call on every thread: what the kernel keeps per thread (credentials, capabilities,
+//! `no_new_privs`, …), set for the process.
 //!
 //! ```text
 //!     the caller                                      each other thread
 //!     block the program's signals, close the list
-//!     the call here; refused? nobody else is touched
+//!     the call here; refused? no other thread makes it
 //!     write the request, then for each thread:
 //!       asked = ASKED, tgkill ────────────────────▶   handler: the call; answer = its result
 //!     wait for `REMAINING` to be 0  ◀──────────────   the last one to answer wakes the caller
@@ -14,51 +14,57 @@
 //!
 //! What must hold, and how it does:
 //!
-//! 1. *Every thread makes the call, once.* A thread is in the list before it runs and until it runs no more of the
-//!    program: [`spawn`](crate::thread::spawn) links it before clone(2) and stays inside the list's gate for both, a
-//!    thread unlinks itself inside the gate when its closure is done. The caller closes the gate, which waits for those
-//!    inside: so while it is closed the threads that could miss the call are those in the list. A thread that starts
-//!    later descends from one that made it, and inherits what the call set. `asked` lets a handler answer once, however
-//!    many signals come.
-//! 2. *No thread is signalled that is not whole.* Its id is in its block before its parent leaves the gate, for clone(2)
-//!    writes it. It starts with every signal blocked and lets the reserved ones through when it has its signal stack;
-//!    till then the request waits, and the caller with it.
-//! 3. *No thread is signalled that is gone.* A thread in the list cannot pass the end of its life, for which it has to
-//!    pass the gate.
-//! 4. *Whoever waits at the gate can answer.* All that is blocked in that wait are the program's signals. Else two
-//!    callers at once, or a caller and a thread that spawns or ends, would each wait for the other. Whoever is inside
-//!    may block everything, as spawn does around clone(2): nobody asks as long as it is.
-//! 5. *Nobody waits for whom it holds up.* Inside the gate everything is blocked, so that no handler runs there, and the
-//!    only wait is for the latch, whose holder waits for nobody. Whoever has closed the gate blocks the program's
-//!    signals, so no handler of its runs and wants the gate; handlers of rt0's own never do. It waits for those inside,
-//!    for answers, which need no gate (4), for threads to be gone that are behind their unlinking, and for nothing else.
-//! 6. *The request is whole when it is read.* It is written before `asked` is set (release) and
-//!    read after `asked` was seen (acquire); answers are written before `REMAINING` is counted
+//! 1. *Every thread makes the call, once:* a thread is in the list before it runs, and until it
+//!    runs nothing of the program any more. [`spawn`](crate::thread::spawn()) links it before
+//!    clone(2) and stays inside the list's gate for both. A thread unlinks itself inside the gate
+//!    when its closure is done. The caller closes the gate, which waits for the threads inside;
+//!    while it is closed, only the threads in the list could miss the call. A thread that starts
+//!    later descends from one that made the call, and inherits what the call set. `asked` lets a
+//!    handler answer once, however many signals come.
+//! 2. *No incomplete thread is signalled:* clone(2) writes a thread's id into its block before its
+//!    parent leaves the gate. The thread starts with every signal blocked, and unblocks the
+//!    reserved ones when it has its signal stack. Until then the request waits, and the caller with
+//!    it.
+//! 3. *No ended thread is signalled:* a thread in the list cannot end, because it has to pass the
+//!    closed gate first.
+//! 4. *A thread that waits at the gate can answer:* in that wait only the program's signals are
+//!    blocked. Otherwise two callers at once, or a caller and a thread that spawns or ends, would
+//!    wait for each other. A thread inside the gate may block everything, as spawn does around
+//!    clone(2): no thread is asked while it is inside.
+//! 5. *No circular waits:* inside the gate everything is blocked, so no handler runs there, and the
+//!    only wait is for the latch, whose holder does not wait. The thread that has closed the gate
+//!    blocks the program's signals, so no handler of the program runs on it and needs the gate;
+//!    rt0's own handlers never do. It waits for the threads inside, for answers, which need no gate
+//!    (4), and for threads to end that have unlinked themselves; for nothing else.
+//! 6. *The request is complete when it is read:* it is written before `asked` is set (release), and
+//!    read after `asked` was seen (acquire). Answers are written before `REMAINING` is counted
 //!    down, and read after it was seen at 0. The next request waits until no mailbox is asked or
 //!    answering.
-//! 7. *No answer is waited for in vain.* Before the call is made anywhere, one signal to the caller
+//! 7. *Every wait for an answer ends:* before any thread makes the call, one signal to the caller
 //!    itself shows that signals arrive at all (an emulator may lack them) and can be queued
-//!    (`RLIMIT_SIGPENDING`). A thread that cannot be signalled after that, or is killed in its call
-//!    by a filter, is counted as a mismatch. Each request is answered once: the exchange from
-//!    `ASKED` decides which side answers.
-//! 8. *A caller that is killed keeps no other out.* The gate that it closed is opened by a thread
-//!    that waits (`gate.rs`, 5). The next caller takes back what threads were asked and have not
-//!    seen, and waits for those that are answering. What the killed caller asked for was then done
-//!    by some threads and not by others.
+//!    (`RLIMIT_SIGPENDING`). A thread that cannot be signalled after that, or that a filter kills
+//!    in its call, counts as a mismatch. Each request is answered once: the exchange from `ASKED`
+//!    decides which side answers.
+//! 8. *A killed caller blocks no other:* a thread that waits opens the gate that it closed
+//!    (`gate.rs`, 5). The next caller takes back the requests that threads have not seen, and waits
+//!    for those that they are answering. Then some threads have made the killed caller's call, and
+//!    others have not.
 //!
-//! `model.rs` explores every order in which callers, a spawning thread, its child and an ending thread may take these
-//! steps, and shows that each of the rules 1 to 4 is needed. The gate has models of its own (`thread/models.rs`).
+//! `model.rs` explores every order in which callers, a spawning thread, its child and an ending
+//! thread may take these steps, and shows that each of the rules 1 to 4 is needed. The gate has
+//! models of its own (`thread/models.rs`).
 //!
-//! The limits: a thread that blocks signal 33 by a raw call is waited for as long as it does; so is
-//! one that is stopped. (A signal whose action is the default ends such a wait with the process, so
-//! SIGTERM does.) A blocking call blocks all. What the return from a handler undoes
-//! (rt_sigprocmask(2), sigaltstack(2)) changes the caller alone. A call whose result differs by
-//! thread (gettid(2)) is a mismatch by its nature. Other threads' system calls are interrupted and
-//! go on, except those that signal(7) lists as never restarted, which fail with `EINTR`.
+//! Limits: the caller waits for a thread that blocks signal 33 by a raw call as long as it does so,
+//! and for one that is stopped. (A signal whose action is the default ends such a wait with the
+//! process, so SIGTERM does.) A call that blocks, blocks all threads. What the return from a
+//! handler undoes (rt_sigprocmask(2), sigaltstack(2)) changes the caller alone. A call whose result
+//! differs by thread (gettid(2)) is a mismatch by its nature. Other threads' system calls are
+//! interrupted and restarted, except those that signal(7) lists as never restarted, which fail with
+//! `EINTR`.
 //!
-//! The kernel's own workers in a process (of io_uring, vhost) make no calls and are not asked. What
-//! they do for the process they do with the credentials of the moment when the ring or the request
-//! was made, by the kernel's design: a program that gives up rights closes its rings first.
+//! The kernel's own workers in a process (of io_uring, vhost) make no calls and are not asked. By
+//! the kernel's design, they work with the credentials of the moment when the ring or the request
+//! was made. So a program that gives up rights closes its rings first.
 
 #[cfg(test)]
 mod model;
@@ -88,33 +94,34 @@ pub use rights::{
 /// A call on all threads: what it returned on the caller, or what went wrong.
 pub type Result<T> = core::result::Result<T, Error>;
 
-/// Makes the system call `nr` on every thread of the process, the calling one first, and returns what it returned
-/// there.
+/// Makes the system call `nr` on every thread of the process, the calling one first, and returns
+/// what it returned there.
 ///
-/// If the kernel refuses it on the calling thread, no other thread makes it: [`Error::Refused`]. If another thread's
-/// result is not the caller's, or there is a thread that rt0 does not know, the process is in a state that no call
-/// can undo: [`Error::Diverged`], and [`Error::errno_or_abort`] is what a program does that cannot go on then.
+/// If the kernel refuses it on the calling thread, no other thread makes it: [`Error::Refused`]. If
+/// another thread's result is not the caller's, or there is a thread that rt0 does not know, the
+/// process is in a state that no call can undo: [`Error::Diverged`]. A program that must not
+/// continue then calls [`Error::errno_or_abort`].
 ///
-/// Errors besides the call's own: `EOPNOTSUPP` where signal 33 cannot be caught or sent (some emulators); `EAGAIN`,
-/// as many signals are on their way as `RLIMIT_SIGPENDING` allows this user.
+/// Errors besides the call's own: `EOPNOTSUPP` where signal 33 cannot be caught or sent (some
+/// emulators); `EAGAIN`, as many signals are on their way as `RLIMIT_SIGPENDING` allows this user.
 ///
-/// A filter that kills for calls that it does not name has to allow those by which threads are
-/// counted: unshare(2) with `CLONE_THREAD` (which changes nothing) where there is one thread, and
-/// statx(2); where these say that there are more than rt0 knows, openat(2), getdents64(2), read(2)
-/// and readlinkat(2) in /proc/self/task.
+/// A filter that kills for calls that it does not name has to allow those that count threads:
+/// unshare(2) with `CLONE_THREAD`, which changes nothing, if there is one thread; and statx(2). If
+/// these say that there are more threads than rt0 knows: openat(2), getdents64(2), read(2) and
+/// readlinkat(2) in /proc/self/task.
 ///
 /// In handlers: no, it waits for threads that start and end.
 ///
 /// # Safety
 ///
-/// 1. The call, with these arguments, does nothing to memory or to this process that the caller may not do, on each
-///    thread.
+/// 1. On each thread, the call with these arguments does nothing to memory or to this process that
+///    the caller may not do.
 pub unsafe fn syscall(nr: usize, args: [usize; 6]) -> Result<usize> {
     thread::register(&HOOKS);
     signal::end_inherited_blocks(); // Not while the list is closed: what it unblocks stays so.
     List::with(|list| {
         catch()?;
-        // SAFETY: 1. is our caller's.
+        // SAFETY: the caller guarantees 1.
         unsafe { with_list(list, nr, args) }
     })
 }
@@ -123,15 +130,15 @@ pub unsafe fn syscall(nr: usize, args: [usize; 6]) -> Result<usize> {
 ///
 /// 1. As for [`syscall`].
 unsafe fn with_list(list: &List<'_>, nr: usize, args: [usize; 6]) -> Result<usize> {
-    list.bury_the_dead();
+    list.remove_ended();
     let this = this_block();
-    // SAFETY: a block stays as long as it is linked, and of another thread's only atomics are touched.
+    // SAFETY: a block stays as long as it is linked. Only atomics of another thread's are accessed.
     let others = || list.iter().filter(move |block| *block != this).map(|block| unsafe { &*block.as_ptr() });
     let count = others().count() as u32;
     if count > 0 {
         try_out()?;
     }
-    // SAFETY: 1. is our caller's.
+    // SAFETY: the caller guarantees the same (1).
     let expected = unsafe { sys::syscall(nr, args) }?;
 
     for thread in others() {
@@ -143,18 +150,18 @@ unsafe fn with_list(list: &List<'_>, nr: usize, args: [usize; 6]) -> Result<usiz
     let process = sys::getpid();
     for thread in others() {
         match thread.tid() {
-            0 => pass(MAILBOX.of(thread), expected), // It ended, and waits to be taken out of the list.
+            0 => pass(MAILBOX.of(thread), expected), // It has ended, and is still in the list.
             tid => MAILBOX.of(thread).ask(process, tid),
         }
     }
     let mut left = REMAINING.load(Acquire);
     while left != 0 {
         if futex::wait_a_while(&REMAINING, left, sys::FUTEX_ANY) {
-            // Killed in its call: it will not answer, and the kernel has cleared its id.
+            // A thread without an id was killed in its call, and will not answer.
             others().filter(|thread| thread.tid() == 0).for_each(|thread| MAILBOX.of(thread).lose());
             list.let_signals_through();
         }
-        // Acquire pairs with every answer's release, for they count down one word.
+        // Acquire pairs with the release of every answer: they all count down this word.
         left = REMAINING.load(Acquire);
     }
 
@@ -174,7 +181,7 @@ unsafe fn with_list(list: &List<'_>, nr: usize, args: [usize; 6]) -> Result<usiz
     }
 }
 
-/// The call to make. Written while the list is closed and nobody is asked.
+/// The call to make. Written while the list is closed and no thread is asked.
 static REQUEST: Request = Request(UnsafeCell::new((0, [0; 6])));
 
 struct Request(UnsafeCell<(usize, [usize; 6])>);
@@ -182,7 +189,7 @@ struct Request(UnsafeCell<(usize, [usize; 6])>);
 // SAFETY: property 6.
 unsafe impl Sync for Request {}
 
-/// How many threads have not answered. The last one wakes the caller.
+/// The number of threads that have not answered. The last one wakes the caller.
 static REMAINING: AtomicU32 = AtomicU32::new(0);
 
 thread::part! {
@@ -211,16 +218,15 @@ impl Mailbox {
         Mailbox { asked: AtomicU32::new(IDLE), answer: AtomicUsize::new(0) }
     }
 
-    /// Sees to it that no request of an earlier caller is left here, which was killed before it had
-    /// all answers: one that the thread has not seen is taken back, one that it is answering is
-    /// waited for (6, 8).
+    /// Clears the request of an earlier caller that was killed before it had all answers. A request
+    /// that the thread has not seen is taken back; one that it is answering is waited for (6, 8).
     fn take_back(&self, list: &List<'_>, is_gone: impl Fn() -> bool) {
         for tries in 1u64.. {
             if self.asked.load(Acquire) == IDLE || self.leaves(ASKED) || is_gone() && self.leaves(ANSWERING) {
                 return;
             }
-            // The last answer to the call before may be a few instructions from here; to one whose
-            // caller was killed it may take as long as that call.
+            // The last answer to the previous call may be a few instructions away. If that call's
+            // caller was killed, it may take as long as the call.
             thread::sleep(Duration::from_micros(tries.min(10_000)));
             if tries.is_multiple_of(64) {
                 list.let_signals_through();
@@ -228,7 +234,7 @@ impl Mailbox {
         }
     }
 
-    /// Whether this is what makes it idle.
+    /// Makes it idle if it is in `state`; returns whether it was.
     fn leaves(&self, state: u32) -> bool {
         self.asked.compare_exchange(state, IDLE, Acquire, Relaxed).is_ok()
     }
@@ -236,25 +242,25 @@ impl Mailbox {
     fn ask(&self, process: u32, tid: u32) {
         self.asked.store(ASKED, Release); // The request comes before: see `answer`.
         if let Err(errno) = send(process, tid)
-            // A stray signal may have made it answer all the same.
+            // A stray signal may have made it answer nevertheless.
             && self.leaves(ASKED)
         {
             self.answered(raw(Err(errno)));
         }
     }
 
-    /// Answers for a thread that was killed in its call, or before, unless it had answered.
+    /// Answers for a thread that was killed in its call or before, unless it has answered.
     fn lose(&self) {
         if self.leaves(ASKED) || self.leaves(ANSWERING) {
             self.answered(raw(Err(Errno::ESRCH)));
         }
     }
 
-    /// Leaves an answer. In the thread's handler there is no system call between counting it and
-    /// being idle, in which it could be killed.
+    /// Leaves an answer. There is no system call, in which the thread could be killed, between
+    /// counting the answer and being idle.
     fn answered(&self, result: usize) {
         self.answer.store(result, Relaxed);
-        // Release: the answer comes before.
+        // Release: the answer is written before.
         let is_last = REMAINING.fetch_sub(1, Release) == 1;
         self.asked.store(IDLE, Release);
         if is_last {
@@ -262,13 +268,13 @@ impl Mailbox {
         }
     }
 
-    /// As new, in a forked child.
+    /// Starts again, in a forked child.
     fn renew(&self) {
         self.asked.store(IDLE, Relaxed);
     }
 }
 
-/// Counts a thread that is no more as one that agrees.
+/// Counts a thread that has ended as one that agrees.
 fn pass(mailbox: &Mailbox, expected: usize) {
     mailbox.answered(expected);
 }
@@ -277,11 +283,12 @@ fn pass(mailbox: &Mailbox, expected: usize) {
 extern "C" fn answer(_: i32) {
     let Some(block) = thread::block_in_handler() else { return };
     let mailbox = MAILBOX.of(block);
-    // Acquire pairs with the release in `ask`. A signal that nobody of ours sent finds nothing to do.
+    // Acquire pairs with the release in `ask`. A signal that rt0 did not send finds nothing to do.
     if mailbox.asked.compare_exchange(ASKED, ANSWERING, Acquire, Relaxed).is_ok() {
-        // SAFETY: written before this thread was asked, and not again before it has answered.
+        // SAFETY: written before this thread was asked, and not written again until it has
+        // answered.
         let (nr, args) = unsafe { REQUEST.0.get().read() };
-        // SAFETY: 1. by that of `syscall`.
+        // SAFETY: the caller of `syscall` guarantees it for each thread (1).
         mailbox.answered(raw(unsafe { sys::syscall(nr, args) }));
     }
 }
@@ -290,7 +297,7 @@ fn raw(result: errno::Result<usize>) -> usize {
     result.unwrap_or_else(|errno| -(errno.raw() as isize) as usize)
 }
 
-/// Signals a thread, and again for some 200 ms while the queue of signals is full.
+/// Signals a thread. While the queue of signals is full it tries again, for some 200 ms.
 fn send(process: u32, tid: u32) -> errno::Result<()> {
     for tries in 1..=20 {
         match sys::tgkill(process, tid, ALL_THREADS) {
@@ -301,7 +308,7 @@ fn send(process: u32, tid: u32) -> errno::Result<()> {
     Err(Errno::EAGAIN)
 }
 
-/// Signals the calling thread, which has nothing to answer, to see that it can be done (7).
+/// Signals the calling thread, which has nothing to answer, to see whether signals arrive (7).
 fn try_out() -> Result<()> {
     send(sys::getpid(), sys::gettid())
         .map_err(|errno| Error::Refused(if errno == Errno::EINVAL { Errno::EOPNOTSUPP } else { errno }))
@@ -313,7 +320,7 @@ fn try_out() -> Result<()> {
 ///
 /// 1. As for [`signal::sigaction`].
 pub(crate) unsafe fn catch_with_info<F: Fn(&Info) + Copy + 'static>(handler: F) -> errno::Result<()> {
-    // SAFETY: 1. is our caller's.
+    // SAFETY: the caller guarantees 1.
     unsafe { signal::catch_reserved_with_info(ALL_THREADS, handler) }
 }
 
@@ -325,7 +332,7 @@ pub(crate) fn answer_for(info: &Info) {
 /// Installs the handler, unless one is installed. The list is closed: so of this handler and that
 /// of [`catch_with_info`] the second stays.
 fn catch() -> Result<()> {
-    // SAFETY: 1. The handler touches this thread's atomics and makes a call that `syscall`'s caller
-    // vouched for.
+    // SAFETY: 1. The handler accesses its own thread's atomics, and makes the call that the caller
+    // of `syscall` vouched for.
     Ok(unsafe { signal::catch_reserved(ALL_THREADS, answer, true) }?)
 }

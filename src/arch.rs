@@ -451,14 +451,16 @@ pub(crate) struct Bulk {
 /// 1. The bytes from `s` up to and including the first NUL are readable.
 pub(crate) type Strlen = unsafe fn(s: *const u8) -> usize;
 
-/// Offsets into the `ucontext` that a handler gets, each of a register as wide as a pointer. (linux-raw-sys has no
-/// `ucontext`; the kernel's headers asm/ucontext.h and asm/sigcontext.h have it.)
+/// Offsets into the `ucontext` that a handler gets, each of a register as wide as a pointer.
+/// (linux-raw-sys has no `ucontext`; the kernel's headers asm/ucontext.h and asm/sigcontext.h have
+/// it.)
 pub(crate) struct Context {
     /// Of the address of the instruction that comes next, or that faulted.
     pub pc: usize,
     /// Of the stack pointer.
     pub sp: usize,
-    /// Of the register by which frames are chained; where none are, of the one that functions use for their frame.
+    /// Of the register by which frames are chained; where none are, of the one that functions use
+    /// for their frame.
     pub fp: usize,
     /// Of the register that a call leaves its return address in; `None` where that is a word on the
     /// stack.
@@ -489,7 +491,8 @@ pub(crate) struct Ucontext<Sigcontext> {
     pub context: Sigcontext,
 }
 
-/// Where a function's frame keeps what leads to its caller, if the program was compiled to have frames.
+/// Where a function's frame keeps what leads to its caller, if the program was compiled to have
+/// frames.
 pub(crate) struct Frames {
     /// Offset of the address of the caller's frame.
     pub caller: isize,
@@ -499,9 +502,9 @@ pub(crate) struct Frames {
     pub in_callers: bool,
     /// How many bytes before that address the call's own instruction surely begins or goes on.
     pub past_call: usize,
-    /// For a machine with a stub that uses the frame pointer's register for something else: how many
-    /// bytes above the stack pointer the frame lies when `pc` is one of the instructions between;
-    /// `None` at all others.
+    /// For a machine with a stub that uses the frame pointer's register for something else: how
+    /// many bytes above the stack pointer the frame lies when `pc` is one of the instructions
+    /// between; `None` at all others.
     pub elsewhere: Option<fn(pc: usize) -> Option<usize>>,
 }
 

@@ -1,11 +1,13 @@
-//! What the kernel put on the initial stack, as a safe view: arguments, environment and auxiliary vector.
+//! What the kernel put on the initial stack, as a safe view: arguments, environment and auxiliary
+//! vector.
 //!
 //! ```text
 //!     sp ─▶ argc │ argv[0] … argv[argc-1] │ 0 │ envp[0] … │ 0 │ (tag, value) … │ (AT_NULL, 0)
 //! ```
 //!
-//! Some loaders leave the auxiliary vector out. Then it is read from `/proc/self/auxv`, and where that fails too, the
-//! page size is found by asking mincore(2), and the process counts as one that must be careful ([`Auxv::secure`]).
+//! Some loaders leave the auxiliary vector out. Then it is read from `/proc/self/auxv`, and where
+//! that fails too, the page size is found by asking mincore(2), and the process counts as one that
+//! must be careful ([`Auxv::secure`]).
 //!
 //! Sources: getauxval(3), proc_pid_auxv(5), the kernel's fs/binfmt_elf.c.
 
@@ -25,16 +27,18 @@ use static_assertions::{assert_eq_size, assert_impl_all};
 use crate::errno::Result;
 use crate::{io, sys};
 
-/// What the program was started with. It lies on the initial stack, which lives as long as the process.
+/// What the program was started with. It lies on the initial stack, which lives as long as the
+/// process.
 #[derive(Clone, Copy)]
 pub struct Env {
     /// The stack pointer at the program's first instruction.
     start: *const usize,
 }
 
-// SAFETY: rt0 never writes to the initial stack, and the strings there are the program's to read from any thread.
+// SAFETY: rt0 never writes to the initial stack, and the strings there are the program's to read
+// from any thread.
 unsafe impl Send for Env {}
-// SAFETY: as above.
+// SAFETY: by reference it gives out the same.
 unsafe impl Sync for Env {}
 
 assert_impl_all!(Env: Send, Sync, Copy);
@@ -45,8 +49,9 @@ impl Env {
     /// # Safety
     ///
     /// 1. `sp` points at a stack as the kernel lays it out, down to the null after the environment.
-    /// 2. Behind that null lies an auxiliary vector that ends with `AT_NULL`, or a single `AT_NULL`.
-    /// 3. Nobody writes to it again, nor to its strings, and it lives as long as the process.
+    /// 2. Behind that null lies an auxiliary vector that ends with `AT_NULL`, or a single
+    ///    `AT_NULL`.
+    /// 3. Nothing writes to it or to its strings again, and it lives as long as the process.
     pub(crate) unsafe fn from_stack(sp: *const usize) -> Env {
         Env { start: sp }
     }
@@ -85,7 +90,8 @@ impl Env {
         Args { left: self.argv().iter() }
     }
 
-    /// The environment's variables. As in std, an entry without `=` after its first byte is passed over.
+    /// The environment's variables. As in std, an entry without `=` after its first byte is passed
+    /// over.
     ///
     /// In handlers: yes.
     pub fn vars(&self) -> Vars {
@@ -96,8 +102,8 @@ impl Env {
     ///
     /// In handlers: yes.
     pub fn var(&self, name: &str) -> Option<&'static CStr> {
-        // Byte by byte: LLVM 22 for s390x, where it compares slices of any length in place, takes one that is greater
-        // for one that is equal.
+        // Byte by byte: LLVM 22 for s390x, where it compares slices of any length in place, takes
+        // one that is greater for one that is equal.
         self.vars().find(|(key, _)| key.iter().eq(name.as_bytes())).map(|(_, value)| value)
     }
 
@@ -112,7 +118,8 @@ impl Env {
     /// What of it the stack holds.
     fn auxv_on_stack(&self) -> Auxv {
         let environ = self.environ();
-        // SAFETY: 1. `from_stack`, 2. and 3.: the vector follows the null that ends the environment.
+        // SAFETY: 1. `from_stack`, 2. and 3.: the vector follows the null that ends the
+        // environment.
         unsafe { Auxv::until_null(environ.as_ptr().wrapping_add(environ.len() + 1).cast()) }
     }
 }
@@ -142,8 +149,8 @@ impl fmt::Debug for Env {
 }
 
 fn c_str(pointer: &'static *const c_char) -> &'static CStr {
-    // SAFETY: the kernel's strings end with NUL and stay; no null pointer is among the counted ones, for argc counts
-    // argv's and the environment's end at the first.
+    // SAFETY: the kernel's strings end with NUL and stay; no null pointer is among the counted
+    // ones, for argc counts argv's and the environment's end at the first.
     unsafe { CStr::from_ptr(*pointer) }
 }
 
@@ -322,7 +329,8 @@ impl Auxv {
     ///
     /// # Safety
     ///
-    /// 1. Pairs lie there, the last of which is an `AT_NULL`. They stay, and nobody writes to them.
+    /// 1. Pairs lie there, the last of which is an `AT_NULL`. They stay, and nothing writes to
+    ///    them.
     unsafe fn until_null(first: *const [usize; 2]) -> Auxv {
         // SAFETY: 1. They end with an AT_NULL, by 1.
         let count = unsafe { count_until(first, |[tag, _]| tag == AT_NULL) };
@@ -351,15 +359,17 @@ impl Auxv {
         self.pairs.is_empty()
     }
 
-    /// Whether the program has rights that its user has not (set-user-ID, file capabilities), so that environment and
-    /// descriptors are not to be trusted. Any value but 0 counts, and so does not knowing.
+    /// Whether the program has rights that its user has not (set-user-ID, file capabilities), so
+    /// that environment and descriptors are not to be trusted. Any value but 0 counts, and so does
+    /// not knowing.
     ///
     /// In handlers: yes.
     pub fn secure(&self) -> bool {
         self.get(AT_SECURE) != Some(0)
     }
 
-    /// The page size it states, if that can be one: a power of two, at least 4 KiB, at most 512 KiB.
+    /// The page size it states, if that can be one: a power of two, at least 4 KiB, at most 512
+    /// KiB.
     fn page_size(&self) -> Option<usize> {
         self.get(AT_PAGESZ).filter(|size| size.is_power_of_two() && (4 << 10..=512 << 10).contains(size))
     }
@@ -378,7 +388,7 @@ impl fmt::Debug for Auxv {
     }
 }
 
-/// Bytes in a page; 0 until somebody asked.
+/// Bytes in a page; 0 until it is asked for.
 static PAGE_SIZE: AtomicUsize = AtomicUsize::new(0);
 
 /// Bytes in a page.
@@ -401,7 +411,8 @@ fn find_page_size() -> usize {
 /// The initial stack's first word: null until [`keep`] ran.
 static START: AtomicPtr<usize> = AtomicPtr::new(null_mut());
 
-/// The process's vector, with its `AT_NULL`: null until somebody asked, and as long as there is none.
+/// The process's vector, with its `AT_NULL`: null until it is asked for, and as long as there
+/// is none.
 static VECTOR: AtomicPtr<[usize; 2]> = AtomicPtr::new(null_mut());
 
 /// The auxiliary vector of this process, for code without an [`Env`].
@@ -432,19 +443,20 @@ fn find_vector() -> Auxv {
     auxv
 }
 
-/// getauxval(3), less its errno: 0 for what is not there. For the compiler's own library, under the name that link.ld
-/// gives it where nobody else defines that.
+/// getauxval(3), less its errno: 0 for what is not there. For the compiler's own library, under the
+/// name that the linker script gives it where the program defines none.
 #[unsafe(no_mangle)]
 extern "C" fn __rt0_getauxval(kind: c_ulong) -> c_ulong {
     of_process().get(kind as usize).unwrap_or(0) as c_ulong
 }
 
-/// Keeps the way to the vector, for who looks something up in it later.
+/// Stores where the initial stack is, for later look-ups in the vector.
 pub(crate) fn keep(env: Env) {
     START.store(env.start.cast_mut(), Relaxed);
 }
 
-/// The environment that the process was started with: pointers to its entries, and a null behind them.
+/// The environment that the process was started with: pointers to its entries, and a null behind
+/// them.
 pub(crate) fn envp() -> *const *const c_char {
     const NONE: &[*const c_char; 1] = &[null()];
     // Relaxed: stored before there was a second thread.
@@ -456,14 +468,16 @@ pub(crate) fn envp() -> *const *const c_char {
 trait Source {
     /// The words of `/proc/self/auxv`; behind them there are two zeros at least.
     fn proc_auxv(&mut self) -> Result<&'static [usize]>;
-    /// Whether `offset` is the first byte of a page in a mapping of [`PROBED`] bytes; an error if there is none.
+    /// Whether `offset` is the first byte of a page in a mapping of [`PROBED`] bytes; an error if
+    /// there is none.
     fn starts_page(&mut self, offset: usize) -> Result<bool>;
 }
 
 /// Page sizes up to this are told apart.
 const PROBED: usize = 256 << 10;
 
-/// Assumed when nothing tells: all our sizes and offsets are then multiples of every page size in use.
+/// Assumed when nothing tells: all our sizes and offsets are then multiples of every page size in
+/// use.
 const LARGEST_COMMON: usize = 64 << 10;
 
 /// The vector, with what the stack did not say.
@@ -498,7 +512,7 @@ impl Source for Kernel {
         let file = sys::open(c"/proc/self/auxv", k::O_RDONLY | k::O_CLOEXEC, 0)?;
         // Kept for the life of the process, as the stack's own would be.
         let base = map(WORDS * size_of::<usize>())?;
-        // SAFETY: a fresh mapping of this size, of zeros, that nobody else has.
+        // SAFETY: a fresh mapping of this size, of zeros, that no other code has.
         let bytes = unsafe { slice::from_raw_parts_mut(base, WORDS * size_of::<usize>()) };
         let mut filled = 0;
         loop {
@@ -514,7 +528,7 @@ impl Source for Kernel {
     fn starts_page(&mut self, offset: usize) -> Result<bool> {
         let base = map(PROBED)?;
         let found = sys::mincore(base.wrapping_add(offset));
-        // SAFETY: 1. The mapping is ours, and nobody else knows of it.
+        // SAFETY: 1. No other code knows of the mapping.
         unsafe { sys::munmap(base, PROBED) }?;
         Ok(found.is_ok())
     }

@@ -250,7 +250,7 @@ fn frames_of_panic() {
     {
         let mut text = Text::with_room(2);
         frames.write(&mut text);
-        text.flush(); // As above.
+        text.flush(); // An error cannot be reported anywhere.
     }
 }
 

@@ -1,30 +1,34 @@
-//! Where the program spends its CPU time: timer_create(2) on each thread's CPU-time clock, and a signal per tick.
+//! Where the program spends its CPU time: timer_create(2) on each thread's CPU-time clock, and a
+//! signal per tick.
 //!
 //! ```text
-//!     thread runs ── its timer: SIGPROF ──▶ handler: pc and stack ──▶ the thread's ring ── drain ──▶ visitor
+//!     a thread runs ── timer: SIGPROF ──▶ handler: pc and stack ──▶ its ring ── drain ──▶ visitor
 //! ```
 //!
 //! What holds, and how:
 //!
-//! 1. *A sample stands for a period of CPU time, on every thread alike.* Each thread has a timer of its own, so that
-//!    many threads do not share one signal per tick. The first tick is drawn uniformly from one period, so that of
-//!    threads that run for part of a period the right part is seen. A tick that found the one before undelivered adds
-//!    to its weight. At a thread's end its clock says how many ticks there should have been: the kernel looks at timers
-//!    100 to 1000 times a second, and so misses those of a thread that was shorter. They make one sample, at the
-//!    function that the thread runs; those of the thread that calls [`stop`], at that. (On a busy machine it looks at
-//!    whoever runs just then, and a thread that runs for short times is seen seldom.)
-//! 2. *A thread that starts is profiled from its first instruction.* It sets its timer itself before anything of the
-//!    program runs on it, on a clock that was zero when it was cloned.
-//! 3. *Each tick counts once.* Timers may be refused: by `RLIMIT_SIGPENDING`, a filter, an emulator. Then the process's
-//!    own (setitimer(2), `ITIMER_PROF`) runs as well; its ticks count on threads without a timer, and on the others
-//!    theirs. A `SIGPROF` from anywhere else does not count. It is the fallback, for it counts whole ticks of the
-//!    kernel's, by who runs when one comes, and has one signal for each: on several processors it falls short, and on a
-//!    busy machine it may be wrong by a factor of two.
-//! 4. *No timer outlives its thread.* The thread deletes it at its end, with all signals blocked.
-//! 5. *The handler waits for nobody*, and touches its own thread's stack, block and ring. It stays installed after
-//!    [`stop`]: a tick that is on its way finds it and nothing to do, where the default would end the process.
-//! 6. *Start, stop, and the coming and going of threads exclude each other*: the list of threads is closed for the first
-//!    two, and who comes or goes while a profile runs has its links.
+//! 1. *A sample stands for a period of CPU time, on every thread alike:* each thread has its own
+//!    timer, so many threads do not share one signal per tick. The first tick is uniform within one
+//!    period, so threads that run for part of a period are sampled in proportion. A tick that finds
+//!    the previous one undelivered adds to its weight. The kernel checks timers 100 to 1000 times a
+//!    second and may miss a shorter thread, so at a thread's end its clock says how many ticks
+//!    there should have been. The missing ones make one sample, at the function that the thread
+//!    runs; for the thread that calls [`stop`], at `stop`. (On a busy machine the kernel checks the
+//!    thread that runs at that moment, and seldom sees one that runs for short times.)
+//! 2. *A thread that starts is profiled from its first instruction:* it sets its timer before
+//!    anything of the program runs on it, on a clock that was zero when it was cloned.
+//! 3. *Each tick counts once:* a limit (`RLIMIT_SIGPENDING`), a filter or an emulator may refuse
+//!    timers. Then the process's timer runs too (setitimer(2), `ITIMER_PROF`); its ticks count only
+//!    on threads without a timer. A `SIGPROF` from anywhere else does not count. The process's
+//!    timer is the fallback because it is less exact: it counts whole ticks of the kernel's, on the
+//!    thread that runs at the tick, with one signal for each. On several processors it falls short,
+//!    and on a busy machine it may be wrong by a factor of two.
+//! 4. *No timer outlives its thread:* the thread deletes it at its end, with all signals blocked.
+//! 5. *The handler never waits,* and accesses only its own thread's stack, block and ring. It stays
+//!    installed after [`stop`]: a tick that is still on its way finds it and does nothing, where
+//!    the default action would end the process.
+//! 6. *Start, stop, and threads that start or end exclude each other:* the first two close the list
+//!    of threads, and a thread that starts or ends while a profile runs holds its links.
 
 mod ring;
 mod stack;
@@ -56,17 +60,18 @@ pub const DEPTH: usize = 64;
 /// The most samples per second of CPU time that [`start`] takes.
 pub const MAX_HZ: u32 = 1_000_000;
 
-/// Starts to profile every thread of the process, `hz` samples for each second that a thread runs. 100 is usual and
-/// costs nothing that can be measured. Above the kernel's own rate (`CONFIG_HZ`, 100 to 1000) there are not more
-/// samples but heavier ones.
+/// Starts to profile every thread of the process, with `hz` samples for each second that a thread
+/// runs. 100 is usual, and its cost is too small to measure. Above the kernel's own rate
+/// (`CONFIG_HZ`, 100 to 1000) there are not more samples but heavier ones.
 ///
-/// What an earlier profile left undrained is dropped. `SIGPROF` is the profiler's from here on, also after [`stop`]; a
-/// thread that blocks it is sampled, with the weight of all it missed, where it lets it through. Stop before execve(2):
-/// where the process's timer had to be used, it would go on and end the new program.
+/// Samples of an earlier profile that were not drained are dropped. `SIGPROF` belongs to the
+/// profiler from now on, also after [`stop`]. A thread that blocks it is sampled where it unblocks
+/// it, with the weight of all that it missed. Stop before execve(2): if the process's timer is in
+/// use, it continues and ends the new program.
 ///
-/// Errors: `EINVAL`, `hz` is 0 or above [`MAX_HZ`]; `EBUSY`, it runs already or somebody is draining; `ENOMEM`, no
-/// memory for the samples. When timers are refused to a thread and to the process, the errno of setitimer(2). Then
-/// nothing was started.
+/// Errors: `EINVAL`, `hz` is 0 or above [`MAX_HZ`]; `EBUSY`, a profile runs already or another
+/// thread is draining; `ENOMEM`, no memory for the samples. If timers are refused to a thread and
+/// to the process, the errno of setitimer(2). After an error nothing was started.
 ///
 /// In handlers: no, it waits for threads that start and end.
 pub fn start(hz: u32) -> Result<()> {
@@ -79,10 +84,10 @@ pub fn start(hz: u32) -> Result<()> {
         if SESSION.0.period.get() != 0 {
             return Err(Errno::EBUSY);
         }
-        list.bury_the_dead();
+        list.remove_ended();
         thread::register(&HOOKS);
-        know_main_stack();
-        // SAFETY: 1. `tick` waits for nobody and touches what (5) says.
+        store_main_stack();
+        // SAFETY: 1. `tick` does not wait, and accesses what (5) says.
         unsafe { signal::sigaction(Signal::SIGPROF, Action::info(tick)) }?;
         ring::all().for_each(Ring::clear);
         UNPROFILED.store(0, Relaxed);
@@ -97,9 +102,11 @@ pub fn start(hz: u32) -> Result<()> {
     })
 }
 
-/// Stops profiling. The samples stay until [`drain`] or the next [`start`]. Without a start it does nothing.
+/// Stops profiling. The samples stay until [`drain`] or the next [`start`]. Without a start it does
+/// nothing.
 ///
-/// CPU time of the calling thread's that no sample stands for yet makes one more, at this function.
+/// If the calling thread has used CPU time that no sample stands for, that makes one more sample,
+/// at this function.
 ///
 /// In handlers: no, it waits for threads that start and end.
 pub fn stop() {
@@ -120,9 +127,10 @@ pub struct Sample<'a> {
     pub tid: u32,
     /// How many periods of CPU time it stands for.
     pub weight: u32,
-    /// First the address of the instruction that came next; then from the inside out those that the functions return
-    /// to, as far as the program has frame pointers (`-Cforce-frame-pointers=yes`), at most [`DEPTH`] in all. On MIPS
-    /// and s390x there is only the first.
+    /// First the address of the next instruction, then from the inside out the addresses that the
+    /// functions return to, as far as the program has frame pointers
+    /// (`-Cforce-frame-pointers=yes`); at most [`DEPTH`] in all. On MIPS and s390x there is only
+    /// the first.
     pub stack: &'a [usize],
 }
 
@@ -133,18 +141,18 @@ pub struct Sample<'a> {
 pub struct Drained {
     /// How many samples it visited.
     pub samples: usize,
-    /// How many periods of CPU time had no room for their sample, since this was said last.
+    /// How many periods of CPU time had no room for their sample, since the last drain.
     pub lost: u32,
-    /// How many threads have started since [`start`] that cannot be profiled: timers are refused to them and to the
-    /// process, or there is no memory for their samples.
+    /// How many threads have started since [`start`] that cannot be profiled: timers are refused to
+    /// them and to the process, or there is no memory for their samples.
     pub unprofiled: u32,
 }
 
-/// Takes the samples out, those of one thread in order. `visit` is called under no lock and may take its time;
-/// meanwhile the profile goes on.
+/// Takes the samples out, those of one thread in order. `visit` is called without a lock and may
+/// take its time; the profile continues meanwhile.
 ///
-/// There is room for some 120 samples per thread with the deepest stacks and for 500 with usual ones: at 100 Hz, drain
-/// once a second. Errors: `EBUSY`, somebody else is draining or starting.
+/// There is room for some 120 samples per thread with the deepest stacks and for 500 with usual
+/// ones: at 100 Hz, drain once a second. Errors: `EBUSY`, another thread is draining or starting.
 ///
 /// In handlers: no.
 pub fn drain(mut visit: impl FnMut(Sample<'_>)) -> Result<Drained> {
@@ -170,13 +178,13 @@ static DRAINING: AtomicPtr<Block> = AtomicPtr::new(null_mut());
 
 impl Drainer {
     fn new() -> Result<Drainer> {
-        thread::notice_fork(); // What is in a forked child's rings is its parent's.
+        thread::notice_fork(); // In a forked child the rings still hold samples of the parent.
         let this = this_block().as_ptr();
         // Acquire pairs with the release in `drop`: a ring has one consumer at a time.
         let take = |from| DRAINING.compare_exchange(from, this, Acquire, Acquire);
         match take(null_mut()) {
             Ok(_) => Ok(Drainer(())),
-            // One that was killed, or vanished in a fork, does not take from them any more.
+            // A thread that was killed, or that does not exist in a forked child, drains no more.
             Err(other) if is_gone(other) && take(other).is_ok() => Ok(Drainer(())),
             Err(_) => Err(Errno::EBUSY),
         }
@@ -198,19 +206,19 @@ fn is_gone(thread: *const Block) -> bool {
     })
 }
 
-/// What is going on. Touched by who has the links of the list of threads; that it goes on changes while the list is
-/// closed only.
+/// The running profile. Accessed only while holding the [`Links`]. `period` changes only while the
+/// list is closed.
 struct Session {
-    /// Nanoseconds of CPU time between two samples of a thread; 0 if nobody profiles.
+    /// Nanoseconds of CPU time between two samples of a thread; 0 if no profile runs.
     period: Cell<u64>,
-    /// The value that this session's timers send. None had it before.
+    /// The value that this session's timers send. No earlier session had it.
     token: Cell<usize>,
     random: Cell<u64>,
 }
 
 struct Locked(Session);
 
-// SAFETY: as the comment of `Session` says.
+// SAFETY: accessed only while holding the `Links`, which one thread has at a time.
 unsafe impl Sync for Locked {}
 
 static SESSION: Locked = Locked(Session { period: Cell::new(0), token: Cell::new(0), random: Cell::new(0) });
@@ -226,7 +234,7 @@ static UNPROFILED: AtomicU32 = AtomicU32::new(0);
 impl Session {
     fn begin(&self, period: u64) {
         self.period.set(period);
-        // Odd, as no address is that another user of SIGPROF might send.
+        // Odd: another user of SIGPROF may send an address, which is even.
         self.token.set(self.token.get().wrapping_add(2) | 1);
         let seed = time_of(k::CLOCK_MONOTONIC as i32).unwrap_or(0);
         self.random.set(self.random.get() ^ seed);
@@ -248,15 +256,17 @@ thread::part! {
 
 static HOOKS: Hooks = Hooks { start: Some(enter), end: Some(leave), fork: Some(fork) };
 
-/// A thread's part in this.
+/// What the profiler keeps of a thread.
 struct Slot {
-    /// What the ticks of this thread's timer say; 0 if it has no timer. The handler reads it.
+    /// The value that this thread's timer sends; 0 if it has no timer. The handler reads it.
     token: AtomicUsize,
-    /// Where its samples go. Stays from the first profile to the thread's end, for the handler may be at work there.
+    /// Where its samples go. It stays from the first profile to the thread's end, because the
+    /// handler may be writing there.
     ring: AtomicPtr<Ring>,
     /// The weight of the timer's ticks so far. The handler adds to it.
     counted: Ticks,
-    /// The timer, and the moment on the thread's clock of its first tick. Touched by who has the list's links.
+    /// The timer, and the time of its first tick on the thread's clock. Accessed only while holding
+    /// the [`Links`].
     timer: Cell<(i32, u64)>,
 }
 
@@ -274,8 +284,8 @@ impl Slot {
     }
 }
 
-/// Profiles the calling thread, which has just started, if anybody profiles (2) and it was not found in the list by
-/// [`start`].
+/// Profiles the calling thread, which has just started, if a profile runs (2) and [`start`] did not
+/// find the thread in the list.
 fn enter(links: &Links, thread: &Block) {
     let must_be = SESSION.0.period.get() != 0 && SLOT.of(thread).token.load(Relaxed) != SESSION.0.token.get();
     if must_be && profile(links, thread, 0).is_err() {
@@ -283,7 +293,8 @@ fn enter(links: &Links, thread: &Block) {
     }
 }
 
-/// The end of a thread's profile: called by the thread itself, with all signals blocked, or after it ended (4).
+/// The end of a thread's profile: called by the thread itself, with all signals blocked, or after
+/// it ended (4).
 fn leave(links: &Links, block: &Block) {
     if delete_timer(block) && NonNull::from_ref(block) == this_block() {
         count_what_is_missing(block, block.run.map_or(0, |run| run as usize));
@@ -293,8 +304,9 @@ fn leave(links: &Links, block: &Block) {
     }
 }
 
-/// A forked child has no timers, and no profile: what was going on is the parent's. Its samples are
-/// dropped, and all rings are free, for their threads are gone, or start anew.
+/// A forked child has no timers and no profile, because these are the parent's. Its samples are
+/// dropped. All rings are free: their threads do not exist here, and the calling one takes a ring
+/// again.
 fn fork(links: &Links, thread: &Block) {
     SESSION.0.period.set(0);
     PROCESS_TIMER.store(0, Relaxed);
@@ -306,12 +318,13 @@ fn fork(links: &Links, thread: &Block) {
     }
 }
 
-/// Gives a thread a ring and a timer, whose first tick is within a period after `since` on the thread's clock. Any
-/// refusal leaves it to the process's timer (3).
+/// Gives a thread a ring and a timer, whose first tick is within a period after `since` on the
+/// thread's clock. If a timer is refused, the process's timer runs instead (3).
 fn profile(links: &Links, thread: &Block, since: u64) -> Result<()> {
     let (slot, session) = (SLOT.of(thread), &SESSION.0);
     if slot.ring.load(Relaxed).is_null() {
-        slot.ring.store(ring::take(links)?.as_ptr(), Release); // Zeroed by the kernel before the handler finds it.
+        // Release: what is in the ring comes before the handler finds it.
+        slot.ring.store(ring::take(links)?.as_ptr(), Release);
     }
     let (tid, token, first) = (thread.tid(), session.token.get(), since + session.first_tick());
     let timer = match sys::timer_create(sys::cpu_clock(tid), tid, k::SIGPROF, token) {
@@ -320,7 +333,7 @@ fn profile(links: &Links, thread: &Block, since: u64) -> Result<()> {
     };
     slot.timer.set((timer, first));
     slot.counted.clear();
-    // Before the timer runs, so that the first tick counts. Release: the ring comes before.
+    // Stored before the timer runs, so that the first tick counts. Release: the ring comes before.
     slot.token.store(token, Release);
     if sys::timer_settime_abs(timer, timespec(session.period.get()), timespec(first)).is_err() {
         delete_timer(thread);
@@ -329,11 +342,12 @@ fn profile(links: &Links, thread: &Block, since: u64) -> Result<()> {
     Ok(())
 }
 
-/// Takes a thread's timer away, if it has one; from here on ticks that it has sent do not count.
+/// Deletes a thread's timer, if it has one. Ticks that it has sent no longer count.
 fn delete_timer(thread: &Block) -> bool {
     let had = SLOT.of(thread).token.swap(0, Relaxed) != 0;
     if had {
-        // A filter may forbid it, and after a fork it is the parent's: then the ticks that come, if any, are nobody's.
+        // A filter may refuse it, and in a forked child the timer is the parent's. Ticks that still
+        // come do not count.
         let _ = sys::timer_delete(SLOT.of(thread).timer.get().0);
     }
     had
@@ -341,7 +355,7 @@ fn delete_timer(thread: &Block) -> bool {
 
 fn start_process_timer() -> Result<()> {
     if PROCESS_TIMER.load(Relaxed) == 0 {
-        // Before it runs, as with a thread's.
+        // Stored before the timer runs, so that the first tick counts.
         PROCESS_TIMER.store(1, Relaxed);
         let first = timespec(SESSION.0.first_tick().max(1000)); // It counts in microseconds.
         let interval = timespec(SESSION.0.period.get());
@@ -357,13 +371,13 @@ fn end(list: &List<'_>) {
         delete_timer(unsafe { thread.as_ref() });
     }
     if PROCESS_TIMER.swap(0, Relaxed) != 0 {
-        // Refused by a filter that came since: then its ticks go on and do not count.
+        // If a filter that was installed since refuses it, its ticks continue and do not count.
         let _ = sys::setitimer_prof(timespec(0), timespec(0));
     }
 }
 
-/// Adds the last sample of the calling thread (1), whose timer is gone: the ticks that its clock has passed and that
-/// nobody saw.
+/// Adds the last sample of the calling thread (1), whose timer is deleted: for the ticks that its
+/// clock has passed and that had no signal.
 fn count_what_is_missing(thread: &Block, at: usize) {
     let slot = SLOT.of(thread);
     let (Some(now), Some(ring)) = (time_of(k::CLOCK_THREAD_CPUTIME_ID as i32), slot.ring()) else { return };
@@ -376,7 +390,8 @@ fn count_what_is_missing(thread: &Block, at: usize) {
 
 impl Slot {
     fn ring(&self) -> Option<&'static Ring> {
-        // Acquire pairs with the release in `profile`: what is in the ring comes before its address.
+        // Acquire pairs with the release in `profile`: what is in the ring comes before its
+        // address.
         // SAFETY: rings stay.
         unsafe { self.ring.load(Acquire).as_ref() }
     }
@@ -385,7 +400,7 @@ impl Slot {
 /// The handler.
 fn tick(info: &Info) {
     let Some(block) = thread::block_in_handler() else {
-        // On a thread that is not rt0's: it has no ring, and no timer but the process's.
+        // The thread is not rt0's: it has no ring, and only the process's timer.
         if info.timer().is_none() && info.code() == k::SI_KERNEL as i32 && PROCESS_TIMER.load(Relaxed) != 0 {
             LOST.fetch_add(1, Relaxed);
         }
@@ -408,25 +423,27 @@ fn tick(info: &Info) {
     };
     let mut frames = [0; DEPTH];
     let bounds = readable(block, info.sp());
-    // SAFETY: within the bounds, so mapped and this thread's own; volatile, for it may be anybody's variable.
+    // Volatile, because any variable may lie there.
+    // SAFETY: within the bounds, so it is mapped and lies on this thread's own stack.
     let read = |address| Some(unsafe { core::ptr::with_exposed_provenance::<usize>(address).read_volatile() });
     let depth = stack::walk(Cpu::FRAMES.as_ref(), [info.pc(), info.fp()], &bounds, read, &mut frames);
     ring.push(block.tid(), weight, &frames[..depth]);
 }
 
-/// The end of the main thread's stack, and how much of it may be read; 0 if that is not known.
+/// The end of the main thread's stack, and how much of it may be read; 0 if unknown.
 static MAIN_STACK: [AtomicUsize; 2] = [AtomicUsize::new(0), AtomicUsize::new(0)];
 
-fn know_main_stack() {
-    /// The kernel leaves 128 MiB to the next mapping below, whatever the limit.
+fn store_main_stack() {
+    /// The kernel keeps 128 MiB below the stack's end free, whatever the limit.
     const NOTHING_ELSE_WITHIN: u64 = 64 << 20;
     let limit = sys::getrlimit(k::RLIMIT_STACK).ok().flatten().unwrap_or(NOTHING_ELSE_WITHIN);
     MAIN_STACK[0].store(thread::main_stack_end().unwrap_or(0), Relaxed);
     MAIN_STACK[1].store(limit.min(NOTHING_ELSE_WITHIN) as usize, Relaxed);
 }
 
-/// The part of the stack in use, as far as it is surely mapped: from the stack pointer up, on whichever of the thread's
-/// own stacks that points into. Nothing if the program runs on one of its own making.
+/// The part of the stack that is in use and certainly mapped: from the stack pointer up, on the one
+/// of the thread's stacks that it points into. Empty if the program runs on a stack that it made
+/// itself.
 fn readable(block: &Block, sp: usize) -> Range<usize> {
     let signal = block.signal_stack.base.addr()..block.signal_stack.base.addr() + block.signal_stack.size;
     let main = {

@@ -1,19 +1,21 @@
 //! Signals: sets, masks and actions; signal(7).
 //!
-//! Two of them are rt0's own, and nothing here names, blocks or catches them: number 33, by which `all_threads` reaches
-//! every thread, and number 32, by which [`Thread::interrupt`] reaches one. glibc keeps the same two to itself, for the
-//! same uses. They are two because an action belongs to a signal: what the first interrupts goes on (`SA_RESTART`), and
-//! what the second interrupts must not. (gdb stops at them until it is told `handle SIG32 SIG33 nostop noprint`.)
+//! Two of them are rt0's own, and nothing here names, blocks or catches them: number 33, by which
+//! `all_threads` reaches every thread, and number 32, by which [`Thread::interrupt`] reaches one.
+//! glibc keeps the same two to itself, for the same uses. They are two because an action belongs to
+//! a signal: what the first interrupts goes on (`SA_RESTART`), and what the second interrupts must
+//! not. (gdb stops at them until it is told `handle SIG32 SIG33 nostop noprint`.)
 //!
-//! Handlers run on a signal stack: every thread that [`thread::spawn`] makes has one, and the main thread gets its
-//! own with the first [`sigaction`] or the first spawn, whichever comes first. A signal stack has room for what the
-//! processor's registers take twice, and 16 KiB; at least 32 KiB in all. What runs over meets a guard page.
+//! Handlers run on a signal stack: every thread that [`thread::spawn`] makes has one, and the main
+//! thread gets its own with the first [`sigaction`] or the first spawn, whichever comes first. A
+//! signal stack has room for what the processor's registers take twice, and 16 KiB; at least 32 KiB
+//! in all. What runs over meets a guard page.
 //!
 //! # What a handler may call
 //!
-//! A handler runs between any two instructions of the thread that it interrupts, also in the middle of
-//! a function of rt0's. Each public function says in a line `In handlers:` whether it may be called
-//! there:
+//! A handler runs between any two instructions of the thread that it interrupts, also in the middle
+//! of a function of rt0's. Each public function says in a line `In handlers:` whether it may be
+//! called there:
 //!
 //! - *yes*: it waits for no other thread and for nothing that the interrupted code may hold. It may
 //!   interrupt any function of rt0, also itself. So a handler can wake a waiter
@@ -21,10 +23,10 @@
 //!   descriptors, and try locks. A guard that it takes is to be dropped before it returns.
 //! - *no*: it could wait for ever for what the interrupted code holds, or find it half done.
 //!
-//! `Clone` and `Debug` of what a handler may have are as the functions that say yes, and so is `Drop`,
-//! but not of the last [`Thread`] of a thread that has ended, of a [`JoinHandle`], of channels' ends and
-//! of values with a destructor that waits. `tests/src/bin/handlers.rs` calls most of
-//! them in a storm of signals: all that share something with the code that they interrupt.
+//! `Clone` and `Debug` of what a handler may have are as the functions that say yes, and so is
+//! `Drop`, but not of the last [`Thread`] of a thread that has ended, of a [`JoinHandle`], of
+//! channels' ends and of values with a destructor that waits. `tests/src/bin/handlers.rs` calls
+//! most of them in a storm of signals: all that share something with the code that they interrupt.
 //!
 //! [`Semaphore::release`]: crate::sync::Semaphore::release
 //! [`Thread`]: crate::thread::Thread
@@ -40,7 +42,7 @@
 //! | signal | found blocked | found ignored |
 //! |---|---|---|
 //! | 32, 33 | unblocked at first use; a pending one is dropped | caught when first sent |
-//! | SIGSEGV, SIGBUS | unblocked at first use; a pending one is delivered | as the default: reported |
+//! | SIGSEGV, SIGBUS | unblocked at first use; a pending one is delivered | reported, as default |
 //! | SIGPROF | unblocked at first use; it does nothing if it had no action | caught by a profile |
 //! | SIGABRT | unblocked by [`die_from`]; a fatal error ends with status 134 | the same |
 //! | all others | stays | stays |
@@ -102,7 +104,8 @@ const fn is_reserved(number: u32) -> bool {
     matches!(number, INTERRUPT | ALL_THREADS)
 }
 
-/// Sends `signal` to the calling thread; it was handled when this returns, unless it is blocked. Errors of tgkill(2).
+/// Sends `signal` to the calling thread; it was handled when this returns, unless it is blocked.
+/// Errors of tgkill(2).
 ///
 /// In handlers: yes.
 pub fn raise(signal: Signal) -> Result<()> {
@@ -120,11 +123,12 @@ pub(crate) fn unblock_and_raise(signal: Signal) {
     let _ = raise(signal); // Refused by a filter: then it is not sent.
 }
 
-/// Ends the process by `signal`, as if nobody had caught it: whoever waits for the process sees that it died of it,
-/// with a core if that is the signal's default.
+/// Ends the process by `signal`, as if it were not caught: the process that waits for this one sees
+/// that it died of it, with a core if that is the signal's default.
 ///
-/// The first process of a PID namespace cannot die of a signal it does not catch; there, and for a signal that by
-/// default does not end a process, the exit status is 128 and the signal's number, as a shell reports it.
+/// The first process of a PID namespace cannot die of a signal it does not catch; there, and for a
+/// signal that by default does not end a process, the exit status is 128 and the signal's number,
+/// as a shell reports it.
 ///
 /// On MIPS the last signal has the number 128. The kernel reports a death in the number's low seven
 /// bits, which are 0 here, as for a process that ended well; so the exit status is 255 instead.

@@ -1,11 +1,13 @@
-//! One function per Linux call that rt0 uses, with the names and argument order of section 2 of the manual.
+//! One function per Linux call that rt0 uses, with the names and argument order of section 2 of the
+//! manual.
 //!
-//! This is the only caller of the machine's stubs. What differs by machine in the way a call is made (mmap's forms, the
-//! two widths of a timespec) ends here; everything above sees one call. For a call that is not here, there is
-//! [`syscall`]. Numbers of calls and flags are the machine's, as the crate `linux-raw-sys` has them (in `general`); rt0
-//! uses it and does not export it.
+//! This is the only caller of the machine's stubs. What differs by machine in the way a call is
+//! made (mmap's forms, the two widths of a timespec) ends here; everything above sees one call. For
+//! a call that is not here, there is [`syscall`]. Numbers of calls and flags are the machine's, as
+//! the crate `linux-raw-sys` has them (in `general`); rt0 uses it and does not export it.
 //!
-//! Every function returns the kernel's own [`Errno`]; the documentation names those that a correct caller can meet.
+//! Every function returns the kernel's own [`Errno`]; the documentation names those that a correct
+//! caller can meet.
 
 mod fatal;
 mod fd;
@@ -58,7 +60,8 @@ macro_rules! call {
 }
 use call;
 
-/// An address as the kernel takes it: the kernel reads or writes there, so its provenance is exposed.
+/// An address as the kernel takes it: the kernel reads or writes there, so its provenance is
+/// exposed.
 fn at<T: ?Sized>(pointer: *const T) -> usize {
     pointer.expose_provenance()
 }
@@ -66,18 +69,19 @@ fn at<T: ?Sized>(pointer: *const T) -> usize {
 /// syscall(2): any call, by its number on this machine.
 ///
 /// What the kernel returns as -4095..=-1 is an error. Of a few calls it is not: getuid(2),
-/// geteuid(2), getgid(2), getegid(2), setfsuid(2) and setfsgid(2) cannot fail, and on 32-bit machines
-/// ids from 2^32 - 4095 on look like errors. Those come back as ids, all but 2^32 - 1, which is no
-/// id. (So of these calls there, only `EPERM` can be told if a filter refuses them.)
+/// geteuid(2), getgid(2), getegid(2), setfsuid(2) and setfsgid(2) cannot fail, and on 32-bit
+/// machines ids from 2^32 - 4095 on look like errors. Those come back as ids, all but 2^32 - 1,
+/// which is no id. (So of these calls there, only `EPERM` can be told if a filter refuses them.)
 ///
 /// In handlers: yes.
 ///
 /// # Safety
 ///
-/// 1. The call, with these arguments, does nothing to memory or to this process that the caller may not do.
+/// 1. The call, with these arguments, does nothing to memory or to this process that the caller may
+///    not do.
 pub unsafe fn syscall(nr: usize, args: [usize; 6]) -> Result<usize> {
     let [a, b, c, d, e, f] = args;
-    // SAFETY: 1. is our caller's.
+    // SAFETY: the caller guarantees 1.
     result_of(nr, unsafe { Cpu::syscall6(nr, a, b, c, d, e, f) })
 }
 
@@ -91,9 +95,9 @@ pub(crate) fn result_of(nr: usize, ret: isize) -> Result<usize> {
     }
 }
 
-/// getrandom(2): random bytes into the start of `buf`, and how many; all of up to 256, unless interrupted while it waits
-/// for the generator to be seeded, once after boot. `EINTR`; `EAGAIN` with `GRND_NONBLOCK` if it would wait; `ENOSYS`
-/// before Linux 3.17; `EINVAL` for unknown flags.
+/// getrandom(2): random bytes into the start of `buf`, and how many; all of up to 256, unless
+/// interrupted while it waits for the generator to be seeded, once after boot. `EINTR`; `EAGAIN`
+/// with `GRND_NONBLOCK` if it would wait; `ENOSYS` before Linux 3.17; `EINVAL` for unknown flags.
 pub(crate) fn getrandom(buf: &mut [u8], flags: u32) -> Result<usize> {
     // SAFETY: 1. The kernel writes into `buf` only.
     unsafe { call!(__NR_getrandom, at(buf), buf.len(), flags as usize) }

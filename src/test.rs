@@ -35,8 +35,8 @@ const PANICKED: u8 = 101;
 
 /// Defines a test program: its main, and which functions are its tests.
 ///
-/// A test is a function without arguments, or of the [`Env`](crate::Env). What it expects, if not
-/// that it returns, follows it behind `=>`: a constant of type [`Expect`](crate::test::Expect).
+/// A test is a function without arguments, or of the [`Env`]. What it expects, if not
+/// that it returns, follows it behind `=>`: a constant of type [`Expect`].
 ///
 /// ```ignore
 /// #![no_std]

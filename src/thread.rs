@@ -1,50 +1,57 @@
-//! Threads: clone(2), with the stacks, the closure and its result, the thread's TLS and its block in one mapping.
+//! Threads: clone(2), with the stacks, the closure and its result, the thread's TLS and its block
+//! in one mapping.
 //!
 //! ```text
-//!     low                                                                                           high
-//!     │ guard │ signal stack │ guard │ stack ◄──────── grows down │ name │ Launch<F, T> │ TLS + block │
+//!     low                                                                                    high
+//!     │ guard │ signal stack │ guard │ stack ◄── grows down │ name │ Launch<F, T> │ TLS + block │
 //! ```
 //!
 //! No allocator is needed. What holds of every thread, and how:
 //!
-//! 1. *A thread with a handle is whole.* Everything is written before clone(2); the kernel writes the tid word before
-//!    either side runs (`CLONE_PARENT_SETTID`).
-//! 2. *No handler runs on half a thread.* The parent blocks all signals around clone(2), so the child starts deaf, and
-//!    opens its ears when its block, its signal stack and its name are in place; it closes them before it gives its
-//!    memory away. (The kernel is not told that the signal stack goes with it: it uses one only to run a handler, and
-//!    none runs again.)
-//! 3. *The mapping lives as long as anyone can touch it.* `Life::refs` counts the thread itself, its [`JoinHandle`] and
-//!    each [`Thread`]. Who takes it to 0 puts the mapping away for a thread to come (`stack.rs`). Where that has no room,
-//!    the mapping is freed: by the thread as its last act, without a stack (`Arch::unmap_and_exit`); by anybody else
-//!    after (4).
-//! 4. *Nobody uses or frees a stack that is in use.* The kernel clears the tid word after the thread's last instruction,
-//!    with a shared wake (`CLONE_CHILD_CLEARTID`). Joining, freeing and using again look at that word, never at a wait's
-//!    result. A thread that frees itself takes the word away first, else the kernel would write into whatever lies there
-//!    by then. The wake may come when another thread has the memory: then somebody wakes for nothing, and looks again.
-//! 5. *The result is dropped once.* `Life::state` decides, by one compare-exchange on each side: the thread that finishes
-//!    a joinable thread leaves the result to the handle; on a detached one it drops it itself.
-//! 6. *A failed spawn leaves nothing.* The mapping and the closure are owned by values that undo themselves.
+//! 1. *A thread with a handle is complete:* its parent writes everything before clone(2), and the
+//!    kernel writes the tid word before either side runs (`CLONE_PARENT_SETTID`).
+//! 2. *No handler runs on an incomplete thread:* the parent blocks all signals around clone(2), so
+//!    the child starts with all signals blocked. The child unblocks them when its block, its signal
+//!    stack and its name are in place, and blocks them again before it gives its memory away. (The
+//!    signal stack stays registered with the kernel, which uses it only to run a handler.)
+//! 3. *The mapping lives as long as any thread can access it:* `Life::refs` counts the thread
+//!    itself, its [`JoinHandle`] and each [`Thread`]. The owner that takes the count to 0 puts the
+//!    mapping into the stack cache (`stack.rs`). If the cache is full it is unmapped: by the thread
+//!    itself as its last act, without a stack (`Arch::unmap_and_exit`); by any other owner after
+//!    (4).
+//! 4. *No stack is reused or unmapped while it is in use:* the kernel clears the tid word after the
+//!    thread's last instruction, with a shared wake (`CLONE_CHILD_CLEARTID`). Joining, unmapping
+//!    and reusing look at that word, never at a wait's result. A thread that unmaps itself takes
+//!    the word away first; otherwise the kernel would write into whatever is mapped there by then.
+//!    The wake may come after another thread got the memory: that is a spurious wake, and the
+//!    waiter looks again.
+//! 5. *The result is dropped once:* `Life::state` decides by one compare-exchange on each side. A
+//!    thread that finishes while joinable leaves the result to the handle; a detached one drops it.
+//! 6. *A failed spawn leaves nothing:* mapping and closure are owned by values that undo
+//!    themselves.
 //!
-//! `models` runs what 3 to 5 rest on (`life.rs`, `cache.rs`) in every order.
+//! `models` runs `life.rs` and `cache.rs`, on which 3 to 5 rest, in every order.
 //!
-//! The main thread's block is static, and its end is the process's.
+//! The main thread's block is static, and its end is the end of the process.
 //!
-//! A stack that runs over meets the guard below it, and the process ends by SIGSEGV with a line that
-//! says so. The reporter and the main thread's signal stack are installed by the first [`spawn`], or
-//! by [`report_overflows`] before. What a guard catches depends on the machine:
+//! A stack that overflows meets the guard below it, and the process ends by SIGSEGV with a line
+//! that says so. The reporter and the main thread's signal stack are installed by the first
+//! [`spawn`], or by [`report_overflows`] before. What a guard catches depends on the machine:
 //!
 //! - x86, x86_64, aarch64, s390x, PowerPC: frames of any size. There the compiler makes a function
 //!   touch each page of a large frame, and a guard is one page.
-//! - ARM, RISC-V, LoongArch, MIPS, SPARC: frames of less than 64 KiB, which is the size of a guard. A
-//!   larger frame steps over it if nothing is touched in the part of the frame that lies there.
+//! - ARM, RISC-V, LoongArch, MIPS, SPARC: frames of less than 64 KiB, which is the size of a guard.
+//!   A larger frame steps over it if it touches nothing in the part that lies there.
 //!
-//! Code of another compiler may step over the one page of the first kind: C does, unless it is
-//! compiled with `-fstack-clash-protection`. The main thread's own stack has no guard of rt0's; the
-//! kernel keeps 256 pages below it free of other mappings.
+//! Code of another compiler may step over a guard of one page: C does, unless it is compiled with
+//! `-fstack-clash-protection`. The main thread's own stack has no guard of rt0's; the kernel keeps
+//! 256 pages below it free of other mappings.
 //!
-//! [`scope()`] starts threads that may borrow; [`thread_local!`](crate::thread_local!) gives each thread values of its own.
+//! [`scope()`] starts threads that may borrow; [`thread_local!`](crate::thread_local!) gives each
+//! thread values of its own.
 //!
-//! All threads are in a list (`list.rs`), which `all_threads` goes through.
+//! All threads are in a list (`list.rs`), which `all_threads` goes through. A module that keeps
+//! something of each thread declares a part (`part.rs`) and registers hooks (`hooks.rs`).
 
 mod block;
 mod cache;
@@ -91,7 +98,8 @@ pub use scope::{Scope, ScopedJoinHandle, scope};
 pub use stack::{limit_stack_cache, trim_stack_cache};
 pub use start::{Builder, spawn};
 
-/// How many threads can run at once: [`cpu::count`], which says how that is found. It never fails; the `Result` is std's.
+/// How many threads can run at once, as [`cpu::count`] finds it. It never fails; the `Result` is
+/// std's.
 ///
 /// In handlers: yes.
 pub fn available_parallelism() -> Result<NonZeroUsize> {
@@ -103,7 +111,7 @@ pub fn available_parallelism() -> Result<NonZeroUsize> {
 /// In handlers: yes.
 #[must_use]
 pub fn current() -> Thread {
-    // SAFETY: 1. The thread's own does.
+    // SAFETY: 1. The running thread has a reference of its own.
     unsafe { Thread::of(this_block()) }
 }
 
@@ -116,8 +124,8 @@ pub fn current_id() -> ThreadId {
     ThreadId::of_number(unsafe { this_block().as_ref() }.number)
 }
 
-/// Whether the calling thread is unwinding after a panic, which no thread ever is: a panic ends the process, and destructors
-/// do not run for it. So this is false; it is here for code that asks.
+/// Whether the calling thread is unwinding after a panic. Always false: a panic ends the process
+/// and runs no destructors. It is here for code that asks.
 ///
 /// In handlers: yes.
 #[must_use]
@@ -132,33 +140,36 @@ pub fn yield_now() {
     sys::sched_yield();
 }
 
-/// Sleeps for at least `duration`, by the monotonic clock; signal handlers that run meanwhile do not shorten it.
+/// Sleeps for at least `duration`, by the monotonic clock; signal handlers that run meanwhile do
+/// not shorten it.
 ///
 /// In handlers: no, it waits.
 pub fn sleep(duration: Duration) {
     match Instant::now().checked_add(duration) {
         Some(deadline) => sleep_until(deadline),
         None => loop {
-            sleep(Duration::from_secs(u32::MAX.into())); // Past the clock's end: for ever.
+            sleep(Duration::from_secs(u32::MAX.into())); // Beyond the clock's end: sleep for ever.
         },
     }
 }
 
-/// Sleeps until `deadline` at least, by the monotonic clock; at once back if it is past. Signal handlers that run meanwhile
-/// do not shorten it.
+/// Sleeps until `deadline` at least, by the monotonic clock; returns at once if it is past. Signal
+/// handlers that run meanwhile do not shorten it.
 ///
 /// In handlers: no, it waits.
 pub fn sleep_until(deadline: Instant) {
     while Instant::now() < deadline {
         match sys::clock_nanosleep_until(ClockId::CLOCK_MONOTONIC.raw(), &deadline.deadline()) {
             Ok(()) | Err(Errno::EINTR) => {} // Early, or a handler ran.
-            // A filter's. A wait for a word that no other thread has ends by the same clock.
+            // A filter forbids it. A futex wait on a word that no other thread has ends by the
+            // same clock.
             Err(_) => _ = futex::wait_until(&AtomicU32::new(0), 0, deadline),
         }
     }
 }
 
-/// Waits until somebody unparks this thread's [`Thread`]; returns at once if that happened since the last park.
+/// Waits until the calling thread's [`Thread`] is unparked; returns at once if that happened since
+/// the last park.
 ///
 /// In handlers: no, it waits.
 pub fn park() {

@@ -1,11 +1,13 @@
-//! The protocol of `all_threads` and the thread list, in every order that its steps can be taken in.
+//! The protocol of `all_threads` and the thread list, in every order that its steps can be taken
+//! in.
 //!
 //! A step is what a thread does at once as far as others can tell: enter the gate, link a block,
 //! clone, close the gate, signal, answer. Two threads make a call on all, one spawns, one ends, and
-//! the child ends too; and somebody sends one signal 33 more. Whatever the order, everyone comes to
-//! an end, each thread that runs the program has made each call once, and no handler runs where
-//! none may. And one thread may be killed alone before any of its steps: then the others come to an
-//! end all the same. Then one rule at a time is broken, and the model must find out: so it can.
+//! the child ends too. One more signal 33 is sent from outside. In every order each thread comes to
+//! an end, each thread that runs the program makes each call once, and no handler runs where none
+//! may. In addition one thread may be killed alone before any of its steps; then the others still
+//! come to an end. At last one rule at a time is broken, and the model has to find a fault, which
+//! shows that it can.
 
 use std::collections::HashSet;
 use std::vec::Vec;
@@ -13,39 +15,39 @@ use std::vec::Vec;
 /// What the protocol demands, each of which can be left out.
 #[derive(Clone, Copy)]
 struct Rules {
-    /// Property 4: whoever waits at the gate lets signal 33 through.
-    listens_while_waiting: bool,
+    /// Property 4: a thread that waits at the gate does not block signal 33.
+    unblocked_while_waiting: bool,
     /// Property 3: a thread leaves the list inside the gate.
     ends_inside: bool,
     /// Property 1: a thread is linked and cloned in one stay inside the gate.
     spawns_inside: bool,
-    /// Property 1: whoever closes the gate waits for those inside.
+    /// Property 1: a thread that closes the gate waits for those inside.
     waits_for_those_inside: bool,
     /// Property 2: a child starts with everything blocked.
-    child_starts_deaf: bool,
+    child_starts_blocked: bool,
     /// Property 1: a thread answers once, however many signals come.
     answers_once: bool,
-    /// The gate's property 5: a thread that waits gives back what one that is gone holds.
-    gives_back: bool,
+    /// The gate's property 5: a thread that waits releases what an ended one holds.
+    releases_for_the_ended: bool,
     /// Property 8: a caller takes back what an earlier one has asked for that was killed.
     takes_back: bool,
     /// Property 7: a caller does not wait for a thread that was killed.
-    loses_the_dead: bool,
-    /// The list's property 3: a thread that was never cloned goes with the dead.
-    buries_the_uncloned: bool,
+    answers_for_the_killed: bool,
+    /// The list's property 3: a thread that was never cloned is removed with the ended ones.
+    removes_the_uncloned: bool,
 }
 
 const KEPT: Rules = Rules {
-    listens_while_waiting: true,
+    unblocked_while_waiting: true,
     ends_inside: true,
     spawns_inside: true,
     waits_for_those_inside: true,
-    child_starts_deaf: true,
+    child_starts_blocked: true,
     answers_once: true,
-    gives_back: true,
+    releases_for_the_ended: true,
     takes_back: true,
-    loses_the_dead: true,
-    buries_the_uncloned: true,
+    answers_for_the_killed: true,
+    removes_the_uncloned: true,
 };
 
 const THREADS: usize = 5;
@@ -73,7 +75,7 @@ enum At {
     Running,
     /// Everything is blocked, and the gate is tried.
     Trying,
-    /// It waits until nobody else has closed the gate.
+    /// It waits until the gate is not closed by another thread.
     Waiting,
     /// It is inside after it waited, and blocks everything again.
     GotIn,
@@ -97,19 +99,19 @@ struct Thread {
     pending: bool,
     asked: bool,
     listed: bool,
-    /// How often it, or whom it descends from, made each call.
+    /// How often it, or the thread that it descends from, made each call.
     made: [u8; CALLS],
 }
 
 #[derive(Clone, PartialEq, Eq, Hash)]
 struct State {
     threads: [Thread; THREADS],
-    /// Who has closed the gate.
+    /// The thread that has closed the gate.
     closed: Option<usize>,
     inside: [bool; THREADS],
     request: usize,
     remaining: u8,
-    /// Nobody has sent the signal that means nothing.
+    /// The signal that means nothing was not sent yet.
     stray_signal: bool,
     /// No thread has been killed.
     may_kill: bool,
@@ -152,7 +154,7 @@ impl State {
                 states.push(killed);
             }
             let holds = self.inside[who] || self.closed == Some(who);
-            if rules.gives_back && holds && self.threads[who].at == At::Killed {
+            if rules.releases_for_the_ended && holds && self.threads[who].at == At::Killed {
                 let mut given_back = self.clone();
                 given_back.inside[who] = false;
                 given_back.closed = self.closed.filter(|closer| *closer != who);
@@ -208,7 +210,7 @@ impl State {
             }
             // A caller blocks the program's signals only; the others everything, first of all.
             (At::Running, Program::Call(_)) => {
-                self.threads[who].listens = rules.listens_while_waiting;
+                self.threads[who].listens = rules.unblocked_while_waiting;
                 At::Waiting
             }
             (At::Running, _) => {
@@ -217,7 +219,7 @@ impl State {
             }
             (At::Trying, _) if self.enter(who) => At::Holding(0),
             (At::Trying, _) => {
-                self.threads[who].listens = rules.listens_while_waiting;
+                self.threads[who].listens = rules.unblocked_while_waiting;
                 At::Waiting
             }
             (At::Waiting, Program::Call(_)) if self.closed.is_none() => {
@@ -247,7 +249,7 @@ impl State {
             (At::Holding(1), Program::Spawn) => {
                 let made = self.threads[who].made;
                 let child = &mut self.threads[CHILD];
-                *child = Thread { at: At::Starting, listens: !rules.child_starts_deaf, made, ..*child };
+                *child = Thread { at: At::Starting, listens: !rules.child_starts_blocked, made, ..*child };
                 At::Holding(2)
             }
             (At::Holding(_), Program::Spawn) => {
@@ -270,7 +272,8 @@ impl State {
         Ok(true)
     }
 
-    /// The steps of a call on all threads: one's own, a signal to each other thread, the wait, the end.
+    /// The steps of a call on all threads: one's own, a signal to each other thread, the wait, the
+    /// end.
     fn call(&mut self, who: usize, call: usize, done: u8, rules: &Rules) -> Result<Option<At>, &'static str> {
         const FIRST: u8 = 1;
         const LAST: u8 = FIRST + THREADS as u8;
@@ -278,7 +281,7 @@ impl State {
             0 => {
                 // It has waited until none is inside, so a thread that is not cloned never will be.
                 for thread in &mut self.threads {
-                    if thread.at == At::Killed || thread.at == At::Nowhere && rules.buries_the_uncloned {
+                    if thread.at == At::Killed || thread.at == At::Nowhere && rules.removes_the_uncloned {
                         thread.listed = false;
                     }
                     thread.asked &= !rules.takes_back;
@@ -300,7 +303,7 @@ impl State {
                 At::Holding(done + 1)
             }
             _ if self.remaining > 0 => {
-                let lost = |thread: &Thread| thread.at == At::Killed && thread.asked && rules.loses_the_dead;
+                let lost = |thread: &Thread| thread.at == At::Killed && thread.asked && rules.answers_for_the_killed;
                 let Some(lost) = self.threads.iter_mut().find(|thread| lost(thread)) else { return Ok(None) };
                 lost.asked = false;
                 self.remaining -= 1;
@@ -387,7 +390,7 @@ fn with_its_rules_the_protocol_holds_in_every_order() {
 
 #[test]
 fn without_listening_while_waiting_there_is_a_deadlock() {
-    assert_eq!(explore(Rules { listens_while_waiting: false, ..KEPT }), Err("a deadlock"));
+    assert_eq!(explore(Rules { unblocked_while_waiting: false, ..KEPT }), Err("a deadlock"));
 }
 
 #[test]
@@ -407,7 +410,7 @@ fn without_waiting_for_those_inside_a_thread_is_missed_or_signalled_that_is_not_
 
 #[test]
 fn a_child_that_listens_from_the_start_has_a_handler_on_half_a_thread() {
-    assert_eq!(explore(Rules { child_starts_deaf: false, ..KEPT }), Err("a handler on half a thread"));
+    assert_eq!(explore(Rules { child_starts_blocked: false, ..KEPT }), Err("a handler on half a thread"));
 }
 
 #[test]
@@ -424,7 +427,7 @@ fn with_its_rules_the_protocol_holds_also_when_a_thread_is_killed_before_any_ste
 
 #[test]
 fn unless_a_waiter_gives_back_what_a_killed_thread_held_there_is_a_deadlock() {
-    assert_eq!(explore_with_a_death(Rules { gives_back: false, ..KEPT }), Err("a deadlock"));
+    assert_eq!(explore_with_a_death(Rules { releases_for_the_ended: false, ..KEPT }), Err("a deadlock"));
 }
 
 #[test]
@@ -434,10 +437,10 @@ fn unless_a_caller_takes_back_what_a_killed_one_asked_a_call_is_made_twice_or_ne
 
 #[test]
 fn a_caller_that_waits_for_a_killed_thread_waits_for_ever() {
-    assert_eq!(explore_with_a_death(Rules { loses_the_dead: false, ..KEPT }), Err("a deadlock"));
+    assert_eq!(explore_with_a_death(Rules { answers_for_the_killed: false, ..KEPT }), Err("a deadlock"));
 }
 
 #[test]
 fn unless_a_thread_that_was_never_cloned_is_buried_it_is_signalled() {
-    assert_eq!(explore_with_a_death(Rules { buries_the_uncloned: false, ..KEPT }), Err("a signal to no thread"));
+    assert_eq!(explore_with_a_death(Rules { removes_the_uncloned: false, ..KEPT }), Err("a signal to no thread"));
 }

@@ -18,8 +18,9 @@ pub enum Error {
 }
 
 impl Error {
-    /// The kernel's refusal. Ends the process by SIGABRT, with a line that names the threads, if they differ: a
-    /// process that has given up its rights on some threads only must not go on.
+    /// The kernel's refusal. If the threads differ, it ends the process by SIGABRT, with a line
+    /// that names them: a process that has given up its rights on some threads only must not
+    /// continue.
     ///
     /// ```ignore
     /// all_threads::setuid(uid).map_err(Error::errno_or_abort)?;
@@ -32,7 +33,8 @@ impl Error {
             Error::Diverged(divergence) => {
                 use fmt::Write as _;
                 let mut line = Line::new(2);
-                let _ = writeln!(line, "rt0: fatal: {divergence}"); // There is nobody left to tell of a failure.
+                // A failure cannot be reported anywhere.
+                let _ = writeln!(line, "rt0: fatal: {divergence}");
                 let _ = line.finish();
                 signal::die_from(Signal::SIGABRT)
             }
@@ -75,8 +77,8 @@ pub struct Mismatch {
     pub tid: u32,
     /// What the call returned on the calling thread.
     pub expected: usize,
-    /// What it returned on this one. `EAGAIN`: it could not be signalled, for the queue of signals is full. `ESRCH`:
-    /// it was killed.
+    /// What it returned on this one. `EAGAIN`: it could not be signalled, for the queue of signals
+    /// is full. `ESRCH`: it was killed.
     pub got: errno::Result<usize>,
 }
 
@@ -100,8 +102,8 @@ impl Divergence {
         self.differing.total()
     }
 
-    /// Threads of this process that rt0 did not start and could not reach, by their ids; the first four of them.
-    /// Where /proc is not mounted nobody can tell.
+    /// Threads of this process that rt0 did not start and could not reach, by their ids; the first
+    /// four of them. Without /proc they cannot be told.
     ///
     /// In handlers: yes.
     pub fn unlisted(&self) -> &[u32] {

@@ -83,7 +83,8 @@ fn look(is_listed: impl Fn(u32) -> bool, listed: usize) -> Result<(FirstOf<u32>,
 fn runs_the_program(tid: u32, blocks_everything: bool) -> bool {
     /// It is in exit(2), or past it. These are the flags of include/linux/sched.h.
     const PF_EXITING: u32 = 0x4;
-    const PF_IO_WORKER: u32 = 0x10; // Since Linux 5.12; before, `PF_VCPU`, of a thread while it runs a guest.
+    // Since Linux 5.12; before, `PF_VCPU`, of a thread while it runs a guest.
+    const PF_IO_WORKER: u32 = 0x10;
     const PF_USER_WORKER: u32 = 0x4000; // Since Linux 6.4.
     const PF_KTHREAD: u32 = 0x20_0000;
     let mut buf = [0; 512];
@@ -98,8 +99,8 @@ fn runs_the_program(tid: u32, blocks_everything: bool) -> bool {
     !(is_dead || flags & PF_EXITING != 0 || is_worker)
 }
 
-/// How many threads this process has. The folder's links are its own two and one per thread, so one call tells; reading
-/// the folder takes three, and a while for each thread.
+/// How many threads this process has. The folder's links are its own two and one per thread, so one
+/// call tells; reading the folder takes three, and a while for each thread.
 fn count_tasks() -> Result<usize> {
     const OWN_LINKS: usize = 2;
     if let Ok(links @ OWN_LINKS..) = sys::statx_links(c"/proc/self/task") {
@@ -125,14 +126,15 @@ fn for_each_task(mut f: impl FnMut(u32)) -> Result<()> {
 
 type Path = heapless::String<128>;
 
-/// An emulator that this program runs in. It has threads of its own, which are no threads of the program.
+/// An emulator that this program runs in. It has threads of its own, which are no threads of the
+/// program.
 struct Emulator {
     /// The program, as the emulator shows it.
     program: Path,
 }
 
-/// The emulator, if there is one. A kernel shows a process one executable by all names; an emulator shows the
-/// program's in the name that it knows, /proc/self/exe, and not in the others.
+/// The emulator, if there is one. A kernel shows a process one executable by all names; an emulator
+/// shows the program's in the name that it knows, /proc/self/exe, and not in the others.
 fn emulator() -> Option<Emulator> {
     let program = link(c"/proc/self/exe")?;
     let kernels = link(&of_task(sys::gettid(), "exe")?)?;
@@ -140,9 +142,9 @@ fn emulator() -> Option<Emulator> {
 }
 
 impl Emulator {
-    /// Whether this thread is the emulator's: it is not the program's file that it runs, as with all threads here,
-    /// and it lets no signal through, as the program's threads do whatever they block: the emulator keeps that to
-    /// itself.
+    /// Whether this thread is the emulator's: it is not the program's file that it runs, as with
+    /// all threads here, and it lets no signal through, as the program's threads do whatever they
+    /// block: the emulator keeps that to itself.
     fn has_thread(&self, tid: u32) -> bool {
         let runs = of_task(tid, "exe").and_then(|path| link(&path));
         runs.is_some_and(|runs| runs != self.program) && blocked_signals(tid).is_some_and(|count| count >= 32)

@@ -111,15 +111,16 @@ pub struct FilterStep {
 }
 
 /// seccomp(2), `SECCOMP_SET_MODE_FILTER`: a filter on all threads, by the kernel itself
-/// (`SECCOMP_FILTER_FLAG_TSYNC`), so all or none. Either [`set_no_new_privs`] was called or the caller has
-/// CAP_SYS_ADMIN, else `EACCES`. `ESRCH`, a thread has a filter of its own that the caller has not; `EINVAL`, the
-/// filter makes no sense; `ENOSYS`, an emulator.
+/// (`SECCOMP_FILTER_FLAG_TSYNC`), so all or none. Either [`set_no_new_privs`] was called or the
+/// caller has CAP_SYS_ADMIN, else `EACCES`. `ESRCH`, a thread has a filter of its own that the
+/// caller has not; `EINVAL`, the filter makes no sense; `ENOSYS`, an emulator.
 ///
 /// In handlers: yes.
 ///
 /// # Safety
 ///
-/// 1. What the filter lets a call return is what the kernel could return: rt0 and the program believe it.
+/// 1. What the filter lets a call return is what the kernel could return: rt0 and the program
+///    believe it.
 pub unsafe fn seccomp(filter: &[FilterStep]) -> Result<()> {
     #[repr(C)]
     struct Program(u16, *const FilterStep); // struct sock_fprog
@@ -129,10 +130,11 @@ pub unsafe fn seccomp(filter: &[FilterStep]) -> Result<()> {
     filter.as_ptr().expose_provenance();
     let program = Program(len, filter.as_ptr());
     let args = [SET_MODE_FILTER, FLAG_TSYNC, (&raw const program).expose_provenance(), 0, 0, 0];
-    // SAFETY: 1. The kernel only reads the filter, and what that does is our caller's.
+    // SAFETY: 1. The kernel only reads the filter, and the caller guarantees what it does (1).
     match unsafe { sys::syscall(k::__NR_seccomp as usize, args) }? {
         0 => Ok(()),
-        _tid => Err(Error::Refused(Errno::ESRCH)), // Of a thread that stands in the way; as with TSYNC_ESRCH.
+        // The id of a thread that has a filter of its own; as with TSYNC_ESRCH.
+        _tid => Err(Error::Refused(Errno::ESRCH)),
     }
 }
 
@@ -148,7 +150,7 @@ pub fn landlock_restrict_self(ruleset: impl sys::AsFd, flags: u32) -> Result<()>
     // SAFETY: 1. It touches no memory.
     match unsafe { sys::syscall(nr, args(flags | TSYNC)) } {
         // A kernel that does not know the flag, or a mistake that it will find again.
-        // SAFETY: as above.
+        // SAFETY: 1. It touches no memory.
         Err(Errno::EINVAL) => unsafe { syscall(nr, args(flags & !TSYNC)) }.map(drop),
         done => Ok(done.map(drop)?),
     }

@@ -111,7 +111,8 @@ impl Launch<'_> {
     /// Starts the child on `stack`: its number and, where the kernel has one, its descriptor.
     pub(super) fn start(&self, stack: *mut u8) -> Result<(u32, Option<OwnedFd>)> {
         let Command { hook, uid, gid, groups, .. } = self.command;
-        let own_memory = hook.is_some() || uid.is_some() || gid.is_some() || groups.is_some(); // (3)
+        // Property 3.
+        let own_memory = hook.is_some() || uid.is_some() || gid.is_some() || groups.is_some();
         // Relaxed: it only saves a pipe.
         let pipe = if own_memory || !MEMORY_IS_SHARED.load(Relaxed) { Some(sys::pipe()?) } else { None };
         self.report.set(pipe.as_ref().map(|(_, write)| write.as_raw_fd()));
@@ -204,8 +205,8 @@ impl Launch<'_> {
         // SAFETY: 1. `with` made it so, or the kernel.
         let path = unsafe { search::path_of(self.envp) };
         Err(search::execute(command.program, path, |path| {
-            // SAFETY: 1. As above. 2. A child has one thread; what else is replaced,
-            // `Command::exec` says.
+            // SAFETY: 1. `with` or the kernel made both arrays. 2. A child has one thread; what
+            // else is replaced, `Command::exec` says.
             match unsafe { sys::execve(path, self.argv, self.envp) } {
                 Err(errno) => errno,
             }
@@ -245,7 +246,8 @@ impl Launch<'_> {
         loop {
             // SAFETY: 1. It is the parent's, which waits; if it is closed, dup(2) says so.
             let original = unsafe { BorrowedFd::borrow_raw(fd) };
-            let copy = sys::dup(original)?.into_raw_fd(); // If wanted, it is replaced when that number's turn comes.
+            // If its number is wanted, it is replaced later.
+            let copy = sys::dup(original)?.into_raw_fd();
             if !self.is_wanted(copy) {
                 // SAFETY: 1. It is ours.
                 unsafe { sys::dup3(fd, copy, k::O_CLOEXEC) }?;

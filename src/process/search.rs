@@ -204,7 +204,7 @@ mod tests {
         let envp = [c"XPATH=no".as_ptr(), c"PATH=/a".as_ptr(), c"PATH=/b".as_ptr(), null()];
         // SAFETY: 1. By the line above.
         assert_eq!(unsafe { path_of(envp.as_ptr()) }, Some(c"/a"));
-        // SAFETY: 1. As above.
+        // SAFETY: 1. Its last element is the null.
         assert_eq!(unsafe { path_of(envp[3..].as_ptr()) }, None);
     }
 

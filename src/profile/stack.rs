@@ -5,10 +5,12 @@ use core::ops::Range;
 use super::DEPTH;
 use crate::arch::Frames;
 
-/// Fills `stack` with `pc` and the return addresses of the chain that starts at `fp`, and returns how many there are.
+/// Fills `stack` with `pc` and the return addresses of the chain that starts at `fp`, and returns
+/// how many there are.
 ///
-/// `read` is called for aligned words within `bounds` only. Each frame must lie above the one before, so the walk ends,
-/// also where the register was used for something else and the chain is none.
+/// `read` is called for aligned words within `bounds` only. Each frame must lie above the one
+/// before, so the walk ends, also where the register was used for something else and the chain is
+/// none.
 pub(crate) fn walk(
     frames: Option<&Frames>,
     [pc, fp]: [usize; 2],

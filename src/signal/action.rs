@@ -30,11 +30,13 @@ pub enum Handler {
 pub struct InfoHandler(unsafe extern "C" fn(i32, *const k::siginfo_t, *const u8));
 
 impl InfoHandler {
-    /// The form of `F` that the kernel calls. It finds `F` by its type, for it has no room to keep a value in.
+    /// The form of `F` that the kernel calls. It finds `F` by its type, for it has no room to keep
+    /// a value in.
     const fn of<F: Fn(&Info) + Copy + 'static>() -> InfoHandler {
         const { assert!(size_of::<F>() == 0, "a handler is a function or a closure that captures nothing") };
         unsafe extern "C" fn enter<F: Fn(&Info) + Copy>(_: i32, siginfo: *const k::siginfo_t, context: *const u8) {
-            // SAFETY: F has no bytes, is Copy, and a value of it was there when the handler was made.
+            // SAFETY: F has no bytes, is Copy, and a value of it was there when the handler was
+            // made.
             let handler = unsafe { core::ptr::NonNull::<F>::dangling().read() };
             // SAFETY: 1. The kernel passes both, and they stay until this returns.
             let info = unsafe { Info::new(siginfo, context) };
@@ -50,15 +52,15 @@ impl fmt::Debug for InfoHandler {
     }
 }
 
-/// Flags of an [`Action`], as sigaction(2) names them. The others of its flags are the fields `restart`
-/// (`SA_RESTART`) and `handler` (`SA_SIGINFO`). Flags that the kernel gave back and that have no name
-/// here are kept.
+/// Flags of an [`Action`], as sigaction(2) names them. The others of its flags are the fields
+/// `restart` (`SA_RESTART`) and `handler` (`SA_SIGINFO`). Flags that the kernel gave back and that
+/// have no name here are kept.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct Flags(u32);
 
 impl Flags {
-    /// The handler runs on the thread's signal stack. Without it a handler runs on the stack that it
-    /// interrupts, where a stack that ran over has no room for it.
+    /// The handler runs on the thread's signal stack. Without it a handler runs on the stack that
+    /// it interrupts, where a stack that ran over has no room for it.
     pub const SA_ONSTACK: Flags = Flags(k::SA_ONSTACK);
     /// The signal itself is not blocked while its handler runs, unless it is in the action's mask.
     pub const SA_NODEFER: Flags = Flags(k::SA_NODEFER);
@@ -108,16 +110,16 @@ impl fmt::Debug for Flags {
 
 /// What a signal does, and how: sigaction(2).
 ///
-/// The action that [`sigaction`] or [`action_of`] returned is the same again when it is set, with what
-/// the kernel knows of it (but not signals 32 and 33 in a mask that a raw call set).
+/// The action that [`sigaction`] or [`action_of`] returned is the same again when it is set, with
+/// what the kernel knows of it (but not signals 32 and 33 in a mask that a raw call set).
 #[derive(Clone, Copy, Debug)]
 pub struct Action {
     /// What it does.
     pub handler: Handler,
     /// Blocked while the handler runs, besides the signal itself.
     pub mask: SigSet,
-    /// Whether calls that the handler interrupts go on where they can (`SA_RESTART`; signal(7) lists those that never
-    /// do).
+    /// Whether calls that the handler interrupts go on where they can (`SA_RESTART`; signal(7)
+    /// lists those that never do).
     pub restart: bool,
     /// The other flags.
     pub flags: Flags,
@@ -128,19 +130,21 @@ impl Action {
     pub const DEFAULT: Action =
         Action { handler: Handler::Default, mask: SigSet::empty(), restart: false, flags: Flags::SA_ONSTACK };
 
-    /// The action that calls `handler` on the signal stack, with every other signal blocked, and lets
-    /// interrupted calls go on.
+    /// The action that calls `handler` on the signal stack, with every other signal blocked, and
+    /// lets interrupted calls go on.
     ///
     /// In handlers: yes.
     pub const fn call(handler: extern "C" fn(signal: i32)) -> Action {
         Action { handler: Handler::Call(handler), mask: SigSet::full(), restart: true, flags: Flags::SA_ONSTACK }
     }
 
-    /// As [`Action::call`], for a function that wants to know more than the number: where the signal comes from, which
-    /// address faulted, what was interrupted. A closure will do if it captures nothing; else it does not compile.
+    /// As [`Action::call`], for a function that wants to know more than the number: where the
+    /// signal comes from, which address faulted, what was interrupted. A closure will do if it
+    /// captures nothing; else it does not compile.
     ///
     /// ```ignore
-    /// let action = Action::info(|info| SENDER.store(info.sender().map_or(0, |sender| sender.pid), Relaxed));
+    /// let pid = |info: &Info| info.sender().map_or(0, |sender| sender.pid);
+    /// let action = Action::info(move |info| SENDER.store(pid(info), Relaxed));
     /// ```
     ///
     /// In handlers: yes.
@@ -174,11 +178,12 @@ impl Action {
             SIG_IGN => Handler::Ignore,
             f if raw.flags & k::SA_SIGINFO as usize != 0 => {
                 type F = unsafe extern "C" fn(i32, *const k::siginfo_t, *const u8);
-                // SAFETY: neither of the two special values, so a handler that was installed, of the type the flag
-                // says.
+                // SAFETY: neither of the two special values, so a handler that was installed, of
+                // the type the flag says.
                 Handler::Info(InfoHandler(unsafe { core::mem::transmute::<usize, F>(f) }))
             }
-            // SAFETY: as above.
+            // SAFETY: neither of the two special values, and the flag says that it takes the number
+            // only.
             f => Handler::Call(unsafe { core::mem::transmute::<usize, extern "C" fn(i32)>(f) }),
         };
         let restart = raw.flags & k::SA_RESTART as usize != 0;
@@ -190,22 +195,23 @@ impl Action {
 pub(super) const SIG_DFL: usize = 0;
 pub(super) const SIG_IGN: usize = 1;
 
-/// sigaction(2): sets what `signal` does in this process, and returns what it did. `EINVAL` for SIGKILL and SIGSTOP.
-/// With the program's first handler the main thread gets its signal stack; `ENOMEM` if there is no memory for it.
+/// sigaction(2): sets what `signal` does in this process, and returns what it did. `EINVAL` for
+/// SIGKILL and SIGSTOP. With the program's first handler the main thread gets its signal stack;
+/// `ENOMEM` if there is no memory for it.
 ///
 /// In handlers: yes.
 ///
 /// # Safety
 ///
-/// 1. A handler only does what is sound at any instruction of any thread: no locks, only async-signal-safe calls. (A
-///    panic ends the process, as everywhere.)
+/// 1. A handler only does what is sound at any instruction of any thread: no locks, only
+///    async-signal-safe calls. (A panic ends the process, as everywhere.)
 pub unsafe fn sigaction(signal: Signal, action: Action) -> Result<Action> {
     if let Handler::Call(_) | Handler::Info(_) = action.handler {
         ensure_main_has_stack()?;
     }
     note_choice(signal);
     let mut old = Action::DEFAULT.to_kernel();
-    // SAFETY: 1. is our caller's.
+    // SAFETY: the caller guarantees 1.
     unsafe { sys::rt_sigaction(signal.raw(), Some(&action.to_kernel()), Some(&mut old)) }?;
     Ok(Action::from_kernel(old))
 }
@@ -250,7 +256,7 @@ pub(crate) unsafe fn replace_found(signal: Signal, action: &<Cpu as Arch>::Sigac
         SIG_IGN if !is_chosen(signal) => {}
         _ => return Ok(()),
     }
-    // SAFETY: 1. is our caller's.
+    // SAFETY: the caller guarantees 1.
     unsafe { sys::rt_sigaction(signal.raw(), Some(action), None) }
 }
 
@@ -269,7 +275,8 @@ pub(super) fn caught(number: u32) -> &'static AtomicBool {
 }
 
 /// Installs rt0's own handler for one of the reserved signals, once, with everything blocked while
-/// it runs. `EOPNOTSUPP` where the signal does not exist: some emulators know fewer than the kernel.
+/// it runs. `EOPNOTSUPP` where the signal does not exist: some emulators know fewer than the
+/// kernel.
 ///
 /// # Safety
 ///
@@ -284,7 +291,7 @@ pub(crate) unsafe fn catch_reserved(number: u32, handler: extern "C" fn(i32), re
     end_inherited_blocks();
     let flags = if restart { k::SA_ONSTACK | k::SA_RESTART } else { k::SA_ONSTACK } as usize;
     let action = RawAction { handler: handler as usize, flags, mask: EVERYTHING }.to_kernel();
-    // SAFETY: 1. is our caller's.
+    // SAFETY: the caller guarantees 1.
     unsafe { sys::rt_sigaction(number, Some(&action), None) }.map_err(|errno| match errno {
         Errno::EINVAL => Errno::EOPNOTSUPP,
         other => other,

@@ -19,7 +19,8 @@ pub enum How {
     Set,
 }
 
-/// rt_sigprocmask(2): changes which signals are blocked on the calling thread, and returns the set before.
+/// rt_sigprocmask(2): changes which signals are blocked on the calling thread, and returns the set
+/// before.
 ///
 /// In handlers: yes.
 pub fn mask(how: How, set: &SigSet) -> SigSet {
@@ -29,7 +30,7 @@ pub fn mask(how: How, set: &SigSet) -> SigSet {
         How::Unblock => k::SIG_UNBLOCK,
         How::Set => k::SIG_SETMASK,
     };
-    // SAFETY: 1. Whoever installed a handler vouched for it at any instruction.
+    // SAFETY: 1. The code that installed a handler vouched for it at any instruction.
     SigSet::from_kernel(unsafe { sys::rt_sigprocmask(how, &set.0) })
 }
 
@@ -53,8 +54,8 @@ impl Blocked {
     }
 }
 
-/// Blocks every signal there is, rt0's own too. For stretches of a few instructions that never wait for another
-/// thread: meanwhile whoever makes a call on all threads waits for this one.
+/// Blocks every signal there is, rt0's own too. For stretches of a few instructions that never wait
+/// for another thread: meanwhile a thread that makes a call on all threads waits for this one.
 pub(crate) fn block_everything() -> Blocked {
     // SAFETY: 1. No signal becomes deliverable.
     Blocked(unsafe { sys::rt_sigprocmask(k::SIG_SETMASK, &EVERYTHING) })

@@ -43,7 +43,8 @@ pub(crate) fn reset_actions(defaults: &SigSet, caught: bool) -> Result<SigSet> {
 pub(crate) fn ignore_again(changed: &SigSet) {
     let ignore = RawAction { handler: SIG_IGN, flags: 0, mask: EVERYTHING }.to_kernel();
     for signal in (1..=MAX).filter_map(Signal::from_raw).filter(|signal| changed.contains(*signal)) {
-        // It worked the other way. SAFETY: 1. To ignore is no handler.
+        // It worked the other way.
+        // SAFETY: 1. To ignore is no handler.
         let _ = unsafe { sys::rt_sigaction(signal.raw(), Some(&ignore), None) };
     }
 }

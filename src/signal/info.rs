@@ -19,7 +19,7 @@ assert_eq_size!(Siginfo, [u8; 128]); // The kernel's SI_MAX_SIZE: never less, wh
 
 // SAFETY: numbers and addresses, and nothing is reached through these.
 unsafe impl Send for Siginfo {}
-// SAFETY: as above.
+// SAFETY: numbers and addresses, and nothing is reached through these.
 unsafe impl Sync for Siginfo {}
 
 assert_impl_all!(Siginfo: Send, Sync, Copy);
@@ -34,7 +34,7 @@ pub struct Info<'a> {
 
 assert_not_impl_any!(Info: Send, Sync); // It lies in the handler's frame.
 
-/// Who sent a signal.
+/// The sender of a signal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Sender {
     /// The process, as seen from here; 0 if it is not seen from here.
@@ -48,8 +48,8 @@ pub struct Sender {
 pub(crate) struct Timer {
     /// The value that the timer was made with.
     pub value: usize,
-    /// How often it went off again before the signal was delivered. The kernel's count ends at 2^31 - 1; before Linux
-    /// 4.19 it went on as a negative one, which this takes for what it was.
+    /// How often it went off again before the signal was delivered. The kernel's count ends at 2^31
+    /// - 1; before Linux 4.19 it went on as a negative one, which this takes for what it was.
     pub overrun: u32,
 }
 
@@ -74,16 +74,16 @@ impl Siginfo {
         self.head().si_signo
     }
 
-    /// Why the signal came: `SI_USER` (0) and less when a program or a timer sent it, above 0 when the kernel did; the
-    /// meaning depends on the signal (sigaction(2)).
+    /// Why the signal came: `SI_USER` (0) and less when a program or a timer sent it, above 0 when
+    /// the kernel did; the meaning depends on the signal (sigaction(2)).
     ///
     /// In handlers: yes.
     pub fn code(&self) -> i32 {
         self.head().si_code
     }
 
-    /// Whether a program sent it: kill(2), tgkill(2), sigqueue(3). A SIGSEGV of that kind is no memory fault. (The
-    /// kernel says the same of the SIGPIPE that a write raises.)
+    /// Whether a program sent it: kill(2), tgkill(2), sigqueue(3). A SIGSEGV of that kind is no
+    /// memory fault. (The kernel says the same of the SIGPIPE that a write raises.)
     ///
     /// In handlers: yes.
     pub fn from_user(&self) -> bool {
@@ -97,7 +97,7 @@ impl Siginfo {
         self.number() == k::SIGSYS as i32 && self.code() == k::SYS_SECCOMP as i32
     }
 
-    /// Who sent it, if a program did.
+    /// Its sender, if a program sent it.
     ///
     /// In handlers: yes.
     pub fn sender(&self) -> Option<Sender> {
@@ -113,24 +113,25 @@ impl Siginfo {
         let head = (self.code() == k::SI_QUEUE).then(|| self.head())?;
         // SAFETY: with this code the kernel writes this part.
         let value = unsafe { head._sifields._rt }._sigval;
-        // SAFETY: as above; any bits are a pointer.
+        // SAFETY: the same part; any bits are a pointer.
         Some(unsafe { value.sival_ptr }.addr())
     }
 
     /// What a timer of timer_create(2) says, if one sent it.
     pub(crate) fn timer(&self) -> Option<Timer> {
-        // The headers of MIPS have -3 for it, what runs there has been seen to send -2; -3 elsewhere is a message
-        // queue's, which has a value at the same place. The value tells whose it is.
+        // The headers of MIPS have -3 for it, what runs there has been seen to send -2; -3
+        // elsewhere is a message queue's, which has a value at the same place. The value tells
+        // whose it is.
         let head = (-3..=k::SI_TIMER).contains(&self.code()).then(|| self.head())?;
         // SAFETY: with these codes the kernel writes this part.
         let timer = unsafe { head._sifields._timer };
-        // SAFETY: as above; any bits are a pointer.
+        // SAFETY: the same part; any bits are a pointer.
         let value = unsafe { timer._sigval.sival_ptr }.addr();
         Some(Timer { value, overrun: timer._overrun as u32 })
     }
 
-    /// The address that faulted, if the kernel sent SIGSEGV, SIGBUS, SIGILL, SIGFPE or SIGTRAP for one. (s390x says
-    /// only which page for the first two.)
+    /// The address that faulted, if the kernel sent SIGSEGV, SIGBUS, SIGILL, SIGFPE or SIGTRAP for
+    /// one. (s390x says only which page for the first two.)
     ///
     /// In handlers: yes.
     pub fn address(&self) -> Option<*const u8> {
@@ -164,7 +165,8 @@ impl Deref for Info<'_> {
 impl<'a> Info<'a> {
     /// # Safety
     ///
-    /// 1. Both are what the kernel passed to a handler with `SA_SIGINFO`, and that handler still runs.
+    /// 1. Both are what the kernel passed to a handler with `SA_SIGINFO`, and that handler still
+    ///    runs.
     pub(super) unsafe fn new(siginfo: *const k::siginfo_t, context: *const u8) -> Info<'a> {
         // SAFETY: 1. The kernel wrote all of it; a Siginfo is one.
         Info { siginfo: unsafe { &*siginfo.cast::<Siginfo>() }, context, frame: PhantomData }
@@ -184,9 +186,9 @@ impl<'a> Info<'a> {
         self.register(Cpu::CONTEXT.sp)
     }
 
-    /// The interrupted frame pointer: where this machine's chain of frames starts, if the program was compiled to
-    /// have one (`-Cforce-frame-pointers`). On PowerPC and SPARC that is the stack pointer; on MIPS and s390x there is
-    /// the register and no chain.
+    /// The interrupted frame pointer: where this machine's chain of frames starts, if the program
+    /// was compiled to have one (`-Cforce-frame-pointers`). On PowerPC and SPARC that is the stack
+    /// pointer; on MIPS and s390x there is the register and no chain.
     ///
     /// In handlers: yes.
     pub fn fp(&self) -> usize {
@@ -215,7 +217,8 @@ impl<'a> Info<'a> {
     fn register(&self, offset: usize) -> usize {
         // SAFETY: the context is this machine's `ucontext`, and the offset is of a register in it.
         let register = unsafe { self.context.byte_add(offset) }.cast::<usize>();
-        // SAFETY: as above; unaligned, for a stack pointer that a program broke may have put the frame anywhere.
+        // SAFETY: a register of the context; unaligned, because a stack pointer that a program
+        // broke may have put the frame anywhere.
         unsafe { register.read_unaligned() }
     }
 }

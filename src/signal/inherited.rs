@@ -2,13 +2,13 @@
 //!
 //! The table in [`signal`](super) says what holds; here is how:
 //!
-//! 1. *A block that a parent left ends before rt0 relies on the signal.* Each function that relies on
-//!    one, and [`mask`](super::mask) before it does what the program asks for, comes here first.
-//! 2. *It ends for all threads.* The first to come here is the main thread, for the first spawn comes
-//!    here too, and a thread starts with the mask of the thread that spawned it.
+//! 1. *A block that a parent left ends before rt0 relies on the signal.* Each function that relies
+//!    on one, and [`mask`](super::mask) before it does what the program asks for, comes here first.
+//! 2. *It ends for all threads.* The first to come here is the main thread, for the first spawn
+//!    comes here too, and a thread starts with the mask of the thread that spawned it.
 //! 3. *It ends once.* What the program blocks afterwards stays blocked.
-//! 4. *No signal that was pending ends the process, but SIGSEGV and SIGBUS.* A pending signal 32 or 33
-//!    is dropped, and a SIGPROF that has no action meets a handler that does nothing.
+//! 4. *No signal that was pending ends the process, but SIGSEGV and SIGBUS.* A pending signal 32 or
+//!    33 is dropped, and a SIGPROF that has no action meets a handler that does nothing.
 
 use core::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
@@ -28,7 +28,8 @@ const RELIED_ON: [u32; 5] = [INTERRUPT, ALL_THREADS, k::SIGSEGV, k::SIGBUS, k::S
 #[inline]
 pub(crate) fn end_inherited_blocks() {
     static ENDED: AtomicBool = AtomicBool::new(false);
-    // Relaxed: later threads are cloned after this. A handler that comes between the two does the same.
+    // Relaxed: later threads are cloned after this. A handler that comes between the two does the
+    // same.
     if !ENDED.load(Relaxed) {
         ENDED.store(true, Relaxed);
         look();
@@ -77,7 +78,7 @@ fn exchange(number: u32, action: RawAction, for_good: impl FnOnce(RawAction) -> 
     // An emulator may lack the signal: then it has no action, and none is pending.
     if set.is_ok() && !for_good(RawAction::from_kernel(old)) {
         // SAFETY: 1. It was installed before.
-        let _ = unsafe { sys::rt_sigaction(number, Some(&old), None) }; // As above.
+        let _ = unsafe { sys::rt_sigaction(number, Some(&old), None) }; // An emulator may lack it.
     }
 }
 

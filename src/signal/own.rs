@@ -31,8 +31,8 @@ pub(crate) unsafe fn replace_own(
     unsafe { replace_found(signal, action) }
 }
 
-/// [`catch_reserved`](super::catch_reserved), with restarts, for a handler that is told more than the
-/// number; and again each time. `EINVAL` from an emulator without the signal.
+/// [`catch_reserved`](super::catch_reserved), with restarts, for a handler that is told more than
+/// the number; and again each time. `EINVAL` from an emulator without the signal.
 ///
 /// # Safety
 ///

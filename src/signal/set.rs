@@ -40,8 +40,8 @@ signals! {
 }
 
 impl Signal {
-    /// The signal of this number; `None` for 0, for numbers above the machine's last, and for 32 and 33, which are
-    /// rt0's.
+    /// The signal of this number; `None` for 0, for numbers above the machine's last, and for 32
+    /// and 33, which are rt0's.
     ///
     /// In handlers: yes.
     pub const fn from_raw(number: u32) -> Option<Signal> {
@@ -65,8 +65,8 @@ impl fmt::Debug for Signal {
     }
 }
 
-/// A set of signals, of the size that this machine's kernel takes. It never holds 32 or 33: a thread that blocked them
-/// could not be reached.
+/// A set of signals, of the size that this machine's kernel takes. It never holds 32 or 33: a
+/// thread that blocked them could not be reached.
 #[derive(Clone, Copy)]
 pub struct SigSet(pub(super) k::kernel_sigset_t);
 
@@ -102,8 +102,8 @@ impl SigSet {
         SigSet(set)
     }
 
-    /// The set as the kernel takes it, for signalfd(2), ppoll(2) and their like: its address and its
-    /// length, which is the `sizemask` or `sigsetsize` of these.
+    /// The set as the kernel takes it, for signalfd(2), ppoll(2) and their like: its address and
+    /// its length, which is the `sizemask` or `sigsetsize` of these.
     ///
     /// In handlers: yes.
     pub const fn as_bytes(&self) -> &[u8] {

@@ -29,29 +29,30 @@ pub fn signal_stack() -> Option<SignalStack> {
     unsafe { sys::sigaltstack(None, Some(&mut now)) }.ok().and_then(|()| from_kernel(now))
 }
 
-/// sigaltstack(2): sets the calling thread's signal stack, `None` for none, and returns the one before. `ENOMEM` for
-/// less than the kernel's least (`AT_MINSIGSTKSZ`), `EPERM` in a handler that runs on the present one.
+/// sigaltstack(2): sets the calling thread's signal stack, `None` for none, and returns the one
+/// before. `ENOMEM` for less than the kernel's least (`AT_MINSIGSTKSZ`), `EPERM` in a handler that
+/// runs on the present one.
 ///
 /// In handlers: yes.
 ///
 /// # Safety
 ///
-/// 1. `new` is memory that is used for nothing else as long as it is this thread's signal stack, and it is large
-///    enough for the handlers that run on it; nothing guards its end.
+/// 1. `new` is memory that is used for nothing else as long as it is this thread's signal stack,
+///    and it is large enough for the handlers that run on it; nothing guards its end.
 pub unsafe fn sigaltstack(new: Option<SignalStack>) -> Result<Option<SignalStack>> {
     let (new, mut old) = (new.map_or(NONE, to_kernel), NONE);
-    // SAFETY: 1. is our caller's.
+    // SAFETY: the caller guarantees 1.
     unsafe { sys::sigaltstack(Some(&new), Some(&mut old)) }?;
     Ok(from_kernel(old))
 }
 
-/// [`sigaltstack`] for who does not ask for the one before.
+/// [`sigaltstack`] without returning the one before.
 ///
 /// # Safety
 ///
 /// 1. As for that.
 pub(crate) unsafe fn set_signal_stack(new: SignalStack) -> Result<()> {
-    // SAFETY: 1. is our caller's.
+    // SAFETY: the caller guarantees 1.
     unsafe { sys::sigaltstack(Some(&to_kernel(new)), None) }
 }
 
@@ -68,8 +69,8 @@ fn from_kernel(old: k::sigaltstack) -> Option<SignalStack> {
 
 /// The size of a thread's signal stack in bytes, whole pages.
 ///
-/// Twice what the kernel needs for the registers of this processor: one of rt0's own handlers, which block
-/// everything, may come while one of the program's runs, which block all but rt0's.
+/// Twice what the kernel needs for the registers of this processor: one of rt0's own handlers,
+/// which block everything, may come while one of the program's runs, which block all but rt0's.
 pub(crate) fn stack_size() -> usize {
     const LEAST: usize = 32 << 10;
     const HANDLERS: usize = 16 << 10;
@@ -79,9 +80,9 @@ pub(crate) fn stack_size() -> usize {
     ((2 * frame + HANDLERS).max(LEAST) + page - 1) & !(page - 1)
 }
 
-/// Gives the main thread its signal stack, below it a guard. The first caller comes before a second thread
-/// exists, so is the main thread. A stack that it was given before stays. `ENOMEM`; a filter that forbids
-/// sigaltstack(2) leaves its handlers on its own stack.
+/// Gives the main thread its signal stack, below it a guard. The first caller comes before a second
+/// thread exists, so is the main thread. A stack that it was given before stays. `ENOMEM`; a filter
+/// that forbids sigaltstack(2) leaves its handlers on its own stack.
 pub(crate) fn ensure_main_has_stack() -> Result<()> {
     static ASKED: AtomicBool = AtomicBool::new(false);
     // Relaxed: later threads are cloned after this.

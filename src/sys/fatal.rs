@@ -6,15 +6,16 @@ use super::{BorrowedFd, at, call, exit_group, getpid, gettid, tgkill, write};
 use crate::arch::{Arch, Cpu};
 use crate::errno::Errno;
 
-/// Ends the process over a failure that can only be rt0's own mistake or a kernel without what every Linux has: a line
-/// on stderr and `SIGABRT`, without the formatting machinery and without a working thread pointer.
+/// Ends the process over a failure that can only be rt0's own mistake or a kernel without what
+/// every Linux has: a line on stderr and `SIGABRT`, without the formatting machinery and without a
+/// working thread pointer.
 #[cold]
 pub(crate) fn die(what: &str, errno: Errno) -> ! {
     #[inline(never)]
     fn say(text: &[u8]) {
         // SAFETY: 1. Standard error is for all code to write to.
         let stderr = unsafe { BorrowedFd::borrow_raw(2) };
-        let _ = write(stderr, text); // Nobody is left to hear of a failure here.
+        let _ = write(stderr, text); // A failure cannot be reported anywhere.
     }
     let mut end = [0; 21];
     let [number @ .., newline] = &mut end;
@@ -38,8 +39,9 @@ pub(crate) fn die(what: &str, errno: Errno) -> ! {
     exit_group(128 + k::SIGABRT as i32) // Where the signal is caught.
 }
 
-/// Puts a number's digits, in base 10 or in hexadecimal, at the end of `buf`, as far as they fit (20 are enough), and
-/// says where they begin: for messages in programs that need no formatting otherwise, which is 3 KiB.
+/// Puts a number's digits, in base 10 or in hexadecimal, at the end of `buf`, as far as they fit
+/// (20 are enough), and says where they begin: for messages in programs that need no formatting
+/// otherwise, which is 3 KiB.
 pub(crate) fn digits(mut number: usize, hexadecimal: bool, buf: &mut [u8]) -> usize {
     let base = if hexadecimal { 16 } else { 10 };
     let mut first = buf.len();

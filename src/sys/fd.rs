@@ -1,5 +1,5 @@
-//! File descriptors, owned and borrowed: std's I/O safety. Who may use a number is in its type; a
-//! bare number becomes a descriptor by an unsafe function only.
+//! File descriptors, owned and borrowed: std's I/O safety. The type says which code may use
+//! a number; a bare number becomes a descriptor by an unsafe function only.
 
 use core::marker::PhantomData;
 
@@ -45,7 +45,8 @@ impl OwnedFd {
 
 impl Drop for OwnedFd {
     fn drop(&mut self) {
-        // The descriptor is gone whatever close(2) says; its errors report what an earlier write lost.
+        // The descriptor is gone whatever close(2) says; its errors report what an earlier write
+        // lost.
         // SAFETY: 1. close touches no memory, and the number is ours.
         let _ = unsafe { call!(__NR_close, self.0 as usize) };
     }

@@ -28,8 +28,8 @@ pub fn read(fd: impl AsFd, buf: &mut [u8]) -> Result<usize> {
     unsafe { call!(__NR_read, number(&fd), at(buf), buf.len()) }
 }
 
-/// pread(2): as [`read`], from `offset` bytes after the file's start, whatever its position is. `ESPIPE` for what has no
-/// positions, `EINVAL` for an offset above `i64::MAX`.
+/// pread(2): as [`read`], from `offset` bytes after the file's start, whatever its position is.
+/// `ESPIPE` for what has no positions, `EINVAL` for an offset above `i64::MAX`.
 ///
 /// In handlers: yes.
 pub fn pread(fd: impl AsFd, buf: &mut [u8], offset: u64) -> Result<usize> {
@@ -42,15 +42,16 @@ pub fn pread(fd: impl AsFd, buf: &mut [u8], offset: u64) -> Result<usize> {
     let (high, low) = ((offset >> 32) as usize, offset as usize);
     let (first, second) = if cfg!(target_endian = "big") { (high, low) } else { (low, high) };
     if Cpu::EVEN_PAIRS {
-        // SAFETY: 1. As above.
+        // SAFETY: 1. The kernel writes into `buf` only.
         unsafe { call!(__NR_pread64, fd, to, len, 0, first, second) }
     } else {
-        // SAFETY: 1. As above.
+        // SAFETY: 1. The kernel writes into `buf` only.
         unsafe { call!(__NR_pread64, fd, to, len, first, second) }
     }
 }
 
-/// write(2): the number of bytes written, which may be fewer. `EINTR`, `EAGAIN`, `EBADF`, `EIO`, `ENOSPC`, `EPIPE`.
+/// write(2): the number of bytes written, which may be fewer. `EINTR`, `EAGAIN`, `EBADF`, `EIO`,
+/// `ENOSPC`, `EPIPE`.
 ///
 /// In handlers: yes.
 pub fn write(fd: impl AsFd, buf: &[u8]) -> Result<usize> {
@@ -58,7 +59,8 @@ pub fn write(fd: impl AsFd, buf: &[u8]) -> Result<usize> {
     unsafe { call!(__NR_write, number(&fd), at(buf), buf.len()) }
 }
 
-/// openat(2) relative to the working directory. `ENOENT`, `EACCES`, `EMFILE`, `EINTR`, … Flags are the machine's `O_*`.
+/// openat(2) relative to the working directory. `ENOENT`, `EACCES`, `EMFILE`, `EINTR`, … Flags are
+/// the machine's `O_*`.
 ///
 /// In handlers: yes.
 pub fn open(path: &CStr, flags: u32, mode: u32) -> Result<OwnedFd> {
@@ -94,7 +96,8 @@ pub mod flags {
     pub const O_CLOEXEC: u32 = k::O_CLOEXEC;
 }
 
-/// getdents64(2): entries of a folder, for [`dirents`]; 0 bytes at the end. `EINVAL` if not one fits.
+/// getdents64(2): entries of a folder, for [`dirents`]; 0 bytes at the end. `EINVAL` if not one
+/// fits.
 pub(crate) fn getdents64(fd: RawFd, buf: &mut [u8]) -> Result<usize> {
     // SAFETY: 1. The kernel writes into `buf` only.
     unsafe { call!(__NR_getdents64, fd as usize, at(buf), buf.len()) }
@@ -112,14 +115,15 @@ pub(crate) fn dirents(mut filled: &[u8]) -> impl Iterator<Item = &CStr> {
     })
 }
 
-/// readlinkat(2) relative to the working directory: the bytes of the link's text, cut to `buf`. `ENOENT`, `EACCES`, …
+/// readlinkat(2) relative to the working directory: the bytes of the link's text, cut to `buf`.
+/// `ENOENT`, `EACCES`, …
 pub(crate) fn readlink(path: &CStr, buf: &mut [u8]) -> Result<usize> {
     // SAFETY: 1. The kernel reads the path and writes into `buf`.
     unsafe { call!(__NR_readlinkat, AT_FDCWD, at(path.as_ptr()), at(buf), buf.len()) }
 }
 
-/// statx(2) relative to the working directory: how many links a file has. `ENOENT`, `EACCES`, …; `ENOSYS` before
-/// Linux 4.11.
+/// statx(2) relative to the working directory: how many links a file has. `ENOENT`, `EACCES`, …;
+/// `ENOSYS` before Linux 4.11.
 pub(crate) fn statx_links(path: &CStr) -> Result<usize> {
     let mut found = core::mem::MaybeUninit::<k::statx>::uninit();
     let (flags, mask) = (k::AT_STATX_SYNC_AS_STAT as usize, k::STATX_NLINK as usize);
@@ -138,10 +142,12 @@ pub fn dup(fd: impl AsFd) -> Result<OwnedFd> {
     Ok(owned(copy as RawFd))
 }
 
-/// ppoll(2) that asks for nothing and does not wait: the kernel fills in `POLLNVAL` for what is not open, and errors.
-/// `EINVAL` if `fds` has more entries than `RLIMIT_NOFILE`, `ENOSYS` where a filter or the kernel lacks the call.
+/// ppoll(2) that asks for nothing and does not wait: the kernel fills in `POLLNVAL` for what is not
+/// open, and errors. `EINVAL` if `fds` has more entries than `RLIMIT_NOFILE`, `ENOSYS` where a
+/// filter or the kernel lacks the call.
 pub(crate) fn poll_now(fds: &mut [k::pollfd]) -> Result<usize> {
-    let mut zero = [0u64; 2]; // A zero span in either width; the kernel writes back what is left of it.
+    // A zero span in either width; the kernel writes back what is left of it.
+    let mut zero = [0u64; 2];
     let nr = match Cpu::PPOLL {
         Timed::Wide(nr) | Timed::Split { narrow: nr, .. } => nr as usize,
     };
@@ -158,7 +164,7 @@ pub fn pipe() -> Result<(OwnedFd, OwnedFd)> {
     unsafe { call!(__NR_pipe2, at(&raw mut fds), k::O_CLOEXEC as usize) }?;
     // SAFETY: 1. Just opened.
     let read = unsafe { OwnedFd::from_raw_fd(fds[0]) };
-    // SAFETY: 1. As above.
+    // SAFETY: 1. Just opened.
     let write = unsafe { OwnedFd::from_raw_fd(fds[1]) };
     Ok((read, write))
 }
@@ -170,7 +176,7 @@ pub fn pipe() -> Result<(OwnedFd, OwnedFd)> {
 ///
 /// 1. No other code relies on what `new` was.
 pub(crate) unsafe fn dup3(old: RawFd, new: RawFd, flags: u32) -> Result<()> {
-    // SAFETY: 1. is our caller's; it touches no memory.
+    // SAFETY: the caller guarantees 1; it touches no memory.
     unsafe { call!(__NR_dup3, old as usize, new as usize, flags as usize) }.map(drop)
 }
 

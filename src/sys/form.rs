@@ -9,11 +9,11 @@
 //!    gave these numbers to calls of their own.
 //! 2. *A form that is refused is not the end.* Filters that were written before 5.1 answer the wide
 //!    form with `EPERM` or `ENOSYS`, and a filter may choose any other error. So every error but
-//!    those of [`is_answer`] makes the other form be tried. An old kernel is asked for its wide form
-//!    only after it said `ENOSYS` to the narrow one.
+//!    those of [`is_answer`] makes the other form be tried. An old kernel is asked for its wide
+//!    form only after it said `ENOSYS` to the narrow one.
 //! 3. *The form that answered second comes first from then on*, for this call alone: a filter may
-//!    allow the wide form of one call and not that of another. If a filter of another thread refuses
-//!    it there, (2) holds for that thread.
+//!    allow the wide form of one call and not that of another. If a filter of another thread
+//!    refuses it there, (2) holds for that thread.
 //! 4. *An error of the call's own stays what it is*: both forms give it, and nothing is remembered.
 //! 5. *Two tries at most.*
 
@@ -123,7 +123,7 @@ fn ask_for_wide_time() -> bool {
             Timed::Split { wide, .. } => {
                 let word = 0u32;
                 let op = (k::FUTEX_WAKE | k::FUTEX_PRIVATE_FLAG) as usize;
-                // SAFETY: 1. Wakes nobody on a word of our own.
+                // SAFETY: 1. No thread waits on this word, so none is woken.
                 let woken = unsafe { call!(@ wide as usize, at(&raw const word), op, 0) };
                 woken != Err(Errno::ENOSYS)
             }
@@ -149,7 +149,8 @@ fn kernel_has_wide_time() -> bool {
 
 pub(super) fn narrow(time: &Timespec) -> k::__kernel_old_timespec {
     k::__kernel_old_timespec {
-        tv_sec: time.tv_sec.clamp(0, i32::MAX as i64) as _, // Early is allowed to all our waits; never is not.
+        // All waits here may end early, and none may never end.
+        tv_sec: time.tv_sec.clamp(0, i32::MAX as i64) as _,
         tv_nsec: i32::try_from(time.tv_nsec).unwrap_or(-1) as _, // None that would be valid.
     }
 }

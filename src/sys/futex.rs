@@ -9,8 +9,8 @@ use super::{Timespec, at, call};
 use crate::arch::{Arch, Cpu};
 use crate::errno::{Errno, Result};
 
-/// futex(2), `FUTEX_WAIT_BITSET`, with an absolute deadline on CLOCK_MONOTONIC. `EAGAIN` if the word does not hold
-/// `expected`, `EINTR`, `ETIMEDOUT`; `Ok` may be spurious.
+/// futex(2), `FUTEX_WAIT_BITSET`, with an absolute deadline on CLOCK_MONOTONIC. `EAGAIN` if the
+/// word does not hold `expected`, `EINTR`, `ETIMEDOUT`; `Ok` may be spurious.
 pub(crate) fn futex_wait(
     word: &AtomicU32,
     shared: bool,
@@ -37,8 +37,8 @@ fn futex<T>(call: impl FnMut(Form, usize) -> Result<T>) -> Result<T> {
     timed(Cpu::FUTEX, &FORM, call)
 }
 
-/// Whether the word at `address` holds `value`: no for an address where nothing can be read, or that
-/// no word has.
+/// Whether the word at `address` holds `value`: no for an address where nothing can be read, or
+/// that no word has.
 ///
 /// The call is futex(2), `FUTEX_CMP_REQUEUE` of no waiters: it compares, wakes no thread and moves
 /// none. (A wait that is over at once would say it too, but sets a timer: some 20 µs on a virtual
@@ -81,13 +81,14 @@ fn can_read_set(address: *const AtomicU32) -> bool {
     read == Err(Errno::EINVAL)
 }
 
-/// What every waiter and every wake has in common, unless it says otherwise.
+/// The bits of a waiter or a wake that names none.
 pub(crate) const FUTEX_ANY: u32 = k::FUTEX_BITSET_MATCH_ANY;
 
-/// futex(2), `FUTEX_WAKE`, or `FUTEX_WAKE_BITSET` for waiters that have one of certain `bits`: how many were woken.
-/// `EFAULT` if nothing is mapped there.
+/// futex(2), `FUTEX_WAKE`, or `FUTEX_WAKE_BITSET` for waiters that have one of certain `bits`: how
+/// many were woken. `EFAULT` if nothing is mapped there.
 ///
-/// It takes a pointer, not a reference: a waiter that saw the new value may have freed the word meanwhile.
+/// It takes a pointer, not a reference: a waiter that saw the new value may have freed the word
+/// meanwhile.
 pub(crate) fn futex_wake(word: *const AtomicU32, shared: bool, count: u32, bits: u32) -> Result<usize> {
     futex(|_, nr| {
         if bits == FUTEX_ANY {
@@ -97,14 +98,14 @@ pub(crate) fn futex_wake(word: *const AtomicU32, shared: bool, count: u32, bits:
             unsafe { call!(@ nr, at(word), op as usize, count as usize) }
         } else {
             let op = k::FUTEX_WAKE_BITSET | private_flag(shared);
-            // SAFETY: 1. As above.
+            // SAFETY: 1. The kernel takes the address as a name of a queue.
             unsafe { call!(@ nr, at(word), op as usize, count as usize, 0, 0, bits as usize) }
         }
     })
 }
 
-/// futex(2), `FUTEX_REQUEUE`, private: lets one thread that waits on `from` wait on `to` from now on, and wakes none. How
-/// many there were to move, 0 or 1. `EFAULT` if nothing is mapped there.
+/// futex(2), `FUTEX_REQUEUE`, private: lets one thread that waits on `from` wait on `to` from now
+/// on, and wakes none. How many there were to move, 0 or 1. `EFAULT` if nothing is mapped there.
 pub(crate) fn futex_requeue(from: *const AtomicU32, to: *const AtomicU32) -> Result<usize> {
     let op = k::FUTEX_REQUEUE | private_flag(false);
     // SAFETY: 1. As for a wake, the addresses are names of queues.
@@ -117,16 +118,17 @@ fn private_flag(shared: bool) -> u32 {
 
 /// Whether the kernel can read a word at `addr`, a multiple of 4. It says so without a fault.
 ///
-/// The call is futex(2), `FUTEX_CMP_REQUEUE`, which reads the word, wakes no thread and moves none. Any program that
-/// joins threads may call futex(2), and every tool that emulates system calls leaves the access to the kernel. (Valgrind
-/// writes the old mask of rt_sigprocmask(2) by itself, and died of a fault there.)
+/// The call is futex(2), `FUTEX_CMP_REQUEUE`, which reads the word, wakes no thread and moves none.
+/// Any program that joins threads may call futex(2), and every tool that emulates system calls
+/// leaves the access to the kernel. (Valgrind writes the old mask of rt_sigprocmask(2) by itself,
+/// and died of a fault there.)
 ///
 /// # Safety
 ///
 /// 1. No thread waits on a futex at `addr`.
 pub(crate) unsafe fn can_read(addr: *const u8) -> bool {
     let op = k::FUTEX_CMP_REQUEUE | private_flag(false);
-    // SAFETY: 1. is our caller's; the kernel reads the word, or finds that it cannot.
+    // SAFETY: the caller guarantees 1; the kernel reads the word, or finds that it cannot.
     let asked = futex(|_, nr| unsafe { call!(@ nr, at(addr), op as usize, 0, 0, at(addr), 0) });
     asked != Err(Errno::EFAULT)
 }

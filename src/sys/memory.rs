@@ -8,7 +8,8 @@ use super::{RawFd, at, call, syscall};
 use crate::arch::{Arch, Cpu, Mmap};
 use crate::errno::{Errno, Result};
 
-/// mmap(2). `ENOMEM`, `EINVAL`, `EAGAIN`, `EPERM`; `EINVAL` also for an `offset` that is no multiple of 4096.
+/// mmap(2). `ENOMEM`, `EINVAL`, `EAGAIN`, `EPERM`; `EINVAL` also for an `offset` that is no
+/// multiple of 4096.
 ///
 /// # Safety
 ///
@@ -25,11 +26,11 @@ pub(crate) unsafe fn mmap(addr: *mut u8, len: usize, prot: u32, flags: u32, fd: 
     }
     let base = match Cpu::MMAP {
         Mmap::Bytes(nr) | Mmap::Units4096(nr) => {
-            // SAFETY: 1. is our caller's; without MAP_FIXED the kernel chooses memory that nobody has.
+            // SAFETY: the caller guarantees 1; without MAP_FIXED the kernel chooses free addresses.
             unsafe { syscall(nr as usize, args) }
         }
         Mmap::Block(nr) => {
-            // SAFETY: 1. As above; the kernel only reads the block.
+            // SAFETY: the caller guarantees 1; the kernel only reads the block.
             unsafe { call!(@ nr as usize, at(&raw const args)) }
         }
     }?;
@@ -40,27 +41,27 @@ pub(crate) unsafe fn mmap(addr: *mut u8, len: usize, prot: u32, flags: u32, fd: 
 ///
 /// # Safety
 ///
-/// 1. Nobody uses `addr..addr + len` again.
+/// 1. Nothing uses `addr..addr + len` again.
 pub(crate) unsafe fn munmap(addr: *mut u8, len: usize) -> Result<()> {
-    // SAFETY: 1. is our caller's.
+    // SAFETY: the caller guarantees 1.
     unsafe { call!(__NR_munmap, at(addr), len) }.map(drop)
 }
 
 /// Unmaps pages, and returns whether they are gone.
 ///
-/// Taken out of the middle of what the kernel sees as one mapping, they leave two; a process that has
-/// as many as it may is refused that (`ENOMEM`). Then their memory goes back, and the addresses stay
-/// taken. No refusal is worth the end of the process.
+/// Taken out of the middle of what the kernel sees as one mapping, they leave two; a process that
+/// has as many as it may is refused that (`ENOMEM`). Then their memory goes back, and the addresses
+/// stay taken. No refusal is worth the end of the process.
 ///
 /// # Safety
 ///
 /// 1. The range is whole pages, private and anonymous, and nothing uses them again.
 pub(crate) unsafe fn unmap_or_empty(base: *mut u8, len: usize) -> bool {
-    // SAFETY: 1. is our caller's.
+    // SAFETY: the caller guarantees 1.
     if unsafe { munmap(base, len) }.is_ok() {
         return true;
     }
-    // SAFETY: 1. is our caller's.
+    // SAFETY: the caller guarantees 1.
     let empty = |advice| unsafe { madvise(base, len, advice) };
     // Locked pages have an advice of their own, since Linux 5.18, which needs no other mappings.
     let _ = empty(k::MADV_DONTNEED)
@@ -73,32 +74,33 @@ pub(crate) unsafe fn unmap_or_empty(base: *mut u8, len: usize) -> bool {
 ///
 /// # Safety
 ///
-/// 1. Nobody uses `addr..addr + len` in a way that `prot` forbids.
+/// 1. Nothing uses `addr..addr + len` in a way that `prot` forbids.
 pub(crate) unsafe fn mprotect(addr: *mut u8, len: usize, prot: u32) -> Result<()> {
-    // SAFETY: 1. is our caller's.
+    // SAFETY: the caller guarantees 1.
     unsafe { call!(__NR_mprotect, at(addr), len, prot as usize) }.map(drop)
 }
 
-/// mremap(2): the mapping's bytes at its new address and of its new length, where 0 is no flag and `MREMAP_MAYMOVE`
-/// allows another address. `ENOMEM`; `EFAULT` if the range is not one mapping, `EINVAL`.
+/// mremap(2): the mapping's bytes at its new address and of its new length, where 0 is no flag and
+/// `MREMAP_MAYMOVE` allows another address. `ENOMEM`; `EFAULT` if the range is not one mapping,
+/// `EINVAL`.
 ///
 /// # Safety
 ///
-/// 1. Nobody uses `addr..addr + old_len` again, but what still lies there afterwards.
+/// 1. Nothing uses `addr..addr + old_len` again, except what is still mapped there afterwards.
 pub(crate) unsafe fn mremap(addr: *mut u8, old_len: usize, new_len: usize, flags: u32) -> Result<*mut u8> {
-    // SAFETY: 1. is our caller's.
+    // SAFETY: the caller guarantees 1.
     let base = unsafe { call!(__NR_mremap, at(addr), old_len, new_len, flags as usize) }?;
     Ok(core::ptr::with_exposed_provenance_mut(base))
 }
 
-/// madvise(2). `EINVAL` for advice that this kernel does not know or cannot follow there, `ENOMEM` where nothing is
-/// mapped, `ENOSYS` where the kernel is built without it, `EAGAIN`.
+/// madvise(2). `EINVAL` for advice that this kernel does not know or cannot follow there, `ENOMEM`
+/// where nothing is mapped, `ENOSYS` where the kernel is built without it, `EAGAIN`.
 ///
 /// # Safety
 ///
-/// 1. Some advice drops what is in `addr..addr + len`: then nobody relies on it.
+/// 1. If the advice drops the contents of `addr..addr + len`, nothing relies on them.
 pub(crate) unsafe fn madvise(addr: *mut u8, len: usize, advice: u32) -> Result<()> {
-    // SAFETY: 1. is our caller's.
+    // SAFETY: the caller guarantees 1.
     unsafe { call!(__NR_madvise, at(addr), len, advice as usize) }.map(drop)
 }
 
@@ -108,9 +110,9 @@ pub(crate) fn munlock(addr: *mut u8, len: usize) -> Result<()> {
     unsafe { call!(__NR_munlock, at(addr), len) }.map(drop)
 }
 
-/// prctl(2) with `PR_SET_VMA_ANON_NAME`: the name that /proc/self/maps shows for anonymous memory; since Linux 5.17,
-/// where configured. `EINVAL` for a name of 80 bytes or more or with characters that it does not take, and where there
-/// are no names; `EBADF` for memory that is a file's.
+/// prctl(2) with `PR_SET_VMA_ANON_NAME`: the name that /proc/self/maps shows for anonymous memory;
+/// since Linux 5.17, where configured. `EINVAL` for a name of 80 bytes or more or with characters
+/// that it does not take, and where there are no names; `EBADF` for memory that is a file's.
 pub(crate) fn prctl_set_vma_name(addr: *mut u8, len: usize, name: &CStr) -> Result<()> {
     use linux_raw_sys::prctl::{PR_SET_VMA, PR_SET_VMA_ANON_NAME};
     let (set, what) = (PR_SET_VMA as usize, PR_SET_VMA_ANON_NAME as usize);
@@ -118,8 +120,8 @@ pub(crate) fn prctl_set_vma_name(addr: *mut u8, len: usize, name: &CStr) -> Resu
     unsafe { call!(__NR_prctl, set, what, at(addr), len, at(name.as_ptr())) }.map(drop)
 }
 
-/// mincore(2) of one byte: `Ok` if `addr` is a page's first byte in a mapping, `EINVAL` if it is not a page's first,
-/// `ENOMEM` if nothing is mapped there.
+/// mincore(2) of one byte: `Ok` if `addr` is a page's first byte in a mapping, `EINVAL` if it is
+/// not a page's first, `ENOMEM` if nothing is mapped there.
 pub(crate) fn mincore(addr: *const u8) -> Result<()> {
     let mut resident = 0u8;
     // SAFETY: 1. The kernel writes one byte per page of the one-byte range.

@@ -18,7 +18,7 @@ use crate::errno::{Errno, Result};
 /// 1. `argv` and `envp` are arrays of pointers to C strings, each with a null behind its last.
 /// 2. The process may be replaced: no other thread of it has something to finish.
 pub(crate) unsafe fn execve(path: &CStr, argv: *const *const c_char, envp: *const *const c_char) -> Result<Infallible> {
-    // SAFETY: 1. and 2. are our caller's; the kernel reads the strings.
+    // SAFETY: the caller guarantees 1 and 2; the kernel reads the strings.
     match unsafe { call!(__NR_execve, at(path.as_ptr()), at(argv), at(envp)) } {
         Err(errno) => Err(errno),
         Ok(_) => Err(Errno::ENOSYS), // No kernel does that; a filter may.
@@ -74,7 +74,7 @@ pub(crate) fn pidfd_open(pid: u32) -> Result<OwnedFd> {
 /// pidfd_send_signal(2): `ESRCH` if the process has been reaped, `EPERM`, `EINVAL`; `ENOSYS` before
 /// Linux 5.1.
 pub(crate) fn pidfd_send_signal(fd: RawFd, sig: u32) -> Result<()> {
-    // SAFETY: 1. As for `kill`; the kernel makes the siginfo_t itself.
+    // SAFETY: 1. A signal is no memory access; the kernel makes the siginfo_t itself.
     unsafe { call!(__NR_pidfd_send_signal, fd as usize, sig as usize, 0, 0) }.map(drop)
 }
 

@@ -22,7 +22,8 @@ mod tests {
             ("6.18.44", (6, 18)),
             ("5.1", (5, 1)),
             ("5.0.21", (5, 0)),
-            ("2.6.32-754.el6.x86_64", (2, 6)), // Also what personality(2) with UNAME26 makes of any release.
+            // personality(2) with UNAME26 makes any release look like this.
+            ("2.6.32-754.el6.x86_64", (2, 6)),
             ("3.4.35_hi3535", (3, 4)),
             ("4.19.0+", (4, 19)),
             ("5.15.0-91-generic", (5, 15)),

@@ -23,40 +23,40 @@ pub(crate) unsafe fn rt_sigaction(
     let old = old.map_or(null_mut(), |old| old as *mut _);
     let size = size_of::<k::kernel_sigset_t>();
     match Cpu::RESTORER {
-        // SAFETY: 1. is our caller's; the structs are of this machine's layout. To return there is what a handler must do.
+        // SAFETY: the caller guarantees 1; the structs are of this machine's layout. To return
+        // there is what a handler must do.
         Restorer::Argument(f) => unsafe { call!(__NR_rt_sigaction, sig as usize, at(new), at(old), f as usize, size) },
-        // SAFETY: 1. As above.
+        // SAFETY: the caller guarantees 1; the structs are of this machine's layout.
         _ => unsafe { call!(__NR_rt_sigaction, sig as usize, at(new), at(old), size) },
     }
     .map(drop)
 }
 
-/// rt_sigprocmask(2): sets the calling thread's mask as `how` says and returns the mask before it. It fails only for a
-/// bad
-/// `how` or a set of the wrong size, which would be rt0's own mistake.
+/// rt_sigprocmask(2): sets the calling thread's mask as `how` says and returns the mask before it.
+/// It fails only for a bad `how` or a set of the wrong size, which would be rt0's own mistake.
 ///
 /// # Safety
 ///
-/// 1. What the signals' handlers do is sound where a signal becomes deliverable.
+/// 1. If a signal becomes deliverable here, its handler may run here.
 pub(crate) unsafe fn rt_sigprocmask(how: u32, new: &k::kernel_sigset_t) -> k::kernel_sigset_t {
     let mut old = *new;
-    // SAFETY: 1. is our caller's; the sets are of this machine's size.
+    // SAFETY: the caller guarantees 1; the sets are of this machine's size.
     let done =
         unsafe { call!(__NR_rt_sigprocmask, how as usize, at(new), at(&raw mut old), size_of::<k::kernel_sigset_t>()) };
     done.unwrap_or_else(|errno| die("rt_sigprocmask", errno));
     old
 }
 
-/// sigaltstack(2): sets the calling thread's signal stack, if `new` is given; `old` is the one before. `ENOMEM` if it
-/// is smaller than the kernel's least, `EPERM` on the stack itself.
+/// sigaltstack(2): sets the calling thread's signal stack, if `new` is given; `old` is the one
+/// before. `ENOMEM` if it is smaller than the kernel's least, `EPERM` on the stack itself.
 ///
 /// # Safety
 ///
-/// 1. `new` is memory for nothing else, as long as it is this thread's signal stack.
+/// 1. The memory of `new` has no other use, as long as it is this thread's signal stack.
 pub(crate) unsafe fn sigaltstack(new: Option<&k::sigaltstack>, old: Option<&mut k::sigaltstack>) -> Result<()> {
     let new = new.map_or(null(), |new| new as *const k::sigaltstack);
     let old = old.map_or(null_mut(), |old| old as *mut k::sigaltstack);
-    // SAFETY: 1. is our caller's; the kernel writes `old`.
+    // SAFETY: the caller guarantees 1; the kernel writes `old`.
     unsafe { call!(__NR_sigaltstack, at(new), at(old)) }.map(drop)
 }
 
@@ -65,8 +65,8 @@ pub(crate) unsafe fn sigaltstack(new: Option<&k::sigaltstack>, old: Option<&mut 
 ///
 /// In handlers: yes.
 pub fn kill(pid: i32, sig: u32) -> Result<()> {
-    // SAFETY: 1. A signal is no memory access; what its action does is the affair of the code that
-    // installed it.
+    // SAFETY: 1. A signal is no memory access; and the code that installed its action
+    // vouched for it.
     unsafe { call!(__NR_kill, pid as usize, sig as usize) }.map(drop)
 }
 
@@ -109,9 +109,9 @@ pub(crate) fn rt_sigpending() -> Result<k::kernel_sigset_t> {
 ///
 /// # Safety
 ///
-/// 1. The handlers of what becomes deliverable are sound here.
+/// 1. The handlers of signals that become deliverable may run here.
 pub(crate) unsafe fn rt_sigsuspend(mask: &k::kernel_sigset_t) -> Errno {
-    // SAFETY: 1. is our caller's; the kernel reads the set.
+    // SAFETY: the caller guarantees 1; the kernel reads the set.
     unsafe { call!(__NR_rt_sigsuspend, at(mask), SET) }.err().unwrap_or(Errno::EINTR)
 }
 
@@ -131,7 +131,7 @@ pub(crate) fn rt_sigqueueinfo(pid: u32, sig: u32, value: usize) -> Result<()> {
     head.si_signo = sig as i32;
     head.si_code = k::SI_QUEUE;
     head._sifields._rt = rt;
-    // SAFETY: 1. The kernel reads `info`; as for `kill`.
+    // SAFETY: 1. The kernel reads `info`. A signal is no memory access.
     unsafe { call!(__NR_rt_sigqueueinfo, pid as usize, sig as usize, at(&raw const info)) }.map(drop)
 }
 

@@ -10,29 +10,30 @@ use crate::errno::{Errno, Result};
 
 /// exit_group(2): ends the process with the low 8 bits of `status`.
 ///
-/// Where a filter forbids the call, the process ends by `SIGKILL`. Where that is forbidden too, or does
-/// nothing (to the first process of a PID namespace), the calling thread ends, at worst by a trap.
+/// Where a filter forbids the call, the process ends by `SIGKILL`. Where that is forbidden too, or
+/// does nothing (to the first process of a PID namespace), the calling thread ends, at worst by a
+/// trap.
 ///
 /// In handlers: yes.
 pub fn exit_group(status: i32) -> ! {
     // SAFETY: 1. Ending the process is always allowed.
     let _ = unsafe { call!(__NR_exit_group, status as usize) };
-    // SAFETY: 1. As above.
+    // SAFETY: 1. Ending the process is always allowed.
     let _ = unsafe { call!(__NR_kill, getpid() as usize, k::SIGKILL as usize) };
-    // SAFETY: 1. As above: this thread was to end, and with it what it has borrowed.
+    // SAFETY: 1. The process was to end, and with it whatever this thread has borrowed.
     let _ = unsafe { call!(__NR_exit, status as usize) };
     // SAFETY: 1. to 3. Nothing is unmapped: the kernel refuses a length of 0.
     unsafe { Cpu::unmap_and_exit(null_mut(), 0) }
 }
 
-/// exit(2): ends this thread only. Where a filter forbids the call, the process ends with a message:
-/// other threads would wait for this one's end for ever.
+/// exit(2): ends this thread only. Where a filter forbids the call, the process ends with a
+/// message: other threads would wait for this one's end for ever.
 ///
 /// # Safety
 ///
-/// 1. Nothing on this thread's stack is borrowed by anyone.
+/// 1. No other thread borrows from this thread's stack.
 pub(crate) unsafe fn exit(status: i32) -> ! {
-    // SAFETY: 1. is our caller's.
+    // SAFETY: the caller guarantees 1.
     let refused = unsafe { call!(__NR_exit, status as usize) };
     die("exit of a thread", refused.err().unwrap_or(Errno::EINVAL))
 }
@@ -81,22 +82,23 @@ struct Start {
 /// 3. `entry` may be called with `arg` in the child.
 pub(crate) unsafe fn clone(args: CloneArgs, entry: Entry, arg: *mut u8) -> Result<u32> {
     let start = args.stack.cast::<Start>().wrapping_sub(1);
-    // SAFETY: by 1., this is memory of the child's stack, aligned, and no other code uses it.
+    // SAFETY: by 1, this is memory of the child's stack, aligned, and no other code uses it.
     unsafe { start.write(Start { entry, arg }) };
     let args = CloneArgs { stack: start.cast(), start: start.cast(), ..args };
-    // SAFETY: 1. by our 1., less one `Start`. 2. to 4. by our 2.
+    // SAFETY: 1. By 1, less one `Start`. 2. to 4. The caller guarantees these (2).
     Errno::check(unsafe { Cpu::clone(&args) }).map(|tid| tid as u32)
 }
 
-/// The door from [`Arch::clone`]: the child's first Rust, on its own stack, with all signals blocked.
+/// The door from [`Arch::clone`]: the child's first Rust, on its own stack, with all signals
+/// blocked.
 ///
 /// # Safety
 ///
 /// 1. `start` is the [`Start`] that [`clone`] left for this child.
 pub(crate) unsafe extern "C" fn rust_clone(start: *mut u8) -> ! {
-    // SAFETY: by 1., it was written before the clone, and lies above this child's frames.
+    // SAFETY: by 1, it was written before the clone, and lies above this child's frames.
     let Start { entry, arg } = unsafe { start.cast::<Start>().read() };
-    // SAFETY: by 3. of `clone`.
+    // SAFETY: the caller of `clone` guarantees it (3).
     unsafe { entry(arg) }
 }
 
@@ -107,7 +109,7 @@ pub(crate) unsafe extern "C" fn rust_clone(start: *mut u8) -> ! {
 ///
 /// 1. The word outlives the thread.
 pub(crate) unsafe fn set_tid_address(word: *mut u32) -> Result<u32> {
-    // SAFETY: 1. is our caller's.
+    // SAFETY: the caller guarantees 1.
     unsafe { call!(__NR_set_tid_address, at(word)) }.map(|tid| tid as u32)
 }
 
@@ -116,9 +118,9 @@ pub(crate) unsafe fn set_tid_address(word: *mut u32) -> Result<u32> {
 ///
 /// # Safety
 ///
-/// 1. The child does only what a process may do whose other threads vanished at this instant.
+/// 1. The child does only what a process may do in which all other threads vanish at this instant.
 pub(crate) unsafe fn fork() -> Result<u32> {
-    // SAFETY: 1. is our caller's.
+    // SAFETY: the caller guarantees 1.
     Errno::check(unsafe { Cpu::fork() }).map(|pid| pid as u32)
 }
 
@@ -166,9 +168,9 @@ pub(crate) fn unshare_thread_group() -> Result<()> {
     unsafe { call!(__NR_unshare, k::CLONE_THREAD as usize) }.map(drop)
 }
 
-/// sched_getaffinity(2) of the thread `tid`, 0 for the calling one: a bit per processor, and how many bytes the kernel
-/// wrote; the rest of `mask` is left alone. `EINVAL` if `mask` has no room for all processors that the kernel can have,
-/// `ESRCH`.
+/// sched_getaffinity(2) of the thread `tid`, 0 for the calling one: a bit per processor, and how
+/// many bytes the kernel wrote; the rest of `mask` is left alone. `EINVAL` if `mask` has no room
+/// for all processors that the kernel can have, `ESRCH`.
 ///
 /// In handlers: yes.
 pub fn sched_getaffinity(tid: u32, mask: &mut [usize]) -> Result<usize> {
@@ -176,8 +178,8 @@ pub fn sched_getaffinity(tid: u32, mask: &mut [usize]) -> Result<usize> {
     unsafe { call!(__NR_sched_getaffinity, tid as usize, size_of_val(mask), at(mask)) }
 }
 
-/// sched_setaffinity(2) of the thread `tid`, 0 for the calling one. `EINVAL` if `mask` has no processor that the thread
-/// may use, `EPERM`, `ESRCH`.
+/// sched_setaffinity(2) of the thread `tid`, 0 for the calling one. `EINVAL` if `mask` has no
+/// processor that the thread may use, `EPERM`, `ESRCH`.
 ///
 /// In handlers: yes.
 pub fn sched_setaffinity(tid: u32, mask: &[usize]) -> Result<()> {
@@ -196,12 +198,13 @@ pub(crate) fn prctl_set_name(name: &[u8; 16]) {
 ///
 /// In handlers: yes.
 pub fn tgkill(tgid: u32, tid: u32, sig: u32) -> Result<()> {
-    // SAFETY: 1. A signal to a thread of one's own or of another process is not a memory access; what its action does
-    // is the affair of whoever installed it.
+    // SAFETY: 1. A signal is no memory access, and the code that installed its action vouched for
+    // it.
     unsafe { call!(__NR_tgkill, tgid as usize, tid as usize, sig as usize) }.map(drop)
 }
 
-/// prlimit(2) of this process: the soft limit, `None` for unlimited. `ENOSYS` where a filter forbids the call.
+/// prlimit(2) of this process: the soft limit, `None` for unlimited. `ENOSYS` where a filter
+/// forbids the call.
 pub(crate) fn getrlimit(resource: u32) -> Result<Option<u64>> {
     let mut limits = [0u64; 2]; // Soft and hard, as struct rlimit64.
     // SAFETY: 1. The kernel writes `limits` only.

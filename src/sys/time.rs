@@ -23,8 +23,8 @@ assert_eq_align!(Timespec, k::__kernel_timespec);
 const _: () = assert!(memoffset::offset_of!(Timespec, tv_nsec) == memoffset::offset_of!(k::__kernel_timespec, tv_nsec));
 
 impl Timespec {
-    /// A moment from a kernel that has 32 bits for the seconds. Read as unsigned, they last until 2106; no clock of the
-    /// kernel shows a time before its zero.
+    /// A moment from a kernel that has 32 bits for the seconds. Read as unsigned, they last until
+    /// 2106; no clock of the kernel shows a time before its zero.
     pub(crate) fn from_narrow(narrow: k::__kernel_old_timespec) -> Timespec {
         Timespec { tv_sec: narrow.tv_sec as u32 as i64, tv_nsec: narrow.tv_nsec as i64 }
     }
@@ -51,13 +51,14 @@ pub(crate) fn clock_gettime(clock: i32) -> Result<Timespec> {
 
 /// clock_nanosleep(2) until `deadline` on `clock`. `EINTR` when a handler ran, `EINVAL`.
 ///
-/// With 32 bits of seconds (kernels before 5.1 on 32-bit machines) a far deadline is cut to the last that fits, so it may
-/// return early: look at the clock and call again.
+/// With 32 bits of seconds (kernels before 5.1 on 32-bit machines) a far deadline is cut to the
+/// last that fits, so it may return early: look at the clock and call again.
 pub(crate) fn clock_nanosleep_until(clock: i32, deadline: &Timespec) -> Result<()> {
     clock_nanosleep(clock, k::TIMER_ABSTIME, deadline)
 }
 
-/// clock_nanosleep(2) for a span of the monotonic clock; less if a handler runs (`EINTR`), and nothing says how much.
+/// clock_nanosleep(2) for a span of the monotonic clock; less if a handler runs (`EINTR`), and
+/// nothing says how much.
 pub(crate) fn nanosleep(span: &Timespec) -> Result<()> {
     clock_nanosleep(k::CLOCK_MONOTONIC as i32, 0, span)
 }
@@ -74,10 +75,11 @@ fn clock_nanosleep(clock: i32, flags: u32, time: &Timespec) -> Result<()> {
     })
 }
 
-/// Names the CPU-time clock of a thread of this process, for [`clock_gettime`] and [`timer_create`]: what
-/// pthread_getcpuclockid(3) does. The clock starts at zero with the thread.
+/// Names the CPU-time clock of a thread of this process, for [`clock_gettime`] and
+/// [`timer_create`]: what pthread_getcpuclockid(3) does. The clock starts at zero with the thread.
 pub(crate) fn cpu_clock(tid: u32) -> i32 {
-    const CPUCLOCK_SCHED: u32 = 2; // These two are in no header of the kernel's: time/posix-timers.h.
+    // These two are in no header for programs: time/posix-timers.h of the kernel.
+    const CPUCLOCK_SCHED: u32 = 2;
     const CPUCLOCK_PERTHREAD_MASK: u32 = 4;
     (!tid << 3 | CPUCLOCK_PERTHREAD_MASK | CPUCLOCK_SCHED) as i32
 }
@@ -86,9 +88,9 @@ pub(crate) fn cpu_clock(tid: u32) -> i32 {
 // asm-generic/siginfo.h).
 const _: () = assert!(size_of::<k::sigevent>() == 64, "timer_create reads beyond the struct");
 
-/// timer_create(2) of a timer that sends `sig`, with `value`, to the thread `tid` of this process (`SIGEV_THREAD_ID`):
-/// its number. `EAGAIN` over `RLIMIT_SIGPENDING` or where an emulator has no more, `EINVAL` for a thread that ended,
-/// `ENOSYS`, `EPERM` by a filter.
+/// timer_create(2) of a timer that sends `sig`, with `value`, to the thread `tid` of this process
+/// (`SIGEV_THREAD_ID`): its number. `EAGAIN` over `RLIMIT_SIGPENDING` or where an emulator has no
+/// more, `EINVAL` for a thread that ended, `ENOSYS`, `EPERM` by a filter.
 pub(crate) fn timer_create(clock: i32, tid: u32, sig: u32, value: usize) -> Result<i32> {
     let mut event = k::sigevent {
         sigev_value: k::sigval { sival_ptr: core::ptr::without_provenance_mut(value) },
@@ -103,8 +105,8 @@ pub(crate) fn timer_create(clock: i32, tid: u32, sig: u32, value: usize) -> Resu
     Ok(timer)
 }
 
-/// timer_settime(2) with `TIMER_ABSTIME`: the timer goes off at `first` of its clock, at once if that has passed, and
-/// every `interval` from there.
+/// timer_settime(2) with `TIMER_ABSTIME`: the timer goes off at `first` of its clock, at once if
+/// that has passed, and every `interval` from there.
 pub(crate) fn timer_settime_abs(timer: i32, interval: Timespec, first: Timespec) -> Result<()> {
     let nr_and_times = |nr, times| {
         // SAFETY: 1. The kernel only reads the two times.
@@ -124,8 +126,8 @@ pub(crate) fn timer_delete(timer: i32) -> Result<()> {
     unsafe { call!(__NR_timer_delete, timer as usize) }.map(drop)
 }
 
-/// setitimer(2) of `ITIMER_PROF`: `SIGPROF` after the process has run for `first`, and every `interval` from there;
-/// both zero for none. Times are cut to whole microseconds.
+/// setitimer(2) of `ITIMER_PROF`: `SIGPROF` after the process has run for `first`, and every
+/// `interval` from there; both zero for none. Times are cut to whole microseconds.
 pub(crate) fn setitimer_prof(interval: Timespec, first: Timespec) -> Result<()> {
     let old =
         |time: Timespec| k::__kernel_old_timeval { tv_sec: time.tv_sec as _, tv_usec: (time.tv_nsec / 1000) as _ };

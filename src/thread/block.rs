@@ -15,8 +15,8 @@ use crate::parker::Parker;
 use crate::signal::{Blocked, SignalStack};
 use crate::{sys, tls};
 
-/// What rt0 knows of a thread. Lies at the thread pointer (variant II) or right below the ABI's part of it. All zeros,
-/// it is the main thread's before anything happened.
+/// What rt0 knows of a thread. It lies at the thread pointer (variant II), or right below the ABI's
+/// part of the thread's area (variant I). The main thread's block starts as zeros.
 #[repr(C, align(16))]
 pub(crate) struct Block {
     /// Its own address, where variant II wants it.
@@ -28,26 +28,26 @@ pub(crate) struct Block {
     pub(super) interrupts: interrupt::Interrupts,
     pub(super) signalling: interrupt::Signalling,
     pub(super) held: gate::Held,
-    /// That of the process in which the thread was started, or has gone on after a fork. Written
-    /// under the list's latch before the thread runs, and in a forked child.
+    /// The generation of the process that the thread runs in (`fork.rs`). Written while holding the
+    /// list's latch before the thread runs, and in a forked child.
     pub(super) generation: Cell<u32>,
     pub(super) neighbours: list::Neighbours,
     pub(super) destructors: local::Destructors,
-    /// The scope that counts the thread. Written by the thread, and after an end by exit(2) or a
-    /// filter, under the list's latch.
+    /// The scope that counts the thread. Written by the thread itself. If a call of the program's
+    /// own or a filter ended the thread, it is written while holding the list's latch.
     pub(super) scope: AtomicPtr<scope::Running>,
-    /// Makes its [`ThreadId`](super::ThreadId).
+    /// The number of its [`ThreadId`](super::ThreadId).
     pub(super) number: usize,
     pub(super) name: Option<NonNull<str>>,
-    /// `Some` if it has a name: so a program that names no thread has not the function either.
+    /// `Some` if it has a name, so that a program that names no thread does not link the function.
     pub(super) tell_name: Option<fn(&Block)>,
     /// The signals that were blocked on the thread that spawned this one; never 32 or 33.
     pub(super) mask: Blocked,
-    /// Base and length; null and 0 for the main thread's.
+    /// Base and length; null and 0 for the main thread.
     pub(super) mapping: (*mut u8, usize),
-    /// A part of the mapping; for the main thread, nothing.
+    /// A part of the mapping; empty for the main thread.
     pub(crate) signal_stack: SignalStack,
-    /// The addresses of the stack; its guard page lies right below.
+    /// The addresses of the stack, right above its guard.
     pub(crate) stack: Range<usize>,
     pub(super) launch: *mut u8,
     pub(crate) run: Option<unsafe fn(&Block)>,
@@ -55,7 +55,7 @@ pub(crate) struct Block {
     below: Below,
 }
 
-/// As aligned as the block, so that nothing lies between its end and the block's.
+/// As aligned as the block, so that its end is the block's end.
 #[repr(C, align(16))]
 struct Below([Cell<usize>; RESERVED.below]);
 
@@ -66,7 +66,7 @@ const _: () = assert!(size_of::<Block>().is_multiple_of(align_of::<Block>()), "v
 struct Reserved {
     above: usize,
     below: usize,
-    /// Which of them is the guard.
+    /// The index of the guard among them.
     guard: usize,
 }
 
@@ -126,25 +126,25 @@ impl Block {
         }
     }
 
-    /// The word that compiled code takes for its guard; `None` where the guard is a variable.
+    /// The word that compiled code uses as its guard; `None` where the guard is a variable.
     pub(super) fn guard(&self) -> Option<&Cell<usize>> {
         let words = if RESERVED.above == 0 { &self.below.0[..] } else { &self.above[..] };
         words.get(RESERVED.guard)
     }
 
-    /// The kernel's number for it; 0 once it has ended, and for a thread that is the parent's of a
-    /// forked child. The main thread's is 0 before its first way to the list of threads.
+    /// The kernel's id for the thread. It is 0 after the thread ended, for threads of the parent in
+    /// a forked child, and for the main thread before it first needs the list of threads.
     pub(crate) fn tid(&self) -> u32 {
         if self.generation.get() == fork::generation() { self.life.tid() } else { 0 }
     }
 
-    /// Of a thread in the list while its gate is closed: whether it runs no more, or never did.
+    /// Whether a thread in the list has ended or was never cloned. The gate is closed.
     pub(super) fn is_gone(&self) -> bool {
         self.tid() == 0 || self.life.was_never_cloned()
     }
 
-    /// Waits until nothing of the thread runs on its stack. A thread of a process that this one was
-    /// forked from does not.
+    /// Waits until the thread has left its stack. In a forked child it does not wait for threads of
+    /// the parent, which do not exist there.
     pub(super) fn wait_for_end(&self) {
         self.life.wait_for_end(|| {
             list::notice_fork();
@@ -156,7 +156,7 @@ impl Block {
         if self.is_main() {
             return Some("main");
         }
-        // SAFETY: copied from a str, into the mapping that this block lies in.
+        // SAFETY: copied from a `str`, into the mapping that this block lies in.
         self.name.map(|name| unsafe { name.as_ref() })
     }
 
@@ -169,31 +169,32 @@ impl Block {
     }
 }
 
-/// Gives up one reference to a block, and frees its mapping if that was the last (3).
+/// Gives up a reference to a block. The last one frees its mapping (`thread`, 3).
 ///
 /// # Safety
 ///
-/// 1. The caller owned a reference, and does not touch the block again.
+/// 1. The caller owns a reference and does not access the block after this.
 pub(super) unsafe fn release(block: NonNull<Block>) {
-    // SAFETY: 1. The reference keeps it until the next line.
+    // SAFETY: 1. The reference keeps the block until the next line.
     let this = unsafe { block.as_ref() };
     if this.life.release() {
-        // SAFETY: 1. The last reference is gone, so the thread has given up its own.
+        // SAFETY: 1. This was the last reference, so the thread has given up its own.
         unsafe { stack::keep_or_free(block) };
     }
 }
 
-/// The main thread's block, as large as the linker makes room for (tls.rs). The compiler refuses what is not zero in a
-/// section of this name; and so a new thread's block needs zeros only.
+/// The main thread's block; the linker makes room for it in the main thread's area (`tls.rs`). In a
+/// section of this name the compiler accepts only zeros, so a new thread's block may start as zeros
+/// too.
 #[cfg(not(all(loom, test)))]
 #[used]
 #[unsafe(link_section = ".bss.rt0_block")]
 static MAIN: Main = Main(core::cell::UnsafeCell::new(Block::new()));
 
 #[cfg(not(all(loom, test)))]
-struct Main(#[allow(dead_code)] core::cell::UnsafeCell<Block>); // For the linker alone.
+struct Main(#[allow(dead_code)] core::cell::UnsafeCell<Block>); // Only the linker uses it.
 
-// SAFETY: nobody touches it by this name.
+// SAFETY: no code accesses it by this name.
 #[cfg(not(all(loom, test)))]
 unsafe impl Sync for Main {}
 
@@ -201,40 +202,41 @@ unsafe impl Sync for Main {}
 ///
 /// # Safety
 ///
-/// 1. Called once, before any other thread exists and before anything asks for the current thread.
+/// 1. Called once, before any other thread exists and before any code asks for the current thread.
 #[inline(always)]
 pub(crate) unsafe fn adopt_main() {
-    // SAFETY: 1. By ours.
+    // SAFETY: 1. This is the only call, by our own condition.
     let (block, thread_pointer) = unsafe { tls::fill_main::<Block>() };
-    // SAFETY: all zeros, as a block may be, and nobody else has it yet.
+    // SAFETY: all zeros, which is a valid block, and no other code has it yet.
     unsafe { (*block.as_ptr()).this = block.as_ptr() };
-    // SAFETY: 1. Just filled; it stays for the life of the process.
+    // SAFETY: 1. The area was just filled, and stays for the life of the process.
     if let Err(errno) = unsafe { sys::set_thread_pointer(thread_pointer) } {
         sys::die("setting the thread pointer", errno);
     }
 }
 
 /// The word near the calling thread's thread pointer that code compiled with `-fstack-protector`
-/// takes for its guard; `None` on machines where the guard is a variable.
+/// uses as its guard; `None` on machines where the guard is a variable.
 pub(crate) fn stack_guard<'a>() -> Option<&'a Cell<usize>> {
     // SAFETY: a running thread's block stays.
     unsafe { this_block().as_ref() }.guard()
 }
 
-/// What the main thread has to do when `main` has returned.
+/// Ends the main thread's part of the program, after `main` has returned.
 pub(crate) fn end_main() {
     // SAFETY: the main thread's block stays.
     unsafe { this_block().as_ref() }.destructors.run();
 }
 
-/// The name to show for the current thread, also before it has a block (then the process is still starting).
+/// The name to show for the calling thread. A process that is still starting has no block yet.
 #[cfg(feature = "panic-handler")]
 pub(crate) fn name_for_messages() -> &'static str {
-    // SAFETY: static, and all zeros until `adopt_main` wrote to it, before anybody else came.
+    // SAFETY: static memory. It is all zeros until `adopt_main` writes to it, which is before there
+    // is a second thread.
     if unsafe { tls::block_of_main::<Block>().as_ref() }.this.is_null() {
         return "starting";
     }
-    // SAFETY: a running thread's block stays; the message is written before the thread ends.
+    // SAFETY: a running thread's block stays, and the message is written before the thread ends.
     unsafe { this_block().as_ref() }.name_for_messages()
 }
 
@@ -243,14 +245,15 @@ pub(crate) fn this_block() -> NonNull<Block> {
     unsafe { tls::block_of_this_thread() }
 }
 
-/// The calling thread's block, for a handler, which may run on a thread that rt0 did not make: then
-/// there is none. Such a thread may have any thread pointer, its maker's or none at all, so nothing
-/// is read by that before the kernel has found this thread's id in the word where a block has it.
+/// The calling thread's block, for a handler. `None` on a thread that rt0 did not make.
+///
+/// Such a thread may have any thread pointer: its maker's, or none. So nothing is read through the
+/// pointer until the kernel has found this thread's id in the word where a block holds it.
 pub(crate) fn block_in_handler() -> Option<&'static Block> {
     const WORD: usize = offset_of!(Block, life) + Life::TID;
     let block = tls::block_address::<Block>();
     let is_ours = sys::holds(block.wrapping_byte_add(WORD).cast(), sys::gettid());
-    // SAFETY: the kernel has read in it, within the first page.
+    // SAFETY: the kernel has just read a word of the block.
     is_ours.then(|| unsafe { &*block }).filter(|found| core::ptr::eq(found.this, block))
 }
 

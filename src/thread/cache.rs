@@ -1,11 +1,13 @@
-//! Memory of threads that ended, for threads that start. Atomics only, so that `models` runs this very code.
+//! Memory of threads that ended, for threads that start. Atomics only, so that `models` runs this
+//! very code.
 //!
 //! ```text
-//!     slots │ ● │ ● │   │ ● │ … │      a pointer in a slot owns what it points to; whoever swaps it out has it alone
+//!     slots │ ● │ ● │   │ ● │ … │      a pointer in a slot owns its target; the thread that swaps
+//!                                       it out becomes the only owner
 //! ```
 //!
-//! Nobody looks through a pointer in a slot, and nothing is a link: so there is nothing to be confused about when the same
-//! memory comes back meanwhile.
+//! No thread reads through a pointer in a slot, and slots are not linked. So nothing goes wrong
+//! when the same memory comes back meanwhile (no ABA problem).
 
 use core::ptr::{NonNull, null_mut};
 use core::sync::atomic::Ordering::{Acquire, Relaxed, Release};
@@ -24,8 +26,8 @@ pub(super) trait Keep {
 /// The most that is kept, whatever the limits say.
 pub(super) const MOST: usize = if MODEL { 2 } else { 64 };
 
-/// What is kept as long as nobody sets it: as many stacks of the default size as there is room for, and where addresses are
-/// scarce, some 14.
+/// The limits until the program sets others: as many stacks of the default size as there are slots,
+/// and where addresses are scarce, some 14.
 const LIMITS: [u32; 2] =
     [MOST as u32, if usize::BITS == 32 { (32 << 20) / 4096 } else { MOST as u32 * ((3 << 20) / 4096) }];
 
@@ -33,14 +35,14 @@ pub(super) struct Cache<T> {
     slots: [Slot<T>; MOST],
     /// How much is in the slots; never more than the limit was when it came.
     units: AtomicU32,
-    /// How many slots are in use at most, and how many units, each one more than that; 0 until it is set. So a cache starts as
-    /// zeros, for which a program's file has no room.
+    /// How many slots are in use at most, and how many units, each one more than that; 0 until it
+    /// is set. So a cache starts as zeros, for which a program's file has no room.
     limits: [AtomicU32; 2],
 }
 
 struct Slot<T> {
     kept: AtomicPtr<T>,
-    /// Of what was put here last: a hint, so that not everybody takes out what he has no use for.
+    /// The size of the latest content: a hint that avoids taking entries of the wrong size.
     units: AtomicU32,
 }
 
@@ -71,7 +73,8 @@ impl<T: Keep> Cache<T> {
         }
     }
 
-    /// Keeps it, if there is room; else it stays the caller's. Its thread may still run, if it does no more than end.
+    /// Keeps it, if there is room; else it stays the caller's. Its thread may still run, if it does
+    /// no more than end.
     pub(super) fn put(&self, memory: NonNull<T>) -> bool {
         // SAFETY: the caller's until it is in a slot.
         let units = unsafe { memory.as_ref() }.units();
@@ -92,7 +95,7 @@ impl<T: Keep> Cache<T> {
     /// Puts it into one of the first `slots`.
     fn put_into(&self, slots: usize, memory: NonNull<T>, units: u32) -> bool {
         self.slots.iter().take(slots).any(|slot| {
-            // Release: what was done with the memory comes before whoever takes it.
+            // Release: what was done with the memory comes before it is taken.
             let put = slot.kept.load(Relaxed).is_null()
                 && slot.kept.compare_exchange(null_mut(), memory.as_ptr(), Release, Relaxed).is_ok();
             if put {
@@ -102,8 +105,8 @@ impl<T: Keep> Cache<T> {
         })
     }
 
-    /// Takes one of this size that no thread runs on, if there is one. What was taken out for a look and finds no slot any
-    /// more goes to `free`.
+    /// Takes one of this size that no thread runs on, if there is one. What was taken out for a
+    /// look and finds no slot any more goes to `free`.
     pub(super) fn take(&self, units: u32, free: impl FnMut(NonNull<T>)) -> Option<NonNull<T>> {
         self.find(|slot| slot.units.load(Relaxed) == units, |memory| memory.units() == units, free)
     }
@@ -145,7 +148,8 @@ impl<T: Keep> Cache<T> {
                 self.units.fetch_sub(units, Relaxed);
                 return Some(memory);
             }
-            // It was counted, so it may come back whatever the limits are; there is no slot only if they all filled meanwhile.
+            // It was counted, so it may come back whatever the limits are; there is no slot only if
+            // they all filled meanwhile.
             if !self.put_into(MOST, memory, units) {
                 self.units.fetch_sub(units, Relaxed);
                 free(memory);

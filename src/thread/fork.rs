@@ -77,7 +77,7 @@ pub enum Fork {
 /// 2. What must not be done twice is done on one side only: buffers written, files removed, results
 ///    handed over by what is shared between processes.
 pub unsafe fn fork() -> Result<Fork> {
-    // SAFETY: 1. is our caller's 1.
+    // SAFETY: 1. The caller guarantees it (1).
     List::with(|list| unsafe { list.fork() }).map(|pid| match pid {
         0 => Fork::Child,
         child => Fork::Parent { child },

@@ -2,40 +2,39 @@
 //! it while no other does.
 //!
 //! ```text
-//!     spawn, exit   enter ── the latch, for a few stores ── clone(2) ── leave      any number of them at once
-//!     all_threads   close ── all that it does ───────────────────────── open       one, and no thread is inside
+//!     spawn, exit   enter ── latch, a few stores ── clone(2) ── leave   any number of them at once
+//!     all_threads   close ── all that it does ───────────────── open    one, no thread is inside
 //! ```
 //!
 //! What holds, and how:
 //!
-//! 1. *No thread is inside while it is closed.* A thread that enters counts itself and sees it open
-//!    in one step; one that closes it waits until all that are counted have left.
-//! 2. *Every thread gets its turn.* A thread that wants to close it, or finds it closed, draws a
-//!    ticket; tickets are served in order. So callers that close it one after another keep no
-//!    thread out for longer than those before it in the queue, and a thread that closes it waits
-//!    only for those that are inside by then.
-//! 3. *No thread sleeps in vain.* A word is compared by the kernel as it puts the caller to sleep,
-//!    and changed before a wake. Whether a wake is needed is seen by exchanges of one word: either
-//!    the waiter's comes first and is seen, or it comes second and sees what it would wait for.
-//! 4. *What is done under the latch or while it is closed is seen by every thread that comes to
-//!    either later.* Each way in acquires what the ways out before it released, on the gate's word
-//!    and on the latch's.
-//! 5. *A thread that is gone keeps no other out.* A thread can be killed alone, by a filter, in any
-//!    system call. It notes in its [`Held`] what it holds here, in one stretch without a call and
-//!    with all signals blocked, together with the step that takes it or gives it back. So the note
-//!    of a thread that is gone is exact. All waits are in steps of a tenth of a second; after one
-//!    without change the waiter goes through the list and gives back what threads that are gone
-//!    held ([`Gate::give_back`]), each once, for it has the latch. What a thread that is gone did
-//!    not come to, its wake, costs the sleeper one such step.
-//! 6. *The latch of a holder that is gone goes to a waiter.* The latch names its holder. A waiter
-//!    that found no change for a step asks whether the kernel has cleared the holder's tid word,
-//!    without a load of its own: if the latch has not changed hands after that, the holder was in
-//!    the list, so the word was there, and the answer is the holder's. The list is whole whenever a
-//!    thread under the latch makes a system call.
+//! 1. *No thread is inside a closed gate:* a thread that enters counts itself and sees the gate
+//!    open in one atomic step. One that closes it waits until all counted threads have left.
+//! 2. *No starvation:* a thread that wants to close the gate, or finds it closed, draws a ticket,
+//!    and tickets are served in order. So callers that close the gate one after another delay a
+//!    thread only by those before it in the queue. A thread that closes it waits only for those
+//!    inside at that time.
+//! 3. *No lost wake-ups:* the kernel compares a word as it puts the caller to sleep, and the word
+//!    is changed before a wake. Exchanges of one word show whether a wake is needed: either the
+//!    waiter's comes first and is seen, or it comes second and sees what it would wait for.
+//! 4. *Changes made while holding the latch or the closed gate are visible to every later holder:*
+//!    each way in acquires what earlier ways out released, on the gate's word and on the latch's.
+//! 5. *A killed thread blocks no other:* a filter can kill a thread alone, in any system call. A
+//!    thread notes in its [`Held`] what it holds here, with all signals blocked and without a
+//!    system call between the note and the step that takes or releases it. So the note of a killed
+//!    thread is exact. All waits are in steps of a tenth of a second. After one without change the
+//!    waiter goes through the list and releases what ended threads held ([`Gate::give_back`]), each
+//!    once, because it holds the latch. A wake that a killed thread did not reach costs the sleeper
+//!    one such step.
+//! 6. *The latch of a killed holder goes to a waiter:* the latch names its holder. A waiter that
+//!    found no change for a step asks whether the kernel has cleared the holder's tid word, without
+//!    a load of its own. If the latch has not changed hands after that, the holder was in the list.
+//!    So the word was there, and the answer is about the holder. The list is consistent whenever a
+//!    thread that holds the latch makes a system call.
 //!
-//! A forked child begins with all of this as new (`list.rs`).
+//! A forked child starts with a new gate and latch (`list.rs`).
 //!
-//! Atomics and the futex only, so that `models` runs this very code.
+//! It uses atomics and the futex only, so that `models` runs this code as it is.
 
 use core::cell::Cell;
 use core::ptr::null_mut;
@@ -105,8 +104,8 @@ impl Gate {
         held.ticket.set((true, self.queue.draw()));
     }
 
-    /// Draws a ticket that is served at once, if no other thread has one: whether it did. All signals
-    /// are blocked.
+    /// Draws a ticket that is served at once, if no other thread has one: whether it did. All
+    /// signals are blocked.
     pub(super) fn try_draw(&self, held: &Held) -> bool {
         let turn = self.queue.turn.load(Acquire);
         // A turn ends after the tickets up to it were drawn, so if this succeeds the turn is still
@@ -160,8 +159,8 @@ impl Gate {
         debug_assert!(closed);
     }
 
-    /// [`close`](Gate::close) for a caller that waits only as long as `look` says so: whether no thread
-    /// is inside. In either case the caller [`open`](Gate::open)s it.
+    /// [`close`](Gate::close) for a caller that waits only as long as `look` says so: whether no
+    /// thread is inside. In either case the caller [`open`](Gate::open)s it.
     #[inline(always)]
     pub(super) fn close_while(&self, look: impl Fn() -> bool) -> bool {
         let mut state = self.state.fetch_or(CLOSED, Acquire) | CLOSED;
@@ -235,7 +234,7 @@ impl Queue {
             if turn == number {
                 return;
             }
-            if base::wait_a_while(&self.turn, turn, kind(number)) {
+            if base::wait_a_while(&self.turn, turn, bit_of(number)) {
                 look();
             }
         }
@@ -250,13 +249,14 @@ impl Queue {
         let turn = self.turn.load(Relaxed);
         // An exchange, so that it is before or after each ticket drawn (3).
         if self.next.fetch_add(0, AcqRel) != turn {
-            base::wake(&self.turn, u32::MAX, kind(turn)); // Few have the same kind, and one of them is it.
+            // Few waiters have the same bit, and the next one is among them.
+            base::wake(&self.turn, u32::MAX, bit_of(turn));
         }
     }
 }
 
 /// The futex bitset of a ticket.
-fn kind(number: u32) -> u32 {
+fn bit_of(number: u32) -> u32 {
     1 << (number % 32)
 }
 

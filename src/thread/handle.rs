@@ -1,4 +1,4 @@
-//! What a program has of a thread: its handle, itself, its identity.
+//! What a program holds of a thread: its handle, the thread, its identity.
 
 use core::fmt;
 use core::marker::PhantomData;
@@ -19,11 +19,12 @@ use crate::sys;
 pub struct ThreadId(NonZeroUsize);
 
 impl ThreadId {
-    /// The number of a thread to come; the main thread's is 0, so that it need not be written. `EAGAIN` when all
-    /// numbers were used (on a 32-bit machine, after four billion threads): none is given twice.
+    /// The number of the next thread to start. The main thread's is 0, so it need not be written.
+    /// No number is given twice: `EAGAIN` when all were used, on a 32-bit machine after four
+    /// billion threads.
     pub(super) fn next_number() -> Result<usize> {
         static LAST: AtomicUsize = AtomicUsize::new(0);
-        // Relaxed: only the number counts.
+        // Relaxed: the number is the only state.
         let next = |last| (last < usize::MAX - 1).then_some(last + 1);
         LAST.fetch_update(Relaxed, Relaxed, next).map_or(Err(Errno::EAGAIN), |last| Ok(last + 1))
     }
@@ -39,17 +40,19 @@ impl ThreadId {
     }
 }
 
-/// Owns a running thread: [`join`](JoinHandle::join) it for its result, or drop it to let it run on its own.
+/// Owns a running thread: [`join`](JoinHandle::join) it for its result, or drop it to let it run on
+/// its own.
 pub struct JoinHandle<T> {
-    /// Dropped after the result, whose place it keeps.
+    /// Dropped after the result, which lies in the mapping that it keeps.
     thread: Thread,
     result: *mut T,
     owns: PhantomData<T>,
 }
 
-// SAFETY: the handle gives out the result only, which was made on another thread (spawn asks for Send), and atomics.
+// SAFETY: besides atomics the handle gives out only the result, and `spawn` asks that a `T` may be
+// sent.
 unsafe impl<T> Send for JoinHandle<T> {}
-// SAFETY: as above; by reference it gives out nothing of T.
+// SAFETY: by reference the handle gives out atomics, and no `T`.
 unsafe impl<T> Sync for JoinHandle<T> {}
 // The result lies in the thread's mapping, and moves out when it is joined.
 impl<T> Unpin for JoinHandle<T> {}
@@ -66,8 +69,8 @@ impl<T> JoinHandle<T> {
         JoinHandle { thread: Thread { block }, result, owns: PhantomData }
     }
 
-    /// Waits for the thread to end and returns what its closure returned. What the thread did happens before this
-    /// returns.
+    /// Waits for the thread to end and returns what its closure returned. What the thread did
+    /// happens before this returns.
     ///
     /// A panic in the thread ends the process, so there is no error to return.
     ///
@@ -75,7 +78,7 @@ impl<T> JoinHandle<T> {
     ///
     /// # Panics
     ///
-    /// When called by the thread itself, which would wait forever.
+    /// When called by the thread itself, which would wait for ever.
     pub fn join(self) -> T {
         assert!(self.thread.block != this_block(), "a thread cannot join itself");
         let this = ManuallyDrop::new(self);
@@ -83,13 +86,13 @@ impl<T> JoinHandle<T> {
         let life = &self_block.life;
         self_block.wait_for_end();
         if !life.is_finished() {
-            // By exit(2) in a call of the program's own, by a filter, or in a fork: there is no
-            // result.
+            // It ended by an exit(2) of the program's own, by a filter, or in a fork.
             sys::die("joining a thread that ended without a result", Errno::ECANCELED);
         }
-        // SAFETY: the thread ended after it wrote the result, and left it to us: only dropping the handle detaches.
+        // SAFETY: the thread has written the result and ended. It left the result to the handle,
+        // for only dropping the handle detaches the thread.
         let result = unsafe { this.result.read() };
-        // SAFETY: 1. The handle's; forgotten above.
+        // SAFETY: 1. The handle's reference; the handle is not dropped.
         unsafe { release(this.thread.block) };
         result
     }
@@ -114,7 +117,7 @@ impl<T> Drop for JoinHandle<T> {
     /// Detaches the thread.
     fn drop(&mut self) {
         if self.thread.block().life.detach() {
-            // SAFETY: written, and not taken, for join forgets the handle.
+            // SAFETY: the thread has written it, and `join`, which takes it, forgets the handle.
             unsafe { self.result.drop_in_place() };
         }
     }
@@ -126,17 +129,18 @@ impl<T> fmt::Debug for JoinHandle<T> {
     }
 }
 
-/// A thread, for as long as one likes: also after it ended. It keeps the thread's mapping, not the thread.
+/// A thread. It may outlive the thread itself; it keeps the thread's mapping.
 pub struct Thread {
     block: NonNull<Block>,
 }
 
-// SAFETY: of the block it uses only what never changes, and atomics.
+// SAFETY: it accesses only atomics of the block, and fields that never change.
 unsafe impl Send for Thread {}
-// SAFETY: as above.
+// SAFETY: by reference it accesses the same.
 unsafe impl Sync for Thread {}
 
-// Its cells are for the thread itself and for whoever has the list's lock, and a panic ends the process.
+// The block's cells are accessed by the thread itself or while holding the list's lock, and a panic
+// ends the process.
 impl UnwindSafe for Thread {}
 impl RefUnwindSafe for Thread {}
 
@@ -146,15 +150,15 @@ assert_not_impl_any!(Thread: Copy);
 impl Thread {
     /// # Safety
     ///
-    /// 1. Somebody's reference keeps the block.
+    /// 1. A reference keeps the block during the call.
     pub(super) unsafe fn of(block: NonNull<Block>) -> Thread {
-        // SAFETY: 1. is our caller's.
+        // SAFETY: the caller guarantees that the block is kept (1).
         unsafe { block.as_ref() }.life.retain();
         Thread { block }
     }
 
     pub(super) fn block(&self) -> &Block {
-        // SAFETY: our reference keeps it.
+        // SAFETY: this thread handle's reference keeps the block.
         unsafe { self.block.as_ref() }
     }
 
@@ -174,8 +178,8 @@ impl Thread {
         self.block().name()
     }
 
-    /// Lets its next or present [`park`](super::park) return. Several calls before that count as one. What the caller did happens
-    /// before that park returns.
+    /// Lets the thread's current or next [`park`](super::park) return. Several calls before that
+    /// count as one. What the caller did happens before that park returns.
     ///
     /// In handlers: yes. It may interrupt any function of rt0.
     pub fn unpark(&self) {
@@ -185,14 +189,14 @@ impl Thread {
 
 impl Clone for Thread {
     fn clone(&self) -> Thread {
-        // SAFETY: 1. Ours does.
+        // SAFETY: 1. This handle's reference does.
         unsafe { Thread::of(self.block) }
     }
 }
 
 impl Drop for Thread {
     fn drop(&mut self) {
-        // SAFETY: 1. Ours.
+        // SAFETY: 1. This handle's reference, which goes with it.
         unsafe { release(self.block) };
     }
 }

@@ -4,14 +4,14 @@
 //! What holds, and how:
 //!
 //! 1. *A thread's end finds the hooks of each module that keeps something of the thread.* A module
-//!    registers its hooks before it writes a part. It does so on the thread itself, or while the list
-//!    is closed, and then the thread passes the gate after that. A thread that takes out one that
-//!    ended has seen the tid word that the kernel cleared at its end.
+//!    registers its hooks before it writes a part. It does so on the thread itself, or while the
+//!    list is closed, and then the thread passes the gate after that. A thread that takes out one
+//!    that ended has seen the tid word that the kernel cleared at its end.
 //! 2. *A start is hooked from the registration on.* Hooks with a `start` are registered while the
 //!    list is closed. A thread that started earlier is in the list then; one that starts later sees
 //!    them, for its parent passes the gate after that.
-//! 3. *Registering waits for no other thread.* It is one exchange for each place, so it may happen in
-//!    a signal handler that interrupts it.
+//! 3. *Registering waits for no other thread.* It is one exchange for each place, so it may happen
+//!    in a signal handler that interrupts it.
 //! 4. *What is registered stays*, so that what a thread was given is taken back from it.
 
 use core::ptr::null_mut;

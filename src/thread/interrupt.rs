@@ -1,25 +1,27 @@
-//! Getting a thread's attention: one signal however often it is asked for, and a count that tells when it arrived.
+//! Interrupting a thread: one signal however often it is asked for, and a count that tells when it
+//! arrived.
 //!
 //! ```text
-//!     interrupt ── wanted += 1 ── ASKED already? done : tgkill ──▶ handler ── clear ASKED ── seen = wanted
+//!     interrupt ── wanted += 1 ── ASKED? yes: done
+//!                                        no:  tgkill ──▶ handler ── clear ASKED ── seen = wanted
 //! ```
 //!
 //! What holds, and how:
 //!
-//! 1. *An interrupt that found `ASKED` is seen.* The handler clears `ASKED` before it looks at
-//!    `wanted`: so a thread that found it set, by an exchange, was counted in `wanted` before the
-//!    handler looked. It relies on the signal only if no thread is sending one at the moment, for a
-//!    sender may yet fail.
-//! 2. *No signal goes to another thread that got the same id.* A sender counts itself in the
-//!    target's word while it sends, and a thread that ends waits until none is counted; from then
-//!    on senders see `ENDED`.
-//! 3. *No sender is interrupted between asking for an id and using it.* It blocks all signals for
-//!    that stretch: a handler could fork, and the child would signal its parent's threads.
-//! 4. *A sender that is gone is not waited for.* A filter can kill it in tgkill(2). It notes its
-//!    target in [`Signalling`] in one stretch with counting itself, without a system call; a thread
-//!    that waits for its senders looks for those that are gone (`list.rs`, 2) and uncounts them.
-//!    Their target stays, for they had a [`Thread`] of it. `ASKED` may be theirs, with no signal
-//!    under way; it is cleared, which costs a signal at most.
+//! 1. *An interrupt that finds `ASKED` set is seen:* the handler clears `ASKED` before it reads
+//!    `wanted`. A thread that finds it set, by an exchange, has added to `wanted` before the
+//!    handler reads. It relies on the signal only if no thread is sending one at the moment,
+//!    because a sender may still fail.
+//! 2. *No signal goes to another thread that got the same id:* a sender counts itself in the
+//!    target's word while it sends. A thread that ends waits until none is counted, and later
+//!    senders see `ENDED`.
+//! 3. *No handler runs between asking for an id and using it:* a sender blocks all signals
+//!    meanwhile. A handler could fork, and the child would signal its parent's threads.
+//! 4. *No thread waits for a sender that was killed:* a filter can kill a sender in tgkill(2). A
+//!    sender notes its target in [`Signalling`] and counts itself, with no system call between the
+//!    two. A thread that waits for its senders looks for dead ones (`list.rs`, 2) and uncounts
+//!    them. Their target is still mapped, because they had a [`Thread`] of it. If `ASKED` was
+//!    theirs there is no signal on its way; it is cleared, which costs at most one more signal.
 
 use core::cell::Cell;
 use core::ptr::null;
@@ -33,11 +35,11 @@ use crate::errno::{Errno, Result};
 use crate::signal::{self, Blocked, INTERRUPT, Signal};
 use crate::{futex, sys};
 
-/// A block's part in this.
+/// What a block holds for this.
 pub(super) struct Interrupts {
-    /// `ENDED`, `ASKED`, and below them how many are signalling this thread at the moment.
+    /// `ENDED`, `ASKED`, and in the bits below, how many threads are signalling this one.
     state: AtomicU32,
-    /// How often it was interrupted, and how much of that the handler has seen.
+    /// How many interrupts were asked for, and how many of them the handler has seen.
     wanted: AtomicUsize,
     seen: AtomicUsize,
 }
@@ -46,7 +48,7 @@ const ENDED: u32 = 1 << 31;
 const ASKED: u32 = 1 << 30;
 const SENDERS: u32 = ASKED - 1;
 
-/// What a thread is signalling, for others if it is killed meanwhile (4).
+/// The thread that this one is signalling, for others to find if it is killed meanwhile (4).
 pub(super) struct Signalling(Cell<*const Interrupts>);
 
 impl Signalling {
@@ -54,10 +56,11 @@ impl Signalling {
         Signalling(Cell::new(null()))
     }
 
-    /// Uncounts a thread that is gone; whether it was counted. The caller has the list's latch.
+    /// Uncounts a sender that was killed. Returns whether it was counted. The caller holds the
+    /// list's latch.
     pub(super) fn give_back(&self) -> bool {
-        // SAFETY: the thread had a reference to the block that this lies in, and does not give it
-        // up any more.
+        // SAFETY: the sender had a reference to the block that this lies in, and can no longer give
+        // it up.
         let Some(target) = (unsafe { self.0.replace(null()).as_ref() }) else { return false };
         target.state.fetch_and(!ASKED, Relaxed);
         target.leave();
@@ -70,36 +73,37 @@ impl Interrupts {
         Interrupts { state: AtomicU32::new(0), wanted: AtomicUsize::new(0), seen: AtomicUsize::new(0) }
     }
 
-    /// As new, in a forked child, for its thread: a signal that was on its way is the parent's.
+    /// Starts again, in a forked child, for its thread: a signal on its way goes to the parent.
     pub(super) fn renew(&self) {
         self.state.store(0, Relaxed);
         self.seen.store(self.wanted.load(Relaxed), Relaxed);
     }
 
-    /// Counts one more.
+    /// Asks for one more interrupt.
     fn want(&self) -> Generation {
-        // Release: what the caller did is seen by the thread after its handler.
+        // Release: the thread sees what the caller did, after its handler ran.
         Generation(self.wanted.fetch_add(1, Release).wrapping_add(1))
     }
 
     /// The handler's part.
     fn arrive(&self) {
-        // Acquire pairs with the release of every thread that found ASKED set, so `wanted` counts them.
+        // Acquire pairs with the release of every thread that found ASKED set, so `wanted` counts
+        // them.
         self.state.fetch_and(!ASKED, AcqRel);
         let wanted = self.wanted.load(Acquire);
         self.seen.store(wanted, Release);
     }
 
     fn has_seen(&self, generation: Generation) -> bool {
-        // Acquire pairs with the handler's release. Numbers wrap around; half of them are the past.
+        // Acquire pairs with the handler's release. Numbers wrap; the half below is the past.
         let seen = self.seen.load(Acquire);
         seen.wrapping_sub(generation.0) as isize >= 0
     }
 
-    /// Whether a signal is on its way that was sent.
+    /// Whether a signal is on its way, and no sender may still fail.
     fn is_asked(&self) -> bool {
         let is_sent = |state| state & (ENDED | ASKED | SENDERS) == ASKED;
-        // An exchange that changes nothing: so it comes before the handler's, or sees it (1).
+        // An exchange that changes nothing: it comes before the handler's exchange or sees it (1).
         self.state.fetch_update(Release, Relaxed, |state| is_sent(state).then_some(state)).is_ok()
     }
 
@@ -110,8 +114,8 @@ impl Interrupts {
         }
     }
 
-    /// What a thread that ends calls before it leaves the list: when this returns no thread signals
-    /// it, and none will. All signals are blocked; `before` is what the program has blocked.
+    /// A thread that ends calls this before it leaves the list. When it returns, no thread signals
+    /// this one, and none will. All signals are blocked; `before` is what the program has blocked.
     pub(super) fn end(&self, this: &Block, before: &Blocked) {
         let mut state = self.state.fetch_or(ENDED, Acquire) | ENDED;
         while state & SENDERS != 0 {
@@ -123,55 +127,62 @@ impl Interrupts {
     }
 }
 
-/// Which of a thread's interrupts: see [`Thread::interrupt`].
+/// One of a thread's interrupts: see [`Thread::interrupt`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Generation(usize);
 
 impl Thread {
-    /// Interrupts the thread where it is: a blocking call of its fails with `EINTR`, and it comes back to its
-    /// program, which may look at whatever the caller set before. It is how a runtime asks its threads for something.
+    /// Interrupts the thread where it is: if it blocks in a call, the call fails with `EINTR`. Then
+    /// its program can look at what the caller set before. It is how a runtime asks its threads for
+    /// something.
     ///
-    /// What the caller did happens before the thread goes on. Interrupts that are not yet delivered are one: however
-    /// many threads ask, there is one signal on its way, and asking costs one system call or none.
-    /// [`has_seen`](Thread::has_seen) tells when it arrived: at once if the thread is waiting in a call, by the next
-    /// timer tick or sooner if it computes on another processor, else when the scheduler lets it run.
+    /// What the caller did happens before the thread continues. Interrupts that are not yet
+    /// delivered are merged: however many threads ask, there is one signal on its way, and asking
+    /// costs at most one system call. [`has_seen`](Thread::has_seen) tells when it arrived: at once
+    /// if the thread waits in a call, by the next timer tick if it computes on another processor,
+    /// otherwise when the scheduler lets it run.
     ///
-    /// A thread that was just about to enter a call when the interrupt arrived waits in the call none the less, as
-    /// with every signal. To be sure that it looks, interrupt it again until it answers; a millisecond apart costs
-    /// nobody anything. Calls that signal(7) lists as restarted always, as read(2) of a file on a disk, and rt0's own
-    /// waits (locks, sleeping, parking, [`io`](crate::io)) go on.
+    /// If the interrupt arrives just before the thread enters a call, the thread still waits in the
+    /// call, as with every signal. To be sure that it looks, interrupt it again until it answers;
+    /// once a millisecond costs next to nothing. Calls that signal(7) lists as always restarted,
+    /// such as read(2) of a file on a disk, continue, and so do rt0's own waits (locks, sleeping,
+    /// parking, [`io`](crate::io)).
     ///
-    /// So it also wakes a thread that blocks in a call of a foreign library, such as a poller's, if
-    /// that returns on `EINTR`. A poller of the program's own is better woken by an
-    /// [`EventFd`](crate::io::EventFd) among its descriptors: that is never missed.
+    /// It also wakes a thread that blocks in a call of a foreign library, such as a poller's, if
+    /// the library returns on `EINTR`. To wake a poller of the program's own, an
+    /// [`EventFd`](crate::io::EventFd) among its descriptors is better: it is never missed.
     ///
-    /// May be called in a handler. Errors: `ESRCH`, the thread has ended; `EAGAIN`, as many signals are on their way
-    /// as `RLIMIT_SIGPENDING` allows this user; `EOPNOTSUPP`, an emulator without the signal.
+    /// May be called in a handler. Errors: `ESRCH`, the thread has ended; `EAGAIN`, as many signals
+    /// are on their way as `RLIMIT_SIGPENDING` allows this user; `EOPNOTSUPP`, an emulator without
+    /// the signal.
     ///
     /// In handlers: yes.
     pub fn interrupt(&self) -> Result<Generation> {
-        // SAFETY: 1. The handler accesses atomics of a thread that is there.
+        // SAFETY: 1. The handler accesses only atomics of the thread that it runs on.
         unsafe { signal::catch_reserved(INTERRUPT, arrived, false) }?;
-        list::notice_fork(); // Nothing that its parent was sent is on its way to a child.
+        list::notice_fork(); // A signal on its way to the parent does not reach a forked child.
         let block = self.block();
         let generation = block.interrupts.want();
-        // First the end: what a thread left unseen that ended by itself is no signal on its way.
+        // The end comes first: a thread that ended may have left `ASKED` set, with no signal on its
+        // way.
         if block.tid() == 0 || !block.interrupts.is_asked() {
             block.send(INTERRUPT, ASKED)?;
         }
         Ok(generation)
     }
 
-    /// Whether this interrupt has arrived, or one after it. On 32-bit machines the answer is right for
-    /// the next 2^31 interrupts of the thread; on 64-bit machines a thread does not have so many.
+    /// Whether this interrupt has arrived, or one after it. On 32-bit machines the answer is right
+    /// for the next 2^31 interrupts of the thread; on 64-bit machines a thread does not have so
+    /// many.
     ///
     /// In handlers: yes.
     pub fn has_seen(&self, generation: Generation) -> bool {
         self.block().interrupts.has_seen(generation)
     }
 
-    /// tgkill(2): sends it a signal of the program's. `ESRCH`, the thread has ended; `EAGAIN`, for signals from 34
-    /// on: as many are on their way as `RLIMIT_SIGPENDING` allows this user.
+    /// tgkill(2): sends the thread a signal of the program's. Errors: `ESRCH`, the thread has
+    /// ended; `EAGAIN`, for signals from 34 on: as many are on their way as `RLIMIT_SIGPENDING`
+    /// allows this user.
     ///
     /// In handlers: yes.
     pub fn signal(&self, signal: Signal) -> Result<()> {
@@ -180,16 +191,16 @@ impl Thread {
 }
 
 impl Block {
-    /// tgkill(2) while the thread cannot end (2, 3). With `ASKED` as `asked`, that is set. `ESRCH`
-    /// for a thread that ended, also without [`Interrupts::end`]: by exit(2) in a call of the
-    /// program's own, or killed by a filter.
+    /// tgkill(2) while the thread cannot end (2, 3). Sets `asked`, which is `ASKED` or 0. `ESRCH`
+    /// for a thread that ended, also without [`Interrupts::end`]: by an exit(2) of the program's
+    /// own, or killed by a filter.
     fn send(&self, signal: u32, asked: u32) -> Result<()> {
         let before = signal::block_everything();
-        let this = list::settle();
+        let this = list::ensure_listed();
         let interrupts = &self.interrupts;
         let enter = |state| (state & ENDED == 0).then_some((state | asked) + 1);
-        // Acquire pairs with `end`: a sender that does not see ENDED is seen by `end`, for the two
-        // read and write one word. Release: see `interrupt`.
+        // Acquire pairs with `end`: both change one word, so `end` sees each sender that does not
+        // see ENDED. Release: what the caller of `interrupt` did is seen after the handler.
         let sent = match interrupts.state.fetch_update(AcqRel, Relaxed, enter) {
             Ok(_) => {
                 this.signalling.0.set(&raw const *interrupts);

@@ -1,4 +1,5 @@
-//! A thread's life as the others see it: whether it runs, who may still touch its memory, and whose its result is.
+//! A thread's state as other threads see it: whether it runs, how many owners its memory has, and
+//! which side owns its result.
 //!
 //! Atomics and the futex only, so that `models` runs this very code.
 
@@ -17,10 +18,10 @@ use crate::sys;
 
 pub(super) struct Life {
     /// [`NOT_CLONED`] until clone(2); then the kernel's: the thread's id from before it runs until
-    /// after it ended, then 0. The main thread's is 0 before its first way to the list of threads.
+    /// after it ended, then 0. The main thread's is 0 before it first needs the list of threads.
     tid: AtomicU32,
-    /// Who can still touch the mapping: the thread itself, its handle, and each `Thread`. Less [`UNCOUNTED`], so that a
-    /// life begins as zeros.
+    /// The number of owners of the mapping: the thread itself, its handle, and each `Thread`; less
+    /// [`UNCOUNTED`], so that it starts as zero.
     refs: AtomicU32,
     /// ```text
     /// JOINABLE ── closure returned ──▶ FINISHED   the handle takes or drops the result
@@ -58,7 +59,8 @@ impl Life {
 
     /// The thread is about to be cloned.
     pub(super) fn is_to_be_cloned(&self) {
-        self.tid.store(NOT_CLONED, Relaxed); // Read under the latch, or after the kernel wrote to it.
+        // Relaxed: read while holding the latch, or after the kernel wrote to it.
+        self.tid.store(NOT_CLONED, Relaxed);
     }
 
     /// Of a thread that has left the list or is listed while the gate is closed: its parent never
@@ -96,14 +98,16 @@ impl Life {
         }
     }
 
-    /// The thread's part when its closure has returned and the result is written: whether the handle will take care of that,
-    /// else the thread has to.
+    /// The thread's side: its closure has returned and the result is written. Returns whether the
+    /// handle owns the result; otherwise the thread does.
     pub(super) fn finish(&self) -> bool {
-        // Release: the result comes before the word that says it is there. The other side is in `detach`, and in `join`.
+        // Release: the result comes before the word that says it is there. The other side is in
+        // `detach`, and in `join`.
         self.state.compare_exchange(JOINABLE, FINISHED, Release, Relaxed).is_ok()
     }
 
-    /// The handle's part when it goes unjoined: whether the result is there and the handle has to take care of it.
+    /// The handle's side: it is dropped without a join. Returns whether the result is there and the
+    /// handle owns it.
     pub(super) fn detach(&self) -> bool {
         // Acquire pairs with the release in `finish`.
         self.state.compare_exchange(JOINABLE, DETACHED, Relaxed, Acquire).is_err()
@@ -115,7 +119,7 @@ impl Life {
         self.state.load(Acquire) == FINISHED
     }
 
-    /// Counts one more who can touch the mapping. The caller is one already.
+    /// Adds an owner of the mapping. The caller is one already.
     pub(super) fn retain(&self) {
         // Relaxed: the new reference comes from one that already orders.
         if self.refs.fetch_add(1, Relaxed).wrapping_add(UNCOUNTED) > i32::MAX as u32 {
@@ -123,9 +127,9 @@ impl Life {
         }
     }
 
-    /// Counts one less; whether that was the last, who has to see to the mapping.
+    /// Removes an owner. Returns whether that was the last one, which has to free the mapping.
     pub(super) fn release(&self) -> bool {
-        // Release: what we did with the memory comes before whoever sees to it.
+        // Release: what this owner did with the memory comes before the last owner frees it.
         if self.refs.fetch_sub(1, Release).wrapping_add(UNCOUNTED) != 1 {
             return false;
         }

@@ -1,29 +1,27 @@
-//! Every thread that is: the main one and those that [`spawn`](super::spawn) made, linked through their blocks.
+//! The list of all threads: the main one and those that [`spawn`](super::spawn()) made, linked
+//! through their blocks.
 //!
-//! Threads start and end side by side, each inside the gate (`gate.rs`), and touch links under its
-//! latch. `all_threads` and `profile` close the gate: then no thread starts or ends. They rely on
-//! how it is used; the properties are written down in `all_threads`. What holds here, and how:
+//! Threads start and end at the same time as others, each inside the gate (`gate.rs`), and change
+//! links while holding the latch. `all_threads` and `profile` close the gate, and then no thread
+//! starts or ends. What they rely on is listed in `all_threads`. What holds here, and how:
 //!
-//! 1. *The tid word tells who is there.* Each thread in the list has a word that the kernel clears
-//!    at the thread's end, however it ends; the main thread gets its own with its first way to the
-//!    list ([`settle`]). Before clone(2) the word holds `NOT_CLONED`,
-//!    which no id is; so 0 is a thread that ended.
-//! 2. *What a thread that is gone held is given back.* Each way that can wait looks through the
-//!    list after a tenth of a second without change, and gives back what threads that are gone
-//!    noted that they hold: at the gate (`gate.rs`, 5), and that they are signalling another thread
-//!    (`interrupt.rs`). The next thread that closes the gate and goes through the list takes such
-//!    threads out, with what they had ([`List::bury_the_dead`]).
-//! 3. *A thread that is not cloned is not taken for one that ended.* Its parent is inside the gate.
-//!    So while the gate is closed, a block that says `NOT_CLONED` is one
-//!    whose parent was killed in clone(2), and goes with the dead; its closure is not dropped, as
-//!    nothing of its parent's is.
-//! 4. *A thread can be killed while it waits here.* Each step of a wait that cannot be ended by a
-//!    handler lets those blocked signals through for a moment that the program has not blocked and
-//!    whose action is the default: so SIGTERM ends a process whose threads wait for one that never
-//!    comes. (A handler that another thread installs just then may run once in the wait.)
-//! 5. *A forked child has its own list*: of the thread that forked, whatever the others were in the
-//!    middle of. Every way to the list begins with a look whether the process has forked since
-//!    (`fork.rs`).
+//! 1. *The tid word tells whether a thread is there:* the kernel clears a listed thread's word at
+//!    its end, however it ends. The main thread registers its word when it first needs the list
+//!    ([`ensure_listed`]). Before clone(2) the word holds `NOT_CLONED`, which no id is, so 0 always
+//!    means a thread that ended.
+//! 2. *What an ended thread held is released:* each wait here looks through the list after a tenth
+//!    of a second without change. It releases what ended threads noted: their place at the gate
+//!    (`gate.rs`, 5), and that they are signalling a thread (`interrupt.rs`). The next thread that
+//!    closes the gate removes ended threads from the list ([`List::remove_ended`]).
+//! 3. *A thread that is not cloned yet is not taken for one that ended:* its parent is inside the
+//!    gate. So while the gate is closed, a block with `NOT_CLONED` is one whose parent was killed
+//!    in clone(2). It is removed too; its closure is not dropped, as nothing of its parent's is.
+//! 4. *A thread that waits here can be ended by a signal:* each step of a wait unblocks for a
+//!    moment the signals that the program has not blocked and whose action is the default. So
+//!    SIGTERM ends a process whose threads wait for one that never comes. (A handler that another
+//!    thread installs at that moment may run once in the wait.)
+//! 5. *A forked child has its own list,* which holds the thread that forked, whatever other threads
+//!    were doing. Each use of the list first looks whether the process was forked (`fork.rs`).
 
 use core::cell::{Cell, UnsafeCell};
 use core::ops::Deref;
@@ -48,7 +46,7 @@ impl Neighbours {
     }
 }
 
-/// The list's guards and its beginning.
+/// The list's locks and its first block.
 struct Threads {
     gate: Gate,
     latch: Latch,
@@ -69,13 +67,13 @@ fn threads() -> &'static Threads {
     unreachable!("a model has its own gate")
 }
 
-/// Sees to it that the list is this process's and the calling thread is in it: the main thread is
-/// not before its first way here, and no thread is in a child that forked past rt0. All signals are
+/// Ensures that the list is this process's and has the calling thread. It lacks the main thread at
+/// first, and every thread in a child that was forked by a raw system call. All signals are
 /// blocked.
-pub(super) fn settle() -> &'static Block {
+pub(super) fn ensure_listed() -> &'static Block {
     // SAFETY: a running thread's block stays.
     let this = unsafe { this_block().as_ref() };
-    // No thread but the main one before its first way here has no id.
+    // Only the main thread has no id, before it first comes here.
     if this.life.tid() == 0 || fork::has_forked() {
         adopt(this);
     }
@@ -83,13 +81,13 @@ pub(super) fn settle() -> &'static Block {
 }
 
 /// Begins the list, with the calling thread: the main one of a process that had no list so far, or
-/// the one of a forked child. All signals are blocked.
+/// the only one of a forked child. All signals are blocked.
 #[cold]
 pub(super) fn adopt(this: &'static Block) {
     let is_child = this.life.tid() != 0;
     // SAFETY: 1. The block outlives the thread.
     let tid = unsafe { sys::set_tid_address(this.life.tid_word()) };
-    // Where a filter refuses it, the end of this thread is not seen, as long as there are others.
+    // If a filter refuses it, other threads do not see the end of this one.
     this.life.begin(tid.unwrap_or_else(|_| sys::gettid()));
     fork::remember(is_child);
     let (block, links) = (NonNull::from_ref(this), Links(()));
@@ -110,18 +108,18 @@ pub(super) fn adopt(this: &'static Block) {
     links.link(block);
 }
 
-/// For a thread that is about to wait for another one: after a fork past rt0 it may wait for one
-/// that is not there.
+/// For a thread that is about to wait for another one, which may not exist in a child that was
+/// forked by a raw system call.
 pub(crate) fn notice_fork() {
     if fork::has_forked() {
         let before = signal::block_everything();
-        settle();
+        ensure_listed();
         before.restore();
     }
 }
 
-/// Calls `f` with the links, under the latch. All signals are blocked; `before` is what the program
-/// has blocked.
+/// Calls `f` with the links, while holding the latch. All signals are blocked; `before` is what the
+/// program has blocked.
 fn with_links<T>(this: &Block, before: &Blocked, f: impl FnOnce(&Links) -> T) -> T {
     let latch = lock(this, before);
     let done = f(&Links(()));
@@ -138,29 +136,29 @@ fn lock(this: &Block, before: &Blocked) -> &'static Latch {
     latch
 }
 
-/// What a thread does that has waited for a tenth of a second without change (2, 4). `before` is
+/// Called by a thread that has waited for a tenth of a second without change (2, 4). `before` is
 /// what the program has blocked.
 #[cold]
 pub(super) fn look(this: &Block, before: &Blocked) {
     signal::let_default_through(before);
     let now = signal::block_everything();
-    with_links(this, before, Links::give_back_what_the_gone_hold);
+    with_links(this, before, Links::release_what_ended_threads_hold);
     now.restore();
 }
 
-/// A way into the list and out of it, for the calling thread; others have theirs at the same time.
-/// All signals are blocked.
+/// The calling thread is inside the gate, as others may be at the same time. All signals are
+/// blocked.
 pub(super) struct Passage<'a> {
     this: &'static Block,
     before: &'a Blocked,
 }
 
 impl<'a> Passage<'a> {
-    /// Enters where every signal is blocked and stays so. Only if a thread has closed the list, the
-    /// reserved ones are let through until it is open again, for that thread may be waiting for
-    /// this one's answer. `before` is what the program has blocked.
+    /// Enters the gate. Every signal is blocked and stays so, except while another thread has
+    /// closed the gate: then the reserved ones are unblocked, because that thread may be waiting
+    /// for this one's answer. `before` is what the program has blocked.
     pub(super) fn enter(before: &'a Blocked) -> Passage<'a> {
-        let this = settle();
+        let this = ensure_listed();
         let gate = &threads().gate;
         if !gate.try_enter(&this.held) {
             gate.draw(&this.held);
@@ -172,7 +170,7 @@ impl<'a> Passage<'a> {
         Passage { this, before }
     }
 
-    /// Puts in a thread that is about to be cloned, and counts it in its scope.
+    /// Adds a thread that is about to be cloned, and counts it in its scope.
     pub(super) fn link(&self, block: NonNull<Block>) {
         // SAFETY: no other thread has the block until it is linked.
         let new = unsafe { block.as_ref() };
@@ -184,17 +182,17 @@ impl<'a> Passage<'a> {
         });
     }
 
-    /// Takes out a thread that was not cloned, and uncounts it.
+    /// Removes a thread that was not cloned, and uncounts it.
     pub(super) fn unlink(&self, block: NonNull<Block>) {
         with_links(self.this, self.before, |links| {
             links.unlink(block);
-            // SAFETY: the caller's, which has just failed to clone it.
+            // SAFETY: the caller has failed to clone it, so it still owns the block.
             scope::uncount(unsafe { block.as_ref() });
         });
     }
 
-    /// Takes the calling thread out of the list, and leaves. In between it makes no system call, in
-    /// which it could be killed inside the gate and out of the list.
+    /// Removes the calling thread from the list, and leaves the gate. Between the two it makes no
+    /// system call, in which it could be killed while it is inside the gate and not in the list.
     pub(super) fn leave_for_good(self) {
         let this = self.this;
         core::mem::forget(self);
@@ -222,12 +220,12 @@ impl Drop for Passage<'_> {
     }
 }
 
-/// The right to change the list: others may be starting and ending, but not at this moment.
+/// The right to change the list, which comes with the latch or the closed gate.
 pub(crate) struct Links(());
 
 impl Links {
     fn first(&self) -> &Cell<*mut Block> {
-        // SAFETY: these are the only `Links`, and the reference lives no longer.
+        // SAFETY: there is one `Links` at a time, and the reference borrows it.
         unsafe { Cell::from_mut(&mut *threads().first.get()) }
     }
 
@@ -241,8 +239,8 @@ impl Links {
         }
     }
 
-    /// Takes out a block, if it is in. The system calls come first: a thread that is killed in one
-    /// is still in the list.
+    /// Removes a block, if it is in the list. Hooks may make system calls, so they come first: a
+    /// thread that is killed in one is still in the list.
     fn unlink(&self, block: NonNull<Block>) {
         let links = self.neighbours(block);
         if !links.linked.get() {
@@ -279,9 +277,9 @@ impl Links {
         })
     }
 
-    /// Gives back what threads that are gone hold, as far as it can be (2).
-    fn give_back_what_the_gone_hold(&self) {
-        // What one gives back may let another have its turn.
+    /// Releases what ended threads hold, as far as possible (2).
+    fn release_what_ended_threads_hold(&self) {
+        // What one of them releases may let the next one release more.
         while self.iter().any(|block| {
             // SAFETY: a block stays as long as it is linked.
             let block = unsafe { block.as_ref() };
@@ -298,15 +296,15 @@ pub(crate) struct List<'a> {
 }
 
 impl List<'_> {
-    /// Calls `f` with the list closed. A handler that ran meanwhile could want it too, so the
-    /// program's signals are blocked; the reserved ones are not, so that a thread that has closed
-    /// it before can be answered meanwhile.
+    /// Calls `f` with the list closed. The program's signals are blocked, because a handler could
+    /// need the list too. The reserved ones are not, so that this thread can answer another one
+    /// that has closed the list before.
     ///
-    /// In a child that `f` forked, the list is as new, and `f` goes on there with the links of one
-    /// thread.
+    /// In a child that `f` forks, the list holds only the calling thread, and `f` continues there
+    /// with the links of that list.
     pub(crate) fn with<T>(f: impl FnOnce(&List<'_>) -> T) -> T {
         let before = signal::block_everything();
-        let this = settle();
+        let this = ensure_listed();
         let gate = &threads().gate;
         let generation = fork::generation();
         gate.draw(&this.held);
@@ -321,15 +319,15 @@ impl List<'_> {
         done
     }
 
-    /// [`with`](List::with) for a handler, and for a caller that does not wait for long: `None` if the
-    /// list cannot be closed within so many tenths of a second. `f` forks no process.
+    /// [`with`](List::with) for a handler, and for a caller that does not wait for long: `None` if
+    /// the list cannot be closed within so many tenths of a second. `f` forks no process.
     ///
     /// A handler of the program that runs in a wait of this thread for the list (4) finds what the
     /// thread holds there, and gets `None`.
     pub(crate) fn within<T>(tenths: u32, f: impl FnOnce(&List<'_>) -> T) -> Option<T> {
         const TRIES_A_TENTH: u32 = 20;
         let before = signal::block_everything();
-        let this = settle();
+        let this = ensure_listed();
         let gate = &threads().gate;
         let is_free = !this.held.is_something();
         let draws = is_free
@@ -338,7 +336,8 @@ impl List<'_> {
                 // The thread that has closed it may be waiting for this one's answer.
                 signal::mask(How::Set, &SigSet::full());
                 if !drawn {
-                    let _ = sys::nanosleep(&sys::Timespec { tv_sec: 0, tv_nsec: 5_000_000 }); // Shorter is no harm.
+                    // A handler may shorten it.
+                    let _ = sys::nanosleep(&sys::Timespec { tv_sec: 0, tv_nsec: 5_000_000 });
                     signal::block_everything();
                 }
                 drawn
@@ -358,24 +357,24 @@ impl List<'_> {
         done.flatten()
     }
 
-    /// For `f` of [`with`](List::with) that waits: called after each step without change, it lets
-    /// signals through (4).
+    /// For an `f` that waits: called after each step without change, it unblocks signals for a
+    /// moment (4).
     pub(crate) fn let_signals_through(&self) {
         signal::let_default_through(self.before);
     }
 
-    /// Takes out threads that ended without leaving: by exit(2) in a call of the program's own, or
-    /// killed by a filter. Their scopes don't wait for them any more; what they had goes to others,
-    /// their memory when their handles are gone. One that holds a ticket to come stays, until a
-    /// later call.
-    pub(crate) fn bury_the_dead(&self) {
+    /// Removes threads that ended without leaving the list: by an exit(2) of the program's own, or
+    /// killed by a filter. Their scopes no longer wait for them, and what they held is released.
+    /// Their memory goes when their handles are gone. A thread whose ticket has not come up stays,
+    /// until a later call.
+    pub(crate) fn remove_ended(&self) {
         // SAFETY: a block stays as long as it is linked.
         if !self.iter().any(|block| unsafe { block.as_ref() }.is_gone()) {
             return;
         }
         let now = signal::block_everything();
         with_links(self.this, self.before, |links| {
-            links.give_back_what_the_gone_hold();
+            links.release_what_ended_threads_hold();
             let can_go = |block: &NonNull<Block>| {
                 // SAFETY: a block stays as long as it is linked.
                 let block = unsafe { block.as_ref() };
@@ -383,40 +382,40 @@ impl List<'_> {
             };
             while let Some(dead) = links.iter().find(can_go) {
                 links.unlink(dead);
-                // SAFETY: 1. Linked until the line above, so its own reference is there. It left
-                // the scope, or never will.
+                // SAFETY: 1. It was linked until the line above, so its own reference is still
+                // there. It has left its scope, or never will.
                 unsafe { scope::bury(dead) };
-                // SAFETY: its own reference is there until the end.
+                // SAFETY: its own reference keeps the block until the end of this loop's body.
                 let block = unsafe { dead.as_ref() };
                 if block.life.was_never_cloned() {
                     // Its parent was killed in clone(2), before there was a handle.
                     block.life.is_over();
-                    // SAFETY: 1. The handle's, which there will not be.
+                    // SAFETY: 1. The reference of the handle, which does not exist.
                     unsafe { release(dead) };
                 }
-                // SAFETY: 1. A thread that is in the list has its own reference still, and this one
-                // will not come to it.
+                // SAFETY: 1. The thread's own reference: it was in the list, so it had not given it
+                // up, and it has ended.
                 unsafe { release(dead) };
             }
         });
         now.restore();
     }
 
-    /// How many threads are in the list of which `f` holds.
+    /// The number of threads in the list for which `f` is true.
     pub(super) fn count(&self, f: impl Fn(&Block) -> bool) -> usize {
         // SAFETY: a block stays as long as it is linked.
         self.iter().filter(|block| f(unsafe { block.as_ref() })).count()
     }
 
-    /// fork(2), with no thread half-way through a start or an end. In the child the list is the
-    /// calling thread's.
+    /// fork(2), with no thread half-way through a start or an end. In the child the list holds the
+    /// calling thread.
     ///
     /// # Safety
     ///
     /// 1. As for [`sys::fork`].
     pub(super) unsafe fn fork(&self) -> crate::errno::Result<u32> {
         let now = signal::block_everything();
-        // SAFETY: 1. is our caller's.
+        // SAFETY: the caller guarantees the same (1).
         let forked = unsafe { sys::fork() };
         if forked == Ok(0) {
             adopt(self.this);

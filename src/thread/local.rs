@@ -1,18 +1,21 @@
-//! Values of which each thread has its own: [`thread_local!`](crate::thread_local!), on the stable compiler and without an
-//! allocator.
+//! Values of which each thread has its own: [`thread_local!`](crate::thread_local!), on the stable
+//! compiler and without an allocator.
 //!
 //! ```text
-//!     the program's TLS image:   │ FIRST │ SECOND │ …          what each copy starts as
-//!     each thread's TLS:         │ FIRST │ SECOND │ …          at the same distances from its thread pointer
+//!     the program's TLS image:   │ FIRST │ SECOND │ …  what each copy starts as
+//!     each thread's TLS:         │ FIRST │ SECOND │ …  at the same distances from its pointer
 //! ```
 //!
-//! A `thread_local!` puts a static, of which only the address is used, into a section of its own. The linker script places
-//! these sections where the image of `#[thread_local]` variables is, PT_TLS. So the place of a thread's copy is a sum:
-//! thread pointer, address in the image, and a number that the linker knows (`tls::copy_of_this_thread`). Nothing is
-//! registered, nothing can be full, every alignment holds, and what a program does not use is not linked. (A table that
-//! keys enter when first used would cost a look at the key and one at the table for each access, and have a bound.)
+//! A `thread_local!` puts a static, of which only the address is used, into a section of its own.
+//! The linker script places these sections where the image of `#[thread_local]` variables is,
+//! PT_TLS. So the place of a thread's copy is a sum: thread pointer, address in the image, and a
+//! number that the linker knows (`tls::copy_of_this_thread`). Nothing is registered, nothing can be
+//! full, every alignment holds, and what a program does not use is not linked. (A table that keys
+//! enter when first used would cost a look at the key and one at the table for each access, and
+//! have a bound.)
 //!
-//! A value with a destructor has a list entry beside it. The thread's block has the head of the list.
+//! A value with a destructor has a list entry beside it. The thread's block has the head of the
+//! list.
 
 use core::cell::{Cell, RefCell, UnsafeCell};
 use core::fmt;
@@ -34,10 +37,11 @@ use crate::tls;
 /// BUFFER.with_borrow_mut(|buffer| buffer.clear());
 /// ```
 ///
-/// An initialiser in `const { … }` is worked out by the compiler, and copied where a thread starts; a large value that is
-/// not needed on each thread is better made by the other form, which a thread calls when it first uses the value. An access
-/// to the first form is an addition to the thread pointer; where the value has a destructor, and with the other form, also a
-/// look at a byte that says how far it is. See [`LocalKey`] for what happens at a thread's end.
+/// An initialiser in `const { … }` is worked out by the compiler, and copied where a thread starts;
+/// a large value that is not needed on each thread is better made by the other form, which a thread
+/// calls when it first uses the value. An access to the first form is an addition to the thread
+/// pointer; where the value has a destructor, and with the other form, also a look at a byte that
+/// says how far it is. See [`LocalKey`] for what happens at a thread's end.
 #[macro_export]
 macro_rules! thread_local {
     () => {};
@@ -75,7 +79,8 @@ macro_rules! thread_local {
             // SAFETY: 1. The copy is the calling thread's.
             unsafe {
                 $crate::thread::LocalKey::new(|given| {
-                    // All zero, as its section's name promises the linker: a program's file has no room for it.
+                    // All zero, as its section's name promises the linker: a program's file has no
+                    // room for it.
                     #[unsafe(link_section = ::core::concat!(".bss.rt0_tls.", ::core::stringify!($name)))]
                     static __RT0_IMAGE: $crate::thread::local::Image<$crate::thread::local::Slot<$type>> =
                         $crate::thread::local::Image::new($crate::thread::local::Slot::empty());
@@ -87,30 +92,35 @@ macro_rules! thread_local {
     };
 }
 
-/// A value of which each thread has its own, declared by [`thread_local!`](crate::thread_local!): std's type of that name.
+/// A value of which each thread has its own, declared by [`thread_local!`](crate::thread_local!):
+/// std's type of that name.
 ///
 /// # When a thread ends
 ///
-/// After its closure has returned and its result is where it belongs, a thread destroys the values that it used and that
-/// have a destructor, in the reverse order of their first use (of the end of their initialiser, where there is one). A
-/// destructor may use other values: one that is made by that is destroyed too, next. A value that is being destroyed, or
-/// was, cannot be used again: [`try_with`](LocalKey::try_with) is an [`AccessError`], all other methods panic. Joining a
+/// After its closure has returned and its result is where it belongs, a thread destroys the values
+/// that it used and that have a destructor, in the reverse order of their first use (of the end of
+/// their initialiser, where there is one). A destructor may use other values: one that is made by
+/// that is destroyed too, next. A value that is being destroyed, or was, cannot be used again:
+/// [`try_with`](LocalKey::try_with) is an [`AccessError`], all other methods panic. Joining a
 /// thread waits for its destructors, and so does the end of a [`scope`](super::scope()).
 ///
-/// The main thread destroys its values when `main` returns, before the process ends; other threads may be running. Nothing
-/// is destroyed where the process ends otherwise: by a panic, [`exit_group`](crate::sys::exit_group) or a signal. Values
-/// without a destructor stay until the thread is gone.
+/// The main thread destroys its values when `main` returns, before the process ends; other threads
+/// may be running. Nothing is destroyed where the process ends otherwise: by a panic,
+/// [`exit_group`](crate::sys::exit_group) or a signal. Values without a destructor stay until the
+/// thread is gone.
 ///
-/// An initialiser that uses its own key calls itself without end, or the value that was made last stays.
+/// An initialiser that uses its own key calls itself without end, or the value that was made last
+/// stays.
 ///
 /// # In signal handlers
 ///
-/// A handler may use a key with a `const` initialiser and without a destructor, as it may use any variable of the thread it
-/// runs on: what it interrupted may be in the middle of an access. Other keys it must leave alone, unless it knows that the
-/// thread has used them before and has not ended its closure.
+/// A handler may use a key with a `const` initialiser and without a destructor, as it may use any
+/// variable of the thread it runs on: what it interrupted may be in the middle of an access. Other
+/// keys it must leave alone, unless it knows that the thread has used them before and has not ended
+/// its closure.
 pub struct LocalKey<T: 'static> {
-    /// The calling thread's value; null if it was destroyed. A value that is not there yet becomes what is given, if
-    /// anything is, which is taken then.
+    /// The calling thread's value; null if it was destroyed. A value that is not there yet becomes
+    /// what is given, if anything is, which is taken then.
     find: Find<T>,
 }
 
@@ -154,8 +164,8 @@ impl<T: 'static> LocalKey<T> {
         }
     }
 
-    /// Calls `f` with the calling thread's value, which is made now if this thread had none. [`AccessError`] when it was
-    /// destroyed, or is being.
+    /// Calls `f` with the calling thread's value, which is made now if this thread had none.
+    /// [`AccessError`] when it was destroyed, or is being.
     ///
     /// In handlers: no, the interrupted code may be changing the value.
     #[inline]
@@ -237,8 +247,8 @@ impl<T: 'static> LocalKey<RefCell<T>> {
     ///
     /// # Panics
     ///
-    /// When the value was destroyed, or is being, and when it is borrowed already in a way that excludes this: so do all
-    /// methods here.
+    /// When the value was destroyed, or is being, and when it is borrowed already in a way that
+    /// excludes this: so do all methods here.
     #[inline]
     #[track_caller]
     pub fn with_borrow<F: FnOnce(&T) -> R, R>(&'static self, f: F) -> R {
@@ -290,14 +300,15 @@ impl<T: 'static> fmt::Debug for LocalKey<T> {
     }
 }
 
-/// What each thread's copy starts as. Of the static itself only the address is used, and the linker copies its bytes into
-/// the image.
+/// What each thread's copy starts as. Of the static itself only the address is used, and the linker
+/// copies its bytes into the image.
 #[doc(hidden)]
 #[derive(Debug)]
 #[repr(transparent)]
-pub struct Image<S>(UnsafeCell<S>); // A cell, so that all of them are in writable sections, as one name asks for.
+// A cell, so that all of them are in writable sections, as sections of one name must be.
+pub struct Image<S>(UnsafeCell<S>);
 
-// SAFETY: nobody touches what is in it.
+// SAFETY: no code accesses its content.
 unsafe impl<S> Sync for Image<S> {}
 
 impl<S: 'static> Image<S> {
@@ -320,8 +331,8 @@ impl<S: 'static> Image<S> {
 /// A value that is not there from the start, or that has a destructor.
 ///
 /// ```text
-/// EMPTY ── first use: initialiser ──▶ ALIVE ── the thread ends ──▶ GONE      a value that is made
-/// READY ── first use ───────────────▶ ALIVE ── the thread ends ──▶ GONE      a constant with a destructor
+/// EMPTY ── first use: initialiser ──▶ ALIVE ── the thread ends ──▶ GONE   a value that is made
+/// READY ── first use ───────────────▶ ALIVE ── the thread ends ──▶ GONE   a constant
 /// ```
 #[doc(hidden)]
 #[repr(C)] // The entry leads to the slot.
@@ -361,10 +372,12 @@ impl<T: 'static> Slot<T> {
         match self.state.get() {
             EMPTY => {
                 let value = given.and_then(Option::take).unwrap_or_else(init);
-                // SAFETY: this thread's, and not lent to anybody: `find` of whoever uses it has not come back yet.
+                // SAFETY: this thread's, and not borrowed: the first `find` for it has not returned
+                // yet.
                 let old = unsafe { self.value.get().replace(MaybeUninit::new(value)) };
                 if self.state.replace(ALIVE) == ALIVE {
-                    // SAFETY: the initialiser used its own key, so there was a value, and this has taken its place.
+                    // SAFETY: the initialiser used its own key, so there was a value, and this has
+                    // taken its place.
                     drop(unsafe { old.assume_init() });
                     return self.value();
                 }
@@ -383,7 +396,8 @@ impl<T: 'static> Slot<T> {
 }
 
 impl<T: 'static> Image<Slot<T>> {
-    /// The calling thread's value, made by `given` or `init` if there was none; null if it was destroyed.
+    /// The calling thread's value, made by `given` or `init` if there was none; null if it was
+    /// destroyed.
     ///
     /// In handlers: no, the interrupted code may be changing the value.
     #[inline]
@@ -414,12 +428,13 @@ impl Entry {
 
 /// # Safety
 ///
-/// 1. `entry` is that of a `Slot<T>` of the calling thread that is ALIVE, and nobody uses the value.
+/// 1. `entry` is that of a `Slot<T>` of the calling thread that is ALIVE, and the value is not in
+///    use.
 unsafe fn destroy<T: 'static>(entry: *const Entry) {
     // SAFETY: 1. It is the slot's first field.
     let slot = unsafe { &*entry.cast::<Slot<T>>() };
     slot.state.set(GONE); // First, for the destructor may look.
-    // SAFETY: 1. There is a value, and from here on nobody gets at it.
+    // SAFETY: 1. There is a value, and from here on `find` does not return it.
     unsafe { slot.value().cast_mut().drop_in_place() };
 }
 
@@ -444,7 +459,8 @@ impl Destructors {
                 let Entry { next, destroy } = unsafe { entry.as_ref() };
                 destructors.first.set(next.get());
                 if let Some(destroy) = destroy.get() {
-                    // SAFETY: 1. Added when ALIVE, and once; the thread's closure has returned, or `main` has.
+                    // SAFETY: 1. Added when ALIVE, and once; the thread's closure has returned, or
+                    // `main` has.
                     unsafe { destroy(entry.as_ptr()) };
                 }
             }

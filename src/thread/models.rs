@@ -1,9 +1,11 @@
-//! Models of a thread's life, of the cache of stacks, of the list's gate and of scopes: each runs in every way in which its
-//! threads can follow each other, with at most so many preemptions in each as the first argument of [`model`] says.
+//! Models of a thread's life, of the cache of stacks, of the list's gate and of scopes: each runs
+//! in every way in which its threads can follow each other, with at most so many preemptions in
+//! each as the first argument of [`model`] says.
 //!
-//! A thread of the model is a thread of rt0's from its closure's return on; at its end the model's kernel clears the tid word
-//! and wakes. The stack and the result are values whose accesses loom watches: one that nothing orders is reported, as is a
-//! thread that waits for ever. (`park` and `unpark` are the `Parker`'s, which has its models.) The cache has two slots.
+//! A thread of the model is a thread of rt0's from its closure's return on; at its end the model's
+//! kernel clears the tid word and wakes. The stack and the result are values whose accesses loom
+//! watches: one that nothing orders is reported, as is a thread that waits for ever. (`park` and
+//! `unpark` are the `Parker`'s, which has its models.) The cache has two slots.
 
 use core::ptr::NonNull;
 use std::sync::Arc;
@@ -43,14 +45,15 @@ impl Memory {
         Arc::new(Memory { life: Life::new(), units, stack, result, dropped, freed })
     }
 
-    /// Of a thread that has ended, with nobody left who has it.
+    /// Of a thread that has ended and has no owner left.
     fn idle(units: u32) -> Arc<Memory> {
         let memory = Memory::new(units);
         assert!(!memory.life.release() && memory.life.release());
         memory
     }
 
-    /// Starts its thread, which ends as `rust_thread` does; `keep` is for the last reference if that is the thread's own.
+    /// Starts its thread, which ends as `rust_thread` does; `keep` is for the last reference if
+    /// that is the thread's own.
     fn start(self: &Arc<Memory>, keep: impl FnOnce(&Arc<Memory>) + 'static) -> thread::JoinHandle<()> {
         self.life.kernel_starts(7);
         let this = self.clone();
@@ -69,7 +72,7 @@ impl Memory {
         })
     }
 
-    /// What whoever gave up the last reference does, if it is not the thread.
+    /// What the owner of the last reference does, if it is not the thread.
     fn free(&self) {
         self.life.wait_for_end(|| false);
         self.stack.add(10);
@@ -268,7 +271,8 @@ fn loom_a_look_at_what_does_not_fit_loses_nothing() {
             let (cache, freed) = (cache.clone(), freed.clone());
             thread::spawn(move || {
                 let taken = cache.take(2, |memory| {
-                    // SAFETY: it was put there by the thread that runs the model, and lives as long.
+                    // SAFETY: it was put there by the thread that runs the model, and lives as
+                    // long.
                     unsafe { memory.as_ref() }.free();
                     freed.add(1);
                 });
@@ -390,8 +394,8 @@ fn loom_the_latch_is_one_threads_at_a_time() {
     });
 }
 
-/// One thread does `last` and is killed; two others close the gate and pass it. A fourth that waits,
-/// here the model's own, gives back what the killed one held, each thing once.
+/// One thread does `last` and is killed; two others close the gate and pass it. A fourth that
+/// waits, here the model's own, gives back what the killed one held, each thing once.
 fn killed_after(last: fn(&Gate, &Held)) {
     model(3, move || {
         let guarded = Arc::new((Gate::new(), Latch::new(), Watched::default(), Watched::default()));
@@ -436,7 +440,7 @@ fn loom_a_thread_killed_with_the_gate_closed_keeps_no_other_out() {
 ///
 /// 1. As for [`Running::leave`].
 unsafe fn leave(running: &Running) {
-    // SAFETY: 1. is our caller's.
+    // SAFETY: the caller guarantees 1.
     if unsafe { Running::leave(running) } {
         crate::futex::base::wake((&raw const *running).cast(), 1, crate::futex::base::ANY);
     }
@@ -455,7 +459,7 @@ fn loom_a_scope_ends_after_its_last_thread_also_if_threads_start_threads() {
                     let shared = shared.clone();
                     thread::spawn(move || {
                         shared.1.add(1);
-                        // SAFETY: 1. Counted by who started it.
+                        // SAFETY: 1. The thread that started it has counted it.
                         unsafe { leave(&shared.0) };
                     })
                 };

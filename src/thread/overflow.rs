@@ -1,12 +1,12 @@
 //! The line about a stack that ran over.
 //!
 //! ```text
-//!     touch a guard page → SIGSEGV → the reporter, on the signal stack: one line → the default action, return
-//!                       → the same instruction faults again → the process dies by SIGSEGV, there
+//!     touch a guard page → SIGSEGV → the reporter, on the signal stack: one line → default action,
+//!     return → the same instruction faults again → the process dies by SIGSEGV, there
 //! ```
 //!
-//! So a debugger and a core show the instruction that overflowed, as if nothing had been in between. A fault that is
-//! no overflow takes the same way without the line.
+//! So a debugger and a core show the instruction that overflowed, as if nothing had been in
+//! between. A fault that is no overflow takes the same way without the line.
 //!
 //! What is called an overflow:
 //!
@@ -16,8 +16,8 @@
 //! 3. *The address is in a frame*: at most two pages below the stack pointer, or 1 MiB above it.
 //!
 //! A signal that was sent does not come again by itself, so the reporter sends it once more, to the
-//! default action. If that does not end the process (the first one of a PID namespace does not die of
-//! what is sent to it), the reporter is installed again.
+//! default action. If that does not end the process (the first one of a PID namespace does not die
+//! of what is sent to it), the reporter is installed again.
 
 use core::ops::Range;
 use core::sync::atomic::{AtomicBool, Ordering::Relaxed};
@@ -33,13 +33,13 @@ use crate::io::Line;
 use crate::signal::{self, Action, Info, Signal};
 use crate::{guard, sys};
 
-/// Lets a stack that runs over say so before the process ends by SIGSEGV: which thread, where its stack lies, and
-/// which address it touched. The main thread gets its signal stack by this.
+/// Lets a stack that runs over say so before the process ends by SIGSEGV: which thread, where its
+/// stack lies, and which address it touched. The main thread gets its signal stack by this.
 ///
-/// The first [`spawn`](super::spawn) does it too; a program that may never spawn calls it in its main. It costs seven
-/// system calls, once. A handler of the program's own for SIGSEGV or SIGBUS stays, and one that is installed later
-/// replaces the reporter. Errors: `ENOMEM`, no memory for the signal stack; those that a filter on system calls
-/// gives.
+/// The first [`spawn`](super::spawn) does it too; a program that may never spawn calls it in its
+/// main. It costs seven system calls, once. A handler of the program's own for SIGSEGV or SIGBUS
+/// stays, and one that is installed later replaces the reporter. Errors: `ENOMEM`, no memory for
+/// the signal stack; those that a filter on system calls gives.
 ///
 /// In handlers: no.
 pub fn report_overflows() -> Result<()> {
@@ -52,7 +52,8 @@ pub fn report_overflows() -> Result<()> {
     signal::ensure_main_has_stack()?;
     let action = Action::info(report).to_kernel();
     for signal in [Signal::SIGSEGV, Signal::SIGBUS] {
-        // SAFETY: 1. `report` makes system calls and reads what this thread alone writes. 2. As above.
+        // SAFETY: 1. `report` makes system calls and reads what this thread alone writes. 2. As
+        // above.
         unsafe { signal::replace_found(signal, &action) }?;
     }
     ASKED.store(true, Relaxed);
@@ -66,7 +67,7 @@ fn report(info: &Info) {
     if let Some((address, stack)) = overflowed(block, info) {
         let mut line = Line::new(2);
         describe(&mut line, block, address, stack, auxv::of_process().secure());
-        line.flush(); // An error: there is no one left to tell.
+        line.flush(); // An error cannot be reported anywhere.
     }
     end_by(info, &Action::info(report).to_kernel());
 }
@@ -79,13 +80,14 @@ pub(crate) fn end_by(info: &Info, reporter: &<Cpu as Arch>::Sigaction) {
     let _ = signal::set_default(signal);
     if is_sent(info) {
         signal::unblock_and_raise(signal);
-        // SAFETY: 1. It was installed before. 2. This runs on a signal stack, or a filter forbids those.
+        // SAFETY: 1. It was installed before. 2. This runs on a signal stack, or a filter forbids
+        // those.
         let _ = unsafe { signal::replace_found(signal, reporter) };
     }
 }
 
-/// Whether the signal does not come again by itself: a program sent it, or the kernel tells of broken
-/// memory that no thread touched.
+/// Whether the signal does not come again by itself: a program sent it, or the kernel tells of
+/// broken memory that no thread touched.
 #[inline(always)] // As small as one function in a program without reports.
 pub(crate) fn is_sent(info: &Info) -> bool {
     info.code() <= 0 || (info.number(), info.code()) == (k::SIGBUS as i32, k::BUS_MCEERR_AO as i32)
@@ -124,7 +126,8 @@ pub(crate) fn describe<const ROOM: usize>(
     }
 }
 
-/// The address that was touched, and the calling thread's stack, if the fault means that it ran over.
+/// The address that was touched, and the calling thread's stack, if the fault means that it ran
+/// over.
 pub(crate) fn overflowed(block: &Block, info: &Info) -> Option<(usize, Range<usize>)> {
     let address = info.address()?.addr();
     let page = page_size();
@@ -142,8 +145,8 @@ pub(crate) fn overflowed(block: &Block, info: &Info) -> Option<(usize, Range<usi
     ran_over_main(&stack, address, info.sp(), is_protected).then_some((address, stack))
 }
 
-/// Whether the instruction at `pc` faulted as it was fetched: on its own page. (s390x says which page was touched,
-/// and no more.)
+/// Whether the instruction at `pc` faulted as it was fetched: on its own page. (s390x says which
+/// page was touched, and no more.)
 fn is_jump(address: usize, pc: usize, page: usize) -> bool {
     address & !(page - 1) == pc & !(page - 1)
 }
@@ -156,17 +159,19 @@ fn is_in_frame(address: usize, sp: usize, page: usize) -> bool {
     (sp.saturating_sub(2 * page)..sp.saturating_add(LARGEST_FRAME)).contains(&address)
 }
 
-/// The address right above the main thread's stack: the end of the page that holds the last thing on it, the path of
-/// the program. `None` if the kernel did not say where that is.
+/// The address right above the main thread's stack: the end of the page that holds the last thing
+/// on it, the path of the program. `None` if the kernel did not say where that is.
 pub(crate) fn main_stack_end() -> Option<usize> {
     let path = auxv::of_process().get(auxvec::AT_EXECFN as usize).filter(|path| *path != 0)?;
-    // SAFETY: 1. The kernel put the path there, with its NUL, and rt0 never writes to the initial stack.
+    // SAFETY: 1. The kernel put the path there, with its NUL, and rt0 never writes to the initial
+    // stack.
     let len = unsafe { intrinsics::short_len(core::ptr::with_exposed_provenance(path)) };
     let page = page_size(); // A power of two.
     Some((path + len).checked_add(page)? & !(page - 1))
 }
 
-/// The addresses that the main thread's stack may grow to, down to its limit; with none, down to where it was refused.
+/// The addresses that the main thread's stack may grow to, down to its limit; with none, down to
+/// where it was refused.
 fn main_stack(end: usize, limit: Option<u64>, address: usize) -> Range<usize> {
     let start = match limit.and_then(|limit| usize::try_from(limit).ok()) {
         Some(limit) => end.saturating_sub(limit),
@@ -177,15 +182,16 @@ fn main_stack(end: usize, limit: Option<u64>, address: usize) -> Range<usize> {
 
 /// Whether the main thread's stack was refused to grow to `address`, which is in a frame.
 ///
-/// There is no guard page to tell by: the kernel, which grows this stack, refuses beyond the limit, and also before
-/// it, where another mapping is too close. But all that lies between the stack pointer and the stack's end is mapped,
-/// so what faults there is where the stack pointer has gone already, and the stack has not.
+/// There is no guard page to tell by: the kernel, which grows this stack, refuses beyond the limit,
+/// and also before it, where another mapping is too close. But all that lies between the stack
+/// pointer and the stack's end is mapped, so what faults there is where the stack pointer has gone
+/// already, and the stack has not.
 ///
-/// What `is_protected` is mapped: within the limit it is a page of the program's own. Below the limit an emulator has a
-/// protected page.
+/// What `is_protected` is mapped: within the limit it is a page of the program's own. Below the
+/// limit an emulator has a protected page.
 fn ran_over_main(stack: &Range<usize>, address: usize, sp: usize, is_protected: bool) -> bool {
-    /// Nothing else lies so close below: the kernel leaves 128 MiB at least. An emulator's stack reaches beyond a
-    /// small limit.
+    /// Nothing else lies so close below: the kernel leaves 128 MiB at least. An emulator's stack
+    /// reaches beyond a small limit.
     const STILL_THIS_STACK: usize = 16 << 20;
     let on_this_stack = stack.start.saturating_sub(STILL_THIS_STACK)..stack.end;
     on_this_stack.contains(&sp) && address < stack.end && !(is_protected && address >= stack.start)

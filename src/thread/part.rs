@@ -1,8 +1,8 @@
 //! Parts: what a module keeps of each thread, declared by that module.
 //!
 //! ```text
-//!     the program's TLS image:   │ … │ a part │ another │       zeros, of which only the addresses are used
-//!     each thread's TLS:         │ … │ a part │ another │       at the same distances from its block
+//!     the program's TLS image:   │ … │ a part │ another │   zeros; only the addresses are used
+//!     each thread's TLS:         │ … │ a part │ another │   at the same distances from its block
 //! ```
 //!
 //! A part is a static in the sections that [`thread_local!`](crate::thread_local!) uses. The linker

@@ -1,22 +1,22 @@
-//! Threads that may borrow, for the scope that they run in ends after them.
+//! Threads that may borrow, because the scope that they run in ends after them.
 //!
 //! Properties, and how they are achieved:
 //!
-//! 1. *A scope ends after the last use of what its threads borrow.* A thread is counted in one
-//!    stretch with being put into the list of threads, before it is cloned, and uncounts itself
-//!    when its closure has returned, its result is settled and its thread-locals are destroyed.
-//! 2. *The end is not missed.* Who waits sets WAITED in one step with seeing the count; the last thread to leave sees it in
-//!    one step with uncounting itself, and wakes.
-//! 3. *A thread that leaves touches nothing of the scope after that.* Only the kernel gets the address.
-//! 4. *A spawn that fails is not waited for*: it uncounts what it counted.
-//! 5. *Nor is a thread that ended without leaving*, by exit(2) in a call of the program's own or
-//!    killed by a filter; nor one that vanished in a fork. Nothing tells of either: a scope that
-//!    waits looks now and then through the list of threads. That uncounts threads whose tid the
-//!    kernel cleared; and what is counted beyond the threads in the list that name the scope is
-//!    lost. A thread names it from before it is counted until after it is uncounted, and in between
-//!    there is no moment at which it could be killed or a handler could run: for the first it is
-//!    inside the gate, which is closed for the look, and for the second it has blocked all signals
-//!    and makes no call.
+//! 1. *A scope ends after the last use of what its threads borrow:* a thread is counted and put
+//!    into the list of threads in one step, before it is cloned. It uncounts itself when its
+//!    closure has returned, its result has an owner and its thread-locals are destroyed.
+//! 2. *The wake at the end is not lost:* the waiter sets WAITED in one atomic step with reading the
+//!    count. The last thread to leave sees it in one step with uncounting itself, and wakes.
+//! 3. *A thread that has left accesses nothing of the scope:* only the kernel gets the address.
+//! 4. *A failed spawn is not waited for:* it uncounts what it counted.
+//! 5. *A thread that ended without leaving is not waited for:* by an exit(2) of the program's own,
+//!    killed by a filter, or in a fork. Nothing signals such an end, so a scope that waits looks
+//!    through the list of threads now and then. That uncounts threads whose tid word the kernel has
+//!    cleared. If more threads are counted than are in the list and name the scope, the others are
+//!    lost. A thread names the scope from before it is counted until after it is uncounted. In
+//!    between it cannot be killed and no handler can run: when it is counted it is inside the gate,
+//!    which is closed for the look; when it is uncounted it has blocked all signals and makes no
+//!    system call.
 
 use core::fmt;
 use core::marker::PhantomData;
@@ -32,9 +32,9 @@ use crate::errno::Result;
 use crate::futex::base::{self, ANY, AtomicU32};
 use crate::signal;
 
-/// Calls `f` with a [`Scope`], and returns when `f` and every thread that was started in the scope are done: their closures
-/// have returned, their results were dropped or taken, the destructors of their thread-locals have run. So these threads
-/// may borrow whatever outlives the call.
+/// Calls `f` with a [`Scope`], and returns when `f` and every thread that was started in the scope
+/// are done: their closures have returned, their results were dropped or taken, the destructors of
+/// their thread-locals have run. So these threads may borrow whatever outlives the call.
 ///
 /// ```ignore
 /// let (mut sum, words) = (0, ["one", "two"]);
@@ -51,8 +51,8 @@ use crate::signal;
 ///
 /// # Panics
 ///
-/// When a thread of the scope ended without a result, by exit(2) in a call of the program's own or killed by a seccomp
-/// filter: after all others have ended, and up to a minute later.
+/// When a thread of the scope ended without a result, by exit(2) in a call of the program's own or
+/// killed by a seccomp filter: after all others have ended, and up to a minute later.
 pub fn scope<'env, F, T>(f: F) -> T
 where
     F: for<'scope> FnOnce(&'scope Scope<'scope, 'env>) -> T,
@@ -71,11 +71,12 @@ where
 
 /// Starts threads that may borrow: see [`scope`].
 ///
-/// `'scope` is the life of the scope, in which threads may be started and run: from before `f` is called until all have
-/// ended. `'env` is the life of what they may borrow, and at least as long.
+/// `'scope` is the life of the scope, in which threads may be started and run: from before `f` is
+/// called until all have ended. `'env` is the life of what they may borrow, and at least as long.
 pub struct Scope<'scope, 'env: 'scope> {
     running: Running,
-    /// Neither may be taken for a shorter or a longer one: a thread could then borrow from another thread's closure.
+    /// Neither may be taken for a shorter or a longer one: a thread could then borrow from another
+    /// thread's closure.
     scope: PhantomData<&'scope mut &'scope ()>,
     env: PhantomData<&'env mut &'env ()>,
 }
@@ -83,9 +84,11 @@ pub struct Scope<'scope, 'env: 'scope> {
 assert_impl_all!(Scope<'static, 'static>: Send, Sync);
 
 impl<'scope, 'env> Scope<'scope, 'env> {
-    /// Starts a thread that calls `f`, with [`Builder`]'s defaults. Errors: those of [`spawn`](super::spawn).
+    /// Starts a thread that calls `f`, with [`Builder`]'s defaults. Errors: those of
+    /// [`spawn`](super::spawn()).
     ///
-    /// Whoever has the scope may call it, also its threads. A handle that is dropped leaves the thread to the scope's end.
+    /// Any thread that has the scope may call it, the scope's own threads too. If the handle is
+    /// dropped, the scope's end waits for the thread.
     ///
     /// In handlers: no.
     pub fn spawn<F, T>(&'scope self, f: F) -> Result<ScopedJoinHandle<'scope, T>>
@@ -110,18 +113,19 @@ impl Builder<'_> {
         F: FnOnce() -> T + Send + 'scope,
         T: Send + 'scope,
     {
-        // SAFETY: 1. Of these types. 2. The scope ends after the thread has left it, and the handle does not outlive it.
-        // 3. The caller opened it or is counted.
+        // SAFETY: 1. `run` is for these types. 2. The scope ends after the thread has left it, and
+        // the handle does not outlive the scope. 3. The caller opened the scope or is counted.
         let handle = unsafe { self.launch(f, run::<F, T>, &raw const scope.running) }?;
         Ok(ScopedJoinHandle { handle, scope: PhantomData })
     }
 }
 
-/// Calls the closure, settles who drops its result, and leaves the scope as the last thing that can use a borrow.
+/// Calls the closure, passes on its result, and leaves the scope as the last thing that can use a
+/// borrow.
 ///
 /// # Safety
 ///
-/// 1. `this.launch` holds an `F`, has room for a `T`, and nobody else will take it.
+/// 1. `this.launch` holds an `F` and has room for a `T`. Nothing else takes the `F`.
 /// 2. `this.scope` counts this thread.
 unsafe fn run<F: FnOnce() -> T, T>(this: &Block) {
     // SAFETY: 1. are the same.
@@ -181,7 +185,7 @@ pub(super) unsafe fn bury(dead: NonNull<Block>) {
 #[repr(transparent)]
 pub(super) struct Running(AtomicU32);
 
-/// Who opened the scope sleeps, or is about to.
+/// The thread that opened the scope sleeps, or is about to.
 const WAITED: u32 = 1 << 31;
 /// A thread ended without a result.
 const LOST: u32 = 1 << 30;
@@ -194,7 +198,8 @@ impl Running {
 
     /// Counts one more. The caller opened the scope or is counted itself.
     pub(super) fn enter(&self) {
-        // Relaxed: the new thread comes after this anyway. Threads are fewer than the bits count: the kernel has 22 for them.
+        // Relaxed: the new thread comes after this anyway. Threads are fewer than the bits count:
+        // the kernel has 22 for them.
         self.0.fetch_add(1, Relaxed);
     }
 
@@ -207,8 +212,8 @@ impl Running {
     pub(super) unsafe fn leave(running: *const Running) -> bool {
         // SAFETY: 1. It is there until this is done.
         let word = unsafe { &raw const (*running).0 };
-        // SAFETY: as above.
         // Release: what the thread did comes before the scope's end.
+        // SAFETY: 1. It is there until this is done.
         let before = unsafe { (*word).fetch_sub(1, Release) };
         before & !LOST == WAITED | 1
     }
@@ -222,7 +227,7 @@ impl Running {
         // SAFETY: 1. It is there.
         // Relaxed: the count, which comes after it, orders it.
         unsafe { &(*running).0 }.fetch_or(LOST, Relaxed);
-        // SAFETY: 1. is our caller's.
+        // SAFETY: the caller guarantees 1.
         if unsafe { Running::leave(running) } {
             base::wake(running.cast::<AtomicU32>(), 1, ANY);
         }
@@ -243,7 +248,8 @@ impl Running {
     /// Waits until none is counted; whether all left.
     #[must_use]
     pub(super) fn wait_for_all(&self) -> bool {
-        // Acquire, here and below: pairs with the release in `leave`, each of which comes down to this.
+        // Acquire, here and below: pairs with the release in `leave`, each of which comes down to
+        // this.
         if self.0.load(Acquire) == 0 {
             return true;
         }
@@ -265,17 +271,19 @@ impl Running {
 #[cold]
 fn look_for_the_lost(scope: &Running) {
     List::with(|list| {
-        list.bury_the_dead();
+        list.remove_ended();
         let listed = list.count(|block| core::ptr::eq(block.scope.load(Relaxed), scope));
         scope.lose_all_but(listed);
     });
 }
 
-/// How long a scope waits before it looks for threads that ended without leaving; each time twice as long, up to the other.
+/// How long a scope waits before it looks for threads that ended without leaving; each time twice
+/// as long, up to the other.
 const FIRST_LOOK: Duration = Duration::from_millis(100);
 const LAST_LOOK: Duration = Duration::from_secs(60);
 
-/// Owns a thread in a scope: [`join`](ScopedJoinHandle::join) it for its result, or drop it and let the scope wait.
+/// Owns a thread in a scope: [`join`](ScopedJoinHandle::join) it for its result, or drop it and let
+/// the scope wait.
 pub struct ScopedJoinHandle<'scope, T> {
     handle: JoinHandle<T>,
     scope: PhantomData<&'scope ()>,

@@ -81,7 +81,7 @@ mod machine {
         match name {
             // SAFETY: 1. is our caller's.
             "avx512f" => unsafe { avx512(start) },
-            // SAFETY: as above.
+            // SAFETY: the caller guarantees 1.
             _ => unsafe { avx2(start) },
         }
     }
