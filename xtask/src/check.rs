@@ -69,8 +69,11 @@ fn commands(setup: &Setup, sources: &[Source]) -> Result<Vec<(String, Command)>>
     // rustfmt does not find what cfg_select! chooses, nor crates outside the workspace.
     let mut rustfmt = pinned("rustfmt");
     rustfmt.args(["--check", "--edition", "2024"]);
-    let hidden =
-        |s: &&Source| ["arch/", "bench/", "examples/standalone/", "fuzz/"].iter().any(|f| s.path.starts_with(f));
+    let hidden = |s: &&Source| {
+        ["arch/", "bench/", "examples/standalone/", "examples/with-rustix/", "fuzz/"]
+            .iter()
+            .any(|f| s.path.starts_with(f))
+    };
     rustfmt.args(sources.iter().filter(hidden).map(|s| s.path.as_str()));
 
     let lints = "-- -D warnings";

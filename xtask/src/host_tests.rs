@@ -15,7 +15,8 @@ use crate::build::{Built, Kind};
 use crate::setup::{Machine, Setup};
 use crate::test::{Test, Verdict, scratch, seen};
 use crate::{
-    bench, crate_tests, fault_tests, init_tests, orders, process, root, syscalls, tool_tests, traced, valgrind,
+    bench, crate_tests, fault_tests, init_tests, orders, process, root, sandbox_tests, serve_tests, syscalls,
+    tool_tests, traced, valgrind,
 };
 
 /// The system calls of a program that does nothing, on x86_64: rt0's calls before `main`, and the
@@ -37,6 +38,11 @@ pub fn of_the_repository(setup: &Setup) -> Vec<Test<'static>> {
         tests.push(Test::new("host", name, || verdict(readme_shows_hello())));
     }
     tests.extend(crate_tests::of_others());
+    if std::env::consts::ARCH == "x86_64" {
+        let programs = serve_tests::Programs::default();
+        tests.extend(sandbox_tests::all(&programs));
+        tests.extend(serve_tests::all(&programs));
+    }
     if root().join("bench/Cargo.toml").exists() {
         tests.push(bench::smoke_test(setup));
         tests.push(bench::sizes_test(setup));

@@ -28,6 +28,8 @@ mod host_tests;
 mod init_tests;
 mod kernel;
 mod orders;
+mod sandbox_tests;
+mod serve_tests;
 mod symbolize;
 mod syscalls;
 mod test;
