@@ -136,9 +136,15 @@ impl Drop for Server {
     }
 }
 
-/// The same bytes each time, different at each place.
+/// The same bytes each time; each block of 4 KiB has a number of its own.
 fn big() -> Vec<u8> {
-    (0..BIG / 4).flat_map(|number| (number as u32).to_le_bytes()).collect()
+    const BLOCK: usize = 4096;
+    let pattern: Vec<u8> = (0..BLOCK).map(|at| (at * 7 % 251) as u8).collect();
+    let mut bytes = pattern.repeat(BIG / BLOCK);
+    for (number, block) in bytes.chunks_mut(BLOCK).enumerate() {
+        block[..4].copy_from_slice(&(number as u32).to_le_bytes());
+    }
+    bytes
 }
 
 #[derive(Debug)]
