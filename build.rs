@@ -1,13 +1,13 @@
-//! Puts the linker scripts, and what else a program is linked with, into one folder. `-Trt0.ld`
-//! finds them there, for rt0's own programs and for those of every crate that depends on it (a
-//! library cannot pass linker arguments on, but it can name a folder to search). rt0-build, called
-//! by the build script of such a crate, is told the folder.
+//! Copies the linker scripts and the other files for the linker into one folder. `-Trt0.ld` finds
+//! them there, for rt0's own programs and for those of every crate that depends on it (a library
+//! cannot pass linker arguments on, but it can name a folder to search). rt0-build, which the build
+//! script of such a crate calls, gets the folder's path from cargo.
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::{env, fs};
 
-/// The libraries that crates over libc name. In a program on rt0 they are empty: what only names a
-/// library links, and what calls libc is a symbol that is not defined.
+/// The libraries that crates over libc name. For a program on rt0 they are empty. A crate that only
+/// names such a library links; one that calls libc has an undefined symbol.
 const LIBC: [&str; 10] = ["c", "m", "rt", "pthread", "dl", "util", "gcc", "gcc_eh", "gcc_s", "unwind"];
 
 fn main() {
@@ -19,8 +19,7 @@ fn main() {
     let explain = out.join("explain");
     copy("explain.sh", &explain);
     done(fs::set_permissions(&explain, fs::Permissions::from_mode(0o755)), &explain);
-    // In a folder of its own, which is searched for programs on rt0 alone: tests on the host need
-    // their libc.
+    // In a separate folder, which only programs on rt0 search: tests on the host need their libc.
     let folder = out.join("no-libc");
     done(fs::create_dir_all(&folder), &folder);
     for name in LIBC {

@@ -1,4 +1,4 @@
-//! A program that dies, and says of what: `cargo xtask run fault -- fault` (or `panic`, or `quit`,
+//! A program that reports its own death: `cargo xtask run fault -- fault` (or `panic`, or `quit`,
 //! which is what Ctrl-\ does). Without an argument it shows what all threads are doing, and ends
 //! well.
 //!

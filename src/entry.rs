@@ -1,15 +1,14 @@
-//! What a program has and a library has not: a main, the panic handler, and the symbols that the
-//! compiler expects of a libc.
+//! What a program defines and a library must not: a main, the panic handler, and the symbols that
+//! the compiler expects of a libc.
 //!
 //! 1. *All of this is defined in the program, by [`entry!`](crate::entry!)*: rt0 itself defines no
 //!    lang item and no symbol that std or a libc defines. So a crate that depends on rt0 can be
-//!    tested by programs of the host's, which have std and libc. The linker scripts give `_start`
-//!    its name, for the same reason.
-//! 2. *A harness of unit tests gets nothing of this*: it is what is compiled as a test and unwinds.
-//!    A test without a harness, as [`tests!`](crate::tests) makes it, is a program.
-//! 3. *A program without the linker script is one undefined symbol, whose name says what to do*:
-//!    what startup files of C call is defined here and names that symbol, and nothing else is
-//!    linked.
+//!    tested by ordinary programs of the host, which have std and libc. The linker scripts give
+//!    `_start` its name, for the same reason.
+//! 2. *A harness of unit tests gets none of this*. It is recognized as a test that is compiled to
+//!    unwind. A test without a harness, as [`tests!`](crate::tests) makes it, is a program.
+//! 3. *Without the linker script the only error is one undefined symbol, whose name says what to
+//!    do*: the function that C's startup files call is defined here and refers to that symbol.
 
 /// Names the program's main: a `fn(Env) -> i32` whose value is the exit status.
 ///
@@ -21,8 +20,8 @@
 /// }
 /// ```
 ///
-/// It also defines what a program has besides and the library must not have, since programs of the
-/// host's link it too: `memcpy` and its kin, and the `#[panic_handler]`, which prints the message
+/// It also defines what a program needs and the library must not define, since programs of the host
+/// link the library too: `memcpy` and its kin, and the `#[panic_handler]`, which prints the message
 /// and ends the process with status 101. To bring a handler of your own, depend on rt0 with
 /// `default-features = false`.
 #[macro_export]
@@ -35,7 +34,7 @@ macro_rules! entry {
                 main(env)
             }
         };
-        // Not beside the path of main, which could be one of these names.
+        // In a scope of its own: main's path could be one of these names.
         const _: () = {
             $crate::__program!();
             $crate::no_dependency_may_use_std!();
@@ -48,7 +47,7 @@ macro_rules! entry {
 #[macro_export]
 macro_rules! __program {
     () => {
-        // Neither for rustdoc nor for a harness of unit tests: these are no programs on rt0.
+        // Not for rustdoc and not for a harness of unit tests: these are no programs on rt0.
         #[cfg(all(panic = "unwind", not(test), not(doc)))]
         ::core::compile_error!(
             "rt0: this program is compiled to unwind when it panics, and nothing here unwinds: put `panic = \"abort\"` \
@@ -57,33 +56,34 @@ macro_rules! __program {
              their own.)"
         );
 
-        /// With a number for a type, only generating code finds what is wrong: clippy and `cargo
-        /// check` do not.
+        /// The argument is generic, so that the error appears only when code is generated, not for
+        /// clippy and `cargo check`.
         #[cfg(all(test, panic = "unwind"))]
         #[unsafe(no_mangle)]
         extern "C" fn __rt0_unit_tests_of_a_program() {
             $crate::refuse_unit_tests::<0>();
         }
 
-        /// What the C startup files call, which are linked in where rt0's script is not.
+        /// C's startup files, which are linked in where rt0's script is not, call this.
         #[cfg(not(all(test, panic = "unwind")))]
         #[unsafe(no_mangle)]
         extern "C" fn __libc_start_main() -> *const $crate::Constructor {
             (&raw const $crate::__rt0_ld_is_missing).cast()
         }
 
-        /// core names it where it unwinds, which is nowhere: a second message without the script.
+        /// core refers to it for unwinding. Nothing unwinds here; without it there would be a
+        /// second error message where the script is missing.
         #[cfg(not(all(test, panic = "unwind")))]
         #[unsafe(no_mangle)]
         extern "C" fn rust_eh_personality() {}
 
-        /// They only take its address.
+        /// C's startup files take its address and do not call it.
         #[cfg(not(all(test, panic = "unwind")))]
         #[unsafe(no_mangle)]
         extern "C" fn main() {}
 
-        /// Where there are no startup files either: no linker drops this section, but rt0's scripts
-        /// do.
+        /// For programs without C's startup files: linkers keep this section, except under rt0's
+        /// scripts.
         #[cfg(not(all(test, panic = "unwind")))]
         #[used]
         #[unsafe(link_section = ".jcr")]
@@ -104,7 +104,7 @@ macro_rules! __program {
             $crate::stack_protector::fail()
         }
 
-        /// The name by which position-independent code calls it on x86 and powerpc.
+        /// The name that position-independent code uses on x86 and powerpc.
         #[cfg(not(all(test, panic = "unwind")))]
         #[unsafe(no_mangle)]
         extern "C" fn __stack_chk_fail_local() -> ! {
@@ -127,8 +127,8 @@ macro_rules! __string_functions {
     )*};
 }
 
-/// The program's panic handler, or nothing. A program has one, and std brings one too: then the
-/// compiler shows the name of this macro.
+/// The program's panic handler, or nothing. If std defines one too, the compiler's message shows
+/// the name of this macro.
 #[cfg(feature = "panic-handler")]
 #[doc(hidden)]
 #[macro_export]
@@ -154,7 +154,7 @@ macro_rules! no_dependency_may_use_std {
 #[doc(hidden)]
 pub fn refuse_unit_tests<const N: usize>() {
     const {
-        // It depends on N, which is 0, so that it is not evaluated here already.
+        // It depends on N, which is always 0, so that it is not evaluated at this definition.
         assert!(
             N > 0,
             "rt0: a program on rt0 has no unit tests, since a test harness needs std: put `test = false` under [[bin]] \

@@ -1,4 +1,4 @@
-//! A death that explains itself: what Go's runtime prints, for programs that ask for it.
+//! Reports of faults, as Go's runtime prints them, for programs that ask for them.
 //!
 //! ```text
 //! thread 'w' (tid 4) got SIGSEGV: address not mapped to object (SEGV_MAPERR), address 0x8, pc …
@@ -7,22 +7,22 @@
 //! rax 0x0000000000000008  rbx …
 //! ```
 //!
-//! A line that begins with blanks and `0x` is a frame, the innermost one first: the instruction
-//! itself, then of each caller the last byte of its call, so that `addr2line -e PROGRAM` and `cargo
-//! xtask symbolize PROGRAM` name the line of the call. Callers are known as far as the program was
-//! compiled with `-Cforce-frame-pointers=yes`, at most 63 of them; on MIPS and s390x, where
-//! compilers lay no chain of frames, there are none.
+//! A line that begins with blanks and `0x` is a frame, the innermost one first. The first frame is
+//! the instruction itself, the others are the last byte of each caller's call instruction, so that
+//! `addr2line -e PROGRAM` and `cargo xtask symbolize PROGRAM` name the line of the call. Callers
+//! are known as far as the program was compiled with `-Cforce-frame-pointers=yes`, at most 63 of
+//! them. MIPS and s390x have none, as compilers make no chain of frames there.
 //!
 //! What holds, and how:
 //!
 //! 1. *A fault kills as without the report.* SIGSEGV and SIGBUS come again when the handler
 //!    returns, for the instruction runs again, and then their action is the default. The others may
-//!    not: a breakpoint is behind the pc. They are sent again while the handler blocks them, so the
-//!    process dies at the interrupted instruction as the handler returns. A core shows that
-//!    instruction.
-//! 2. *A signal that was sent is told as sent, and kills as it would have.* The first process of a
-//!    PID namespace survives it, and is reported on again. A trap ends it with status 128 and the
-//!    signal's number (see [`die_from`]).
+//!    not come again: after a breakpoint the pc is past its instruction. They are sent again while
+//!    the handler blocks them, so the process dies at the interrupted instruction as the handler
+//!    returns. A core shows that instruction.
+//! 2. *A signal that was sent is reported as sent, and kills as without the report.* The first
+//!    process of a PID namespace survives it, and is reported on again. A trap ends it with status
+//!    128 and the signal's number (see [`die_from`]).
 //! 3. *A report harms nothing.* It allocates nothing and takes no lock. It reads the stack only
 //!    where the kernel has just read from the same page, so a broken chain of frames ends the walk.
 //! 4. *A fault within a report ends the process by that fault*: all signals are blocked meanwhile,
@@ -30,12 +30,12 @@
 //! 5. *Reports do not mix.* Each is one write(2), of up to 4096 bytes, which is what a pipe takes
 //!    at once. Of threads that fault together each writes its own, unless the process is dead
 //!    before.
-//! 6. *A process with more rights than its caller tells no addresses*: no registers and no frames
-//!    either ([`Auxv::secure`]).
+//! 6. *A process with more rights than its caller shows no addresses*, registers or frames
+//!    ([`Auxv::secure`]).
 //!
 //! The limits: a thread that blocks the signal dies of it without a report, as the kernel runs no
-//! handler then. A handler blocks every signal unless its [`Action`] says otherwise, so a fault in
-//! one is reported if its mask leaves out [`SIGNALS`].
+//! handler then. A handler blocks every signal unless its [`Action`] says otherwise. So a fault in
+//! a handler is reported if the handler's mask leaves out [`SIGNALS`].
 //!
 //! [`Auxv::secure`]: crate::Auxv::secure
 //! [`die_from`]: signal::die_from
@@ -58,7 +58,7 @@ use crate::{sys, thread};
 pub use dump::dump_all;
 use frames::Frames;
 
-/// The signals that the kernel reports a fault by.
+/// The signals by which the kernel reports a fault.
 pub const SIGNALS: [Signal; 5] = [Signal::SIGSEGV, Signal::SIGBUS, Signal::SIGILL, Signal::SIGFPE, Signal::SIGTRAP];
 
 /// A report: as much as a pipe takes at once.
@@ -70,7 +70,7 @@ type Text = Line<4096>;
 ///
 /// It is called once, at best first in main. It unblocks [`SIGNALS`] on the calling thread; threads
 /// that start later inherit that. A handler of the program's own for one of them stays, and one
-/// that is installed later replaces the report. A stack that overflows is told in the words of
+/// that is installed later replaces the report. An overflow of a stack is reported in the words of
 /// [`report_overflows`](thread::report_overflows), which this replaces.
 ///
 /// Errors: `ENOMEM`, no memory for the main thread's signal stack; those that a filter on system
@@ -81,9 +81,9 @@ pub fn explain() -> Result<()> {
     install(&Action::info(report).to_kernel())
 }
 
-/// [`explain`], and after a report the frames of all other threads, as
-/// [`dump_all`] writes them: for at most ten seconds, in which the other threads
-/// go on. Threads that fault meanwhile tell their own report and wait.
+/// [`explain`], and after a report the frames of all other threads, as [`dump_all`] writes them:
+/// for at most ten seconds, in which the other threads go on. Threads that fault meanwhile write
+/// their own report and wait.
 ///
 /// In handlers: no.
 pub fn explain_all() -> Result<()> {
@@ -156,7 +156,7 @@ fn tell(info: &Info) {
         Frames::of(info).write(&mut text);
         write_registers(&mut text, info);
     }
-    text.flush(); // An error: there is no one left to tell.
+    text.flush(); // An error cannot be reported anywhere.
 }
 
 /// The first line: which thread, which signal, and why.
@@ -211,11 +211,12 @@ fn write_registers(text: &mut Text, info: &Info) {
     text.text("\n");
 }
 
-/// Lets the process die of what `info` tells (1, 2).
+/// Lets the process die of the signal in `info` (1, 2).
 fn end_by(info: &Info, reporter: &<Cpu as Arch>::Sigaction) {
     let Some(signal) = Signal::from_raw(info.number() as u32) else { return };
     let faults_again = match signal {
-        Signal::SIGSEGV => info.code() != k::SEGV_MTEAERR as i32, // Told later than it happened.
+        // It is reported later than it happened.
+        Signal::SIGSEGV => info.code() != k::SEGV_MTEAERR as i32,
         Signal::SIGBUS => true,
         _ => false,
     };
@@ -234,7 +235,7 @@ fn set_after_panic(function: fn()) {
     AFTER_PANIC.store(function as usize, Relaxed);
 }
 
-/// The panic handler's part. Nothing in a program that never asks for reports.
+/// What the panic handler calls. It does nothing in a program that never asks for reports.
 #[cfg(feature = "panic-handler")]
 pub(crate) fn after_panic() {
     let function = AFTER_PANIC.load(Relaxed);

@@ -80,8 +80,8 @@ macro_rules! standard {
     ($($name:ident)*) => {$(
         impl AsFd for $name {
             fn as_fd(&self) -> BorrowedFd<'_> {
-                // SAFETY: 1. As in std, all code may use the standard descriptors, and they count as
-                // open: rt0 opens those that are closed when the program starts.
+                // SAFETY: 1. As in std, all code may use the standard descriptors, and they count
+                // as open: rt0 opens those that are closed when the program starts.
                 unsafe { BorrowedFd::borrow_raw(self.as_raw_fd()) }
             }
         }

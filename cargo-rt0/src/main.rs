@@ -20,9 +20,9 @@ enum Cargo {
 
 /// Builds, runs and tests a crate on rt0 on all of its machines.
 ///
-/// What is built lies in `rt0` in the crate's target folder. Emulators are unpacked in RT0_CACHE, or
-/// else in ~/.cache/rt0. rustup adds core libraries to the toolchain; nothing else is changed in the
-/// system.
+/// What is built lies in `rt0` in the crate's target folder. Emulators are unpacked in RT0_CACHE,
+/// or else in ~/.cache/rt0. rustup adds core libraries to the toolchain; nothing else is changed in
+/// the system.
 #[derive(clap::Args)]
 #[command(version, max_term_width = 110)]
 struct Cli {

@@ -1,4 +1,4 @@
-//! The frames of every thread, told by the threads themselves through signal 33.
+//! The frames of every thread. Signal 33 asks each thread for its own.
 //!
 //! ```text
 //!     the caller                                       the thread it asks
@@ -15,19 +15,19 @@
 //!    tries for a second to become the owner; it takes the slot from an owner that is gone at once.
 //! 2. *Frames are those of the thread that they are shown for.* The state holds the id of the
 //!    thread that is asked, and a handler answers by an exchange from `ASKED` with its own id. A
-//!    thread that was asked and is late finds another state, and does nothing.
+//!    thread that handles the signal too late finds another state, and does nothing.
 //! 3. *Frames are whole when they are read.* They are stored before `ANSWERED` is (release), and
 //!    read after it was seen (acquire). A thread that is found `ANSWERING` when its time is over
 //!    may still write: the dump ends there, and the slot stays out of use until it has answered.
-//! 4. *A dump ends.* Each wait has a limit, and all of a dump's together have one. A thread that
-//!    does not answer in time is named so.
+//! 4. *A dump ends.* Each wait has a limit, and all waits of a dump together have one. The dump
+//!    says of a thread that it did not answer in time.
 //! 5. *No thread that is dumped starts or ends meanwhile*: the list's gate is closed. A dump that
-//!    cannot close it in a second does without the other threads, so it never waits for a thread
+//!    cannot close it within a second leaves out the other threads, so it never waits for a thread
 //!    that waits for it. A handler of the program never runs on a thread that holds the gate or a
 //!    ticket, except in a wait there (`list.rs`, 4), which is noticed.
 //! 6. *It may be called in handlers*: it allocates nothing, and takes no lock without a limit.
-//! 7. *A forked child can dump.* An owner that is its parent's thread is gone by (1), and what the
-//!    slot was asked by it is forgotten.
+//! 7. *A forked child can dump.* An owner that is a thread of the parent counts as gone (1), and
+//!    its request is dropped.
 
 use core::ptr::NonNull;
 use core::sync::atomic::{
@@ -42,7 +42,7 @@ use crate::signal::{ALL_THREADS, Info};
 use crate::thread::{Block, List, block_in_handler};
 use crate::{all_threads, auxv, futex, sys, tls};
 
-/// The states; above them the id of the thread that is asked.
+/// The states. The bits above hold the id of the thread that is asked.
 const IDLE: u32 = 0;
 const ASKED: u32 = 1;
 const ANSWERING: u32 = 2;
@@ -63,10 +63,10 @@ static SLOT: Slot = Slot {
     addresses: [const { AtomicUsize::new(0) }; DEPTH],
 };
 
-/// How often a wait of a dump looks again, a tenth of a second apart or less.
+/// How often a wait looks at the state: a tenth of a second apart or less.
 const LOOKS: u32 = 10;
 
-/// Installs the handler, and sees to it that the calling thread is in the list.
+/// Installs the handler, and puts the calling thread into the list if it is not there.
 pub(super) fn prepare() -> Result<()> {
     crate::signal::end_inherited_blocks();
     List::with(|_| catch())
@@ -101,7 +101,7 @@ fn arrived(info: &Info) {
 struct Owner(());
 
 impl Owner {
-    /// `None` after so many tenths of a second in vain (1).
+    /// `None` if another thread owns the slot for so many tenths of a second (1).
     fn new(tenths: u32) -> Option<Owner> {
         let tid = sys::gettid();
         for _ in 0..tenths * 10 {
@@ -135,7 +135,7 @@ impl Owner {
         false
     }
 
-    /// Asks a thread, and waits for at most so many looks.
+    /// Asks a thread, and waits for its answer. Counts down `looks`, and gives up at 0.
     fn ask(&self, tid: u32, looks: &mut u32) -> core::result::Result<Frames, NoAnswer> {
         let own = |state: u32| tid * ID + state;
         // Release pairs with the handler's acquire.
@@ -159,7 +159,7 @@ impl Owner {
         Err(self.take_back(own(ASKED)))
     }
 
-    /// Writes a thread's part. Whether others can be asked after it.
+    /// Writes a thread's part. Returns whether other threads can be asked after it.
     fn tell(&self, text: &mut Text, block: &Block, looks: &mut u32) -> bool {
         let tid = match block.tid() {
             0 if core::ptr::eq(block, this_in_handler().map_or(core::ptr::null(), core::ptr::from_ref)) => {
@@ -190,7 +190,7 @@ impl Owner {
         }
     }
 
-    /// Writes the parts of all threads but the calling one.
+    /// Writes the parts of all threads except the calling one.
     fn tell_others(&self, text: &mut Text, list: &List<'_>) {
         let this = this_in_handler().map(NonNull::from_ref);
         let mut looks = LOOKS_IN_ALL;
@@ -214,14 +214,14 @@ impl Owner {
 
 impl Drop for Owner {
     fn drop(&mut self) {
-        // Release: what was read comes before the next owner's requests.
+        // Release: the reads of the slot come before the next owner's requests.
         SLOT.owner.store(0, Release);
     }
 }
 
 /// Why there are no frames of a thread.
 enum NoAnswer {
-    /// It cannot be signalled, or its time was over. It does nothing any more.
+    /// It cannot be signalled, or its time was over. It will not write into the slot.
     Given,
     /// Its time was over, and it may still write into the slot.
     Whole,
@@ -230,21 +230,21 @@ enum NoAnswer {
 /// How long a dump may take in all: in looks, 10 s.
 const LOOKS_IN_ALL: u32 = 100;
 
-/// What a thread's part of a dump takes at most.
+/// The most bytes that a thread's part of a dump can take.
 const PART: usize = 64 + 128 + DEPTH * (7 + 2 * size_of::<usize>());
 
 /// Writes the frames of every thread to standard error, the calling one first: for each its name,
 /// its number, and lines as [`fault`](super) describes them. The threads go on.
 ///
 /// Each thread is asked by signal 33, one after the other, and has a second to answer; all of them
-/// together have ten. A thread that does not answer is named so: one that is stopped, or blocks the
-/// signal by a raw call. Meanwhile no thread starts or ends. A process with more rights than its
-/// caller ([`Auxv::secure`](crate::Auxv::secure)) tells names and numbers only.
+/// together have ten. A thread that does not answer, since it is stopped or blocks the signal by a
+/// raw call, is listed as such. Meanwhile no thread starts or ends. A process with more rights than
+/// its caller ([`Auxv::secure`](crate::Auxv::secure)) shows names and numbers only.
 ///
 /// Errors: `EBUSY`, another dump goes on for a second already, or the caller is a handler that
-/// interrupted one; `ETIMEDOUT`, the list of threads could not be had in a second, as during a call
-/// on all threads that blocks, and only the calling thread was told; `EOPNOTSUPP`, the calling
-/// thread was not started by rt0; `EIO` and those of write(2).
+/// interrupted one; `ETIMEDOUT`, the list of threads could not be closed within a second, for
+/// example during a call on all threads that blocks, and only the calling thread's frames were
+/// written; `EOPNOTSUPP`, the calling thread was not started by rt0; `EIO` and those of write(2).
 ///
 /// In handlers: yes. On SIGQUIT, as Go does it: [`dump_on`](super::dump_on).
 pub fn dump_all() -> Result<()> {
@@ -265,7 +265,7 @@ pub fn dump_all() -> Result<()> {
     text.finish().and(done)
 }
 
-/// The rest of a dump for a thread that has told its own frames and ends the process: it waits
+/// The rest of a dump for a thread that has written its own frames and ends the process: it waits
 /// longer for its turn, so that of threads that fault together the first one's dump is whole.
 pub(super) fn dump_others() {
     let mut text = Text::with_room(2);
@@ -275,7 +275,7 @@ pub(super) fn dump_others() {
     if told.is_none() {
         text.text("the other threads cannot be listed\n");
     }
-    text.flush(); // An error: there is no one left to tell.
+    text.flush(); // An error cannot be reported anywhere.
 }
 
 /// The calling thread's frames, from this call on; `None` where it cannot be signalled, or where
@@ -284,12 +284,12 @@ pub(super) fn own_frames() -> Option<Frames> {
     Owner::new(LOOKS)?.ask(sys::gettid(), &mut LOOKS.clone()).ok()
 }
 
-/// The calling thread's block, as [`block_in_handler`]; also of a main thread that never came to
-/// the list, and of one whose process was forked past rt0.
+/// The calling thread's block, as from [`block_in_handler`]. It also works on a main thread that is
+/// not in the list, and after a fork past rt0.
 pub(super) fn this_in_handler() -> Option<&'static Block> {
     let main = tls::block_of_main::<Block>();
     let is_main = || sys::gettid() == sys::getpid() && core::ptr::eq(tls::block_address(), main.as_ptr());
-    // SAFETY: static, and its owner asks.
+    // SAFETY: it is static, and the calling thread owns it.
     block_in_handler().or_else(|| is_main().then_some(unsafe { main.as_ref() }))
 }
 

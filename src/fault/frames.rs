@@ -11,14 +11,14 @@ use crate::signal::Info;
 use crate::sys;
 use crate::thread::{self, Block};
 
-/// The addresses of a pc and of those to which its callers go on.
+/// A pc, and the addresses at which its callers continue.
 pub(super) struct Frames {
     pub(super) addresses: [usize; DEPTH],
     pub(super) depth: usize,
 }
 
 impl Frames {
-    /// Those of the calling thread, which the handler with this `info` interrupted.
+    /// The frames of the calling thread, which the handler with this `info` interrupted.
     pub(super) fn of(info: &Info) -> Frames {
         let bounds = bounds(dump::this_in_handler(), info.sp());
         let page = !(page_size() - 1);
@@ -36,7 +36,7 @@ impl Frames {
         let mut frames = Frames { addresses: [0; DEPTH], depth: 0 };
         let (pc, fp) = (info.pc(), info.fp());
         if !sys::holds_any(with_exposed_provenance(pc & page)) {
-            // A jump to where no code is: the frame is still the caller's.
+            // The program jumped to an address without code. The frame is still the caller's.
             let at_sp = || bounds.start.is_multiple_of(size_of::<usize>()).then(|| read(bounds.start)).flatten();
             if let Some(caller) = info.link().or_else(at_sp) {
                 frames.add(pc);
@@ -44,9 +44,9 @@ impl Frames {
                 return frames;
             }
         }
-        // Where a frame's return address lies in its caller's, a function that calls no other
-        // leaves it in the register. The register is then in the caller, and else in the function
-        // itself.
+        // On machines where a function's return address is stored in its caller's frame, a function
+        // that calls no other keeps it in the register. Then the register points into the caller,
+        // otherwise into the function itself.
         let link = info.link().filter(|_| Cpu::FRAMES.as_ref().is_some_and(|shape| shape.in_callers));
         let Some(link) = link else {
             frames.add_chain([pc, fp], &bounds, &mut read);
@@ -59,7 +59,7 @@ impl Frames {
             frames.add(link);
         }
         chain.addresses.iter().take(chain.depth).skip(1).for_each(|address| frames.add(*address));
-        // The place that it left empty ended the chain.
+        // The unset return address in its frame ended the chain.
         if chain.depth == 1
             && let Some(caller) = bounds.contains(&fp).then(|| read(fp & !(size_of::<usize>() - 1))).flatten()
         {
@@ -82,7 +82,7 @@ impl Frames {
         addresses.iter().take(depth).for_each(|address| self.add(*address));
     }
 
-    /// A line for each: the pc, then of each caller the last byte of its call.
+    /// Writes a line for each frame: the pc, then the last byte of each caller's call instruction.
     pub(super) fn write(&self, text: &mut Text) {
         let past_call = Cpu::FRAMES.as_ref().map_or(1, |frames| frames.past_call);
         for (index, &address) in self.addresses.iter().take(self.depth).enumerate() {
@@ -93,7 +93,7 @@ impl Frames {
     }
 }
 
-/// Whether a handler returns there: no call leads to its first instruction.
+/// Whether a handler returns to this address. No call instruction precedes it.
 fn is_restorer(address: usize) -> bool {
     match Cpu::RESTORER {
         Restorer::Kernels => false,
@@ -102,9 +102,9 @@ fn is_restorer(address: usize) -> bool {
     }
 }
 
-/// Where a chain may lead that begins at `sp`: to the end of the thread's stack, from its signal
-/// stack too. On a stack of the program's own making, and on a thread that rt0 did not start, 8
-/// MiB.
+/// The addresses that a chain beginning at `sp` may pass: up to the end of the thread's stack, also
+/// from its signal stack. On a stack that the program made itself, and on a thread that rt0 did not
+/// start: 8 MiB.
 fn bounds(block: Option<&Block>, sp: usize) -> Range<usize> {
     const OF_OTHERS: usize = 8 << 20;
     let end = match block {

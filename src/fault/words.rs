@@ -1,4 +1,4 @@
-//! The codes of a fault in words: sigaction(2), which has these words.
+//! The codes of a fault in words: the words are those of sigaction(2).
 
 use linux_raw_sys::general as k;
 

@@ -1,6 +1,6 @@
-//! The fast paths of the locks, each as a function of its own, whose machine code `cargo xtask
-//! test` looks at: `acquires_…` returns only after it acquired, `releases_…` only after it
-//! released. See xtask/src/orders.rs.
+//! The fast paths of the locks, each in its own function. `cargo xtask test` checks their machine
+//! code: `acquires_…` returns only after it acquired, `releases_…` only after it released. See
+//! xtask/src/orders.rs.
 
 use rt0::sync::{Mutex, MutexGuard, Once, OnceLock, RwLock, RwLockReadGuard, RwLockWriteGuard, Semaphore};
 use rt0::thread::Thread;
@@ -41,7 +41,7 @@ pub fn call_all(locks: &'static Locks) {
     }
 }
 
-/// Where a function has no guard to give, its caller's memory is read behind the lock.
+/// What a function without a guard reads or writes while it has the lock: its caller's memory.
 type Data = *const u32;
 
 #[cold]

@@ -1,4 +1,4 @@
-//! Reports of faults and dumps of threads, taken apart; and threads to be dumped.
+//! Parses reports of faults and dumps of threads, and starts threads that can be dumped.
 
 use core::hint::black_box;
 use core::sync::atomic::{AtomicU32, Ordering::Relaxed};
@@ -13,7 +13,7 @@ use crate::{emulated, machine, wait_until};
 /// Room for a report or a dump.
 pub const ROOM: usize = 4 * 4096;
 
-/// A report, taken apart.
+/// A parsed report.
 pub struct Report<'a> {
     /// All of it.
     pub text: &'a str,
@@ -55,7 +55,7 @@ fn hexadecimal(digits: &str) -> usize {
     usize::from_str_radix(digits, 16).unwrap_or_else(|_| panic!("no number: {digits:?}"))
 }
 
-/// Whether compilers lay a chain of frames on this machine that its emulator keeps.
+/// Whether compilers make a chain of frames on this machine, and the emulator keeps it.
 pub fn has_frames() -> bool {
     let machine = machine();
     let is = |start: &[u8]| machine.starts_with(start);
@@ -63,10 +63,10 @@ pub fn has_frames() -> bool {
     !(is(b"mips") || is(b"s390x") || is(b"sparc64") && emulated())
 }
 
-/// How many threads have come to where they wait.
+/// How many threads have called [`ready`].
 static READY: AtomicU32 = AtomicU32::new(0);
 
-/// Says so, and waits for ever.
+/// Counts the calling thread as ready, and waits for ever.
 pub fn ready() {
     READY.fetch_add(1, Relaxed);
     loop {
@@ -74,7 +74,7 @@ pub fn ready() {
     }
 }
 
-/// Until so many have.
+/// Waits until so many threads have called [`ready`].
 pub fn wait_for_ready(threads: u32) {
     wait_until("threads to be ready", || READY.load(Relaxed) >= threads);
 }

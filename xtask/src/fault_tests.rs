@@ -1,5 +1,5 @@
-//! Tests of examples/fault.rs: what it says as it dies, and what `symbolize` and addr2line(1) make
-//! of that.
+//! Tests of examples/fault.rs: the report that it writes, and what `symbolize` and addr2line(1)
+//! make of it.
 
 use std::fs::{self, File};
 use std::os::unix::process::ExitStatusExt;
@@ -17,8 +17,8 @@ use crate::{process, symbolize};
 
 const LIMIT: Duration = Duration::from_secs(180);
 
-/// The ways to die, the signal (else the status is 101), and what the first line of the report
-/// says.
+/// The ways to die: the argument, the signal (`None`: it exits with status 101), and the start of
+/// the report.
 const DEATHS: [(&str, Option<Signal>, &str); 3] = [
     ("fault", Some(Signal::SIGSEGV), " got SIGSEGV: address not mapped to object (SEGV_MAPERR)"),
     ("panic", None, " panicked at examples/fault.rs:"),
@@ -47,7 +47,7 @@ fn verdict(result: Result<()>) -> Verdict {
     result.map_or_else(|error| Verdict::Failed(format!("{error:#}")), |()| Verdict::Passed)
 }
 
-/// What the program writes as it dies in this way.
+/// The report of a program that dies in this way.
 fn report(machine: &Machine, program: &Path, (word, signal, start): (&str, Option<Signal>, &str)) -> Result<String> {
     let mut command = machine.command(program);
     command.arg(word);
@@ -91,7 +91,7 @@ fn dies_and_is_read(machine: &Machine, program: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Feeds the report as it is to addr2line(1), which takes each line for an address.
+/// Passes the unchanged report to addr2line(1), which reads each line as an address.
 fn addr2line_reads(machine: &Machine, program: &Path) -> Result<()> {
     let report = report(machine, program, DEATHS[0])?;
     let file = scratch(&format!("addr2line-{}", machine.target.name))?.join("report");

@@ -1,5 +1,5 @@
-//! examples/standalone on every machine, as `cargo rt0` builds and tests it: a crate of its own, with
-//! its own lock file, that knows nothing of this repository's flags.
+//! examples/standalone on every machine, as `cargo rt0` builds and tests it: a separate crate, with
+//! its own lock file, that does not depend on this repository's flags.
 
 use std::path::PathBuf;
 

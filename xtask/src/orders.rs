@@ -1,24 +1,24 @@
 //! One more fact of the locks: the machine code of their fast paths orders memory as the source
 //! says.
 //!
-//! An emulator on a processor that orders strongly cannot show a missing barrier, so the code
-//! itself is looked at. `tests/src/ordered.rs` has one function per fast path, whose name says
+//! An emulator on a processor that orders strongly cannot show a missing barrier, so this checks
+//! the machine code itself. `tests/src/ordered.rs` has one function per fast path, whose name says
 //! what it must do: `acquires_…` returns only after it acquired, `releases_…` only after it
 //! released.
 //!
 //! How it is decided, for each of these functions:
 //!
-//! 1. Each path from its entry to a return must have the order in it: an access that orders by
-//!    itself (`ldar`, `lr.aq`), or a barrier at the right place: behind an access to acquire,
-//!    before one to release. In a function with exclusive accesses (`ldrex`, `lwarx`) only those
-//!    count.
+//! 1. Each path from its entry to a return must contain the order: an access that orders by itself
+//!    (`ldar`, `lr.aq`), or a barrier at the right place. To acquire, the barrier follows an
+//!    access; to release, it precedes one. In a function with exclusive accesses (`ldrex`, `lwarx`)
+//!    only these accesses count.
 //! 2. A call of a function for which the same holds counts as the order. A path with any other call
-//!    is left out: that is where a lock waits, and the models prove it.
+//!    is left out: there a lock waits, and its loom model covers the waiting.
 //! 3. The compiler's helpers for atomic accesses may return without an access, when a comparison
-//!    failed. Of these each access must have the order, and at least one access must be there.
-//! 4. Where the compiler keeps in a bit of the processor whether an exchange was made, a path knows
-//!    what it last learned of that bit, and takes no branch that contradicts it.
-//! 5. A function in which no path counts has no fast path: that is a fault too.
+//!    failed. In a helper each access must have the order, and there must be at least one access.
+//! 4. The compiler may keep in a condition bit whether an exchange was made. A path remembers what
+//!    it last learned about that bit, and takes no branch that contradicts it.
+//! 5. A function in which no path counts has no fast path: that is reported too.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -35,14 +35,14 @@ use access::{Access, Condition, Kind, Machine};
 /// What a function must do before it returns.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Order {
-    /// What comes after is not done before the access.
+    /// Later accesses are not made before this one.
     Acquire,
-    /// What came before is done before the access.
+    /// Earlier accesses are made before this one.
     Release,
 }
 
 impl Order {
-    /// What the function's name asks for.
+    /// The order that the function's name asks for.
     fn of(name: &str) -> Option<Order> {
         match name.split_once('_')? {
             ("acquires", _) => Some(Order::Acquire),
@@ -81,19 +81,20 @@ struct Code<'a> {
     machine: Machine,
 }
 
-/// What was found of functions: nothing while one is being looked at, for it may call itself.
+/// The called functions, and whether they have the order. While a function is being checked that is
+/// `false`, for it may call itself.
 type Known = BTreeMap<(u64, Order), bool>;
 
 impl Code<'_> {
-    /// The function that has this address in it, and where it begins. (A call may go past a
-    /// function's first instructions.)
+    /// The function that contains this address, and its start. (A call may skip a function's first
+    /// instructions.)
     fn function(&self, address: u64) -> Option<(u64, &Function<'_>)> {
         let (&start, function) = self.functions.range(..=address).next_back()?;
         function.code.contains_key(&address).then_some((start, function))
     }
 
     /// Whether the function that is entered at `entry` has the order on each path that counts; the
-    /// error says where it has not.
+    /// error says where it does not.
     fn check(&self, entry: u64, order: Order, known: &mut Known) -> Result<(), String> {
         let (start, function) = self.function(entry).ok_or("there is no function")?;
         let bytes = |at: u64| {
@@ -115,7 +116,7 @@ impl Code<'_> {
         let mut work = vec![(entry, State::Nothing, Fact::None)];
         while let Some((at, state, fact)) = work.pop() {
             let Some(instruction) = function.code.get(&at) else {
-                // It left the function: a call that does not come back here.
+                // The jump leaves the function: a call that does not return here.
                 counted |= self.called(at, state, order, known) == Some(State::Ordered);
                 continue;
             };
@@ -159,7 +160,7 @@ impl Code<'_> {
         if counted { Ok(()) } else { Err("it has no fast path".to_string()) }
     }
 
-    /// What is so after a call; `None` if the path is left out.
+    /// The state after a call; `None` if the path is left out.
     fn called(&self, to: u64, state: State, order: Order, known: &mut Known) -> Option<State> {
         if state == State::Ordered {
             return Some(state);
@@ -194,17 +195,18 @@ fn helper(accesses: impl Iterator<Item = (u64, Access)>, order: Order) -> Result
     if any { Ok(()) } else { Err("it has no access".to_string()) }
 }
 
-/// What a path knows of one bit that conditions ask for.
+/// What a path knows about one condition bit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Fact {
     /// Nothing.
     None,
-    /// The bit of this number is so.
+    /// The bit with this number has this value.
     Bit(u32, bool),
 }
 
 impl Fact {
-    /// Whether an instruction runs, and what is known then: in one way, or in both.
+    /// Whether an instruction runs, and what is known then. There are two results if it may run or
+    /// not.
     fn ways(self, condition: Condition) -> Vec<(bool, Fact)> {
         let asks = |bit, wanted, then: Fact, other: Fact| match self {
             Fact::Bit(known, is) if known == bit => vec![if is == wanted { (true, then) } else { (false, self) }],
@@ -226,19 +228,19 @@ impl Fact {
     }
 }
 
-/// How far a path has come.
+/// How much of the order a path has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum State {
     /// Nothing that matters.
     Nothing,
-    /// To acquire, the access; to release, the barrier.
+    /// The first half: to acquire, the access; to release, the barrier.
     Half,
     /// All.
     Ordered,
 }
 
 impl State {
-    /// After this instruction, in a function with exclusive accesses or without.
+    /// The state after this instruction. `exclusive`: the function has exclusive accesses.
     fn after(self, access: Access, order: Order, exclusive: bool) -> State {
         if self == State::Ordered {
             return self;

@@ -1,8 +1,8 @@
-//! `cargo xtask symbolize PROGRAM`: names, files and lines beside the addresses of a report that a
-//! program wrote before it died, or of a dump of its threads.
+//! `cargo xtask symbolize PROGRAM`: adds names, files and lines to the addresses in a report of a
+//! fault, or in a dump of threads.
 //!
-//! A frame is a line of blanks, `0x` and hexadecimal digits; all other lines go through as they
-//! are. The program is that of any machine: its own file says how it is read.
+//! A frame is a line of blanks, `0x` and hexadecimal digits. All other lines are copied unchanged.
+//! The program may be for any machine: its ELF header says which.
 
 use std::borrow::Cow;
 use std::fs;
@@ -14,7 +14,7 @@ use addr2line::gimli::{DwarfSections, EndianSlice, RunTimeEndian, SectionId};
 use anyhow::{Context as _, Result, bail, ensure};
 use object::{Object, ObjectSection, ObjectSegment, ObjectSymbol, SymbolKind};
 
-/// Copies `from` to `to`, with what `program` tells of each frame.
+/// Copies `from` to `to`, and adds what `program` tells about each frame.
 pub fn run(program: &Path, from: impl BufRead, mut to: impl Write) -> Result<()> {
     let data = fs::read(program).with_context(|| format!("cannot read {}", program.display()))?;
     let symbols = Symbols::of(&data).with_context(|| format!("{} has no names to tell", program.display()))?;
@@ -36,7 +36,7 @@ fn address_of(line: &[u8]) -> Option<u64> {
     u64::from_str_radix(digits, 16).ok()
 }
 
-/// What a program's file tells of its addresses.
+/// What a program's file tells about its addresses.
 struct Symbols<'a> {
     lines: Context<EndianSlice<'a, RunTimeEndian>>,
     /// Address, size and name of each function, by address.
@@ -68,8 +68,8 @@ impl<'a> Symbols<'a> {
         Ok(Symbols { lines, functions, segments })
     }
 
-    /// Writes the function, file and line of an address behind it; what was inlined there on lines
-    /// of its own, the innermost function first.
+    /// Writes the function, file and line of an address. Each inlined function has its own line,
+    /// the innermost one first.
     fn write(&self, address: u64, to: &mut impl Write) -> Result<()> {
         if !self.segments.iter().any(|(start, end)| (*start..*end).contains(&address)) {
             write!(to, " (not in this program)")?;

@@ -1,8 +1,8 @@
-//! Instructions, machine by machine, as far as [`super`] asks: which access to memory is it, and
-//! which order has it?
+//! The instructions of each machine, as far as [`super`] needs them: which access to memory is an
+//! instruction, and which order does it have?
 //!
-//! An instruction that is not known has no order, so a gap here is a false alarm, never a missed
-//! fault. Source: the machines' manuals.
+//! An unknown instruction counts as one without an order. So a gap here is a false alarm, never a
+//! missed fault. The source is the machines' manuals.
 
 use object::elf;
 
@@ -14,13 +14,13 @@ use crate::targets::Elf;
 pub struct Access {
     /// Which access.
     pub kind: Kind,
-    /// Later accesses come after it; of a barrier, after what came before it.
+    /// Later accesses come after it. For a barrier: they come after the accesses before it.
     pub acquires: bool,
-    /// Earlier accesses come before it; of a barrier, before what comes after it.
+    /// Earlier accesses come before it. For a barrier: they come before the accesses after it.
     pub releases: bool,
 }
 
-/// Which access to memory.
+/// The kinds of accesses to memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
     /// None that is known.
@@ -57,24 +57,24 @@ impl Access {
     }
 }
 
-/// What an instruction has to do with the bits that conditions ask for.
+/// What an instruction does with condition bits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Condition {
     /// Nothing that is known.
     None,
-    /// The bit is so from here on.
+    /// The bit has this value from here on.
     Sets(u32, bool),
-    /// Nothing is known of these bits from here on: the first, and how many.
+    /// Nothing is known about these bits from here on: the first one, and how many.
     Changes(u32, u32),
-    /// It runs only if the bit is so. With `learns`, later instructions that ask get the same
-    /// answer.
+    /// It runs only if the bit has the wanted value. With `learns`, later instructions that test
+    /// the bit get the same answer.
     Asks { bit: u32, wanted: bool, learns: bool },
     /// The same, and if it runs it changes all bits.
     AsksAndChanges { bit: u32, wanted: bool },
 }
 
 impl Condition {
-    /// Whether it may not run.
+    /// Whether it runs only under a condition.
     pub fn asks(self) -> bool {
         matches!(self, Condition::Asks { .. } | Condition::AsksAndChanges { .. })
     }
@@ -85,7 +85,7 @@ impl Condition {
 pub struct Machine {
     /// What an instruction does to memory.
     pub access: fn(code: &[u8]) -> Access,
-    /// What it has to do with conditions.
+    /// What an instruction does with condition bits.
     pub condition: fn(code: &[u8]) -> Condition,
 }
 
@@ -95,7 +95,8 @@ pub const RISCV: Machine = Machine { access: riscv, condition: |_| Condition::No
 pub const POWERPC: Machine = Machine { access: powerpc::<true>, condition: powerpc_condition::<true> };
 pub const POWERPC_LITTLE: Machine = Machine { access: powerpc::<false>, condition: powerpc_condition::<false> };
 
-/// A machine whose memory order is weak, where its instructions are known.
+/// The readers for a machine with a weak memory order; `None` for another, or if its instructions
+/// are not known here.
 pub fn machine(elf: &Elf) -> Option<Machine> {
     Some(match elf.machine {
         elf::EM_AARCH64 => AARCH64,
@@ -107,7 +108,7 @@ pub fn machine(elf: &Elf) -> Option<Machine> {
     })
 }
 
-/// The instruction's word; of a short one, its half.
+/// The instruction's word; for a short instruction, its 16 bits.
 fn little(code: &[u8]) -> u32 {
     match *code {
         [a, b, c, d] => u32::from_le_bytes([a, b, c, d]),
@@ -155,7 +156,7 @@ pub fn aarch64(code: &[u8]) -> Access {
     }
 }
 
-/// Arm Architecture Reference Manual for ARMv7-A, A5 and A8; ARMv6's barrier is an operation of its
+/// Arm Architecture Reference Manual for ARMv7-A, A5 and A8; ARMv6's barrier is an operation of
 /// coprocessor 15.
 pub fn arm(code: &[u8]) -> Access {
     let word = little(code);
@@ -183,7 +184,7 @@ pub fn arm(code: &[u8]) -> Access {
 fn arm_condition(code: &[u8]) -> Condition {
     let word = little(code);
     let (bit, wanted) = (word >> 29, word >> 28 & 1 == 0);
-    // With S. (Also a load of a half, which changes nothing.)
+    // The S bit is set. (This also matches a load of 16 bits, which does no harm.)
     let compares = word & 0x0c10_0000 == 0x0010_0000;
     // msr, vmrs
     let others = word & 0x0fb0_f000 == 0x0320_f000 || word & 0x0fff_ffff == 0x0ef1_fa10;
@@ -215,7 +216,7 @@ pub fn riscv(code: &[u8]) -> Access {
             _ => Access::exclusive(true, true, acquires, releases),
         },
         0x0f if word >> 12 & 7 == 0 => {
-            // Of what came before, and of what comes after: reads and writes.
+            // Which accesses before it are ordered, and which after it: reads and writes.
             let (before, after) = (word >> 24 & 3, word >> 20 & 3);
             Access::barrier(before & 2 != 0 && after == 3, before == 3 && after & 1 != 0)
         }
@@ -256,11 +257,12 @@ fn powerpc_condition<const BIG: bool>(code: &[u8]) -> Condition {
         (19, 33 | 129 | 193 | 225 | 257 | 289 | 417 | 449) => Condition::Changes(first, 1),
         (10 | 11, _) | (31, 0 | 32) | (19, 0) => Condition::Changes(first & !3, 4), // cmp, mcrf
         (31, 144) => Condition::Changes(0, 32),                                     // mtcrf
-        // bc, bclr, bcctr on a bit alone. Others write these bits unseen: nothing is learned here.
+        // bc, bclr, bcctr on a bit alone. Other instructions may write these bits without being
+        // known here, so nothing is learned.
         (16, _) | (19, 16 | 528) if first & 0b10100 == 0b00100 => {
             Condition::Asks { bit: second, wanted: first & 0b01000 != 0, learns: false }
         }
-        // On a count as well.
+        // The branch also depends on the count register.
         (16, _) | (19, 16 | 528) if first & 0b10100 != 0b10100 => {
             Condition::Asks { bit: u32::MAX, wanted: true, learns: false }
         }

@@ -23,7 +23,7 @@ fn big(words: &[u32]) -> Vec<u8> {
     words.iter().flat_map(|word| word.to_be_bytes()).collect()
 }
 
-/// A machine, its decoder and reader, and code that has the order and that has it not. The slow
+/// A machine, its decoder and reader, code that has the order, and code that does not. The slow
 /// path of each lies far behind the function.
 struct Case {
     name: &'static str,
@@ -216,7 +216,7 @@ fn a_call_counts_if_what_it_calls_has_the_order() {
         let not = little(&[0xb940_0001, 0xd65f_03c0]);
         assert_eq!(run(&[caller, ("g", not)]), Err("it has no fast path".to_string()));
     }
-    // One that calls itself comes to an end.
+    // The check of a function that calls itself ends.
     assert_eq!(run(&[("f", little(&[0x9400_0000, 0xd65f_03c0]))]), Err("it has no fast path".to_string()));
 }
 
