@@ -129,7 +129,6 @@ fn rules(sources: &[Source]) -> Vec<Finding> {
         findings.extend(handlers(source));
         findings.extend(comments::plain(source));
     }
-    findings.extend(comments::stale(sources));
     findings.extend(modules::rules(sources));
     if let Some(contract) = sources.iter().find(|s| s.path == "src/arch.rs") {
         let order: Vec<String> = members(&contract.code, "trait Arch", &[]).into_iter().map(|m| m.1).collect();

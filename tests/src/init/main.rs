@@ -111,7 +111,8 @@ fn mount(source: &CStr, target: &CStr, kind: &CStr) -> Result<(), Errno> {
 }
 
 /// Turns the machine off by reboot(2). A kernel that cannot do that stops the machine, or the call
-/// returns and the kernel panics when its first process ends. In both cases the host ends the guest.
+/// returns and the kernel panics when its first process ends. In both cases the host ends the
+/// guest.
 fn power_off() -> i32 {
     let [first, second, off] = [k::LINUX_REBOOT_MAGIC1, k::LINUX_REBOOT_MAGIC2, k::LINUX_REBOOT_CMD_POWER_OFF];
     let args = [first as usize, second as usize, off as usize, 0, 0, 0];

@@ -9,14 +9,8 @@ const COLUMNS: usize = 100;
 const PEOPLE: [&str; 9] =
     ["who", "whoever", "whom", "nobody", "somebody", "anybody", "everybody", "anyone", "everyone"];
 
-/// Files and folders that do not follow the rules yet, without `.rs`. This list only shrinks.
-const UNREVISED: [&str; 2] = ["tests/src/init", "xtask/src/kernel"];
-
 /// Comments end at column 100, name things, not people, and state each condition where it is met.
 pub(super) fn plain(source: &Source) -> Vec<Finding> {
-    if UNREVISED.iter().any(|path| is_within(&source.path, path)) {
-        return Vec::new();
-    }
     let mut findings = Vec::new();
     for (line, comment) in (1..).zip(source.comments.lines()) {
         let end = comment.trim_end().chars().count();
@@ -36,28 +30,13 @@ pub(super) fn plain(source: &Source) -> Vec<Finding> {
     findings
 }
 
-/// Entries of the list that stand for no file.
-pub(super) fn stale(sources: &[Source]) -> Vec<Finding> {
-    let is_stale = |path: &&&str| !sources.iter().any(|source| is_within(&source.path, path));
-    let finding = |path: &&str| {
-        let what = format!("the list of unrevised files names {path}, which is gone");
-        Finding { file: "xtask/src/check/comments.rs".to_string(), line: 1, what }
-    };
-    UNREVISED.iter().filter(is_stale).map(finding).collect()
-}
-
-/// Whether the file is `path.rs` or lies in the folder `path`.
-fn is_within(file: &str, path: &str) -> bool {
-    file.strip_prefix(path).is_some_and(|rest| rest == ".rs" || rest.starts_with('/'))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::check::split;
 
-    fn found(path: &str, text: &str) -> Vec<usize> {
-        plain(&split(path.to_string(), text.to_string())).into_iter().map(|finding| finding.line).collect()
+    fn found(text: &str) -> Vec<usize> {
+        plain(&split("src/sync.rs".to_string(), text.to_string())).into_iter().map(|finding| finding.line).collect()
     }
 
     #[test]
@@ -65,26 +44,17 @@ mod tests {
         let fits = format!("/// {}\n", "x".repeat(96));
         let long = format!("    // {}\n", "é".repeat(94));
         let code = format!("let a = \"// {}\";\nlet b = 1; // {}\n", "x".repeat(120), "x".repeat(90));
-        assert_eq!(found("src/sync.rs", &[fits, long, code].concat()), [2, 4]);
+        assert_eq!(found(&[fits, long, code].concat()), [2, 4]);
     }
 
     #[test]
     fn a_comment_speaks_of_things() {
         let text = "// Who waits.\n// The thread that waits, as whole(1).\nlet nobody = \"nobody\"; /* nobody */\n";
-        assert_eq!(found("tests/src/bin/sync.rs", text), [1, 3]);
+        assert_eq!(found(text), [1, 3]);
     }
 
     #[test]
     fn a_condition_is_said_where_it_is_met() {
-        assert_eq!(found("src/sync.rs", "// SAFETY: 1. As above.\n// As it was above.\n"), [1]);
-    }
-
-    #[test]
-    fn files_of_the_list_are_left_out() {
-        let text = "// Whoever waits.\n";
-        let init = ["tests/src/init.rs", "tests/src/init/x.rs"].map(|path| (path, 0));
-        for (path, count) in init.into_iter().chain([("tests/src/initial.rs", 1), ("arch/mips.rs", 1)]) {
-            assert_eq!(found(path, text).len(), count, "{path}");
-        }
+        assert_eq!(found("// SAFETY: 1. As above.\n// As it was above.\n"), [1]);
     }
 }

@@ -1,8 +1,8 @@
 //! What the first process of a guest says, out of all that comes from its console.
 //!
 //! The kernel writes there too, also into the middle of a line. So each line of init ends with a
-//! checksum of its words (see tests/src/init/report.rs). A line without one, or with a wrong one, is
-//! not init's. It is kept for an error message.
+//! checksum of its words (see tests/src/init/report.rs). A line without one, or with a wrong one,
+//! is not init's. It is kept for an error message.
 
 use std::collections::VecDeque;
 use std::time::Duration;
