@@ -323,6 +323,18 @@ fn close((gate, _, links, request): &Guarded) {
     gate.open(&held);
 }
 
+/// Makes a dump: closes the gate if no other thread closes it, and gives up at the first wait.
+fn try_close((gate, _, links, request): &Guarded) {
+    let held = Held::new();
+    if gate.try_draw(&held) {
+        if gate.close_while(|| false) {
+            links.add(1);
+            request.add(1);
+        }
+        gate.open(&held);
+    }
+}
+
 /// Two others do this and that while the model's own thread does the third.
 fn at_the_gate(first: fn(&Guarded), second: fn(&Guarded), third: fn(&Guarded)) -> (u32, u32) {
     let guarded = Arc::new((Gate::new(), Latch::new(), Watched::default(), Watched::default()));
@@ -341,6 +353,14 @@ fn at_the_gate(first: fn(&Guarded), second: fn(&Guarded), third: fn(&Guarded)) -
 #[test]
 fn loom_nobody_is_inside_a_closed_gate_and_all_come_through() {
     model(3, || assert_eq!(at_the_gate(pass, pass, close), (3, 1)));
+}
+
+#[test]
+fn loom_a_dump_closes_the_gate_alone_or_not_at_all() {
+    model(3, || {
+        let (links, requests) = at_the_gate(pass, try_close, close);
+        assert!(links == 1 + requests && (1..=2).contains(&requests));
+    });
 }
 
 #[test]

@@ -8,9 +8,9 @@ use core::mem::transmute;
 use core::ptr;
 use core::sync::atomic::{AtomicU32, Ordering::Relaxed};
 
-use linux_raw_sys::general as k;
-use rt0::mapping::Mapping;
-use rt0::signal::{Action, Handler, How, SigSet, Signal, action_of, mask, raise, sigaction};
+use linux_raw_sys::{auxvec, general as k};
+use rt0::mapping::{Mapping, Protection};
+use rt0::signal::{Action, Handler, How, SigSet, Signal, SignalStack, action_of, mask, raise, sigaction, sigaltstack};
 use rt0::thread::{self, Builder, report_overflows, spawn};
 use rt0::{Errno, fault, sys};
 use rt0_tests::reports::{
@@ -46,13 +46,13 @@ fn report<'a>(child: impl FnOnce(), signal: Signal, buf: &'a mut [u8]) -> Report
     Report { text }
 }
 
-/// Memory with these bytes as code.
-fn code(word: u32) -> usize {
+/// Memory with this code, again and again.
+fn code(words: &[u32]) -> usize {
     let page = Mapping::new(64 << 10).unwrap().into_raw();
     let (base, len) = (page.as_ptr().cast::<u32>(), page.len());
-    for index in 0..4 {
+    for (index, word) in words.iter().cycle().take(4 * words.len()).enumerate() {
         // SAFETY: within the mapping, which is this test's.
-        unsafe { base.cast::<u32>().wrapping_add(index).write(word) };
+        unsafe { base.wrapping_add(index).write(*word) };
     }
     let rights = (k::PROT_READ | k::PROT_EXEC) as usize;
     // SAFETY: 1. The mapping is this test's.
@@ -70,6 +70,24 @@ fn illegal() -> u32 {
         () if is(b"mips") => 0xec00_0000,               // A reserved one.
         () if is(b"loongarch") => 0xffff_ffff,
         () => 0,
+    }
+}
+
+/// A breakpoint.
+fn breakpoint() -> u32 {
+    let machine = machine();
+    let is = |start: &[u8]| machine.starts_with(start);
+    match () {
+        () if is(b"x86_64") || is(b"i") => 0xcccc_cccc, // int3
+        () if is(b"aarch64") => 0xd420_0000,            // brk 0
+        () if is(b"armv") => 0xe7f0_01f0,               // udf 16, which Linux takes for one.
+        () if is(b"riscv") => 0x0010_0073,              // ebreak
+        () if is(b"loongarch") => 0x002a_0000,          // break 0
+        () if is(b"mips") => 0x0000_000d,               // break
+        () if is(b"ppc") => 0x7fe0_0008,                // trap
+        () if is(b"s390x") => 0x0001_0001,
+        () if is(b"sparc64") => 0x91d0_2001, // ta 1
+        () => panic!("which machine is this?"),
     }
 }
 
@@ -140,7 +158,7 @@ tests! {
         let seen = report(|| {
             fault::explain().unwrap();
             // SAFETY: none; the test wants the fault.
-            unsafe { ptr::with_exposed_provenance_mut::<u32>(code(0)).write_volatile(1) };
+            unsafe { ptr::with_exposed_provenance_mut::<u32>(code(&[0])).write_volatile(1) };
         }, Signal::SIGSEGV, &mut buf);
         assert!(seen.head().contains("invalid permissions for mapped object (SEGV_ACCERR), address 0x"), "{}", seen.text);
     }
@@ -167,11 +185,57 @@ tests! {
         let mut buf = [0; ROOM];
         let seen = report(|| {
             fault::explain().unwrap();
-            run(code(illegal()));
+            run(code(&[illegal()]));
         }, Signal::SIGILL, &mut buf);
         // MIPS' kernel gives no reason.
         let head = seen.head();
         assert!(head.contains(" got SIGILL: illegal ") || head.contains(" got SIGILL: the kernel "), "{}", seen.text);
+    }
+
+    /// On some machines the pc is behind it: nothing there may run.
+    fn a_breakpoint_is_told_and_kills_there() {
+        let mut buf = [0; ROOM];
+        let seen = report(|| {
+            fault::explain().unwrap();
+            run(code(&[breakpoint()]));
+        }, Signal::SIGTRAP, &mut buf);
+        assert!(seen.head().contains(" got SIGTRAP: "), "{}", seen.text);
+        assert!(!seen.head().contains("sent by"), "{}", seen.text);
+    }
+
+    fn a_division_by_zero_is_told_and_kills_there() {
+        let machine = machine();
+        let is = |start: &[u8]| machine.starts_with(start);
+        let divides = match () {
+            () if is(b"x86_64") || is(b"i") => 0xf1f7_c931, // xor ecx, ecx; div ecx
+            () if is(b"mips") => 0x0000_01f4,               // teq $zero, $zero, 7
+            () => skip("division by zero is no trap on this machine"),
+        };
+        let mut buf = [0; ROOM];
+        let seen = report(|| {
+            fault::explain().unwrap();
+            run(code(&[divides]));
+        }, Signal::SIGFPE, &mut buf);
+        assert!(seen.head().contains(" got SIGFPE: integer divide by zero (FPE_INTDIV), address 0x"), "{}", seen.text);
+    }
+
+    /// The report runs over a signal stack that has room for the registers only.
+    fn a_fault_within_a_report_ends_the_process_by_that_fault(env) {
+        let least = env.auxv().get(auxvec::AT_MINSIGSTKSZ as usize).unwrap_or(0).max(4096);
+        let mut buf = [0; ROOM];
+        let (text, ended) = stderr_of(|| {
+            fault::explain().unwrap();
+            spawn(move || {
+                const GUARD: usize = 64 << 10;
+                let stack = Mapping::new(GUARD + least + 2048).unwrap();
+                stack.protect(..GUARD, Protection::NONE).unwrap();
+                let base = stack.into_raw().as_ptr().cast::<u8>().wrapping_add(GUARD);
+                // SAFETY: 1. It stays, and is for nothing else.
+                unsafe { sigaltstack(Some(SignalStack { base, size: least + 2048 })) }.unwrap();
+                outer(NOWHERE);
+            }).unwrap().join();
+        }, &mut buf);
+        assert_eq!((text, ended), ("", Ended::Signal(k::SIGSEGV)));
     }
 
     #[keys("native=an emulator takes what is queued for a fault of its own")]
@@ -405,7 +469,7 @@ tests! {
                 raise(signal).unwrap();
                 assert!(!matches!(action_of(signal).unwrap().handler, Handler::Default));
             }
-            run(code(illegal()));
+            run(code(&[illegal()]));
         }, &mut buf);
         assert_eq!(ended, Ended::Exit(128 + k::SIGILL), "{text}");
         assert_eq!(text.matches(": sent by process 1 ").count(), fault::SIGNALS.len(), "{text}");

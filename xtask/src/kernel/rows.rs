@@ -87,9 +87,10 @@ pub struct Board {
 /// The test programs that the daily rows run: their tests ask the kernel for something that
 /// qemu-user emulates or passes to the host's kernel. The other programs execute the same machine
 /// code under qemu-user. A row that is named, or whose machine is named, runs all programs.
-pub const TELLING: [&str; 21] = [
+pub const TELLING: [&str; 22] = [
     "all_threads",
     "cpu",
+    "fault",
     "fork",
     "futex",
     "gone",
