@@ -96,8 +96,8 @@ impl fmt::Display for Date {
         const DAYS: [&str; 7] = ["Thu", "Fri", "Sat", "Sun", "Mon", "Tue", "Wed"];
         const MONTHS: [&str; 12] = ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];
         let (days, seconds) = (self.0 / 86_400, self.0 % 86_400);
-        // Years that begin with March have the day of a leap year at their end, and 400 of them have
-        // the same days.
+        // If years begin with March, the leap day is the last day of a year, and every 400 years
+        // have the same number of days.
         let from_march = days + 719_468;
         let (era, day_of_era) = (from_march / 146_097, from_march % 146_097);
         let year_of_era = (day_of_era - day_of_era / 1_460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
