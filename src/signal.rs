@@ -57,8 +57,8 @@
 //! - A signal that it blocks by [`mask`] stays blocked. A thread that blocks SIGSEGV ends the
 //!   process without a line when its stack overflows, for the kernel runs no handler then. A thread
 //!   that blocks SIGPROF is sampled where it unblocks it.
-//! - [`fault::explain`](crate::fault::explain) unblocks the signals of faults on the thread that calls
-//!   it.
+//! - [`fault::explain`](crate::fault::explain) unblocks the signals of faults on the thread that
+//!   calls it.
 //! - An action that it sets by [`sigaction`] stays, also before that: also that SIGSEGV is ignored.
 //! - A thread that blocks 32 or 33 by a raw call is not reached until it unblocks them.
 //!

@@ -1,5 +1,5 @@
-//! Tests of the server in examples/with-rustix, as a client sees it: over sockets. Plain cargo builds
-//! the programs there.
+//! Tests of the server in examples/with-rustix, as a client sees it: over sockets. Plain cargo
+//! builds the programs there.
 
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
