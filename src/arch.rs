@@ -152,64 +152,77 @@ pub(crate) use imp::Cpu;
 /// linux-raw-sys. Here are the other facts: instructions, registers, and facts that no header
 /// states.
 pub(crate) trait Arch {
-    /// How the kernel maps memory here.
+    /// How the kernel maps memory here. Used by `sys/memory.rs` at each mmap(2).
     const MMAP: Mmap;
-    /// futex(2).
+    /// futex(2). Used by `sys/futex.rs` at each wait and wake, and once by `sys/form.rs` if the
+    /// kernel's version is unknown.
     const FUTEX: Timed;
-    /// clock_gettime(2).
+    /// clock_gettime(2). Used by `sys/time.rs` where the vDSO has no clock.
     const CLOCK_GETTIME: Timed;
-    /// clock_nanosleep(2).
+    /// clock_nanosleep(2). Used by `sys/time.rs` at each sleep.
     const CLOCK_NANOSLEEP: Timed;
-    /// ppoll(2).
+    /// ppoll(2). Used by `sys/file.rs`, at the start for the standard descriptors and at each poll.
     const PPOLL: Timed;
-    /// rt_sigtimedwait(2).
+    /// rt_sigtimedwait(2). Used by `sys/signal.rs` at each wait for a signal.
     const SIGTIMEDWAIT: Timed;
-    /// timer_settime(2).
+    /// timer_settime(2). Used by `sys/time.rs` when a profile sets a thread's timer.
     const TIMER_SETTIME: Timed;
     /// Whether a 64-bit argument, which takes two 32-bit registers, must start at an even one, so
     /// that the register before it may stay unused: syscall(2), "Architecture-specific
     /// requirements". The halves have the same order as in memory. 64-bit registers need no pairs.
+    /// Used by `sys/file.rs` at each pread(2).
     const EVEN_PAIRS: bool;
-    /// The thread pointer's place relative to the thread's TLS block.
+    /// The thread pointer's place relative to the thread's TLS block. Used by `tls.rs` for each
+    /// area and each access to a thread's own data, and by `thread/block.rs` for the block's
+    /// layout.
     const TLS: Tls;
-    /// The place of the guard for code compiled with `-fstack-protector`.
+    /// The place of the guard for code compiled with `-fstack-protector`. Used by `thread/block.rs`
+    /// for the block's layout.
     const GUARD: Guard;
     /// Whether loads and stores of words at any address are as fast as aligned ones: then memcpy
-    /// and related functions use them. This affects only speed and size.
+    /// and related functions use them. This affects only speed and size. Used by `intrinsics.rs` to
+    /// choose between the two forms of its loops.
     const UNALIGNED_WORDS: bool;
     /// Instructions that copy and set many words, if they are at least as fast as a loop. This
-    /// affects only speed.
+    /// affects only speed. Used by `intrinsics/unaligned.rs` for long copies and fills.
     const BULK: Option<Bulk>;
-    /// Two words in the form that this machine stores and compares fastest.
+    /// Two words in the form that this machine stores and compares fastest. Used by
+    /// `intrinsics/unaligned.rs`, as are the four functions on it.
     type Pair: Copy;
-    /// A pair with `word` in both places.
+    /// A pair with `word` in both places. Used by `intrinsics/unaligned.rs` to fill memory.
     fn pair(word: usize) -> Self::Pair;
-    /// The bits in which two pairs differ.
+    /// The bits in which two pairs differ. Used by `intrinsics/unaligned.rs` to compare memory.
     fn xor(x: Self::Pair, y: Self::Pair) -> Self::Pair;
-    /// The bits that are set in one pair or the other.
+    /// The bits that are set in one pair or the other. Used by `intrinsics/unaligned.rs` to compare
+    /// memory.
     fn or(x: Self::Pair, y: Self::Pair) -> Self::Pair;
-    /// Whether no bit is set.
+    /// Whether no bit is set. Used by `intrinsics/unaligned.rs` to compare memory.
     fn is_zero(x: Self::Pair) -> bool;
-    /// strlen, if the machine has vectors for it; otherwise strlen reads words.
+    /// strlen, if the machine has vectors for it; otherwise strlen reads words. Used by
+    /// `intrinsics.rs` for strlen.
     const STRLEN: Option<Strlen>;
-    /// The vDSO's symbols.
+    /// The vDSO's symbols. Used by `vdso.rs` when a function is looked up for the first time.
     const VDSO: Vdso;
-    /// The place of the interrupted code's registers in a handler's argument.
+    /// The place of the interrupted code's registers in a handler's argument. Used by
+    /// `signal/info.rs` in handlers.
     const CONTEXT: Context;
     /// How frames are chained, from the register that [`Context::fp`] finds; `None` if compilers
-    /// make no chain.
+    /// make no chain. Used by `profile.rs` at each sample, and by `fault/frames.rs` for a report.
     const FRAMES: Option<Frames>;
     /// Whether the compiler has stack probes here: a function with a frame of more than a page
     /// accesses each of its pages on the way down. rustc's `stack-probes` in the target's
-    /// specification.
+    /// specification. Used by `guard.rs` for the size of each guard.
     const STACK_PROBES: bool;
-    /// The calls for a thread's users and groups.
+    /// The calls for a thread's users and groups. Used by `all_threads/rights.rs` for the process
+    /// and by `sys/process.rs` for a child; `sys.rs` needs the calls that return ids.
     const CREDENTIALS: Credentials;
 
     /// System calls with 0 to 6 arguments. A failure is -4095..=-1 on every machine.
     ///
     /// The stub declares the number's register as changed: a kernel that restarts the call, or a
     /// tracer, may leave another number there.
+    ///
+    /// Used by `sys.rs` and the files of its folder, at each call.
     ///
     /// # Safety
     ///
@@ -234,6 +247,8 @@ pub(crate) trait Arch {
     /// (a global pointer, a stack frame), and calls [`crate::start::rust_start`] with the kernel's
     /// stack pointer.
     ///
+    /// Called by the kernel, at the start of the program.
+    ///
     /// # Safety
     ///
     /// 1. Only the kernel enters here, once.
@@ -241,6 +256,8 @@ pub(crate) trait Arch {
 
     /// Makes `tp` this thread's thread pointer. Returns the raw result of the system call, or 0 if
     /// none is needed.
+    ///
+    /// Used by `sys/thread.rs` once, at the start of the program.
     ///
     /// # Safety
     ///
@@ -250,6 +267,8 @@ pub(crate) trait Arch {
 
     /// This thread's thread pointer, read by the fastest instruction.
     ///
+    /// Used by `tls.rs` at each access to the thread's block and own data.
+    ///
     /// # Safety
     ///
     /// 1. [`Arch::set_thread_pointer`] succeeded on this thread, or `clone` started it.
@@ -257,7 +276,7 @@ pub(crate) trait Arch {
 
     /// The thread pointer of any thread, including one that was not made by rt0: it may be null or
     /// any address. [`Arch::thread_pointer`] may read memory there; this function asks the kernel
-    /// instead.
+    /// instead. Used by `tls.rs` in handlers.
     fn any_thread_pointer() -> *mut u8 {
         // SAFETY: 1. A machine that does not override this reads a register.
         unsafe { Self::thread_pointer() }
@@ -268,6 +287,8 @@ pub(crate) trait Arch {
     /// [`crate::sys::rust_clone`] with `args.start`, which it reads at or above its stack pointer,
     /// never below. The stub also works if the child has a copy of the memory: it stores nothing
     /// for the child after the kernel has made the copy.
+    ///
+    /// Used by `sys/thread.rs` for each thread and for each child of `process`.
     ///
     /// # Safety
     ///
@@ -282,6 +303,8 @@ pub(crate) trait Arch {
     /// clone(2) with `SIGCHLD` and no other flag, on the same stack, as fork(2). Returns the raw
     /// result, which is 0 in the child on every machine.
     ///
+    /// Used by `sys/thread.rs` at each fork(2).
+    ///
     /// # Safety
     ///
     /// 1. The child does only what is allowed in a process whose other threads vanished at this
@@ -294,6 +317,8 @@ pub(crate) trait Arch {
     /// munmap(2) of the memory that contains this thread's stack, then exit(2) of the thread,
     /// without using a stack in between.
     ///
+    /// Used by `sys/thread.rs` at the end of a detached thread whose stack is not kept.
+    ///
     /// # Safety
     ///
     /// 1. `base..base + len` is one mapping, owned by this thread, and no code accesses it again.
@@ -304,6 +329,8 @@ pub(crate) trait Arch {
     /// Calls the vDSO's clock_gettime, in the width of `function`. A failure is -4095..=-1 on every
     /// machine.
     ///
+    /// Used by `vdso.rs` each time that a clock is read.
+    ///
     /// # Safety
     ///
     /// 1. `function` is the vDSO's function with one of the names in [`Arch::VDSO`].
@@ -311,6 +338,8 @@ pub(crate) trait Arch {
     unsafe fn vdso_clock_gettime(function: *const c_void, clock: c_int, time: *mut c_void) -> isize;
 
     /// Calls the vDSO's getrandom. A failure is -4095..=-1 on every machine.
+    ///
+    /// Used by `vdso.rs` for each piece of random bytes, and once for the size of a state.
     ///
     /// # Safety
     ///
@@ -328,10 +357,12 @@ pub(crate) trait Arch {
         state_len: usize,
     ) -> isize;
 
-    /// The code that handlers return to.
+    /// The code that handlers return to. Used by `sys/signal.rs` and `arch/sigaction.rs` when an
+    /// action is set.
     const RESTORER: Restorer;
 
-    /// struct sigaction in the layout of this machine's kernel.
+    /// struct sigaction in the layout of this machine's kernel. Used by `sys/signal.rs` when an
+    /// action is set or read.
     type Sigaction: Form;
 }
 

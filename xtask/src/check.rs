@@ -136,6 +136,7 @@ fn rules(sources: &[Source]) -> Vec<Finding> {
             findings.extend(member_order(source, &order));
         }
         findings.extend(machine_rows(&fs::read_to_string(root().join("README.md")).unwrap_or_default()));
+        findings.extend(member_users(contract, sources, &order));
         findings.extend(member_sources(&fs::read_to_string(root().join(GUIDE)).unwrap_or_default(), &order));
     }
     findings
@@ -309,6 +310,32 @@ fn member_sources(guide: &str, order: &[String]) -> Vec<Finding> {
         Finding { file: GUIDE.to_string(), line: 1, what }
     };
     order.iter().filter(missing).map(finding).collect()
+}
+
+/// The comment of each member says which file uses it and when, and the file does.
+fn member_users(contract: &Source, sources: &[Source], order: &[String]) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    let comments: Vec<_> = contract.comments.lines().collect();
+    for (line, member) in members(&contract.code, "trait Arch", &[]) {
+        if !order.contains(&member) || member == "_start" || member.starts_with("syscall") && member != "syscall0" {
+            continue; // The kernel calls `_start`.
+        }
+        let above = comments[..line - 1].iter().rev().take_while(|comment| comment.trim().starts_with("///"));
+        let comment: Vec<_> = above.map(|comment| comment.trim().trim_start_matches("///").trim()).collect();
+        let comment = comment.into_iter().rev().collect::<Vec<_>>().join(" ");
+        let user = comment.split("Used by `").nth(1).and_then(|rest| rest.split('`').next());
+        let uses = |path: &str| {
+            let file = sources.iter().find(|source| source.path == format!("src/{path}"));
+            file.is_some_and(|file| file.code.contains(&format!("::{member}")))
+        };
+        let what = match user {
+            None => format!("the comment of `{member}` does not say by which file it is used, and when"),
+            Some(path) if !uses(path) => format!("`{member}` is not used by src/{path}, as its comment says"),
+            Some(_) => continue,
+        };
+        findings.push(finding(contract, line, what));
+    }
+    findings
 }
 
 /// The README's table contains every tested triple, under the name of its first row.
@@ -501,6 +528,18 @@ mod tests {
         let order = ["syscall0", "syscall3", "A", "B"].map(str::to_string);
         let found = said(member_sources(guide, &order));
         assert!(found.len() == 1 && found[0].contains("`B`"), "{found:?}");
+    }
+
+    #[test]
+    fn every_member_says_which_file_uses_it() {
+        let contract = "trait Arch {\n/// A. Used by `sys.rs` at a call.\nconst A: u32;\n/// B.\nconst B: u32;\n\
+                        /// C. Used\n/// by `sys.rs`\n/// at a start.\nconst C: u32;\n}";
+        let order = ["A", "B", "C"].map(str::to_string);
+        let sources = [source("src/sys.rs", "Cpu::A")];
+        let found = said(member_users(&source("src/arch.rs", contract), &sources, &order));
+        assert_eq!(found.len(), 2, "{found:?}");
+        assert!(found[0].starts_with("src/arch.rs:5: the comment of `B`"), "{found:?}");
+        assert!(found[1].starts_with("src/arch.rs:9: `C` is not used by src/sys.rs"), "{found:?}");
     }
 
     #[test]
