@@ -6,12 +6,12 @@ const ADVICE: &[(&str, &str)] = &[
     ("can't find crate for `rt0`", NOT_BELOW),
     ("unresolved module or unlinked crate `rt0`", NOT_BELOW),
     ("unable to find library -lgcc_s", STD),
-    ("unable to find library -lc\n", LIBC),
     ("can't find crate for `std`", STD),
     ("duplicate lang item", TWO_HANDLERS),
     ("`#[panic_handler]` function required, but not found", NO_ENTRY),
     ("undefined symbol: __rt0_entry_is_missing", NO_ENTRY),
     ("`main` function not found in crate", NO_ENTRY),
+    ("undefined symbol: ", LIBC), // Whatever else it is called.
     ("unwinding panics are not supported without std", UNWINDS),
     ("no global memory allocator found", NO_ALLOCATOR),
     ("can't find crate for `test`", HARNESS),
@@ -21,7 +21,7 @@ const NOT_BELOW: &str = "rt0 is not among the crate's dependencies: `cargo add r
 const STD: &str = "std is used, by this program or by a crate below it, and rt0's programs have no std: write \
                    #![no_std] and #![no_main] into the program, and look for a feature `std` that the crate's \
                    dependency can turn off (`default-features = false`); `cargo tree -e features` shows which crate asks for it";
-const LIBC: &str = "a crate below this program wants the C library, which rt0's programs do not have: look for a \
+const LIBC: &str = "a crate below this program calls the C library, which rt0's programs do not have: look for a \
                     feature of that crate that turns it off";
 const TWO_HANDLERS: &str = "there are two panic handlers: std's, if a crate below this program uses std (then see its \
                             features), or one of the program's own (then turn off rt0's: `default-features = false`)";

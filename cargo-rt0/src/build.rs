@@ -120,7 +120,7 @@ pub const NO_CRATE: &str = "none";
 /// Builds for all machines. A failure is in the result: what could be built for the others is of
 /// use.
 pub fn build(setup: &Setup, machines: &[Machine], request: &Request) -> Result<Built> {
-    let linker = setup.linker()?;
+    let linking = Linking { linker: setup.linker()?, empty_libraries: setup.empty_libraries()? };
     let mut calls: BTreeMap<(&Core, Profile), Vec<&Machine>> = BTreeMap::new();
     for machine in machines {
         let profile = request.profile.unwrap_or(machine.target.profile);
@@ -132,7 +132,7 @@ pub fn build(setup: &Setup, machines: &[Machine], request: &Request) -> Result<B
             let mut command = setup.pinned("cargo");
             command.args(&request.words);
             let targets: Vec<_> = machines.iter().map(|machine| machine.target).collect();
-            flags(&mut command, &linker, core, profile, &targets, request);
+            flags(&mut command, &linking, core, profile, &targets, request);
             command
         };
         let names: Vec<_> = machines.iter().map(|m| m.target.name).collect();
@@ -144,10 +144,18 @@ pub fn build(setup: &Setup, machines: &[Machine], request: &Request) -> Result<B
     Ok(built)
 }
 
+/// What programs are linked by and with.
+pub struct Linking {
+    /// The toolchain's LLD.
+    pub linker: PathBuf,
+    /// See [`Setup::empty_libraries`].
+    pub empty_libraries: PathBuf,
+}
+
 /// What all calls have in common.
 pub fn flags(
     command: &mut Command,
-    linker: &Path,
+    linking: &Linking,
     core: &Core,
     profile: Profile,
     targets: &[&Target],
@@ -188,7 +196,8 @@ pub fn flags(
             continue;
         }
         command.args(["--target", triple]);
-        let mut flags = vec![format!("-Clinker={}", linker.display())];
+        let mut flags = vec![format!("-Clinker={}", linking.linker.display())];
+        flags.push(format!("-Clink-arg=-L{}", linking.empty_libraries.display()));
         flags
             .extend(["-Clinker-flavor=ld.lld", "-Crelocation-model=static", "-Clink-arg=-Trt0.ld"].map(str::to_string));
         // The profiler's stacks are chains of frame pointers.

@@ -238,6 +238,20 @@ impl Setup {
         Ok(linker)
     }
 
+    /// A folder of libraries that crates over libc name: each is there and empty, so that what only
+    /// names them links.
+    pub fn empty_libraries(&self) -> Result<PathBuf> {
+        let folder = self.folder.join("no-libc");
+        std::fs::create_dir_all(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
+        for name in ["c", "m", "rt", "pthread", "dl", "util"] {
+            let archive = folder.join(format!("lib{name}.a"));
+            if !archive.exists() {
+                std::fs::write(&archive, "!<arch>\n").with_context(|| format!("cannot write {}", archive.display()))?;
+            }
+        }
+        Ok(folder)
+    }
+
     /// Gets the machines ready. One that cannot be is an error of its own and does not keep the
     /// others back.
     pub fn machines(&self, targets: &[&'static Target]) -> Vec<(&'static Target, Result<Machine>)> {

@@ -84,7 +84,8 @@ pub fn lints(setup: &Setup, core: &Core, targets: &[&Target]) -> Result<Command>
     command.args(["clippy", "--package", "rt0", "--lib"]);
     let target_dir = target_dir();
     let request = request(Vec::new(), Vec::new(), &target_dir);
-    build::flags(&mut command, &setup.linker()?, core, Profile::Release, targets, &request);
+    let linking = build::Linking { linker: setup.linker()?, empty_libraries: setup.empty_libraries()? };
+    build::flags(&mut command, &linking, core, Profile::Release, targets, &request);
     Ok(command)
 }
 
