@@ -66,6 +66,7 @@
 //! the kernel's design, they work with the credentials of the moment when the ring or the request
 //! was made. So a program that gives up rights closes its rings first.
 
+mod fence;
 #[cfg(test)]
 mod model;
 mod outcome;
@@ -85,6 +86,7 @@ use crate::thread::{self, Hooks, List, this_block};
 use crate::{futex, sys};
 use outcome::FirstOf;
 
+pub use fence::{heavy_fence, light_fence};
 pub use outcome::{Divergence, Error, Mismatch};
 pub use rights::{
     FilterStep, landlock_restrict_self, seccomp, set_no_new_privs, setegid, seteuid, setgid, setgroups, setregid,

@@ -115,6 +115,28 @@ pub fn current() -> Thread {
     unsafe { Thread::of(this_block()) }
 }
 
+/// Finds the threads that run: the main thread, and those that rt0 started and that have not ended. Puts
+/// handles of them at the start of `threads`, as many as fit, and `None` behind them; returns how many
+/// threads run. They may have ended, and others begun, when it returns.
+///
+/// In handlers: no, it waits for threads that start and end.
+pub fn running(threads: &mut [Option<Thread>]) -> usize {
+    threads.fill(None); // Before the list is closed: dropping a handle may unmap memory.
+    List::with(|list| {
+        let mut places = threads.iter_mut();
+        let mut count = 0;
+        // SAFETY: a block stays as long as it is linked.
+        for block in list.iter().filter(|block| !unsafe { block.as_ref() }.is_gone()) {
+            count += 1;
+            if let Some(place) = places.next() {
+                // SAFETY: 1. A thread that is linked has its own reference.
+                *place = Some(unsafe { Thread::of(block) });
+            }
+        }
+        count
+    })
+}
+
 /// The identity of the calling thread: `current().id()`, without counting a reference.
 ///
 /// In handlers: yes.

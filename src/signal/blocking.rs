@@ -41,6 +41,11 @@ pub(crate) struct Blocked(k::kernel_sigset_t);
 impl Blocked {
     pub(crate) const NOTHING: Blocked = Blocked(SigSet::empty().0);
 
+    /// The signals of a set.
+    pub(crate) fn of(set: &SigSet) -> Blocked {
+        Blocked(set.0)
+    }
+
     /// The same without 32 and 33: a thread starts with them unblocked, whatever a program blocked
     /// by a raw call on the thread that spawns it.
     pub(crate) fn without_reserved(self) -> Blocked {

@@ -207,11 +207,35 @@ impl<'a> Info<'a> {
     /// Calls `f` with the name and the interrupted value of each register that this machine's table
     /// lists.
     pub(crate) fn for_each_register(&self, mut f: impl FnMut(&str, usize)) {
-        for row in Cpu::CONTEXT.registers {
-            for (index, name) in row.names.split_ascii_whitespace().enumerate() {
-                f(name, self.register(row.at + index * row.apart));
-            }
+        for (name, place) in self.registers() {
+            // SAFETY: it lies in the context; unaligned, as in `register`.
+            f(name, unsafe { place.read_unaligned() });
         }
+    }
+
+    /// The interrupted registers: the kernel's names for this machine (sigcontext or pt_regs of its
+    /// headers), and where their values lie. Neither vector nor floating-point registers are among
+    /// them.
+    ///
+    /// When the handler returns, the kernel loads what lies there: a runtime that moves objects, or
+    /// goes on elsewhere, writes it. The places may be unaligned, and last until the handler returns.
+    ///
+    /// In handlers: yes.
+    pub fn registers(&self) -> impl Iterator<Item = (&'static str, *mut usize)> + use<'_, 'a> {
+        Cpu::CONTEXT.registers.iter().flat_map(|row| {
+            let names = row.names.split_ascii_whitespace().enumerate();
+            names.map(|(index, name)| {
+                let offset = row.at + index * row.apart;
+                (name, self.context.cast_mut().wrapping_byte_add(offset).cast())
+            })
+        })
+    }
+
+    /// The place of the register of this name; see [`registers`](Info::registers).
+    ///
+    /// In handlers: yes.
+    pub fn register_place(&self, name: &str) -> Option<*mut usize> {
+        self.registers().find(|(found, _)| *found == name).map(|(_, place)| place)
     }
 
     fn register(&self, offset: usize) -> usize {

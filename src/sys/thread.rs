@@ -211,3 +211,10 @@ pub(crate) fn getrlimit(resource: u32) -> Result<Option<u64>> {
     unsafe { call!(__NR_prlimit64, 0, resource as usize, 0, at(&raw mut limits)) }?;
     Ok(Some(limits[0]).filter(|soft| *soft != k::RLIM64_INFINITY as u64))
 }
+
+/// membarrier(2): `ENOSYS` before Linux 4.3 and where a kernel is built without it, `EINVAL` for a
+/// command that it does not know, `EPERM` for one that the process has not registered for.
+pub(crate) fn membarrier(command: k::membarrier_cmd) -> Result<()> {
+    // SAFETY: 1. It touches no memory.
+    unsafe { call!(__NR_membarrier, command as usize, 0, 0) }.map(drop)
+}

@@ -4,6 +4,7 @@ use core::fmt;
 use core::marker::PhantomData;
 use core::mem::ManuallyDrop;
 use core::num::NonZeroUsize;
+use core::ops::Range;
 use core::panic::{RefUnwindSafe, UnwindSafe};
 use core::ptr::NonNull;
 use core::sync::atomic::{AtomicUsize, Ordering::Relaxed};
@@ -176,6 +177,18 @@ impl Thread {
     #[must_use]
     pub fn name(&self) -> Option<&str> {
         self.block().name()
+    }
+
+    /// The addresses of its stack, for a collector that scans it or a check for overflows; the guard
+    /// lies right below them. `None` for the main thread, whose stack the kernel makes and grows.
+    ///
+    /// The stack stays mapped as long as this handle, also after the thread's end.
+    ///
+    /// In handlers: yes.
+    #[must_use]
+    pub fn stack(&self) -> Option<Range<usize>> {
+        let block = self.block();
+        (!block.is_main()).then(|| block.stack.clone())
     }
 
     /// Lets the thread's current or next [`park`](super::park) return. Several calls before that

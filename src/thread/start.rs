@@ -12,7 +12,8 @@ use super::stack::{self, MIN_STACK_SIZE, Mapping, STACK_ALIGN};
 use super::{JoinHandle, ThreadId, report_overflows, scope};
 use crate::arch::CloneArgs;
 use crate::errno::{Errno, Result};
-use crate::{intrinsics, signal, sys, tls};
+use crate::signal::{self, Blocked, SigSet};
+use crate::{intrinsics, sys, tls};
 
 /// Starts a thread that calls `f`, with [`Builder`]'s defaults.
 ///
@@ -35,6 +36,7 @@ where
 pub struct Builder<'a> {
     name: Option<&'a str>,
     stack_size: usize,
+    mask: Option<SigSet>,
 }
 
 impl<'a> Builder<'a> {
@@ -42,7 +44,7 @@ impl<'a> Builder<'a> {
     ///
     /// In handlers: yes.
     pub const fn new() -> Builder<'a> {
-        Builder { name: None, stack_size: 2 << 20 }
+        Builder { name: None, stack_size: 2 << 20, mask: None }
     }
 
     /// Names the thread, for [`Thread::name`](super::Thread::name) and, cut to 15 bytes at a
@@ -62,6 +64,14 @@ impl<'a> Builder<'a> {
     /// In handlers: yes.
     pub const fn stack_size(self, bytes: usize) -> Builder<'a> {
         Builder { stack_size: bytes, ..self }
+    }
+
+    /// The signals that are blocked on the thread from its first instruction on; without this, those
+    /// that are blocked on the thread that spawns it.
+    ///
+    /// In handlers: yes.
+    pub const fn signal_mask(self, mask: SigSet) -> Builder<'a> {
+        Builder { mask: Some(mask), ..self }
     }
 
     /// Starts a thread that calls `f`; see [`spawn`].
@@ -178,7 +188,7 @@ impl<'a> Builder<'a> {
         fields.stack = mapping.stack_base.addr()..stack.addr();
         fields.launch = launch;
         fields.run = Some(run);
-        Ok(Ready { mapping, block, launch, stack, thread_pointer })
+        Ok(Ready { mapping, block, launch, stack, thread_pointer, mask: self.mask })
     }
 }
 
@@ -189,6 +199,7 @@ struct Ready {
     launch: *mut u8,
     stack: *mut u8,
     thread_pointer: *mut u8,
+    mask: Option<SigSet>,
 }
 
 impl Default for Builder<'_> {
@@ -207,7 +218,7 @@ union Launch<C, T> {
 
 /// Clones the thread, with all signals blocked (2). While the kernel says `EAGAIN` it tries again,
 /// 20 times, 1 to 20 ms apart: a thread that has just ended may still count against a limit.
-fn start(&Ready { block, stack, thread_pointer, .. }: &Ready) -> Result<()> {
+fn start(&Ready { block, stack, thread_pointer, mask, .. }: &Ready) -> Result<()> {
     const FLAGS: u32 = k::CLONE_VM
         | k::CLONE_FS
         | k::CLONE_FILES
@@ -221,7 +232,7 @@ fn start(&Ready { block, stack, thread_pointer, .. }: &Ready) -> Result<()> {
     loop {
         let before = signal::block_everything();
         // SAFETY: no other thread has the block until it is linked.
-        unsafe { (*block.as_ptr()).mask = before.without_reserved() };
+        unsafe { (*block.as_ptr()).mask = mask.map_or(before.without_reserved(), |mask| Blocked::of(&mask)) };
         let passage = Passage::enter(&before);
         passage.link(block);
         let args = CloneArgs {

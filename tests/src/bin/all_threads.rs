@@ -14,7 +14,7 @@ use rt0::signal::{Action, How, SigSet, Signal, mask, sigaction};
 use rt0::thread::{Builder, JoinHandle, spawn};
 use rt0::{Errno, futex, println, sys, thread};
 use rt0_tests::files::{empty, own_mounts};
-use rt0_tests::seccomp::{filter_calls, need_filters};
+use rt0_tests::seccomp::{Verdict, filter, filter_calls, need_filters};
 use rt0_tests::{emulated, in_raw_child, mappings, often, skip, slow, stress_time, tests, wait_until};
 
 const KEEPCAPS: [usize; 2] = [prctl::PR_SET_KEEPCAPS as usize, prctl::PR_GET_KEEPCAPS as usize];
@@ -485,6 +485,49 @@ tests! {
         assert_eq!((divergence.mismatch_count(), divergence.mismatches().count()), (20, 4));
         assert!(divergence.mismatches().all(|one| one.got == Ok(one.tid as usize)));
         sleepers.end();
+    }
+
+    /// The store-buffer test: each thread stores its word and loads the other's. With a light fence on
+    /// the one side and a heavy one on the other, not both find the old value.
+    fn of_two_that_mark_and_look_one_sees_the_other() {
+        static ROUND: AtomicU32 = AtomicU32::new(0);
+        static WORDS: [AtomicU32; 2] = [const { AtomicU32::new(0) }; 2];
+        static SEEN: AtomicU32 = AtomicU32::new(0);
+        static DONE: AtomicU32 = AtomicU32::new(0);
+        let rounds = often(4_000) as u32;
+        let light = spawn(move || {
+            for round in 1..=rounds {
+                while ROUND.load(Acquire) != round {
+                    core::hint::spin_loop();
+                    if slow() || round % 64 == 0 {
+                        thread::yield_now();
+                    }
+                }
+                WORDS[0].store(round, Relaxed);
+                all_threads::light_fence();
+                SEEN.store(WORDS[1].load(Relaxed), Relaxed);
+                DONE.store(round, Release);
+            }
+        })
+        .unwrap();
+        for round in 1..=rounds {
+            ROUND.store(round, Release);
+            WORDS[1].store(round, Relaxed);
+            all_threads::heavy_fence().unwrap();
+            let seen = WORDS[0].load(Relaxed);
+            wait_until("the other's look", || DONE.load(Acquire) == round);
+            assert!(seen == round || SEEN.load(Relaxed) == round, "round {round}: both saw the old value");
+        }
+        light.join();
+    }
+
+    fn without_membarrier_a_heavy_fence_interrupts_each_thread() {
+        filter(&[k::__NR_membarrier], Verdict::Refuse(Errno::ENOSYS), Verdict::Allow);
+        static STOP: AtomicBool = AtomicBool::new(false);
+        let others = [(); 2].map(|()| spawn(|| while !STOP.load(Relaxed) { core::hint::spin_loop() }).unwrap());
+        (0..often(100)).for_each(|_| all_threads::heavy_fence().unwrap());
+        STOP.store(true, Relaxed);
+        others.into_iter().for_each(|other| other.join());
     }
 
     #[keys("signal=6", "stderr=rt0: fatal: a system call on all threads left them different: thread ")]

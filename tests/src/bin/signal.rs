@@ -42,6 +42,35 @@ fn install(signal: Signal, action: Action) -> Action {
 }
 
 tests! {
+    fn a_handler_reads_and_writes_the_interrupted_registers_by_name() {
+        static COUNT: AtomicU32 = AtomicU32::new(0);
+        fn look(info: &Info) {
+            let mut has = [false; 2];
+            let mut count = 0;
+            for (name, place) in info.registers() {
+                assert_eq!(info.register_place(name), Some(place), "{name} is there once");
+                // SAFETY: it lies in the frame of this handler.
+                let value = unsafe { place.read_unaligned() };
+                has[0] |= value == info.pc();
+                has[1] |= value == info.sp();
+                // What is written is what lies there; the last write leaves all as it was.
+                for written in [!value, value] {
+                    // SAFETY: as above, and the handler does not return in between.
+                    unsafe { place.write_unaligned(written) };
+                    // SAFETY: as above.
+                    assert_eq!(unsafe { place.read_unaligned() }, written);
+                }
+                count += 1;
+            }
+            assert_eq!(has, [true; 2], "the program counter and the stack pointer are among them");
+            assert_eq!(info.register_place("no such register"), None);
+            COUNT.store(count, Relaxed);
+        }
+        install(Signal::SIGUSR1, Action::info(look));
+        signal::raise(Signal::SIGUSR1).unwrap();
+        assert!(COUNT.load(Relaxed) >= 10, "{COUNT:?}");
+    }
+
     fn a_handler_gets_the_number_and_returns() {
         install(Signal::SIGUSR1, Action::call(note));
         for round in 1..=100 {

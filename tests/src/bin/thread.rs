@@ -2,6 +2,7 @@
 #![no_std]
 #![no_main]
 
+use core::hint::black_box;
 use core::sync::atomic::{
     AtomicBool, AtomicU32, AtomicUsize,
     Ordering::{Acquire, Relaxed, Release},
@@ -9,7 +10,8 @@ use core::sync::atomic::{
 use core::time::Duration;
 
 use linux_raw_sys::general as k;
-use rt0::signal::{Action, Signal};
+use rt0::signal::{Action, How, SigSet, Signal};
+use rt0::sync::Parker;
 use rt0::thread::{Builder, Thread, spawn};
 use rt0::time::Instant;
 use rt0::{Errno, signal, sys, thread};
@@ -29,6 +31,72 @@ impl Drop for Dropped {
 }
 
 tests! {
+    fn a_thread_says_where_its_stack_is() {
+        assert_eq!(thread::current().stack(), None, "the main thread's is the kernel's to grow");
+        let other = Builder::new().stack_size(100 << 10).spawn(|| {
+            let local = 0u8;
+            let stack = thread::current().stack().unwrap();
+            assert!(stack.contains(&(&raw const local).addr()) && stack.len() >= 100 << 10);
+            // All of it can be read, and nothing below is part of it.
+            for address in stack.clone().step_by(4096) {
+                // SAFETY: it is this thread's stack, and below the frames nothing is written meanwhile.
+                black_box(unsafe { core::ptr::with_exposed_provenance::<u8>(address).read_volatile() });
+            }
+            stack
+        });
+        let other = other.unwrap();
+        let (handle, stack) = (other.thread().clone(), other.thread().stack());
+        assert_eq!(Some(other.join()), stack);
+        assert_eq!(handle.stack(), stack, "also after its end");
+    }
+
+    fn the_threads_that_run_are_found() {
+        let ids = |threads: &[Option<Thread>]| threads.iter().flatten().map(Thread::id).fold(0, |n, _| n + 1);
+        let mut threads = [const { None }; 4];
+        assert_eq!((thread::running(&mut []), thread::running(&mut threads), ids(&threads)), (1, 1, 1));
+        assert_eq!(threads[0].as_ref().map(Thread::id), Some(thread::current_id()));
+        static STOP: Parker = Parker::new();
+        let named = Builder::new().name("found").spawn(|| STOP.park()).unwrap();
+        assert_eq!((thread::running(&mut threads), ids(&threads)), (2, 2));
+        let found = threads.iter().flatten().find(|thread| thread.name() == Some("found")).unwrap();
+        assert_eq!(found.id(), named.thread().id());
+        let mut first = [None];
+        assert_eq!((thread::running(&mut first), ids(&first)), (2, 1), "as many as fit");
+        STOP.unpark();
+        named.join();
+        assert_eq!((thread::running(&mut threads), ids(&threads)), (1, 1), "the others' places are empty");
+    }
+
+    fn the_threads_that_run_are_found_while_threads_come_and_go() {
+        static STOP: AtomicBool = AtomicBool::new(false);
+        let churn = [(); 2].map(|()| {
+            spawn(|| {
+                while !STOP.load(Relaxed) {
+                    spawn(thread::yield_now).unwrap().join();
+                }
+            })
+            .unwrap()
+        });
+        let mut threads = [const { None }; 8];
+        for _ in 0..often(500) {
+            let count = thread::running(&mut threads);
+            assert!((3..=5).contains(&count) && threads.iter().flatten().count() == count, "{count}");
+        }
+        STOP.store(true, Relaxed);
+        churn.into_iter().for_each(|thread| thread.join());
+    }
+
+    fn a_thread_starts_with_the_signals_blocked_that_its_builder_says() {
+        let set = |signals: &[Signal]| signals.iter().copied().collect::<SigSet>();
+        let blocked = || signal::mask(How::Block, &SigSet::empty());
+        signal::mask(How::Block, &set(&[Signal::SIGUSR1]));
+        assert!(spawn(blocked).unwrap().join().contains(Signal::SIGUSR1));
+        let own = set(&[Signal::SIGUSR2, Signal::SIGTERM]);
+        let found = Builder::new().signal_mask(own).spawn(blocked).unwrap().join();
+        assert_eq!(found.as_bytes(), own.as_bytes());
+        assert!(blocked().contains(Signal::SIGUSR1) && !blocked().contains(Signal::SIGUSR2), "the parent's stay");
+    }
+
     fn join_returns_what_the_closure_returned() {
         let text = "moved in";
         assert_eq!(spawn(move || (text.len(), [7u8; 100])).unwrap().join(), (8, [7; 100]));
