@@ -5,13 +5,13 @@
 //! "How to use the core library"): for 0 bytes the pointers may be null or dangling. All lengths
 //! are in bytes.
 //!
-//! Each function has two forms: [`unaligned`] for machines that access a word at any address as
-//! fast as at an aligned one ([`Arch::UNALIGNED_WORDS`]), [`aligned`] for the others. strlen reads
-//! aligned words on every machine ([`words`]), or vectors where the machine has a form of its own
-//! ([`Arch::STRLEN`]).
+//! Each function has two forms: `unaligned` for machines that access a word at any address as
+//! fast as at an aligned one (`Arch::UNALIGNED_WORDS`), `aligned` for the others. strlen reads
+//! aligned words on every machine (`words`), or vectors where the machine has a form of its own
+//! (`Arch::STRLEN`).
 //!
 //! Two rules keep the compiler from turning a function into a call of itself. Every loop contains
-//! [`loop_end`]. And no value is larger than a [`Pair`]: without optimisation, the compiler copies
+//! `loop_end`. And no value is larger than a `Pair`: without optimisation, the compiler copies
 //! values that do not fit into registers by memcpy. (The alternative, `#![no_builtins]`, excludes
 //! the whole crate from link-time optimisation.)
 //!
