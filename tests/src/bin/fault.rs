@@ -227,11 +227,11 @@ tests! {
             fault::explain().unwrap();
             spawn(move || {
                 const GUARD: usize = 64 << 10;
-                let stack = Mapping::new(GUARD + least + 2048).unwrap();
+                let stack = Mapping::new(GUARD + least).unwrap();
                 stack.protect(..GUARD, Protection::NONE).unwrap();
                 let base = stack.into_raw().as_ptr().cast::<u8>().wrapping_add(GUARD);
                 // SAFETY: 1. It stays, and is for nothing else.
-                unsafe { sigaltstack(Some(SignalStack { base, size: least + 2048 })) }.unwrap();
+                unsafe { sigaltstack(Some(SignalStack { base, size: least })) }.unwrap();
                 outer(NOWHERE);
             }).unwrap().join();
         }, &mut buf);
