@@ -29,6 +29,15 @@ use crate::{io, sys};
 
 /// What the program was started with. It lies on the initial stack, which lives as long as the
 /// process.
+///
+/// ```no_run
+/// fn run(env: rt0::Env) -> i32 {
+///     for argument in env.args().skip(1) {
+///         rt0::println!("{argument:?}");
+///     }
+///     if env.var("HOME").is_some() && !env.auxv().secure() { 0 } else { 1 }
+/// }
+/// ```
 #[derive(Clone, Copy)]
 pub struct Env {
     /// The stack pointer at the program's first instruction.

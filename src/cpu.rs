@@ -29,6 +29,11 @@ use crate::{auxv, sys};
 ///
 /// Each call asks the kernel anew, so it sees changes of the affinity and the quotas.
 ///
+/// ```no_run
+/// let threads = rt0::cpu::count().get();
+/// rt0::println!("{threads} processors for this process");
+/// ```
+///
 /// In handlers: yes.
 pub fn count() -> NonZeroUsize {
     at_most(affinity(), quota())

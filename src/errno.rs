@@ -14,6 +14,13 @@ pub type Result<T> = core::result::Result<T, Errno>;
 /// An error number of the kernel; errno(3).
 ///
 /// A wrapper instead of an enum: numbers that this version does not know must stay representable.
+///
+/// ```
+/// use rt0::Errno;
+///
+/// assert_eq!(Errno::from_raw(2), Some(Errno::ENOENT));
+/// assert_eq!(Errno::ENOENT.name(), Some("ENOENT"));
+/// ```
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Errno(NonZeroIsize); // -4095..=-1, as the kernel returns it: no conversion.
 

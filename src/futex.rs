@@ -44,6 +44,22 @@ macro_rules! operations {
         /// Sleeps while `word` holds `expected`, until woken. Errors: `EAGAIN`, the word held
         /// another value; `EINTR`, a signal handler ran.
         ///
+        /// ```no_run
+        /// use core::sync::atomic::{AtomicU32, Ordering};
+        /// use rt0::futex;
+        ///
+        /// static STATE: AtomicU32 = AtomicU32::new(0);
+        ///
+        /// // In one thread: sleep while the word is 0.
+        /// while STATE.load(Ordering::Acquire) == 0 {
+        ///     let _ = futex::wait(&STATE, 0); // EAGAIN, EINTR: look again.
+        /// }
+        ///
+        /// // In another: change it, then wake.
+        /// STATE.store(1, Ordering::Release);
+        /// futex::wake(&STATE, 1);
+        /// ```
+        ///
         /// In handlers: no, it waits.
         #[inline]
         pub fn wait(word: &AtomicU32, expected: u32) -> Result<()> {

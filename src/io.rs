@@ -10,9 +10,11 @@
 //! a program starts, and then `print!` panics with `EPIPE`. A program that wants that, or wants to
 //! see the error, ignores it first:
 //!
-//! ```ignore
+//! ```no_run
+//! # use rt0::signal::{Action, Handler, Signal, sigaction};
 //! // SAFETY: 1. Nothing is called.
 //! unsafe { sigaction(Signal::SIGPIPE, Action { handler: Handler::Ignore, ..Action::DEFAULT }) }?;
+//! # Ok::<(), rt0::Errno>(())
 //! ```
 
 mod event;
@@ -174,6 +176,19 @@ pub fn write(fd: impl AsFd, buf: &[u8]) -> Result<usize> {
 }
 
 /// Writes all of `buf` to any descriptor; see [`Stdout::write_all`].
+///
+/// ```no_run
+/// use rt0::io::{self, AsFd, BorrowedFd};
+///
+/// fn greet(to: impl AsFd) -> Result<(), rt0::Errno> {
+///     io::write_all(to, b"hello\n")
+/// }
+///
+/// greet(io::stdout())?;
+/// // SAFETY: descriptor 3 is open, and stays so.
+/// greet(unsafe { BorrowedFd::borrow_raw(3) })?;
+/// # Ok::<(), rt0::Errno>(())
+/// ```
 ///
 /// In handlers: yes.
 pub fn write_all(fd: impl AsFd, mut buf: &[u8]) -> Result<()> {

@@ -112,6 +112,10 @@ pub mod vdso;
 #[doc = include_str!("../docs/coming-from-std.md")]
 pub mod coming_from_std {}
 
+#[cfg(doctest)]
+#[doc = include_str!("../tests/must-not-compile.md")]
+mod must_not_compile {}
+
 pub use auxv::{Args, Auxv, Env, Vars};
 #[doc(hidden)]
 pub use entry::refuse_unit_tests;

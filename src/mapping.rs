@@ -36,6 +36,17 @@ use crate::{auxv, sys};
 
 /// A range of pages of this process, unmapped when dropped.
 ///
+/// ```no_run
+/// use rt0::mapping::Mapping;
+///
+/// let memory = Mapping::reserve(1 << 30)?; // Address space alone.
+/// memory.commit(..1 << 16)?;
+/// // SAFETY: the first page is committed, and no other code has its address.
+/// unsafe { memory.as_ptr().write(1) };
+/// memory.decommit(..)?; // The address space stays.
+/// # Ok::<(), rt0::Errno>(())
+/// ```
+///
 /// # Errors of the functions that make one
 ///
 /// - `EINVAL`: a length of 0.

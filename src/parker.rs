@@ -25,6 +25,14 @@ use crate::time::Instant;
 /// A token: [`park`](Parker::park) waits for it and takes it, [`unpark`](Parker::unpark) makes it
 /// available. The mechanism of `thread::park` and `unpark`, as a separate value. Several threads
 /// may park; each token lets one of them return.
+///
+/// ```
+/// use rt0::sync::Parker;
+///
+/// let parker = Parker::new();
+/// parker.unpark();
+/// parker.park(); // Returns at once: it takes what `unpark` left.
+/// ```
 pub struct Parker {
     /// ```text
     /// │ number of parked threads … 31 bits │ TOKEN │

@@ -1,9 +1,12 @@
 //! Processes: starting programs, waiting for them, signals to them. std's shape, without an
 //! allocator.
 //!
-//! ```ignore
+//! ```no_run
+//! use rt0::process::Command;
+//!
 //! let mut child = Command::new(c"ls").args(&[c"-l", c"/"]).spawn()?;
 //! let status = child.wait()?;
+//! # Ok::<(), rt0::Errno>(())
 //! ```
 //!
 //! A child is made by clone(2) with `CLONE_VM` and `CLONE_VFORK`, as posix_spawn(3) does: it runs

@@ -73,6 +73,17 @@ pub const MAX_HZ: u32 = 1_000_000;
 /// thread is draining; `ENOMEM`, no memory for the samples. If timers are refused to a thread and
 /// to the process, the errno of setitimer(2). After an error nothing was started.
 ///
+/// ```no_run
+/// use rt0::profile;
+///
+/// profile::start(100)?; // Samples a second of processor time.
+/// // … what is to be profiled …
+/// profile::stop();
+/// let drained = profile::drain(|sample| rt0::println!("{} {:#x?}", sample.weight, sample.stack))?;
+/// rt0::println!("{} samples did not fit", drained.samples);
+/// # Ok::<(), rt0::Errno>(())
+/// ```
+///
 /// In handlers: no, it waits for threads that start and end.
 pub fn start(hz: u32) -> Result<()> {
     if !(1..=MAX_HZ).contains(&hz) {

@@ -26,6 +26,12 @@ use crate::{io, sys, vdso};
 /// getrandom(2) is not available; `EIO` if it is empty. After an error, part of `buf` may be
 /// filled.
 ///
+/// ```no_run
+/// let mut key = [0; 32];
+/// rt0::random::fill(&mut key)?;
+/// # Ok::<(), rt0::Errno>(())
+/// ```
+///
 /// In handlers: yes.
 pub fn fill(buf: &mut [u8]) -> Result<()> {
     let mut rest = buf;

@@ -193,6 +193,21 @@ pub fn sleep_until(deadline: Instant) {
 /// Waits until the calling thread's [`Thread`] is unparked; returns at once if that happened since
 /// the last park.
 ///
+/// ```no_run
+/// use rt0::sync::atomic::{AtomicBool, Ordering};
+/// use rt0::thread;
+///
+/// static READY: AtomicBool = AtomicBool::new(false);
+///
+/// let waiter = thread::spawn(|| while !READY.load(Ordering::Acquire) {
+///     thread::park();
+/// })?;
+/// READY.store(true, Ordering::Release);
+/// waiter.thread().unpark();
+/// waiter.join();
+/// # Ok::<(), rt0::Errno>(())
+/// ```
+///
 /// In handlers: no, it waits.
 pub fn park() {
     park_until(None);

@@ -21,6 +21,15 @@ const NANOS_PER_SEC: i64 = 1_000_000_000;
 const ZERO: Timespec = Timespec { tv_sec: 0, tv_nsec: 0 };
 
 /// An instant of the monotonic clock (`CLOCK_MONOTONIC`), as std's.
+///
+/// ```
+/// use rt0::time::{Duration, Instant};
+///
+/// let start = Instant::now();
+/// let deadline = start + Duration::from_millis(5);
+/// while Instant::now() < deadline {}
+/// assert!(start.elapsed() >= Duration::from_millis(5));
+/// ```
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Instant(Timespec);
 
@@ -100,6 +109,13 @@ impl Sub<Instant> for Instant {
 }
 
 /// A time of the wall clock (`CLOCK_REALTIME`), as std's. The clock may be set forward and back.
+///
+/// ```
+/// use rt0::time::SystemTime;
+///
+/// let since_1970 = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap();
+/// assert!(since_1970.as_secs() > 1_700_000_000);
+/// ```
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct SystemTime(Timespec);
 
@@ -180,6 +196,14 @@ impl fmt::Display for SystemTimeError {
 impl core::error::Error for SystemTimeError {}
 
 /// A clock of the kernel, as clock_gettime(2) lists them.
+///
+/// ```no_run
+/// use rt0::time::ClockId;
+///
+/// let used = ClockId::CLOCK_THREAD_CPUTIME_ID.now()?;
+/// rt0::println!("{} s of this processor", used.tv_sec);
+/// # Ok::<(), rt0::Errno>(())
+/// ```
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct ClockId(i32);
 

@@ -1,6 +1,6 @@
 //! A global allocator: talc for small allocations, the kernel's pages for large ones.
 //!
-//! ```ignore
+//! ```no_run
 //! extern crate alloc;
 //!
 //! #[global_allocator]

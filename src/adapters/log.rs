@@ -43,9 +43,12 @@ impl Log for Stderr {
 /// In handlers: no. What is logged in a handler is written, if its arguments may be formatted
 /// there.
 ///
-/// ```ignore
+/// ```no_run
+/// # fn start(env: rt0::Env) {
+/// # let free = 1;
 /// rt0::adapters::log::init(env).expect("the first logger");
 /// log::warn!("{free} bytes left");
+/// # }
 /// ```
 pub fn init(env: Env) -> Result<(), SetLoggerError> {
     ::log::set_logger(&Stderr)?;

@@ -22,8 +22,11 @@ impl Error {
     /// that names them: a process that has given up its rights on some threads only must not
     /// continue.
     ///
-    /// ```ignore
+    /// ```no_run
+    /// # use rt0::all_threads::{self, Error};
+    /// # let uid = 1000;
     /// all_threads::setuid(uid).map_err(Error::errno_or_abort)?;
+    /// # Ok::<(), rt0::Errno>(())
     /// ```
     ///
     /// In handlers: no.

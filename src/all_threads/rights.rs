@@ -9,6 +9,15 @@ use crate::sys;
 
 /// setuid(2) of the process.
 ///
+/// ```no_run
+/// use rt0::all_threads::{self, Error};
+///
+/// // Group first: a user without rights may not change it.
+/// all_threads::setgid(1000).map_err(Error::errno_or_abort)?;
+/// all_threads::setuid(1000).map_err(Error::errno_or_abort)?;
+/// # Ok::<(), rt0::Errno>(())
+/// ```
+///
 /// In handlers: no, it waits for threads that start and end.
 pub fn setuid(uid: u32) -> Result<()> {
     // SAFETY: 1. It touches no memory.

@@ -13,6 +13,15 @@ use crate::sys::{self, AsFd, BorrowedFd, OwnedFd};
 /// A poller waits for its descriptor among others, and calls [`take`](EventFd::take) when it is
 /// readable. To wake a thread that blocks in a call without descriptors, use
 /// [`Thread::interrupt`](crate::thread::Thread::interrupt).
+///
+/// ```no_run
+/// use rt0::io::EventFd;
+///
+/// let event = EventFd::new()?;
+/// event.add(2)?;
+/// assert_eq!(event.take()?, 2);
+/// # Ok::<(), rt0::Errno>(())
+/// ```
 #[derive(Debug)]
 pub struct EventFd(OwnedFd);
 

@@ -16,6 +16,17 @@ use crate::sys::{self, OwnedFd, RawFd};
 
 /// A program to start, with all that it gets. Everything is borrowed; it can be started several
 /// times.
+///
+/// ```no_run
+/// use rt0::process::{Command, Stdio};
+///
+/// let mut child = Command::new(c"wc").args(&[c"-l"]).stdin(Stdio::Piped).spawn()?;
+/// if let Some(pipe) = child.stdin.take() {
+///     rt0::io::write_all(&pipe, b"one\ntwo\n")?;
+/// } // Closed here, so that wc sees the end.
+/// assert!(child.wait()?.success());
+/// # Ok::<(), rt0::Errno>(())
+/// ```
 #[derive(Clone, Copy)]
 #[must_use = "no process starts before it is spawned"]
 pub struct Command<'a> {
@@ -108,10 +119,13 @@ impl<'a> Command<'a> {
 
     /// Arguments after those of [`args`](Command::args): what is left of this process's own.
     ///
-    /// ```ignore
+    /// ```no_run
+    /// # use rt0::{Env, Errno, process::Command};
+    /// # fn run(env: Env) -> Errno {
     /// let mut own = env.args();
     /// let (_, program) = (own.next(), own.next());
     /// Command::new(program.unwrap_or(c"sh")).pass_on(own).exec()
+    /// # }
     /// ```
     ///
     /// In handlers: no.

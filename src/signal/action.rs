@@ -142,7 +142,10 @@ impl Action {
     /// signal comes from, which address faulted, what was interrupted. A closure will do if it
     /// captures nothing; else it does not compile.
     ///
-    /// ```ignore
+    /// ```no_run
+    /// # use rt0::signal::{Action, Info};
+    /// # use core::sync::atomic::{AtomicU32, Ordering::Relaxed};
+    /// # static SENDER: AtomicU32 = AtomicU32::new(0);
     /// let pid = |info: &Info| info.sender().map_or(0, |sender| sender.pid);
     /// let action = Action::info(move |info| SENDER.store(pid(info), Relaxed));
     /// ```
@@ -198,6 +201,21 @@ pub(super) const SIG_IGN: usize = 1;
 /// sigaction(2): sets what `signal` does in this process, and returns what it did. `EINVAL` for
 /// SIGKILL and SIGSTOP. With the program's first handler the main thread gets its signal stack;
 /// `ENOMEM` if there is no memory for it.
+///
+/// ```no_run
+/// use core::sync::atomic::{AtomicBool, Ordering};
+/// use rt0::signal::{self, Action, Signal};
+///
+/// static STOP: AtomicBool = AtomicBool::new(false);
+///
+/// extern "C" fn stop(_: i32) {
+///     STOP.store(true, Ordering::Relaxed);
+/// }
+///
+/// // SAFETY: 1. It stores to an atomic.
+/// unsafe { signal::sigaction(Signal::SIGTERM, Action::call(stop)) }?;
+/// # Ok::<(), rt0::Errno>(())
+/// ```
 ///
 /// In handlers: yes.
 ///

@@ -22,6 +22,14 @@ pub enum How {
 /// rt_sigprocmask(2): changes which signals are blocked on the calling thread, and returns the set
 /// before.
 ///
+/// ```no_run
+/// use rt0::signal::{How, SigSet, Signal, mask};
+///
+/// let before = mask(How::Block, &SigSet::from_iter([Signal::SIGINT]));
+/// // No SIGINT is handled on this thread here.
+/// mask(How::Set, &before);
+/// ```
+///
 /// In handlers: yes.
 pub fn mask(how: How, set: &SigSet) -> SigSet {
     end_inherited_blocks(); // What the program blocks stays blocked.

@@ -67,6 +67,14 @@ impl fmt::Debug for Signal {
 
 /// A set of signals, of the size that this machine's kernel takes. It never holds 32 or 33: a
 /// thread that blocked them could not be reached.
+///
+/// ```
+/// use rt0::signal::{SigSet, Signal};
+///
+/// let mut set = SigSet::from_iter([Signal::SIGTERM, Signal::SIGINT]);
+/// set.remove(Signal::SIGINT);
+/// assert!(set.contains(Signal::SIGTERM) && !set.contains(Signal::SIGINT));
+/// ```
 #[derive(Clone, Copy)]
 pub struct SigSet(pub(super) k::kernel_sigset_t);
 

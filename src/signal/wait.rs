@@ -16,7 +16,10 @@ use crate::time::Instant;
 /// [`Command`](crate::process::Command) starts have no signal blocked. `examples/init.rs` is a
 /// program that does so.
 ///
-/// ```ignore
+/// ```no_run
+/// use rt0::signal::{self, How, SigSet, Signal};
+/// use rt0::{println, process};
+///
 /// let set = SigSet::from_iter([Signal::SIGTERM, Signal::SIGCHLD]);
 /// signal::mask(How::Block, &set); // Before the first thread.
 /// loop {

@@ -11,6 +11,19 @@ use crate::futex::base::{self, ANY, AtomicU32, const_fn};
 
 /// A reusable barrier, as std's. A barrier of 0 threads is one of 1: no thread waits, and each is a
 /// leader.
+///
+/// ```no_run
+/// use rt0::sync::Barrier;
+/// use rt0::thread;
+///
+/// let barrier = Barrier::new(2);
+/// thread::scope(|scope| {
+///     scope.spawn(|| barrier.wait())?;
+///     barrier.wait(); // Both threads are here.
+///     Ok::<(), rt0::Errno>(())
+/// })?;
+/// # Ok::<(), rt0::Errno>(())
+/// ```
 pub struct Barrier {
     threads: usize,
     /// How many threads of this round have arrived.

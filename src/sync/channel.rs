@@ -25,6 +25,20 @@ use crate::time::Instant;
 /// a receiver takes them or the channel is dropped.
 ///
 /// Each send and each receive, including the `try_` forms, holds a mutex while it copies the value.
+///
+/// ```no_run
+/// use rt0::sync::Channel;
+/// use rt0::thread;
+///
+/// let mut channel = Channel::<u32, 8>::new();
+/// let (sender, receiver) = channel.split();
+/// thread::scope(|scope| {
+///     scope.spawn(move || (0..100).for_each(|n| sender.send(n).unwrap()))?;
+///     assert_eq!(receiver.into_iter().sum::<u32>(), 4950); // Ends with the last sender.
+///     Ok::<(), rt0::Errno>(())
+/// })?;
+/// # Ok::<(), rt0::Errno>(())
+/// ```
 pub struct Channel<T, const N: usize> {
     head: Head,
     /// The slot `first` and the `len - 1` slots after it, which wrap around, hold the values; the
@@ -83,8 +97,12 @@ assert_not_impl_any!(Receiver<'static, *const u8, 1>: Send, Sync);
 ///
 /// Errors are those of [`Mapping::new`].
 ///
-/// ```ignore
+/// ```no_run
+/// # struct Job;
 /// let (sender, receiver) = rt0::sync::channel::<Job, 64>()?;
+/// let worker = rt0::thread::spawn(move || receiver.into_iter().for_each(|job| drop(job)))?;
+/// sender.send(Job)?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 ///
 /// In handlers: no.

@@ -16,6 +16,22 @@ use crate::time::Instant;
 ///
 /// A notification while the notifier holds the mutex wakes no thread: it requeues the waiter to the
 /// mutex, whose unlock then wakes it. Without a waiter, a notification is one load.
+///
+/// ```no_run
+/// use rt0::sync::{Condvar, Mutex};
+/// use rt0::thread;
+///
+/// static READY: Mutex<bool> = Mutex::new(false);
+/// static CHANGED: Condvar = Condvar::new();
+///
+/// let child = thread::spawn(|| {
+///     *READY.lock() = true;
+///     CHANGED.notify_one();
+/// })?;
+/// drop(CHANGED.wait_while(READY.lock(), |ready| !*ready));
+/// child.join();
+/// # Ok::<(), rt0::Errno>(())
+/// ```
 pub struct Condvar {
     waiters: WaitList,
 }

@@ -15,6 +15,15 @@ use crate::time::Instant;
 
 /// Mutual exclusion, as std's, without poisoning. A thread that locks a mutex it holds waits
 /// forever.
+///
+/// ```
+/// use rt0::sync::Mutex;
+///
+/// static COUNT: Mutex<u32> = Mutex::new(0);
+///
+/// *COUNT.lock() += 1;
+/// assert_eq!(COUNT.get_cloned(), 1);
+/// ```
 pub struct Mutex<T: ?Sized> {
     raw: RawMutex,
     value: UnsafeCell<T>,

@@ -16,6 +16,16 @@ use crate::time::Instant;
 /// Runs a closure once, however many threads call it, as std's, without poisoning. A closure that
 /// panics ends the process with status 101, so the `_force` forms do the same as the others. A
 /// closure that waits for its own [`Once`] waits forever.
+///
+/// ```
+/// use rt0::sync::Once;
+///
+/// static SET_UP: Once = Once::new();
+///
+/// SET_UP.call_once(|| rt0::println!("once"));
+/// SET_UP.call_once(|| unreachable!());
+/// assert!(SET_UP.is_completed());
+/// ```
 pub struct Once {
     /// `NEW ── the first caller runs the closure ──▶ RUNNING ── it returned ──▶ DONE`; from RUNNING
     /// back to NEW if the closure fails. NEW and RUNNING may be combined with SLEEPERS: threads
@@ -188,6 +198,16 @@ impl fmt::Debug for OnceState {
 
 /// A value that is set once, as std's. A function that panics while it makes the value ends the
 /// process with status 101. A function that waits for the value it makes waits forever.
+///
+/// ```
+/// use rt0::sync::OnceLock;
+///
+/// static NAME: OnceLock<&str> = OnceLock::new();
+///
+/// assert_eq!(NAME.get(), None);
+/// assert_eq!(*NAME.get_or_init(|| "first"), "first");
+/// assert_eq!(NAME.set("second"), Err("second"));
+/// ```
 pub struct OnceLock<T> {
     once: Once,
     /// Written by the thread that runs `once`, before it is done; afterwards only read. (An
@@ -372,6 +392,14 @@ impl<T: fmt::Debug> fmt::Debug for OnceLock<T> {
 
 /// A value that is made at its first use, as std's. A function that panics while it makes the value
 /// ends the process with status 101. A function that uses the value it makes waits forever.
+///
+/// ```
+/// use rt0::sync::LazyLock;
+///
+/// static SQUARES: LazyLock<[u32; 4]> = LazyLock::new(|| core::array::from_fn(|i| (i * i) as u32));
+///
+/// assert_eq!(SQUARES[3], 9);
+/// ```
 pub struct LazyLock<T, F = fn() -> T> {
     value: OnceLock<T>,
     /// Taken by the thread that makes the value.

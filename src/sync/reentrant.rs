@@ -18,6 +18,15 @@ use crate::time::Instant;
 /// again, and its last guard releases the lock. So a guard gives out only `&T`.
 ///
 /// Signal handlers must not use it: the interrupted code may be locking or unlocking it.
+///
+/// ```no_run
+/// use rt0::sync::ReentrantLock;
+///
+/// let lock = ReentrantLock::new(1);
+/// let outer = lock.lock();
+/// let inner = lock.lock(); // The same thread again.
+/// assert_eq!(*outer + *inner, 2);
+/// ```
 pub struct ReentrantLock<T: ?Sized> {
     raw: RawMutex,
     /// The holder's [`base::current_thread`], or 0. Relaxed: a thread finds its own number only if

@@ -21,6 +21,18 @@ use crate::time::Instant;
 /// A thread that locks again what it holds waits forever. Reading twice does so if a writer waits
 /// in between, unless by [`read_recursive`](RwLock::read_recursive). More than [`RwLock::READERS`]
 /// readers wait until one of them leaves.
+///
+/// ```
+/// use rt0::sync::RwLock;
+///
+/// let lock = RwLock::new([1, 2]);
+/// {
+///     let (first, second) = (lock.read(), lock.read()); // Several readers,
+///     assert_eq!(first[0] + second[1], 3);
+/// }
+/// lock.write()[0] = 5; // or one writer.
+/// assert_eq!(lock.into_inner(), [5, 2]);
+/// ```
 pub struct RwLock<T: ?Sized> {
     raw: RawRwLock,
     value: UnsafeCell<T>,

@@ -37,6 +37,16 @@ use crate::time::Instant;
 /// A number of permits: [`acquire`](Semaphore::acquire) takes one and waits while there is none.
 /// [`release`](Semaphore::release) adds permits, which need not have been acquired before. A permit
 /// goes to the thread that has waited longest.
+///
+/// ```
+/// use rt0::sync::Semaphore;
+///
+/// let permits = Semaphore::new(2);
+/// let (first, second) = (permits.access(), permits.access());
+/// assert!(!permits.try_acquire());
+/// drop(first);
+/// assert_eq!(permits.available(), 1);
+/// ```
 pub struct Semaphore {
     /// ```text
     /// │ permits … 31 bits │ QUEUE │

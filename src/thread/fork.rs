@@ -68,6 +68,17 @@ pub enum Fork {
 ///
 /// May not be called in a handler. Errors: `EAGAIN`, a limit on processes is reached; `ENOMEM`.
 ///
+/// ```no_run
+/// use rt0::thread::{self, Fork};
+///
+/// // SAFETY: 1. There is one thread. 2. The child prints nothing.
+/// match unsafe { thread::fork() }? {
+///     Fork::Parent { child } => rt0::println!("started {child}"),
+///     Fork::Child => rt0::process::exit(0),
+/// }
+/// # Ok::<(), rt0::Errno>(())
+/// ```
+///
 /// In handlers: no.
 ///
 /// # Safety

@@ -156,6 +156,18 @@ impl Thread {
     /// are on their way as `RLIMIT_SIGPENDING` allows this user; `EOPNOTSUPP`, an emulator without
     /// the signal.
     ///
+    /// ```no_run
+    /// use rt0::time::Duration;
+    /// use rt0::{io, thread};
+    ///
+    /// let reader = thread::spawn(|| io::stdin().read(&mut [0; 64]))?; // EINTR, once interrupted.
+    /// let generation = reader.thread().interrupt()?;
+    /// while !reader.thread().has_seen(generation) {
+    ///     thread::sleep(Duration::from_millis(1));
+    /// }
+    /// # Ok::<(), rt0::Errno>(())
+    /// ```
+    ///
     /// In handlers: yes.
     pub fn interrupt(&self) -> Result<Generation> {
         // SAFETY: 1. The handler accesses only atomics of the thread that it runs on.

@@ -27,10 +27,12 @@ use crate::tls;
 
 /// Declares values of which each thread has its own, as std's `thread_local!`.
 ///
-/// ```ignore
+/// ```no_run
+/// use core::cell::{Cell, RefCell};
+///
 /// rt0::thread_local! {
 ///     static DEPTH: Cell<u32> = const { Cell::new(0) };
-///     pub static BUFFER: RefCell<Buffer> = RefCell::new(Buffer::new());
+///     pub static BUFFER: RefCell<String> = RefCell::new(String::new());
 /// }
 ///
 /// DEPTH.set(DEPTH.get() + 1);

@@ -41,6 +41,11 @@ use crate::{guard, sys};
 /// stays, and one that is installed later replaces the reporter. Errors: `ENOMEM`, no memory for
 /// the signal stack; those that a filter on system calls gives.
 ///
+/// ```no_run
+/// rt0::thread::report_overflows()?; // Also for a program that starts no thread.
+/// # Ok::<(), rt0::Errno>(())
+/// ```
+///
 /// In handlers: no.
 pub fn report_overflows() -> Result<()> {
     static ASKED: AtomicBool = AtomicBool::new(false);

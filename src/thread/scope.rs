@@ -36,13 +36,16 @@ use crate::signal;
 /// are done: their closures have returned, their results were dropped or taken, the destructors of
 /// their thread-locals have run. So these threads may borrow whatever outlives the call.
 ///
-/// ```ignore
+/// ```no_run
+/// use rt0::thread;
+///
 /// let (mut sum, words) = (0, ["one", "two"]);
 /// thread::scope(|scope| {
 ///     let first = scope.spawn(|| words[0].len())?; // Borrows `words`.
 ///     scope.spawn(|| sum += words[1].len())?; // Borrows `sum` too, and is waited for at the end.
-///     Ok(first.join())
+///     Ok::<_, rt0::Errno>(first.join())
 /// })?;
+/// # Ok::<(), rt0::Errno>(())
 /// ```
 ///
 /// A panic, in `f` or in a thread, ends the process with status 101, as any other.

@@ -21,6 +21,14 @@ use crate::{intrinsics, sys, tls};
 /// again; `ENOMEM`, there is no memory or address space for the stack. After an error nothing is
 /// left behind, and `f` was dropped.
 ///
+/// ```no_run
+/// use rt0::thread;
+///
+/// let child = thread::spawn(|| 6 * 7)?;
+/// assert_eq!(child.join(), 42);
+/// # Ok::<(), rt0::Errno>(())
+/// ```
+///
 /// In handlers: no.
 pub fn spawn<F, T>(f: F) -> Result<JoinHandle<T>>
 where
@@ -31,6 +39,14 @@ where
 }
 
 /// A thread's properties, before it starts.
+///
+/// ```no_run
+/// use rt0::thread::Builder;
+///
+/// let worker = Builder::new().name("worker").stack_size(64 << 10).spawn(|| ())?;
+/// assert_eq!(worker.thread().name(), Some("worker"));
+/// # Ok::<(), rt0::Errno>(())
+/// ```
 #[derive(Clone, Copy, Debug)]
 #[must_use = "no thread starts before it is spawned"]
 pub struct Builder<'a> {

@@ -81,6 +81,8 @@ fn commands(setup: &Setup, sources: &[Source]) -> Result<Vec<(String, Command)>>
     programs.env("RUSTC_BOOTSTRAP", build::unstable_programs());
     let mut docs = cargo("doc --package rt0 --all-features --no-deps");
     docs.env("RUSTDOCFLAGS", "-Dwarnings");
+    let mut doc_examples = cargo("test --doc --package rt0 --all-features");
+    doc_examples.env("RUSTC_BOOTSTRAP", "1"); // Else rustdoc ignores which error one must give.
     let mut private_docs = cargo("doc --package rt0 --all-features --no-deps --document-private-items");
     private_docs.env("RUSTDOCFLAGS", "-Dwarnings");
     let mut commands = vec![
@@ -99,6 +101,7 @@ fn commands(setup: &Setup, sources: &[Source]) -> Result<Vec<(String, Command)>>
         ),
         ("docs".to_string(), docs),
         ("docs of private items".to_string(), private_docs),
+        ("examples in docs".to_string(), doc_examples),
     ];
     // The library for the other machines, if their core exists already: a check sets up nothing.
     let mut foreign: BTreeMap<Core, Vec<&Target>> = BTreeMap::new();
