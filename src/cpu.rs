@@ -11,6 +11,10 @@ mod cgroup;
 mod parse;
 mod set;
 
+#[cfg(fuzzing)]
+#[doc(hidden)]
+pub use cgroup::fuzz::fuzz;
+
 use core::num::NonZeroUsize;
 use core::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use core::time::Duration;

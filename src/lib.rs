@@ -69,7 +69,7 @@
 //! `panic-handler` (default): the `#[panic_handler]`, which prints the message and exits with
 //! status 101. A program without this feature defines its own.
 
-#![cfg_attr(not(test), no_std)]
+#![cfg_attr(not(any(test, fuzzing)), no_std)]
 // The unit tests start by std: rt0's entry points are not called.
 #![cfg_attr(test, allow(dead_code))]
 // The only line for single machines outside their arch files: inline assembly for MIPS and SPARC is
@@ -111,6 +111,15 @@ pub mod vdso;
 
 #[doc = include_str!("../docs/coming-from-std.md")]
 pub mod coming_from_std {}
+
+/// What the targets in `fuzz/` call: the library's own parsers, on any bytes.
+#[cfg(fuzzing)]
+#[doc(hidden)]
+pub mod fuzzing {
+    pub use crate::cpu::fuzz as cgroups;
+    pub use crate::sys::fuzz as release;
+    pub use crate::vdso::fuzz as vdso;
+}
 
 #[cfg(doctest)]
 #[doc = include_str!("../tests/must-not-compile.md")]

@@ -21,6 +21,10 @@ mod signal;
 mod thread;
 mod time;
 
+#[cfg(fuzzing)]
+#[doc(hidden)]
+pub use release::fuzz;
+
 use linux_raw_sys::general as k;
 
 use crate::arch::{Arch, Cpu};

@@ -15,6 +15,10 @@
 mod image;
 mod state;
 
+#[cfg(fuzzing)]
+#[doc(hidden)]
+pub use image::fuzz::fuzz;
+
 use core::ffi::{c_int, c_void};
 use core::mem::MaybeUninit;
 use core::ptr;

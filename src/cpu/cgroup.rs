@@ -458,8 +458,8 @@ fn slashes(path: &[u8]) -> usize {
 }
 
 #[cfg(test)]
-#[path = "cgroup/fake.rs"] // Also for the fuzzer, which includes this file by its path.
 pub(super) mod fake;
+#[cfg(fuzzing)]
+pub(super) mod fuzz;
 #[cfg(test)]
-#[path = "cgroup/tests.rs"]
 mod tests;

@@ -255,7 +255,6 @@ impl<'a, R: FnMut(&mut [u8]) -> Result<usize>> Lines<'a, R> {
 }
 
 #[cfg(test)]
-#[path = "parse/tests.rs"] // Also for the fuzzer, which includes this file by its path.
 mod tests;
 #[cfg(test)]
 pub(super) use tests::Random;

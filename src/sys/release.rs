@@ -12,6 +12,19 @@ pub(super) fn parse(release: &[u8]) -> Option<(u32, u32)> {
     Some((major, minor))
 }
 
+/// Any bytes: the result is what the text says, worked out in another way.
+#[cfg(fuzzing)]
+pub fn fuzz(bytes: &[u8]) {
+    let digits = |text: &[u8]| text.iter().take_while(|byte| byte.is_ascii_digit()).count();
+    let number = |text: &[u8]| core::str::from_utf8(text).unwrap().parse::<u32>().ok();
+    let dot = digits(bytes);
+    let expected = (bytes.get(dot) == Some(&b'.')).then(|| {
+        let rest = &bytes[dot + 1..];
+        Some((number(&bytes[..dot])?, number(&rest[..digits(rest)])?))
+    });
+    assert_eq!(parse(bytes), expected.flatten());
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -234,6 +234,7 @@ const _: () = {
     assert!(Native::SYM_SIZE == size_of::<elf::Elf_Sym>());
 };
 
+#[cfg(fuzzing)]
+pub(super) mod fuzz;
 #[cfg(test)]
-#[path = "image/tests.rs"] // Also for the fuzzer, which includes this file by its path.
 mod tests;

@@ -81,6 +81,8 @@ fn commands(setup: &Setup, sources: &[Source]) -> Result<Vec<(String, Command)>>
     programs.env("RUSTC_BOOTSTRAP", build::unstable_programs());
     let mut docs = cargo("doc --package rt0 --all-features --no-deps");
     docs.env("RUSTDOCFLAGS", "-Dwarnings");
+    let mut fuzz = cargo("check --manifest-path fuzz/Cargo.toml --target-dir target/fuzz");
+    fuzz.env("RUSTFLAGS", "--cfg fuzzing").env("CUSTOM_LIBFUZZER_PATH", "no/library"); // Not linked.
     let mut doc_examples = cargo("test --doc --package rt0 --all-features");
     doc_examples.env("RUSTC_BOOTSTRAP", "1"); // Else rustdoc ignores which error one must give.
     let mut private_docs = cargo("doc --package rt0 --all-features --no-deps --document-private-items");
@@ -99,6 +101,7 @@ fn commands(setup: &Setup, sources: &[Source]) -> Result<Vec<(String, Command)>>
                 "clippy --manifest-path bench/Cargo.toml --target-dir target/bench/check --all-features --bins {lints}"
             )),
         ),
+        ("the fuzz targets".to_string(), fuzz),
         ("docs".to_string(), docs),
         ("docs of private items".to_string(), private_docs),
         ("examples in docs".to_string(), doc_examples),
