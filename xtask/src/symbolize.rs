@@ -131,12 +131,12 @@ mod tests {
         let data = fs::read(&own).expect("this program");
         let symbols = Symbols::of(&data).expect("it has symbols");
         let (address, ..) = *symbols.functions.iter().find(|f| f.2.contains("address_of")).expect("a function above");
-        let (mut told, text) = (Vec::new(), format!("before\n    {address:#x}\n    0x1\n"));
+        let (mut told, text) = (Vec::new(), format!("before\n    {address:#x}\n    {:#x}\n", u64::MAX));
         run(&own, text.as_bytes(), &mut told).expect("no error");
         let told = String::from_utf8(told).expect("text");
         assert!(told.starts_with("before\n    0x"), "{told}");
         assert!(told.contains("symbolize::address_of") && told.contains("symbolize.rs:"), "{told}");
-        assert!(told.ends_with("    0x1 (not in this program)\n"), "{told}");
+        assert!(told.ends_with("    0xffffffffffffffff (not in this program)\n"), "{told}");
     }
 
     #[test]
