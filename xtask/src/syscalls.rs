@@ -261,5 +261,8 @@ mod tests {
         let has = |call: &str| numbers.contains(&lists.numbers.get(call).expect("a number"));
         assert!(has("clock_nanosleep") && has("exit_group"));
         assert!(!has("setresuid") && !has("mremap"));
+        for program in confined::PROGRAMS {
+            assert!(!lists.of_test_program(program).expect("its source is read").is_empty(), "{program}");
+        }
     }
 }

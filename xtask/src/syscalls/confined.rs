@@ -26,7 +26,7 @@ use crate::test::{Test, Verdict, seen};
 /// The machines whose tests run so, natively, and the programs; all other machines and programs run
 /// without, `x86_64` among them, which has the same tests as `x86_64-dev`.
 const MACHINES: [&str; 2] = ["x86_64-dev", "x86"];
-const PROGRAMS: [&str; 7] = ["all_threads", "process", "profile", "signal", "sync", "thread", "time"];
+pub const PROGRAMS: [&str; 7] = ["all_threads", "process", "profile", "signal", "sync", "thread", "time"];
 
 /// Tests that run without.
 const FREE: &[&str] = &[

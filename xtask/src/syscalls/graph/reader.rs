@@ -37,8 +37,16 @@ impl Reader<'_> {
                     match item.content {
                         Some((_, items)) => self.items(items, &path)?,
                         None => {
-                            let file = path[self.depth..].join("/") + ".rs";
-                            self.file(&self.folder.join(file), &path)?;
+                            let parts = &path[self.depth..];
+                            let file = match path_attribute(&item.attrs) {
+                                // Relative to the folder of the file that says so.
+                                Some(file) => {
+                                    let above: PathBuf = parts[..parts.len().saturating_sub(2)].iter().collect();
+                                    self.folder.join(above).join(file)
+                                }
+                                None => self.folder.join(parts.join("/") + ".rs"),
+                            };
+                            self.file(&file, &path)?;
                         }
                     }
                 }
@@ -189,6 +197,16 @@ impl Reader<'_> {
             _ => false, // test, loom, miri
         }
     }
+}
+
+/// The file that `#[path = "…"]` names.
+fn path_attribute(attributes: &[Attribute]) -> Option<String> {
+    attributes.iter().find_map(|attribute| match &attribute.meta {
+        Meta::NameValue(pair) if pair.path.is_ident("path") => {
+            Some(pair.value.to_token_stream().to_string().trim_matches('"').to_string())
+        }
+        _ => None,
+    })
 }
 
 /// The names that a `use` brings, and what they stand for.
