@@ -76,7 +76,7 @@ fn dies_and_is_read(machine: &Machine, program: &Path) -> Result<()> {
             names.extend(["fault::read_at at ", "examples/fault.rs:"]);
         }
         if has_frames {
-            names.extend([" main at ", "examples/fault.rs:", "fault::wait_for_work at "]);
+            names.extend(["main at ", "examples/fault.rs:", "fault::wait_for_work at "]);
             if death.0 == "fault" {
                 names.push("fault::read_the_list at ");
             }
