@@ -115,9 +115,9 @@ pub fn current() -> Thread {
     unsafe { Thread::of(this_block()) }
 }
 
-/// Finds the threads that run: the main thread, and those that rt0 started and that have not ended. Puts
-/// handles of them at the start of `threads`, as many as fit, and `None` behind them; returns how many
-/// threads run. They may have ended, and others begun, when it returns.
+/// Finds the threads that run: the main thread, and those that rt0 started and that have not ended.
+/// Puts handles of them at the start of `threads`, as many as fit, and `None` behind them; returns
+/// how many threads run. They may have ended, and others begun, when it returns.
 ///
 /// In handlers: no, it waits for threads that start and end.
 pub fn running(threads: &mut [Option<Thread>]) -> usize {

@@ -6,11 +6,11 @@
 //! calls [`light_fence`] and the second [`heavy_fence`]:
 //!
 //! 1. *Before and after*: for each thread there is a moment during a heavy fence such that what the
-//!    thread did before it happens before the heavy fence returns, and what the caller did before the
-//!    heavy fence happens before what the thread does after it. A light fence keeps the thread's own
-//!    accesses on their sides of that moment.
-//! 2. *By the kernel*: membarrier(2), private expedited (Linux 4.14), interrupts the processors that
-//!    run this process.
+//!    thread did before it happens before the heavy fence returns, and what the caller did before
+//!    the heavy fence happens before what the thread does after it. A light fence keeps the
+//!    thread's own accesses on their sides of that moment.
+//! 2. *By the kernel*: membarrier(2), private expedited (Linux 4.14), interrupts the processors
+//!    that run this process.
 //! 3. *Else by a signal*: where the call is missing or refused, the reserved signal interrupts each
 //!    thread, as for any call on all threads. Its handler acquires what the caller released, and
 //!    releases to the caller what the thread did.
@@ -23,8 +23,8 @@ use super::{Result, syscall};
 use crate::errno::Errno;
 use crate::sys;
 
-/// The half for the side that passes often; see [`heavy_fence`]. No instruction: it keeps the compiler
-/// from moving accesses across.
+/// The half for the side that passes often; see [`heavy_fence`]. No instruction: it keeps the
+/// compiler from moving accesses across.
 ///
 /// In handlers: yes.
 #[inline(always)]
@@ -32,11 +32,11 @@ pub fn light_fence() {
     compiler_fence(SeqCst);
 }
 
-/// The half for the rare side: with [`light_fence`] on the other threads, as if each of them and the
-/// caller had passed a full fence (`fence(SeqCst)`).
+/// The half for the rare side: with [`light_fence`] on the other threads, as if each of them and
+/// the caller had passed a full fence (`fence(SeqCst)`).
 ///
-/// Some microseconds, by membarrier(2); where that is missing, some for each thread. Errors are then
-/// those of [`syscall`], as for a thread that was made past rt0.
+/// Some microseconds, by membarrier(2); where that is missing, some for each thread. Errors are
+/// then those of [`syscall`], as for a thread that was made past rt0.
 ///
 /// In handlers: no, it waits for threads that start and end.
 ///

@@ -218,7 +218,8 @@ impl<'a> Info<'a> {
     /// them.
     ///
     /// When the handler returns, the kernel loads what lies there: a runtime that moves objects, or
-    /// goes on elsewhere, writes it. The places may be unaligned, and last until the handler returns.
+    /// goes on elsewhere, writes it. The places may be unaligned, and last until the handler
+    /// returns.
     ///
     /// In handlers: yes.
     pub fn registers(&self) -> impl Iterator<Item = (&'static str, *mut usize)> + use<'_, 'a> {

@@ -179,8 +179,9 @@ impl Thread {
         self.block().name()
     }
 
-    /// The addresses of its stack, for a collector that scans it or a check for overflows; the guard
-    /// lies right below them. `None` for the main thread, whose stack the kernel makes and grows.
+    /// The addresses of its stack, for a collector that scans it or a check for overflows; the
+    /// guard lies right below them. `None` for the main thread, whose stack the kernel makes and
+    /// grows.
     ///
     /// The stack stays mapped as long as this handle, also after the thread's end.
     ///

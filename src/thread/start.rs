@@ -82,8 +82,8 @@ impl<'a> Builder<'a> {
         Builder { stack_size: bytes, ..self }
     }
 
-    /// The signals that are blocked on the thread from its first instruction on; without this, those
-    /// that are blocked on the thread that spawns it.
+    /// The signals that are blocked on the thread from its first instruction on; without this,
+    /// those that are blocked on the thread that spawns it.
     ///
     /// In handlers: yes.
     pub const fn signal_mask(self, mask: SigSet) -> Builder<'a> {

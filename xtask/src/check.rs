@@ -82,7 +82,8 @@ fn commands(setup: &Setup, sources: &[Source]) -> Result<Vec<(String, Command)>>
     let mut docs = cargo("doc --package rt0 --all-features --no-deps");
     docs.env("RUSTDOCFLAGS", "-Dwarnings");
     let mut fuzz = cargo("check --manifest-path fuzz/Cargo.toml --target-dir target/fuzz");
-    fuzz.env("RUSTFLAGS", "--cfg fuzzing").env("CUSTOM_LIBFUZZER_PATH", "no/library"); // Not linked.
+    // Nothing is linked, so the library need not exist.
+    fuzz.env("RUSTFLAGS", "--cfg fuzzing").env("CUSTOM_LIBFUZZER_PATH", "no/library");
     let mut doc_examples = cargo("test --doc --package rt0 --all-features");
     doc_examples.env("RUSTC_BOOTSTRAP", "1"); // Else rustdoc ignores which error one must give.
     let mut private_docs = cargo("doc --package rt0 --all-features --no-deps --document-private-items");

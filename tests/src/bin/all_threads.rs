@@ -487,8 +487,8 @@ tests! {
         sleepers.end();
     }
 
-    /// The store-buffer test: each thread stores its word and loads the other's. With a light fence on
-    /// the one side and a heavy one on the other, not both find the old value.
+    /// The store-buffer test: each thread stores its word and loads the other's. With a light fence
+    /// on the one side and a heavy one on the other, not both find the old value.
     fn of_two_that_mark_and_look_one_sees_the_other() {
         static ROUND: AtomicU32 = AtomicU32::new(0);
         static WORDS: [AtomicU32; 2] = [const { AtomicU32::new(0) }; 2];

@@ -39,7 +39,8 @@ tests! {
             assert!(stack.contains(&(&raw const local).addr()) && stack.len() >= 100 << 10);
             // All of it can be read, and nothing below is part of it.
             for address in stack.clone().step_by(4096) {
-                // SAFETY: it is this thread's stack, and below the frames nothing is written meanwhile.
+                // SAFETY: it is this thread's stack, and below the frames nothing is written
+                // meanwhile.
                 black_box(unsafe { core::ptr::with_exposed_provenance::<u8>(address).read_volatile() });
             }
             stack
