@@ -201,6 +201,21 @@ fn a_program_without_a_main_is_told_of_entry() {
     refused(building(&folder, &["run"]), &["rt0: standalone: the program has no main", "rt0::entry!(main);"]);
 }
 
+#[test]
+fn a_crate_that_names_libc_links_and_one_that_calls_it_is_told_what() {
+    let _lock = lock();
+    let manifest = format!("{MANIFEST}\n[build-dependencies]\nrt0-build = {{ path = \"REPOSITORY/rt0-build\" }}\n");
+    let script = "fn main() { rt0_build::program(); }\n";
+    let named = format!("{PROGRAM}\n#[link(name = \"c\")] unsafe extern \"C\" {{}}\n");
+    let called = format!(
+        "{PROGRAM}\nunsafe extern \"C\" {{ fn getenv(); }}\n#[used] static USED: unsafe extern \"C\" fn() = getenv;\n"
+    );
+    let files = |main| [("Cargo.toml", manifest.as_str()), ("build.rs", script), ("src/main.rs", main)];
+    let output = building(&folder("libc-named", &files(&named)), &["run"]).output().expect("cargo-rt0 starts");
+    ends_with(&output, 0);
+    refused(building(&folder("libc-called", &files(&called)), &["run"]), &["rt0: `getenv` is called"]);
+}
+
 /// A package in a workspace whose other package is a program of std, whose profile unwinds, with a
 /// build script, a program and tests.
 fn workspace() -> PathBuf {

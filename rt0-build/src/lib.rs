@@ -81,8 +81,11 @@ impl Program {
             return Err(format!("programs on rt0 are for Linux, and this target is {}", variable("TARGET")?));
         }
         let kinds = self.kinds(&package)?;
-        let Some(linker) = Linker::find()? else { return Ok(()) };
-        let arguments = linker.arguments(&scripts, self.small)?;
+        let (linker, has_script) = Linker::find()?;
+        let arguments = match has_script {
+            true => linker.arguments_beside_script(&scripts),
+            false => linker.arguments(&scripts, self.small)?,
+        };
         for kind in kinds {
             for argument in &arguments {
                 println!("cargo::rustc-link-arg-{kind}{argument}");

@@ -42,18 +42,16 @@ const EMULATIONS: &[(&str, &str)] = &[
 ];
 
 impl Linker {
-    /// Asks cargo's environment. `None` if the flags of all crates have the linker script already,
-    /// and with it, one expects, all else.
-    pub fn find() -> Result<Option<Linker>, String> {
+    /// Asks cargo's environment; and whether the flags of all crates have the linker script
+    /// already, as those of `cargo rt0` do.
+    pub fn find() -> Result<(Linker, bool), String> {
         let (target, host) = (variable("TARGET")?, variable("HOST")?);
         let flags = env::var("CARGO_ENCODED_RUSTFLAGS").unwrap_or_default();
         let flags: Vec<_> = flags.split('\x1f').collect();
-        if flags.iter().any(|flag| flag.contains("-Trt0")) {
-            return Ok(None);
-        }
+        let has_script = flags.iter().any(|flag| flag.contains("-Trt0"));
         let program = codegen_option(&flags, "linker").or_else(|| env::var("RUSTC_LINKER").ok());
         let flavor = codegen_option(&flags, "linker-flavor");
-        Linker::of(program.as_deref(), flavor.as_deref(), &target, &host).map(Some)
+        Ok((Linker::of(program.as_deref(), flavor.as_deref(), &target, &host)?, has_script))
     }
 
     /// What rustc makes of the linker's name and flavor, if they are given.
@@ -75,6 +73,14 @@ impl Linker {
         let row = EMULATIONS.iter().find(|row| target.starts_with(row.0));
         let emulation = row.ok_or_else(|| format!("there is no rt0 for {target}: see its README for the machines"))?.1;
         Ok(Linker::Compiler { emulation: Some(emulation) })
+    }
+
+    /// The arguments for it beside a linker script, which finds the rest: libraries of libc's names
+    /// with nothing in them, and what the linker does not find, explained.
+    pub fn arguments_beside_script(&self, scripts: &Path) -> Vec<String> {
+        let explain = format!("--error-handling-script={}", scripts.join("explain").display());
+        let explain = if *self == Linker::Lld { explain } else { format!("-Wl,{explain}") };
+        vec![format!("-L{}", scripts.join("no-libc").display()), explain]
     }
 
     /// The arguments for it.
