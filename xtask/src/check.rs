@@ -70,7 +70,7 @@ fn commands(setup: &Setup, sources: &[Source]) -> Result<Vec<(String, Command)>>
     let mut rustfmt = pinned("rustfmt");
     rustfmt.args(["--check", "--edition", "2024"]);
     let hidden = |s: &&Source| {
-        ["arch/", "bench/", "examples/standalone/", "examples/with-rustix/", "fuzz/"]
+        ["arch/", "bench/", "crates/", "examples/standalone/", "examples/with-rustix/", "fuzz/"]
             .iter()
             .any(|f| s.path.starts_with(f))
     };
@@ -380,7 +380,7 @@ fn has_word(text: &str, word: &str) -> bool {
 /// All Rust files of the repository and its linker scripts, split.
 fn read_sources() -> Result<Vec<Source>> {
     let mut folders: Vec<PathBuf> =
-        ["src", "arch", "tests", "examples", "bench", "cargo-rt0", "rt0-build", "xtask", "fuzz"]
+        ["src", "arch", "tests", "examples", "bench", "cargo-rt0", "crates", "rt0-build", "xtask", "fuzz"]
             .map(|f| root().join(f))
             .to_vec();
     let mut files = ["build.rs", "common.ld", "link.ld", "small.ld"].map(|f| root().join(f)).to_vec();

@@ -11,8 +11,9 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 
+use crate::setup::{Core, Machine};
 use crate::test::{Test, Verdict, scratch, seen};
-use crate::{pinned, process, root};
+use crate::{elf, pinned, process, root};
 
 /// A crate may take so long to build, on a machine that has much else to do.
 const LIMIT: Duration = Duration::from_secs(600);
@@ -36,6 +37,54 @@ pub fn of_others() -> Vec<Test<'static>> {
         test("a_library_on_rt0_is_tested_linted_and_documented_on_the_host", library),
         test("what_was_forgotten_is_said_first", mistakes),
     ]
+}
+
+/// A program of others' crates, which has a lock file of its own.
+const CRATES: &str = "crates";
+
+/// The machines that it runs on: both byte orders, and one whose cpufeatures is over libc. They
+/// have a prebuilt core.
+const CRATES_RUN_ON: [&str; 3] = ["x86_64", "aarch64", "s390x"];
+
+/// The tests of one machine.
+pub fn of_programs(machine: &Machine) -> Vec<Test<'_>> {
+    let row = machine.target.name;
+    if !CRATES_RUN_ON.contains(&row) || !root().join(CRATES).exists() {
+        return Vec::new();
+    }
+    let name = "crates::those_of_others_build_by_one_line_and_work";
+    vec![Test::new(row, name, move || match others(machine) {
+        Ok(verdict) => verdict,
+        Err(error) => Verdict::Failed(format!("{error:#}")),
+    })]
+}
+
+/// Builds the program for this machine, as the README says, and runs it there.
+fn others(machine: &Machine) -> Result<Verdict> {
+    if machine.core != Core::Prebuilt {
+        return Ok(Verdict::Skipped(format!("it is built with a prebuilt core, and this is core {}", machine.core)));
+    }
+    let folder = root().join(CRATES);
+    let triple = machine.target.triple;
+    let mut fetch = cargo(&folder, "fetch --locked --target");
+    let fetched = process::run(fetch.arg(triple), LIMIT)?;
+    if !fetched.status.success() {
+        // What is wrong with the lock file is no lack of a network.
+        ensure!(!fetched.stderr.contains("--locked"), seen(&fetched, &process::shell_line(&fetch)));
+        let why = fetched.stderr.lines().last().unwrap_or_default().trim().to_string();
+        let line = process::shell_line(&fetch);
+        return Ok(Verdict::Skipped(format!("its crates cannot be had ({why}): with a network, {line}")));
+    }
+    let mut build = cargo(&folder, "build --quiet --locked --offline --target");
+    build.arg(triple);
+    succeed(build)?;
+    let program = root().join("target/outside").join(triple).join("debug/others");
+    elf::check(&program, machine.target)?;
+    let mut command = machine.command(&program);
+    let outcome = process::run(&mut command, LIMIT)?;
+    let works = outcome.stdout.lines().filter(|line| line.ends_with(" works")).count();
+    ensure!(outcome.status.success() && works == 7, seen(&outcome, &process::shell_line(&command)));
+    Ok(Verdict::Passed)
 }
 
 /// A cargo command in a folder, with the target folder of these tests.

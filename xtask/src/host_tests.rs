@@ -97,6 +97,7 @@ pub fn of_programs<'a>(setup: &Setup, machine: &'a Machine, built: &'a Built) ->
         }));
     }
     tests.extend(fault_tests::of_programs(machine, built));
+    tests.extend(crate_tests::of_programs(machine));
     tests.extend(init_tests::of_init(machine, built));
     tests.extend(tool_tests::of_programs(setup, machine, built));
     tests.extend(traced::of_programs(setup, machine, built));

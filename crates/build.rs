@@ -1,0 +1,3 @@
+fn main() {
+    rt0_build::program();
+}
