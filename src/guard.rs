@@ -77,7 +77,8 @@ impl Guarded {
     pub(crate) fn map(len: usize, guards: &[usize]) -> Result<Guarded> {
         let flags = k::MAP_PRIVATE | k::MAP_ANONYMOUS | k::MAP_NORESERVE | k::MAP_STACK;
         // SAFETY: 1. Not MAP_FIXED.
-        let base = unsafe { sys::mmap(null_mut(), len, k::PROT_READ | k::PROT_WRITE, flags, -1, 0) }?;
+        let base = unsafe { sys::mmap(null_mut(), len, k::PROT_READ | k::PROT_WRITE, flags, -1, 0) };
+        let base = base.map_err(sys::without_such_addresses)?;
         let memory = Guarded { base, len };
         for offset in guards {
             // SAFETY: 1. Within the fresh mapping, which nothing uses.

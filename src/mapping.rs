@@ -121,7 +121,8 @@ impl Mapping {
 
     fn at(address: *mut u8, len: usize, protection: u32, flags: u32) -> Result<Mapping> {
         // SAFETY: 1. Not MAP_FIXED.
-        let base = unsafe { sys::mmap(address, len, protection, flags | k::MAP_PRIVATE | k::MAP_ANONYMOUS, -1, 0) }?;
+        let base = unsafe { sys::mmap(address, len, protection, flags | k::MAP_PRIVATE | k::MAP_ANONYMOUS, -1, 0) };
+        let base = base.map_err(sys::without_such_addresses)?;
         // Not null: the kernel maps address 0 only on request.
         Ok(Mapping { base: NonNull::new(base).ok_or(Errno::ENOMEM)?, len, name: None })
     }

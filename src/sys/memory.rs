@@ -8,6 +8,14 @@ use super::{RawFd, at, call, syscall};
 use crate::arch::{Arch, Cpu, Mmap};
 use crate::errno::{Errno, Result};
 
+/// The error of an mmap(2) with valid arguments. There `EINVAL` means that the machine has no such
+/// addresses, and this returns `ENOMEM` instead: sparc64's kernel says it for a length above half
+/// of its addresses, ARM's for the first pages, which hold vectors of old processors.
+/// (arch/sparc/kernel/sys_sparc_64.c, arch/arm/include/uapi/asm/mman.h)
+pub(crate) fn without_such_addresses(errno: Errno) -> Errno {
+    if errno == Errno::EINVAL { Errno::ENOMEM } else { errno }
+}
+
 /// mmap(2). `ENOMEM`, `EINVAL`, `EAGAIN`, `EPERM`; `EINVAL` also for an `offset` that is no
 /// multiple of 4096.
 ///

@@ -8,7 +8,7 @@ use core::slice;
 
 use linux_raw_sys::general as k;
 use rt0::mapping::{Advice, Mapping, Pages, Protection};
-use rt0::{Errno, cpu, sys};
+use rt0::{Errno, cpu, sys, thread};
 use rt0_tests::seccomp::{self, Verdict};
 use rt0_tests::{mappings, read_file, skip, tests};
 
@@ -41,6 +41,12 @@ fn readable(address: *const u8) -> bool {
     assert!(matches!(written, Ok(1) | Err(Errno::EFAULT)), "{written:?}");
     written.is_ok()
 }
+
+/// The number of mmap(2) as rt0 calls it.
+#[cfg(target_pointer_width = "64")]
+const MMAP: u32 = k::__NR_mmap;
+#[cfg(target_pointer_width = "32")]
+const MMAP: u32 = k::__NR_mmap2;
 
 fn bytes(pages: NonNull<[u8]>) -> &'static mut [u8] {
     // SAFETY: each test makes one such view of its pages at a time, and does not use it after
@@ -184,11 +190,20 @@ tests! {
         match Mapping::reserve_at(page, 1) {
             // If vm.mmap_min_addr or the user's rights allow it.
             Ok(mapping) => assert_eq!(mapping.as_ptr(), page.as_ptr()),
-            // Arm's kernels have the vectors of old processors there, and return EINVAL.
-            Err(errno) => {
-                assert!([Errno::EPERM, Errno::ENOMEM, Errno::EEXIST, Errno::EINVAL].contains(&errno), "{errno}")
-            }
+            Err(errno) => assert!([Errno::EPERM, Errno::ENOMEM, Errno::EEXIST].contains(&errno), "{errno}"),
         }
+    }
+
+    fn where_a_machine_has_no_such_addresses_it_is_enomem() {
+        // As ARM's and sparc64's kernels do for some addresses and lengths.
+        seccomp::filter(&[MMAP], Verdict::Refuse(Errno::EINVAL), Verdict::Allow);
+        let page = NonNull::new(core::ptr::without_provenance_mut(cpu::page_size())).unwrap();
+        assert_eq!(Mapping::reserve_at(page, 1).err(), Some(Errno::ENOMEM));
+        assert_eq!(Mapping::new(1).err(), Some(Errno::ENOMEM));
+        assert_eq!(Pages.allocate(1).err(), Some(Errno::ENOMEM));
+        assert_eq!(thread::spawn(|| ()).err(), Some(Errno::ENOMEM));
+        // An invalid argument stays EINVAL.
+        assert_eq!(Mapping::new(0).err(), Some(Errno::EINVAL));
     }
 
     fn parts_live_on_by_themselves() {
