@@ -144,10 +144,10 @@ impl Child {
 
     fn reap(&mut self, options: u32) -> Result<Option<ExitStatus>> {
         if self.ended.is_none() {
-            let by_number = || sys::waitid(Which::Pid(self.pid), k::WEXITED | options);
+            let by_number = || sys::waitid(Which::Pid(self.pid), options);
             let ended = match &self.pidfd {
                 // EINVAL: Linux 5.3 has the descriptors and cannot wait by one.
-                Some(fd) => match sys::waitid(Which::PidFd(fd.as_raw_fd()), k::WEXITED | options) {
+                Some(fd) => match sys::waitid(Which::PidFd(fd.as_raw_fd()), options) {
                     Err(Errno::EINVAL) => by_number(),
                     ended => ended,
                 },
@@ -177,7 +177,7 @@ impl fmt::Debug for Child {
 /// In handlers: no.
 pub fn wait_any() -> Result<(u32, ExitStatus)> {
     loop {
-        if let Some(ended) = sys::waitid(Which::Any, k::WEXITED)? {
+        if let Some(ended) = sys::waitid(Which::Any, 0)? {
             return Ok(of_any(ended));
         }
     }
@@ -187,7 +187,7 @@ pub fn wait_any() -> Result<(u32, ExitStatus)> {
 ///
 /// In handlers: no.
 pub fn try_wait_any() -> Result<Option<(u32, ExitStatus)>> {
-    sys::waitid(Which::Any, k::WEXITED | k::WNOHANG).map(|ended| ended.map(of_any))
+    sys::waitid(Which::Any, k::WNOHANG).map(|ended| ended.map(of_any))
 }
 
 fn of_any(ended: Waited) -> (u32, ExitStatus) {

@@ -145,7 +145,7 @@ impl Launch<'_> {
         };
         let Some(errno) = error else { return Ok((pid, pidfd)) };
         // It ends now. ECHILD: something else has reaped it.
-        while sys::waitid(Which::Pid(pid), k::WEXITED) == Err(Errno::EINTR) {}
+        while sys::waitid(Which::Pid(pid), 0) == Err(Errno::EINTR) {}
         Err(errno)
     }
 

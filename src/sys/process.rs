@@ -44,9 +44,22 @@ pub(crate) enum Which {
     PidFd(RawFd),
 }
 
-/// waitid(2) with `options`: `None` if `WNOHANG` is among them and no such child has changed.
-/// `ECHILD` if there is no such child (any more), `EINTR`, `EINVAL`.
+/// waitid(2) for the end of a child, with `options` besides `WEXITED`: `None` if `WNOHANG` is among
+/// them and no such child has ended. `ECHILD` if there is no such child (any more), `EINTR`,
+/// `EINVAL`.
+///
+/// The kernel reports the stop of a child that this process traces although it was not asked to
+/// (`wait_task_stopped` in kernel/exit.c). Such a child has not ended.
 pub(crate) fn waitid(which: Which, options: u32) -> Result<Option<Waited>> {
+    loop {
+        match wait_for_change(which, options | k::WEXITED)? {
+            Some(Waited { code, .. }) if matches!(code as u32, k::CLD_TRAPPED | k::CLD_STOPPED) => {}
+            change => return Ok(change),
+        }
+    }
+}
+
+fn wait_for_change(which: Which, options: u32) -> Result<Option<Waited>> {
     let (kind, id) = match which {
         Which::Any => (k::P_ALL, 0),
         Which::Pid(pid) => (k::P_PID, pid as usize),

@@ -52,6 +52,14 @@ fn ignores(signal: Signal) -> bool {
     matches!(signal::action_of(signal).expect("a signal").handler, Handler::Ignore)
 }
 
+/// The letter of a process's state, if there is one: proc_pid_stat(5)
+fn state_of(pid: u32) -> Option<u8> {
+    let mut buf = [0; 512];
+    let stat = rt0_tests::read_file(Text::of(format_args!("/proc/{pid}/stat")).as_c(), &mut buf).ok()?;
+    let end = stat.iter().rposition(|byte| *byte == b')')?;
+    stat.get(end + 2).copied()
+}
+
 /// Reads until the end.
 fn read_all<'a>(from: &OwnedFd, buf: &'a mut [u8]) -> &'a [u8] {
     let mut filled = 0;
@@ -328,6 +336,76 @@ rt0_tests::tests! {
             assert!(command.stdin(Stdio::Null).status().unwrap().success());
         });
         assert_eq!(descriptors(), before - 3);
+    }
+
+    fn a_traced_child_that_stops_has_not_ended(env) {
+        const NAME: &CStr = c"a_traced_child_that_stops_has_not_ended";
+        const TRACEME: usize = 0; // linux/ptrace.h, the same on every machine.
+        const CONT: usize = 7;
+        if role(env) == Some("child") {
+            process::exit(7);
+        }
+        let trace_me = || call(k::__NR_ptrace, [TRACEME, 0, 0, 0, 0, 0]).map(drop);
+        // A child that has executed its program and stopped.
+        let stopped = || {
+            let child = children::with(NAME, c"ROLE=child", &[], |command| {
+                // SAFETY: 1. to 3. It makes one system call.
+                unsafe { command.pre_exec(&trace_me) }.spawn()
+            });
+            let child = match child {
+                Err(Errno::ENOSYS | Errno::EPERM | Errno::EIO) => skip("no process is traced here"),
+                child => child.unwrap(),
+            };
+            wait_until("a traced child to stop", || state_of(child.id()) == Some(b't'));
+            child
+        };
+        let looks: [fn(&mut Child) -> bool; 3] = [
+            |child| child.try_wait() == Ok(None),
+            |child| child.wait_timeout(SOON) == Ok(None),
+            |_| process::try_wait_any() == Ok(None),
+        ];
+        for look in looks {
+            let mut child = stopped();
+            assert!(look(&mut child));
+            call(k::__NR_ptrace, [CONT, child.id() as usize, 0, 0, 0, 0]).unwrap();
+            assert_eq!(child.wait().unwrap().code(), Some(7));
+        }
+        let mut child = stopped();
+        let id = child.id();
+        let killer = thread::spawn(move || {
+            thread::sleep(SOON);
+            process::kill(id, Signal::SIGKILL)
+        });
+        assert_eq!(child.wait().unwrap().signal(), Some(Signal::SIGKILL.raw()));
+        assert_eq!(killer.unwrap().join(), Ok(()));
+    }
+
+    fn a_child_that_is_stopped_before_its_program_is_waited_for(env) {
+        const NAME: &CStr = c"a_child_that_is_stopped_before_its_program_is_waited_for";
+        if role(env) == Some("child") {
+            process::exit(7);
+        }
+        let stop = || process::kill(process::id(), Signal::SIGSTOP);
+        // The hook's memory is a copy: the number of the child comes by waitid(2).
+        let other = thread::spawn(|| {
+            // SAFETY: the struct is numbers, for which all zeros are valid.
+            let mut info: k::siginfo_t = unsafe { core::mem::zeroed() };
+            let at = (&raw mut info).expose_provenance();
+            let options = (k::WSTOPPED | k::WNOWAIT) as usize;
+            wait_until("a child to stop", || call(k::__NR_waitid, [k::P_ALL as usize, 0, at, options, 0, 0]).is_ok());
+            // SAFETY: waitid filled it in.
+            let head = unsafe { info.__bindgen_anon_1.__bindgen_anon_1 };
+            // SAFETY: as above; this is its part for SIGCHLD.
+            let child = unsafe { head._sifields._sigchld };
+            assert_eq!(head.si_code as u32, k::CLD_STOPPED);
+            process::kill(child._pid as u32, Signal::SIGCONT)
+        });
+        let status = children::with(NAME, c"ROLE=child", &[], |command| {
+            // SAFETY: 1. to 3. It makes two system calls.
+            unsafe { command.pre_exec(&stop) }.status()
+        });
+        assert_eq!(status.map(|status| status.code()), Ok(Some(7)));
+        assert_eq!(other.unwrap().join(), Ok(()));
     }
 
     fn signals_start_as_asked_for(env) {
