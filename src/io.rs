@@ -191,8 +191,12 @@ pub fn write(fd: impl AsFd, buf: &[u8]) -> Result<usize> {
 /// ```
 ///
 /// In handlers: yes.
-pub fn write_all(fd: impl AsFd, mut buf: &[u8]) -> Result<()> {
-    let fd = fd.as_fd();
+pub fn write_all(fd: impl AsFd, buf: &[u8]) -> Result<()> {
+    write_all_to(fd.as_fd(), buf)
+}
+
+/// [`write_all`], once in a program, whatever the types of its descriptors.
+fn write_all_to(fd: BorrowedFd<'_>, mut buf: &[u8]) -> Result<()> {
     while !buf.is_empty() {
         // Neither nothing nor more than `buf` is a result of write(2): a filter made it up.
         match buf.split_at_checked(write(fd, buf)?) {
