@@ -395,7 +395,7 @@ rt0_tests::tests! {
             wait_until("a child to stop", || call(k::__NR_waitid, [k::P_ALL as usize, 0, at, options, 0, 0]).is_ok());
             // SAFETY: waitid filled it in.
             let head = unsafe { info.__bindgen_anon_1.__bindgen_anon_1 };
-            // SAFETY: as above; this is its part for SIGCHLD.
+            // SAFETY: waitid filled it in; this is its part for SIGCHLD.
             let child = unsafe { head._sifields._sigchld };
             assert_eq!(head.si_code as u32, k::CLD_STOPPED);
             process::kill(child._pid as u32, Signal::SIGCONT)
