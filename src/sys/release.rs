@@ -14,6 +14,7 @@ pub(super) fn parse(release: &[u8]) -> Option<(u32, u32)> {
 
 /// Any bytes: the result is what the text says, worked out in another way.
 #[cfg(fuzzing)]
+#[doc(hidden)]
 pub fn fuzz(bytes: &[u8]) {
     let digits = |text: &[u8]| text.iter().take_while(|byte| byte.is_ascii_digit()).count();
     let number = |text: &[u8]| core::str::from_utf8(text).unwrap().parse::<u32>().ok();

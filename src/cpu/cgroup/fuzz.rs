@@ -9,6 +9,7 @@ use crate::errno::{Errno, Result};
 
 /// One input: the size of reads, then the texts of the files with NULs between: /proc/self/cgroup,
 /// /proc/self/mountinfo, those of the groups.
+#[doc(hidden)]
 pub fn fuzz(bytes: &[u8]) {
     let Some((at_once, texts)) = bytes.split_first() else { return };
     let parts: Vec<&[u8]> = texts.split(|byte| *byte == 0).collect();

@@ -3,6 +3,7 @@
 use super::Image;
 
 /// One input: the bytes of an image.
+#[doc(hidden)]
 pub fn fuzz(bytes: &[u8]) {
     read::<true, true>(bytes);
     read::<true, false>(bytes);

@@ -55,9 +55,10 @@ tests! {
                 has[1] |= value == info.sp();
                 // What is written is what lies there; the last write leaves all as it was.
                 for written in [!value, value] {
-                    // SAFETY: as above, and the handler does not return in between.
+                    // SAFETY: the place lies in this handler's frame; the handler does not return
+                    // before the old value is back.
                     unsafe { place.write_unaligned(written) };
-                    // SAFETY: as above.
+                    // SAFETY: the place lies in this handler's frame.
                     assert_eq!(unsafe { place.read_unaligned() }, written);
                 }
                 count += 1;
