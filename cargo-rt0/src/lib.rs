@@ -35,7 +35,7 @@ macro_rules! say {
 /// Choices that every command takes.
 #[derive(clap::Args, Clone)]
 pub struct Options {
-    /// The emulator to use: a version (`7.2`, `10`) or a folder with qemu-<machine>; else the
+    /// The emulator to use: a version (`7.2`, `10`) or a folder with `qemu-<machine>`; else the
     /// newest that can be had
     #[arg(long, global = true, env = "RT0_QEMU", value_name = "VERSION|PATH")]
     pub qemu: Option<String>,

@@ -36,8 +36,9 @@ use crate::time::Instant;
 /// Two signals of one number that come before the first is taken are one, but for real-time signals
 /// (from 34 on): so after a SIGCHLD look for children until there is none.
 ///
-/// `EINTR`: a handler of another signal ran, or
-/// [`Thread::interrupt`](crate::thread::Thread::interrupt).
+/// `EINTR`: a handler of another signal ran,
+/// [`Thread::interrupt`](crate::thread::Thread::interrupt), or another thread that waits took the
+/// signal that woke this one.
 ///
 /// In handlers: no, it waits.
 pub fn wait(set: &SigSet) -> Result<Siginfo> {

@@ -1,8 +1,9 @@
 //! The instructions of each machine, as far as [`super`] needs them: which access to memory is an
 //! instruction, and which order does it have?
 //!
-//! An unknown instruction counts as one without an order. So a gap here is a false alarm, never a
-//! missed fault. The source is the machines' manuals.
+//! An unknown instruction counts as one without an order, so an unknown barrier is a false alarm.
+//! An unknown exclusive access could hide a fault, for then a plain access may count in its place.
+//! The source is the machines' manuals.
 
 use object::elf;
 
