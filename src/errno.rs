@@ -195,7 +195,7 @@ names! {
     ENOTUNIQ "Name not unique on network",
     EBADFD "File descriptor in bad state",
     EREMCHG "Remote address changed",
-    ELIBACC "Cannot access a needed shared library",
+    ELIBACC "Can not access a needed shared library",
     ELIBBAD "Accessing a corrupted shared library",
     ELIBSCN ".lib section in a.out corrupted",
     ELIBMAX "Attempting to link in too many shared libraries",

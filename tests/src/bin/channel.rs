@@ -446,7 +446,7 @@ tests! {
             drop(two);
             assert_eq!(DROPS.load(Relaxed), 6 * round, "what is left is dropped with the last end");
         }
-        assert_eq!(mappings(), before);
+        assert!(mappings() <= before); // Fewer where the kernel could join some.
     }
 
     fn the_ends_of_an_owned_channel_may_go_at_the_same_time() {
@@ -459,7 +459,7 @@ tests! {
             let (sent, received) = (sending.join(), receiving.join());
             assert!(sent.is_ok() || received.is_err(), "{sent:?} {received:?}");
         }
-        assert_eq!(mappings(), before);
+        assert!(mappings() <= before); // Fewer where the kernel could join some.
     }
 
     fn a_channel_larger_than_the_stack_is_made_in_place() {

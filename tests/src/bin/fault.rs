@@ -79,7 +79,7 @@ fn breakpoint() -> u32 {
     let is = |start: &[u8]| machine.starts_with(start);
     match () {
         () if is(b"x86_64") || is(b"i") => 0xcccc_cccc, // int3
-        () if is(b"aarch64") => 0xd420_0000,            // brk 0
+        () if is(b"aarch64") => 0xd420_0000u32.to_le(), // brk 0; code is little-endian on each.
         () if is(b"armv") => 0xe7f0_01f0,               // udf 16, which Linux takes for one.
         () if is(b"riscv") => 0x0010_0073,              // ebreak
         () if is(b"loongarch") => 0x002a_0000,          // break 0
@@ -141,7 +141,10 @@ tests! {
             let (address, pc) = (seen.number_after(", address 0x"), seen.number_after(", pc 0x"));
             // s390x tells the page.
             assert!([NOWHERE, NOWHERE & !0xfff].contains(&address), "{}", seen.text);
-            assert!((0..256).contains(&pc.wrapping_sub(fault_at as *const () as usize)), "{}", seen.text);
+            // Without optimisation the access is in a function of core's.
+            let is_there = (0..256).contains(&pc.wrapping_sub(fault_at as *const () as usize));
+            let is_below = cfg!(debug_assertions) && seen.leads_to(fault_at as *const () as usize);
+            assert!(is_there || is_below, "{}", seen.text);
             assert_eq!(seen.frames().next(), Some(pc), "{}", seen.text);
             assert_eq!(seen.leads_to(outer as *const () as usize), has_frames(), "{}", seen.text);
             assert_eq!(seen.leads_to(middle as *const () as usize), has_frames(), "{}", seen.text);
