@@ -104,6 +104,13 @@ const POWERPC_GAPS: &[Gap] = &[
     maps_nothing("fault::an_access_that_the_page_forbids_says_so"),
 ];
 
+/// qemu-mips, of each word size and byte order.
+const MIPS_GAPS: &[Gap] = &[Gap {
+    test: "fault::a_division_by_zero_is_told_and_kills_there",
+    reason: "a conditional trap with the code of a division by zero is a SIGTRAP",
+    fixed_in: None,
+}];
+
 /// qemu-ppc.
 const fn maps_nothing(test: &'static str) -> Gap {
     Gap { test, reason: "every fault is SEGV_MAPERR, also of a page that is mapped and protected", fixed_in: None }
@@ -253,6 +260,11 @@ pub const TARGETS: &[Target] = &[
         qemu: "qemu-loongarch64",
         // Doubles in registers.
         elf: Elf { machine: elf::EM_LOONGARCH, bits: 64, big_endian: false, flags: (7, 3), page: K64 },
+        gaps: &[Gap {
+            test: "fault::an_illegal_instruction_is_told_and_kills_there",
+            reason: "an illegal instruction is a SIGILL whose reason is that a process sent it",
+            fixed_in: None,
+        }],
         ..ROW
     },
     Target {
@@ -261,6 +273,11 @@ pub const TARGETS: &[Target] = &[
         native_on: &["s390x"],
         qemu: "qemu-s390x",
         elf: Elf { machine: elf::EM_S390, bits: 64, big_endian: true, flags: (0, 0), page: K4 },
+        gaps: &[Gap {
+            test: "fault::a_breakpoint_is_told_and_kills_there",
+            reason: "the kernel's breakpoint is an illegal instruction",
+            fixed_in: None,
+        }],
         ..ROW
     },
     Target {
@@ -270,6 +287,7 @@ pub const TARGETS: &[Target] = &[
         qemu: "qemu-mips",
         // ABI o32, instruction set mips32r2.
         elf: Elf { machine: elf::EM_MIPS, bits: 32, big_endian: true, flags: (0xf000_f000, 0x7000_1000), page: K64 },
+        gaps: MIPS_GAPS,
         ..ROW
     },
     Target {
@@ -278,6 +296,7 @@ pub const TARGETS: &[Target] = &[
         prebuilt: false,
         qemu: "qemu-mipsel",
         elf: Elf { machine: elf::EM_MIPS, bits: 32, big_endian: false, flags: (0xf000_f000, 0x7000_1000), page: K64 },
+        gaps: MIPS_GAPS,
         ..ROW
     },
     Target {
@@ -287,6 +306,7 @@ pub const TARGETS: &[Target] = &[
         qemu: "qemu-mips64",
         // ABI n64, instruction set mips64r2.
         elf: Elf { machine: elf::EM_MIPS, bits: 64, big_endian: true, flags: (0xf000_f020, 0x8000_0000), page: K64 },
+        gaps: MIPS_GAPS,
         ..ROW
     },
     Target {
@@ -295,6 +315,7 @@ pub const TARGETS: &[Target] = &[
         prebuilt: false,
         qemu: "qemu-mips64el",
         elf: Elf { machine: elf::EM_MIPS, bits: 64, big_endian: false, flags: (0xf000_f020, 0x8000_0000), page: K64 },
+        gaps: MIPS_GAPS,
         ..ROW
     },
     // The triple for glibc has ELFv1, which rust-lld cannot link.

@@ -45,9 +45,9 @@ impl<'a> Report<'a> {
         pairs.filter_map(|pair| pair.split_once(" 0x")).map(|(name, value)| (name, hexadecimal(value)))
     }
 
-    /// Whether a frame lies in `function`, which is small.
+    /// Whether the frame of a caller lies in `function`, which is small.
     pub fn leads_to(&self, function: usize) -> bool {
-        self.frames().any(|address| (0..1024).contains(&address.wrapping_sub(function)))
+        self.frames().skip(1).any(|address| (0..1024).contains(&address.wrapping_sub(function)))
     }
 }
 
