@@ -45,9 +45,18 @@ impl<'a> Report<'a> {
         pairs.filter_map(|pair| pair.split_once(" 0x")).map(|(name, value)| (name, hexadecimal(value)))
     }
 
-    /// Whether the frame of a caller lies in `function`, which is small.
+    /// Whether a frame lies in `function`, which is small.
     pub fn leads_to(&self, function: usize) -> bool {
-        self.frames().skip(1).any(|address| (0..1024).contains(&address.wrapping_sub(function)))
+        self.leads_past(0, function)
+    }
+
+    /// Whether the frame of a caller lies in `function`, which is small.
+    pub fn is_called_by(&self, function: usize) -> bool {
+        self.leads_past(1, function)
+    }
+
+    fn leads_past(&self, frames: usize, function: usize) -> bool {
+        self.frames().skip(frames).any(|address| (0..1024).contains(&address.wrapping_sub(function)))
     }
 }
 

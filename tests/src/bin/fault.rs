@@ -146,8 +146,8 @@ tests! {
             let is_below = cfg!(debug_assertions) && seen.leads_to(fault_at as *const () as usize);
             assert!(is_there || is_below, "{}", seen.text);
             assert_eq!(seen.frames().next(), Some(pc), "{}", seen.text);
-            assert_eq!(seen.leads_to(outer as *const () as usize), has_frames(), "{}", seen.text);
-            assert_eq!(seen.leads_to(middle as *const () as usize), has_frames(), "{}", seen.text);
+            assert_eq!(seen.is_called_by(outer as *const () as usize), has_frames(), "{}", seen.text);
+            assert_eq!(seen.is_called_by(middle as *const () as usize), has_frames(), "{}", seen.text);
             let registers = || seen.registers();
             assert!(registers().count() >= 13, "{}", seen.text);
             assert!(registers().any(|(_, value)| value == pc), "{}", seen.text);
@@ -391,7 +391,7 @@ tests! {
             if open {
                 let seen = Report { text };
                 assert!(seen.head().contains("SEGV_MAPERR"), "{text}");
-                assert_eq!(seen.leads_to(outer as *const () as usize), has_frames(), "{text}");
+                assert_eq!(seen.is_called_by(outer as *const () as usize), has_frames(), "{text}");
             } else {
                 assert_eq!(text, "");
             }
@@ -553,7 +553,7 @@ tests! {
         assert_eq!(ended, Ended::Signal(k::SIGSEGV), "{text}");
         assert!(text.starts_with("\na thread that rt0 did not start (tid "), "{text}");
         let seen = Report { text };
-        assert_eq!(seen.leads_to(outer as *const () as usize), has_frames(), "{text}");
+        assert_eq!(seen.is_called_by(outer as *const () as usize), has_frames(), "{text}");
         assert!(text.ends_with("the other threads cannot be listed\n"), "{text}");
     }
 }
