@@ -30,6 +30,7 @@ mod kernel;
 mod orders;
 mod sandbox_tests;
 mod serve_tests;
+mod shell;
 mod symbolize;
 mod syscalls;
 mod test;

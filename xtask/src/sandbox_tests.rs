@@ -8,23 +8,8 @@ use anyhow::{Context, Result, ensure};
 
 use crate::process;
 use crate::serve_tests::Programs;
+use crate::shell::{self, CASE, Case, LIMIT};
 use crate::test::{Test, Verdict, scratch, seen};
-
-/// For one case; nothing in any waits for long.
-const LIMIT: Duration = Duration::from_secs(120);
-
-/// A script for the shell in the sandbox, and what must come of it.
-struct Case {
-    name: &'static str,
-    options: &'static [&'static str],
-    script: &'static str,
-    status: i32,
-    stdout: &'static str,
-    /// A part of standard error.
-    stderr: &'static str,
-}
-
-const CASE: Case = Case { name: "", options: &[], script: "", status: 0, stdout: "", stderr: "" };
 
 const CASES: &[Case] = &[
     Case { name: "the_status_is_the_programs", script: "echo out; exit 3", status: 3, stdout: "out\n", ..CASE },
@@ -110,7 +95,7 @@ pub fn all(programs: &Programs) -> Vec<Test<'static>> {
                 Ok(sandbox) => sandbox,
                 Err(why) => return Verdict::Failed(why),
             };
-            match (run(&sandbox, case), namespaces()) {
+            match (run(&sandbox, case), shell::namespaces(&["--net", "--ipc", "--uts"])) {
                 (Ok(()), _) => Verdict::Passed,
                 (Err(_), Err(why)) => Verdict::Skipped(why),
                 (Err(error), _) => Verdict::Failed(format!("{error:#}")),
@@ -130,17 +115,6 @@ pub fn all(programs: &Programs) -> Vec<Test<'static>> {
     tests
 }
 
-/// Whether util-linux can make the namespaces that the sandbox needs; else what it says.
-fn namespaces() -> Result<(), String> {
-    let mut tried = Command::new("unshare");
-    tried.args(["--user", "--map-root-user", "--pid", "--net", "--ipc", "--uts", "--fork", "--mount-proc", "true"]);
-    match process::run(&mut tried, LIMIT) {
-        Ok(outcome) if outcome.status.success() => Ok(()),
-        Ok(outcome) => Err(format!("no namespaces here: {}", outcome.stderr.trim())),
-        Err(error) => Err(format!("no unshare(1) here: {error}")),
-    }
-}
-
 /// The sandbox with what a shell needs.
 fn with_shell(sandbox: &Path) -> Command {
     let mut command = Command::new(sandbox);
@@ -153,15 +127,7 @@ fn with_shell(sandbox: &Path) -> Command {
 }
 
 fn check(sandbox: &Path, case: &Case) -> Result<()> {
-    let mut command = with_shell(sandbox);
-    command.args(case.options).args(["--", "/bin/sh", "-c", case.script]);
-    let outcome = process::run(&mut command, LIMIT)?;
-    let as_promised = !outcome.timed_out
-        && outcome.status.code() == Some(case.status)
-        && outcome.stdout == case.stdout
-        && outcome.stderr.contains(case.stderr);
-    ensure!(as_promised, "{}: {}", case.name, seen(&outcome, &process::shell_line(&command)));
-    Ok(())
+    shell::check(with_shell(sandbox), case)
 }
 
 fn refusals(sandbox: &Path, _: &Case) -> Result<()> {
