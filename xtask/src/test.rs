@@ -201,11 +201,11 @@ fn programs_of(filter: &str, programs: &[String]) -> Option<Vec<String>> {
         [machine, name] => *name == **program || (machine.is_empty() && program.ends_with(name)),
         _ => false,
     };
-    let mut found: Vec<_> = programs.iter().filter(fits).cloned().collect();
+    // The guests' init has no tests: `init::` means those of the example.
+    let mut found: Vec<_> = programs.iter().filter(|name| *name != INIT).filter(fits).cloned().collect();
     if found.is_empty() {
         return None;
     }
-    found.retain(|name| name != INIT);
     found.push(INIT.to_string());
     Some(found)
 }
@@ -345,7 +345,9 @@ mod tests {
         assert_eq!(of("futex::wait").as_deref(), Some("futex init"));
         assert_eq!(of("sync::").as_deref(), Some("sync async init"));
         assert_eq!(of("mips::sync::mutex").as_deref(), Some("sync init"));
-        for filter in ["sync", "mips::", "examples::hello", "host::rt0::sync::mutex", "mips::examples::wc", ""] {
+        let init = ["init::", "x86_64::init::orphans_are_reaped"];
+        let others = ["sync", "mips::", "examples::hello", "host::rt0::sync::mutex", "mips::examples::wc", ""];
+        for filter in init.iter().chain(&others) {
             assert_eq!(of(filter), None, "{filter}");
         }
     }
