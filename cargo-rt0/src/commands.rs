@@ -4,7 +4,6 @@ use std::ffi::OsString;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
@@ -12,7 +11,7 @@ use anyhow::{Context, Result, bail};
 use crate::build::{Built, Kind};
 use crate::project::{Project, Selection};
 use crate::protocol::{as_it_is, tests_of};
-use crate::report::{Report, Test, Verdict, run_all};
+use crate::report::{Report, Test, Verdict};
 use crate::setup::{Machine, Setup, Toolchain};
 use crate::targets::{self, Target};
 use crate::{Options, elf, process, say};
@@ -216,22 +215,9 @@ impl Session {
             report.add(&format!("{name}::build"), Verdict::Failed(why.clone()), None);
         }
         let build_time = build_started.elapsed().saturating_sub(built.core);
-        let run_started = Instant::now();
-        let mut tests = self.tests(&machines, &built, &programs);
-        tests.retain(|test| filter.is_none_or(|part| test.full_name().contains(part)));
-        report.start(tests.len());
-        let report = Mutex::new(report);
-        run_all(&tests, false, &report);
-        run_all(&tests, true, &report);
-        let report = report.into_inner().expect("no worker panics with the report");
-        let times = [
-            ("set-up", set_up),
-            ("core", built.core),
-            ("build", build_time),
-            ("run", run_started.elapsed()),
-            ("in all", started.elapsed()),
-        ];
-        Ok(report.print(&times))
+        let tests = self.tests(&machines, &built, &programs);
+        let before = [("set-up", set_up), ("core", built.core), ("build", build_time)];
+        Ok(report.run(tests, |_| (), &before, started))
     }
 
     /// The tests of what was built.

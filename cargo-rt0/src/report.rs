@@ -49,7 +49,7 @@ impl<'a> Test<'a> {
 }
 
 /// Takes the tests from a queue: those that run beside each other, or those that are alone.
-pub fn run_all(tests: &[Test], alone: bool, report: &Mutex<Report>) {
+fn run_all(tests: &[Test], alone: bool, report: &Mutex<Report>) {
     let workers = thread::available_parallelism().map_or(1, usize::from);
     let workers = if alone { 1 } else { 2 * workers };
     let tests: VecDeque<_> = tests.iter().filter(|test| test.alone == alone).collect();
@@ -125,8 +125,30 @@ impl Report {
         }
     }
 
+    /// Runs the tests that the filter names: those that need the machine to themselves last, after
+    /// `between`. Then prints the account. `before` are the stages so far, and their times.
+    pub fn run(
+        mut self,
+        mut tests: Vec<Test<'_>>,
+        between: impl FnOnce(&Mutex<Report>),
+        before: &[(&str, Duration)],
+        started: Instant,
+    ) -> ExitCode {
+        tests.retain(|test| self.filter.as_ref().is_none_or(|part| test.full_name().contains(part)));
+        self.start(tests.len());
+        let report = Mutex::new(self);
+        run_all(&tests, false, &report);
+        between(&report);
+        run_all(&tests, true, &report);
+        let report = report.into_inner().expect("no worker panics with the report");
+        let all = started.elapsed();
+        let run = all.saturating_sub(before.iter().map(|(_, time)| *time).sum());
+        let times = [before, &[("run", run), ("in all", all)]].concat();
+        report.print(&times)
+    }
+
     /// Shows progress, on a terminal only.
-    pub fn start(&mut self, total: usize) {
+    fn start(&mut self, total: usize) {
         if std::io::stdout().is_terminal() && std::io::stderr().is_terminal() {
             self.bar = ProgressBar::new(total as u64);
             if let Ok(style) = ProgressStyle::with_template("{bar:40} {pos} of {len} tests, {elapsed}") {
@@ -174,7 +196,7 @@ impl Report {
     }
 
     /// Prints the account; the status says whether all that ran passed, and whether any did.
-    pub fn print(&self, times: &[(&str, Duration)]) -> ExitCode {
+    fn print(&self, times: &[(&str, Duration)]) -> ExitCode {
         self.bar.finish_and_clear();
         let again = |name: &str| format!("{} {name}", self.command);
         if !self.failures.is_empty() {

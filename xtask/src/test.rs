@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 use anyhow::Result;
 use cargo_rt0::build::Kind;
 use cargo_rt0::protocol::{LIMIT_NATIVE, LIMIT_QEMU, tests_of};
-use cargo_rt0::report::{Report, run_all};
+use cargo_rt0::report::Report;
 
 pub use cargo_rt0::protocol::{Expectation, guest_command, judge, list, seen};
 pub use cargo_rt0::report::{Spent, Test, Verdict};
@@ -136,7 +136,6 @@ pub fn run(options: Options, choices: &Choices) -> Result<ExitCode> {
     }
     let build_time = build_started.elapsed().saturating_sub(built.core);
 
-    let run_started = Instant::now();
     let stress: Vec<_> = std::env::var_os(STRESS).into_iter().map(|seconds| (STRESS, seconds)).collect();
     let mut tests = Vec::new();
     if with_host {
@@ -171,23 +170,9 @@ pub fn run(options: Options, choices: &Choices) -> Result<ExitCode> {
             tests.extend(fixture::tests(machine, &fixture));
         }
     }
-    let matches = |test: &Test| filter.is_none_or(|part| test.full_name().contains(part));
-    tests.retain(matches);
-    report.start(tests.len());
-    let report = Mutex::new(report);
-    run_all(&tests, false, &report);
-    run_guests(&setup.rust, &machines, &built, &guests, filter, &report);
-    run_all(&tests, true, &report);
-    let report = report.into_inner().expect("no worker panics with the report");
-
-    let times = [
-        ("set-up", set_up),
-        ("core", built.core),
-        ("build", build_time),
-        ("run", run_started.elapsed()),
-        ("in all", started.elapsed()),
-    ];
-    Ok(report.print(&times))
+    let guests = |report: &Mutex<Report>| run_guests(&setup.rust, &machines, &built, &guests, filter, report);
+    let before = [("set-up", set_up), ("core", built.core), ("build", build_time)];
+    Ok(report.run(tests, guests, &before, started))
 }
 
 /// The test programs that a filter names, if any: then no other is needed. For example
