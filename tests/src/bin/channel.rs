@@ -22,7 +22,7 @@ use rt0_tests::{emulated, mappings, often, prints, tests, wait_until, wait_until
 
 const TICK: Duration = Duration::from_millis(20);
 
-/// Waits until there are no more mappings than `before`. An emulator may keep two of its own for the
+/// Waits until there are no more mappings than `before`. An emulator may keep two of its own for
 /// threads that ran at once.
 fn wait_for_mappings_to_go(before: usize) {
     let own = if emulated() { 2 } else { 0 };
