@@ -19,6 +19,8 @@
 //! 4. The compiler may keep in a condition bit whether an exchange was made. A path remembers what
 //!    it last learned about that bit, and takes no branch that contradicts it.
 //! 5. A function in which no path counts has no fast path: that is reported too.
+//! 6. A function with an instruction that is perhaps an atomic access, and not known here, does not
+//!    have the order: else a plain access might count in its place.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -103,6 +105,9 @@ impl Code<'_> {
             function.bytes.get(from..from + length).unwrap_or_default()
         };
         let access = |at: u64| (self.machine.access)(bytes(at));
+        if let Some(at) = function.code.keys().find(|&&at| access(at).kind == Kind::Unknown) {
+            return Err(format!("the instruction at {at:#x} may make an atomic access, and it is not known"));
+        }
         if function.name.contains("__aarch64_") {
             return helper(function.code.keys().map(|&at| (at, access(at))), order);
         }
@@ -255,7 +260,7 @@ impl State {
                     _ => self,
                 };
             }
-            Kind::None => return self,
+            Kind::None | Kind::Unknown => return self,
         };
         match order {
             Order::Acquire if loads && access.acquires => State::Ordered,

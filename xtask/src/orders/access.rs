@@ -1,9 +1,10 @@
 //! The instructions of each machine, as far as [`super`] needs them: which access to memory is an
 //! instruction, and which order does it have?
 //!
-//! An unknown instruction counts as one without an order, so an unknown barrier is a false alarm.
-//! An unknown exclusive access could hide a fault, for then a plain access may count in its place.
-//! The source is the machines' manuals.
+//! No gap here hides a fault. An unknown barrier, or an unknown access outside the encodings for
+//! atomic accesses, counts as nothing: at worst a false alarm. An unknown instruction within these
+//! encodings is [`Kind::Unknown`], and a function with one is refused. The source is the machines'
+//! manuals.
 
 use object::elf;
 
@@ -32,11 +33,15 @@ pub enum Kind {
     Exclusive { loads: bool, stores: bool },
     /// No access, but an order of others.
     Barrier,
+    /// Perhaps an atomic one: the encoding is among theirs, and not known here.
+    Unknown,
 }
 
 impl Access {
     /// None.
     pub const NONE: Access = Access { kind: Kind::None, acquires: false, releases: false };
+
+    const UNKNOWN: Access = Access { kind: Kind::Unknown, ..Access::NONE };
 
     const LOAD: Access = Access { kind: Kind::Plain { loads: true, stores: false }, ..Access::NONE };
     const STORE: Access = Access { kind: Kind::Plain { loads: false, stores: true }, ..Access::NONE };
@@ -118,8 +123,8 @@ fn little(code: &[u8]) -> u32 {
     }
 }
 
-/// Arm Architecture Reference Manual, C4.1: loads and stores exclusive, ordered, compare and swap;
-/// atomic memory operations.
+/// Arm Architecture Reference Manual, C4.1.94, "Loads and stores": of the whole group, what is not
+/// known is perhaps atomic.
 pub fn aarch64(code: &[u8]) -> Access {
     let word = little(code);
     let bit = |at: u32| word >> at & 1 == 1;
@@ -132,6 +137,7 @@ pub fn aarch64(code: &[u8]) -> Access {
             0b1001 | 0b1101 => Access::barrier(true, false),
             _ => Access::NONE,
         },
+        _ if word & 0x0a00_0000 != 0x0800_0000 => Access::NONE, // Not in the group.
         _ if word & 0x3f00_0000 == 0x0800_0000 => match (bit(23), bit(21), bit(22)) {
             (false, true, load) if !bit(31) => Access::exclusive(true, true, load, bit(15)), // casp
             // ldxr, ldaxr; stxr, stlxr; of pairs, too
@@ -141,25 +147,43 @@ pub fn aarch64(code: &[u8]) -> Access {
             (true, false, true) => Access { acquires: bit(15), ..Access::LOAD }, // ldar
             (true, false, false) => Access { releases: bit(15), ..Access::STORE }, // stlr
         },
-        // ldapr
+        // ldapr; ldapur, stlur
         _ if word & 0x3fff_fc00 == 0x38bf_c000 => Access { acquires: true, ..Access::LOAD },
-        // ldadd, swp and their kin
-        _ if word & 0x3f20_0c00 == 0x3820_0000 => Access::exclusive(true, true, bit(23) && !discards, bit(22)),
-        // Of one register, general or of vectors.
-        _ if word & 0x3a00_0000 == 0x3800_0000 => {
-            if word >> 22 & 3 == 0 {
-                Access::STORE
-            } else {
-                Access::LOAD
-            }
+        _ if word & 0x3f20_0c00 == 0x1900_0000 => match word >> 22 & 3 {
+            0 => Access { releases: true, ..Access::STORE },
+            _ => Access { acquires: true, ..Access::LOAD },
+        },
+        // ldadd and its kin; swp
+        _ if word & 0x3f20_8c00 == 0x3820_0000 || word & 0x3f20_fc00 == 0x3820_8000 => {
+            Access::exclusive(true, true, bit(23) && !discards, bit(22))
         }
-        _ => Access::NONE,
+        // Other atomic operations, on registers and on vectors.
+        _ if word & 0x3b20_0c00 == 0x3820_0000 => Access::UNKNOWN,
+        _ if word & 0xff20_0400 == 0xf820_0400 => Access::LOAD, // ldraa, ldrab
+        // Of one register, general or of vectors.
+        _ if word & 0x3a00_0000 == 0x3800_0000 => match word >> 22 & 3 {
+            0 => Access::STORE,
+            _ => Access::LOAD,
+        },
+        // Of pairs; from the pool of constants; of several vectors; of tags. No lock's word is
+        // accessed by these.
+        _ if word & 0x3a00_0000 == 0x2800_0000
+            || word & 0x3b00_0000 == 0x1800_0000
+            || word & 0xbe00_0000 == 0x0c00_0000
+            || word & 0xff20_0000 == 0xd920_0000 =>
+        {
+            Access::NONE
+        }
+        _ => Access::UNKNOWN,
     }
 }
 
-/// Arm Architecture Reference Manual for ARMv7-A, A5 and A8; ARMv6's barrier is an operation of
-/// coprocessor 15.
+/// Arm Architecture Reference Manual for ARMv7-A, A5 and A8, and of the AArch32 state of ARMv8;
+/// ARMv6's barrier is an operation of coprocessor 15. Thumb code is not known here.
 pub fn arm(code: &[u8]) -> Access {
+    if code.len() == 2 {
+        return Access::UNKNOWN; // Nearly each function of Thumb has a short instruction.
+    }
     let word = little(code);
     let load = word & 1 << 20 != 0;
     match word {
@@ -169,8 +193,14 @@ pub fn arm(code: &[u8]) -> Access {
         },
         _ if word & 0x0fff_0fff == 0x0e07_0fba => Access::barrier(true, true), // mcr p15
         _ if word >> 28 == 15 => Access::NONE,                                 // pld
-        // ldrex, strex
-        _ if word & 0x0f80_0ff0 == 0x0180_0f90 => Access::exclusive(load, !load, false, false),
+        // The synchronization primitives.
+        _ if word & 0x0f00_00f0 == 0x0100_0090 => match (word >> 23 & 1, word >> 8 & 15) {
+            (1, 0b1111) => Access::exclusive(load, !load, false, false), // ldrex, strex
+            (1, 0b1110) => Access::exclusive(load, !load, load, !load),  // ldaex, stlex
+            (1, 0b1100) if load => Access { acquires: true, ..Access::LOAD }, // lda
+            (1, 0b1100) => Access { releases: true, ..Access::STORE },   // stl
+            _ => Access::UNKNOWN,                                        // swp
+        },
         _ if word & 0x0c00_0000 == 0x0400_0000 && word & 0x0200_0010 != 0x0200_0010 => {
             if load { Access::LOAD } else { Access::STORE } // ldr, str, of bytes too
         }
@@ -211,10 +241,12 @@ pub fn riscv(code: &[u8]) -> Access {
     match word & 0x7f {
         0x03 => Access::LOAD,
         0x23 => Access::STORE,
-        0x2f => match word >> 27 {
-            0b00010 => Access::exclusive(true, false, acquires, false), // lr
-            0b00011 => Access::exclusive(false, true, false, releases), // sc
-            _ => Access::exclusive(true, true, acquires, releases),
+        0x2f => match (word >> 27, word >> 12 & 7) {
+            (0b00010, 2 | 3) => Access::exclusive(true, false, acquires, false), // lr
+            (0b00011, 2 | 3) => Access::exclusive(false, true, false, releases), // sc
+            // amoadd, amoswap, amoxor, amocas, amoor, amoand; amomin, amomax
+            (0 | 1 | 4 | 5 | 8 | 12 | 16 | 20 | 24 | 28, 0..=3) => Access::exclusive(true, true, acquires, releases),
+            _ => Access::UNKNOWN,
         },
         0x0f if word >> 12 & 7 == 0 => {
             // Which accesses before it are ordered, and which after it: reads and writes.
@@ -225,8 +257,8 @@ pub fn riscv(code: &[u8]) -> Access {
     }
 }
 
-/// Power ISA, book II, 4.6: `sync`, `lwsync`, `isync`, which is behind a branch on what was
-/// loaded, and the reservations.
+/// Power ISA, book II, 4.5 and 4.6: `sync`, `lwsync`, `isync`, which is behind a branch on what was
+/// loaded, the reservations and the atomic accesses.
 pub fn powerpc<const BIG: bool>(code: &[u8]) -> Access {
     let Ok(word) = <[u8; 4]>::try_from(code) else { return Access::NONE };
     let word = if BIG { u32::from_be_bytes(word) } else { u32::from_le_bytes(word) };
@@ -236,9 +268,17 @@ pub fn powerpc<const BIG: bool>(code: &[u8]) -> Access {
             _ => Access::NONE,
         },
         (19, 150) => Access::barrier(true, false),
-        // lwarx, lbarx, ldarx, lharx; stwcx., stdcx., stbcx., sthcx.
-        (31, 20 | 52 | 84 | 116) => Access::exclusive(true, false, false, false),
-        (31, 150 | 214 | 694 | 726) => Access::exclusive(false, true, false, false),
+        // lwarx, lbarx, ldarx, lharx, lqarx; stwcx., stqcx., stdcx., stbcx., sthcx.
+        (31, 20 | 52 | 84 | 116 | 276) => Access::exclusive(true, false, false, false),
+        (31, 150 | 182 | 214 | 694 | 726) => Access::exclusive(false, true, false, false),
+        (31, 582 | 614) => Access::exclusive(true, true, false, false), // lwat, ldat
+        (31, 710 | 742) => Access::exclusive(false, true, false, false), // stwat, stdat
+        // Beside them in the manual's table of opcodes: ldbrx, stdbrx; lvsl, lvsr; icbt, dcbst,
+        // dcbf, dcbtst, dcbt, lwbrx, tlbsync, stwbrx, lhbrx, eieio, sthbrx, icbi, dcbz.
+        (31, 532 | 660 | 6 | 38 | 22 | 54 | 86 | 246 | 278 | 534 | 566 | 662 | 790 | 854 | 918 | 982 | 1014) => {
+            Access::NONE
+        }
+        (31, extended) if matches!(extended & 31, 6 | 20 | 22) => Access::UNKNOWN,
         // lwz, lbz, lhz, lha, ld; ldx, lwzx, lbzx, lhzx; then the stores of the same sizes.
         (32..=35 | 40..=43 | 58, _) | (31, 21 | 23 | 87 | 279) => Access::LOAD,
         (36..=39 | 44..=45 | 62, _) | (31, 149 | 151 | 215 | 407) => Access::STORE,
