@@ -66,6 +66,8 @@ pub fn guard() -> *mut usize {
 /// Called by a protected function if the copy of the guard in its frame has changed. Writes a line
 /// and ends the process by SIGABRT, as glibc does. It reads nothing from the frame, which may hold
 /// anything.
+///
+/// In handlers: yes.
 pub extern "C" fn fail() -> ! {
     core::hint::black_box(&FILL); // This reference links `FILL`.
     let mut line = Line::new(2);

@@ -1,6 +1,7 @@
 //! Comments in plain English: the rules that a command can hold.
 
-use super::{Finding, Source, finding, has_word};
+use super::source::{Source, has_word};
+use super::{Finding, finding};
 
 /// The last column of a comment.
 const COLUMNS: usize = 100;
@@ -12,19 +13,18 @@ const PEOPLE: [&str; 9] =
 /// Comments end at column 100, name things, not people, and state each condition where it is met.
 pub(super) fn plain(source: &Source) -> Vec<Finding> {
     let mut findings = Vec::new();
-    for (line, comment) in (1..).zip(source.comments.lines()) {
-        let end = comment.trim_end().chars().count();
+    for comment in &source.comments {
+        let mut found = |what| findings.push(finding(source, comment.line, what));
+        let end = comment.end;
         if end > COLUMNS {
-            findings.push(finding(source, line, format!("the comment ends at column {end}: break it at {COLUMNS}")));
+            found(format!("the comment ends at column {end}: break it at {COLUMNS}"));
         }
-        let lower = comment.to_lowercase();
+        let lower = comment.text.to_lowercase();
         if lower.match_indices("as above").any(|(at, _)| !lower[..at].ends_with(char::is_alphanumeric)) {
-            let what = "`as above` hides a condition: say it again, or merge the two blocks".to_string();
-            findings.push(finding(source, line, what));
+            found("`as above` hides a condition: say it again, or merge the two blocks".to_string());
         }
         for word in PEOPLE.iter().filter(|word| has_word(&lower, word)) {
-            let what = format!("`{word}` in a comment: name the thread, the caller or the kernel");
-            findings.push(finding(source, line, what));
+            found(format!("`{word}` in a comment: name the thread, the caller or the kernel"));
         }
     }
     findings
@@ -33,10 +33,9 @@ pub(super) fn plain(source: &Source) -> Vec<Finding> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::check::split;
 
     fn found(text: &str) -> Vec<usize> {
-        plain(&split("src/sync.rs".to_string(), text.to_string())).into_iter().map(|finding| finding.line).collect()
+        plain(&Source::new("src/sync.rs", text)).into_iter().map(|finding| finding.line).collect()
     }
 
     #[test]

@@ -2,7 +2,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::{Finding, Source, finding, line_of, word_at};
+use super::source::Source;
+use super::{Finding, finding};
 
 /// The layer of each module of the library, as in the picture of src/lib.rs: a module names only
 /// modules of its own layer and below, and none that names it.
@@ -49,12 +50,10 @@ const DOORS: [&str; 2] = ["crate::start::rust_start", "crate::sys::rust_clone"];
 
 /// The rules about modules, for all files at once.
 pub(super) fn rules(sources: &[Source]) -> Vec<Finding> {
-    let mut findings: Vec<Finding> = sources.iter().flat_map(|source| layers(source, sources)).collect();
-    findings.extend(circles(sources));
-    let exists = |module: &str| {
-        let file = format!("src/{module}.rs");
-        sources.iter().any(|s| s.path == file || s.path.starts_with(&format!("src/{module}/")))
-    };
+    let macros = macros(sources);
+    let mut findings: Vec<Finding> = sources.iter().flat_map(|source| layers(source, &macros)).collect();
+    findings.extend(circles(sources, &macros));
+    let exists = |module: &str| sources.iter().any(|source| module_of(source.path) == Some(module));
     for (module, _) in LAYERS.iter().filter(|(module, _)| !exists(module)) {
         let what = format!("the table of layers names the module {module}, which is gone");
         findings.push(Finding { file: "xtask/src/check/modules.rs".to_string(), line: 1, what });
@@ -72,31 +71,40 @@ fn module_of(path: &str) -> Option<&str> {
     path.strip_prefix("src/")?.split(['/', '.']).next()
 }
 
+/// The macros of the library, and the modules that define them.
+type Macros<'a> = BTreeMap<&'a str, &'a str>;
+
+fn macros<'a>(sources: &[Source<'a>]) -> Macros<'a> {
+    let mut macros = Macros::new();
+    for source in sources {
+        let Some(module) = module_of(source.path) else { continue };
+        let defined = (0..source.code.len()).filter(|&at| source.has(at, &["macro_rules", "!"]));
+        macros.extend(defined.map(|at| (source.text(at + 2), module)));
+    }
+    macros
+}
+
 /// The modules that a file names, with the lines. A macro is named at the crate's root; it belongs
 /// to the module that defines it.
-fn named_by(source: &Source, sources: &[Source]) -> Vec<(usize, String)> {
-    let home = |name: &str| {
-        let defines = |s: &&Source| s.path.starts_with("src/") && s.code.contains(&format!("macro_rules! {name} "));
-        sources.iter().find(defines).and_then(|s| module_of(&s.path)).map(str::to_string)
-    };
-    named_modules(&source.code).into_iter().map(|(line, name)| (line, home(&name).unwrap_or(name))).collect()
+fn named_by<'a>(source: &Source<'a>, macros: &Macros<'a>) -> Vec<(usize, &'a str)> {
+    let paths = paths_from_root(source).into_iter();
+    paths.map(|(line, path)| (line, macros.get(path[0]).copied().unwrap_or(path[0]))).collect()
 }
 
 /// A module names only its own layer and below.
-fn layers(source: &Source, sources: &[Source]) -> Vec<Finding> {
+fn layers<'a>(source: &Source<'a>, macros: &Macros<'a>) -> Vec<Finding> {
     let mut findings = Vec::new();
     if source.path.starts_with("arch/") {
-        for (line, name) in named_modules(&source.code) {
-            let text = source.code.lines().nth(line - 1).unwrap_or_default();
-            if name != "arch" && !DOORS.iter().any(|door| text.contains(door)) {
-                let what =
-                    format!("an arch file names crate::arch and the doors {}, not crate::{name}", DOORS.join(", "));
+        for (line, path) in paths_from_root(source) {
+            if path[0] != "arch" && !DOORS.iter().any(|door| door.split("::").skip(1).eq(path.iter().copied())) {
+                let doors = DOORS.join(", ");
+                let what = format!("an arch file names crate::arch and the doors {doors}, not crate::{}", path[0]);
                 findings.push(finding(source, line, what));
             }
         }
         return findings;
     }
-    let Some(module) = module_of(&source.path) else {
+    let Some(module) = module_of(source.path) else {
         return findings;
     };
     if module == "lib" || module == SEQUENCER {
@@ -107,8 +115,7 @@ fn layers(source: &Source, sources: &[Source]) -> Vec<Finding> {
         return vec![finding(source, 1, what)];
     };
     let narrower = NARROWER.iter().find(|(m, _)| *m == module).map(|(_, list)| *list);
-    for (line, named) in named_by(source, sources) {
-        let named = named.as_str();
+    for (line, named) in named_by(source, macros) {
         let what = match layer_of(named) {
             _ if named == "lib" || named == module => continue,
             _ if named == SEQUENCER => format!("nothing names {SEQUENCER} but assembly"),
@@ -126,32 +133,32 @@ fn layers(source: &Source, sources: &[Source]) -> Vec<Finding> {
 
 /// No module names one that, directly or through others, names it. Each place that closes a circle
 /// is a finding.
-fn circles(sources: &[Source]) -> Vec<Finding> {
-    let mut places: BTreeMap<(String, String), (&Source, usize)> = BTreeMap::new();
+fn circles<'a>(sources: &[Source<'a>], macros: &Macros<'a>) -> Vec<Finding> {
+    let mut places: BTreeMap<(&str, &str), (&Source, usize)> = BTreeMap::new();
     for source in sources {
-        let Some(module) = module_of(&source.path).filter(|module| layer_of(module).is_some()) else { continue };
-        for (line, named) in named_by(source, sources) {
-            if named != module && layer_of(&named).is_some() {
-                places.entry((module.to_string(), named)).or_insert((source, line));
+        let Some(module) = module_of(source.path).filter(|module| layer_of(module).is_some()) else { continue };
+        for (line, named) in named_by(source, macros) {
+            if named != module && layer_of(named).is_some() {
+                places.entry((module, named)).or_insert((source, line));
             }
         }
     }
-    let way_back = |from: &str, to: &str| {
-        let mut ways = vec![vec![from.to_string()]];
+    let way_back = |from, to| {
+        let mut ways = vec![vec![from]];
         let mut seen = BTreeSet::new();
         while let Some(way) = ways.pop() {
-            let last = way.last().cloned().unwrap_or_default();
+            let last = way[way.len() - 1];
             if last == to {
                 return Some(way);
             }
-            if seen.insert(last.clone()) {
+            if seen.insert(last) {
                 let next = places.keys().filter(|(module, _)| *module == last);
-                ways.extend(next.map(|(_, named)| [&way[..], std::slice::from_ref(named)].concat()));
+                ways.extend(next.map(|(_, named)| [&way[..], &[*named]].concat()));
             }
         }
         None
     };
-    let closing = places.iter().filter_map(|((module, named), (source, line))| {
+    let closing = places.iter().filter_map(|(&(module, named), (source, line))| {
         let way = way_back(named, module)?;
         Some(finding(source, *line, format!("a circle of modules: {module} → {}", way.join(" → "))))
     });
@@ -165,8 +172,8 @@ fn picture(source: &Source) -> Vec<Finding> {
     let mut shown: BTreeMap<String, (u8, usize)> = BTreeMap::new();
     let mut findings = Vec::new();
     let mut layer = None;
-    for (text, line) in source.comments.lines().zip(1..).skip_while(|(text, _)| !text.contains("```text")).skip(1) {
-        let text = text.trim_start_matches("//!").trim();
+    for comment in source.comments.iter().skip_while(|comment| !comment.text.contains("```text")).skip(1) {
+        let (line, text) = (comment.line, comment.text.trim_start_matches("//!").trim());
         if text == "```" {
             break;
         }
@@ -209,56 +216,90 @@ fn picture(source: &Source) -> Vec<Finding> {
     findings
 }
 
-/// The first name after each `crate::` of the code, with its line.
-fn named_modules(code: &str) -> Vec<(usize, String)> {
-    let mut names = Vec::new();
-    for (at, _) in code.match_indices("crate::") {
-        if code[..at].ends_with(['$', '_']) || code[..at].ends_with(char::is_alphanumeric) {
-            continue; // `$crate` in a macro is the user's view.
+/// The paths in a file that begin at the crate's root, without `crate`, each with its line: by
+/// `crate::`, or by as many `super::` as lead there. `$crate` in a macro is the user's view.
+fn paths_from_root<'a>(source: &Source<'a>) -> Vec<(usize, Vec<&'a str>)> {
+    let depth = match source.path {
+        "src/lib.rs" => 0,
+        arch if arch.starts_with("arch/") => 2, // crate::arch::imp
+        path => path.matches('/').count(),
+    };
+    let mut paths = Vec::new();
+    // Behind the closing brackets of the modules that are written out here.
+    let mut inner: Vec<usize> = Vec::new();
+    let mut at = 0;
+    while at < source.code.len() {
+        inner.retain(|end| at < *end);
+        if source.text(at) == "mod" && source.text(at + 2) == "{" {
+            inner.push(source.behind_bracket(at + 2));
         }
-        let rest = &code[at + "crate::".len()..];
-        let Some(list) = rest.strip_prefix('{') else {
-            names.push((line_of(code, at), word_at(rest).to_string()));
-            continue;
-        };
-        let (mut depth, mut expect) = (1, true);
-        for (offset, c) in list.char_indices() {
-            match c {
-                '{' => depth += 1,
-                '}' => depth -= 1,
-                ',' if depth == 1 => expect = true,
-                _ if expect && depth == 1 && !c.is_whitespace() => {
-                    expect = false;
-                    let at = at + "crate::{".len() + offset;
-                    names.push((line_of(code, at), word_at(&code[at..]).to_string()));
-                }
-                _ => {}
-            }
-            if depth == 0 {
-                break;
-            }
+        let mut end = at;
+        while source.has(end, &["super", ":", ":"]) {
+            end += 3;
         }
+        let by_crate = source.has(at, &["crate", ":", ":"]) && !source.has_before(at, &["$"]);
+        if by_crate || end > at && (end - at) / 3 == depth + inner.len() {
+            paths_of(source, if by_crate { at + 3 } else { end }, &[], &mut paths);
+        }
+        at = end.max(at + 1);
     }
-    names
+    paths
+}
+
+/// Reads a path or a tree of paths, as after `use`; returns the place behind it.
+fn paths_of<'a>(source: &Source<'a>, at: usize, above: &[&'a str], paths: &mut Vec<(usize, Vec<&'a str>)>) -> usize {
+    match source.text(at) {
+        "{" => {
+            let end = source.behind_bracket(at);
+            let mut at = at + 1;
+            while at < end - 1 {
+                at = paths_of(source, at, above, paths);
+                while at < end - 1 && source.text(at) != "," {
+                    at += 1; // Behind a name there may be another: `as x`.
+                }
+                at += 1;
+            }
+            end
+        }
+        name if name == "*" || source.code.get(at).is_some_and(|token| token.is_word()) => {
+            let path = [above, &[name]].concat();
+            let goes_on = source.has(at + 1, &[":", ":"])
+                && (source.text(at + 3) == "{" || source.code.get(at + 3).is_some_and(|token| token.is_word()));
+            if goes_on {
+                return paths_of(source, at + 3, &path, paths);
+            }
+            paths.push((source.code[at].line, path));
+            at + 1
+        }
+        _ => at + 1,
+    }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::super::tests::{said, source};
+    use super::super::tests::said;
     use super::*;
 
     #[test]
     fn modules_are_read_from_paths_and_lists() {
         let code =
             "use crate::{io::{self, Line}, sys};\nuse crate::errno::Errno;\n$crate::print!();\ncrate::futex::wake();";
-        let names: Vec<_> = named_modules(code);
-        let expected = [(1, "io"), (1, "sys"), (2, "errno"), (4, "futex")].map(|(l, n)| (l, n.to_string()));
-        assert_eq!(names, expected);
+        let of = |path: &str, code: &'static str| -> Vec<_> {
+            let paths = paths_from_root(&Source::new(path, code));
+            paths.into_iter().map(|(line, path)| (line, path.join("::"))).collect()
+        };
+        let expected = [(1, "io::self"), (1, "io::Line"), (1, "sys"), (2, "errno::Errno"), (4, "futex::wake")];
+        assert_eq!(of("src/x.rs", code), expected.map(|(line, name)| (line, name.to_string())));
+        // As many `super` as lead to the root.
+        let code = "use super::a;\nmod tests {\nuse super::b;\nuse super::super::{c as d, e};\n}\nsuper::super::f();";
+        let root = [(1, "a"), (4, "c"), (4, "e")].map(|(line, name)| (line, name.to_string()));
+        assert_eq!(of("src/x.rs", code), root);
+        assert_eq!(of("src/x/y.rs", code), [(6, "f".to_string())]);
     }
 
     #[test]
     fn a_module_names_only_its_own_layer_and_below() {
-        let check = |path: &str, text: &str| said(layers(&source(path, text), &[]));
+        let check = |path: &str, text: &str| said(layers(&Source::new(path, text), &Macros::new()));
         assert!(check("src/futex.rs", "use crate::{errno::Errno, sys, time};").is_empty());
         assert!(
             check("src/futex.rs", "\nuse crate::thread;")[0]
@@ -267,30 +308,54 @@ mod tests {
         assert!(check("src/sync.rs", "use crate::sys;")[0].contains("sync may name only errno, futex"));
         assert!(check("src/thread.rs", "crate::start::x()")[0].contains("nothing names start"));
         assert!(check("src/start.rs", "use crate::{thread, panic};").is_empty());
+        assert!(check("src/thread.rs", "use super::novel;")[0].contains("crate::novel is no module with a layer"));
+        assert!(check("src/sys.rs", "fn f() {\nsuper::thread::exit() }")[0].starts_with("src/sys.rs:2: sys (layer 1)"));
         assert!(check("src/novel.rs", "")[0].contains("has no layer"));
         assert!(check("arch/mips.rs", "use crate::arch::Arch;\nsym crate::start::rust_start").is_empty());
         assert_eq!(check("arch/mips.rs", "use crate::sys;").len(), 1);
+        assert_eq!(
+            check("arch/mips.rs", "crate::start::rust_start; crate::start::other(); super::super::io::x()").len(),
+            2
+        );
+    }
+
+    #[test]
+    fn a_module_that_is_gone_leaves_the_table_of_layers() {
+        let mut paths: Vec<String> = LAYERS.iter().map(|(module, _)| format!("src/{module}.rs")).collect();
+        let gone = |paths: &[String]| {
+            let sources: Vec<_> = paths.iter().map(|path| Source::new(path, "")).collect();
+            said(rules(&sources))
+        };
+        assert!(gone(&paths).is_empty());
+        paths.retain(|path| path != "src/vdso.rs");
+        assert!(gone(&paths)[0].ends_with("the table of layers names the module vdso, which is gone"));
     }
 
     #[test]
     fn a_macro_belongs_to_the_module_that_defines_it() {
-        let io = [source("src/io.rs", "macro_rules! print {\n}")];
-        assert!(layers(&source("src/thread.rs", "crate::print!()"), &io).is_empty());
-        assert_eq!(layers(&source("src/errno.rs", "crate::print!()"), &io).len(), 1);
+        let io = macros(&[Source::new("src/io.rs", "macro_rules! print {\n}")]);
+        assert!(layers(&Source::new("src/thread.rs", "crate::print!()"), &io).is_empty());
+        assert_eq!(layers(&Source::new("src/errno.rs", "crate::print!()"), &io).len(), 1);
     }
 
     #[test]
     fn a_circle_of_modules_is_found_where_it_is_closed() {
-        let file = |module: &str, text: &str| source(&format!("src/{module}.rs"), text);
-        let line = |module: &str, named: &str| file(module, &format!("use crate::{named};\n"));
-        let tree = [line("time", "vdso"), line("vdso", "auxv"), line("auxv", "sys"), line("time", "sys")];
-        assert!(circles(&tree).is_empty());
-        let through_three = [line("time", "vdso"), line("vdso", "auxv"), line("auxv", "time")];
-        let found = said(circles(&through_three));
+        let tree = [
+            Source::new("src/time.rs", "use crate::{vdso, sys};\n"),
+            Source::new("src/vdso.rs", "use crate::auxv;\n"),
+            Source::new("src/auxv.rs", "use crate::sys;\n"),
+        ];
+        assert!(circles(&tree, &Macros::new()).is_empty());
+        let [time, vdso, _] = tree;
+        let through_three = [time, vdso, Source::new("src/auxv.rs", "use crate::time;\n")];
+        let found = said(circles(&through_three, &Macros::new()));
         assert!(found.len() == 3 && found[0] == "src/auxv.rs:1: a circle of modules: auxv → time → vdso → auxv");
         // A macro makes one too.
-        let by_macro = [file("io", "macro_rules! print {\n}\ncrate::sys::write();"), line("sys", "print")];
-        assert_eq!(circles(&by_macro).len(), 2);
+        let by_macro = [
+            Source::new("src/io.rs", "macro_rules! print {\n}\ncrate::sys::write();"),
+            Source::new("src/sys.rs", "use crate::print;\n"),
+        ];
+        assert_eq!(circles(&by_macro, &macros(&by_macro)).len(), 2);
     }
 
     #[test]
@@ -304,7 +369,8 @@ mod tests {
             rows.map(|(layer, names)| format!("//!   L{layer}   {names}     that and this\n//!    │\n"))
                 .collect::<String>()
         };
-        let of = |rows: String| said(picture(&source("src/lib.rs", &format!("//! x\n//! ```text\n{rows}//! ```\n"))));
+        let of =
+            |rows: String| said(picture(&Source::new("src/lib.rs", &format!("//! x\n//! ```text\n{rows}//! ```\n"))));
         let right = || [0, 1, 2, 3, 4].map(row);
         assert!(of(rows(right())).is_empty());
         let broken = |layer: usize, from: &str, to: &str| {

@@ -224,64 +224,76 @@ struct Among {
 
 fn among() -> Vec<Among> {
     let power = |extended: u32| 0x7c80_1800 | extended << 1;
-    let power_big = |word| big(&[0x8083_0000, 0x7c20_04ac, word, 0x4e80_0020]); // lwz; lwsync; …; blr
     vec![
         Among {
             name: "aarch64",
             decoder: decode::aarch64,
             machine: access::AARCH64,
             order: Order::Acquire,
-            code: |word| little(&[0xb940_0001, 0xd503_39bf, word, 0xd65f_03c0]), // ldr; dmb ishld; …; ret
-            // swpp; ldclrp; rcwcas; ldfadd; st64b; cpyfp; a reserved one
-            unknown: vec![0x1922_8001, 0x1922_1001, 0x1922_0801, 0x3c22_0001, 0xf83f_9001, 0x1902_0401, 0xf822_c001],
-            unordered: vec![0x885f_7c08, 0xb862_0001, 0x0822_7c04], // ldxr; ldaddl; casp
-            ordered: vec![0x885f_fc08, 0x88e1_fc02],                // ldaxr; casal
-            // ldp; ldr of a vector; ldr from the pool; ld1; ldapur; prfm; stg; ldraa
-            harmless: vec![
-                0xa940_0801,
-                0x3dc0_0001,
-                0x5800_0041,
-                0x4c40_7001,
-                0x9940_4001,
-                0xf980_0000,
-                0xd920_0821,
-                0xf820_0441,
-            ],
+            // ldr; dmb ishld; …; ret
+            code: |word| little(&[0xb940_0001, 0xd503_39bf, word, 0xd65f_03c0]),
+            // swpp, ldclrp, rcwcas, ldfadd; st64b, cpyfp, a reserved one
+            unknown: [
+                &[0x1922_8001, 0x1922_1001, 0x1922_0801, 0x3c22_0001][..],
+                &[0xf83f_9001, 0x1902_0401, 0xf822_c001],
+            ]
+            .concat(),
+            // ldxr, ldaddl, casp
+            unordered: vec![0x885f_7c08, 0xb862_0001, 0x0822_7c04],
+            // ldaxr, casal
+            ordered: vec![0x885f_fc08, 0x88e1_fc02],
+            // ldp, ldr of a vector, ldr from the pool, ld1; ldapur, prfm, stg, ldraa
+            harmless: [
+                [0xa940_0801, 0x3dc0_0001, 0x5800_0041, 0x4c40_7001],
+                [0x9940_4001, 0xf980_0000, 0xd920_0821, 0xf820_0441],
+            ]
+            .concat(),
         },
         Among {
             name: "arm",
             decoder: decode::arm,
             machine: access::ARM,
             order: Order::Acquire,
-            code: |word| little(&[0xe590_1000, 0xf57f_f05b, word, 0xe12f_ff1e]), // ldr; dmb ish; …; bx lr
-            unknown: vec![0xe100_1092, 0xe140_1092, 0xe190_1d9f],                // swp; swpb; a reserved one
-            unordered: vec![0xe190_1f9f, 0xe1b0_2f9f, 0xe1d0_1f9f, 0xe1f0_1f9f], // ldrex, of each size
-            ordered: vec![0xe190_1e9f, 0xe1b0_2e9f, 0xe1d0_1e9f],                // ldaex, ldaexd, ldaexb
-            harmless: vec![0xe000_0291, 0xe1d0_10b0, 0xe190_1c9f, 0xe180_fc91],  // mul; ldrh; lda; stl
+            // ldr; dmb ish; …; bx lr
+            code: |word| little(&[0xe590_1000, 0xf57f_f05b, word, 0xe12f_ff1e]),
+            // swp, swpb, a reserved one
+            unknown: vec![0xe100_1092, 0xe140_1092, 0xe190_1d9f],
+            // ldrex, ldrexd, ldrexb, ldrexh
+            unordered: vec![0xe190_1f9f, 0xe1b0_2f9f, 0xe1d0_1f9f, 0xe1f0_1f9f],
+            // ldaex, ldaexd, ldaexb
+            ordered: vec![0xe190_1e9f, 0xe1b0_2e9f, 0xe1d0_1e9f],
+            // mul, ldrh, lda, stl
+            harmless: vec![0xe000_0291, 0xe1d0_10b0, 0xe190_1c9f, 0xe180_fc91],
         },
         Among {
             name: "riscv64",
             decoder: decode::riscv::<64>,
             machine: access::RISCV,
             order: Order::Acquire,
-            code: |word| little(&[0x0005_2503, 0x0230_000f, word, 0x0000_8067]), // lw; fence r, rw; …; ret
+            // lw; fence r, rw; …; ret
+            code: |word| little(&[0x0005_2503, 0x0230_000f, word, 0x0000_8067]),
             // lw.aqrl and sw.aqrl of Zalasr, a reserved one, one of 128 bits
             unknown: vec![0x3605_25af, 0x3eb5_202f, 0x5ec5_25af, 0x0ec5_45af],
-            unordered: vec![0x1005_25af, 0x0ac5_25af, 0x2ac5_35af], // lr.w; amoswap.w.rl; amocas.d.rl
-            ordered: vec![0x1405_25af, 0x04c5_05af],                // lr.w.aq; amoadd.b.aq
-            harmless: vec![0x0005_2503, 0x02c5_8533, 0x0000_100f],  // lw; mul; fence.i
+            // lr.w, amoswap.w.rl, amocas.d.rl
+            unordered: vec![0x1005_25af, 0x0ac5_25af, 0x2ac5_35af],
+            // lr.w.aq, amoadd.b.aq
+            ordered: vec![0x1405_25af, 0x04c5_05af],
+            // lw, mul, fence.i
+            harmless: vec![0x0005_2503, 0x02c5_8533, 0x0000_100f],
         },
         Among {
             name: "powerpc64",
             decoder: decode::powerpc::<true>,
             machine: access::POWERPC,
             order: Order::Acquire,
-            code: power_big,
-            unknown: [308, 118, 774].map(power).to_vec(), // Reserved ones beside those that are known.
+            // lwz; lwsync; …; blr
+            code: |word| big(&[0x8083_0000, 0x7c20_04ac, word, 0x4e80_0020]),
+            // Reserved ones beside those that are known.
+            unknown: [308, 118, 774].map(power).to_vec(),
             // lwarx and its kin, lwat, ldat
             unordered: [20, 52, 84, 116, 276, 582, 614].map(power).to_vec(),
             ordered: Vec::new(),
-            // ldbrx; stdbrx; lwbrx; stwbrx; dcbt; dcbz; lvsl; eieio
+            // ldbrx, stdbrx, lwbrx, stwbrx, dcbt, dcbz, lvsl, eieio
             harmless: [532, 660, 534, 662, 278, 1014, 6, 854].map(power).to_vec(),
         },
     ]
