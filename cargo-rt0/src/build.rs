@@ -15,9 +15,10 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result};
 use cargo_metadata::{Artifact, Message, TargetKind};
 
+use crate::process::{self, Running};
+use crate::say;
 use crate::setup::{Core, Machine, Setup};
 use crate::targets::{Profile, Target};
-use crate::{process, say};
 
 /// What to build.
 pub struct Request<'a> {
@@ -203,9 +204,9 @@ pub fn flags(
         // The profiler's stacks are chains of frame pointers.
         flags.push("-Cforce-frame-pointers=yes".to_string());
         flags.extend(target.rustflags.iter().map(|f| f.to_string()));
-        // Debug formatting of a list of strings is a TOML array. As an array, a flag may hold
-        // spaces.
-        command.args(["--config", &format!("target.{triple}.rustflags={flags:?}")]);
+        // As an array, a flag may hold spaces.
+        let flags = toml::Value::from(flags);
+        command.args(["--config", &format!("target.{triple}.rustflags={flags}")]);
     }
 }
 
@@ -225,7 +226,7 @@ fn call<'a>(
     let colours = std::io::stderr().is_terminal();
     command.arg(if colours { "--message-format=json-diagnostic-rendered-ansi" } else { "--message-format=json" });
     command.stdin(Stdio::null()).stdout(Stdio::piped());
-    let mut child = command.spawn().context("cannot start cargo")?;
+    let mut child = Running::member(&mut command).context("cannot start cargo")?;
     let messages = BufReader::new(child.stdout.take().context("cargo's stdout is piped")?);
     for message in Message::parse_stream(messages) {
         begun |= matches!(message, Ok(Message::CompilerMessage(_) | Message::CompilerArtifact(_)));

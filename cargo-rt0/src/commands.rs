@@ -65,7 +65,7 @@ impl Session {
         let mut machines = Vec::new();
         for (target, ready) in self.setup.machines(&self.targets) {
             match ready {
-                Ok(machine) => match machine.qemu().and_then(|v| target.unfit((v.0.0, v.0.1))) {
+                Ok(machine) => match machine.unfit() {
                     Some(why) => failed(target, format!("{} is no good for it: {why}", machine.runner)),
                     None => machines.push(machine),
                 },

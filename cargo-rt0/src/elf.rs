@@ -7,6 +7,7 @@ use std::path::Path;
 
 use anyhow::{Context, Result, bail};
 use object::read::elf::{FileHeader, ProgramHeader, SectionHeader, Sym};
+use object::write::elf::{self as write, Writer};
 use object::{Endianness, FileKind, elf};
 
 use crate::targets::{Elf, TARGETS, Target};
@@ -138,51 +139,39 @@ pub struct Image<'a> {
 impl Image<'_> {
     /// The file's bytes.
     pub fn bytes(&self) -> Vec<u8> {
-        let wide = self.elf.bits == 64;
-        let (header_size, segment_size) = if wide { (64, 56) } else { (52, 32) };
-        let code_offset = header_size + segment_size * self.segments.len() as u64;
-        let base = self.segments.iter().find(|s| s.0 == elf::PT_LOAD).map_or(0, |s| s.2);
-        let size = code_offset + self.code.len() as u64;
-
-        let mut out = vec![0x7f, b'E', b'L', b'F', 1 + wide as u8, 1 + self.elf.big_endian as u8, 1];
-        out.resize(16, 0);
-        let mut put = |value: u64, len: usize| {
-            let bytes = if self.elf.big_endian { (value << (64 - 8 * len)).to_be_bytes() } else { value.to_le_bytes() };
-            out.extend_from_slice(&bytes[..len]);
+        let Elf { machine, bits, big_endian, flags, page } = *self.elf;
+        let endian = if big_endian { Endianness::Big } else { Endianness::Little };
+        let mut bytes = Vec::new();
+        let mut writer = Writer::new(endian, bits == 64, &mut bytes);
+        writer.reserve_file_header();
+        writer.reserve_program_headers(self.segments.len() as u32);
+        let code = writer.reserve(self.code.len(), 1) as u64;
+        let size = writer.reserved_len() as u64;
+        let base = self.segments.iter().find(|segment| segment.0 == elf::PT_LOAD).map_or(0, |segment| segment.2);
+        let header = write::FileHeader {
+            os_abi: 0,
+            abi_version: 0,
+            e_type: self.kind,
+            e_machine: machine,
+            e_entry: base + code,
+            e_flags: flags.1,
         };
-        let word = if wide { 8 } else { 4 };
-        for (value, len) in [
-            (self.kind as u64, 2),
-            (self.elf.machine as u64, 2),
-            (1, 4),
-            (base + code_offset, word),
-            (header_size, word),
-            (0, word),
-            (self.elf.flags.1 as u64, 4),
-            (header_size, 2),
-            (segment_size, 2),
-            (self.segments.len() as u64, 2),
-            (0, 2),
-            (0, 2),
-            (0, 2),
-        ] {
-            put(value, len);
+        writer.write_file_header(&header).expect("the file has fewer bytes than a header can tell");
+        writer.write_align_program_headers();
+        for &(p_type, p_flags, address) in self.segments {
+            writer.write_program_header(&write::ProgramHeader {
+                p_type,
+                p_flags,
+                p_offset: 0,
+                p_vaddr: address,
+                p_paddr: address,
+                p_filesz: size,
+                p_memsz: size,
+                p_align: page,
+            });
         }
-        for &(kind, flags, address) in self.segments {
-            put(kind as u64, 4);
-            if wide {
-                put(flags as u64, 4);
-            }
-            for value in [0, address, address, size, size] {
-                put(value, word);
-            }
-            if !wide {
-                put(flags as u64, 4);
-            }
-            put(self.elf.page, word);
-        }
-        out.extend_from_slice(self.code);
-        out
+        writer.write(self.code);
+        bytes
     }
 }
 

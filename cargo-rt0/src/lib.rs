@@ -26,10 +26,14 @@ pub mod report;
 pub mod setup;
 pub mod targets;
 
-/// Says one step on stderr, so that stdout stays for results.
+/// Says one step on stderr, so that stdout stays for results. Where stderr cannot be written, a step
+/// is not said.
 #[macro_export]
 macro_rules! say {
-    ($($arg:tt)*) => { eprintln!("rt0: {}", format_args!($($arg)*)) };
+    ($($arg:tt)*) => {{
+        use std::io::Write as _;
+        let _ = writeln!(std::io::stderr(), "rt0: {}", format_args!($($arg)*));
+    }};
 }
 
 /// Choices that every command takes.

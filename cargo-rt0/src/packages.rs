@@ -14,8 +14,12 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow, bail};
 use nix::sys::statvfs::statvfs;
+use semver::Version;
 
 use crate::{process, say};
+use sources::{foreign_source, machine_sources, private_sources};
+
+mod sources;
 
 /// Bumped when the way of unpacking changes, so that caches of older days are made anew.
 const FORMAT: u32 = 1;
@@ -326,111 +330,19 @@ fn os_field(text: &str, name: &str) -> Option<String> {
     Some(value.trim_matches('"').to_string())
 }
 
-/// The machine's own sources, in apt's newer form (stanzas of `Field: value`).
-fn machine_sources() -> Result<String> {
-    let mut files = vec![PathBuf::from("/etc/apt/sources.list")];
-    let parts = fs::read_dir("/etc/apt/sources.list.d").map(|d| d.flatten().map(|e| e.path()).collect::<Vec<_>>());
-    files.extend(parts.unwrap_or_default());
-    let mut stanzas = String::new();
-    for file in files {
-        let Ok(text) = fs::read_to_string(&file) else { continue };
-        match file.extension().and_then(|e| e.to_str()) {
-            Some("sources") => stanzas.push_str(&text),
-            Some("list") => text.lines().filter_map(stanza_of_line).for_each(|s| stanzas.push_str(&s)),
-            _ => {}
-        }
-        stanzas.push_str("\n\n");
-    }
-    if stanzas.trim().is_empty() {
-        bail!("there are no package sources in /etc/apt: this is no Debian, or a bare one");
-    }
-    Ok(stanzas)
-}
-
-/// `deb [signed-by=K] URI SUITE COMPONENT…` as a stanza.
-fn stanza_of_line(line: &str) -> Option<String> {
-    let mut rest = line.trim().strip_prefix("deb ")?.trim();
-    let mut fields = String::new();
-    if let Some(bracket) = rest.strip_prefix('[') {
-        let (options, after) = bracket.split_once(']')?;
-        for (name, value) in options.split_whitespace().filter_map(|o| o.split_once('=')) {
-            match name {
-                "signed-by" => fields += &format!("Signed-By: {value}\n"),
-                "trusted" => fields += &format!("Trusted: {value}\n"),
-                _ => {}
-            }
-        }
-        rest = after.trim();
-    }
-    let mut words = rest.split_whitespace();
-    let (uri, suite) = (words.next()?, words.next()?);
-    let components: Vec<_> = words.collect();
-    Some(format!("\nTypes: deb\nURIs: {uri}\nSuites: {suite}\nComponents: {}\n{fields}\n", components.join(" ")))
-}
-
-/// Of the machine's stanzas, those of the distribution itself, with the backports suite beside the
-/// main one.
-fn private_sources(stanzas: &str, codename: &str) -> String {
-    let kinds = ["", "-updates", "-security", "-backports"];
-    let ours = |suite: &&str| suite.strip_prefix(codename).is_some_and(|kind| kinds.contains(&kind));
-    let mut out = String::new();
-    let lines: Vec<&str> = stanzas.lines().filter(|line| !line.starts_with('#')).collect();
-    for stanza in lines.split(|line| line.trim().is_empty()) {
-        let field =
-            |name: &str| stanza.iter().find_map(|l| l.strip_prefix(name)?.strip_prefix(':')).unwrap_or("").trim();
-        let mut suites: Vec<_> = field("Suites").split_whitespace().filter(ours).map(str::to_string).collect();
-        let has = |name: &str, word: &str| field(name).split_whitespace().any(|w| w == word);
-        // Others use the distribution's suite names for their own archives, but not its component.
-        if suites.is_empty() || !has("Types", "deb") || !has("Components", "main") || has("Enabled", "no") {
-            continue;
-        }
-        let backports = format!("{codename}-backports");
-        if suites.iter().any(|s| s == codename) && !suites.contains(&backports) {
-            suites.push(backports);
-        }
-        for line in stanza {
-            match line.split_once(':') {
-                Some(("Types", _)) => out.push_str("Types: deb"),
-                Some(("Suites", _)) => out += &format!("Suites: {}", suites.join(" ")),
-                _ => out.push_str(line), // Signed-By may hold a whole key, over many lines.
-            }
-            out.push('\n');
-        }
-        out.push('\n');
-    }
-    out
-}
-
-/// The machine's own stanza for the distribution, with another suite in it. Debian's keys sign all
-/// suites of a mirror.
-fn foreign_source(stanzas: &str, codename: &str, suite: &str) -> Option<String> {
-    let own = private_sources(stanzas, codename);
-    let stanza = own.split("\n\n").find(|stanza| {
-        let suites = stanza.lines().find_map(|line| line.strip_prefix("Suites:")).unwrap_or_default();
-        suites.split_whitespace().any(|name| name == codename)
-    })?;
-    let line = |line: &str| match line.split_once(':') {
-        Some(("Suites", _)) => format!("Suites: {suite}\n"),
-        Some(("Components", _)) => "Components: main\n".to_string(),
-        // The machine's own; here another is asked for.
-        Some(("Architectures", _)) => String::new(),
-        _ => format!("{line}\n"),
-    };
-    Some(stanza.lines().map(line).collect())
-}
-
-/// The upstream part of a Debian version as numbers: `1:10.0.2+ds-2` is 10, 0, 2.
-pub fn upstream(version: &str) -> (u32, u32, u32) {
+/// The upstream part of a Debian version: `1:10.0.2+ds-2` is 10.0.2.
+pub fn upstream(version: &str) -> Version {
     let version = version.split_once(':').map_or(version, |(_, rest)| rest);
     numbers(version)
 }
 
-/// The first three numbers of a dotted version; what is missing is 0.
-pub fn numbers(version: &str) -> (u32, u32, u32) {
-    let dotted = version.split(|c: char| !c.is_ascii_digit() && c != '.').next().unwrap_or("");
+/// The version that a text begins with, up to its third number; what is missing is 0. (What follows
+/// the numbers in a version of qemu or of Debian's is not what semver's parser takes.)
+pub fn numbers(text: &str) -> Version {
+    let dotted = text.split(|c: char| !c.is_ascii_digit() && c != '.').next().unwrap_or("");
     let mut parts = dotted.split('.').map(|part| part.parse().unwrap_or(0));
     let mut next = || parts.next().unwrap_or(0);
-    (next(), next(), next())
+    Version::new(next(), next(), next())
 }
 
 #[cfg(test)]
@@ -439,44 +351,10 @@ mod tests {
 
     #[test]
     fn versions_are_compared_by_their_upstream_numbers() {
-        assert_eq!(upstream("1:10.0.2+ds-2+deb13u1~bpo12+1"), (10, 0, 2));
-        assert_eq!(upstream("1.96.0+dfsg1-1~deb12u2"), (1, 96, 0));
-        assert_eq!(upstream("1:7.2+dfsg-7+deb12u18"), (7, 2, 0));
-        assert_eq!(numbers(""), (0, 0, 0));
-    }
-
-    #[test]
-    fn sources_of_others_are_left_out_and_backports_come_in() {
-        let stanzas = "# a comment\nTypes: deb deb-src\nURIs: http://mirror/debian\nSuites: bookworm bookworm-updates\n\
-                       Components: main\nSigned-By:\n -----BEGIN\n .\n\n\
-                       Types: deb\nURIs: http://other\nSuites: stable\n";
-        let ours = private_sources(stanzas, "bookworm");
-        assert!(ours.contains("Types: deb\nURIs: http://mirror/debian\n"), "{ours}");
-        assert!(ours.contains("Suites: bookworm bookworm-updates bookworm-backports\n"), "{ours}");
-        assert!(ours.contains("Signed-By:\n -----BEGIN\n .\n"), "{ours}");
-        assert!(!ours.contains("other"), "{ours}");
-    }
-
-    #[test]
-    fn another_suite_comes_from_the_mirror_and_with_the_keys_of_the_machines_own() {
-        let stanzas = "Types: deb\nURIs: http://other\nSuites: bookworm-security\nComponents: main\n\n\
-                       Types: deb\nURIs: http://mirror/debian\nSuites: bookworm bookworm-updates\n\
-                       Components: main contrib\nArchitectures: amd64\nSigned-By: /k.gpg\n";
-        let ours = foreign_source(stanzas, "bookworm", "sid").expect("there is a mirror");
-        let expected = "Types: deb\nURIs: http://mirror/debian\nSuites: sid\nComponents: main\nSigned-By: /k.gpg\n";
-        assert_eq!(ours, expected);
-        assert_eq!(foreign_source(stanzas, "trixie", "sid"), None);
-    }
-
-    #[test]
-    fn one_line_sources_become_stanzas() {
-        let line = "deb [arch=amd64 signed-by=/k.gpg] http://mirror/debian trixie main contrib";
-        let ours = private_sources(&stanza_of_line(line).expect("a source"), "trixie");
-        for part in ["Suites: trixie trixie-backports\n", "Components: main contrib\n", "Signed-By: /k.gpg\n"] {
-            assert!(ours.contains(part), "{ours}");
-        }
-        assert!(stanza_of_line("# deb http://mirror/debian trixie main").is_none());
-        assert!(stanza_of_line("deb-src http://mirror/debian trixie main").is_none());
+        assert_eq!(upstream("1:10.0.2+ds-2+deb13u1~bpo12+1"), Version::new(10, 0, 2));
+        assert_eq!(upstream("1.96.0+dfsg1-1~deb12u2"), Version::new(1, 96, 0));
+        assert_eq!(upstream("1:7.2+dfsg-7+deb12u18"), Version::new(7, 2, 0));
+        assert_eq!(numbers(""), Version::new(0, 0, 0));
     }
 
     #[test]

@@ -1,11 +1,11 @@
 //! Child processes with a time limit and captured streams.
 //!
-//! Each child leads a process group of its own, so that on expiry everything it started goes with
-//! it, and nothing else does. Ctrl-C on the terminal does not reach those groups; `prepare` sees to
-//! it.
+//! A child leads a process group of its own, so that on expiry everything it started ends with it,
+//! and nothing else does. Ctrl-C on the terminal does not reach those groups; [`prepare`] sees to it.
 
 use std::cell::Cell;
-use std::io::{self, BufRead, BufReader, Read};
+use std::io::{self, BufRead, BufReader, Read, Write};
+use std::ops::{Deref, DerefMut};
 use std::os::unix::process::CommandExt;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Mutex, MutexGuard, PoisonError, mpsc};
@@ -14,10 +14,12 @@ use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 use nix::sys::resource::{Resource, UsageWho, getrusage, setrlimit};
-use nix::sys::signal::{Signal, killpg};
+use nix::sys::signal::{Signal, kill};
 use nix::sys::time::TimeValLike;
 use nix::sys::wait::{Id, WaitPidFlag, waitid};
 use nix::unistd::Pid;
+
+use crate::say;
 
 /// More than this is read and dropped, so that a program gone mad fills no memory.
 const CAPTURE_BYTES: u64 = 1 << 20;
@@ -38,44 +40,92 @@ pub struct Outcome {
 
 /// Runs the command with nothing on stdin, and kills its process group when `limit` expires.
 pub fn run(command: &mut Command, limit: Duration) -> io::Result<Outcome> {
-    run_with(command.stdout(Stdio::piped()).stderr(Stdio::piped()), limit)
+    run_shown(command.stdout(Stdio::piped()).stderr(Stdio::piped()), limit)
 }
 
 /// The same with the output going where ours goes; the result has none of it.
 pub fn run_shown(command: &mut Command, limit: Duration) -> io::Result<Outcome> {
-    run_with(command, limit)
-}
-
-fn run_with(command: &mut Command, limit: Duration) -> io::Result<Outcome> {
     let started = Instant::now();
-    command.stdin(Stdio::null()).process_group(0);
-    let mut child = {
-        // Held over the spawn: an interrupt either finds the new group in the list or comes before
-        // it exists.
-        let mut groups = groups();
-        let child = command.spawn()?;
-        groups.push(child.id());
-        child
-    };
+    let mut child = Running::leader(command.stdin(Stdio::null()))?;
     let stdout = capture(child.stdout.take());
     let stderr = capture(child.stderr.take());
-    let leader = Pid::from_raw(child.id() as i32);
-    let ended = wait_unreaped(leader, limit);
-    CPU.set(CPU.get() + cpu_time(leader));
-    // Even if the leader has ended: a process that it started may still hold the pipes. The leader
-    // is not reaped yet, so its id is not reused.
-    let _ = killpg(leader, Signal::SIGKILL);
-    groups().retain(|&id| id != child.id());
-    let status = child.wait()?;
+    let ended = wait_unreaped(child.process(), limit);
+    CPU.set(CPU.get() + cpu_time(child.process()));
+    let status = child.end()?;
     let timed_out = !ended?;
     let time = started.elapsed();
     Ok(Outcome { status, timed_out, stdout: collect(stdout), stderr: collect(stderr), time })
 }
 
+/// A child that ends when this process is interrupted, and when it is dropped.
+pub struct Running {
+    child: Child,
+    /// What is killed, as kill(2) has it: a process, or a negative number for its group.
+    id: Pid,
+}
+
+impl Running {
+    /// Starts a child that leads a process group. An interrupt from the terminal does not reach it.
+    pub fn leader(command: &mut Command) -> io::Result<Running> {
+        Running::start(command.process_group(0), |id| -id)
+    }
+
+    /// Starts a child in this process's group: an interrupt from the terminal reaches it too.
+    pub fn member(command: &mut Command) -> io::Result<Running> {
+        Running::start(command, |id| id)
+    }
+
+    fn start(command: &mut Command, what_is_killed: fn(i32) -> i32) -> io::Result<Running> {
+        // Held over the spawn: an interrupt either finds the child in the list or comes before it
+        // exists.
+        let mut children = children();
+        let child = command.spawn()?;
+        let id = Pid::from_raw(what_is_killed(child.id() as i32));
+        children.push(id);
+        Ok(Running { child, id })
+    }
+
+    fn process(&self) -> Pid {
+        Pid::from_raw(self.child.id() as i32)
+    }
+
+    /// Kills what is left, and reaps the child. A leader may have ended while a process that it
+    /// started still holds the pipes. It is not reaped yet, so its id is not reused.
+    fn end(&mut self) -> io::Result<ExitStatus> {
+        let _ = kill(self.id, Signal::SIGKILL); // It may have ended.
+        children().retain(|&id| id != self.id);
+        self.child.wait()
+    }
+}
+
+impl Deref for Running {
+    type Target = Child;
+    fn deref(&self) -> &Child {
+        &self.child
+    }
+}
+
+impl DerefMut for Running {
+    fn deref_mut(&mut self) -> &mut Child {
+        &mut self.child
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        // If the child was reaped, its id may be another process's.
+        let flags = WaitPidFlag::WEXITED | WaitPidFlag::WNOHANG | WaitPidFlag::WNOWAIT;
+        if waitid(Id::Pid(self.process()), flags) != Err(Errno::ECHILD) {
+            let _ = self.end();
+        }
+        children().retain(|&id| id != self.id);
+    }
+}
+
 /// A child whose output is read line by line while it runs. Dropped, it is ended with its process
 /// group.
 pub struct Talk {
-    child: Child,
+    child: Running,
     lines: mpsc::Receiver<Vec<u8>>,
     seen: Duration,
 }
@@ -97,13 +147,7 @@ impl Talk {
     /// Starts the command with nothing on stdin; stderr goes where stdout goes.
     pub fn start(command: &mut Command) -> io::Result<Talk> {
         let (reader, writer) = io::pipe()?;
-        command.stdin(Stdio::null()).stdout(writer.try_clone()?).stderr(writer).process_group(0);
-        let child = {
-            let mut groups = groups(); // As in `run`.
-            let child = command.spawn()?;
-            groups.push(child.id());
-            child
-        };
+        let child = Running::leader(command.stdin(Stdio::null()).stdout(writer.try_clone()?).stderr(writer))?;
         // The command keeps its copies of the pipe's end, and with them open there would be no end
         // of the output.
         command.stdout(Stdio::null()).stderr(Stdio::null());
@@ -134,20 +178,10 @@ impl Talk {
 
     /// The processors' time that it took since this was last asked.
     pub fn take_cpu_time(&mut self) -> Duration {
-        let all = cpu_time(Pid::from_raw(self.child.id() as i32));
+        let all = cpu_time(self.child.process());
         let since = all.saturating_sub(self.seen);
         self.seen = all;
         since
-    }
-}
-
-impl Drop for Talk {
-    fn drop(&mut self) {
-        let leader = Pid::from_raw(self.child.id() as i32);
-        // It may have ended; it is not reaped, so the number is still its own.
-        let _ = killpg(leader, Signal::SIGKILL);
-        groups().retain(|&id| id != self.child.id());
-        let _ = self.child.wait();
     }
 }
 
@@ -204,19 +238,34 @@ fn ticks(stat: &str) -> u64 {
 pub fn prepare() {
     // Only tidiness: a test that dies by a signal is no surprise.
     let _ = setrlimit(Resource::RLIMIT_CORE, 0, 0);
-    let installed = ctrlc::set_handler(|| {
-        for &id in groups().iter() {
-            let _ = killpg(Pid::from_raw(id as i32), Signal::SIGKILL);
-        }
-        std::process::exit(130);
-    });
+    let installed = ctrlc::set_handler(|| end_with_children(130));
     installed.expect("no other handler for SIGINT");
 }
 
-/// The process groups that run now.
-fn groups() -> MutexGuard<'static, Vec<u32>> {
-    static GROUPS: Mutex<Vec<u32>> = Mutex::new(Vec::new());
-    GROUPS.lock().unwrap_or_else(PoisonError::into_inner)
+/// Kills all running children, and ends.
+fn end_with_children(status: i32) -> ! {
+    for &id in children().iter() {
+        let _ = kill(id, Signal::SIGKILL);
+    }
+    std::process::exit(status)
+}
+
+/// Writes to stdout. If that fails, the run cannot tell its result: it ends with its children. The
+/// reader may be gone, as `head` is at the end of its lines; for all else there is a message.
+pub fn tell(write: impl FnOnce(&mut io::StdoutLock) -> io::Result<()>) {
+    let mut out = io::stdout().lock();
+    if let Err(error) = write(&mut out).and_then(|()| out.flush()) {
+        if error.kind() != io::ErrorKind::BrokenPipe {
+            say!("error: cannot write to standard output: {error}");
+        }
+        end_with_children(1)
+    }
+}
+
+/// What is killed when this process is interrupted, as kill(2) has it.
+fn children() -> MutexGuard<'static, Vec<Pid>> {
+    static CHILDREN: Mutex<Vec<Pid>> = Mutex::new(Vec::new());
+    CHILDREN.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Reads a stream to its end in a thread of its own, so that a full pipe never blocks the child.
@@ -245,21 +294,11 @@ fn collect(receiver: mpsc::Receiver<Vec<u8>>) -> String {
 pub fn shell_line(command: &Command) -> String {
     let variables = command.get_envs().filter_map(|(name, value)| {
         let value = value.filter(|_| name != "PATH")?.to_string_lossy();
-        Some(format!("{}={}", name.to_string_lossy(), quote(&value)))
+        Some(format!("{}={}", name.to_string_lossy(), shell_words::quote(&value)))
     });
     let words = std::iter::once(command.get_program()).chain(command.get_args());
-    let words = words.map(|word| quote(&word.to_string_lossy()));
+    let words = words.map(|word| shell_words::quote(&word.to_string_lossy()).into_owned());
     variables.chain(words).collect::<Vec<_>>().join(" ")
-}
-
-/// Quotes a word for the shell, if it needs that.
-fn quote(word: &str) -> String {
-    let plain = |c: char| c.is_ascii_alphanumeric() || "-_./=:,+@%".contains(c);
-    if !word.is_empty() && word.chars().all(plain) {
-        word.to_string()
-    } else {
-        format!("'{}'", word.replace('\'', r"'\''"))
-    }
 }
 
 #[cfg(test)]
@@ -310,9 +349,40 @@ mod tests {
             assert!(matches!(talk.next(limit), Next::Line(line) if line.len() == expected));
         }
         assert!(matches!(talk.next(Duration::from_millis(50)), Next::Silence));
-        let group = Pid::from_raw(talk.child.id() as i32);
+        let group = talk.child.id;
         drop(talk);
-        assert_eq!(killpg(group, None), Err(Errno::ESRCH));
+        assert_eq!(kill(group, None), Err(Errno::ESRCH));
+    }
+
+    #[test]
+    fn a_child_that_runs_is_in_the_list_of_those_that_an_interrupt_ends() {
+        let is_listed = |id: Pid| children().contains(&id);
+        let mut sleep = Command::new("sleep");
+        let mut running = Running::member(sleep.arg("60")).expect("it exists");
+        let id = running.id;
+        assert!(id.as_raw() > 0 && is_listed(id));
+        running.kill().expect("it runs");
+        running.wait().expect("it ends");
+        drop(running);
+        assert!(!is_listed(id));
+        let running = Running::leader(&mut sleep).expect("it exists");
+        let id = running.id;
+        assert!(id.as_raw() < 0 && is_listed(id));
+        drop(running);
+        assert!(!is_listed(id) && kill(id, None) == Err(Errno::ESRCH));
+        // Also where the leader has ended, and not what it started.
+        let mut running = Running::leader(Command::new("sh").args(["-c", "sleep 60 & echo"]).stdout(Stdio::piped()));
+        let running = running.as_mut().expect("sh exists");
+        running.stdout.take().expect("a pipe").read_exact(&mut [0]).expect("a line");
+        let id = running.id;
+        while waitid(Id::Pid(running.process()), WaitPidFlag::WEXITED | WaitPidFlag::WNOWAIT) == Err(Errno::EINTR) {}
+        assert_eq!(kill(id, None), Ok(()), "the group is there");
+        running.end().expect("it is reaped");
+        let end = Instant::now() + Duration::from_secs(20);
+        while kill(id, None) != Err(Errno::ESRCH) && Instant::now() < end {
+            thread::sleep(Duration::from_millis(10)); // Until init has reaped the other.
+        }
+        assert_eq!(kill(id, None), Err(Errno::ESRCH));
     }
 
     #[test]
@@ -337,6 +407,11 @@ mod tests {
     fn shell_lines_can_be_typed() {
         let mut command = Command::new("/a b/c");
         command.args(["it's", "x=1", ""]).env("K", "v w").env("PATH", "/bin");
-        assert_eq!(shell_line(&command), r#"K='v w' '/a b/c' 'it'\''s' x=1 ''"#);
+        let line = shell_line(&command);
+        assert_eq!(shell_words::split(&line).expect("whole words"), ["K=v w", "/a b/c", "it's", "x=1", ""]);
+        assert_eq!(
+            sh(&format!("printf '[%s]' {line}"), Duration::from_secs(10)).stdout,
+            "[K=v w][/a b/c][it's][x=1][]"
+        );
     }
 }

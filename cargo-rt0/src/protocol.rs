@@ -74,7 +74,7 @@ pub fn tests_of<'a>(
                 Ok(outcome) => judge(&outcome, &test),
                 Err(error) => Verdict::Failed(format!("cannot start: {error}")),
             };
-            let gap = machine.qemu().and_then(|v| machine.target.gap(&gap_name, (v.0.0, v.0.1)));
+            let gap = machine.gap(&gap_name);
             match (verdict, gap) {
                 (Verdict::Failed(_), Some(gap)) => Verdict::Skipped(format!("qemu: {}", gap.reason)),
                 (Verdict::Passed, Some(gap)) => {

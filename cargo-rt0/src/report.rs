@@ -3,7 +3,7 @@
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
-use std::io::{IsTerminal, Write};
+use std::io::{self, IsTerminal, Write};
 use std::process::ExitCode;
 use std::sync::Mutex;
 use std::thread;
@@ -192,52 +192,61 @@ impl Report {
             line += &format!(" ({:.1} s)", spent.time.as_secs_f64());
         }
         self.bar.inc(1);
-        self.bar.suspend(|| println!("{line}"));
+        self.bar.suspend(|| process::tell(|out| writeln!(out, "{line}")));
     }
 
     /// Prints the account; the status says whether all that ran passed, and whether any did.
     fn print(&self, times: &[(&str, Duration)]) -> ExitCode {
         self.bar.finish_and_clear();
+        process::tell(|out| self.write(out, times));
+        let [passed, failed] = [|count: &Count| count.passed, |count: &Count| count.failed]
+            .map(|part| self.counts.values().map(part).sum::<usize>());
+        if failed == 0 && passed > 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+    }
+
+    fn write(&self, out: &mut impl Write, times: &[(&str, Duration)]) -> io::Result<()> {
         let again = |name: &str| format!("{} {name}", self.command);
         if !self.failures.is_empty() {
-            println!("\nfailures:");
+            writeln!(out, "\nfailures:")?;
         }
         for (name, why) in &self.failures {
-            println!("\n---- {name} ----\n{why}\nagain: {}", again(name));
+            writeln!(out, "\n---- {name} ----\n{why}\nagain: {}", again(name))?;
         }
         if !self.skips.is_empty() {
-            println!("\nskipped:");
+            writeln!(out, "\nskipped:")?;
         }
         for (reason, names) in &self.skips {
-            println!("  {reason}");
-            names.iter().for_each(|name| println!("    {name}"));
+            writeln!(out, "  {reason}")?;
+            names.iter().try_for_each(|name| writeln!(out, "    {name}"))?;
         }
-        println!();
+        writeln!(out)?;
         let (mut passed, mut failed, mut skipped) = (0, 0, 0);
         let width = self.counts.keys().map(String::len).max().unwrap_or(0).max(12);
         for (machine, count) in &self.counts {
             let runner = self.runners.get(machine.as_str()).map_or("not set up", String::as_str);
             let sums = format!("{} passed, {} failed, {} skipped", count.passed, count.failed, count.skipped);
-            println!("{machine:<width$} {sums}, {} ({runner})", count.spent);
+            writeln!(out, "{machine:<width$} {sums}, {} ({runner})", count.spent)?;
             (passed, failed, skipped) = (passed + count.passed, failed + count.failed, skipped + count.skipped);
         }
         for (what, key) in [("the longest", (|spent| spent.time) as fn(&Spent) -> Duration), ("the dearest", |s| s.cpu)]
         {
             let mut order: Vec<_> = self.spent.iter().collect();
             order.sort_by_key(|(_, spent)| Reverse(key(spent)));
-            println!("{what}:");
-            order.iter().take(5).for_each(|(name, spent)| println!("  {name}: {spent}"));
+            writeln!(out, "{what}:")?;
+            order.iter().take(5).try_for_each(|(name, spent)| writeln!(out, "  {name}: {spent}"))?;
         }
         let times: Vec<_> = times.iter().map(|(what, time)| format!("{what} {:.1} s", time.as_secs_f64())).collect();
-        println!("time: {}", times.join(", "));
+        writeln!(out, "time: {}", times.join(", "))?;
         let run: Duration = self.spent.iter().map(|(_, spent)| spent.cpu).sum();
         let all = process::cpu_time_of_all();
-        println!("of processors: tests {:.1} s, with builds {:.1} s", run.as_secs_f64(), all.as_secs_f64());
+        writeln!(out, "of processors: tests {:.1} s, with builds {:.1} s", run.as_secs_f64(), all.as_secs_f64())?;
         if passed + failed == 0 {
-            println!("no test ran{}", self.filter.as_ref().map_or(String::new(), |f| format!(": none contains `{f}`")));
+            writeln!(
+                out,
+                "no test ran{}",
+                self.filter.as_ref().map_or(String::new(), |f| format!(": none contains `{f}`"))
+            )?;
         }
-        println!("{passed} passed, {failed} failed, {skipped} skipped");
-        let _ = std::io::stdout().flush();
-        if failed == 0 && passed > 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+        writeln!(out, "{passed} passed, {failed} failed, {skipped} skipped")
     }
 }

@@ -6,6 +6,7 @@
 
 use anyhow::{Result, bail};
 use object::elf;
+use semver::Version;
 
 /// One machine that rt0 is built for and started on.
 #[derive(Debug)]
@@ -65,7 +66,7 @@ pub struct Elf {
 #[derive(Debug)]
 pub struct Unfit {
     /// The first version of qemu that does it right.
-    pub before: (u32, u32),
+    pub before: (u64, u64),
     /// What it does; shown in the summary.
     pub reason: &'static str,
 }
@@ -78,7 +79,7 @@ pub struct Gap {
     /// Why it fails there; shown in the summary.
     pub reason: &'static str,
     /// The first version of qemu without this gap, where there is one.
-    pub fixed_in: Option<(u32, u32)>,
+    pub fixed_in: Option<(u64, u64)>,
 }
 
 /// qemu-sparc64 on a little-endian host.
@@ -86,17 +87,6 @@ const fn whole_seconds(test: &'static str) -> Gap {
     let reason = "getrusage gives whole seconds: qemu swaps the microseconds as 64 bits, and sparc64 has 32";
     Gap { test, reason, fixed_in: None }
 }
-
-/// Threads that got each other's thread pointer ran into anything.
-const I386_UNFIT: Option<Unfit> = Some(Unfit {
-    before: (10, 0),
-    reason: "all threads share one GDT: after a signal, a thread that started another has that one's thread pointer",
-});
-
-/// An aligned vector on the stack is a segmentation fault then, and the compiler may put one there
-/// in any handler.
-const X86_64_UNFIT: Option<Unfit> =
-    Some(Unfit { before: (10, 0), reason: "signal handlers start with a stack pointer that is 8 bytes off" });
 
 /// qemu-ppc.
 const POWERPC_GAPS: &[Gap] = &[
@@ -135,54 +125,60 @@ const ROW: Target = Target {
     gaps: &[],
 };
 
+/// The same machine with debug assertions, or under the emulator, is a row of its own.
+const X86_64: Target = Target {
+    name: "x86_64",
+    triple: "x86_64-unknown-linux-gnu",
+    native_on: &["x86_64"],
+    qemu: "qemu-x86_64",
+    elf: Elf { machine: elf::EM_X86_64, bits: 64, big_endian: false, flags: (0, 0), page: K4 },
+    // An aligned vector on the stack is a segmentation fault then, and the compiler may put one
+    // there in any handler.
+    unfit: Some(Unfit { before: (10, 0), reason: "signal handlers start with a stack pointer that is 8 bytes off" }),
+    ..ROW
+};
+
+const X86: Target = Target {
+    name: "x86",
+    triple: "i686-unknown-linux-gnu",
+    native_on: &["x86_64", "x86"],
+    qemu: "qemu-i386",
+    elf: Elf { machine: elf::EM_386, bits: 32, big_endian: false, flags: (0, 0), page: K4 },
+    // Threads that got each other's thread pointer ran into anything.
+    unfit: Some(Unfit {
+        before: (10, 0),
+        reason: "all threads share one GDT: after a signal, a thread that started another has that one's thread \
+                 pointer",
+    }),
+    ..ROW
+};
+
+/// Of both byte orders. ABI o32, instruction set mips32r2.
+const MIPS: Target = Target {
+    prebuilt: false,
+    elf: Elf { machine: elf::EM_MIPS, bits: 32, big_endian: true, flags: (0xf000_f000, 0x7000_1000), page: K64 },
+    gaps: MIPS_GAPS,
+    ..ROW
+};
+
+/// Of both byte orders. ABI n64, instruction set mips64r2.
+const MIPS64: Target = Target { elf: Elf { bits: 64, flags: (0xf000_f020, 0x8000_0000), ..MIPS.elf }, ..MIPS };
+
+/// Of both byte orders. The low two bits are the ABI's version; rt0 is ELFv2 throughout.
+const POWERPC64: Target = Target {
+    elf: Elf { machine: elf::EM_PPC64, bits: 64, big_endian: true, flags: (3, 2), page: K64 },
+    gaps: POWERPC_GAPS,
+    ..ROW
+};
+
 /// All machines, in the order in which they are tested and listed.
 pub const TARGETS: &[Target] = &[
-    Target {
-        name: "x86_64",
-        triple: "x86_64-unknown-linux-gnu",
-        native_on: &["x86_64"],
-        qemu: "qemu-x86_64",
-        elf: Elf { machine: elf::EM_X86_64, bits: 64, big_endian: false, flags: (0, 0), page: K4 },
-        unfit: X86_64_UNFIT,
-        ..ROW
-    },
-    // The same machine again with debug assertions and overflow checks on.
-    Target {
-        name: "x86_64-dev",
-        triple: "x86_64-unknown-linux-gnu",
-        profile: Profile::Dev,
-        native_on: &["x86_64"],
-        qemu: "qemu-x86_64",
-        elf: Elf { machine: elf::EM_X86_64, bits: 64, big_endian: false, flags: (0, 0), page: K4 },
-        unfit: X86_64_UNFIT,
-        ..ROW
-    },
-    Target {
-        name: "x86",
-        triple: "i686-unknown-linux-gnu",
-        native_on: &["x86_64", "x86"],
-        qemu: "qemu-i386",
-        elf: Elf { machine: elf::EM_386, bits: 32, big_endian: false, flags: (0, 0), page: K4 },
-        unfit: I386_UNFIT,
-        ..ROW
-    },
+    X86_64,
+    Target { name: "x86_64-dev", profile: Profile::Dev, ..X86_64 },
+    X86,
     // The native machines once more under the emulator, which has ways of its own.
-    Target {
-        name: "x86_64-qemu",
-        triple: "x86_64-unknown-linux-gnu",
-        qemu: "qemu-x86_64",
-        elf: Elf { machine: elf::EM_X86_64, bits: 64, big_endian: false, flags: (0, 0), page: K4 },
-        unfit: X86_64_UNFIT,
-        ..ROW
-    },
-    Target {
-        name: "x86-qemu",
-        triple: "i686-unknown-linux-gnu",
-        qemu: "qemu-i386",
-        elf: Elf { machine: elf::EM_386, bits: 32, big_endian: false, flags: (0, 0), page: K4 },
-        unfit: I386_UNFIT,
-        ..ROW
-    },
+    Target { name: "x86_64-qemu", native_on: &[], ..X86_64 },
+    Target { name: "x86-qemu", native_on: &[], ..X86 },
     Target {
         name: "aarch64",
         triple: "aarch64-unknown-linux-gnu",
@@ -280,62 +276,31 @@ pub const TARGETS: &[Target] = &[
         }],
         ..ROW
     },
-    Target {
-        name: "mips",
-        triple: "mips-unknown-linux-gnu",
-        prebuilt: false,
-        qemu: "qemu-mips",
-        // ABI o32, instruction set mips32r2.
-        elf: Elf { machine: elf::EM_MIPS, bits: 32, big_endian: true, flags: (0xf000_f000, 0x7000_1000), page: K64 },
-        gaps: MIPS_GAPS,
-        ..ROW
-    },
+    Target { name: "mips", triple: "mips-unknown-linux-gnu", qemu: "qemu-mips", ..MIPS },
     Target {
         name: "mipsel",
         triple: "mipsel-unknown-linux-gnu",
-        prebuilt: false,
         qemu: "qemu-mipsel",
-        elf: Elf { machine: elf::EM_MIPS, bits: 32, big_endian: false, flags: (0xf000_f000, 0x7000_1000), page: K64 },
-        gaps: MIPS_GAPS,
-        ..ROW
+        elf: Elf { big_endian: false, ..MIPS.elf },
+        ..MIPS
     },
-    Target {
-        name: "mips64",
-        triple: "mips64-unknown-linux-gnuabi64",
-        prebuilt: false,
-        qemu: "qemu-mips64",
-        // ABI n64, instruction set mips64r2.
-        elf: Elf { machine: elf::EM_MIPS, bits: 64, big_endian: true, flags: (0xf000_f020, 0x8000_0000), page: K64 },
-        gaps: MIPS_GAPS,
-        ..ROW
-    },
+    Target { name: "mips64", triple: "mips64-unknown-linux-gnuabi64", qemu: "qemu-mips64", ..MIPS64 },
     Target {
         name: "mips64el",
         triple: "mips64el-unknown-linux-gnuabi64",
-        prebuilt: false,
         qemu: "qemu-mips64el",
-        elf: Elf { machine: elf::EM_MIPS, bits: 64, big_endian: false, flags: (0xf000_f020, 0x8000_0000), page: K64 },
-        gaps: MIPS_GAPS,
-        ..ROW
+        elf: Elf { big_endian: false, ..MIPS64.elf },
+        ..MIPS64
     },
     // The triple for glibc has ELFv1, which rust-lld cannot link.
-    Target {
-        name: "powerpc64",
-        triple: "powerpc64-unknown-linux-musl",
-        qemu: "qemu-ppc64",
-        // The low two bits are the ABI's version; rt0 is ELFv2 throughout.
-        elf: Elf { machine: elf::EM_PPC64, bits: 64, big_endian: true, flags: (3, 2), page: K64 },
-        gaps: POWERPC_GAPS,
-        ..ROW
-    },
+    Target { name: "powerpc64", triple: "powerpc64-unknown-linux-musl", qemu: "qemu-ppc64", ..POWERPC64 },
     Target {
         name: "powerpc64le",
         triple: "powerpc64le-unknown-linux-gnu",
         native_on: &["powerpc64"],
         qemu: "qemu-ppc64le",
-        elf: Elf { machine: elf::EM_PPC64, bits: 64, big_endian: false, flags: (3, 2), page: K64 },
-        gaps: POWERPC_GAPS,
-        ..ROW
+        elf: Elf { big_endian: false, ..POWERPC64.elf },
+        ..POWERPC64
     },
     Target {
         name: "powerpc",
@@ -370,13 +335,14 @@ pub const TARGETS: &[Target] = &[
 
 impl Target {
     /// Why nothing is run for it under this version of qemu.
-    pub fn unfit(&self, qemu: (u32, u32)) -> Option<&'static str> {
-        self.unfit.as_ref().filter(|unfit| qemu < unfit.before).map(|unfit| unfit.reason)
+    pub fn unfit(&self, qemu: &Version) -> Option<&'static str> {
+        self.unfit.as_ref().filter(|unfit| (qemu.major, qemu.minor) < unfit.before).map(|unfit| unfit.reason)
     }
 
     /// The known gap that covers test `name` (`bin::name`) under this version of qemu.
-    pub fn gap(&self, name: &str, qemu: (u32, u32)) -> Option<&'static Gap> {
-        self.gaps.iter().find(|gap| name.contains(gap.test) && gap.fixed_in.is_none_or(|fixed| qemu < fixed))
+    pub fn gap(&self, name: &str, qemu: &Version) -> Option<&'static Gap> {
+        let open = |gap: &&Gap| gap.fixed_in.is_none_or(|fixed| (qemu.major, qemu.minor) < fixed);
+        self.gaps.iter().filter(open).find(|gap| name.contains(gap.test))
     }
 }
 
@@ -459,10 +425,10 @@ mod tests {
     fn a_gap_ends_with_the_version_that_fixes_it() {
         let gaps = &[Gap { test: "futex::pi_", reason: "host byte order", fixed_in: Some((10, 0)) }];
         let row = Target { gaps, ..ROW };
-        assert!(row.gap("futex::pi_lock", (7, 2)).is_some());
-        assert!(row.gap("futex::pi_lock", (10, 0)).is_none());
-        assert!(row.gap("futex::wait", (7, 2)).is_none());
+        assert!(row.gap("futex::pi_lock", &Version::new(7, 2, 0)).is_some());
+        assert!(row.gap("futex::pi_lock", &Version::new(10, 0, 0)).is_none());
+        assert!(row.gap("futex::wait", &Version::new(7, 2, 0)).is_none());
         let row = Target { unfit: Some(Unfit { before: (10, 0), reason: "one GDT" }), ..ROW };
-        assert_eq!((row.unfit((7, 2)), row.unfit((10, 0))), (Some("one GDT"), None));
+        assert_eq!((row.unfit(&Version::new(7, 2, 0)), row.unfit(&Version::new(10, 0, 0))), (Some("one GDT"), None));
     }
 }

@@ -7,10 +7,13 @@
 
 use std::fs::{self, File};
 use std::hash::{DefaultHasher, Hash, Hasher};
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Read};
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
+use std::sync::mpsc;
+use std::thread;
+use std::time::Duration;
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -294,6 +297,24 @@ fn a_package_beside_std_with_a_build_script_runs_and_its_tests_are_judged() {
     assert_eq!(line, "ready\n");
     kill(Pid::from_raw(running.id() as i32), Signal::SIGTERM).expect("it runs");
     assert_eq!(running.wait().expect("it ends").signal(), Some(Signal::SIGTERM as i32));
+
+    // An interrupted run ends its programs: else the pipe would stay open.
+    let mut running = building(&small, &["run", "--limit", "60", "--", "wait"]);
+    let mut running = running.stdout(Stdio::piped()).spawn().expect("it starts");
+    let mut lines = BufReader::new(running.stdout.take().expect("a pipe"));
+    lines.read_line(&mut line).expect("a line");
+    kill(Pid::from_raw(running.id() as i32), Signal::SIGTERM).expect("it runs");
+    assert_eq!(running.wait().expect("it ends").code(), Some(130));
+    let (sender, ended) = mpsc::channel();
+    thread::spawn(move || sender.send(lines.read_to_string(&mut String::new()).is_ok()));
+    assert_eq!(ended.recv_timeout(Duration::from_secs(30)), Ok(true), "the program is still there");
+
+    // A run that cannot tell its result fails with a sentence.
+    let full = File::options().write(true).open("/dev/full").expect("it can be opened");
+    let output = building(&small, &["test"]).stdout(full).output().expect("cargo-rt0 starts");
+    ends_with(&output, 1);
+    assert!(text(&output.stderr).contains("cannot write to standard output: No space left"), "{output:?}");
+    assert!(!text(&output.stderr).contains("panicked"), "{output:?}");
 
     let output = building(&small, &["test"]).output().expect("cargo-rt0 starts");
     ends_with(&output, 1);

@@ -1,7 +1,7 @@
 //! Builds this repository: the examples and test programs for each machine, the unit tests for the
 //! host.
 
-use std::os::unix::process::CommandExt;
+use std::io::BufReader;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
@@ -169,16 +169,17 @@ pub fn models() -> Result<Units> {
 /// Runs `cargo test` until its binaries are built.
 fn host_tests(mut command: Command) -> Result<Units> {
     command.args(["--no-run", "--message-format=json-render-diagnostics"]);
-    command.stdin(Stdio::null()).stderr(Stdio::inherit());
+    command.stdin(Stdio::null()).stdout(Stdio::piped());
     let line = process::shell_line(&command);
-    let output = command.process_group(0).output().context("cannot start cargo")?;
+    let mut child = process::Running::member(&mut command).context("cannot start cargo")?;
+    let messages = BufReader::new(child.stdout.take().context("cargo's stdout is piped")?);
     let mut binaries = Vec::new();
-    for message in Message::parse_stream(&output.stdout[..]) {
+    for message in Message::parse_stream(messages) {
         if let Message::CompilerArtifact(artifact) = message?
             && let (Some(path), true) = (artifact.executable, artifact.profile.test)
         {
             binaries.push((artifact.target.name, path.into()));
         }
     }
-    Ok(Units { binaries, failed: (!output.status.success()).then_some(line) })
+    Ok(Units { binaries, failed: (!child.wait()?.success()).then_some(line) })
 }

@@ -88,7 +88,7 @@ pub fn run(options: Options, choices: &Choices) -> Result<ExitCode> {
             Ok(machine) => {
                 say!("{}: core {}, {}", target.name, machine.core, machine.runner);
                 report.runners.insert(target.name.to_string(), machine.runner.to_string());
-                match machine.qemu().and_then(|v| target.unfit((v.0.0, v.0.1))) {
+                match machine.unfit() {
                     Some(why) => {
                         let verdict = Verdict::Skipped(format!("all of it under {}: {why}", machine.runner));
                         report.add(&format!("{}::setup", target.name), verdict, None);

@@ -300,7 +300,7 @@ impl Boot<'_> {
         let name = &self.guest.name;
         match event {
             Event::Hello { release, page_size, processors } => {
-                let (board, version) = (self.guest.row.board, self.guest.emulator.version);
+                let (board, version) = (self.guest.row.board, &self.guest.emulator.version);
                 let pages = page_size >> 10;
                 self.said = Some(format!(
                     "Linux {release}, {pages} KiB pages, {processors} processor{}, {} {version}",

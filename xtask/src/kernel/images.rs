@@ -30,7 +30,7 @@ pub struct Kernel {
 impl Kernel {
     /// `6.12`.
     pub fn short(&self) -> String {
-        let (major, minor, _) = numbers(&self.version);
+        let Version { major, minor, .. } = numbers(&self.version);
         format!("{major}.{minor}")
     }
 }
@@ -68,7 +68,7 @@ type Apts = HashMap<(&'static str, &'static str), Result<Apt, String>>;
 impl Emulator {
     /// A program that plays one.
     pub fn played_by(program: PathBuf) -> Emulator {
-        Emulator { program, root: None, multiarch: String::new(), version: Version((10, 0, 0)) }
+        Emulator { program, root: None, multiarch: String::new(), version: Version::new(10, 0, 0) }
     }
 }
 
@@ -226,10 +226,10 @@ fn zboot_payload(packed: &[u8]) -> Result<&[u8]> {
 
 /// Asks an emulator for its version.
 fn answering(program: PathBuf, root: Option<PathBuf>, multiarch: &str) -> Result<Emulator> {
-    let mut emulator = Emulator { program, root, multiarch: multiarch.to_string(), version: Version((0, 0, 0)) };
+    let mut emulator = Emulator { program, root, multiarch: multiarch.to_string(), version: Version::new(0, 0, 0) };
     let said = checked(emulator.command().arg("--version"))?;
     let version = said.split_once("version ").context("qemu does not say its version")?.1;
-    emulator.version = Version(numbers(version));
+    emulator.version = numbers(version);
     Ok(emulator)
 }
 
@@ -245,7 +245,7 @@ fn unpack_emulators(setup: &Setup) -> Result<PathBuf> {
     let mut packages = Vec::new();
     for name in QEMU_PACKAGES {
         let version = apt.versions(name)?.swap_remove(0);
-        if Version(upstream(&version)) < QEMU_GOOD {
+        if upstream(&version) < QEMU_GOOD {
             bail!("apt's newest {name} is {version}, {QEMU_GOOD} is needed");
         }
         packages.push(format!("{name}={version}"));
