@@ -3,7 +3,6 @@
 use core::cell::Cell;
 use core::ops::Range;
 use core::ptr::{NonNull, null_mut};
-use core::sync::atomic::AtomicPtr;
 
 use memoffset::offset_of;
 
@@ -35,7 +34,7 @@ pub(crate) struct Block {
     pub(super) destructors: local::Destructors,
     /// The scope that counts the thread. Written by the thread itself. If a call of the program's
     /// own or a filter ended the thread, it is written while holding the list's latch.
-    pub(super) scope: AtomicPtr<scope::Running>,
+    pub(super) scope: scope::CountedBy,
     /// The number of its [`ThreadId`](super::ThreadId).
     pub(super) number: usize,
     pub(super) name: Option<NonNull<str>>,
@@ -111,7 +110,7 @@ impl Block {
                 generation: Cell::new(0),
                 neighbours: list::Neighbours::new(),
                 destructors: local::Destructors::new(),
-                scope: AtomicPtr::new(null_mut()),
+                scope: scope::CountedBy::new(),
                 number: 0,
                 name: None,
                 tell_name: None,

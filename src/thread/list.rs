@@ -384,7 +384,7 @@ impl List<'_> {
                 links.unlink(dead);
                 // SAFETY: 1. It was linked until the line above, so its own reference is still
                 // there. It has left its scope, or never will.
-                unsafe { scope::bury(dead) };
+                unsafe { scope::uncount_ended(dead) };
                 // SAFETY: its own reference keeps the block until the end of this loop's body.
                 let block = unsafe { dead.as_ref() };
                 if block.life.was_never_cloned() {

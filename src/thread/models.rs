@@ -15,7 +15,7 @@ use loom::thread;
 use super::cache::{Cache, Keep};
 use super::gate::{Gate, Held, Latch};
 use super::life::Life;
-use super::scope::Running;
+use super::scope::{CountedBy, Running};
 use crate::futex::fake_kernel::{Watched, interrupt, model};
 
 /// A thread's mapping.
@@ -520,5 +520,27 @@ fn loom_a_thread_that_was_lost_is_not_waited_for_and_is_not_forgotten() {
         assert_eq!(shared.1.add(1), 2);
         leaves.join().unwrap();
         buries.join().unwrap();
+    });
+}
+
+#[test]
+fn loom_a_thread_that_leaves_its_scope_is_not_taken_for_lost() {
+    model(8, || {
+        let shared = Arc::new((Running::new(), CountedBy::new()));
+        shared.1.set(&shared.0);
+        shared.0.enter();
+        let leaves = {
+            let shared = shared.clone();
+            thread::spawn(move || {
+                // SAFETY: 1. Counted above.
+                if unsafe { shared.1.leave(&shared.0) } {
+                    crate::futex::base::wake((&raw const shared.0).cast(), 1, crate::futex::base::ANY);
+                }
+            })
+        };
+        let listed = usize::from(shared.1.is(&shared.0));
+        shared.0.lose_all_but(listed);
+        assert!(shared.0.wait_for_all());
+        leaves.join().unwrap();
     });
 }

@@ -13,10 +13,11 @@
 //!    killed by a filter, or in a fork. Nothing signals such an end, so a scope that waits looks
 //!    through the list of threads now and then. That uncounts threads whose tid word the kernel has
 //!    cleared. If more threads are counted than are in the list and name the scope, the others are
-//!    lost. A thread names the scope from before it is counted until after it is uncounted. In
-//!    between it cannot be killed and no handler can run: when it is counted it is inside the gate,
-//!    which is closed for the look; when it is uncounted it has blocked all signals and makes no
-//!    system call.
+//!    lost.
+//! 6. *A thread that is there is not taken for lost:* a thread names the scope ([`CountedBy`]) from
+//!    before it is counted until after it is uncounted. It is counted inside the gate, which is
+//!    closed for the look. It is uncounted with all signals blocked and without a system call, so
+//!    it cannot end in between. Release and acquire on the name order the two for the look.
 
 use core::fmt;
 use core::marker::PhantomData;
@@ -29,7 +30,7 @@ use static_assertions::assert_impl_all;
 use super::start;
 use super::{Block, Builder, JoinHandle, List, Thread};
 use crate::errno::Result;
-use crate::futex::base::{self, ANY, AtomicU32};
+use crate::futex::base::{self, ANY, AtomicPtr, AtomicU32, const_fn};
 use crate::signal;
 
 /// Calls `f` with a [`Scope`], and returns when `f` and every thread that was started in the scope
@@ -137,11 +138,9 @@ unsafe fn run<F: FnOnce() -> T, T>(this: &Block) {
     // The thread does nothing of the program's any more. A handler could end it between the steps
     // that follow (5).
     signal::block_everything();
-    let running = this.scope.load(Relaxed).cast_const();
-    // SAFETY: 1. is our 2.
-    let is_last = unsafe { Running::leave(running) };
-    this.scope.store(null_mut(), Relaxed);
-    if is_last {
+    let running = this.scope.get();
+    // SAFETY: 1. It counts this thread (2).
+    if unsafe { this.scope.leave(running) } {
         // The word may be gone by now, or be another: a thread that waits on that looks again.
         base::wake(running.cast::<AtomicU32>(), 1, ANY);
     }
@@ -151,14 +150,14 @@ unsafe fn run<F: FnOnce() -> T, T>(this: &Block) {
 /// scope or is counted.
 pub(super) fn count(thread: &Block) {
     // SAFETY: the scope does not end before its last thread, which the caller is or waits for.
-    if let Some(running) = unsafe { thread.scope.load(Relaxed).as_ref() } {
+    if let Some(running) = unsafe { thread.scope.get().as_ref() } {
         running.enter();
     }
 }
 
 /// Uncounts a thread that was not cloned.
 pub(super) fn uncount(thread: &Block) {
-    let running = thread.scope.load(Relaxed);
+    let running = thread.scope.get();
     if !running.is_null() {
         // It is not the last: the caller opened the scope or is counted.
         // SAFETY: 1. Counted by `count`.
@@ -171,12 +170,58 @@ pub(super) fn uncount(thread: &Block) {
 /// # Safety
 ///
 /// 1. The thread has ended, and its block is there and the caller's alone.
-pub(super) unsafe fn bury(dead: NonNull<Block>) {
-    // SAFETY: 1.
-    let running = unsafe { dead.as_ref() }.scope.swap(null_mut(), Relaxed);
+pub(super) unsafe fn uncount_ended(ended: NonNull<Block>) {
+    // SAFETY: 1. The block is there.
+    let running = unsafe { ended.as_ref() }.scope.take();
     if !running.is_null() {
         // SAFETY: 1. It is counted, and does not uncount itself.
         unsafe { Running::lose(running) };
+    }
+}
+
+/// The scope that counts a thread; null if there is none. Threads that look for lost ones read it.
+pub(super) struct CountedBy(AtomicPtr<Running>);
+
+impl CountedBy {
+    const_fn! {
+        pub(super) const fn new() -> CountedBy {
+            CountedBy(AtomicPtr::new(null_mut()))
+        }
+    }
+
+    /// Names the scope, before the thread is counted and linked.
+    pub(super) fn set(&self, scope: *const Running) {
+        // Relaxed, here and in `get` and `take`: the gate orders them.
+        self.0.store(scope.cast_mut(), Relaxed);
+    }
+
+    fn get(&self) -> *const Running {
+        self.0.load(Relaxed)
+    }
+
+    fn take(&self) -> *const Running {
+        self.0.swap(null_mut(), Relaxed)
+    }
+
+    /// Whether it is this scope.
+    pub(super) fn is(&self, scope: &Running) -> bool {
+        // Acquire pairs with the release in `leave`: where the scope is no longer named, the thread
+        // is seen to be uncounted (5).
+        core::ptr::eq(self.0.load(Acquire), scope)
+    }
+
+    /// Uncounts the calling thread, then names no scope; whether the thread was the last one and
+    /// the scope waits for it. Then the caller wakes it.
+    ///
+    /// # Safety
+    ///
+    /// 1. `running` is the scope that is named here, and counts the calling thread, once.
+    pub(super) unsafe fn leave(&self, running: *const Running) -> bool {
+        // SAFETY: 1. The scope counts the thread (1).
+        let is_last = unsafe { Running::leave(running) };
+        // Release: the thread is uncounted before. Its partner is in `is`.
+        self.0.store(null_mut(), Release);
+        is_last
     }
 }
 
@@ -238,9 +283,9 @@ impl Running {
 
     /// Counts what is counted beyond `listed`, the number of threads in the list that name this
     /// scope, as lost. The list is closed, and was when they were counted.
-    fn lose_all_but(&self, listed: usize) {
-        // Relaxed: a thread that leaves meanwhile is uncounted before it is no longer listed, so no
-        // thread that is there is taken for lost.
+    pub(super) fn lose_all_but(&self, listed: usize) {
+        // Relaxed: a thread that was seen to have left is seen to be uncounted (`CountedBy::is`),
+        // so no thread that is there is taken for lost.
         let counted = self.0.load(Relaxed) & COUNT;
         for _ in listed..counted as usize {
             // SAFETY: 1. The scope is there, and this count is no thread's.
@@ -275,7 +320,7 @@ impl Running {
 fn look_for_the_lost(scope: &Running) {
     List::with(|list| {
         list.remove_ended();
-        let listed = list.count(|block| core::ptr::eq(block.scope.load(Relaxed), scope));
+        let listed = list.count(|block| block.scope.is(scope));
         scope.lose_all_but(listed);
     });
 }

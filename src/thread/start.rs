@@ -2,7 +2,6 @@
 
 use core::mem::ManuallyDrop;
 use core::ptr::{NonNull, null, null_mut};
-use core::sync::atomic::Ordering::Relaxed;
 
 use linux_raw_sys::general as k;
 
@@ -142,7 +141,7 @@ impl<'a> Builder<'a> {
         // SAFETY: fresh memory, of the size and alignment of the union that has a `C`.
         unsafe { launch.cast::<C>().write(content) };
         // SAFETY: no other thread has the block until it is linked.
-        unsafe { block.as_ref() }.scope.store(scope.cast_mut(), Relaxed);
+        unsafe { block.as_ref() }.scope.set(scope);
         match start(&ready) {
             Ok(()) => {
                 core::mem::forget(ready.mapping); // The block's references own it now.
