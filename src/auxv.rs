@@ -15,16 +15,14 @@ use core::ffi::{CStr, c_char, c_int, c_ulong};
 use core::fmt;
 use core::ptr::{null, null_mut};
 use core::slice;
-use core::sync::atomic::{
-    AtomicPtr, AtomicUsize,
-    Ordering::{Acquire, Relaxed, Release},
-};
+use core::sync::atomic::{AtomicPtr, Ordering::Relaxed};
 
 use linux_raw_sys::general as k;
 use linux_raw_sys::{auxvec, elf};
 use static_assertions::{assert_eq_size, assert_impl_all};
 
 use crate::errno::Result;
+use crate::once_word::{OncePtr, OnceWord};
 use crate::{io, sys};
 
 /// What the program was started with. It lies on the initial stack, which lives as long as the
@@ -397,39 +395,30 @@ impl fmt::Debug for Auxv {
     }
 }
 
-/// Bytes in a page; 0 until it is asked for.
-static PAGE_SIZE: AtomicUsize = AtomicUsize::new(0);
-
 /// Bytes in a page.
 #[inline]
 pub(crate) fn page_size() -> usize {
-    // Relaxed: the number is all there is, and threads that ask at once find the same.
-    match PAGE_SIZE.load(Relaxed) {
-        0 => find_page_size(),
-        size => size,
-    }
+    static PAGE_SIZE: OnceWord = OnceWord::new();
+    PAGE_SIZE.get(find_page_size)
 }
 
 #[cold]
 fn find_page_size() -> usize {
-    let size = page_size_of(of_process(), &mut Kernel);
-    PAGE_SIZE.store(size, Relaxed);
-    size
+    page_size_of(of_process(), &mut Kernel)
 }
 
 /// The initial stack's first word: null until [`keep`] ran.
 static START: AtomicPtr<usize> = AtomicPtr::new(null_mut());
 
-/// The process's vector, with its `AT_NULL`: null until it is asked for, and as long as there
+/// The process's vector, with its `AT_NULL`: unknown until it is asked for, and as long as there
 /// is none.
-static VECTOR: AtomicPtr<[usize; 2]> = AtomicPtr::new(null_mut());
+static VECTOR: OncePtr<[usize; 2]> = OncePtr::new();
 
 /// The auxiliary vector of this process, for code without an [`Env`].
 ///
 /// In handlers: yes.
 pub fn of_process() -> Auxv {
-    // Acquire pairs with the release in `find_vector`.
-    let vector = VECTOR.load(Acquire);
+    let vector = VECTOR.get();
     if vector.is_null() {
         return find_vector();
     }
@@ -447,7 +436,7 @@ fn find_vector() -> Auxv {
     let auxv = complete(on_stack, &mut Kernel);
     if !auxv.is_empty() {
         // Either source has an AT_NULL behind the last pair.
-        VECTOR.store(auxv.pairs.as_ptr().cast_mut(), Release);
+        VECTOR.publish(auxv.pairs.as_ptr());
     }
     auxv
 }

@@ -16,12 +16,12 @@ mod set;
 pub use cgroup::fuzz::fuzz;
 
 use core::num::NonZeroUsize;
-use core::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use core::time::Duration;
 
 use crate::cpu::cgroup::{Files, Kernel};
 pub use crate::cpu::set::CpuSet;
 use crate::errno::Result;
+use crate::once_word::OnceWord;
 use crate::{auxv, sys};
 
 /// How many threads with the calling thread's affinity can run at once: the number of its
@@ -149,19 +149,10 @@ pub fn page_size() -> usize {
 ///
 /// In handlers: yes.
 pub fn huge_page_size() -> Option<usize> {
-    const UNREAD: usize = 0;
     const NONE: usize = 1; // No size: less than a page.
-    static READ: AtomicUsize = AtomicUsize::new(UNREAD);
-    // Relaxed: the number is the only state, and threads that ask at the same time read the same.
-    let known = match READ.load(Relaxed) {
-        UNREAD => {
-            let size = read_huge_page_size(&mut Kernel).ok()?.unwrap_or(NONE);
-            READ.store(size, Relaxed);
-            size
-        }
-        known => known,
-    };
-    (known != NONE).then_some(known)
+    static SIZE: OnceWord = OnceWord::new();
+    let size = SIZE.try_get(|| read_huge_page_size(&mut Kernel).map(|size| size.unwrap_or(NONE)));
+    size.ok().filter(|size| *size != NONE)
 }
 
 /// Reads the size. Errors are only temporary ones.

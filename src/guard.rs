@@ -19,13 +19,13 @@
 //!    grows it, and keeps 256 pages below it free of other mappings (`stack_guard_gap`).
 
 use core::ptr::null_mut;
-use core::sync::atomic::{AtomicU8, Ordering::Relaxed};
 
 use linux_raw_sys::general as k;
 
 use crate::arch::{Arch, Cpu};
 use crate::auxv::page_size;
 use crate::errno::Result;
+use crate::once_word::OnceBool;
 use crate::sys;
 
 /// The size of every guard in bytes: whole pages.
@@ -41,25 +41,21 @@ pub(crate) fn size() -> usize {
 ///
 /// 1. The range is whole pages that are mapped, and nothing uses it.
 unsafe fn install(base: *mut u8) -> Result<()> {
-    /// Whether marks work. An emulator may treat them as advice and ignore them.
-    static MARKS: AtomicU8 = AtomicU8::new(UNTRIED);
-    const UNTRIED: u8 = 0;
-    const FAULT: u8 = 1;
-    const USELESS: u8 = 2;
+    /// Whether marks fault. An emulator may treat them as advice and ignore them.
+    static MARKS_FAULT: OnceBool = OnceBool::new();
     let len = size();
-    // Relaxed, here and below: threads that try at the same time find the same.
-    let marks = MARKS.load(Relaxed);
-    if marks != USELESS {
+    let known = MARKS_FAULT.known();
+    if known != Some(false) {
         // SAFETY: 1. The caller guarantees that nothing uses the range.
         let marked = unsafe { sys::madvise(base, len, k::MADV_GUARD_INSTALL) }.is_ok();
         // SAFETY: 1. The caller guarantees that nothing uses the range, so no futex wait sees the
         // probe.
-        if marked && (marks == FAULT || unsafe { !sys::can_read(base) }) {
-            MARKS.store(FAULT, Relaxed);
+        if marked && (known == Some(true) || unsafe { !sys::can_read(base) }) {
+            MARKS_FAULT.set(true);
             return Ok(());
         }
         // Also reached while the process locks all its memory: marks are then never used again.
-        MARKS.store(USELESS, Relaxed);
+        MARKS_FAULT.set(false);
     }
     // SAFETY: 1. The caller guarantees that nothing uses the range.
     unsafe { sys::mprotect(base, len, k::PROT_NONE) }

@@ -22,6 +22,7 @@
 //!   L1   sys ── errno                                     typed, man-2 names
 //!           │
 //!   L0   arch.rs ── arch/<machine>.rs  intrinsics         registers, numbers, bytes
+//!        once_word
 //! ```
 //!
 //! A module names only modules of its own layer and below, and none that names it, directly or
@@ -90,6 +91,7 @@ mod guard;
 pub mod intrinsics;
 pub mod io;
 pub mod mapping;
+mod once_word;
 #[cfg(feature = "panic-handler")]
 #[doc(hidden)]
 pub mod panic;

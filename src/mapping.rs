@@ -26,12 +26,12 @@ use core::ffi::CStr;
 use core::fmt;
 use core::ops::{BitOr, Bound, RangeBounds};
 use core::ptr::{NonNull, null_mut, slice_from_raw_parts_mut};
-use core::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
 use linux_raw_sys::general as k;
 use static_assertions::assert_impl_all;
 
 use crate::errno::{Errno, Result};
+use crate::once_word::OnceBool;
 use crate::{auxv, sys};
 
 /// A range of pages of this process, unmapped when dropped.
@@ -466,19 +466,17 @@ pub(crate) fn page_size() -> usize {
 
 /// See [`Mapping::set_name`].
 fn set_name(start: *mut u8, len: usize, name: &CStr) -> Result<()> {
-    static NO_NAMES: AtomicBool = AtomicBool::new(false);
+    static HAS_NAMES: OnceBool = OnceBool::new();
     if !is_name(name.to_bytes()) {
         return Err(Errno::EINVAL);
     }
-    // Relaxed: the answer is all there is. A thread that misses another thread's store asks the
-    // kernel too.
-    if NO_NAMES.load(Relaxed) {
+    if HAS_NAMES.known() == Some(false) {
         return Err(Errno::EOPNOTSUPP);
     }
     match sys::prctl_set_vma_name(start, len, name) {
         // Name and range are valid, so the kernel does not know the option.
         Err(Errno::EINVAL | Errno::ENOSYS) => {
-            NO_NAMES.store(true, Relaxed);
+            HAS_NAMES.set(false);
             Err(Errno::EOPNOTSUPP)
         }
         done => done,

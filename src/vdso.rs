@@ -23,13 +23,13 @@ use core::ffi::{c_int, c_void};
 use core::mem::MaybeUninit;
 use core::ptr;
 use core::slice;
-use core::sync::atomic::{AtomicPtr, Ordering::Relaxed};
 
 use linux_raw_sys::general as k;
 
 use crate::arch::{Arch, Cpu, Vdso};
 use crate::auxv::{self, Auxv, Env};
 use crate::errno::{Errno, Result};
+use crate::once_word::OnceWord;
 use crate::sys::Timespec;
 use image::Native;
 
@@ -88,44 +88,30 @@ const VDSO: Vdso = Cpu::VDSO;
 /// A vDSO function and, once it was looked up, its address.
 struct Function {
     name: &'static str,
-    /// All state is one word, so that no reader sees half of it.
-    address: AtomicPtr<c_void>,
+    address: OnceWord,
 }
 
-/// Not looked up yet.
-const UNKNOWN: *mut c_void = ptr::null_mut();
-
 /// Missing or turned off. (The lowest bit may also be set in a real address: Arm's Thumb.)
-const NONE: *mut c_void = ptr::without_provenance_mut(1);
+const NONE: usize = 1;
 
 impl Function {
     const fn new(name: &'static str) -> Function {
-        Function { name, address: AtomicPtr::new(UNKNOWN) }
+        Function { name, address: OnceWord::new() }
     }
 
     #[inline(always)]
     fn get(&self) -> Option<*const c_void> {
-        // Relaxed: the word is the only state, and its target existed before the process started.
-        let address = self.address.load(Relaxed);
-        if address.addr() > NONE.addr() {
-            Some(address)
-        } else if address == UNKNOWN {
-            self.look_up()
-        } else {
-            None
-        }
+        let address = self.address.get(|| self.look_up());
+        (address != NONE).then(|| ptr::with_exposed_provenance(address))
     }
 
     #[cold]
-    fn look_up(&self) -> Option<*const c_void> {
-        let found = find(auxv::of_process(), self.name);
-        // Only replaces `UNKNOWN`: the function may have been turned off meanwhile.
-        let _ = self.address.compare_exchange(UNKNOWN, found.unwrap_or(NONE), Relaxed, Relaxed);
-        Some(self.address.load(Relaxed)).filter(|address| *address != NONE).map(|address| address.cast_const())
+    fn look_up(&self) -> usize {
+        find(auxv::of_process(), self.name).map_or(NONE, |address| address.expose_provenance())
     }
 
     fn disable(&self) {
-        self.address.store(NONE, Relaxed);
+        self.address.set(NONE);
     }
 }
 
@@ -345,8 +331,7 @@ mod tests {
         let function = Function::new(VDSO.clock_gettime);
         function.disable();
         assert_eq!(function.get(), None);
-        // As if it was turned off during the lookup.
-        assert_eq!(function.look_up(), None);
+        function.look_up();
         assert_eq!(function.get(), None);
     }
 
@@ -355,7 +340,7 @@ mod tests {
         extern "C" fn stub(_: c_int, _: *mut c_void) -> c_int {
             -(Errno::ENOSYS.raw() as c_int)
         }
-        CLOCK_GETTIME.address.store(stub as *mut c_void, Relaxed);
+        CLOCK_GETTIME.address.set(stub as *mut c_void as usize);
         let by_call = crate::sys::clock_gettime(k::CLOCK_MONOTONIC as i32).unwrap();
         // The time still comes from the kernel.
         assert!(crate::time::ClockId::CLOCK_MONOTONIC.now().unwrap() >= by_call);

@@ -14,13 +14,8 @@
 //! time drops its own result. So there is no lock, and the published result never changes.
 
 use core::ffi::CStr;
-use core::mem::ManuallyDrop;
-use core::ptr::{self, null_mut};
+use core::ptr;
 use core::slice;
-use core::sync::atomic::{
-    AtomicPtr,
-    Ordering::{Acquire, Release},
-};
 
 use linux_raw_sys::general as k;
 use static_assertions::assert_impl_all;
@@ -29,12 +24,12 @@ use super::Quota;
 use super::parse::{self, Below, Lines, Mount, Text, Version};
 use crate::errno::{Errno, Result};
 use crate::mapping::Mapping;
+use crate::once_word::OncePtr;
 use crate::sys::{self, OwnedFd};
 
 /// The tightest limit.
 pub(super) fn quota() -> Option<Quota> {
-    // Acquire pairs with the release in `publish`.
-    let found = match FOUND.load(Acquire) {
+    let found = match FOUND.get() {
         unknown if unknown.is_null() => find_and_publish().ok()?,
         found => found,
     };
@@ -42,8 +37,8 @@ pub(super) fn quota() -> Option<Quota> {
     tightest(&mut Kernel, unsafe { &*found }.levels)
 }
 
-/// The published result; null until there is one.
-static FOUND: AtomicPtr<Found> = AtomicPtr::new(null_mut());
+/// The published result.
+static FOUND: OncePtr<Found> = OncePtr::new();
 
 struct Found {
     levels: &'static [Level<OwnedFd>],
@@ -61,21 +56,11 @@ fn find_and_publish() -> Result<*const Found> {
     // `text` outlives it.
     let text = unsafe { slice::from_raw_parts_mut(scratch.as_ptr(), scratch.len()) };
     let Some(walk) = find(&mut Kernel, text)? else {
-        return Ok(publish(&raw const NOTHING).unwrap_or_else(|theirs| theirs));
+        return Ok(FOUND.publish(&raw const NOTHING));
     };
     let mut opened = Opened::with_room(walk.levels())?;
     walk.open_all(&mut Kernel, |level| opened.push(level))?;
     Ok(opened.publish())
-}
-
-/// Publishes `found`; if another thread has published meanwhile, the error is that result.
-fn publish(found: *const Found) -> core::result::Result<*const Found, *const Found> {
-    // Release pairs with the acquire in `quota`. Acquire, on failure: the other thread's result is
-    // complete.
-    match FOUND.compare_exchange(null_mut(), found.cast_mut(), Release, Acquire) {
-        Ok(_) => Ok(found),
-        Err(theirs) => Err(theirs),
-    }
 }
 
 /// Levels before they are published, in the mapping where they will stay. Dropping closes them.
@@ -115,13 +100,11 @@ impl Opened {
         let levels = unsafe { slice::from_raw_parts(self.levels(), self.count) };
         // SAFETY: the mapping's start is reserved for it, page-aligned and not shared yet.
         unsafe { found.write(Found { levels }) };
-        match publish(found) {
-            Ok(ours) => {
-                let _ = ManuallyDrop::new(self);
-                ours
-            }
-            Err(theirs) => theirs,
+        let published = FOUND.publish(found);
+        if published == found.cast_const() {
+            core::mem::forget(self);
         }
+        published
     }
 }
 

@@ -36,11 +36,10 @@ pub(crate) const ANY: u32 = sys::FUTEX_ANY;
 
 #[cfg(not(any(all(loom, test), miri)))]
 mod kernel {
-    use core::sync::atomic::{AtomicU8, Ordering::Relaxed};
-
     use crate::arch::{Arch, Cpu};
     use crate::errno::Errno;
     use crate::futex;
+    use crate::once_word::OnceBool;
     use crate::sys;
     use crate::time::Instant;
 
@@ -71,16 +70,8 @@ mod kernel {
     /// Whether the process may run on several processors (its main thread's affinity), asked once.
     /// False if the kernel refuses to say.
     pub(crate) fn several_processors() -> bool {
-        static FOUND: AtomicU8 = AtomicU8::new(0);
-        // Relaxed: the answer is all there is, and threads that ask at the same time find the same.
-        match FOUND.load(Relaxed) {
-            0 => {
-                let several = look_for_several();
-                FOUND.store(1 + u8::from(several), Relaxed);
-                several
-            }
-            found => found > 1,
-        }
+        static SEVERAL: OnceBool = OnceBool::new();
+        SEVERAL.get(look_for_several)
     }
 
     #[cold]

@@ -17,13 +17,14 @@
 //! 4. *An error of the call's own stays what it is*: both forms give it, and nothing is remembered.
 //! 5. *Two tries at most.*
 
-use core::sync::atomic::{AtomicBool, AtomicU8, Ordering::Relaxed};
+use core::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
 use linux_raw_sys::general as k;
 
 use super::{Timespec, at, call, release};
 use crate::arch::{Arch, Cpu, Timed};
 use crate::errno::{Errno, Result};
+use crate::once_word::OnceBool;
 
 /// The width of the seconds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -132,19 +133,8 @@ fn ask_for_wide_time() -> bool {
 }
 
 fn kernel_has_wide_time() -> bool {
-    const UNKNOWN: u8 = 0;
-    const NARROW: u8 = 1;
-    const WIDE: u8 = 2;
-    static FOUND: AtomicU8 = AtomicU8::new(UNKNOWN);
-    // Relaxed: the answer is all there is, and threads that ask at once find the same.
-    match FOUND.load(Relaxed) {
-        UNKNOWN => {
-            let wide = ask_for_wide_time();
-            FOUND.store(if wide { WIDE } else { NARROW }, Relaxed);
-            wide
-        }
-        found => found == WIDE,
-    }
+    static HAS: OnceBool = OnceBool::new();
+    HAS.get(ask_for_wide_time)
 }
 
 pub(super) fn narrow(time: &Timespec) -> k::__kernel_old_timespec {

@@ -15,16 +15,14 @@
 //!    unless it had given it up itself before.
 
 use core::ptr::null_mut;
-use core::sync::atomic::{
-    AtomicPtr, AtomicU32,
-    Ordering::{Acquire, Relaxed, Release},
-};
+use core::sync::atomic::{AtomicU32, Ordering::Relaxed};
 
 use linux_raw_sys::general as k;
 
 use super::List;
 use crate::auxv::page_size;
 use crate::errno::Result;
+use crate::once_word::OncePtr;
 use crate::sys;
 
 /// Which side of a [`fork`] the caller is on.
@@ -101,7 +99,7 @@ static GENERATION: AtomicU32 = AtomicU32::new(0);
 static PROCESS: AtomicU32 = AtomicU32::new(0);
 
 /// A word that is 1 in this process and 0 in a forked child; null where there is none.
-static MARK: AtomicPtr<AtomicU32> = AtomicPtr::new(null_mut());
+static MARK: OncePtr<AtomicU32> = OncePtr::new();
 
 /// How many forks lie between this process and the one that was started.
 pub(super) fn generation() -> u32 {
@@ -110,9 +108,8 @@ pub(super) fn generation() -> u32 {
 
 /// Whether this process was forked since it was remembered.
 pub(super) fn has_forked() -> bool {
-    // Acquire pairs with the release in `remember`.
     // SAFETY: the page stays.
-    match unsafe { MARK.load(Acquire).as_ref() } {
+    match unsafe { MARK.get().as_ref() } {
         Some(mark) => mark.load(Relaxed) == 0,
         // A process without a list has nothing that could be another's.
         None => PROCESS.load(Relaxed) != 0 && PROCESS.load(Relaxed) != sys::getpid(),
@@ -124,11 +121,11 @@ pub(super) fn has_forked() -> bool {
 pub(super) fn remember(is_child: bool) {
     PROCESS.store(sys::getpid(), Relaxed);
     GENERATION.fetch_add(u32::from(is_child), Relaxed);
-    if MARK.load(Relaxed).is_null() && !is_child {
-        MARK.store(wiped_page().unwrap_or(null_mut()).cast(), Release);
+    if MARK.get().is_null() && !is_child {
+        MARK.publish(wiped_page().unwrap_or(null_mut()).cast());
     }
     // SAFETY: the page stays.
-    if let Some(mark) = unsafe { MARK.load(Relaxed).as_ref() } {
+    if let Some(mark) = unsafe { MARK.get().as_ref() } {
         mark.store(1, Relaxed);
     }
 }

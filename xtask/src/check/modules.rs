@@ -10,6 +10,7 @@ use super::{Finding, finding};
 const LAYERS: &[(&str, u8)] = &[
     ("arch", 0),
     ("intrinsics", 0),
+    ("once_word", 0),
     ("errno", 1),
     ("sys", 1),
     ("auxv", 2),
