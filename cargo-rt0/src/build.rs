@@ -7,7 +7,7 @@
 //! the linker script.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::io::{BufReader, IsTerminal};
+use std::io::{BufReader, IsTerminal, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
@@ -240,7 +240,7 @@ fn call<'a>(
                 if let Some(advice) = advice.filter(|advice| said.insert(*advice)) {
                     say!("{}: {advice}", message.target.name);
                 }
-                eprint!("{rendered}");
+                let _ = std::io::stderr().write_all(rendered.as_bytes()); // Not said, like a step.
             }
             Message::CompilerArtifact(artifact) => {
                 for machine in machines.iter().filter(|m| is_of(&artifact, m.target.triple, request.target_dir)) {

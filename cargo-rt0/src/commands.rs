@@ -14,7 +14,7 @@ use crate::protocol::{as_it_is, tests_of};
 use crate::report::{Report, Test, Verdict};
 use crate::setup::{Machine, Setup, Toolchain};
 use crate::targets::{self, Target};
-use crate::{Options, elf, process, say};
+use crate::{Options, elf, process, say, tell};
 
 /// Which machines.
 #[derive(clap::Args, Clone, Default)]
@@ -94,7 +94,7 @@ impl Session {
                 }
             }
         }
-        failed.iter().for_each(|(name, why)| eprintln!("rt0: error: {name}: {why}"));
+        failed.iter().for_each(|(name, why)| say!("error: {name}: {why}"));
         if self.targets.len() > 1 {
             let passed = self.targets.iter().filter(|target| failed.iter().all(|(name, _)| *name != target.name));
             say!("{} of {} machines: all went well", passed.count(), self.targets.len());
@@ -174,7 +174,7 @@ impl Session {
             _ => vec![self.project.program(bin, example)?],
         };
         self.for_each(&programs, &mut |_, path| {
-            println!("{}", path.display());
+            tell!("{}", path.display());
             Ok(())
         })
     }

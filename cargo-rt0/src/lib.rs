@@ -26,13 +26,22 @@ pub mod report;
 pub mod setup;
 pub mod targets;
 
-/// Says one step on stderr, so that stdout stays for results. Where stderr cannot be written, a step
-/// is not said.
+/// Says one step on stderr, so that stdout stays for results. It is not said where stderr cannot be
+/// written.
 #[macro_export]
 macro_rules! say {
     ($($arg:tt)*) => {{
         use std::io::Write as _;
         let _ = writeln!(std::io::stderr(), "rt0: {}", format_args!($($arg)*));
+    }};
+}
+
+/// Writes one line of a result to stdout: see [`process::tell`].
+#[macro_export]
+macro_rules! tell {
+    ($($arg:tt)*) => {{
+        use std::io::Write as _;
+        $crate::process::tell(|out| writeln!(out, $($arg)*));
     }};
 }
 

@@ -8,7 +8,7 @@ use anyhow::{Context, Result};
 use cargo_rt0::commands::{Machines, Session, cache};
 use cargo_rt0::project::Selection;
 use cargo_rt0::setup::{self, Setup, Toolchain};
-use cargo_rt0::{Options, new, targets};
+use cargo_rt0::{Options, new, say, targets};
 use clap::{Parser, Subcommand};
 
 /// What cargo starts: its own name for the command stands first.
@@ -107,7 +107,7 @@ fn main() -> ExitCode {
     match execute(cli) {
         Ok(code) => code,
         Err(error) => {
-            eprintln!("rt0: error: {error:#}");
+            say!("error: {error:#}");
             ExitCode::FAILURE
         }
     }

@@ -7,6 +7,7 @@ use std::process::ExitCode;
 use anyhow::{Context, Result, bail};
 
 use crate::setup::Toolchain;
+use crate::tell;
 
 /// What is made.
 #[derive(clap::Args)]
@@ -43,9 +44,9 @@ pub fn run(choices: &Choices, here: &Path) -> Result<ExitCode> {
     fs::write(folder.join("src/main.rs"), MAIN)?;
     fs::create_dir_all(folder.join("tests"))?;
     fs::write(folder.join("tests/tests.rs"), TESTS)?;
-    println!("cd {}", choices.path.display());
-    println!("cargo rt0 run                # on this machine");
-    println!("cargo rt0 test --all         # on all of them");
+    tell!("cd {}", shell_words::quote(&choices.path.to_string_lossy()));
+    tell!("cargo rt0 run                # on this machine");
+    tell!("cargo rt0 test --all         # on all of them");
     Ok(ExitCode::SUCCESS)
 }
 

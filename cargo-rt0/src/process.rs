@@ -1,7 +1,8 @@
 //! Child processes with a time limit and captured streams.
 //!
 //! A child leads a process group of its own, so that on expiry everything it started ends with it,
-//! and nothing else does. Ctrl-C on the terminal does not reach those groups; [`prepare`] sees to it.
+//! and nothing else does. Ctrl-C on the terminal does not reach those groups: [`prepare`] passes it
+//! on.
 
 use std::cell::Cell;
 use std::io::{self, BufRead, BufReader, Read, Write};

@@ -8,6 +8,7 @@ mod programs;
 mod results;
 
 use std::fs;
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode, Stdio};
 use std::time::{Duration, Instant};
@@ -18,7 +19,7 @@ use nix::unistd::Pid;
 
 use crate::setup::Setup;
 use crate::test::{Test, Verdict, seen};
-use crate::{Options, host_tests, process, say, set_up};
+use crate::{Options, host_tests, process, say, set_up, tell};
 use programs::{Contestant, RT0, Tools};
 use results::Results;
 
@@ -72,15 +73,15 @@ pub fn run(options: Options, choices: Choices) -> Result<ExitCode> {
     if let Some(file) = &choices.json {
         let json = serde_json::to_string_pretty(&results.json(&machine, choices.rounds))?;
         if file == Path::new("-") {
-            println!("{json}");
+            tell!("{json}");
             return Ok(ExitCode::SUCCESS);
         }
         fs::write(file, json + "\n").with_context(|| format!("cannot write {}", file.display()))?;
     }
-    println!("{}\n", machine.line());
-    print!("{}", results.table());
+    tell!("{}\n", machine.line());
+    process::tell(|out| write!(out, "{}", results.table()));
     for note in machine.warnings().iter().chain(results.notes()) {
-        println!("note: {note}");
+        tell!("note: {note}");
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -18,7 +18,7 @@ use std::process::ExitCode;
 
 use anyhow::{Context, Result};
 
-use crate::{Options, process, root, say, set_up};
+use crate::{Options, process, root, say, set_up, tell};
 use source::Source;
 
 /// A place where a rule is broken.
@@ -36,17 +36,17 @@ pub fn run(options: Options) -> Result<ExitCode> {
     let read = |path: &str| fs::read_to_string(root().join(path)).with_context(|| format!("cannot read {path}"));
     let findings = rules(&sources, &read("README.md")?, &read(documents::GUIDE)?);
     for Finding { file, line, what } in &findings {
-        println!("{file}:{line}: {what}");
+        tell!("{file}:{line}: {what}");
     }
     let mut broken = findings.len();
     for (what, mut command) in commands::commands(&set_up(options)?, &sources)? {
         say!("{what}: {}", process::shell_line(&command));
         if !command.status().with_context(|| format!("cannot start {:?}", command.get_program()))?.success() {
-            println!("{what}: the messages above say what is wrong");
+            tell!("{what}: the messages above say what is wrong");
             broken += 1;
         }
     }
-    println!("{}", if broken == 0 { "all rules hold".to_string() } else { format!("{broken} rules broken") });
+    tell!("{}", if broken == 0 { "all rules hold".to_string() } else { format!("{broken} rules broken") });
     Ok(if broken == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 

@@ -46,7 +46,7 @@ use std::process::{Command, ExitCode};
 use anyhow::{Context, Result, bail};
 use clap::{Parser, Subcommand};
 
-pub use cargo_rt0::{Options, elf, packages, process, say, setup, targets};
+pub use cargo_rt0::{Options, elf, packages, process, say, setup, targets, tell};
 
 use crate::setup::{Machine, Setup, Toolchain};
 
@@ -119,7 +119,7 @@ fn main() -> ExitCode {
     match execute(cli) {
         Ok(code) => code,
         Err(error) => {
-            eprintln!("rt0: error: {error:#}");
+            say!("error: {error:#}");
             ExitCode::FAILURE
         }
     }
@@ -136,7 +136,7 @@ fn execute(cli: Cli) -> Result<ExitCode> {
         }
         Task::Build { example, target } => {
             let (_, program) = build_example(cli.options, &example, &target)?;
-            println!("{}", program.display());
+            tell!("{}", program.display());
             Ok(ExitCode::SUCCESS)
         }
         Task::Boot { example, target } => {

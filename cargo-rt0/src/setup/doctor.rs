@@ -6,6 +6,7 @@ use super::emulators::{QEMU_MEND, Qemu, newest};
 use super::{QEMU_GOOD, Setup, on_path};
 use crate::packages::Stamp;
 use crate::targets::{Profile, Target};
+use crate::tell;
 
 /// What is there, and what other commands would fetch. `tools` are further programs, with what is
 /// said if one is missing.
@@ -17,19 +18,19 @@ pub fn doctor(setup: &Setup, targets: &[&Target], tools: &[(&str, &str)]) -> Exi
         Some(path) => path.display().to_string(),
         None => otherwise.to_string(),
     };
-    println!("toolchain   {} for {}, in {}", setup.rust.release, setup.rust.host, setup.rust.sysroot.display());
-    println!("linker      {}", setup.linker().map_or_else(|e| format!("{e:#}"), |path| path.display().to_string()));
-    println!("cc          {}", tool("cc", "missing: build scripts need it; `apt-get install gcc libc6-dev` as root"));
-    println!("rustup      {}", tool("rustup", "missing: no prebuilt core can be fetched"));
-    println!("rust-src    {}", state(setup.has_rust_src(), "would be fetched: rustup component add rust-src"));
-    println!("apt-get     {}", tool("apt-get", "missing: nothing can come from Debian's packages"));
+    tell!("toolchain   {} for {}, in {}", setup.rust.release, setup.rust.host, setup.rust.sysroot.display());
+    tell!("linker      {}", setup.linker().map_or_else(|e| format!("{e:#}"), |path| path.display().to_string()));
+    tell!("cc          {}", tool("cc", "missing: build scripts need it; `apt-get install gcc libc6-dev` as root"));
+    tell!("rustup      {}", tool("rustup", "missing: no prebuilt core can be fetched"));
+    tell!("rust-src    {}", state(setup.has_rust_src(), "would be fetched: rustup component add rust-src"));
+    tell!("apt-get     {}", tool("apt-get", "missing: nothing can come from Debian's packages"));
     let web = Stamp::contents(&setup.folder.join("rustc-web"));
-    println!("rustc-web   {}", state(web.is_some(), "not unpacked; only needed when rustup cannot help"));
+    tell!("rustc-web   {}", state(web.is_some(), "not unpacked; only needed when rustup cannot help"));
     for (name, otherwise) in tools {
-        println!("{name:<11} {}", tool(name, otherwise));
+        tell!("{name:<11} {}", tool(name, otherwise));
     }
-    println!("cache       {} (may be deleted at any time)", setup.folder.display());
-    println!();
+    tell!("cache       {} (may be deleted at any time)", setup.folder.display());
+    tell!("");
     let (mut all_there, mut out_of_reach) = (true, false);
     for target in targets {
         let core = match (setup.has_prebuilt(target), target.prebuilt, setup.has_rust_src()) {
@@ -51,12 +52,12 @@ pub fn doctor(setup: &Setup, targets: &[&Target], tools: &[(&str, &str)]) -> Exi
         out_of_reach |= runner.starts_with("no qemu");
         all_there &= !core.contains("would") && !runner.contains("would");
         let profile = if target.profile == Profile::Dev { " (dev profile)" } else { "" };
-        println!("{:<12} {}{profile}: {core}; {runner}", target.name, target.triple);
+        tell!("{:<12} {}{profile}: {core}; {runner}", target.name, target.triple);
     }
-    println!();
-    println!("{}", if all_there { "Nothing would be fetched." } else { "A test run fetches what is missing." });
+    tell!("");
+    tell!("{}", if all_there { "Nothing would be fetched." } else { "A test run fetches what is missing." });
     if out_of_reach {
-        println!("Not all can be fetched: {QEMU_MEND}.");
+        tell!("Not all can be fetched: {QEMU_MEND}.");
     }
     ExitCode::SUCCESS
 }
