@@ -6,6 +6,8 @@ const ADVICE: &[(&str, &str)] = &[
     ("can't find crate for `rt0`", NOT_BELOW),
     ("unresolved module or unlinked crate `rt0`", NOT_BELOW),
     ("unable to find library -lgcc_s", STD),
+    ("unknown argument '-fuse-ld", FLAGS_OF_CC),
+    ("unknown argument '-Wl,", FLAGS_OF_CC),
     ("can't find crate for `std`", STD),
     ("duplicate lang item", TWO_HANDLERS),
     ("`#[panic_handler]` function required, but not found", NO_ENTRY),
@@ -21,6 +23,10 @@ const NOT_BELOW: &str = "rt0 is not among the crate's dependencies: `cargo add r
 const STD: &str = "std is used, by this program or by a crate below it, and rt0's programs have no std: write \
                    #![no_std] and #![no_main] into the program, and look for a feature `std` that the crate's \
                    dependency can turn off (`default-features = false`); `cargo tree -e features` shows which crate asks for it";
+const FLAGS_OF_CC: &str = "rt0's programs are linked by LLD itself, and a flag for a C compiler reaches it: look for \
+                           `rustflags` in a section [target] of .cargo/config.toml, in the crate's folder, one above \
+                           it or the home folder, and write `-Clink-arg=X` instead of `-Clink-arg=-Wl,X`, or leave \
+                           the flag to other crates";
 const LIBC: &str = "a crate below this program calls the C library, which rt0's programs do not have: look for a \
                     feature of that crate that turns it off";
 const TWO_HANDLERS: &str = "there are two panic handlers: std's, if a crate below this program uses std (then see its \
@@ -47,6 +53,8 @@ mod tests {
     fn a_message_that_is_known_has_advice_and_others_have_none() {
         let linker = "linking with `rust-lld` failed: exit status: 1\nrust-lld: error: unable to find library -lgcc_s";
         assert_eq!(of(linker), Some(STD));
+        let users = "rust-lld: error: unknown argument '-fuse-ld=mold'\nrust-lld: error: undefined symbol: f";
+        assert_eq!(of(users), Some(FLAGS_OF_CC));
         assert_eq!(of("mismatched types"), None);
     }
 }

@@ -18,17 +18,18 @@ pub fn check(path: &Path, target: &Target) -> Result<()> {
     let data = std::fs::read(path).with_context(|| format!("cannot read {}", path.display()))?;
     let broken = violations(&data, &target.elf);
     if !broken.is_empty() {
-        let mend = match broken[0].contains(WRONG_MACHINE) {
-            true => "; something else wrote to this folder: remove it and build again",
-            false => "",
-        };
+        // Cargo takes a file that it wrote once for what it wrote.
+        let replaced = [WRONG_MACHINE, NO_ELF, MALFORMED].iter().any(|fact| broken[0].starts_with(fact));
+        let mend = if replaced { "; something else wrote to this folder: remove it and build again" } else { "" };
         bail!("{} ({}): {}{mend}", path.display(), target.name, broken.join("; "));
     }
     Ok(())
 }
 
-/// What a program for another machine is told by.
+/// What a program for another machine is told by, what is no program, and half of one.
 const WRONG_MACHINE: &str = "it is a program for";
+const NO_ELF: &str = "not an ELF file";
+const MALFORMED: &str = "malformed";
 
 /// The machine that a number stands for, as far as the table has it.
 fn machine_name(number: u16) -> String {
@@ -41,9 +42,9 @@ fn violations(data: &[u8], expected: &Elf) -> Vec<String> {
     let found = match FileKind::parse(data) {
         Ok(FileKind::Elf32) => violations_of::<elf::FileHeader32<Endianness>>(data, expected, 32),
         Ok(FileKind::Elf64) => violations_of::<elf::FileHeader64<Endianness>>(data, expected, 64),
-        _ => return vec!["not an ELF file".to_string()],
+        _ => return vec![NO_ELF.to_string()],
     };
-    found.unwrap_or_else(|e| vec![format!("malformed: {e}")])
+    found.unwrap_or_else(|e| vec![format!("{MALFORMED}: {e}")])
 }
 
 fn violations_of<H: FileHeader<Endian = Endianness>>(

@@ -9,7 +9,7 @@ use cargo_metadata::{Metadata, MetadataCommand, Package};
 use crate::advice;
 use crate::build::{self, Built, Kind, Request};
 use crate::packages::checked;
-use crate::setup::{Machine, Setup, Toolchain};
+use crate::setup::{Machine, Setup, Toolchain, nameable};
 use crate::targets::Profile;
 
 /// Which crate, and how it is built.
@@ -61,6 +61,7 @@ pub struct Project {
 impl Project {
     /// Finds the crate that the user means, from the folder `here`.
     pub fn find(selection: &Selection, here: &Path) -> Result<Project> {
+        nameable(here)?;
         let toolchain = Toolchain::chosen(here);
         let manifest = match &selection.manifest_path {
             Some(path) => here.join(path),
@@ -111,6 +112,7 @@ impl Project {
                 None => metadata.target_directory.join("rt0").into(),
             },
         };
+        nameable(&target_dir)?;
         Ok(Project {
             name: package.name.to_string(),
             folder: folder.into(),

@@ -210,7 +210,8 @@ impl Setup {
         std::fs::create_dir_all(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
         for name in ["c", "m", "rt", "pthread", "dl", "util"] {
             let archive = folder.join(format!("lib{name}.a"));
-            if !archive.exists() {
+            // An earlier run may have met a full disk.
+            if std::fs::read(&archive).ok().as_deref() != Some(b"!<arch>\n") {
                 std::fs::write(&archive, "!<arch>\n").with_context(|| format!("cannot write {}", archive.display()))?;
             }
         }
@@ -248,10 +249,9 @@ impl Setup {
     }
 }
 
-/// Refuses a path that a flag in cargo's settings cannot name: these are text.
-fn nameable(path: &Path) -> Result<&str> {
-    let mend = "move the folder, or name another one by RUSTUP_HOME or RT0_CACHE";
-    path.to_str().with_context(|| format!("{} is not UTF-8, and cargo's settings are: {mend}", path.display()))
+/// Refuses a path that cargo cannot name in its settings and its messages: these are text.
+pub(crate) fn nameable(path: &Path) -> Result<&str> {
+    path.to_str().with_context(|| format!("{} is not UTF-8, and cargo needs that: use another folder", path.display()))
 }
 
 #[cfg(test)]
@@ -264,6 +264,6 @@ mod tests {
         assert_eq!(nameable(Path::new("/a b/é")).expect("text"), "/a b/é");
         let path = Path::new(std::ffi::OsStr::from_bytes(b"/a\xff"));
         let said = nameable(path).expect_err("no text").to_string();
-        assert!(said.contains("is not UTF-8") && said.contains("RT0_CACHE"), "{said}");
+        assert!(said.contains("is not UTF-8, and cargo needs that"), "{said}");
     }
 }

@@ -5,9 +5,11 @@
 //! is asked; all are built into one folder, so that rt0 is compiled once. Programs of one name take
 //! each other's place there, so a test that builds holds a lock.
 
+use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::io::{BufRead, BufReader, Read};
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
@@ -333,6 +335,43 @@ fn a_package_beside_std_with_a_build_script_runs_and_its_tests_are_judged() {
     let output = building(&small, &["test", "mine::panics"]).output().expect("cargo-rt0 starts");
     ends_with(&output, 0);
     assert!(text(&output.stdout).ends_with("1 passed, 0 failed, 1 skipped\n"), "{}", text(&output.stdout));
+}
+
+#[test]
+fn the_users_settings_of_cargo_change_nothing() {
+    let _lock = lock();
+    let settings = r#"
+        [build]
+        target = "mips-unknown-linux-gnu"
+        target-dir = "elsewhere"
+        rustflags = ["-Cno-such-flag"]
+        rustc-wrapper = "/usr/bin/env"
+        [target.x86_64-unknown-linux-gnu]
+        runner = "/nonexistent"
+    "#;
+    let files = [("Cargo.toml", MANIFEST), ("src/main.rs", PROGRAM), (".cargo/config.toml", settings)];
+    let folder = folder("with settings", &files);
+    let mut command = building(&folder, &["run", "--", "status"]);
+    for name in ["RUSTFLAGS", "CARGO_ENCODED_RUSTFLAGS", "CARGO_BUILD_RUSTFLAGS"] {
+        command.env(name, "-Cno-such-flag");
+    }
+    command.env("CARGO_BUILD_TARGET", "vax").env("RUSTC", "/nonexistent").env("CARGO_TARGET_DIR", "elsewhere");
+    let output = command.output().expect("cargo-rt0 starts");
+    ends_with(&output, 7);
+    assert!(text(&output.stderr).contains("RUSTFLAGS is set and not used"), "{output:?}");
+    assert!(!folder.join("elsewhere").exists());
+}
+
+#[test]
+fn a_folder_whose_name_is_no_text_is_refused_with_a_sentence() {
+    let folder = scratch().join(OsStr::from_bytes(b"no text \xff"));
+    fs::create_dir_all(&folder).expect("a folder");
+    fs::write(folder.join("Cargo.toml"), MANIFEST).expect("a file");
+    refused(rt0(&folder, &["run"]), &["is not UTF-8, and cargo needs that"]);
+    let files = [("Cargo.toml", MANIFEST), ("src/main.rs", PROGRAM)];
+    let mut command = rt0(&self::folder("text", &files), &["run"]);
+    command.env("CARGO_TARGET_DIR", &folder);
+    refused(command, &["is not UTF-8, and cargo needs that"]);
 }
 
 #[test]
