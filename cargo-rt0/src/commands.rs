@@ -66,7 +66,7 @@ impl Session {
         for (target, ready) in self.setup.machines(&self.targets) {
             match ready {
                 Ok(machine) => match machine.unfit() {
-                    Some(why) => failed(target, format!("{} is no good for it: {why}", machine.runner)),
+                    Some(why) => failed(target, format!("{} cannot run its programs: {why}", machine.runner)),
                     None => machines.push(machine),
                 },
                 Err(error) => failed(target, format!("{error:#}")),
@@ -122,7 +122,7 @@ impl Session {
         let wanted: Vec<_> = names.iter().filter(|name| bench.is_none_or(|bench| bench == **name)).collect();
         if wanted.is_empty() {
             bail!(
-                "{} has no benchmark{} for rt0: write a program in benches/NAME.rs that prints what \
+                "the package `{}` has no benchmark{} for rt0: write a program in benches/NAME.rs that prints what \
                  it measures, and `[[bench]]`, `name = \"NAME\"`, `harness = false` in Cargo.toml",
                 self.project.name,
                 bench.map_or(String::new(), |name| format!(" `{name}`"))
@@ -197,7 +197,7 @@ impl Session {
         }
         if programs.is_empty() {
             bail!(
-                "{} has no test program for rt0: write tests/NAME.rs with `rt0::tests!` in it, and \
+                "the package `{}` has no test program for rt0: write tests/NAME.rs with `rt0::tests!` in it, and \
                  `[[test]]`, `name = \"NAME\"`, `harness = false` in Cargo.toml",
                 self.project.name
             );

@@ -18,7 +18,7 @@ pub fn check(path: &Path, target: &Target) -> Result<()> {
     let data = std::fs::read(path).with_context(|| format!("cannot read {}", path.display()))?;
     let broken = violations(&data, &target.elf);
     if !broken.is_empty() {
-        // Cargo takes a file that it wrote once for what it wrote.
+        // Cargo does not look again at a file that it wrote.
         let replaced = [WRONG_MACHINE, NO_ELF, MALFORMED].iter().any(|fact| broken[0].starts_with(fact));
         let mend = if replaced { "; something else wrote to this folder: remove it and build again" } else { "" };
         bail!("{} ({}): {}{mend}", path.display(), target.name, broken.join("; "));
@@ -26,7 +26,7 @@ pub fn check(path: &Path, target: &Target) -> Result<()> {
     Ok(())
 }
 
-/// What a program for another machine is told by, what is no program, and half of one.
+/// How the facts begin that show that the file is not the one that cargo wrote.
 const WRONG_MACHINE: &str = "it is a program for";
 const NO_ELF: &str = "not an ELF file";
 const MALFORMED: &str = "malformed";

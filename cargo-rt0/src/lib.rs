@@ -60,9 +60,9 @@ pub struct Options {
 /// Where `core` can come from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub enum Place {
-    /// The prebuilt one of the pinned toolchain, fetched by rustup if need be
+    /// The prebuilt one of the toolchain, fetched by rustup if need be
     Rustup,
-    /// The pinned toolchain's rust-src, compiled
+    /// The toolchain's rust-src, compiled
     Source,
     /// Debian's rustc-web and rust-web-src, compiled
     Debian,

@@ -12,8 +12,11 @@ use crate::tell;
 /// What is made.
 #[derive(clap::Args)]
 pub struct Choices {
-    /// The crate's folder; its last part is the crate's name
+    /// The crate's folder
     path: PathBuf,
+    /// The crate's name; else the last part of its folder
+    #[arg(long, value_name = "NAME")]
+    name: Option<String>,
     /// Take rt0 from this folder instead of the registry
     #[arg(long, value_name = "PATH")]
     rt0: Option<PathBuf>,
@@ -27,6 +30,7 @@ const TESTS: &str = include_str!("../template/tests.rs");
 pub fn run(choices: &Choices, here: &Path) -> Result<ExitCode> {
     let mut cargo = Toolchain::chosen(here).command("cargo");
     cargo.args(["new", "--quiet", "--bin", "--edition", "2024"]).arg(&choices.path);
+    cargo.args(choices.name.iter().flat_map(|name| ["--name", name]));
     if !cargo.status().context("cannot start cargo: install rustup")?.success() {
         bail!("cargo's message above says why there is no new crate");
     }

@@ -134,28 +134,29 @@ impl Project {
     /// The one program to run: that of this name, or else the crate's only binary, or the one that
     /// the manifest names as `default-run`.
     pub fn program(&self, bin: Option<&str>, example: Option<&str>) -> Result<(Kind, String)> {
-        let (kind, option) = if example.is_some() { (Kind::Example, "--example") } else { (Kind::Bin, "--bin") };
+        let (kind, what) = if example.is_some() { (Kind::Example, "example") } else { (Kind::Bin, "binary") };
         let names = self.names(kind);
         if let Some(wanted) = bin.or(example) {
             if names.contains(&wanted) {
                 return Ok((kind, wanted.to_string()));
             }
             match names[..] {
-                [] => bail!("{} has no program for `{option} {wanted}`", self.name),
-                _ => bail!("{} has no `{option} {wanted}`; it has {}", self.name, names.join(", ")),
+                [] => bail!("the package `{}` has no {what}", self.name),
+                _ => bail!("the package `{}` has no {what} `{wanted}`; it has {}", self.name, names.join(", ")),
             }
         }
         match (names.as_slice(), self.default_run.as_deref()) {
             (_, Some(name)) => Ok((kind, name.to_string())),
             ([name], None) => Ok((kind, name.to_string())),
             ([], None) => bail!(
-                "{} has no program, only a library: write src/main.rs or src/bin/NAME.rs, or run \
-                 one of examples/ by `--example NAME`; `cargo rt0 test` runs its tests",
+                "the package `{}` has no program, only a library: write src/main.rs or \
+                 src/bin/NAME.rs, or run one of examples/ by `--example NAME`; `cargo rt0 test` \
+                 runs its tests",
                 self.name
             ),
             (names, None) => bail!(
-                "{} has {} programs: name one by `--bin` ({}), or set `default-run` in the section \
-                 [package] of Cargo.toml",
+                "the package `{}` has {} programs: name one by `--bin` ({}), or set `default-run` in \
+                 the section [package] of Cargo.toml",
                 self.name,
                 names.len(),
                 names.join(", ")
@@ -197,13 +198,15 @@ fn package<'a>(metadata: &'a Metadata, name: Option<&str>, manifest: &Path) -> R
     let names = || members.iter().map(|p| p.name.as_str()).collect::<Vec<_>>().join(", ");
     if let Some(name) = name {
         let found = members.iter().find(|package| *package.name == name);
-        return found.copied().with_context(|| format!("no package is called `{name}`; there are {}", names()));
+        return found
+            .copied()
+            .with_context(|| format!("no package of this workspace is called `{name}`; there are {}", names()));
     }
     let manifest = manifest.canonicalize().with_context(|| format!("there is no {}", manifest.display()))?;
     let is_here = |package: &&&Package| package.manifest_path.canonicalize().is_ok_and(|path| path == manifest);
     members.iter().find(is_here).copied().with_context(|| {
         format!(
-            "{} is a workspace, no package: name one of its packages by `--package` ({})",
+            "{} is a workspace and no package: name one of its packages by `--package` ({})",
             manifest.display(),
             names()
         )

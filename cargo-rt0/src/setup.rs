@@ -155,8 +155,8 @@ pub struct Setup {
 impl Setup {
     /// Looks at the toolchain; `cache` is where things are unpacked.
     pub fn new(options: Options, toolchain: Toolchain, cache: &Path) -> Result<Setup> {
-        let mend = "install rustup; the compiler is the one that it chooses in this folder";
-        let version = checked(toolchain.command("rustc").arg("-vV")).context(mend)?;
+        let version = checked(toolchain.command("rustc").arg("-vV"))
+            .context("no compiler can be started in this folder: install rustup, which chooses it")?;
         let field = |name: &str| version.lines().find_map(|l| l.strip_prefix(name)).map(str::to_string);
         let sysroot = checked(toolchain.command("rustc").args(["--print", "sysroot"]))?;
         let rust = Rust {
@@ -165,7 +165,12 @@ impl Setup {
             sysroot: PathBuf::from(sysroot.trim()),
         };
         if numbers(&rust.release) < RUSTC_OLDEST {
-            bail!("rustc is {}, rt0 needs 1.95: `rustup update`; {mend}", rust.release);
+            bail!(
+                "rustc is {} in this folder, rt0 needs {}.{}: `rustup update`; `rustup show` says why it is that one",
+                rust.release,
+                RUSTC_OLDEST.major,
+                RUSTC_OLDEST.minor
+            );
         }
         for name in ["RUSTFLAGS", "CARGO_ENCODED_RUSTFLAGS"].iter().filter(|name| std::env::var_os(name).is_some()) {
             say!(
@@ -210,7 +215,7 @@ impl Setup {
         std::fs::create_dir_all(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
         for name in ["c", "m", "rt", "pthread", "dl", "util"] {
             let archive = folder.join(format!("lib{name}.a"));
-            // An earlier run may have met a full disk.
+            // An earlier run may have written less of it, to a full disk.
             if std::fs::read(&archive).ok().as_deref() != Some(b"!<arch>\n") {
                 std::fs::write(&archive, "!<arch>\n").with_context(|| format!("cannot write {}", archive.display()))?;
             }

@@ -136,8 +136,8 @@ fn a_folder_without_a_crate_is_told_how_to_get_one() {
 #[test]
 fn a_crate_without_a_program_is_told_where_one_is_written() {
     let library = folder("library", &[("Cargo.toml", MANIFEST), ("src/lib.rs", "#![no_std]\n")]);
-    refused(rt0(&library, &["run"]), &["standalone has no program", "src/main.rs"]);
-    refused(rt0(&library, &["run", "--example", "x"]), &["no program for `--example x`"]);
+    refused(rt0(&library, &["run"]), &["the package `standalone` has no program", "src/main.rs"]);
+    refused(rt0(&library, &["run", "--example", "x"]), &["the package `standalone` has no example"]);
     refused(rt0(&library, &["test"]), &["no test program", "harness = false"]);
     refused(rt0(&library, &["bench"]), &["no benchmark", "harness = false"]);
 }
@@ -146,8 +146,8 @@ fn a_crate_without_a_program_is_told_where_one_is_written() {
 fn of_two_programs_one_must_be_named() {
     let files = [("Cargo.toml", MANIFEST), ("src/bin/one.rs", PROGRAM), ("src/bin/two.rs", PROGRAM)];
     let two = folder("two", &files);
-    refused(rt0(&two, &["run"]), &["standalone has 2 programs", "`--bin` (one, two)", "default-run"]);
-    refused(rt0(&two, &["run", "--bin", "three"]), &["no `--bin three`; it has one, two"]);
+    refused(rt0(&two, &["run"]), &["the package `standalone` has 2 programs", "`--bin` (one, two)", "default-run"]);
+    refused(rt0(&two, &["run", "--bin", "three"]), &["has no binary `three`; it has one, two"]);
 }
 
 #[test]
@@ -167,7 +167,17 @@ fn without_a_network_it_is_said_what_must_be_installed() {
     for name in ["http_proxy", "https_proxy", "HTTPS_PROXY", "ALL_PROXY"] {
         command.env(name, "http://127.0.0.1:9");
     }
-    refused(command, &["no emulator for s390x", "qemu-user of 7.2 or newer on PATH"]);
+    refused(command, &["s390x: no emulator", "qemu-user of 7.2 or newer on PATH"]);
+}
+
+#[test]
+fn without_a_registry_it_is_said_how_crates_are_fetched() {
+    let _lock = lock();
+    let manifest = format!("{MANIFEST}rt0-none = \"1\"\n");
+    let folder = folder("registry", &[("Cargo.toml", &manifest), ("src/main.rs", PROGRAM)]);
+    let mut command = building(&folder, &["run"]);
+    command.env("CARGO_NET_OFFLINE", "true");
+    refused(command, &["no matching package named `rt0-none`", "if the registry cannot be reached: `cargo fetch`"]);
 }
 
 #[test]
@@ -265,8 +275,11 @@ fn workspace() -> PathBuf {
 fn a_package_beside_std_with_a_build_script_runs_and_its_tests_are_judged() {
     let _lock = lock();
     let workspace = workspace();
-    refused(rt0(&workspace, &["run"]), &["is a workspace, no package", "`--package` (plain, standalone)"]);
-    refused(rt0(&workspace, &["run", "--package", "x"]), &["no package is called `x`; there are plain, standalone"]);
+    refused(rt0(&workspace, &["run"]), &["is a workspace and no package", "`--package` (plain, standalone)"]);
+    refused(
+        rt0(&workspace, &["run", "--package", "x"]),
+        &["no package of this workspace is called `x`; there are plain, standalone"],
+    );
     let small = workspace.join("small");
 
     // The status is the program's, and so are the arguments behind `--`.
@@ -380,9 +393,10 @@ fn a_new_crate_runs_and_passes_its_tests() {
     let parent = scratch().join("new");
     let _ = fs::remove_dir_all(&parent);
     fs::create_dir_all(&parent).expect("a folder");
-    let output = rt0(&parent, &["new", "standalone"]).output().expect("cargo-rt0 starts");
+    let output = rt0(&parent, &["new", "a folder", "--name", "standalone"]).output().expect("cargo-rt0 starts");
     ends_with(&output, 0);
-    let crate_folder = parent.join("standalone");
+    assert!(text(&output.stdout).starts_with("cd 'a folder'\n"), "{output:?}");
+    let crate_folder = parent.join("a folder");
     let lock = repository().join("examples/standalone/Cargo.lock");
     fs::copy(lock, crate_folder.join("Cargo.lock")).expect("a lock file");
     let output = building(&crate_folder, &["run"]).output().expect("cargo-rt0 starts");
@@ -394,5 +408,5 @@ fn a_new_crate_runs_and_passes_its_tests() {
     let output = building(&crate_folder, &["build"]).output().expect("cargo-rt0 starts");
     ends_with(&output, 0);
     assert!(Path::new(text(&output.stdout).trim()).is_file());
-    refused(rt0(&parent, &["new", "standalone"]), &["cargo's message above"]);
+    refused(rt0(&parent, &["new", "a folder", "--name", "x"]), &["already exists", "cargo's message above"]);
 }

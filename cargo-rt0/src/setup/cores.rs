@@ -107,7 +107,7 @@ impl Setup {
         let newest = |name: &str| Ok::<_, anyhow::Error>(apt.versions(name)?.swap_remove(0));
         let version = newest("rustc-web")?;
         if upstream(&version) < RUSTC_OLDEST {
-            bail!("Debian's rustc-web is {version}, rt0 needs 1.95");
+            bail!("Debian's rustc-web is {version}, rt0 needs {}.{}", RUSTC_OLDEST.major, RUSTC_OLDEST.minor);
         }
         say!("compiler: Debian's rustc-web {version}, into {}", folder.display());
         let mut packages = Vec::new();

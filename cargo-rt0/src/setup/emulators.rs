@@ -33,7 +33,7 @@ impl Setup {
         if self.runs_natively(target) {
             return Ok(Runner::Native);
         }
-        let qemu = self.qemu(target).with_context(|| format!("no emulator for {}", target.name))?;
+        let qemu = self.qemu(target).context("no emulator")?;
         Ok(Runner::Qemu(qemu.path, qemu.version))
     }
 
