@@ -34,20 +34,24 @@ pub fn run(options: Options) -> Result<ExitCode> {
     let texts = source::read_all()?;
     let sources: Vec<_> = texts.iter().map(|(path, text)| Source::new(path, text)).collect();
     let read = |path: &str| fs::read_to_string(root().join(path)).with_context(|| format!("cannot read {path}"));
-    let findings = rules(&sources, &read("README.md")?, &read(documents::GUIDE)?);
-    for Finding { file, line, what } in &findings {
-        tell!("{file}:{line}: {what}");
+    let mut broken = Vec::new();
+    for Finding { file, line, what } in rules(&sources, &read("README.md")?, &read(documents::GUIDE)?) {
+        broken.push(format!("{file}:{line}: {what}"));
+        tell!("{}", broken[broken.len() - 1]);
     }
-    let mut broken = findings.len();
     for (what, mut command) in commands::commands(&set_up(options)?, &sources)? {
         say!("{what}: {}", process::shell_line(&command));
         if !command.status().with_context(|| format!("cannot start {:?}", command.get_program()))?.success() {
-            tell!("{what}: the messages above say what is wrong");
-            broken += 1;
+            broken.push(format!("{what}: its messages above say what is wrong\n{}", process::shell_line(&command)));
         }
     }
-    tell!("{}", if broken == 0 { "all rules hold".to_string() } else { format!("{broken} rules broken") });
-    Ok(if broken == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    if broken.is_empty() {
+        tell!("all rules hold");
+        return Ok(ExitCode::SUCCESS);
+    }
+    // Again: what the commands say in between is long.
+    tell!("\nbroken:\n{}", broken.join("\n"));
+    Ok(ExitCode::FAILURE)
 }
 
 /// Every rule that is checked on the text. `guide` is that to a port.

@@ -45,7 +45,9 @@ pub(super) fn commands(setup: &Setup, sources: &[Source]) -> Result<Vec<(String,
         ("lints".to_string(), programs),
         (
             "lints of the unit tests".to_string(),
-            cargo(&format!("clippy --package rt0 --package xtask --tests {lints}")),
+            cargo(&format!(
+                "clippy --package rt0 --package rt0-build --package cargo-rt0 --package xtask --tests {lints}"
+            )),
         ),
         (
             "lints of the benchmark".to_string(),
