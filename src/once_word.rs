@@ -1,8 +1,8 @@
 //! Words that are computed when they are first needed: what the machine, the kernel or the loader
 //! tells, and what was found out by trying.
 //!
-//! 1. *No wait, no lock:* threads that need the word at the same time each compute it, and so does a
-//!    signal handler that interrupts the computation.
+//! 1. *No wait, no lock:* threads that need the word at the same time each compute it, and so does
+//!    a signal handler that interrupts the computation.
 //! 2. *One answer:* the first result that is stored is the answer for all. It changes only by
 //!    `set`.
 //! 3. *An [`OnceWord`] and a [`OnceBool`] order nothing:* the word is all there is. Memory that it
