@@ -8,7 +8,7 @@
 //!    is acquired until after it is released. So a handler that waits for the lock waits for
 //!    another thread, which its own handlers do not interrupt. Faults are not blocked, nor are
 //!    rt0's two reserved signals, whose handlers enter no section.
-//! 3. *Sections nest:* the lock's owner is known by its number, and enters at once.
+//! 3. *Sections nest:* the lock's owner is known by its thread pointer, and enters at once.
 //!
 //! An outermost section costs two system calls, to block the signals and to restore them.
 
@@ -17,14 +17,14 @@ use core::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
 use ::critical_section::{Impl, RawRestoreState};
 
+use crate::futex::base;
 use crate::signal::{self, How, SigSet};
 use crate::sync::RawMutex;
-use crate::thread;
 
 struct Section {
     lock: RawMutex,
-    /// The number of the thread in the section, or 0. Stored under the lock. Relaxed: a thread sees
-    /// its own number only if it stored it itself.
+    /// The thread in the section, or 0. Stored under the lock. Relaxed: a thread sees
+    /// itself only if it stored that.
     owner: AtomicUsize,
     /// That thread's signal mask before the section. Accessed under the lock.
     blocked: UnsafeCell<SigSet>,
@@ -42,7 +42,7 @@ static SECTION: Section =
 unsafe impl Impl for Section {
     /// Whether this is the outermost section of its thread.
     unsafe fn acquire() -> RawRestoreState {
-        let me = thread::current_id().number().get();
+        let me = base::current_thread();
         if SECTION.owner.load(Relaxed) == me {
             return false;
         }

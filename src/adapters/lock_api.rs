@@ -14,9 +14,8 @@ use ::lock_api::{
     RawRwLockTimed,
 };
 
-use crate::futex::base::deadline_of;
+use crate::futex::base::{self, deadline_of};
 use crate::sync;
-use crate::thread;
 use crate::time::Instant;
 
 /// A mutual exclusion primitive of lock_api.
@@ -26,6 +25,18 @@ pub type MutexGuard<'a, T> = ::lock_api::MutexGuard<'a, RawMutex, T>;
 /// The guard of a part of what a [`Mutex`] holds.
 pub type MappedMutexGuard<'a, T> = ::lock_api::MappedMutexGuard<'a, RawMutex, T>;
 /// A mutex that its holder may lock again.
+///
+/// ```
+/// use rt0::adapters::lock_api::ReentrantMutex;
+///
+/// let mutex = ReentrantMutex::new(7);
+/// let (first, second) = (mutex.lock(), mutex.lock());
+/// let is_free = || mutex.try_lock().is_some();
+/// assert!(is_free());
+/// assert!(!std::thread::scope(|scope| scope.spawn(is_free).join().unwrap()));
+/// # drop((first, second));
+/// # assert!(std::thread::scope(|scope| scope.spawn(is_free).join().unwrap()));
+/// ```
 pub type ReentrantMutex<T> = ::lock_api::ReentrantMutex<RawMutex, RawThreadId, T>;
 /// The guard of [`ReentrantMutex`].
 pub type ReentrantMutexGuard<'a, T> = ::lock_api::ReentrantMutexGuard<'a, RawMutex, RawThreadId, T>;
@@ -203,12 +214,13 @@ unsafe impl RawRwLockRecursiveTimed for RawRwLock {
     }
 }
 
-// SAFETY: no two threads of a process get the same number, even after one has ended.
+// SAFETY: no two running threads have the same thread pointer.
 unsafe impl GetThreadId for RawThreadId {
     const INIT: RawThreadId = RawThreadId;
 
     #[inline]
     fn nonzero_thread_id(&self) -> NonZeroUsize {
-        thread::current_id().number()
+        // `ThreadId` numbers rt0's own threads only; a crate's tests run on the host's.
+        NonZeroUsize::new(base::current_thread()).expect("a thread pointer is not 0")
     }
 }

@@ -33,12 +33,6 @@ impl ThreadId {
     pub(super) fn of_number(number: usize) -> ThreadId {
         ThreadId(NonZeroUsize::MIN.saturating_add(number))
     }
-
-    /// What tells it from others.
-    #[cfg(any(feature = "critical-section", feature = "lock_api"))]
-    pub(crate) fn number(self) -> NonZeroUsize {
-        self.0
-    }
 }
 
 /// Owns a running thread: [`join`](JoinHandle::join) it for its result, or drop it to let it run on
