@@ -18,12 +18,13 @@
 use core::arch::{asm, naked_asm};
 use core::ffi::{c_int, c_void};
 use core::mem::offset_of;
+use core::ops::Range;
 
 use linux_raw_sys::general as k;
 
 use crate::arch::{
     Arch, Bulk, CloneArgs, Context, Credentials, Frames, Guard, Mmap, Registers, Restorer, Strlen, Timed, Tls,
-    Ucontext, Vdso, WithRestorer,
+    Ucontext, Vdso, WithRestorer, each_line,
 };
 
 pub(crate) struct Cpu;
@@ -182,6 +183,35 @@ impl Arch for Cpu {
                 options(noreturn, nostack),
             )
         }
+    }
+
+    unsafe fn flush_instructions(code: Range<usize>) -> isize {
+        const DATA_IS_UNIFIED: u64 = 1 << 28; // IDC: no `dc cvau` is needed.
+        const INSTRUCTIONS_ARE_COHERENT: u64 = 1 << 29; // DIC: no `ic ivau` is needed.
+        let ctr: u64;
+        // Where processors differ, the kernel traps this and answers for all of them.
+        // SAFETY: reading it is always allowed.
+        unsafe { asm!("mrs {}, ctr_el0", out(reg) ctr, options(nomem, nostack, preserves_flags)) };
+        let line = |log_of_words: u64| 4 << (ctr >> log_of_words & 0xf); // Of the smallest line.
+        if ctr & DATA_IS_UNIFIED == 0 {
+            each_line(code.clone(), line(16), |at| {
+                // SAFETY: it changes no value, and the line is readable (1).
+                unsafe { asm!("dc cvau, {}", in(reg) at, options(nostack, preserves_flags)) }
+            });
+        }
+        // SAFETY: a barrier is always allowed.
+        unsafe { asm!("dsb ish", options(nostack, preserves_flags)) };
+        if ctr & INSTRUCTIONS_ARE_COHERENT == 0 {
+            each_line(code, line(0), |at| {
+                // SAFETY: it changes no value, and the line is readable (1).
+                unsafe { asm!("ic ivau, {}", in(reg) at, options(nostack, preserves_flags)) }
+            });
+            // SAFETY: a barrier is always allowed.
+            unsafe { asm!("dsb ish", options(nostack, preserves_flags)) };
+        }
+        // SAFETY: a barrier is always allowed.
+        unsafe { asm!("isb", options(nostack, preserves_flags)) };
+        0
     }
 
     vdso!(vdso_clock_gettime, vdso_getrandom);

@@ -22,6 +22,7 @@
 use core::arch::{asm, naked_asm};
 use core::ffi::{c_int, c_void};
 use core::mem::offset_of;
+use core::ops::Range;
 
 use linux_raw_sys::general as k;
 
@@ -196,6 +197,12 @@ impl Arch for Cpu {
                 options(noreturn, nostack),
             )
         }
+    }
+
+    unsafe fn flush_instructions(code: Range<usize>) -> isize {
+        // Its flags must be 0. Source: do_cache_op in arch/arm/kernel/traps.c.
+        // SAFETY: 1. It changes no value.
+        unsafe { Self::syscall3(k::__ARM_NR_cacheflush as usize, code.start, code.end, 0) }
     }
 
     vdso!(vdso_clock_gettime, vdso_getrandom);

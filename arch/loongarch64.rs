@@ -19,6 +19,7 @@
 use core::arch::{asm, naked_asm};
 use core::ffi::{c_int, c_void};
 use core::mem::offset_of;
+use core::ops::Range;
 
 use linux_raw_sys::general as k;
 
@@ -177,6 +178,14 @@ impl Arch for Cpu {
                 options(noreturn, nostack),
             )
         }
+    }
+
+    unsafe fn flush_instructions(_code: Range<usize>) -> isize {
+        // The caches are coherent; this drops what was fetched. Source: local_flush_icache_range in
+        // arch/loongarch/mm/cache.c.
+        // SAFETY: a barrier is always allowed.
+        unsafe { asm!("ibar 0", options(nostack, preserves_flags)) };
+        0
     }
 
     vdso!(vdso_clock_gettime, vdso_getrandom);

@@ -26,12 +26,13 @@
 use core::arch::{asm, naked_asm};
 use core::ffi::{c_int, c_void};
 use core::mem::offset_of;
+use core::ops::Range;
 
 use linux_raw_sys::general as k;
 
 use crate::arch::{
     Arch, Bulk, CloneArgs, Context, Credentials, Frames, Guard, Mmap, Registers, Restorer, Strlen, Timed, Tls, Vdso,
-    WithRestorer,
+    WithRestorer, each_line,
 };
 
 pub(crate) struct Cpu;
@@ -201,6 +202,24 @@ impl Arch for Cpu {
                 options(noreturn, nostack),
             )
         }
+    }
+
+    unsafe fn flush_instructions(code: Range<usize>) -> isize {
+        /// No processor's lines are shorter (MPC8xx: 16).
+        const LINE: usize = 16;
+        each_line(code.clone(), LINE, |at| {
+            // SAFETY: it changes no value, and the line is readable (1).
+            unsafe { asm!("dcbst 0, {}", in(reg) at, options(nostack, preserves_flags)) }
+        });
+        // SAFETY: a barrier is always allowed.
+        unsafe { asm!("sync", options(nostack, preserves_flags)) };
+        each_line(code, LINE, |at| {
+            // SAFETY: it changes no value, and the line is readable (1).
+            unsafe { asm!("icbi 0, {}", in(reg) at, options(nostack, preserves_flags)) }
+        });
+        // SAFETY: barriers are always allowed.
+        unsafe { asm!("sync", "isync", options(nostack, preserves_flags)) };
+        0
     }
 
     vdso!(vdso_clock_gettime, vdso_getrandom by call_vdso);

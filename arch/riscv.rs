@@ -23,8 +23,9 @@
 use core::arch::{asm, naked_asm};
 use core::ffi::{c_int, c_void};
 use core::mem::offset_of;
+use core::ops::Range;
 
-use linux_raw_sys::general as k;
+use linux_raw_sys::{errno, general as k};
 
 use crate::arch::{
     Arch, Bulk, CloneArgs, Context, Credentials, Frames, Guard, Mmap, Registers, Restorer, Strlen, Timed, Tls,
@@ -216,6 +217,21 @@ impl Arch for Cpu {
                 options(noreturn, nostack),
             )
         }
+    }
+
+    unsafe fn flush_instructions(code: Range<usize>) -> isize {
+        const OF_ALL_THREADS: usize = 0;
+        const MISSING: isize = -(errno::ENOSYS as isize);
+        // SAFETY: 1. It changes no value.
+        let done = unsafe { Self::syscall3(k::__NR_riscv_flush_icache as usize, code.start, code.end, OF_ALL_THREADS) };
+        if done != MISSING {
+            return done;
+        }
+        // Every kernel for this machine has the call. qemu-user has not: it watches the pages of
+        // code that it has translated, and ends its translation here.
+        // SAFETY: a barrier is always allowed.
+        unsafe { asm!("fence.i", options(nostack, preserves_flags)) };
+        0
     }
 
     vdso!(vdso_clock_gettime, vdso_getrandom);

@@ -23,6 +23,8 @@
 use core::arch::{asm, naked_asm};
 use core::ffi::{c_int, c_void};
 use core::mem::offset_of;
+use core::ops::Range;
+use core::sync::atomic::{Ordering::SeqCst, fence};
 
 use linux_raw_sys::general as k;
 
@@ -208,6 +210,14 @@ impl Arch for Cpu {
                 options(noreturn, nostack),
             )
         }
+    }
+
+    unsafe fn flush_instructions(_code: Range<usize>) -> isize {
+        // The processor watches what it has fetched; it drops what it prefetched by a
+        // serialization, which this fence is. Source: Principles of Operation, "Instruction
+        // fetching".
+        fence(SeqCst);
+        0
     }
 
     vdso!(vdso_clock_gettime, vdso_getrandom);

@@ -29,12 +29,13 @@ use core::arch::{asm, naked_asm};
 use core::cell::UnsafeCell;
 use core::ffi::{c_int, c_void};
 use core::mem::offset_of;
+use core::ops::Range;
 
 use linux_raw_sys::general as k;
 
 use crate::arch::{
     Arch, Bulk, CloneArgs, Context, Credentials, Frames, Guard, Mmap, Registers, Restorer, Strlen, Timed, Tls, Vdso,
-    WithRestorer,
+    WithRestorer, each_line,
 };
 
 pub(crate) struct Cpu;
@@ -267,6 +268,14 @@ impl Arch for Cpu {
                 options(noreturn, nostack),
             )
         }
+    }
+
+    unsafe fn flush_instructions(code: Range<usize>) -> isize {
+        each_line(code, 8, |at| {
+            // SAFETY: it changes no value, and the word is readable (1).
+            unsafe { asm!("flush {}", in(reg) at, options(nostack, preserves_flags)) }
+        });
+        0
     }
 
     vdso!(vdso_clock_gettime, vdso_getrandom);

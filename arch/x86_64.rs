@@ -17,6 +17,8 @@ use core::arch::x86_64::{
 use core::arch::{asm, naked_asm};
 use core::ffi::{c_int, c_void};
 use core::mem::offset_of;
+use core::ops::Range;
+use core::sync::atomic::{Ordering::SeqCst, compiler_fence};
 
 use linux_raw_sys::general as k;
 
@@ -214,6 +216,13 @@ impl Arch for Cpu {
                 options(noreturn, nostack),
             )
         }
+    }
+
+    unsafe fn flush_instructions(_code: Range<usize>) -> isize {
+        // The processor watches what it has fetched. Source: Intel's manual, volume 3,
+        // "Self-modifying code".
+        compiler_fence(SeqCst);
+        0
     }
 
     vdso!(vdso_clock_gettime, vdso_getrandom);

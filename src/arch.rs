@@ -8,6 +8,7 @@
 //! Assembly calls two Rust functions: [`crate::start::rust_start`] and [`crate::sys::rust_clone`].
 
 use core::ffi::{c_int, c_long, c_void};
+use core::ops::Range;
 
 use linux_raw_sys::general as k;
 
@@ -326,6 +327,17 @@ pub(crate) trait Arch {
     /// 3. The word that the kernel clears at the thread's end (set_tid_address(2)) is not in it.
     unsafe fn unmap_and_exit(base: *mut u8, len: usize) -> !;
 
+    /// Makes every processor fetch the instructions at `code` as they were last stored: what is in
+    /// its instruction cache goes, and what this thread has prefetched. Returns the raw result of
+    /// the system call, or 0 if none is needed.
+    ///
+    /// Used by `sys/memory.rs` for a program that writes code.
+    ///
+    /// # Safety
+    ///
+    /// 1. `code` is readable memory of this process, and not empty.
+    unsafe fn flush_instructions(code: Range<usize>) -> isize;
+
     /// Calls the vDSO's clock_gettime, in the width of `function`. A failure is -4095..=-1 on every
     /// machine.
     ///
@@ -364,6 +376,13 @@ pub(crate) trait Arch {
     /// struct sigaction in the layout of this machine's kernel. Used by `sys/signal.rs` when an
     /// action is set or read.
     type Sigaction: Form;
+}
+
+/// Calls `f` with the start of each cache line that `code` touches; `line` is a power of two.
+#[allow(dead_code)] // For machines whose caches are not coherent.
+#[inline(always)]
+pub(crate) fn each_line(code: Range<usize>, line: usize, f: impl Fn(usize)) {
+    (code.start & !(line - 1)..code.end).step_by(line).for_each(f);
 }
 
 /// How mmap(2) takes its arguments.

@@ -1,4 +1,5 @@
-//! Processors and pages: how many and which processors a program may use, and the page sizes.
+//! Processors and pages: how many and which processors a program may use, the page sizes, and
+//! instructions that a program writes.
 //!
 //! [`count`] is the number of processors in the calling thread's affinity, or fewer if a control
 //! group allows less processor time. Each call asks the kernel: one system call, and one or two for
@@ -135,6 +136,39 @@ impl Quota {
 
 fn saturated(number: u64) -> usize {
     usize::try_from(number).unwrap_or(usize::MAX)
+}
+
+/// Lets the instructions that a program has stored to `code` be executed: what GCC's
+/// `__builtin___clear_cache` does. To be called after the last store to them and before the first
+/// jump there, at the addresses where they are executed.
+///
+/// ```no_run
+/// # use rt0::{cpu, mapping::{Mapping, Protection}};
+/// # fn compile() -> &'static [u8] { &[] }
+/// let code = compile();
+/// let memory = Mapping::new(4096)?;
+/// // SAFETY: the first page is committed, and no other code has its address.
+/// unsafe { memory.as_ptr().copy_from(code.as_ptr(), code.len()) };
+/// memory.protect(.., Protection::READ | Protection::EXECUTE)?;
+/// // SAFETY: written above, and not written to any more.
+/// cpu::flush_instructions(unsafe { core::slice::from_raw_parts(memory.as_ptr(), code.len()) })?;
+/// # Ok::<(), rt0::Errno>(())
+/// ```
+///
+/// Afterwards the calling thread executes them, and so does each other thread that learns of them
+/// after that (by an atomic, a lock) and has not executed anything at these addresses before. A
+/// thread that has, because the code was changed in place, must in between pass an instruction that
+/// makes its processor fetch anew; membarrier(2) with `MEMBARRIER_CMD_PRIVATE_EXPEDITED_SYNC_CORE`
+/// does it to all threads.
+///
+/// x86, s390x and LoongArch need at most one instruction, aarch64, PowerPC and SPARC some for each
+/// line of the cache, ARM, MIPS and RISC-V a system call. Errors: those that a filter gives for it.
+/// (On RISC-V `ENOSYS` is none, because it is qemu-user's answer, which needs no flush; a filter
+/// that gives it leaves old instructions to other processors.)
+///
+/// In handlers: yes.
+pub fn flush_instructions(code: &[u8]) -> Result<()> {
+    sys::flush_instructions(code)
 }
 
 /// Bytes in a page: from `AT_PAGESZ` (getauxval(3)), else as probed.

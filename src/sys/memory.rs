@@ -118,6 +118,18 @@ pub(crate) fn munlock(addr: *mut u8, len: usize) -> Result<()> {
     unsafe { call!(__NR_munlock, at(addr), len) }.map(drop)
 }
 
+/// Makes the instructions in `code` those that were last stored there: see
+/// [`Arch::flush_instructions`]. Errors: those of cacheflush(2) and its like, which only a filter
+/// gives.
+pub(crate) fn flush_instructions(code: &[u8]) -> Result<()> {
+    if code.is_empty() {
+        return Ok(()); // It may lie anywhere.
+    }
+    let start = at(code);
+    // SAFETY: 1. A slice is readable, and it is not empty.
+    Errno::check(unsafe { Cpu::flush_instructions(start..start + code.len()) }).map(drop)
+}
+
 /// prctl(2) with `PR_SET_VMA_ANON_NAME`: the name that /proc/self/maps shows for anonymous memory;
 /// since Linux 5.17, where configured. `EINVAL` for a name of 80 bytes or more or with characters
 /// that it does not take, and where there are no names; `EBADF` for memory that is a file's.
