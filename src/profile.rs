@@ -308,7 +308,7 @@ fn enter(links: &Links, thread: &Block) {
 /// it ended (4).
 fn leave(links: &Links, block: &Block) {
     if delete_timer(block) && NonNull::from_ref(block) == this_block() {
-        count_what_is_missing(block, block.run.map_or(0, |run| run as usize));
+        count_what_is_missing(block, block.run.get().map_or(0, |run| run as usize));
     }
     if let Some(ring) = NonNull::new(SLOT.of(block).ring.swap(null_mut(), Relaxed)) {
         ring::give_back(links, ring);

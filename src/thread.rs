@@ -32,7 +32,8 @@
 //!
 //! `models` runs `life.rs` and `cache.rs`, on which 3 to 5 rest, in every order.
 //!
-//! The main thread's block is static, and its end is the end of the process.
+//! The main thread's block is static, and its end is the end of the process. A thread that
+//! [`Builder::spawn_on`] starts on memory of the program's has all but the stack in its mapping.
 //!
 //! A stack that overflows meets the guard below it, and the process ends by SIGSEGV with a line
 //! that says so. The reporter and the main thread's signal stack are installed by the first
@@ -53,7 +54,9 @@
 //! All threads are in a list (`list.rs`), which `all_threads` goes through. A module that keeps
 //! something of each thread declares a part (`part.rs`) and registers hooks (`hooks.rs`).
 
+mod affinity;
 mod block;
+mod builder;
 mod cache;
 mod fork;
 mod gate;
@@ -83,6 +86,7 @@ use crate::{cpu, futex, sys};
 #[cfg(feature = "panic-handler")]
 pub(crate) use block::name_for_messages;
 pub(crate) use block::{Block, adopt_main, block_in_handler, end_main, stack_guard, this_block};
+pub use builder::{Builder, spawn};
 pub use fork::{Fork, fork};
 pub use handle::{JoinHandle, Thread, ThreadId};
 pub(crate) use hooks::{Hooks, register};
@@ -96,7 +100,6 @@ pub(crate) use overflow::{
 pub(crate) use part::{Part, part};
 pub use scope::{Scope, ScopedJoinHandle, scope};
 pub use stack::{limit_stack_cache, trim_stack_cache};
-pub use start::{Builder, spawn};
 
 /// How many threads can run at once, as [`cpu::count`] finds it. It never fails; the `Result` is
 /// std's.

@@ -46,10 +46,14 @@ pub(crate) struct Block {
     pub(super) mapping: (*mut u8, usize),
     /// A part of the mapping; empty for the main thread.
     pub(crate) signal_stack: SignalStack,
-    /// The addresses of the stack, right above its guard.
+    /// The addresses of the stack, right above its guard. It is a part of the mapping, or memory of
+    /// the program's ([`Builder::spawn_on`](super::Builder::spawn_on)); empty for the main thread.
     pub(crate) stack: Range<usize>,
-    pub(super) launch: *mut u8,
-    pub(crate) run: Option<unsafe fn(&Block)>,
+    /// What `run` calls, and room for its result; see also `affinity.rs`. Written before the thread
+    /// is linked, and by the thread itself.
+    pub(super) launch: Cell<*mut u8>,
+    /// What the thread calls. Written and read as `launch`.
+    pub(crate) run: Cell<Option<unsafe fn(&Block)>>,
     /// In variant I, the words below the thread pointer that belong to the ABI.
     below: Below,
 }
@@ -118,8 +122,8 @@ impl Block {
                 mapping: (null_mut(), 0),
                 signal_stack: SignalStack { base: null_mut(), size: 0 },
                 stack: 0..0,
-                launch: null_mut(),
-                run: None,
+                launch: Cell::new(null_mut()),
+                run: Cell::new(None),
                 below: Below([const { Cell::new(0) }; RESERVED.below]),
             }
         }

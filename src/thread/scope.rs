@@ -119,7 +119,7 @@ impl Builder<'_> {
     {
         // SAFETY: 1. `run` is for these types. 2. The scope ends after the thread has left it, and
         // the handle does not outlive the scope. 3. The caller opened the scope or is counted.
-        let handle = unsafe { self.launch(f, run::<F, T>, &raw const scope.running) }?;
+        let handle = unsafe { self.launch(f, run::<F, T>, &raw const scope.running, None) }?;
         Ok(ScopedJoinHandle { handle, scope: PhantomData })
     }
 }
@@ -135,11 +135,21 @@ unsafe fn run<F: FnOnce() -> T, T>(this: &Block) {
     // SAFETY: 1. are the same.
     unsafe { start::run::<F, T>(this) };
     this.destructors.run(); // The scope waits for these too.
-    // The thread does nothing of the program's any more. A handler could end it between the steps
-    // that follow (5).
-    signal::block_everything();
+    leave(this);
+}
+
+/// Uncounts the calling thread in its scope, if it has one. The thread does nothing of the
+/// program's any more.
+#[inline(always)] // As small as one function where a scope is the only caller.
+pub(super) fn leave(this: &Block) {
     let running = this.scope.get();
-    // SAFETY: 1. It counts this thread (2).
+    if running.is_null() {
+        return;
+    }
+    // A handler could end the thread between the steps that follow (6).
+    signal::block_everything();
+    // SAFETY: 1. It counts this thread, and this is the only place where the thread uncounts
+    // itself.
     if unsafe { this.scope.leave(running) } {
         // The word may be gone by now, or be another: a thread that waits on that looks again.
         base::wake(running.cast::<AtomicU32>(), 1, ANY);

@@ -160,6 +160,10 @@ pub(super) unsafe fn keep_or_free(block: NonNull<Block>) {
 /// nothing there. Asking the kernel for each thread which pages are in memory would cost more than
 /// it saves.)
 fn give_back_what_is_deep(block: &Block) {
+    let mapping = block.mapping.0.addr()..block.mapping.0.addr() + block.mapping.1;
+    if !mapping.contains(&block.stack.start) {
+        return; // It is the program's.
+    }
     let page = page_size();
     // Two pages: the page that is read goes too, and the thread may still run on the next one.
     let warm = WARM.max(2 * page);
@@ -192,7 +196,7 @@ pub(super) struct Mapping {
 
 impl Mapping {
     /// Room for two guards, a signal stack, a stack, and parts of `room` bytes, their alignments
-    /// included.
+    /// included. A thread whose stack is elsewhere has one of 0 bytes.
     pub(super) fn new(stack_size: usize, room: usize) -> Result<Mapping> {
         let (page, guard) = (page_size(), guard::size());
         let signal_size = signal::stack_size();

@@ -1,0 +1,137 @@
+//! A thread's processors, set before its closure runs.
+//!
+//! ```text
+//!     parent   clone(2) ── waits for the answer ──────────────▶ handle, or error
+//!     thread      └─▶ sched_setaffinity(2) ── answers ── closure, or the end
+//! ```
+//!
+//! The request lies on the parent's stack. [`Block::launch`] points to it, and [`Block::run`] is
+//! [`run_placed`], until the thread has restored both. So a thread without a request has no word
+//! and no step for it.
+//!
+//! What holds, and how:
+//!
+//! 1. *The closure runs on these processors or not at all:* the thread calls it after the kernel
+//!    has accepted the set.
+//! 2. *A refusal is the error of the spawn:* the thread that was refused leaves its scope, answers
+//!    and ends. It leaves the closure to the parent, which waits for its end: then the stack is
+//!    unused.
+//! 3. *The request is there while it is used:* the parent stays until it has the answer or the
+//!    thread has ended. The thread does not access the request after its answer: the wake names the
+//!    address only, and a wait on another word there looks again.
+//! 4. *A thread that ends without an answer keeps its parent a tenth of a second:* a filter may
+//!    kill it, and in a forked child it does not exist. The parent looks at its tid word after each
+//!    such step without an answer.
+
+use core::sync::atomic::Ordering::{Acquire, Release};
+
+use super::block::Block;
+use super::{list, scope};
+use crate::cpu::{self, CpuSet};
+use crate::errno::{Errno, Result};
+use crate::futex::base::{self, ANY, AtomicU32};
+
+/// What [`Builder::affinity`](super::Builder::affinity) asks for. It has the functions too, so that
+/// a program that never asks does not link them.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Affinity<'a> {
+    set: &'a CpuSet,
+    run: unsafe fn(&Block),
+    wait: fn(&Request, &Block) -> Result<()>,
+}
+
+impl<'a> Affinity<'a> {
+    pub(super) const fn new(set: &'a CpuSet) -> Affinity<'a> {
+        Affinity { set, run: run_placed, wait }
+    }
+}
+
+/// A request to the thread that has `block`, which is not cloned yet.
+pub(super) struct Request<'a> {
+    affinity: Affinity<'a>,
+    run: Option<unsafe fn(&Block)>,
+    launch: *mut u8,
+    /// [`NO_ANSWER`], [`PLACED`] or an error's number.
+    answer: AtomicU32,
+}
+
+const NO_ANSWER: u32 = 0;
+/// Above each error's number.
+const PLACED: u32 = 1 << 16;
+
+impl<'a> Request<'a> {
+    pub(super) fn new(affinity: Affinity<'a>, block: &Block) -> Request<'a> {
+        Request { affinity, run: block.run.get(), launch: block.launch.get(), answer: AtomicU32::new(NO_ANSWER) }
+    }
+
+    /// Puts the request where the thread finds it. It stays there until [`Request::wait`] returned.
+    pub(super) fn put(&self, block: &Block) {
+        block.run.set(Some(self.affinity.run));
+        block.launch.set(core::ptr::from_ref(self).cast_mut().cast());
+    }
+
+    /// Waits for the answer of the thread, which was cloned; the error is the kernel's, or
+    /// `ECANCELED` if the thread ended without one.
+    pub(super) fn wait(&self, block: &Block) -> Result<()> {
+        (self.affinity.wait)(self, block)
+    }
+}
+
+fn wait(request: &Request, block: &Block) -> Result<()> {
+    loop {
+        // Acquire pairs with the release in `answer`: the thread is done with the request, and with
+        // the closure if it was refused.
+        match request.answer.load(Acquire) {
+            NO_ANSWER => {}
+            PLACED => return Ok(()),
+            refused => {
+                block.wait_for_end();
+                return Err(Errno::from_raw(refused as u16).unwrap_or(Errno::EINVAL));
+            }
+        }
+        if base::wait_a_while(&request.answer, NO_ANSWER, ANY) {
+            list::notice_fork();
+            // The end comes first: an answer precedes it.
+            if block.tid() == 0 && request.answer.load(Acquire) == NO_ANSWER {
+                return Err(Errno::ECANCELED);
+            }
+        }
+    }
+}
+
+/// The thread's side: in place of its `run`.
+///
+/// # Safety
+///
+/// 1. `this` is the calling thread's block, and its `launch` points to a [`Request`] that is there
+///    until it is answered.
+unsafe fn run_placed(this: &Block) {
+    let request = this.launch.get().cast::<Request>().cast_const();
+    // SAFETY: 1. It is not answered.
+    let &Request { ref affinity, run, launch, .. } = unsafe { &*request };
+    let placed = cpu::set_affinity(affinity.set);
+    this.run.set(run);
+    this.launch.set(launch);
+    if placed.is_err() {
+        scope::leave(this);
+    }
+    // SAFETY: 1. It is not answered.
+    unsafe { answer(request, placed) };
+    if let (Ok(()), Some(run)) = (placed, run) {
+        // SAFETY: `launch` holds what `run` expects, and `run` is called once.
+        unsafe { run(this) };
+    }
+}
+
+/// # Safety
+///
+/// 1. The request is there and not answered. The caller does not access it after this.
+unsafe fn answer(request: *const Request, placed: Result<()>) {
+    // SAFETY: 1. It is there.
+    let word = unsafe { &raw const (*request).answer };
+    let answer = placed.map_or_else(|errno| errno.raw().into(), |()| PLACED);
+    // Release pairs with the acquire in `wait`.
+    // SAFETY: 1. It is there.
+    unsafe { &*word }.store(answer, Release);
+    base::wake(word, 1, ANY);
+}
