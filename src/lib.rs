@@ -14,7 +14,7 @@
 //!   L4   entry  tests!  adapters  panic                 safe, std's names and shapes
 //!        stack_protector  sync  test
 //!           │
-//!   L3   thread  all_threads  profile  fault  random      know about threads
+//!   L3   thread  all_threads  profile  fault  random  rseq      know about threads
 //!           │
 //!   L2   auxv  cpu  futex  guard  io  mapping  parker     know one kernel facility each
 //!        process  signal  time  tls  vdso  start*
@@ -99,6 +99,7 @@ mod parker;
 pub mod process;
 pub mod profile;
 pub mod random;
+pub mod rseq;
 pub mod signal;
 #[doc(hidden)]
 pub mod stack_protector;

@@ -187,6 +187,28 @@ pub fn sched_setaffinity(tid: u32, mask: &[usize]) -> Result<()> {
     unsafe { call!(__NR_sched_setaffinity, tid as usize, size_of_val(mask), at(mask)) }.map(drop)
 }
 
+/// getcpu(2): the processor that the calling thread runs on, and its NUMA node. Only a filter can
+/// refuse it.
+pub(crate) fn getcpu() -> Result<(u32, u32)> {
+    let (mut cpu, mut node) = (0u32, 0u32);
+    // SAFETY: 1. The kernel writes the two numbers only.
+    unsafe { call!(__NR_getcpu, at(&raw mut cpu), at(&raw mut node), 0) }.map(|_| (cpu, node))
+}
+
+/// rseq(2): registers the calling thread's area of `len` bytes, or unregisters it. `EBUSY`, `EPERM`
+/// or `EINVAL` if one is registered; `EINVAL` also for an area of another size or alignment than
+/// the kernel wants, and if none is; `ENOSYS` before Linux 4.18.
+///
+/// # Safety
+///
+/// 1. The kernel may write to the area until it is unregistered or the thread has ended.
+pub(crate) unsafe fn rseq(area: *mut u8, len: usize, unregister: bool, signature: u32) -> Result<()> {
+    const RSEQ_FLAG_UNREGISTER: usize = 1; // linux/rseq.h; missing in linux-raw-sys.
+    let flags = if unregister { RSEQ_FLAG_UNREGISTER } else { 0 };
+    // SAFETY: the caller guarantees 1.
+    unsafe { call!(__NR_rseq, at(area), len, flags, signature as usize) }.map(drop)
+}
+
 /// prctl(2) with `PR_SET_NAME`: the calling thread's name; the kernel takes the first 15 bytes.
 pub(crate) fn prctl_set_name(name: &[u8; 16]) {
     // It cannot fail with a readable name.

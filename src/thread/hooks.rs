@@ -34,8 +34,8 @@ pub(crate) struct Hooks {
     pub(crate) fork: Option<fn(&Links, &Block)>,
 }
 
-/// Those of all modules that have hooks: all_threads, profile and random.
-static REGISTERED: [AtomicPtr<Hooks>; 3] = [const { AtomicPtr::new(null_mut()) }; _];
+/// Those of all modules that have hooks: all_threads, profile, random and rseq.
+static REGISTERED: [AtomicPtr<Hooks>; 4] = [const { AtomicPtr::new(null_mut()) }; _];
 
 /// Registers the hooks of a module, once however often it is called.
 #[cold]

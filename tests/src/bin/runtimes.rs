@@ -1,11 +1,11 @@
 //! What language runtimes ask of threads and processors: instructions that they write, threads on
-//! chosen processors and on stacks of their own.
+//! chosen processors and on stacks of their own, restartable sequences.
 #![no_std]
 #![no_main]
 
 use core::cell::Cell;
 use core::hint::black_box;
-use core::mem::forget;
+use core::mem::{forget, size_of};
 use core::ptr::NonNull;
 use core::sync::atomic::{
     AtomicBool, AtomicU32, AtomicUsize,
@@ -17,8 +17,9 @@ use rt0::cpu::{self, CpuSet};
 use rt0::mapping::{Mapping, Protection};
 use rt0::test::Expect;
 use rt0::thread::{self, Builder, report_overflows};
-use rt0::{Errno, signal};
-use rt0_tests::{mappings, often, seccomp, skip, wait_until};
+use rt0::{Errno, rseq, signal, sys};
+use rt0_tests::seccomp::{self, Verdict};
+use rt0_tests::{Ended, emulated, in_raw_child, mappings, often, skip, wait_for, wait_until};
 
 rt0::tests! {
     written_instructions_run_and_rewritten_ones_too,
@@ -36,6 +37,11 @@ rt0::tests! {
     a_given_stack_is_not_changed_after_the_join,
     a_refused_thread_has_left_the_given_stack,
     a_given_stack_that_overflows_into_its_guard_says_so => Expect::signal(11).stderr("thread 'given' (tid "),
+    ids_of_processors_need_no_registration,
+    a_registered_thread_knows_its_processor,
+    a_registration_is_one_for_each_thread,
+    registered_threads_end_and_their_memory_goes,
+    a_forked_child_stays_registered,
 }
 
 // Instructions.
@@ -151,10 +157,11 @@ fn a_thread_runs_on_its_processors_from_the_start() {
         let builder = Builder::new().name("placed").affinity(&set).signal_mask(mask);
         let thread = builder.spawn(|| {
             let name = thread::current().name().map(str::len);
-            (cpu::affinity().unwrap(), name)
+            (cpu::affinity().unwrap(), rseq::cpu_id().unwrap(), name)
         });
-        let (affinity, name) = thread.unwrap().join();
+        let (affinity, processor, name) = thread.unwrap().join();
         assert_eq!((affinity, name), (only(set.iter().next().unwrap()), Some(6)));
+        assert!(emulated() || set.contains(processor as usize), "{processor}");
         // What it starts inherits them.
         let inner = Builder::new().affinity(&set).spawn(|| thread::spawn(|| cpu::affinity().unwrap()).unwrap().join());
         assert_eq!(inner.unwrap().join(), set);
@@ -384,4 +391,138 @@ fn a_given_stack_that_overflows_into_its_guard_says_so() {
     // SAFETY: 1. The thread does not end. 2. The stack has a guard.
     let thread = unsafe { Builder::new().name("given").spawn_on(stack.usable(), || forever(0)) };
     thread.unwrap().join();
+}
+
+// Restartable sequences.
+
+/// Registers the calling thread; skips the test where that is impossible.
+fn register() {
+    match rseq::register(7) {
+        Ok(()) => {}
+        Err(Errno::ENOSYS) => skip("the kernel or the emulator has no rseq(2)"),
+        Err(errno) => panic!("{errno}"),
+    }
+}
+
+fn ids_of_processors_need_no_registration() {
+    assert!(rseq::area().is_none() && rseq::mm_cid().is_none());
+    assert_eq!(rseq::unregister(), Err(Errno::EINVAL));
+    let (processor, node) = (rseq::cpu_id().unwrap(), rseq::node_id().unwrap());
+    assert!(processor < 1 << 19 && node < 1 << 16, "{processor} {node}");
+    for set in single_processors() {
+        let there = Builder::new().affinity(&set).spawn(|| rseq::cpu_id().unwrap()).unwrap().join();
+        assert!(emulated() || set.contains(there as usize));
+    }
+    // Where there is no call, there is an error, and the ids stay.
+    if let Err(errno) = rseq::register(0) {
+        assert_eq!(errno, Errno::ENOSYS);
+        assert!(rseq::area().is_none() && rseq::cpu_id().is_ok() && rseq::mm_cid().is_none());
+    }
+}
+
+fn a_registered_thread_knows_its_processor() {
+    register();
+    let before = cpu::affinity().unwrap();
+    let area = rseq::area().unwrap();
+    assert!(area.addr().get().is_multiple_of(32));
+    for _ in 0..20 {
+        for set in single_processors() {
+            cpu::set_affinity(&set).unwrap();
+            let processor = rseq::cpu_id().unwrap();
+            assert!(set.contains(processor as usize), "{processor}");
+            // SAFETY: the thread's own area.
+            assert_eq!(unsafe { area.as_ref() }.cpu_id_start.load(Relaxed), processor);
+        }
+    }
+    cpu::set_affinity(&before).unwrap();
+    let node = rseq::node_id().unwrap();
+    assert!(rseq::mm_cid().is_none_or(|id| id < before.len() as u32 && id < 1), "one thread has the number 0");
+    rseq::unregister().unwrap();
+    assert!(rseq::area().is_none() && rseq::mm_cid().is_none());
+    assert_eq!(rseq::node_id(), Ok(node));
+    // SAFETY: the thread's own area.
+    assert_eq!(unsafe { area.as_ref() }.cpu_id.load(Relaxed), u32::MAX);
+}
+
+fn a_registration_is_one_for_each_thread() {
+    register();
+    assert_eq!(rseq::register(7), Err(Errno::EBUSY));
+    assert_eq!(rseq::register(8), Err(Errno::EPERM));
+    assert!(thread::spawn(|| rseq::area().is_none()).unwrap().join(), "a new thread is not registered");
+    rseq::unregister().unwrap();
+    assert_eq!(rseq::unregister(), Err(Errno::EINVAL));
+    rseq::register(8).unwrap();
+    // Threads at the same time have areas and numbers of their own.
+    let areas = [(); 4].map(|()| {
+        thread::spawn(|| {
+            rseq::register(7).unwrap();
+            (rseq::area().unwrap().addr(), thread::current())
+        })
+    });
+    let areas = areas.map(|thread| thread.unwrap().join());
+    assert!((0..4).all(|i| (0..i).all(|j| areas[i].0 != areas[j].0)));
+    // An area of the program's own is refused, and stays refused.
+    let other = [0u64; 8];
+    let at = (&raw const other).addr().next_multiple_of(32);
+    let args = [at, size_of::<rseq::Area>(), 0, 8, 0, 0];
+    // SAFETY: 1. The kernel refuses it.
+    assert_eq!(unsafe { sys::syscall(k::__NR_rseq as usize, args) }, Err(Errno::EINVAL));
+}
+
+fn registered_threads_end_and_their_memory_goes() {
+    static ENDED: AtomicU32 = AtomicU32::new(0);
+    register();
+    thread::spawn(|| rseq::register(7)).unwrap().join().unwrap(); // What is made once is made.
+    let before = mappings();
+    for kept in [64, 0] {
+        thread::limit_stack_cache(kept, 64 << 20);
+        for _ in 0..often(300) {
+            let start = || {
+                thread::spawn(|| {
+                    rseq::register(7).unwrap();
+                    thread::yield_now(); // The kernel writes to the area.
+                    ENDED.fetch_add(1, Relaxed);
+                })
+            };
+            drop(start().unwrap());
+            start().unwrap().join();
+        }
+    }
+    wait_until("the threads", || ENDED.load(Relaxed) as usize == 4 * often(300));
+    wait_until("their ends", || thread::running(&mut []) == 1);
+    wait_until("their memory", || mappings() <= before);
+    // Where the call is refused at a thread's end, the memory stays, and the thread ends.
+    if !emulated() {
+        let thread = thread::spawn(|| {
+            rseq::register(7).unwrap();
+            seccomp::need_filters();
+            seccomp::filter(&[k::__NR_rseq], Verdict::Refuse(Errno::EPERM), Verdict::Allow);
+        });
+        drop(thread.unwrap());
+        wait_until("its end", || thread::running(&mut []) == 1);
+    }
+}
+
+fn a_forked_child_stays_registered() {
+    register();
+    // SAFETY: 1. There is one thread. 2. The child only looks.
+    match unsafe { thread::fork() }.unwrap() {
+        thread::Fork::Parent { child } => assert_eq!(wait_for(child), Ended::Exit(0)),
+        thread::Fork::Child => {
+            assert_eq!(rseq::register(7), Err(Errno::EBUSY));
+            let own = cpu::affinity().unwrap().contains(rseq::cpu_id().unwrap() as usize);
+            let another = thread::spawn(|| rseq::register(7)).unwrap().join();
+            sys::exit_group(i32::from(!own || another.is_err()));
+        }
+    }
+    // A child that shares memory is not registered, by the kernel.
+    static REFUSED: AtomicBool = AtomicBool::new(false);
+    in_raw_child(k::CLONE_VM | k::CLONE_VFORK, || {
+        let args = [rseq::area().unwrap().addr().get(), size_of::<rseq::Area>(), 1, 7, 0, 0];
+        // SAFETY: 1. The kernel refuses it.
+        let refused = unsafe { sys::syscall(k::__NR_rseq as usize, args) };
+        REFUSED.store(refused == Err(Errno::EINVAL), Relaxed);
+    });
+    assert!(REFUSED.load(Relaxed));
+    assert_eq!(rseq::register(7), Err(Errno::EBUSY), "the parent stays registered");
 }

@@ -29,6 +29,7 @@ const LAYERS: &[(&str, u8)] = &[
     ("fault", 3),
     ("profile", 3),
     ("random", 3),
+    ("rseq", 3),
     ("thread", 3),
     ("adapters", 4),
     ("entry", 4),
