@@ -39,7 +39,8 @@
 //!
 //! In a [`RwLock`] readers and writers alternate. A waiting reader is admitted when the current
 //! writer is done, or after the next writer if the reader came while others were being admitted. A
-//! writer waits for the readers that came before it, and for other writers as for a mutex.
+//! writer waits for the readers that came before it, and for other writers as for a mutex. An
+//! upgradable reader waits as a writer, and excludes writers.
 //! [`Condvar`] and [`Semaphore`] serve first come, first served, without exception. A [`Channel`]
 //! is a mutex and two condition variables.
 //!
@@ -70,6 +71,7 @@ mod rwlock;
 mod semaphore;
 #[cfg(all(test, not(loom)))]
 mod tests;
+mod upgradable;
 mod wait_list;
 
 #[cfg(any(feature = "critical-section", feature = "lock_api"))]
@@ -92,3 +94,4 @@ pub use once::{LazyLock, Once, OnceLock, OnceState};
 pub use reentrant::{ReentrantLock, ReentrantLockGuard};
 pub use rwlock::{RwLock, RwLockReadGuard, RwLockWriteGuard};
 pub use semaphore::{Semaphore, SemaphoreGuard};
+pub use upgradable::RwLockUpgradableReadGuard;

@@ -4,14 +4,15 @@
 //! `ReentrantMutex` works with these. The locks of [`crate::sync`] use the same raw locks.
 //!
 //! lock_api's other traits are missing because rt0's locks have no such function: unlocking to a
-//! certain waiter (`RawMutexFair`; fairness is as [`crate::sync`] says) and upgradable readers.
+//! certain waiter (`RawMutexFair` and its like; fairness is as [`crate::sync`] says), and turning a
+//! writer into an upgradable reader (`RawRwLockUpgradeDowngrade`).
 
 use core::num::NonZeroUsize;
 use core::time::Duration;
 
 use ::lock_api::{
     GetThreadId, GuardNoSend, RawMutexTimed, RawRwLockDowngrade, RawRwLockRecursive, RawRwLockRecursiveTimed,
-    RawRwLockTimed,
+    RawRwLockTimed, RawRwLockUpgrade, RawRwLockUpgradeTimed,
 };
 
 use crate::futex::base::{self, deadline_of};
@@ -44,6 +45,8 @@ pub type ReentrantMutexGuard<'a, T> = ::lock_api::ReentrantMutexGuard<'a, RawMut
 pub type RwLock<T> = ::lock_api::RwLock<RawRwLock, T>;
 /// The guard of [`RwLock`] for reading.
 pub type RwLockReadGuard<'a, T> = ::lock_api::RwLockReadGuard<'a, RawRwLock, T>;
+/// The guard of [`RwLock`] for reading that can become one for writing.
+pub type RwLockUpgradableReadGuard<'a, T> = ::lock_api::RwLockUpgradableReadGuard<'a, RawRwLock, T>;
 /// The guard of [`RwLock`] for writing.
 pub type RwLockWriteGuard<'a, T> = ::lock_api::RwLockWriteGuard<'a, RawRwLock, T>;
 /// The guard of a part of what a [`RwLock`] holds, for reading.
@@ -185,6 +188,58 @@ unsafe impl RawRwLockTimed for RawRwLock {
     #[inline]
     fn try_lock_exclusive_until(&self, deadline: Instant) -> bool {
         self.0.write(|| Some(deadline))
+    }
+}
+
+// SAFETY: no writer comes between the upgradable reader and the writer that it becomes, as the
+// models of `crate::sync` show.
+unsafe impl RawRwLockUpgrade for RawRwLock {
+    #[inline]
+    fn lock_upgradable(&self) {
+        self.0.upgradable(|| None);
+    }
+
+    #[inline]
+    fn try_lock_upgradable(&self) -> bool {
+        self.0.try_upgradable()
+    }
+
+    #[inline]
+    unsafe fn unlock_upgradable(&self) {
+        self.0.end_upgradable();
+    }
+
+    #[inline]
+    unsafe fn upgrade(&self) {
+        self.0.upgrade(|| None);
+    }
+
+    #[inline]
+    unsafe fn try_upgrade(&self) -> bool {
+        self.0.try_upgrade()
+    }
+}
+
+// SAFETY: true means that the lock was acquired or upgraded.
+unsafe impl RawRwLockUpgradeTimed for RawRwLock {
+    #[inline]
+    fn try_lock_upgradable_for(&self, timeout: Duration) -> bool {
+        self.0.upgradable(|| deadline_of(timeout))
+    }
+
+    #[inline]
+    fn try_lock_upgradable_until(&self, deadline: Instant) -> bool {
+        self.0.upgradable(|| Some(deadline))
+    }
+
+    #[inline]
+    unsafe fn try_upgrade_for(&self, timeout: Duration) -> bool {
+        self.0.upgrade(|| deadline_of(timeout))
+    }
+
+    #[inline]
+    unsafe fn try_upgrade_until(&self, deadline: Instant) -> bool {
+        self.0.upgrade(|| Some(deadline))
     }
 }
 

@@ -9,6 +9,8 @@
 //! A thread that may already be an active reader uses a recursive read: it does not wait for a
 //! writer that waits for readers to leave.
 //!
+//! An upgradable reader may become the writer: see `raw_rwlock/upgradable.rs`.
+//!
 //! Properties, and how they are achieved:
 //!
 //! 1. *A writer is alone:* it holds the lock once it has set WRITER, no reader is active, and none
@@ -26,6 +28,8 @@
 //! 4. *No access after the release:* from then on a thread passes the address to the kernel only,
 //!    because the next owner may have freed the memory.
 
+mod upgradable;
+
 use core::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 
 use super::raw_mutex::RawMutex;
@@ -38,7 +42,8 @@ pub(crate) struct RawRwLock {
     /// ```
     /// All waiting threads sleep on this word.
     state: AtomicU32,
-    /// The queue of writers; its holder is the next writer.
+    /// The queue of writers and upgradable readers; its holder is the next writer, or the
+    /// upgradable reader.
     writers: RawMutex,
 }
 
@@ -81,6 +86,11 @@ fn waiting_readers(state: u32) -> u32 {
 
 fn has_room(state: u32) -> bool {
     active_readers(state) + waiting_readers(state) < MAX_READERS
+}
+
+/// Whether no reader is active or becomes so.
+fn is_drained(state: u32) -> bool {
+    active_readers(state) == 0 && state & ADMITTING == 0
 }
 
 /// Whether a reader becomes active without waiting (1).
@@ -241,7 +251,11 @@ impl RawRwLock {
         }
         let claimed = self.claim_writer(deadline);
         self.writers.unlock();
-        claimed && self.wait_for_readers(deadline)
+        if claimed && !self.wait_for_readers(deadline) {
+            self.end_write();
+            return false;
+        }
+        claimed
     }
 
     /// Sets WRITER once it is clear; false if the deadline came first. The caller holds `writers`.
@@ -265,19 +279,17 @@ impl RawRwLock {
         true
     }
 
-    /// Waits until all readers have left; the caller has set WRITER. If the deadline comes first,
-    /// clears WRITER and returns false.
+    /// Waits until all readers have left; false if the deadline came first. The caller has set
+    /// WRITER.
     fn wait_for_readers(&self, deadline: Option<Instant>) -> bool {
         let mut late = false;
-        let empty = |state: u32| active_readers(state) == 0 && state & ADMITTING == 0;
-        base::spin_until(|| empty(self.state.load(Acquire)));
+        base::spin_until(|| is_drained(self.state.load(Acquire)));
         loop {
             let state = self.state.load(Acquire);
-            if empty(state) {
+            if is_drained(state) {
                 return true;
             }
             if late {
-                self.end_write();
                 return false;
             }
             late = self.sleep(state, deadline, DRAINING);

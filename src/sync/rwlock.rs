@@ -34,8 +34,8 @@ use crate::time::Instant;
 /// assert_eq!(lock.into_inner(), [5, 2]);
 /// ```
 pub struct RwLock<T: ?Sized> {
-    raw: RawRwLock,
-    value: UnsafeCell<T>,
+    pub(super) raw: RawRwLock,
+    pub(super) value: UnsafeCell<T>,
 }
 
 // SAFETY: the lock moves the value between threads.
@@ -226,7 +226,7 @@ impl<T: ?Sized> RwLock<T> {
 
     /// The guard of a lock that the caller has just acquired for reading.
     #[inline]
-    fn reader(&self) -> RwLockReadGuard<'_, T> {
+    pub(super) fn reader(&self) -> RwLockReadGuard<'_, T> {
         // SAFETY: the address of a field is not null.
         let value = unsafe { NonNull::new_unchecked(self.value.get()) };
         RwLockReadGuard { raw: &self.raw, value }
@@ -234,7 +234,7 @@ impl<T: ?Sized> RwLock<T> {
 
     /// The guard of a lock that the caller has just acquired for writing.
     #[inline]
-    fn writer(&self) -> RwLockWriteGuard<'_, T> {
+    pub(super) fn writer(&self) -> RwLockWriteGuard<'_, T> {
         RwLockWriteGuard { lock: self, not_send: PhantomData }
     }
 }

@@ -1,6 +1,7 @@
 //! RwLock.
 
 use super::*;
+use crate::sync::RwLockUpgradableReadGuard;
 use crate::sync::raw_rwlock::RawRwLock;
 
 #[test]
@@ -191,5 +192,95 @@ fn loom_recursive_readers_wait_for_a_writer_that_has_the_lock() {
         lock.write().add(1);
         assert!(join(readers).into_iter().all(|read| read <= 1));
         assert_eq!(lock.try_write().expect("no other thread is left").add(0), 1);
+    });
+}
+
+#[test]
+fn loom_an_upgraded_reader_writes_what_it_read_while_others_write() {
+    model(2, || {
+        let lock = Arc::new(RwLock::new(Watched::default()));
+        let writer = spawn(&lock, |lock| lock.write().add(10));
+        let upgrader = spawn(&lock, |lock| {
+            let guard = lock.upgradable_read();
+            let before = guard.get();
+            let guard = RwLockUpgradableReadGuard::upgrade(guard);
+            assert_eq!(guard.add(1), before + 1, "no other thread wrote in between");
+        });
+        lock.read().get();
+        writer.join().unwrap();
+        upgrader.join().unwrap();
+        assert_eq!(lock.try_write().expect("no thread is left").add(0), 11);
+    });
+}
+
+#[test]
+fn loom_upgradable_readers_exclude_each_other_and_no_reader() {
+    model(2, || {
+        let lock = Arc::new(RwLock::new(Watched::default()));
+        let upgraders = [(); 2].map(|()| {
+            spawn(&lock, |lock| {
+                let guard = lock.upgradable_read();
+                let before = guard.get();
+                assert_eq!(RwLockUpgradableReadGuard::upgrade(guard).add(1), before + 1);
+            })
+        });
+        assert!(lock.read().get() <= 2);
+        join(upgraders);
+        assert_eq!(lock.try_write().expect("no thread is left").add(0), 2);
+    });
+}
+
+#[test]
+fn loom_an_upgrade_that_gives_up_lets_readers_in_and_keeps_the_right() {
+    model(2, || {
+        let lock = Arc::new(RwLock::new(Watched::default()));
+        let guard = lock.upgradable_read();
+        let first = lock.read();
+        let reader = spawn(&lock, |lock| lock.read().get());
+        let writer = spawn(&lock, |lock| lock.write().add(10));
+        expire();
+        let guard = RwLockUpgradableReadGuard::try_upgrade_until(guard, some_time());
+        let Err(guard) = guard else { panic!("a reader is there") };
+        assert_eq!(guard.get(), first.get());
+        drop(first);
+        reader.join().unwrap();
+        assert_eq!(RwLockUpgradableReadGuard::upgrade(guard).add(1), 1);
+        writer.join().unwrap();
+        assert_eq!(lock.try_write().expect("no thread is left").add(0), 11);
+    });
+}
+
+#[test]
+fn loom_a_thread_that_waits_for_the_right_in_vain_leaves_nothing() {
+    model(3, || {
+        let lock = Arc::new(RwLock::new(Watched::default()));
+        let guard = lock.write();
+        let upgrader = spawn(&lock, |lock| lock.try_upgradable_read_until(some_time()).map(|guard| guard.get()));
+        expire();
+        guard.add(1);
+        drop(guard);
+        assert!(upgrader.join().unwrap().is_none_or(|read| read == 1));
+        assert_eq!(lock.try_write().expect("no thread is left").add(1), 2);
+    });
+}
+
+#[test]
+fn loom_the_right_passes_on_when_it_is_given_up() {
+    model(3, || {
+        let lock = Arc::new(RwLock::new(Watched::default()));
+        let guard = lock.upgradable_read();
+        let other = spawn(&lock, |lock| {
+            let guard = lock.upgradable_read();
+            match RwLockUpgradableReadGuard::try_upgrade(guard) {
+                Ok(guard) => guard.add(1),
+                Err(guard) => guard.get(),
+            }
+        });
+        let guard = RwLockUpgradableReadGuard::downgrade(guard);
+        let before = guard.get();
+        assert_eq!(before, guard.get());
+        drop(guard);
+        other.join().unwrap();
+        assert!(lock.try_upgradable_read().is_some());
     });
 }
