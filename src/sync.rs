@@ -5,7 +5,8 @@
 //! | [`Mutex`], [`RwLock`] | one at a time; many readers or one writer |
 //! | [`Condvar`], [`Parker`] | waiting for a notification of another thread |
 //! | [`Once`], [`OnceLock`], [`LazyLock`] | done once; set once; made when first used |
-//! | [`Barrier`], [`Semaphore`], [`Channel`] | meeting, counting, passing values |
+//! | [`Barrier`], [`WaitGroup`] | meeting; waiting for all to be done |
+//! | [`Semaphore`], [`Channel`] | counting; passing values |
 //!
 //! Each can be a `static` and needs no allocation. The forms `*_for` and `*_timeout` wait for a
 //! [`Duration`], the forms `*_until` wait until an [`Instant`]. A timeout of zero, or a deadline in
@@ -22,8 +23,9 @@
 //! value here, and the `try_` forms return an [`Option`]. `is_poisoned` and `clear_poison` are
 //! missing; [`OnceState`] always says that nothing is poisoned. [`Channel`] is std's `sync_channel`
 //! with its capacity, at least one value, in the type. It can have any number of receivers, and it
-//! keeps values that no receiver took until it is dropped. The timed forms, [`Semaphore`] and
-//! [`Parker`] are not in std. [`Condvar`] wakes its waiters in order, and never without a cause.
+//! keeps values that no receiver took until it is dropped. The timed forms, [`Semaphore`],
+//! [`WaitGroup`] and [`Parker`] are not in std. [`Condvar`] wakes its waiters in order, and never
+//! without a cause.
 //!
 //! # Fairness
 //!
@@ -72,6 +74,7 @@ mod semaphore;
 #[cfg(all(test, not(loom)))]
 mod tests;
 mod upgradable;
+mod wait_group;
 mod wait_list;
 
 #[cfg(any(feature = "critical-section", feature = "lock_api"))]
@@ -95,3 +98,4 @@ pub use reentrant::{ReentrantLock, ReentrantLockGuard};
 pub use rwlock::{RwLock, RwLockReadGuard, RwLockWriteGuard};
 pub use semaphore::{Semaphore, SemaphoreGuard};
 pub use upgradable::RwLockUpgradableReadGuard;
+pub use wait_group::{WaitGroup, WaitGroupGuard};

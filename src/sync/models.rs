@@ -18,6 +18,7 @@ mod once;
 mod parker;
 mod rwlock;
 mod semaphore;
+mod wait_group;
 
 use std::sync::Arc;
 
