@@ -91,9 +91,9 @@ assert_not_impl_any!(Channel<*const u8, 1>: Send, Sync);
 assert_not_impl_any!(Sender<'static, *const u8, 1>: Send, Sync);
 assert_not_impl_any!(Receiver<'static, *const u8, 1>: Send, Sync);
 
-/// A channel for `N` values in its own mapping, and its two ends, which own it: the last end to be
-/// dropped drops the remaining values and unmaps the channel. So the ends can be stored and sent
-/// anywhere, as those of std's `sync_channel`.
+/// A channel for `N` values in its own mapping, and its two ends, which own it, as those of std's
+/// `sync_channel`: they can be stored and sent anywhere. The last receiver to be dropped drops the
+/// values that are left, and the last end unmaps the channel.
 ///
 /// Errors are those of [`Mapping::new`].
 ///
@@ -167,6 +167,20 @@ impl<T, const N: usize> Channel<T, N> {
     /// In handlers: yes.
     pub const fn capacity(&self) -> usize {
         N
+    }
+
+    /// Drops the values of an owned channel that has lost its last receiver. No other will come,
+    /// and a value may be what another thread waits for, such as an end of another channel.
+    fn drop_values<'a>(&'a self, mut state: MutexGuard<'a, State>) -> MutexGuard<'a, State> {
+        count_one_more(&mut state.senders); // Keeps the channel meanwhile.
+        // SAFETY: 1. `state` is the lock's guard.
+        while let Some(value) = unsafe { self.take_first(&mut state) } {
+            drop(state);
+            drop(value); // Without the lock: its destructor may use the channel.
+            state = self.head.state.lock();
+        }
+        state.senders -= 1;
+        state
     }
 
     /// Frees an owned channel.
@@ -548,6 +562,9 @@ impl<T, const N: usize> Drop for Receiver<'_, T, N> {
         state.receivers -= 1;
         if state.receivers == 0 {
             head.emptied.notify_all();
+            if state.owned {
+                state = self.channel().drop_values(state);
+            }
         }
         let frees = state.is_unused();
         drop(state);

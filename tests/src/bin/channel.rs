@@ -13,7 +13,7 @@ use linux_raw_sys::general as k;
 use rt0::signal::{self, Action, Signal};
 use rt0::sync::{
     Barrier, Channel, Mutex, Parker, Receiver, RecvError, RecvTimeoutError, Semaphore, SendError, SendTimeoutError,
-    TryRecvError, TrySendError, channel,
+    Sender, TryRecvError, TrySendError, channel,
 };
 use rt0::thread::{self, Builder, JoinHandle, spawn};
 use rt0::time::Instant;
@@ -449,11 +449,28 @@ tests! {
             assert!(two.send(Dropped).is_ok());
             drop(jobs);
             assert!(two.send(Dropped).is_err(), "the last receiver is gone");
-            assert_eq!(two.len(), 3);
-            drop(two);
-            assert_eq!(DROPS.load(Relaxed), 6 * round, "what is left is dropped with the last end");
+            assert_eq!((two.len(), DROPS.load(Relaxed)), (0, 6 * round), "what is left is dropped with it");
         }
         wait_for_mappings_to_go(before);
+    }
+
+    fn a_request_that_is_never_received_does_not_keep_its_sender_waiting() {
+        type Reply = Receiver<'static, u32, 1>;
+        struct Request {
+            _reply: Sender<'static, u32, 1>,
+            _own: Option<Sender<'static, Request, 2>>,
+        }
+        for own in [false, true] {
+            let (requests, server) = channel::<Request, 2>().unwrap();
+            let (reply, answer): (_, Reply) = channel().unwrap();
+            // With an end of the very channel it lies in, which its destructor drops.
+            let request = Request { _reply: reply, _own: own.then(|| requests.clone()) };
+            assert!(requests.send(request).is_ok());
+            let waiting = spawn(move || answer.recv()).unwrap();
+            drop(server);
+            assert_eq!(waiting.join(), Err(RecvError));
+            drop(requests);
+        }
     }
 
     fn the_ends_of_an_owned_channel_may_go_at_the_same_time() {
