@@ -25,7 +25,7 @@
 //!
 //! `Clone` and `Debug` of what a handler may have are as the functions that say yes, and so is
 //! `Drop`, but not of the last [`Thread`] of a thread that has ended, of a [`JoinHandle`], of
-//! channels' ends and of values with a destructor that waits. `tests/src/bin/handlers.rs` calls
+//! channels' ends and of values with a destructor that waits. `tests/src/suite/handlers.rs` calls
 //! most of them in a storm of signals: all that share something with the code that they interrupt.
 //!
 //! [`Semaphore::release`]: crate::sync::Semaphore::release

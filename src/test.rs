@@ -1,13 +1,15 @@
 //! Test programs: every test in a process of its own, on every machine.
 //!
-//! [`tests!`](crate::tests) makes the main of such a program from plain functions. A test passes if
-//! it returns, unless it says otherwise by an [`Expect`]. `cargo rt0 test` builds the program for
-//! each machine, runs its tests there and reports; nothing else is needed of a runner than this
+//! [`tests!`](crate::tests) makes the main of such a program from plain functions, and
+//! [`test_module!`](crate::test_module) names the tests of one of its modules. A test passes if it
+//! returns, unless it says otherwise by an [`Expect`]. `cargo rt0 test` builds the program for each
+//! machine, runs its tests there and reports; nothing else is needed of a runner than this
 //! protocol:
 //!
 //! 1. **Listing**: `PROGRAM --list` prints one line per test and ends with status 0. A line is the
 //!    test's name, then fields, each behind a tab: `KEY=VALUE`, or `KEY` alone. In a value, `\n` is
-//!    a line's end, `\t` a tab, `\\` a backslash.
+//!    a line's end, `\t` a tab, `\\` a backslash. The name of a module's test begins with the
+//!    module's: `parser::an_empty_line_is_no_error`.
 //! 2. **Running**: `PROGRAM NAME` runs one test. Where the program has no arguments, as the first
 //!    process of a kernel, the variable `RT0_TEST` names the test; without it the program lists.
 //! 3. **Judging**: a test passes if its process ends as the line says: with status 0, or that of
@@ -17,7 +19,8 @@
 //!    reason is in the last line of standard output that begins with `skipped: `.
 //! 5. **Surroundings**: the environment has nothing but `PATH` and the variables of
 //!    `env=NAME=VALUE`, one field each. Arguments behind the name are those of `arg=VALUE`, one
-//!    field each.
+//!    field each. The soft limit of the stack is `stack=BYTES` or `stack=unlimited`, and the
+//!    descriptors of `close=NUMBER,NUMBER` are closed.
 //! 6. **Limits**: a test that has not ended after `limit` seconds is killed and has failed.
 //! 7. **Where it runs**: with `native=REASON`, not under an emulator; with `alone`, beside no other
 //!    test.
@@ -25,7 +28,7 @@
 use core::fmt::{self, Write as _};
 
 use crate::auxv::Env;
-use crate::{print, println, sys};
+use crate::{println, sys};
 
 /// The exit status of a skipped test.
 pub const SKIPPED: i32 = 77;
@@ -62,40 +65,89 @@ const PANICKED: u8 = 101;
 ///     rt0::sys::exit_group(3)
 /// }
 /// ```
+///
+/// `module::*` stands for all tests of a module, which [`test_module!`](crate::test_module) lists
+/// there.
+///
+/// ```ignore
+/// mod lexer;
+/// mod parser;
+///
+/// rt0::tests! { lexer::*, parser::* }
+/// ```
 #[macro_export]
 macro_rules! tests {
-    (@expect) => { $crate::test::Expect::success() };
-    (@expect $expect:expr) => { $expect };
-    ($($test:ident $(=> $expect:expr)?),* $(,)?) => {
+    (@list $($test:ident $(:: $all:tt)? $(=> $expect:expr)?),* $(,)?) => {
+        &[$($crate::tests!(@test $test $(:: $all)? $(=> $expect)?)),*]
+    };
+    (@test $module:ident :: *) => {
+        $crate::test::Test::module(::core::stringify!($module), $module::TESTS)
+    };
+    (@test $test:ident) => { $crate::tests!(@test $test => $crate::test::Expect::success()) };
+    (@test $test:ident => $expect:expr) => {
+        $crate::test::Test::new(
+            ::core::stringify!($test),
+            $expect,
+            |env| $crate::test::Body::call($test, env),
+        )
+    };
+    ($($list:tt)*) => {
         const _: () = {
             $crate::entry!(main);
 
             fn main(env: $crate::Env) -> i32 {
-                const TESTS: &[$crate::test::Test] = &[$($crate::test::Test::new(
-                    ::core::stringify!($test),
-                    $crate::tests!(@expect $($expect)?),
-                    |env| $crate::test::Body::call($test, env),
-                )),*];
+                const TESTS: &[$crate::test::Test] = $crate::tests!(@list $($list)*);
                 $crate::test::run(env, TESTS)
             }
         };
     };
 }
 
-/// A test: its name, what it expects, and the function.
+/// Defines which functions of a module are tests, as the constant `TESTS`. It takes the same list
+/// as [`tests!`](crate::tests), which takes `module::*` for all of them.
+///
+/// ```ignore
+/// // In lexer.rs:
+/// rt0::test_module! { an_empty_line_has_no_words }
+///
+/// fn an_empty_line_has_no_words() {
+///     assert!(super::words("").next().is_none());
+/// }
+/// ```
+#[macro_export]
+macro_rules! test_module {
+    ($($list:tt)*) => {
+        /// The tests of this module.
+        pub const TESTS: &[$crate::test::Test] = $crate::tests!(@list $($list)*);
+    };
+}
+
+/// A test: its name, what it expects, and the function; or a module with its tests.
 #[derive(Clone, Copy, Debug)]
 pub struct Test {
     name: &'static str,
-    expect: Expect,
-    body: fn(Env),
+    content: Content,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Content {
+    Function { expect: Expect, body: fn(Env) },
+    Module(&'static [Test]),
 }
 
 impl Test {
-    /// A test. The name has no white space in it.
+    /// A test. The name has neither white space nor `::` in it.
     ///
     /// In handlers: yes.
     pub const fn new(name: &'static str, expect: Expect, body: fn(Env)) -> Test {
-        Test { name, expect, body }
+        Test { name, content: Content::Function { expect, body } }
+    }
+
+    /// The tests of a module. The name has neither white space nor `::` in it.
+    ///
+    /// In handlers: yes.
+    pub const fn module(name: &'static str, tests: &'static [Test]) -> Test {
+        Test { name, content: Content::Module(tests) }
     }
 }
 
@@ -108,9 +160,10 @@ pub struct Expect {
     args: &'static [&'static str],
     env: &'static [(&'static str, &'static str)],
     limit: Option<u32>,
+    stack: Option<u64>,
+    closed: &'static [u32],
     native: Option<&'static str>,
     alone: bool,
-    fields: &'static [&'static str],
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -131,9 +184,10 @@ impl Expect {
             args: &[],
             env: &[],
             limit: None,
+            stack: None,
+            closed: &[],
             native: None,
             alone: false,
-            fields: &[],
         }
     }
 
@@ -209,10 +263,19 @@ impl Expect {
         Expect { alone: true, ..self }
     }
 
-    /// Fields of the protocol as they are written, for rt0's own tests.
-    #[doc(hidden)]
-    pub const fn fields(self, fields: &'static [&'static str]) -> Expect {
-        Expect { fields, ..self }
+    /// The soft limit of the process's stack, in bytes; [`u64::MAX`] for none: `RLIMIT_STACK` of
+    /// getrlimit(2).
+    ///
+    /// In handlers: yes.
+    pub const fn stack_limit(self, bytes: u64) -> Expect {
+        Expect { stack: Some(bytes), ..self }
+    }
+
+    /// The process starts with these descriptors closed, such as 0 for standard input.
+    ///
+    /// In handlers: yes.
+    pub const fn closed(self, descriptors: &'static [u32]) -> Expect {
+        Expect { closed: descriptors, ..self }
     }
 }
 
@@ -243,14 +306,36 @@ pub fn run(env: Env, tests: &[Test]) -> i32 {
     let wanted = env.args().nth(1).or_else(|| env.var("RT0_TEST"));
     let wanted = wanted.map_or(b"--list".as_slice(), |wanted| wanted.to_bytes());
     if wanted == b"--list" {
-        tests.iter().for_each(|test| print!("{test}"));
+        list(tests, None);
         return 0;
     }
-    match tests.iter().find(|test| test.name.as_bytes() == wanted) {
-        Some(test) => (test.body)(env),
+    match find(tests, wanted) {
+        Some(body) => body(env),
         None => panic!("no test `{}` in this program", wanted.escape_ascii()),
     }
     0
+}
+
+/// Prints the lines of all these tests, which are in the module of this path.
+fn list(tests: &[Test], module: Option<&Path<'_>>) {
+    for test in tests {
+        let path = Path { module, name: test.name };
+        match &test.content {
+            Content::Function { expect, .. } => println!("{path}{expect}"),
+            Content::Module(tests) => list(tests, Some(&path)),
+        }
+    }
+}
+
+/// The function of the test with this name, which begins with the names of its modules.
+fn find(tests: &[Test], wanted: &[u8]) -> Option<fn(Env)> {
+    tests.iter().find_map(|test| {
+        let rest = wanted.strip_prefix(test.name.as_bytes())?;
+        match test.content {
+            Content::Function { body, .. } => rest.is_empty().then_some(body),
+            Content::Module(tests) => find(tests, rest.strip_prefix(b"::")?),
+        }
+    })
 }
 
 /// Ends this test as skipped.
@@ -261,30 +346,50 @@ pub fn skip(reason: &str) -> ! {
     sys::exit_group(SKIPPED)
 }
 
-/// The test's line of the list.
-impl fmt::Display for Test {
+/// A test's name, with those of its modules.
+struct Path<'a> {
+    module: Option<&'a Path<'a>>,
+    name: &'static str,
+}
+
+impl fmt::Display for Path<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let expect = &self.expect;
-        f.write_str(self.name)?;
-        match expect.end {
+        if let Some(module) = self.module {
+            write!(f, "{module}::")?;
+        }
+        f.write_str(self.name)
+    }
+}
+
+/// The fields of a test's line.
+impl fmt::Display for Expect {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.end {
             End::Exit(0) => {}
             End::Exit(status) => write!(f, "\texit={status}")?,
             End::Signal(signal) => write!(f, "\tsignal={signal}")?,
         }
-        let parts = [("stdout", expect.stdout), ("stderr", expect.stderr), ("native", expect.native)];
+        let parts = [("stdout", self.stdout), ("stderr", self.stderr), ("native", self.native)];
         for (key, value) in parts.iter().filter_map(|(key, value)| Some((key, (*value)?))) {
             write!(f, "\t{key}={}", Escaped(value))?;
         }
-        expect.args.iter().try_for_each(|arg| write!(f, "\targ={}", Escaped(arg)))?;
-        expect.env.iter().try_for_each(|(name, value)| write!(f, "\tenv={name}={}", Escaped(value)))?;
-        if let Some(seconds) = expect.limit {
+        self.args.iter().try_for_each(|arg| write!(f, "\targ={}", Escaped(arg)))?;
+        self.env.iter().try_for_each(|(name, value)| write!(f, "\tenv={name}={}", Escaped(value)))?;
+        match self.stack {
+            None => {}
+            Some(u64::MAX) => f.write_str("\tstack=unlimited")?,
+            Some(bytes) => write!(f, "\tstack={bytes}")?,
+        }
+        for (index, descriptor) in self.closed.iter().enumerate() {
+            write!(f, "{}{descriptor}", if index == 0 { "\tclose=" } else { "," })?;
+        }
+        if let Some(seconds) = self.limit {
             write!(f, "\tlimit={seconds}")?;
         }
-        if expect.alone {
+        if self.alone {
             f.write_str("\talone")?;
         }
-        expect.fields.iter().try_for_each(|field| write!(f, "\t{field}"))?;
-        f.write_char('\n')
+        Ok(())
     }
 }
 
@@ -306,19 +411,52 @@ impl fmt::Display for Escaped<'_> {
 mod tests {
     use super::*;
 
-    fn line(expect: Expect) -> std::string::String {
-        std::format!("{}", Test::new("name", expect, |_| {}))
+    fn fields(expect: Expect) -> std::string::String {
+        std::format!("{expect}")
     }
 
     #[test]
     fn a_line_says_what_differs_from_success() {
-        assert_eq!(line(Expect::success()), "name\n");
-        assert_eq!(line(Expect::exit(3).limit(5)), "name\texit=3\tlimit=5\n");
-        assert_eq!(line(Expect::signal(11).alone()), "name\tsignal=11\talone\n");
-        assert_eq!(line(Expect::panic("a\tb")), "name\texit=101\tstderr=a\\tb\n");
+        assert_eq!(fields(Expect::success()), "");
+        assert_eq!(fields(Expect::exit(3).limit(5)), "\texit=3\tlimit=5");
+        assert_eq!(fields(Expect::signal(11).alone()), "\tsignal=11\talone");
+        assert_eq!(fields(Expect::panic("a\tb")), "\texit=101\tstderr=a\\tb");
         let surroundings = Expect::success().args(&["a b", ""]).env(&[("K", "v=w"), ("L", "\n\\")]);
-        assert_eq!(line(surroundings), "name\targ=a b\targ=\tenv=K=v=w\tenv=L=\\n\\\\\n");
-        let rest = Expect::success().stdout("x").native("why").fields(&["close=0"]);
-        assert_eq!(line(rest), "name\tstdout=x\tnative=why\tclose=0\n");
+        assert_eq!(fields(surroundings), "\targ=a b\targ=\tenv=K=v=w\tenv=L=\\n\\\\");
+        let rest = Expect::success().stdout("x").native("why").closed(&[0, 2]);
+        assert_eq!(fields(rest), "\tstdout=x\tnative=why\tclose=0,2");
+        assert_eq!(fields(Expect::success().stack_limit(65536)), "\tstack=65536");
+        assert_eq!(fields(Expect::success().stack_limit(u64::MAX)), "\tstack=unlimited");
+    }
+
+    #[test]
+    fn a_name_begins_with_those_of_its_modules() {
+        mod lexer {
+            use super::Expect;
+
+            crate::test_module! { words, lines => Expect::exit(3), numbers::* }
+
+            fn words() {}
+            fn lines() {}
+
+            mod numbers {
+                use crate::auxv::Env;
+
+                crate::test_module! { hexadecimal }
+
+                fn hexadecimal(_: Env) {}
+            }
+        }
+        const TESTS: &[Test] = crate::tests!(@list plain, lexer::*);
+        fn plain() {}
+
+        let known = ["plain", "lexer::words", "lexer::lines", "lexer::numbers::hexadecimal"];
+        assert!(known.iter().all(|name| find(TESTS, name.as_bytes()).is_some()));
+        let unknown = ["", "lexer", "lexer::", "words", "lexer::word", "lexer::wordss", "plain::words", "lexer::plain"];
+        assert!(unknown.iter().all(|name| find(TESTS, name.as_bytes()).is_none()));
+        let lexer = Path { module: None, name: "lexer" };
+        let numbers = Path { module: Some(&lexer), name: "numbers" };
+        let path = Path { module: Some(&numbers), name: "hexadecimal" };
+        assert_eq!(std::format!("{path}"), known[3]);
     }
 }

@@ -28,8 +28,8 @@ pub const LIMIT_NATIVE: Duration = Duration::from_secs(240);
 /// The same under an emulator.
 pub const LIMIT_QEMU: Duration = Duration::from_secs(300);
 
-/// What is done to the command of a test, by its name (`bin::name`), before it starts; a remark for
-/// the report if it fails.
+/// What is done to the command of a test, by its full name (`bin::name`), before it starts; a
+/// remark for the report if it fails.
 pub type Prepare = Arc<dyn Fn(&mut Command, &str, &Expectation) -> Option<&'static str> + Send + Sync>;
 
 /// Nothing is done.
@@ -39,7 +39,8 @@ pub fn as_it_is() -> Prepare {
 
 /// All tests of one program; a program that cannot list them is one failed test.
 ///
-/// The tests run in `folder`; natively and in release they see the variables `env`.
+/// The tests' names begin with `bin`, unless it is empty. The tests run in `folder`; natively and
+/// in release they see the variables `env`.
 pub fn tests_of<'a>(
     machine: &'a Machine,
     bin: &str,
@@ -49,15 +50,14 @@ pub fn tests_of<'a>(
     prepare: &Prepare,
 ) -> Vec<Test<'a>> {
     let limit = if machine.qemu().is_some() { LIMIT_QEMU } else { LIMIT_NATIVE };
+    let full = |name: &str| if bin.is_empty() { name.to_string() } else { format!("{bin}::{name}") };
     let listed = match list(machine, program) {
         Ok(listed) => listed,
-        Err(why) => {
-            return vec![Test::new(machine.target.name, format!("{bin}::list"), move || Verdict::Failed(why.clone()))];
-        }
+        Err(why) => return vec![Test::new(machine.target.name, full("list"), move || Verdict::Failed(why.clone()))],
     };
     let mut tests = Vec::new();
     for test in listed {
-        let name = format!("{bin}::{}", test.name);
+        let name = full(&test.name);
         let alone = test.alone && machine.qemu().is_none();
         let gap_name = name.clone();
         let prepare = prepare.clone();
@@ -147,14 +147,16 @@ pub fn expectation(line: &str) -> Result<Expectation, String> {
             "signal" => test.signal = Some(number()? as i32),
             "stdout" => test.stdout = Some(value),
             "stderr" => test.stderr = Some(value),
-            "args" => test.args.extend(value.split(' ').map(str::to_string)),
             "arg" => test.args.push(value),
             "env" => match value.split_once('=') {
                 Some((name, value)) => test.env.push((name.to_string(), value.to_string())),
                 None => return Err(format!("`{field}` of {} is not env=NAME=VALUE", test.name)),
             },
             "stack" if value == "unlimited" => test.stack = Some(value),
-            "stack" => test.stack = Some(number()?.to_string()),
+            "stack" => match value.parse::<u64>() {
+                Ok(bytes) => test.stack = Some(bytes.to_string()),
+                Err(_) => return Err(format!("`{field}` of {} is no number", test.name)),
+            },
             "close" => {
                 let list: Result<_, _> = value.split(',').map(str::parse).collect();
                 test.close = list.map_err(|_| format!("`{field}` of {} is no list of descriptors", test.name))?;
@@ -262,7 +264,7 @@ mod tests {
 
     #[test]
     fn a_list_line_is_a_name_and_keys() {
-        let line = "panics\texit=101\tstderr=at \\\\ line\\n2\targs=a b\targ=c d\tenv=K=v=w\tenv=L=\tstack=65536\tclose=0,2\talone";
+        let line = "panics\texit=101\tstderr=at \\\\ line\\n2\targ=a\targ=b\targ=c d\tenv=K=v=w\tenv=L=\tstack=65536\tclose=0,2\talone";
         let test = expectation(line).expect("a good line");
         let env = [("K", "v=w"), ("L", "")].map(|(k, v)| (k.to_string(), v.to_string()));
         assert_eq!((test.name.as_str(), test.exit, test.alone), ("panics", 101, true));
@@ -305,7 +307,7 @@ mod tests {
 
     #[test]
     fn limits_and_descriptors_are_set_by_a_line_that_can_be_typed() {
-        let test = expectation("-c\targs=ulimit -s\tstack=100000\tclose=1").expect("a good line");
+        let test = expectation("-c\targ=ulimit\targ=-s\tstack=100000\tclose=1").expect("a good line");
         let command = guest_command(Command::new("/bin/echo"), &test, Path::new("/"));
         let line = process::shell_line(&command);
         assert!(line.ends_with(r#"sh -c 'ulimit -S -s 98; exec "$0" "$@" 1>&-' /bin/echo -c ulimit -s"#), "{line}");

@@ -1,5 +1,5 @@
-//! What rt0's test programs share: static binaries without libc, one per area, each test in a
-//! process of its own. [`rt0::test`] lists and runs them for `cargo xtask test`.
+//! What rt0's test programs share: static binaries without libc, each test in a process of its own.
+//! [`rt0::test`] lists and runs them for `cargo xtask test`.
 #![no_std]
 
 pub mod children;
@@ -19,22 +19,6 @@ use rt0::io::BorrowedFd;
 use rt0::{Env, Errno, sys, thread};
 
 pub use rt0::test::{SKIPPED, skip};
-
-/// Defines a test program: functions, each with the fields of the protocol that it needs, of no
-/// argument or of the [`Env`].
-#[macro_export]
-macro_rules! tests {
-    ($($(#[doc = $doc:literal])* $(#[keys($($key:literal),*)])? fn $name:ident($($env:ident)?) $body:block)*) => {
-        rt0::tests! {
-            $($name => rt0::test::Expect::success().fields(&[$($($key),*)?])),*
-        }
-
-        $($(#[doc = $doc])* fn $name(_env: rt0::Env) {
-            $(let $env = _env;)?
-            $body
-        })*
-    };
-}
 
 /// The number of bytes that each thread has beside its block: thread-locals, and what rt0's modules
 /// keep of each thread.
@@ -439,19 +423,19 @@ macro_rules! tls_tests {
             assert!(rt0::thread::current().name().is_none_or(|name| name == "main"));
         }
 
-        $crate::tests! {
-            fn main_has_its_image() {
-                check(1);
-            }
+        rt0::tests! { main_has_its_image, every_thread_has_an_image_of_its_own }
 
-            fn every_thread_has_an_image_of_its_own() {
-                check(1);
-                for round in 0..$crate::often(100) as u64 {
-                    let threads = [2, 3, 4, 5].map(|mark| rt0::thread::spawn(move || check(mark + round)).unwrap());
-                    threads.into_iter().for_each(|thread| thread.join());
-                }
-                assert_eq!(ALIGNED.0.get(), 1);
+        fn main_has_its_image() {
+            check(1);
+        }
+
+        fn every_thread_has_an_image_of_its_own() {
+            check(1);
+            for round in 0..$crate::often(100) as u64 {
+                let threads = [2, 3, 4, 5].map(|mark| rt0::thread::spawn(move || check(mark + round)).unwrap());
+                threads.into_iter().for_each(|thread| thread.join());
             }
+            assert_eq!(ALIGNED.0.get(), 1);
         }
     };
 }

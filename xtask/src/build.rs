@@ -104,11 +104,40 @@ pub fn unstable_programs() -> String {
         .join(",")
 }
 
+/// The program with the tests of every area that needs no program of its own.
+pub const SUITE: &str = "suite";
+
 /// The names of all test programs, and of the program that starts them in a guest.
 pub fn test_programs() -> Vec<String> {
     let mut names = sources(&root().join("tests/src/bin"));
-    names.push(INIT.to_string());
+    names.extend([SUITE, INIT].map(str::to_string));
     names
+}
+
+/// The areas that are modules of the suite, in order.
+pub fn modules_of_suite() -> Vec<String> {
+    let mut names = sources(&root().join("tests/src/suite"));
+    names.retain(|name| name != "main");
+    names
+}
+
+/// What the names of a program's tests begin with: nothing in the suite, where each name begins
+/// with its area.
+pub fn prefix(program: &str) -> &str {
+    if program == SUITE { "" } else { program }
+}
+
+/// The full name of a test, which begins with its area: `futex::a_name`.
+pub fn full_name(program: &str, test: &str) -> String {
+    match prefix(program) {
+        "" => test.to_string(),
+        program => format!("{program}::{test}"),
+    }
+}
+
+/// The area of a test, by its full name.
+pub fn area_of(full_name: &str) -> &str {
+    full_name.split("::").next().unwrap_or_default()
 }
 
 /// The names of the programs whose source is a file of this folder, in order.

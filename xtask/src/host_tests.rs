@@ -11,7 +11,7 @@ use std::time::Duration;
 use anyhow::{Context, Error, Result, bail, ensure};
 use object::{Object, ObjectSymbol, SymbolKind};
 
-use crate::build::{Built, Kind};
+use crate::build::{Built, Kind, SUITE};
 use crate::setup::{Machine, Setup};
 use crate::test::{Test, Verdict, scratch, seen};
 use crate::{
@@ -83,10 +83,10 @@ pub fn of_programs<'a>(setup: &Setup, machine: &'a Machine, built: &'a Built) ->
         let name = "examples::hello_has_nothing_of_what_it_does_not_use";
         tests.push(Test::new(row, name, || verdict(nothing_unused(hello))));
     }
-    let sync = built.programs.iter().find(|p| p.kind == Kind::Bin && p.machine == row && p.name == "sync");
-    if let Some(sync) = sync.filter(|_| orders::knows(&machine.target.elf)) {
+    let suite = built.find(machine, Kind::Bin, SUITE);
+    if let Some(suite) = suite.filter(|_| orders::knows(&machine.target.elf)) {
         let name = "sync::the_machine_code_of_fast_paths_has_the_orders_of_the_source";
-        tests.push(Test::new(row, name, || verdict(ordered(&sync.path, machine))));
+        tests.push(Test::new(row, name, || verdict(ordered(suite, machine))));
     }
     if let (Some(nothing), "x86_64") = (built.program(machine, "nothing"), row) {
         let strace = setup.strace().map_err(|e| format!("{e:#}"));
@@ -130,7 +130,7 @@ fn ordered(program: &Path, machine: &Machine) -> Result<()> {
     Ok(())
 }
 
-/// As many functions of tests/src/ordered.rs are looked at, at least.
+/// As many functions of tests/src/suite/sync/ordered.rs are looked at, at least.
 const LEAST_FAST_PATHS: usize = 11;
 
 fn verdict(result: Result<()>) -> Verdict {

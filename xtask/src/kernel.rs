@@ -60,15 +60,14 @@ impl Plan {
         self.rows.iter().any(|row| row.machine == machine)
     }
 
-    /// The test programs that are needed; `None`: all.
-    pub fn programs(&self) -> Option<&'static [&'static str]> {
+    /// The areas whose tests are needed; `None`: all.
+    pub fn areas(&self) -> Option<&'static [&'static str]> {
         let daily = self.choices.iter().all(|choice| *choice == Choice::Daily);
         daily.then_some(&TELLING)
     }
 
-    /// The test programs that a row is to run: all if it was asked for by its name or its
-    /// machine's.
-    fn programs_of(&self, row: &Row, name: &str) -> Option<&'static [&'static str]> {
+    /// The areas whose tests a row is to run: all if it was asked for by its name or its machine's.
+    fn areas_of(&self, row: &Row, name: &str) -> Option<&'static [&'static str]> {
         let named = self.choices.iter().any(|choice| *choice != Choice::Daily && choice.is(row, name));
         (!named).then_some(&TELLING)
     }
@@ -110,8 +109,8 @@ impl Plan {
             }
             match emulator {
                 Ok(emulator) => {
-                    let programs = self.programs_of(row, &name);
-                    guests.push(Guest { name, row, programs, kernel, emulator });
+                    let areas = self.areas_of(row, &name);
+                    guests.push(Guest { name, row, areas, kernel, emulator });
                 }
                 Err(error) => {
                     missing.insert(name, format!("no emulator: {error:#}"));

@@ -2,9 +2,9 @@
 //! says.
 //!
 //! An emulator on a processor that orders strongly cannot show a missing barrier, so this checks
-//! the machine code itself. `tests/src/ordered.rs` has one function per fast path, whose name says
-//! what it must do: `acquires_…` returns only after it acquired, `releases_…` only after it
-//! released.
+//! the machine code itself. `tests/src/suite/sync/ordered.rs` has one function per fast path, whose
+//! name says what it must do: `acquires_…` returns only after it acquired, `releases_…` only after
+//! it released.
 //!
 //! How it is decided, for each of these functions:
 //!

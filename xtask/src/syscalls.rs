@@ -121,16 +121,17 @@ impl Lists {
         calls.into_iter().map(number).collect()
     }
 
-    /// The numbers of the calls that a test program may make: those of the modules that it uses,
-    /// and those that it names itself, by number or by a function of `sys`.
-    fn of_test_program(&self, name: &str) -> Result<Vec<u32>> {
+    /// The numbers of the calls that the tests of a module of the suite may make: those of rt0's
+    /// modules that they use, and those that they name themselves, by number or by a function of
+    /// `sys`.
+    fn of_test_module(&self, name: &str) -> Result<Vec<u32>> {
         const PROGRAM: &str = "program";
         const HELPERS: &str = "rt0_tests";
         let entered = [PROGRAM, HELPERS, RAW, "arch"];
         let cfg = cfg(self.target);
         let mut graph = self.graph.clone();
         graph.read(cfg, &root().join("tests/src/lib.rs"), &[HELPERS])?;
-        graph.read_module(cfg, &root().join(format!("tests/src/bin/{name}.rs")), &[PROGRAM])?;
+        graph.read_module(cfg, &root().join(format!("tests/src/suite/{name}.rs")), &[PROGRAM])?;
         graph.finish();
         let own = graph.reached_by(&[PROGRAM], &|module| !entered.contains(&module));
         let modules = own.modules.iter().map(String::as_str).filter(|module| !entered.contains(module));
@@ -254,15 +255,15 @@ mod tests {
     }
 
     #[test]
-    fn a_test_program_may_make_its_own_calls_too() {
+    fn a_test_module_may_make_its_own_calls_too() {
         let x86_64 = TARGETS.iter().find(|target| target.name == "x86_64").expect("a machine");
         let lists = Lists::of(x86_64).expect("its lists");
-        let numbers = lists.of_test_program("time").expect("a list");
+        let numbers = lists.of_test_module("time").expect("a list");
         let has = |call: &str| numbers.contains(&lists.numbers.get(call).expect("a number"));
         assert!(has("clock_nanosleep") && has("exit_group"));
         assert!(!has("setresuid") && !has("mremap"));
-        for program in confined::PROGRAMS {
-            assert!(!lists.of_test_program(program).expect("its source is read").is_empty(), "{program}");
+        for area in confined::AREAS {
+            assert!(!lists.of_test_module(area).expect("its source is read").is_empty(), "{area}");
         }
     }
 }

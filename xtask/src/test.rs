@@ -5,7 +5,7 @@
 //! since many tests wait. Native tests marked `alone` follow, one at a time. Under an emulator they
 //! run with the others, because everything is slow there anyway.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 use std::sync::Mutex;
@@ -20,6 +20,7 @@ use cargo_rt0::report::Report;
 pub use cargo_rt0::protocol::{Expectation, guest_command, judge, list, seen};
 pub use cargo_rt0::report::{Spent, Test, Verdict};
 
+use crate::build::SUITE;
 use crate::kernel::{self, Guest, INIT, Job};
 use crate::setup::{Machine, Rust};
 use crate::syscalls::confined;
@@ -77,7 +78,7 @@ pub fn run(options: Options, choices: &Choices) -> Result<ExitCode> {
         && (words.is_empty() || targets.iter().any(|t| native.iter().any(|n| n.name == t.name)));
 
     let mut report = Report::new("cargo xtask test", filter);
-    let plan_programs = plan.programs();
+    let plan_areas = plan.areas();
     let (guests, missing) = plan.set_up(&setup);
     for (name, why) in missing {
         report.add(&format!("{name}::setup"), Verdict::Skipped(why), None);
@@ -117,11 +118,10 @@ pub fn run(options: Options, choices: &Choices) -> Result<ExitCode> {
             true => fixture::build(&setup, &machines),
             false => Ok(fixture::Fixture::default()),
         };
-        let telling = plan_programs.filter(|_| kernels_only);
-        let telling = telling.map(|names| names.iter().chain(&[INIT]).map(|name| name.to_string()).collect());
+        let telling = plan_areas.filter(|_| kernels_only).map(|areas| programs_with(areas, true));
         let what = match only_fixture {
             true => Some(Vec::new()),
-            false => filter.and_then(|filter| programs_of(filter, &build::test_programs())).or(telling),
+            false => filter.and_then(|filter| programs_of(filter, !kernels.is_empty())).or(telling),
         };
         let what = what.as_deref().map_or(build::What::Everything, build::What::Programs);
         let built = build::build(&setup, &machines, what);
@@ -154,9 +154,10 @@ pub fn run(options: Options, choices: &Choices) -> Result<ExitCode> {
                 let name = format!("{}::{}::elf_facts", machine.target.name, program.name);
                 report.add(&name, Verdict::Failed(format!("{error:#}")), None);
             } else if program.kind == Kind::Bin && program.name != INIT && !kernels_only {
-                match confined::prepare(machine, &program.name) {
+                match confined::prepare(machine) {
                     Ok(prepare) => {
-                        tests.extend(tests_of(machine, &program.name, &program.path, root(), &stress, &prepare));
+                        let prefix = build::prefix(&program.name);
+                        tests.extend(tests_of(machine, prefix, &program.path, root(), &stress, &prepare));
                     }
                     Err(error) => {
                         let name = format!("{}::{}::syscalls", machine.target.name, program.name);
@@ -175,24 +176,31 @@ pub fn run(options: Options, choices: &Choices) -> Result<ExitCode> {
     Ok(report.run(tests, guests, &before, started))
 }
 
-/// The test programs that a filter names, if any: then no other is needed. For example
-/// `futex::wait`, also with a machine's name in front.
-fn programs_of(filter: &str, programs: &[String]) -> Option<Vec<String>> {
+/// The test programs with the areas that a filter names, if any: then no other is needed, nor an
+/// example. For example `futex::wait`, also with a machine's name in front.
+fn programs_of(filter: &str, with_init: bool) -> Option<Vec<String>> {
     let parts: Vec<_> = filter.split("::").collect();
     let (_, names) = parts.split_last()?;
     // The first part may begin inside a name, and may be a machine's.
-    let fits = |program: &&String| match names {
-        [end] => program.ends_with(end),
-        [machine, name] => *name == **program || (machine.is_empty() && program.ends_with(name)),
+    let fits = |area: &&str| match names {
+        [end] => area.ends_with(end),
+        [machine, name] => name == area || (machine.is_empty() && area.ends_with(name)),
         _ => false,
     };
+    let (modules, own) = (build::modules_of_suite(), build::test_programs());
     // The guests' init has no tests: `init::` means those of the example.
-    let mut found: Vec<_> = programs.iter().filter(|name| *name != INIT).filter(fits).cloned().collect();
-    if found.is_empty() {
-        return None;
-    }
-    found.push(INIT.to_string());
-    Some(found)
+    let all = modules.iter().chain(own.iter().filter(|name| ![SUITE, INIT].contains(&name.as_str())));
+    let found: Vec<&str> = all.map(String::as_str).filter(fits).collect();
+    (!found.is_empty()).then(|| programs_with(&found, with_init))
+}
+
+/// The test programs with these areas.
+fn programs_with(areas: &[&str], with_init: bool) -> Vec<String> {
+    let modules = build::modules_of_suite();
+    let program =
+        |area: &str| if modules.iter().any(|module| module == area) { SUITE.to_string() } else { area.to_string() };
+    let programs = areas.iter().map(|area| program(area)).chain(with_init.then(|| INIT.to_string()));
+    programs.collect::<BTreeSet<_>>().into_iter().collect()
 }
 
 // ---- the tests on real kernels ----
@@ -254,21 +262,26 @@ fn jobs(
     let programs = built.programs.iter().filter(|p| p.machine == machine.target.name && p.kind == Kind::Bin);
     let programs: BTreeMap<_, _> = programs.map(|p| (p.name.clone(), p.path.clone())).collect();
     let mut jobs = Vec::new();
-    let chosen = |bin: &str| bin != INIT && guest.programs.is_none_or(|chosen| chosen.contains(&bin));
-    for (bin, path) in programs.iter().filter(|(name, _)| chosen(name)) {
-        let wanted = |name: &str| filter.is_none_or(|part| format!("{}::{bin}::{name}", guest.name).contains(part));
+    let chosen = |area: &str| guest.areas.is_none_or(|chosen| chosen.contains(&area));
+    let wanted = |name: &str| filter.is_none_or(|part| format!("{}::{name}", guest.name).contains(part));
+    for (bin, path) in programs.iter().filter(|(name, _)| **name != INIT && (**name == SUITE || chosen(name))) {
+        let full = |name: &str| build::full_name(bin, name);
         if let Err(error) = calls::check_program(path, machine.target) {
-            tell(&format!("{bin}::elf_facts"), Verdict::Failed(format!("{error:#}")), None);
+            tell(&full("elf_facts"), Verdict::Failed(format!("{error:#}")), None);
             continue;
         }
         match list(machine, path) {
-            Ok(tests) => jobs.extend(tests.into_iter().filter(|test| wanted(&test.name)).map(|test| Job {
-                name: format!("{bin}::{}", test.name),
-                bin: bin.clone(),
-                limit: test.limit.unwrap_or(LIMIT_QEMU),
-                test,
-            })),
-            Err(why) => tell(&format!("{bin}::list"), Verdict::Failed(why), None),
+            Ok(tests) => {
+                let tests = tests.into_iter().map(|test| (full(&test.name), test));
+                let tests = tests.filter(|(name, _)| chosen(build::area_of(name)) && wanted(name));
+                jobs.extend(tests.map(|(name, test)| Job {
+                    name,
+                    bin: bin.clone(),
+                    limit: test.limit.unwrap_or(LIMIT_QEMU),
+                    test,
+                }));
+            }
+            Err(why) => tell(&full("list"), Verdict::Failed(why), None),
         }
     }
     (jobs, programs)
@@ -324,16 +337,17 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_filter_that_names_a_program_needs_no_other() {
-        let all = ["futex", "sync", "async", INIT].map(str::to_string);
-        let of = |filter| programs_of(filter, &all).map(|names| names.join(" "));
-        assert_eq!(of("futex::wait").as_deref(), Some("futex init"));
-        assert_eq!(of("sync::").as_deref(), Some("sync async init"));
-        assert_eq!(of("mips::sync::mutex").as_deref(), Some("sync init"));
+    fn a_filter_that_names_an_area_needs_only_its_program() {
+        let of = |filter, with_init| programs_of(filter, with_init).map(|names| names.join(" "));
+        assert_eq!(of("futex::wait", false).as_deref(), Some("suite"));
+        assert_eq!(of("utex::", true).as_deref(), Some("init suite"));
+        assert_eq!(of("mips::sync::mutex", false).as_deref(), Some("suite"));
+        assert_eq!(of("start::", false).as_deref(), Some("start"));
+        assert_eq!(of("s390x::tls_64::main", true).as_deref(), Some("init tls_64"));
         let init = ["init::", "x86_64::init::orphans_are_reaped"];
         let others = ["sync", "mips::", "examples::hello", "host::rt0::sync::mutex", "mips::examples::wc", ""];
         for filter in init.iter().chain(&others) {
-            assert_eq!(of(filter), None, "{filter}");
+            assert_eq!(of(filter, false), None, "{filter}");
         }
     }
 }

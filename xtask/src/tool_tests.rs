@@ -8,7 +8,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail, ensure};
 use object::{Object, ObjectSection, ObjectSymbol};
 
-use crate::build::{Built, Kind};
+use crate::build::{Built, Kind, SUITE};
 use crate::setup::{Machine, Setup};
 use crate::test::{Test, Verdict, scratch, seen};
 use crate::{process, root};
@@ -49,24 +49,25 @@ const RESTORERS: &[(&str, &str, &[u8])] = &[
     ),
 ];
 
-/// Calls of five and six arguments that a program makes: the start of the triple, the program and
-/// its test, the call's number, and the callers in the backtrace.
-const CALLS: &[(&str, &str, &str, u32, &[&str])] = &[
-    ("x86_64-", "futex", TIMED, 271, &["_start"]), // ppoll, five, before main
-    ("x86_64-", "futex", TIMED, 202, &[TIMED, "_start"]), // futex, six
-    ("x86_64-", "mapping", MAPPED, 9, &[MAPPED, "_start"]), // mmap, six
-    ("i686-", "futex", TIMED, 309, &["_start"]),   // ppoll
-    ("i686-", "futex", TIMED, 422, &[TIMED, "_start"]), // futex_time64
-    ("i686-", "mapping", MAPPED, 192, &[MAPPED, "_start"]), // mmap2
+/// Calls of five and six arguments that a test makes: the start of the triple, the test, the call's
+/// number, and the callers in the backtrace.
+const CALLS: &[(&str, &str, u32, &[&str])] = &[
+    ("x86_64-", TIMED, 271, &["_start"]),        // ppoll, five, before main
+    ("x86_64-", TIMED, 202, &[TIMED, "_start"]), // futex, six
+    ("x86_64-", MAPPED, 9, &[MAPPED, "_start"]), // mmap, six
+    ("i686-", TIMED, 309, &["_start"]),          // ppoll
+    ("i686-", TIMED, 422, &[TIMED, "_start"]),   // futex_time64
+    ("i686-", MAPPED, 192, &[MAPPED, "_start"]), // mmap2
 ];
-const TIMED: &str = "a_timeout_is_etimedout_and_not_early";
-const MAPPED: &str = "a_new_mapping_is_zeros_to_read_and_write";
+const TIMED: &str = "futex::a_timeout_is_etimedout_and_not_early";
+const MAPPED: &str = "mapping::a_new_mapping_is_zeros_to_read_and_write";
 
 /// The handlers of the tests call this function: it is not inlined and not mangled.
 const STOP: &str = "rt0_debuggers_stop_here";
 
-/// A test of each of the two signal frames, in tests/src/bin/signal.rs.
-const FRAMES: [&str; 2] = ["a_handler_of_the_plain_form_returns", "a_handler_of_the_form_with_info_returns"];
+/// A test of each of the two signal frames, in tests/src/suite/signal.rs.
+const FRAMES: [&str; 2] =
+    ["signal::a_handler_of_the_plain_form_returns", "signal::a_handler_of_the_form_with_info_returns"];
 
 /// The functions of examples/profile.rs that compute, and the percentages between which their
 /// shares must be: 60, 30 and 10 of the work, on a machine that may be busy.
@@ -81,11 +82,11 @@ const PROFILED: &[&str] = &["x86_64", "x86", "aarch64", "mips"];
 pub fn of_programs<'a>(setup: &Setup, machine: &'a Machine, built: &'a Built) -> Vec<Test<'a>> {
     let row = machine.target.name;
     let mut tests = Vec::new();
-    let signal = built.programs.iter().find(|p| p.kind == Kind::Bin && p.machine == row && p.name == "signal");
+    let suite = built.find(machine, Kind::Bin, SUITE);
     let restorers: Vec<_> = RESTORERS.iter().filter(|r| machine.target.triple.starts_with(r.0)).collect();
-    if let (Some(signal), false) = (signal, restorers.is_empty()) {
+    if let (Some(suite), false) = (suite, restorers.is_empty()) {
         let name = "debuggers::the_restorers_are_the_bytes_that_they_know";
-        let check = move || restorers.iter().try_for_each(|(_, symbol, bytes)| has_code(&signal.path, symbol, bytes));
+        let check = move || restorers.iter().try_for_each(|(_, symbol, bytes)| has_code(suite, symbol, bytes));
         tests.push(Test::new(row, name, move || verdict(check())));
         if machine.qemu().is_none() {
             let with_gdb = |name: &'static str, test: Box<dyn Fn(&Command) -> Verdict + Send + Sync + 'a>| {
@@ -95,9 +96,9 @@ pub fn of_programs<'a>(setup: &Setup, machine: &'a Machine, built: &'a Built) ->
                     Err(reason) => Verdict::Skipped(reason.clone()),
                 })
             };
-            let see_through = Box::new(move |gdb: &Command| gdb_sees_through(gdb, &signal.path));
+            let see_through = Box::new(move |gdb: &Command| gdb_sees_through(gdb, suite));
             tests.push(with_gdb("debuggers::gdb_sees_through_a_handler", see_through));
-            let find_way_out = Box::new(move |gdb: &Command| gdb_finds_the_way_out(gdb, machine, built));
+            let find_way_out = Box::new(move |gdb: &Command| gdb_finds_the_way_out(gdb, machine, suite));
             tests.push(with_gdb("debuggers::gdb_finds_the_way_out_of_a_call", find_way_out));
         }
     }
@@ -155,15 +156,10 @@ fn gdb_sees_through(gdb: &Command, program: &Path) -> Verdict {
 }
 
 /// Stops in system calls whose arguments use all registers, and checks the backtraces.
-fn gdb_finds_the_way_out(gdb: &Command, machine: &Machine, built: &Built) -> Verdict {
+fn gdb_finds_the_way_out(gdb: &Command, machine: &Machine, program: &Path) -> Verdict {
     let here = CALLS.iter().filter(|call| machine.target.triple.starts_with(call.0));
-    let backtraces = here.map(|(_, name, test, number, expected)| {
-        let row = machine.target.name;
-        match built.programs.iter().find(|p| p.kind == Kind::Bin && p.machine == row && p.name == *name) {
-            Some(program) => backtrace(gdb, &program.path, test, &format!("catch syscall {number}"), expected),
-            None => Verdict::Failed(format!("{name} was not built")),
-        }
-    });
+    let backtraces = here
+        .map(|(_, test, number, expected)| backtrace(gdb, program, test, &format!("catch syscall {number}"), expected));
     backtraces.into_iter().find(|verdict| !matches!(verdict, Verdict::Passed)).unwrap_or(Verdict::Passed)
 }
 
@@ -192,10 +188,13 @@ fn backtrace(gdb: &Command, program: &Path, test: &str, stop: &str, expected: &[
 }
 
 /// Checks that frames with these words occur in this order in a backtrace; the error is the missing
-/// one.
+/// one. gdb names a function without its module.
 fn in_order<'a>(backtrace: &str, expected: &[&'a str]) -> Result<(), &'a str> {
     let mut frames = backtrace.lines().filter(|line| line.starts_with('#'));
-    expected.iter().try_for_each(|word| frames.any(|frame| frame.contains(word)).then_some(()).ok_or(*word))
+    expected.iter().try_for_each(|word| {
+        let function = word.rsplit("::").next().unwrap_or(word);
+        frames.any(|frame| frame.contains(function)).then_some(()).ok_or(*word)
+    })
 }
 
 /// Runs examples/profile; returns the two files that it writes.

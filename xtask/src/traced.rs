@@ -33,21 +33,20 @@ wait $id"#;
 /// The tests of one machine's programs.
 pub fn of_programs<'a>(setup: &Setup, machine: &'a Machine, built: &'a Built) -> Vec<Test<'a>> {
     let row = machine.target.name;
-    let mut programs = built.programs.iter();
-    let found = programs.find(|p| p.kind == Kind::Bin && p.machine == row && p.name == "surroundings");
-    let Some(program) = found.filter(|_| machine.qemu().is_none()) else { return Vec::new() };
+    let found = built.find(machine, Kind::Bin, "surroundings").filter(|_| machine.qemu().is_none());
+    let Some(program) = found else { return Vec::new() };
     let strace = setup.strace().map(Arc::new).map_err(|error| format!("no strace: {error:#}"));
     let gdb = setup.gdb().map(Arc::new).map_err(|error| format!("no gdb: {error:#}"));
     vec![
         Test::new(row, "traced::a_program_works_under_strace", move || match &strace {
-            Ok(strace) => under_strace(strace, &program.path),
+            Ok(strace) => under_strace(strace, program),
             Err(reason) => Verdict::Skipped(reason.clone()),
         }),
         Test::new(row, "traced::a_debugger_comes_and_goes_while_threads_wait", move || match &gdb {
-            Ok(gdb) => attached(gdb, &program.path),
+            Ok(gdb) => attached(gdb, program),
             Err(reason) => Verdict::Skipped(reason.clone()),
         }),
-        Test::new(row, "traced::a_program_works_as_the_usual_tools_start_it", move || started(&program.path)),
+        Test::new(row, "traced::a_program_works_as_the_usual_tools_start_it", move || started(program)),
     ]
 }
 

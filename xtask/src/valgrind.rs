@@ -12,7 +12,7 @@ use std::process::Command;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::build::{Built, Kind};
+use crate::build::{Built, Kind, SUITE, area_of, full_name};
 use crate::setup::{Machine, Setup};
 use crate::test::{Expectation, Test, Verdict, guest_command, judge, list, scratch};
 use crate::{process, root};
@@ -20,8 +20,8 @@ use crate::{process, root};
 /// The machines whose programs valgrind runs where they run natively.
 const MACHINES: [&str; 1] = ["x86_64"];
 
-/// The test programs for the features that every program with threads uses.
-const PROGRAMS: [&str; 12] =
+/// The areas of the features that every program with threads uses.
+const AREAS: [&str; 12] =
     ["start", "thread", "sync", "signal", "local", "time", "once", "scope", "channel", "futex", "io", "all_threads"];
 
 /// The exit status of a program with a report of memcheck.
@@ -35,7 +35,7 @@ const COMPLAINTS: [&str; 7] =
 /// The time limit of a test.
 const LIMIT: Duration = Duration::from_secs(240);
 
-/// Tests that cannot run under valgrind: a part of the test's name (`bin::name`), and the reason.
+/// Tests that cannot run under valgrind: a part of the test's full name, and the reason.
 const GAPS: &[(&str, &str)] = &[
     ("all_threads::a_refused_call_touches_nobody", "memcheck reports the wrong argument, which is there to be refused"),
     (
@@ -59,18 +59,21 @@ pub fn of_programs<'a>(setup: &Setup, machine: &'a Machine, built: &'a Built) ->
     if machine.qemu().is_some() || !MACHINES.contains(&row) {
         return Vec::new();
     }
-    let programs =
-        built.programs.iter().filter(|p| p.kind == Kind::Bin && p.machine == row && PROGRAMS.contains(&&*p.name));
+    let has_some = |name: &str| name == SUITE || AREAS.contains(&name);
+    let programs = built.programs.iter().filter(|p| p.kind == Kind::Bin && p.machine == row && has_some(&p.name));
     let valgrind = setup.valgrind().map(Arc::new).map_err(|error| format!("no valgrind: {error:#}"));
     let mut tests = Vec::new();
     for program in programs {
         // The plain tests report a faulty list.
         for test in list(machine, &program.path).unwrap_or_default() {
-            let (name, valgrind) = (format!("{}::{}", program.name, test.name), valgrind.clone());
+            let (name, valgrind) = (full_name(&program.name, &test.name), valgrind.clone());
+            if !AREAS.contains(&area_of(&name)) {
+                continue;
+            }
             tests.push(Test::new(row, format!("valgrind::{name}"), move || match (gap(&name, &test), &valgrind) {
                 (Some(reason), _) => Verdict::Skipped(format!("under valgrind: {reason}")),
                 (None, Err(reason)) => Verdict::Skipped(reason.clone()),
-                (None, Ok(valgrind)) => memcheck(valgrind, &program.path, &test),
+                (None, Ok(valgrind)) => memcheck(valgrind, &program.path, &name, &test),
             }));
         }
     }
@@ -83,9 +86,8 @@ fn gap<'a>(name: &str, test: &'a Expectation) -> Option<&'a str> {
 }
 
 /// Runs a test. It must end as without memcheck, and memcheck must report nothing.
-fn memcheck(valgrind: &Command, program: &Path, test: &Expectation) -> Verdict {
-    let name = format!("valgrind-{}-{}", program.file_name().unwrap_or_default().display(), test.name);
-    let log = match scratch(&name) {
+fn memcheck(valgrind: &Command, program: &Path, name: &str, test: &Expectation) -> Verdict {
+    let log = match scratch(&format!("valgrind-{name}")) {
         Ok(folder) => folder.join("log"),
         Err(error) => return Verdict::Failed(format!("no folder for the log: {error}")),
     };

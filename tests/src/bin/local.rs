@@ -1,4 +1,7 @@
 //! Thread-local values. Several of these are what std's own tests of `thread_local!` ask for.
+//!
+//! It is a program of its own, because every thread of a program has all its thread-locals, large
+//! ones here.
 #![no_std]
 #![no_main]
 
@@ -11,9 +14,10 @@ use core::sync::atomic::{
 
 use rt0::signal::{self, Action, Signal};
 use rt0::sync::Mutex;
+use rt0::test::Expect;
 use rt0::thread::{AccessError, LocalKey, scope, spawn};
-use rt0::{Env, thread, thread_local};
-use rt0_tests::{mappings, often, prints, tests, wait_until};
+use rt0::{thread, thread_local};
+use rt0_tests::{mappings, often, prints, wait_until};
 
 thread_local! {
     /// Every kind of value, with sizes and alignments that need padding.
@@ -94,294 +98,309 @@ impl Drop for Says {
     }
 }
 
-tests! {
-    fn each_thread_has_its_own_from_the_start() {
-        check(1);
-        for round in 0..10 {
-            let threads = [2, 3, 4, 5].map(|mark| spawn(move || check(mark + round)).unwrap());
-            threads.into_iter().for_each(|thread| thread.join());
-        }
-        scope(|s| drop(s.spawn(|| check(6)).unwrap()));
-        assert_eq!((BYTE.get(), MADE.get(), MAKINGS.load(Relaxed)), (1, 1, 42));
-    }
+rt0::tests! {
+    each_thread_has_its_own_from_the_start,
+    the_compilers_own_kind_is_not_in_the_way,
+    cells_have_stds_methods,
+    destructors_run_at_a_threads_end_and_join_waits_for_them,
+    values_are_destroyed_in_the_reverse_order_of_their_first_use,
+    a_value_that_is_being_destroyed_is_an_error,
+    with_panics_where_try_with_is_an_error =>
+        Expect::panic("a thread-local was used while or after it was destroyed"),
+    a_destructor_may_make_other_values_and_they_are_destroyed_next,
+    destructors_that_use_each_others_values_come_to_an_end,
+    an_initialiser_that_uses_its_own_key_once_ends_with_one_value,
+    a_result_is_dropped_before_the_values_of_its_thread,
+    a_scope_waits_for_the_destructors_of_its_threads,
+    mains_values_are_destroyed_when_it_returns => Expect::exit(3).stdout("goodbye"),
+    mains_values_are_not_destroyed_where_the_process_ends_otherwise => Expect::exit(4),
+    a_destructor_that_panics_ends_the_process => Expect::panic("boom"),
+    a_handler_may_use_a_constant_without_destructor,
+    values_of_many_threads_leave_nothing,
+}
 
-    fn the_compilers_own_kind_is_not_in_the_way() {
-        // Names that the macro uses or that hide std's.
-        #[allow(dead_code, non_camel_case_types)]
-        type usize = ();
-        #[allow(dead_code)]
-        type LocalKey = ();
-        thread_local! {
-            static A: LocalKey = const {
-                let unit: usize = ();
-                unit
-            };
-            static B: usize = ()
-        }
-        A.with(|unit| *unit);
-        B.with(|unit| *unit);
-        thread_local!();
-        thread_local!(static C: Cell<i32> = Cell::new(1));
-        thread_local!(static D: Cell<i32> = const { Cell::new(2) });
-        assert_eq!((C.get(), D.get()), (1, 2));
+fn each_thread_has_its_own_from_the_start() {
+    check(1);
+    for round in 0..10 {
+        let threads = [2, 3, 4, 5].map(|mark| spawn(move || check(mark + round)).unwrap());
+        threads.into_iter().for_each(|thread| thread.join());
     }
+    scope(|s| drop(s.spawn(|| check(6)).unwrap()));
+    assert_eq!((BYTE.get(), MADE.get(), MAKINGS.load(Relaxed)), (1, 1, 42));
+}
 
-    fn cells_have_stds_methods() {
-        thread_local! {
-            static CELL: Cell<u32> = const { Cell::new(1) };
-            static LAZY: Cell<u32> = panic!("not asked for");
-            static TEXT: RefCell<&'static str> = const { RefCell::new("one") };
-            static LAZY_TEXT: RefCell<&'static str> = panic!("not asked for");
-        }
-        assert_eq!((CELL.replace(2), CELL.take(), CELL.get()), (1, 2, 0));
-        CELL.set(5);
-        LAZY.set(6);
-        LAZY.set(7);
-        assert_eq!((CELL.get(), LAZY.get()), (5, 7));
-        assert_eq!((TEXT.replace("two"), TEXT.take()), ("one", "two"));
-        TEXT.set("three");
-        TEXT.with_borrow_mut(|text| *text = &text[1..]);
-        LAZY_TEXT.set("four");
-        assert_eq!((TEXT.with_borrow(|text| *text), LAZY_TEXT.take()), ("hree", "four"));
-        assert!(prints(format_args!("{TEXT:?}"), "LocalKey { .. }"));
+fn the_compilers_own_kind_is_not_in_the_way() {
+    // Names that the macro uses or that hide std's.
+    #[allow(dead_code, non_camel_case_types)]
+    type usize = ();
+    #[allow(dead_code)]
+    type LocalKey = ();
+    thread_local! {
+        static A: LocalKey = const {
+            let unit: usize = ();
+            unit
+        };
+        static B: usize = ()
     }
+    A.with(|unit| *unit);
+    B.with(|unit| *unit);
+    thread_local!();
+    thread_local!(static C: Cell<i32> = Cell::new(1));
+    thread_local!(static D: Cell<i32> = const { Cell::new(2) });
+    assert_eq!((C.get(), D.get()), (1, 2));
+}
 
-    fn destructors_run_at_a_threads_end_and_join_waits_for_them() {
-        thread_local!(static LAZY: RefCell<Option<Says>> = RefCell::new(None));
-        thread_local!(static CONST: RefCell<Option<Says>> = const { RefCell::new(None) });
-        for key in [&LAZY, &CONST] {
-            spawn(|| key.set(Some(Says("gone")))).unwrap().join();
-            assert!(logged(&["gone"]));
-        }
-        // A thread does not destroy values that it did not use.
-        spawn(|| ()).unwrap().join();
-        assert!(logged(&[]));
+fn cells_have_stds_methods() {
+    thread_local! {
+        static CELL: Cell<u32> = const { Cell::new(1) };
+        static LAZY: Cell<u32> = panic!("not asked for");
+        static TEXT: RefCell<&'static str> = const { RefCell::new("one") };
+        static LAZY_TEXT: RefCell<&'static str> = panic!("not asked for");
     }
+    assert_eq!((CELL.replace(2), CELL.take(), CELL.get()), (1, 2, 0));
+    CELL.set(5);
+    LAZY.set(6);
+    LAZY.set(7);
+    assert_eq!((CELL.get(), LAZY.get()), (5, 7));
+    assert_eq!((TEXT.replace("two"), TEXT.take()), ("one", "two"));
+    TEXT.set("three");
+    TEXT.with_borrow_mut(|text| *text = &text[1..]);
+    LAZY_TEXT.set("four");
+    assert_eq!((TEXT.with_borrow(|text| *text), LAZY_TEXT.take()), ("hree", "four"));
+    assert!(prints(format_args!("{TEXT:?}"), "LocalKey { .. }"));
+}
 
-    fn values_are_destroyed_in_the_reverse_order_of_their_first_use() {
-        thread_local! {
-            static A: Says = const { Says("A") };
-            static B: Says = Says("B");
-            static C: Says = const { Says("C") };
-            static D: Says = { C.with(|_| ()); Says("D") };
-        }
-        spawn(|| {
-            for key in [&B, &A, &B, &D] {
-                key.with(|_| ());
-            }
-            log("closure")
-        })
-        .unwrap()
-        .join();
-        // C was made before D.
-        assert!(logged(&["closure", "D", "C", "A", "B"]));
+fn destructors_run_at_a_threads_end_and_join_waits_for_them() {
+    thread_local!(static LAZY: RefCell<Option<Says>> = RefCell::new(None));
+    thread_local!(static CONST: RefCell<Option<Says>> = const { RefCell::new(None) });
+    for key in [&LAZY, &CONST] {
+        spawn(|| key.set(Some(Says("gone")))).unwrap().join();
+        assert!(logged(&["gone"]));
     }
+    // A thread does not destroy values that it did not use.
+    spawn(|| ()).unwrap().join();
+    assert!(logged(&[]));
+}
 
-    fn a_value_that_is_being_destroyed_is_an_error() {
-        struct Looks(&'static LocalKey<Looks>);
-        impl Drop for Looks {
-            fn drop(&mut self) {
-                let error: AccessError = self.0.try_with(|_| ()).unwrap_err();
-                assert!(prints(format_args!("{error} {error:?}"), "already destroyed AccessError"));
-                log("looked");
-            }
-        }
-        thread_local!(static LAZY: Looks = Looks(&LAZY));
-        thread_local!(static CONST: Looks = const { Looks(&CONST) });
-        for key in [&LAZY, &CONST] {
-            spawn(move || assert!(key.try_with(|_| ()).is_ok())).unwrap().join();
-        }
-        assert!(logged(&["looked", "looked"]));
+fn values_are_destroyed_in_the_reverse_order_of_their_first_use() {
+    thread_local! {
+        static A: Says = const { Says("A") };
+        static B: Says = Says("B");
+        static C: Says = const { Says("C") };
+        static D: Says = { C.with(|_| ()); Says("D") };
     }
-
-    #[keys("exit=101", "stderr=a thread-local was used while or after it was destroyed")]
-    fn with_panics_where_try_with_is_an_error() {
-        struct Looks;
-        impl Drop for Looks {
-            fn drop(&mut self) {
-                KEY.with(|_| ());
-            }
+    spawn(|| {
+        for key in [&B, &A, &B, &D] {
+            key.with(|_| ());
         }
-        thread_local!(static KEY: Looks = const { Looks });
-        spawn(|| KEY.with(|_| ())).unwrap().join();
+        log("closure")
+    })
+    .unwrap()
+    .join();
+    // C was made before D.
+    assert!(logged(&["closure", "D", "C", "A", "B"]));
+}
+
+fn a_value_that_is_being_destroyed_is_an_error() {
+    struct Looks(&'static LocalKey<Looks>);
+    impl Drop for Looks {
+        fn drop(&mut self) {
+            let error: AccessError = self.0.try_with(|_| ()).unwrap_err();
+            assert!(prints(format_args!("{error} {error:?}"), "already destroyed AccessError"));
+            log("looked");
+        }
     }
-
-    fn a_destructor_may_make_other_values_and_they_are_destroyed_next() {
-        struct Makes(&'static LocalKey<RefCell<Option<Says>>>, &'static str);
-        impl Drop for Makes {
-            fn drop(&mut self) {
-                log(self.1);
-                self.0.set(Some(Says("made late")));
-                // The current thread is still known.
-                assert!(thread::current().name().is_none());
-            }
-        }
-        thread_local! {
-            static OLDEST: Says = const { Says("oldest") };
-            static MAKER: RefCell<Option<Makes>> = const { RefCell::new(None) };
-            static LATE: RefCell<Option<Says>> = RefCell::new(None);
-        }
-        spawn(|| {
-            OLDEST.with(|_| ());
-            MAKER.set(Some(Makes(&LATE, "maker")));
-        })
-        .unwrap()
-        .join();
-        assert!(logged(&["maker", "made late", "oldest"]));
+    thread_local!(static LAZY: Looks = Looks(&LAZY));
+    thread_local!(static CONST: Looks = const { Looks(&CONST) });
+    for key in [&LAZY, &CONST] {
+        spawn(move || assert!(key.try_with(|_| ()).is_ok())).unwrap().join();
     }
+    assert!(logged(&["looked", "looked"]));
+}
 
-    fn destructors_that_use_each_others_values_come_to_an_end() {
-        struct First;
-        struct Second;
-        static HITS: AtomicU32 = AtomicU32::new(0);
-        thread_local!(static ONE: RefCell<Option<First>> = const { RefCell::new(None) });
-        thread_local!(static TWO: RefCell<Option<Second>> = RefCell::new(None));
-        impl Drop for First {
-            fn drop(&mut self) {
-                if HITS.fetch_add(1, Relaxed) == 0 {
-                    TWO.set(Some(Second)); // On the thread itself: both values exist.
-                } else {
-                    assert!(TWO.try_with(|_| ()).is_err() && ONE.try_with(|_| ()).is_err());
-                }
-            }
+fn with_panics_where_try_with_is_an_error() {
+    struct Looks;
+    impl Drop for Looks {
+        fn drop(&mut self) {
+            KEY.with(|_| ());
         }
-        impl Drop for Second {
-            fn drop(&mut self) {
-                assert_eq!(HITS.fetch_add(1, Relaxed), 1);
-                ONE.set(Some(First)); // In the destructor of TWO.
-            }
-        }
-        spawn(|| drop(First)).unwrap().join();
-        assert_eq!(HITS.load(Relaxed), 3);
     }
+    thread_local!(static KEY: Looks = const { Looks });
+    spawn(|| KEY.with(|_| ())).unwrap().join();
+}
 
-    fn an_initialiser_that_uses_its_own_key_once_ends_with_one_value() {
-        thread_local!(static KEY: Says = {
-            static DEEPER: AtomicU32 = AtomicU32::new(1);
-            if DEEPER.swap(0, Relaxed) == 1 {
-                KEY.with(|inner| assert_eq!(inner.0, "inner"));
-                Says("outer")
+fn a_destructor_may_make_other_values_and_they_are_destroyed_next() {
+    struct Makes(&'static LocalKey<RefCell<Option<Says>>>, &'static str);
+    impl Drop for Makes {
+        fn drop(&mut self) {
+            log(self.1);
+            self.0.set(Some(Says("made late")));
+            // The current thread is still known.
+            assert!(thread::current().name().is_none());
+        }
+    }
+    thread_local! {
+        static OLDEST: Says = const { Says("oldest") };
+        static MAKER: RefCell<Option<Makes>> = const { RefCell::new(None) };
+        static LATE: RefCell<Option<Says>> = RefCell::new(None);
+    }
+    spawn(|| {
+        OLDEST.with(|_| ());
+        MAKER.set(Some(Makes(&LATE, "maker")));
+    })
+    .unwrap()
+    .join();
+    assert!(logged(&["maker", "made late", "oldest"]));
+}
+
+fn destructors_that_use_each_others_values_come_to_an_end() {
+    struct First;
+    struct Second;
+    static HITS: AtomicU32 = AtomicU32::new(0);
+    thread_local!(static ONE: RefCell<Option<First>> = const { RefCell::new(None) });
+    thread_local!(static TWO: RefCell<Option<Second>> = RefCell::new(None));
+    impl Drop for First {
+        fn drop(&mut self) {
+            if HITS.fetch_add(1, Relaxed) == 0 {
+                TWO.set(Some(Second)); // On the thread itself: both values exist.
             } else {
-                Says("inner")
-            }
-        });
-        spawn(|| KEY.with(|_| ())).unwrap().join();
-        assert!(logged(&["inner", "outer"]));
-    }
-
-    fn a_result_is_dropped_before_the_values_of_its_thread() {
-        thread_local!(static KEY: Says = const { Says("value") });
-        struct Result;
-        impl Drop for Result {
-            fn drop(&mut self) {
-                log("result");
-                KEY.with(|_| ());
+                assert!(TWO.try_with(|_| ()).is_err() && ONE.try_with(|_| ()).is_err());
             }
         }
-        static GO: AtomicBool = AtomicBool::new(false);
-        drop(spawn(|| {
-            wait_until("the handle to be dropped", || GO.load(Acquire));
-            Result
-        }));
-        GO.store(true, Release);
-        wait_until("the value to be destroyed", || LOG.lock().1 == 2);
-        assert!(logged(&["result", "value"]));
     }
-
-    fn a_scope_waits_for_the_destructors_of_its_threads() {
-        struct Slow;
-        impl Drop for Slow {
-            fn drop(&mut self) {
-                thread::sleep(core::time::Duration::from_millis(30));
-                log("slow");
-            }
+    impl Drop for Second {
+        fn drop(&mut self) {
+            assert_eq!(HITS.fetch_add(1, Relaxed), 1);
+            ONE.set(Some(First)); // In the destructor of TWO.
         }
-        thread_local!(static KEY: Slow = const { Slow });
-        scope(|s| drop(s.spawn(|| KEY.with(|_| ())).unwrap()));
-        assert!(logged(&["slow"]));
     }
+    spawn(|| drop(First)).unwrap().join();
+    assert_eq!(HITS.load(Relaxed), 3);
+}
 
-    #[keys("stdout=goodbye", "exit=3")]
-    fn mains_values_are_destroyed_when_it_returns() {
-        struct Prints;
-        impl Drop for Prints {
-            fn drop(&mut self) {
-                rt0::println!("goodbye from {}", thread::current().name().unwrap());
-                rt0::sys::exit_group(3);
-            }
+fn an_initialiser_that_uses_its_own_key_once_ends_with_one_value() {
+    thread_local!(static KEY: Says = {
+        static DEEPER: AtomicU32 = AtomicU32::new(1);
+        if DEEPER.swap(0, Relaxed) == 1 {
+            KEY.with(|inner| assert_eq!(inner.0, "inner"));
+            Says("outer")
+        } else {
+            Says("inner")
         }
-        thread_local!(static KEY: Prints = const { Prints });
-        KEY.with(|_| ());
+    });
+    spawn(|| KEY.with(|_| ())).unwrap().join();
+    assert!(logged(&["inner", "outer"]));
+}
+
+fn a_result_is_dropped_before_the_values_of_its_thread() {
+    thread_local!(static KEY: Says = const { Says("value") });
+    struct Result;
+    impl Drop for Result {
+        fn drop(&mut self) {
+            log("result");
+            KEY.with(|_| ());
+        }
     }
+    static GO: AtomicBool = AtomicBool::new(false);
+    drop(spawn(|| {
+        wait_until("the handle to be dropped", || GO.load(Acquire));
+        Result
+    }));
+    GO.store(true, Release);
+    wait_until("the value to be destroyed", || LOG.lock().1 == 2);
+    assert!(logged(&["result", "value"]));
+}
 
-    #[keys("exit=4")]
-    fn mains_values_are_not_destroyed_where_the_process_ends_otherwise() {
-        struct Never;
-        impl Drop for Never {
-            fn drop(&mut self) {
-                panic!("a destructor");
-            }
+fn a_scope_waits_for_the_destructors_of_its_threads() {
+    struct Slow;
+    impl Drop for Slow {
+        fn drop(&mut self) {
+            thread::sleep(core::time::Duration::from_millis(30));
+            log("slow");
         }
-        thread_local!(static KEY: Never = const { Never });
-        KEY.with(|_| ());
-        rt0::sys::exit_group(4);
     }
+    thread_local!(static KEY: Slow = const { Slow });
+    scope(|s| drop(s.spawn(|| KEY.with(|_| ())).unwrap()));
+    assert!(logged(&["slow"]));
+}
 
-    #[keys("exit=101", "stderr=boom")]
-    fn a_destructor_that_panics_ends_the_process() {
-        struct Bad;
-        impl Drop for Bad {
-            fn drop(&mut self) {
-                panic!("boom");
-            }
+fn mains_values_are_destroyed_when_it_returns() {
+    struct Prints;
+    impl Drop for Prints {
+        fn drop(&mut self) {
+            rt0::println!("goodbye from {}", thread::current().name().unwrap());
+            rt0::sys::exit_group(3);
         }
-        thread_local!(static KEY: Bad = Bad);
-        spawn(|| KEY.with(|_| ())).unwrap().join();
     }
+    thread_local!(static KEY: Prints = const { Prints });
+    KEY.with(|_| ());
+}
 
-    fn a_handler_may_use_a_constant_without_destructor() {
-        thread_local!(static COUNT: AtomicU32 = const { AtomicU32::new(0) });
-        extern "C" fn count(_: i32) {
-            COUNT.with(|count| count.fetch_add(1, Relaxed));
+fn mains_values_are_not_destroyed_where_the_process_ends_otherwise() {
+    struct Never;
+    impl Drop for Never {
+        fn drop(&mut self) {
+            panic!("a destructor");
         }
-        // SAFETY: 1. It uses an atomic of its own thread.
-        unsafe { signal::sigaction(Signal::SIGUSR1, Action::call(count)) }.unwrap();
+    }
+    thread_local!(static KEY: Never = const { Never });
+    KEY.with(|_| ());
+    rt0::sys::exit_group(4);
+}
+
+fn a_destructor_that_panics_ends_the_process() {
+    struct Bad;
+    impl Drop for Bad {
+        fn drop(&mut self) {
+            panic!("boom");
+        }
+    }
+    thread_local!(static KEY: Bad = Bad);
+    spawn(|| KEY.with(|_| ())).unwrap().join();
+}
+
+fn a_handler_may_use_a_constant_without_destructor() {
+    thread_local!(static COUNT: AtomicU32 = const { AtomicU32::new(0) });
+    extern "C" fn count(_: i32) {
+        COUNT.with(|count| count.fetch_add(1, Relaxed));
+    }
+    // SAFETY: 1. It uses an atomic of its own thread.
+    unsafe { signal::sigaction(Signal::SIGUSR1, Action::call(count)) }.unwrap();
+    signal::raise(Signal::SIGUSR1).unwrap();
+    let other = spawn(|| {
         signal::raise(Signal::SIGUSR1).unwrap();
-        let other = spawn(|| {
-            signal::raise(Signal::SIGUSR1).unwrap();
-            signal::raise(Signal::SIGUSR1).unwrap();
-            COUNT.with(|count| count.load(Relaxed))
-        });
-        assert_eq!((other.unwrap().join(), COUNT.with(|count| count.load(Relaxed))), (2, 1));
-    }
+        signal::raise(Signal::SIGUSR1).unwrap();
+        COUNT.with(|count| count.load(Relaxed))
+    });
+    assert_eq!((other.unwrap().join(), COUNT.with(|count| count.load(Relaxed))), (2, 1));
+}
 
-    fn values_of_many_threads_leave_nothing() {
-        struct Counted;
-        static MADE: AtomicUsize = AtomicUsize::new(0);
-        static GONE: AtomicUsize = AtomicUsize::new(0);
-        impl Drop for Counted {
-            fn drop(&mut self) {
-                GONE.fetch_add(1, Relaxed);
-            }
+fn values_of_many_threads_leave_nothing() {
+    struct Counted;
+    static MADE: AtomicUsize = AtomicUsize::new(0);
+    static GONE: AtomicUsize = AtomicUsize::new(0);
+    impl Drop for Counted {
+        fn drop(&mut self) {
+            GONE.fetch_add(1, Relaxed);
         }
-        thread_local!(static KEY: Counted = {
-            MADE.fetch_add(1, Relaxed);
-            Counted
-        });
-        spawn(|| ()).unwrap().join(); // The first one's setup stays.
-        let before = mappings();
-        let threads = often(500);
-        for round in 0..threads {
-            let handle = spawn(|| KEY.with(|_| ())).unwrap();
-            if round % 2 == 0 {
-                handle.join();
-            }
-        }
-        wait_until("every thread to end", || GONE.load(Relaxed) == threads);
-        assert_eq!(MADE.load(Relaxed), threads);
-        wait_until("every mapping to be gone", || mappings() <= before + 2);
     }
+    thread_local!(static KEY: Counted = {
+        MADE.fetch_add(1, Relaxed);
+        Counted
+    });
+    spawn(|| ()).unwrap().join(); // The first one's setup stays.
+    let before = mappings();
+    let threads = often(500);
+    for round in 0..threads {
+        let handle = spawn(|| KEY.with(|_| ())).unwrap();
+        if round % 2 == 0 {
+            handle.join();
+        }
+    }
+    wait_until("every thread to end", || GONE.load(Relaxed) == threads);
+    assert_eq!(MADE.load(Relaxed), threads);
+    wait_until("every mapping to be gone", || mappings() <= before + 2);
 }
 
 // A test is a function of this type, even with a key among its statics.
-const _: fn(Env) = cells_have_stds_methods;
+const _: fn() = cells_have_stds_methods;

@@ -1,5 +1,8 @@
 //! Functions with stack protectors: compiled by rustc for every machine, and by the C compiler
 //! where build.rs found one.
+//!
+//! It is a program of its own, because of these objects, and because its first constructor looks at
+//! the guard.
 #![no_std]
 #![no_main]
 
@@ -8,8 +11,8 @@ use core::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
 use linux_raw_sys::general as k;
 use rt0::stack_protector::guard;
-use rt0::thread;
-use rt0_tests::{Ended, often, stderr_of, tests};
+use rt0::{Env, thread};
+use rt0_tests::{Ended, often, stderr_of};
 
 type Callback = unsafe extern "C" fn(*mut u8);
 type Protected = unsafe extern "C" fn(Callback);
@@ -99,67 +102,78 @@ fn is_found(f: Callback) {
     }
 }
 
-tests! {
-    fn a_protected_function_may_call_back_and_start_threads() {
-        for _ in 0..often(20) {
-            call_all(fill_and_spawn);
-            thread::scope(|scope| {
-                for _ in 0..4 {
-                    scope.spawn(|| call_all(fill_and_spawn)).unwrap();
-                }
-            });
-        }
-    }
+rt0::tests! {
+    a_protected_function_may_call_back_and_start_threads,
+    the_guard_is_the_same_in_every_thread_and_not_zero,
+    the_guard_is_the_same_in_a_constructor,
+    the_guard_is_made_of_what_the_kernel_gave,
+    what_a_thread_does_leaves_the_guard_alone,
+    an_array_that_is_written_beyond_ends_the_process_with_a_line,
+    a_guard_that_changes_under_a_running_function_ends_the_process,
+}
 
-    fn the_guard_is_the_same_in_every_thread_and_not_zero() {
-        let of_main = guard_now();
-        assert_ne!(of_main, 0);
-        assert_eq!(of_main.to_ne_bytes()[0], 0, "the first byte ends a string");
-        for _ in 0..often(40) {
-            let of_child = thread::spawn(|| (guard_now(), thread::spawn(guard_now).unwrap().join())).unwrap().join();
-            assert_eq!(of_child, (of_main, of_main));
-        }
-        assert_eq!(guard_now(), of_main);
+fn a_protected_function_may_call_back_and_start_threads() {
+    for _ in 0..often(20) {
+        call_all(fill_and_spawn);
+        thread::scope(|scope| {
+            for _ in 0..4 {
+                scope.spawn(|| call_all(fill_and_spawn)).unwrap();
+            }
+        });
     }
+}
 
-    /// The guard is set before the first constructor.
-    fn the_guard_is_the_same_in_a_constructor() {
-        assert_eq!(OF_CONSTRUCTOR.load(Relaxed), guard_now());
+fn the_guard_is_the_same_in_every_thread_and_not_zero() {
+    let of_main = guard_now();
+    assert_ne!(of_main, 0);
+    assert_eq!(of_main.to_ne_bytes()[0], 0, "the first byte ends a string");
+    for _ in 0..often(40) {
+        let of_child = thread::spawn(|| (guard_now(), thread::spawn(guard_now).unwrap().join())).unwrap().join();
+        assert_eq!(of_child, (of_main, of_main));
     }
+    assert_eq!(guard_now(), of_main);
+}
 
-    fn the_guard_is_made_of_what_the_kernel_gave(env) {
-        const AT_RANDOM: usize = 25;
-        let address = env.auxv().get(AT_RANDOM).expect("AT_RANDOM");
-        let random = core::ptr::with_exposed_provenance::<[u8; size_of::<usize>()]>(address);
-        // SAFETY: the kernel put 16 bytes there.
-        let mut random = unsafe { *random };
-        random[0] = 0;
-        assert_eq!(guard_now(), usize::from_ne_bytes(random));
-    }
+/// The guard is set before the first constructor.
+fn the_guard_is_the_same_in_a_constructor() {
+    assert_eq!(OF_CONSTRUCTOR.load(Relaxed), guard_now());
+}
 
-    /// Parking, waiting, interrupting and naming write to the thread's block, but not to the ABI's
-    /// words.
-    fn what_a_thread_does_leaves_the_guard_alone() {
-        let of_main = guard_now();
-        let busy = thread::Builder::new().name("busy").spawn(|| {
+fn the_guard_is_made_of_what_the_kernel_gave(env: Env) {
+    const AT_RANDOM: usize = 25;
+    let address = env.auxv().get(AT_RANDOM).expect("AT_RANDOM");
+    let random = core::ptr::with_exposed_provenance::<[u8; size_of::<usize>()]>(address);
+    // SAFETY: the kernel put 16 bytes there.
+    let mut random = unsafe { *random };
+    random[0] = 0;
+    assert_eq!(guard_now(), usize::from_ne_bytes(random));
+}
+
+/// Parking, waiting, interrupting and naming write to the thread's block, but not to the ABI's
+/// words.
+fn what_a_thread_does_leaves_the_guard_alone() {
+    let of_main = guard_now();
+    let busy = thread::Builder::new()
+        .name("busy")
+        .spawn(|| {
             rt0::random::fill(&mut [0; 8]).unwrap();
             thread::park();
             guard_now()
-        }).unwrap();
-        busy.thread().unpark();
-        assert_eq!(busy.join(), of_main);
-        thread::park_timeout(core::time::Duration::from_millis(1));
-        rt0::random::fill(&mut [0; 8]).unwrap();
-        rt0::thread::report_overflows().unwrap();
-        assert_eq!(guard_now(), of_main);
-    }
+        })
+        .unwrap();
+    busy.thread().unpark();
+    assert_eq!(busy.join(), of_main);
+    thread::park_timeout(core::time::Duration::from_millis(1));
+    rt0::random::fill(&mut [0; 8]).unwrap();
+    rt0::thread::report_overflows().unwrap();
+    assert_eq!(guard_now(), of_main);
+}
 
-    fn an_array_that_is_written_beyond_ends_the_process_with_a_line() {
-        is_found(overwrite);
-    }
+fn an_array_that_is_written_beyond_ends_the_process_with_a_line() {
+    is_found(overwrite);
+}
 
-    /// So rt0 sets the word that compiled code reads.
-    fn a_guard_that_changes_under_a_running_function_ends_the_process() {
-        is_found(change_guard);
-    }
+/// So rt0 sets the word that compiled code reads.
+fn a_guard_that_changes_under_a_running_function_ends_the_process() {
+    is_found(change_guard);
 }

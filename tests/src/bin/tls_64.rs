@@ -1,4 +1,4 @@
-//! PT_TLS with an alignment of 64; see `rt0_tests::tls_tests`.
+//! PT_TLS with an alignment of 64; see `rt0_tests::tls_tests`. A program has one alignment.
 #![feature(thread_local)]
 #![no_std]
 #![no_main]

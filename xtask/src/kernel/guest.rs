@@ -45,8 +45,8 @@ pub struct Guest {
     pub name: String,
     /// Its row in the table.
     pub row: &'static Row,
-    /// The test programs that it is to run; `None`: all.
-    pub programs: Option<&'static [&'static str]>,
+    /// The areas whose tests it is to run; `None`: all.
+    pub areas: Option<&'static [&'static str]>,
     /// What it boots.
     pub kernel: Kernel,
     /// What it runs under.
@@ -55,7 +55,7 @@ pub struct Guest {
 
 /// A test for a guest.
 pub struct Job {
-    /// `bin::name`.
+    /// The full name, which begins with the area.
     pub name: String,
     /// The file name of its program.
     pub bin: String,
@@ -427,7 +427,7 @@ mod tests {
         fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).expect("ours");
         let kernel = Kernel { version: "6.1".to_string(), file: program.clone(), dtb: None };
         let emulator = Emulator::played_by(program.clone());
-        let guest = Guest { name: format!("played-{name}"), row: &ROWS[0], programs: None, kernel, emulator };
+        let guest = Guest { name: format!("played-{name}"), row: &ROWS[0], areas: None, kernel, emulator };
         let job = |line: &str| {
             let test = expectation(line).expect("a good line");
             Job { name: format!("bin::{}", test.name), bin: "bin".to_string(), test, limit: Duration::from_secs(1) }

@@ -84,9 +84,9 @@ pub struct Board {
     pub append: &'static str,
 }
 
-/// The test programs that the daily rows run: their tests ask the kernel for something that
-/// qemu-user emulates or passes to the host's kernel. The other programs execute the same machine
-/// code under qemu-user. A row that is named, or whose machine is named, runs all programs.
+/// The areas whose tests the daily rows run: they ask the kernel for something that qemu-user
+/// emulates or passes to the host's kernel. The tests of the other areas execute the same machine
+/// code under qemu-user. A row that is named, or whose machine is named, runs all tests.
 pub const TELLING: [&str; 22] = [
     "all_threads",
     "cpu",
@@ -447,10 +447,10 @@ mod tests {
     }
 
     #[test]
-    fn the_programs_of_every_day_are_there() {
-        let programs = crate::build::test_programs();
+    fn the_areas_of_every_day_are_there() {
+        let areas = [crate::build::modules_of_suite(), crate::build::test_programs()].concat();
         for name in TELLING {
-            assert!(programs.iter().any(|program| program == name), "there is no test program {name}");
+            assert!(areas.iter().any(|area| area == name), "there is no area {name}");
         }
     }
 

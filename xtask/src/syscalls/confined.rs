@@ -17,16 +17,16 @@ use nix::libc;
 
 use super::Lists;
 use super::filter::{Step, for_a_test};
-use crate::build::Built;
+use crate::build::{Built, area_of};
 use crate::process;
 use crate::setup::Machine;
 use crate::targets::Target;
 use crate::test::{Test, Verdict, seen};
 
-/// The machines whose tests run so, natively, and the programs; all other machines and programs run
+/// The machines whose tests run so, natively, and the areas; all other machines and areas run
 /// without, `x86_64` among them, which has the same tests as `x86_64-dev`.
 const MACHINES: [&str; 2] = ["x86_64-dev", "x86"];
-pub const PROGRAMS: [&str; 7] = ["all_threads", "process", "profile", "signal", "sync", "thread", "time"];
+pub const AREAS: [&str; 7] = ["all_threads", "process", "profile", "signal", "sync", "thread", "time"];
 
 /// Tests that run without.
 const FREE: &[&str] = &[
@@ -37,17 +37,19 @@ const FREE: &[&str] = &[
 /// What starting and ending may take.
 const LIMIT: Duration = Duration::from_secs(60);
 
-/// What puts the tests of a program under its filter, where that is done.
-pub fn prepare(machine: &Machine, program: &str) -> Result<Prepare> {
+/// What puts a test under the filter of its area, where that is done.
+pub fn prepare(machine: &Machine) -> Result<Prepare> {
     const REMARK: &str = "under a filter that allows only what `cargo xtask syscalls` lists for its modules";
     let target = machine.target;
-    let checked = MACHINES.contains(&target.name) && PROGRAMS.contains(&program) && machine.qemu().is_none();
+    let checked = MACHINES.contains(&target.name) && machine.qemu().is_none();
     if !checked || filters_work().is_err() {
         return Ok(as_it_is());
     }
-    let numbers = lists_of(target)?.of_test_program(program)?;
-    let filter = for_a_test(target, &numbers)?;
+    let lists = lists_of(target)?;
+    let filter = |area| Ok((area, for_a_test(target, &lists.of_test_module(area)?)?));
+    let filters = AREAS.into_iter().map(filter).collect::<Result<BTreeMap<_, _>>>()?;
     Ok(Arc::new(move |command, name, test| {
+        let filter = filters.get(area_of(name))?;
         // Not the shell that sets a limit first.
         let is_direct = test.stack.is_none() && test.close.is_empty() && !FREE.contains(&name);
         is_direct.then(|| confine(command, filter.clone()))?;

@@ -115,10 +115,10 @@ impl Graph {
         Reader { cfg, graph: self, folder, depth: module.len() }.file(root, &module)
     }
 
-    /// Reads the file of one module.
+    /// Reads the file of one module. Its modules have files in the folder of its name.
     pub fn read_module(&mut self, cfg: Cfg, file: &Path, module: &[&str]) -> Result<()> {
         let module: Vec<String> = module.iter().map(|part| part.to_string()).collect();
-        let folder = file.parent().context("a file in a folder")?.to_path_buf();
+        let folder = file.with_extension("");
         Reader { cfg, graph: self, folder, depth: module.len() }.file(file, &module)
     }
 

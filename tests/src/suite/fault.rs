@@ -1,0 +1,671 @@
+//! Deaths that explain themselves: the report of each signal, what dies how, and what tells
+//! nothing.
+
+use core::hint::black_box;
+use core::mem::transmute;
+use core::ptr;
+use core::sync::atomic::{AtomicU32, Ordering::Relaxed};
+
+use linux_raw_sys::{auxvec, general as k};
+use rt0::mapping::{Mapping, Protection};
+use rt0::signal::{Action, Handler, How, SigSet, Signal, SignalStack, action_of, mask, raise, sigaction, sigaltstack};
+use rt0::test::Expect;
+use rt0::thread::{self, Builder, report_overflows, spawn};
+use rt0::{Env, Errno, fault, sys};
+use rt0_tests::reports::{
+    ROOM, Report, block_33, has_frames, has_parts_of_others, named, ready, wait_for_ready, with_others,
+};
+use rt0_tests::{Ended, emulated, machine, make_secure, skip, stderr_of};
+
+/// Reads from an address where nothing is.
+#[inline(never)]
+fn fault_at(address: usize) -> usize {
+    // SAFETY: none; the tests want the fault.
+    unsafe { ptr::with_exposed_provenance::<usize>(address).read_volatile() }
+}
+
+/// Two functions around a fault, each with a frame.
+#[inline(never)]
+fn middle(address: usize) -> usize {
+    black_box(fault_at(black_box(address))) + 1
+}
+
+#[inline(never)]
+fn outer(address: usize) -> usize {
+    black_box(middle(black_box(address))) + 1
+}
+
+const NOWHERE: usize = 0x5008;
+
+/// A report of a fault by `signal`, which must end the process.
+fn report<'a>(child: impl FnOnce(), signal: Signal, buf: &'a mut [u8]) -> Report<'a> {
+    let (text, ended) = stderr_of(child, buf);
+    assert_eq!(ended, Ended::Signal(signal.raw()), "{text}");
+    assert_eq!(text.matches(" got ").count(), 1, "{text}");
+    Report { text }
+}
+
+/// Memory with this code, again and again.
+fn code(words: &[u32]) -> usize {
+    let page = Mapping::new(64 << 10).unwrap().into_raw();
+    let (base, len) = (page.as_ptr().cast::<u32>(), page.len());
+    for (index, word) in words.iter().cycle().take(4 * words.len()).enumerate() {
+        // SAFETY: within the mapping, which is this test's.
+        unsafe { base.wrapping_add(index).write(*word) };
+    }
+    let rights = (k::PROT_READ | k::PROT_EXEC) as usize;
+    // SAFETY: 1. The mapping is this test's.
+    unsafe { sys::syscall(k::__NR_mprotect as usize, [base.expose_provenance(), len, rights, 0, 0, 0]) }.unwrap();
+    base.expose_provenance()
+}
+
+/// An instruction that no processor of this machine has.
+fn illegal() -> u32 {
+    let machine = machine();
+    let is = |start: &[u8]| machine.starts_with(start);
+    match () {
+        () if is(b"x86_64") || is(b"i") => 0x0b0f_0b0f, // ud2
+        () if is(b"armv") => 0xe7f0_00f0,               // udf
+        () if is(b"mips") => 0xec00_0000,               // A reserved one.
+        () if is(b"loongarch") => 0xffff_ffff,
+        () => 0,
+    }
+}
+
+/// A breakpoint.
+fn breakpoint() -> u32 {
+    let machine = machine();
+    let is = |start: &[u8]| machine.starts_with(start);
+    match () {
+        () if is(b"x86_64") || is(b"i") => 0xcccc_cccc, // int3
+        () if is(b"aarch64") => 0xd420_0000u32.to_le(), // brk 0; code is little-endian on each.
+        () if is(b"armv") => 0xe7f0_01f0,               // udf 16, which Linux takes for one.
+        () if is(b"riscv") => 0x0010_0073,              // ebreak
+        () if is(b"loongarch") => 0x002a_0000,          // break 0
+        () if is(b"mips") => 0x0000_000d,               // break
+        () if is(b"ppc") => 0x7fe0_0008,                // trap
+        () if is(b"s390x") => 0x0001_0001,
+        () if is(b"sparc64") => 0x91d0_2001, // ta 1
+        () => panic!("which machine is this?"),
+    }
+}
+
+/// A mapping of a file that has nothing there: mmap(2), in the form that the machine has.
+fn map_file(fd: usize) -> usize {
+    let args = [0, 64 << 10, k::PROT_READ as usize, k::MAP_SHARED as usize, fd, 0];
+    #[cfg(target_arch = "s390x")]
+    let (nr, args) = (k::__NR_mmap, [(&raw const args).expose_provenance(), 0, 0, 0, 0, 0]);
+    #[cfg(all(target_pointer_width = "64", not(target_arch = "s390x")))]
+    let nr = k::__NR_mmap;
+    #[cfg(target_pointer_width = "32")]
+    let nr = k::__NR_mmap2;
+    // SAFETY: 1. Fresh memory.
+    unsafe { sys::syscall(nr as usize, args) }.unwrap()
+}
+
+#[inline(never)]
+fn run(code: usize) {
+    // SAFETY: none; the tests want the fault.
+    unsafe { transmute::<usize, extern "C" fn()>(code)() };
+    black_box(code); // So that the call is not the end.
+}
+
+/// rt_tgsigqueueinfo(2): sends this thread what the kernel would send.
+fn queue(signal: Signal, code: i32) -> Result<usize, Errno> {
+    // SAFETY: the struct is numbers, for which all zeros are valid.
+    let mut info: k::siginfo_t = unsafe { core::mem::zeroed() };
+    // SAFETY: all signals have this part.
+    let head = unsafe { &mut info.__bindgen_anon_1.__bindgen_anon_1 };
+    (head.si_signo, head.si_code) = (signal.raw() as i32, code);
+    let at = (&raw const info).expose_provenance();
+    let args = [sys::getpid() as usize, sys::gettid() as usize, signal.raw() as usize, at, 0, 0];
+    // SAFETY: 1. The kernel reads the struct; the signal has a handler.
+    unsafe { sys::syscall(k::__NR_rt_tgsigqueueinfo as usize, args) }
+}
+
+rt0::test_module! {
+    a_fault_is_told_with_thread_code_address_pc_registers_and_frames,
+    an_access_that_the_page_forbids_says_so,
+    memory_beyond_the_end_of_a_file_is_a_bus_error,
+    an_illegal_instruction_is_told_and_kills_there,
+    a_breakpoint_is_told_and_kills_there,
+    a_division_by_zero_is_told_and_kills_there,
+    a_fault_within_a_report_ends_the_process_by_that_fault,
+    each_code_has_its_words_and_each_signal_kills =>
+        Expect::success().native("an emulator takes what is queued for a fault of its own"),
+    a_signal_that_was_sent_is_told_as_sent_and_kills,
+    a_call_of_a_null_pointer_tells_where_it_was_made,
+    an_overflow_keeps_its_words_and_has_frames,
+    explaining_replaces_the_line_about_overflows_and_no_handler_of_the_program,
+    a_process_with_more_rights_than_its_caller_tells_no_addresses,
+    a_thread_that_blocks_the_signal_dies_of_it_without_a_report,
+    a_fault_in_a_handler_is_told_if_its_mask_leaves_that_open,
+    threads_that_fault_together_tell_whole_reports,
+    a_panic_has_frames,
+    nothing_is_installed_until_it_is_asked_for,
+    the_first_process_of_a_namespace_survives_what_is_sent_and_dies_of_faults =>
+        Expect::success()
+            .native("an emulator ends by a signal that is sent, as no first process does"),
+    a_report_is_written_at_once,
+    a_fault_and_a_panic_tell_the_other_threads_after_their_own,
+    threads_that_fault_together_make_one_dump,
+    a_thread_that_rt0_did_not_start_is_told_as_that_and_does_not_dump,
+}
+
+fn a_fault_is_told_with_thread_code_address_pc_registers_and_frames() {
+    let mut buf = [0; ROOM];
+    for main in [true, false] {
+        let seen = report(
+            || {
+                fault::explain().unwrap();
+                if main {
+                    outer(NOWHERE);
+                }
+                Builder::new().name("deep diver").spawn(|| outer(NOWHERE)).unwrap().join();
+            },
+            Signal::SIGSEGV,
+            &mut buf,
+        );
+        let start = if main { "thread 'main' (tid " } else { "thread 'deep diver' (tid " };
+        assert!(seen.head().starts_with(start), "{}", seen.text);
+        assert!(
+            seen.head().contains(" got SIGSEGV: address not mapped to object (SEGV_MAPERR), address 0x"),
+            "{}",
+            seen.text
+        );
+        let (address, pc) = (seen.number_after(", address 0x"), seen.number_after(", pc 0x"));
+        // s390x tells the page.
+        assert!([NOWHERE, NOWHERE & !0xfff].contains(&address), "{}", seen.text);
+        // Without optimisation the access is in a function of core's.
+        let is_there = (0..256).contains(&pc.wrapping_sub(fault_at as *const () as usize));
+        let is_below = cfg!(debug_assertions) && seen.leads_to(fault_at as *const () as usize);
+        assert!(is_there || is_below, "{}", seen.text);
+        assert_eq!(seen.frames().next(), Some(pc), "{}", seen.text);
+        assert_eq!(seen.is_called_by(outer as *const () as usize), has_frames(), "{}", seen.text);
+        assert_eq!(seen.is_called_by(middle as *const () as usize), has_frames(), "{}", seen.text);
+        let registers = || seen.registers();
+        assert!(registers().count() >= 13, "{}", seen.text);
+        assert!(registers().any(|(_, value)| value == pc), "{}", seen.text);
+        // SPARC's has it in a window, which is no part of the interrupted registers.
+        assert!(registers().any(|(_, value)| value == NOWHERE) || machine().starts_with(b"sparc64"), "{}", seen.text);
+    }
+}
+
+fn an_access_that_the_page_forbids_says_so() {
+    let mut buf = [0; ROOM];
+    let seen = report(
+        || {
+            fault::explain().unwrap();
+            // SAFETY: none; the test wants the fault.
+            unsafe { ptr::with_exposed_provenance_mut::<u32>(code(&[0])).write_volatile(1) };
+        },
+        Signal::SIGSEGV,
+        &mut buf,
+    );
+    assert!(seen.head().contains("invalid permissions for mapped object (SEGV_ACCERR), address 0x"), "{}", seen.text);
+}
+
+fn memory_beyond_the_end_of_a_file_is_a_bus_error() {
+    let mut buf = [0; ROOM];
+    let child = || {
+        fault::explain().unwrap();
+        let file = [c"empty".as_ptr().expose_provenance(), 0, 0, 0, 0, 0];
+        // SAFETY: 1. The kernel reads the name.
+        let file = unsafe { sys::syscall(k::__NR_memfd_create as usize, file) }.unwrap();
+        fault_at(map_file(file) + 8);
+    };
+    let (text, ended) = stderr_of(child, &mut buf);
+    if emulated() && ended == Ended::Exit(0) {
+        skip("the emulator puts memory behind the end of a file, where its pages are smaller than the machine's");
+    }
+    assert_eq!(ended, Ended::Signal(k::SIGBUS), "{text}");
+    let seen = Report { text };
+    assert!(
+        seen.head().contains(" got SIGBUS: nonexistent physical address (BUS_ADRERR), address 0x"),
+        "{}",
+        seen.text
+    );
+}
+
+fn an_illegal_instruction_is_told_and_kills_there() {
+    let mut buf = [0; ROOM];
+    let seen = report(
+        || {
+            fault::explain().unwrap();
+            run(code(&[illegal()]));
+        },
+        Signal::SIGILL,
+        &mut buf,
+    );
+    // MIPS' kernel gives no reason.
+    let head = seen.head();
+    assert!(head.contains(" got SIGILL: illegal ") || head.contains(" got SIGILL: the kernel "), "{}", seen.text);
+}
+
+/// On some machines the pc is behind it: nothing there may run.
+fn a_breakpoint_is_told_and_kills_there() {
+    let mut buf = [0; ROOM];
+    let seen = report(
+        || {
+            fault::explain().unwrap();
+            run(code(&[breakpoint()]));
+        },
+        Signal::SIGTRAP,
+        &mut buf,
+    );
+    assert!(seen.head().contains(" got SIGTRAP: "), "{}", seen.text);
+    assert!(!seen.head().contains("sent by"), "{}", seen.text);
+}
+
+fn a_division_by_zero_is_told_and_kills_there() {
+    let machine = machine();
+    let is = |start: &[u8]| machine.starts_with(start);
+    let divides = match () {
+        () if is(b"x86_64") || is(b"i") => 0xf1f7_c931, // xor ecx, ecx; div ecx
+        () if is(b"mips") => 0x0000_01f4,               // teq $zero, $zero, 7
+        () => skip("division by zero is no trap on this machine"),
+    };
+    let mut buf = [0; ROOM];
+    let seen = report(
+        || {
+            fault::explain().unwrap();
+            run(code(&[divides]));
+        },
+        Signal::SIGFPE,
+        &mut buf,
+    );
+    assert!(seen.head().contains(" got SIGFPE: integer divide by zero (FPE_INTDIV), address 0x"), "{}", seen.text);
+}
+
+/// The report runs over a signal stack that has room for the registers only.
+fn a_fault_within_a_report_ends_the_process_by_that_fault(env: Env) {
+    let least = env.auxv().get(auxvec::AT_MINSIGSTKSZ as usize).unwrap_or(0).max(4096);
+    let mut buf = [0; ROOM];
+    let (text, ended) = stderr_of(
+        || {
+            fault::explain().unwrap();
+            spawn(move || {
+                const GUARD: usize = 64 << 10;
+                let stack = Mapping::new(GUARD + least).unwrap();
+                stack.protect(..GUARD, Protection::NONE).unwrap();
+                let base = stack.into_raw().as_ptr().cast::<u8>().wrapping_add(GUARD);
+                // SAFETY: 1. It stays, and is for nothing else.
+                unsafe { sigaltstack(Some(SignalStack { base, size: least })) }.unwrap();
+                outer(NOWHERE);
+            })
+            .unwrap()
+            .join();
+        },
+        &mut buf,
+    );
+    assert_eq!((text, ended), ("", Ended::Signal(k::SIGSEGV)));
+}
+
+fn each_code_has_its_words_and_each_signal_kills() {
+    let mut buf = [0; ROOM];
+    for (signal, code, words) in [
+        (Signal::SIGFPE, k::FPE_INTDIV, " got SIGFPE: integer divide by zero (FPE_INTDIV)"),
+        (Signal::SIGTRAP, k::TRAP_BRKPT, " got SIGTRAP: process breakpoint (TRAP_BRKPT)"),
+        (Signal::SIGTRAP, k::SI_KERNEL, " got SIGTRAP: the kernel gives no reason (SI_KERNEL)"),
+        (Signal::SIGILL, k::ILL_PRVOPC, " got SIGILL: privileged opcode (ILL_PRVOPC)"),
+        (Signal::SIGFPE, 77, " got SIGFPE: code 77"),
+        (Signal::SIGSEGV, k::SEGV_MTEAERR, " got SIGSEGV: asynchronous memory tag check fault (SEGV_MTEAERR)"),
+    ] {
+        let seen = report(
+            || {
+                fault::explain().unwrap();
+                queue(signal, code as i32).unwrap();
+                sys::exit_group(1);
+            },
+            signal,
+            &mut buf,
+        );
+        assert!(seen.head().contains(words), "{}", seen.text);
+    }
+}
+
+fn a_signal_that_was_sent_is_told_as_sent_and_kills() {
+    let mut buf = [0; ROOM];
+    for signal in fault::SIGNALS {
+        let seen = report(
+            || {
+                fault::explain().unwrap();
+                raise(signal).unwrap();
+            },
+            signal,
+            &mut buf,
+        );
+        assert!(seen.head().contains(": sent by process "), "{}", seen.text);
+        assert!(!seen.head().contains("address"), "{}", seen.text);
+    }
+}
+
+fn a_call_of_a_null_pointer_tells_where_it_was_made() {
+    #[inline(never)]
+    fn calls(address: usize) -> usize {
+        run(black_box(address));
+        black_box(address) + 1
+    }
+    let mut buf = [0; ROOM];
+    let seen = report(
+        || {
+            fault::explain().unwrap();
+            black_box(calls(0));
+        },
+        Signal::SIGSEGV,
+        &mut buf,
+    );
+    assert_eq!((seen.number_after(", pc 0x"), seen.frames().next()), (0, Some(0)), "{}", seen.text);
+    let caller = seen.frames().nth(1).unwrap_or_default();
+    let within = |f: usize| (0..1024).contains(&caller.wrapping_sub(f));
+    assert!(within(run as *const () as usize) || within(calls as *const () as usize), "{}", seen.text);
+    assert!(!has_frames() || seen.leads_to(calls as *const () as usize), "{}", seen.text);
+}
+
+fn an_overflow_keeps_its_words_and_has_frames() {
+    #[allow(unconditional_recursion)]
+    #[inline(never)]
+    fn forever(n: usize) -> usize {
+        let frame = black_box([n as u8; 256]);
+        forever(black_box(n + 1)) + frame[n % 256] as usize
+    }
+    let mut buf = [0; ROOM];
+    for main in [true, false] {
+        let (text, ended) = stderr_of(
+            || {
+                fault::explain().unwrap();
+                if main {
+                    forever(0);
+                }
+                Builder::new().name("deep diver").spawn(|| forever(0)).unwrap().join();
+            },
+            &mut buf,
+        );
+        let seen = Report { text };
+        assert_eq!(ended, Ended::Signal(k::SIGSEGV), "{text}");
+        assert!(seen.head().contains(" has overflowed its stack: it touched 0x"), "{text}");
+        if has_frames() {
+            assert!(seen.leads_to(forever as *const () as usize) && seen.frames().count() > 10, "{text}");
+        }
+        assert!(seen.registers().count() >= 13, "{text}");
+    }
+}
+
+fn explaining_replaces_the_line_about_overflows_and_no_handler_of_the_program() {
+    extern "C" fn own(_: i32) {
+        sys::exit_group(42);
+    }
+    let mut buf = [0; ROOM];
+    for before in [true, false] {
+        let seen = report(
+            || {
+                if before {
+                    report_overflows().unwrap();
+                    fault::explain().unwrap();
+                } else {
+                    fault::explain().unwrap();
+                    report_overflows().unwrap();
+                }
+                fault_at(NOWHERE);
+            },
+            Signal::SIGSEGV,
+            &mut buf,
+        );
+        assert!(seen.registers().count() >= 13, "{}", seen.text);
+        let (text, ended) = stderr_of(
+            || {
+                if !before {
+                    fault::explain().unwrap();
+                }
+                // SAFETY: 1. It ends the process.
+                unsafe { sigaction(Signal::SIGSEGV, Action::call(own)) }.unwrap();
+                fault::explain().unwrap();
+                fault_at(NOWHERE);
+            },
+            &mut buf,
+        );
+        assert_eq!((text, ended), ("", Ended::Exit(42)));
+    }
+}
+
+fn a_process_with_more_rights_than_its_caller_tells_no_addresses(env: Env) {
+    make_secure(env);
+    let mut buf = [0; ROOM];
+    let seen = report(
+        || {
+            fault::explain().unwrap();
+            fault_at(NOWHERE);
+        },
+        Signal::SIGSEGV,
+        &mut buf,
+    );
+    assert!(seen.text.ends_with(" got SIGSEGV: address not mapped to object (SEGV_MAPERR)\n"), "{}", seen.text);
+    assert!(!seen.text.contains("0x"), "{}", seen.text);
+}
+
+fn a_thread_that_blocks_the_signal_dies_of_it_without_a_report() {
+    let mut buf = [0; ROOM];
+    let (text, ended) = stderr_of(
+        || {
+            fault::explain().unwrap();
+            mask(How::Block, &SigSet::full());
+            fault_at(NOWHERE);
+        },
+        &mut buf,
+    );
+    assert_eq!((text, ended), ("", Ended::Signal(k::SIGSEGV)));
+}
+
+fn a_fault_in_a_handler_is_told_if_its_mask_leaves_that_open() {
+    extern "C" fn handler(_: i32) {
+        outer(NOWHERE);
+    }
+    let mut buf = [0; ROOM];
+    for (open, main) in [(true, true), (true, false), (false, false)] {
+        let (text, ended) = stderr_of(
+            || {
+                fault::explain().unwrap();
+                let mut mask = SigSet::full();
+                if open {
+                    fault::SIGNALS.iter().for_each(|signal| mask.remove(*signal));
+                }
+                // SAFETY: 1. It dies.
+                unsafe { sigaction(Signal::SIGUSR1, Action { mask, ..Action::call(handler) }) }.unwrap();
+                if main {
+                    raise(Signal::SIGUSR1).unwrap();
+                }
+                spawn(|| raise(Signal::SIGUSR1).unwrap()).unwrap().join();
+            },
+            &mut buf,
+        );
+        assert_eq!(ended, Ended::Signal(k::SIGSEGV), "{text}");
+        if open {
+            let seen = Report { text };
+            assert!(seen.head().contains("SEGV_MAPERR"), "{text}");
+            assert_eq!(seen.is_called_by(outer as *const () as usize), has_frames(), "{text}");
+        } else {
+            assert_eq!(text, "");
+        }
+    }
+}
+
+fn threads_that_fault_together_tell_whole_reports() {
+    const THREADS: usize = 4;
+    static READY: AtomicU32 = AtomicU32::new(0);
+    let mut buf = [0; ROOM];
+    for _ in 0..rt0_tests::often(20) {
+        let (text, ended) = stderr_of(
+            || {
+                fault::explain().unwrap();
+                let all = [(); THREADS].map(|()| {
+                    spawn(|| {
+                        READY.fetch_add(1, Relaxed);
+                        while READY.load(Relaxed) < THREADS as u32 {
+                            thread::yield_now();
+                        }
+                        outer(NOWHERE);
+                    })
+                    .unwrap()
+                });
+                all.into_iter().for_each(|thread| thread.join());
+            },
+            &mut buf,
+        );
+        assert_eq!(ended, Ended::Signal(k::SIGSEGV), "{text}");
+        let mut reports = 0;
+        for part in text.split("\nthread '").skip(1) {
+            assert!(part.starts_with("<unnamed>' (tid ") && part.contains(" got SIGSEGV: "), "{text}");
+            assert!(Report { text: part }.registers().count() >= 13 && part.contains(", address 0x5"), "{text}");
+            reports += 1;
+        }
+        assert!((1..=THREADS).contains(&reports), "{text}");
+    }
+}
+
+fn a_panic_has_frames() {
+    #[inline(never)]
+    fn panics(n: usize) -> usize {
+        if black_box(n) == 0 {
+            panic!("the message");
+        }
+        n
+    }
+    let mut buf = [0; ROOM];
+    let (text, ended) = stderr_of(
+        || {
+            fault::explain().unwrap();
+            black_box(panics(0));
+        },
+        &mut buf,
+    );
+    assert_eq!(ended, Ended::Exit(101), "{text}");
+    let seen = Report { text };
+    assert!(text.contains("thread 'main' panicked at ") && text.contains("the message\n"), "{text}");
+    assert!(seen.frames().count() > 0, "{text}");
+    if has_frames() {
+        assert!(seen.leads_to(panics as *const () as usize), "{text}");
+    }
+    let (text, ended) = stderr_of(|| panic!("the message"), &mut buf);
+    assert_eq!((ended, Report { text }.frames().count()), (Ended::Exit(101), 0), "{text}");
+}
+
+fn nothing_is_installed_until_it_is_asked_for() {
+    let is_default = |signal: &Signal| matches!(action_of(*signal).unwrap().handler, Handler::Default);
+    assert!(fault::SIGNALS.iter().all(is_default));
+    fault::explain().unwrap();
+    assert!(!fault::SIGNALS.iter().any(is_default));
+}
+
+/// qemu ends by a signal that is sent, as no first process does.
+fn the_first_process_of_a_namespace_survives_what_is_sent_and_dies_of_faults() {
+    let namespaces = (k::CLONE_NEWUSER | k::CLONE_NEWPID) as usize;
+    // SAFETY: 1. This process is alone, and its children get a namespace of their own.
+    if unsafe { sys::syscall(k::__NR_unshare as usize, [namespaces, 0, 0, 0, 0, 0]) }.is_err() {
+        skip("namespaces are not permitted here");
+    }
+    let mut buf = [0; ROOM];
+    let (text, ended) = stderr_of(
+        || {
+            assert_eq!(sys::getpid(), 1);
+            fault::explain().unwrap();
+            for signal in fault::SIGNALS {
+                raise(signal).unwrap();
+                assert!(!matches!(action_of(signal).unwrap().handler, Handler::Default));
+            }
+            run(code(&[illegal()]));
+        },
+        &mut buf,
+    );
+    assert_eq!(ended, Ended::Exit(128 + k::SIGILL), "{text}");
+    assert_eq!(text.matches(": sent by process 1 ").count(), fault::SIGNALS.len(), "{text}");
+    // The namespace has lost its first process.
+    assert!(text.contains(" got SIGILL: illegal "), "{text}");
+}
+
+/// One write(2): a pipe with packets keeps what was written at once apart.
+fn a_report_is_written_at_once() {
+    let mut fds = [0i32; 2];
+    let direct = (k::O_DIRECT | k::O_CLOEXEC) as usize;
+    // SAFETY: 1. The kernel writes the two numbers.
+    if unsafe { sys::syscall(k::__NR_pipe2 as usize, [(&raw mut fds).expose_provenance(), direct, 0, 0, 0, 0]) }
+        .is_err()
+    {
+        skip("this kernel has no pipes with packets");
+    }
+    let child = rt0_tests::fork().unwrap();
+    if child == 0 {
+        // SAFETY: 1. Descriptor 2 is the child's own.
+        unsafe { sys::syscall(k::__NR_dup3 as usize, [fds[1] as usize, 2, 0, 0, 0, 0]) }.unwrap();
+        fault::explain().unwrap();
+        outer(NOWHERE);
+    }
+    assert_eq!(rt0_tests::wait_a_minute_for(child), Ended::Signal(k::SIGSEGV));
+    let mut buf = [0; ROOM];
+    let len = rt0::io::read(rt0_tests::numbered(fds[0]), &mut buf).unwrap();
+    let text = core::str::from_utf8(&buf[..len]).unwrap();
+    assert!(text.starts_with("\nthread 'main'") && text.ends_with('\n'), "{text}");
+    assert!(Report { text }.registers().count() >= 13 && text.contains(", address 0x5"), "{text}");
+}
+
+fn a_fault_and_a_panic_tell_the_other_threads_after_their_own() {
+    let mut buf = [0; ROOM];
+    for panics in [false, true] {
+        let (text, ended) = stderr_of(
+            || {
+                fault::explain_all().unwrap();
+                with_others(|| if panics { panic!("the message") } else { _ = outer(NOWHERE) });
+            },
+            &mut buf,
+        );
+        assert_eq!(ended, if panics { Ended::Exit(101) } else { Ended::Signal(k::SIGSEGV) }, "{text}");
+        assert!(text.starts_with("\nthread 'main' "), "{text}");
+        assert!(text.contains(if panics { "the message" } else { " got SIGSEGV: " }), "{text}");
+        has_parts_of_others(text);
+    }
+}
+
+/// The second waits until the first has told all; then the process is dead.
+fn threads_that_fault_together_make_one_dump() {
+    let mut buf = [0; ROOM];
+    let (text, ended) = stderr_of(
+        || {
+            fault::explain_all().unwrap();
+            let _deaf = named("deaf", || {
+                block_33();
+                ready();
+            });
+            wait_for_ready(1);
+            with_others(|| {
+                let _second = named("second", || _ = outer(NOWHERE));
+                outer(NOWHERE);
+            });
+        },
+        &mut buf,
+    );
+    assert_eq!(ended, Ended::Signal(k::SIGSEGV), "{text}");
+    assert_eq!(text.matches("thread 'deaf' (tid ").count(), 1, "{text}");
+    has_parts_of_others(text);
+}
+
+fn a_thread_that_rt0_did_not_start_is_told_as_that_and_does_not_dump() {
+    let flags = k::CLONE_VM | k::CLONE_SIGHAND | k::CLONE_THREAD | k::CLONE_VFORK;
+    let mut buf = [0; ROOM];
+    let (text, ended) = stderr_of(
+        || {
+            fault::explain_all().unwrap();
+            rt0_tests::in_raw_child(flags, || {
+                assert_eq!(fault::dump_all(), Err(Errno::EOPNOTSUPP));
+                outer(NOWHERE);
+            });
+        },
+        &mut buf,
+    );
+    if emulated() && text.contains("clone: Err(") {
+        skip("the emulator starts no thread with these flags");
+    }
+    assert_eq!(ended, Ended::Signal(k::SIGSEGV), "{text}");
+    assert!(text.starts_with("\na thread that rt0 did not start (tid "), "{text}");
+    let seen = Report { text };
+    assert_eq!(seen.is_called_by(outer as *const () as usize), has_frames(), "{text}");
+    assert!(text.ends_with("the other threads cannot be listed\n"), "{text}");
+}

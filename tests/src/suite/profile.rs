@@ -1,0 +1,733 @@
+//! The CPU profiler: samples add up to the CPU time of all threads, and nothing leaks.
+
+use core::hint::black_box;
+use core::sync::atomic::{
+    AtomicBool, AtomicU32, AtomicUsize,
+    Ordering::{Acquire, Relaxed, Release},
+};
+use core::time::Duration;
+
+use linux_raw_sys::general as k;
+use rt0::profile::{DEPTH, MAX_HZ, Sample, drain, start, stop};
+use rt0::signal::{How, SigSet, Signal};
+use rt0::test::Expect;
+use rt0::time::{ClockId, Instant};
+use rt0::{Env, Errno, all_threads, println, signal, sys, thread, vdso};
+use rt0_tests::seccomp::filter_calls;
+use rt0_tests::{
+    emulated, mappings, often, read_file, reports, skip, slow, stress_time, vdso_image, wait_until, wait_until_asleep,
+};
+
+const HZ: u32 = 100;
+
+const PR_GET_KEEPCAPS: usize = linux_raw_sys::prctl::PR_GET_KEEPCAPS as usize;
+
+/// The CPU time of a sample, in microseconds.
+const PERIOD: u64 = 10_000;
+
+/// The CPU time of the process in microseconds.
+fn cpu_time() -> u64 {
+    micros(ClockId::CLOCK_PROCESS_CPUTIME_ID)
+}
+
+/// The CPU time of this thread in microseconds.
+fn thread_time() -> u64 {
+    micros(ClockId::CLOCK_THREAD_CPUTIME_ID)
+}
+
+fn micros(clock: ClockId) -> u64 {
+    let now = clock.now().expect("clock_gettime");
+    now.tv_sec as u64 * 1_000_000 + now.tv_nsec as u64 / 1000
+}
+
+/// Computes for this long.
+#[inline(never)]
+fn burn(micros: u64) {
+    let until = thread_time() + micros;
+    while thread_time() < until {
+        compute();
+    }
+}
+
+/// Some microseconds of work.
+#[inline(never)]
+fn compute() {
+    let mut x = 1u32;
+    for i in 0..2000 {
+        x = black_box(x.wrapping_mul(1664525).wrapping_add(i));
+    }
+}
+
+/// The weight of all samples, with none lost.
+fn total() -> u64 {
+    let mut weight = 0;
+    let drained = drain(|sample| weight += u64::from(sample.weight)).expect("no other thread drains");
+    assert_eq!((drained.lost, drained.unprofiled), (0, 0));
+    weight
+}
+
+/// Tries with increasing CPU time until samples and time agree within 10 %: with little time a
+/// single tick matters.
+fn adds_up(threads: usize, work: fn(u64)) {
+    let mut micros = 300_000 / threads as u64;
+    loop {
+        start(HZ).unwrap();
+        let before = cpu_time();
+        match threads {
+            1 => work(micros),
+            _ => {
+                let handles: [_; 4] = core::array::from_fn(|_| thread::spawn(move || work(micros)).unwrap());
+                handles.into_iter().for_each(|handle| handle.join());
+            }
+        }
+        let spent = cpu_time() - before;
+        stop();
+        let sampled = total() * PERIOD;
+        println!("{spent} us spent, {sampled} us sampled");
+        if sampled.abs_diff(spent) * 10 <= spent {
+            return;
+        }
+        assert!(micros < 4_000_000, "also in a long run");
+        micros *= 2;
+    }
+}
+
+/// The process's timer alone gives samples, and not many more than the CPU time. The exact number
+/// depends on the machine's load: the timer counts whole ticks of the kernel, for the thread that
+/// runs at the tick.
+fn falls_back() {
+    let mut micros = 150_000;
+    loop {
+        start(HZ).unwrap();
+        assert!(emulated() || timers() == 0);
+        let before = cpu_time();
+        burn(micros);
+        let spent = cpu_time() - before;
+        stop();
+        let sampled = total() * PERIOD;
+        println!("{spent} us spent, {sampled} us sampled");
+        if sampled > 0 && sampled <= spent * 3 + 2 * PERIOD {
+            return;
+        }
+        assert!(micros < 4_000_000, "also in a long run");
+        micros *= 2;
+    }
+}
+
+/// The number of timers of timer_create(2) in this process.
+fn timers() -> usize {
+    let mut buf = [0; 16 << 10];
+    match read_file(c"/proc/self/timers", &mut buf) {
+        Ok(text) => text.split(|byte| *byte == b'\n').filter(|line| line.starts_with(b"ID:")).count(),
+        Err(_) => skip("/proc has no timers here"),
+    }
+}
+
+/// Makes the kernel refuse timers, or allow them again: prlimit(2) of `RLIMIT_SIGPENDING`.
+fn allow_timers(allow: bool) {
+    let (mut limits, unchanged) = ([0u64; 2], core::ptr::null_mut()); // Soft and hard.
+    let prlimit = |new: *const [u64; 2], old: *mut [u64; 2]| {
+        let args = [0, k::RLIMIT_SIGPENDING as usize, new.expose_provenance(), old.expose_provenance(), 0, 0];
+        // SAFETY: 1. The kernel reads or writes the limits.
+        unsafe { sys::syscall(k::__NR_prlimit64 as usize, args) }.expect("prlimit");
+    };
+    prlimit(unchanged, &raw mut limits);
+    limits[0] = if allow { limits[1] } else { 0 };
+    prlimit(&raw const limits, unchanged);
+}
+
+fn filter(nr: u32) {
+    const ERRNO_EPERM: u32 = 0x0005_0001; // SECCOMP_RET_ERRNO
+    if let Err(errno) = filter_calls(&[nr], ERRNO_EPERM) {
+        println!("{errno:?}");
+        skip("no filters here");
+    }
+}
+
+/// Computes while a profile runs, until there are enough samples. On a busy machine the kernel
+/// rarely samples a thread that runs for short times.
+#[inline(never)]
+fn burn_until(mut is_enough: impl FnMut(Sample<'_>) -> bool) {
+    for _ in 0..400 {
+        burn(50_000);
+        let mut enough = false;
+        let _ = drain(|sample| enough |= is_enough(sample)).expect("no other thread drains");
+        if enough {
+            return;
+        }
+    }
+    panic!("twenty seconds of CPU time and not enough samples");
+}
+
+/// How much two CPU-time clocks may differ in `spent` microseconds, under an emulated machine whose
+/// host is busy: the kernel counts the machine's pauses on only one of them.
+fn lost(spent: u64) -> u64 {
+    spent / 2 + 40_000
+}
+
+/// Whether this program has a frame chain: the machine has one, and the program was compiled with
+/// it. Without a chain, stale words on the stack may look like one, so most chains must lead to
+/// this function.
+#[inline(never)]
+fn has_frames() -> bool {
+    if !reports::has_frames() {
+        return false;
+    }
+    let caller = has_frames as fn() -> bool as usize;
+    start(1000).unwrap();
+    let (mut seen, mut led_here) = (0, 0);
+    burn_until(|sample| {
+        let mut callers = sample.stack.iter().skip(1);
+        led_here += u32::from(callers.any(|address| (1..2048).contains(&address.wrapping_sub(caller))));
+        seen += 1;
+        seen >= 10
+    });
+    stop();
+    drain(|_| ()).map(|_| black_box(led_here * 10 >= seen * 8)).unwrap()
+}
+
+rt0::test_module! {
+    a_rate_that_is_none_is_refused,
+    samples_add_up_to_the_time_of_one_thread,
+    samples_add_up_to_the_time_of_four_threads,
+    a_million_ticks_a_second_weigh_what_they_should,
+    a_thousand_threads_of_a_millisecond_are_about_a_hundred_samples,
+    an_idle_thread_gives_none,
+    threads_are_profiled_that_were_there_and_that_come_later,
+    no_timer_outlives_its_thread,
+    a_thousand_starts_and_stops_leave_nothing,
+    where_timers_are_refused_the_process_has_one,
+    a_filter_that_forbids_timers_leaves_the_process_timer,
+    with_both_sources_each_tick_counts_once,
+    filters_that_forbid_both_are_an_error,
+    a_timer_that_cannot_be_deleted_counts_no_more,
+    what_a_program_sends_is_no_tick_and_harms_nobody,
+    ticks_that_are_held_back_add_to_the_next,
+    only_one_drains,
+    a_start_drops_what_was_left,
+    samples_are_where_the_program_was,
+    a_stack_leads_from_the_inside_out_on_main_and_elsewhere,
+    a_sample_within_the_vdso_has_a_stack_without_end_or_harm_to_anybody,
+    a_sample_within_a_call_of_six_arguments_has_its_callers,
+    a_deep_stack_is_cut_at_its_outer_end,
+    a_profile_sees_a_thread_to_its_end_while_others_come_and_go,
+    threads_that_come_and_go_are_interrupted_called_and_profiled_at_once =>
+        Expect::success().alone(),
+    a_forked_child_can_profile_itself,
+}
+
+fn a_rate_that_is_none_is_refused() {
+    for hz in [0, MAX_HZ + 1, u32::MAX] {
+        assert_eq!(start(hz), Err(Errno::EINVAL));
+    }
+    stop();
+    for hz in [1, MAX_HZ] {
+        start(hz).unwrap();
+        assert_eq!(start(hz), Err(Errno::EBUSY));
+        stop();
+        stop();
+    }
+}
+
+fn samples_add_up_to_the_time_of_one_thread() {
+    adds_up(1, burn);
+}
+
+fn samples_add_up_to_the_time_of_four_threads() {
+    adds_up(4, burn);
+}
+
+fn a_million_ticks_a_second_weigh_what_they_should() {
+    start(MAX_HZ).unwrap();
+    let before = cpu_time();
+    burn(150_000);
+    let spent = cpu_time() - before;
+    stop();
+    let sampled = total();
+    println!("{spent} us spent, {sampled} us sampled");
+    assert!(sampled * 10 > spent * 5 && sampled * 10 < spent * 11);
+}
+
+fn a_thousand_threads_of_a_millisecond_are_about_a_hundred_samples() {
+    static SPENT: AtomicU32 = AtomicU32::new(0);
+    start(HZ).unwrap();
+    let tid = sys::gettid();
+    for _ in 0..if slow() { 150 } else { 1000 } {
+        thread::spawn(|| {
+            burn(1000);
+            SPENT.fetch_add(thread_time() as u32, Relaxed);
+        })
+        .unwrap()
+        .join();
+    }
+    stop();
+    let (mut sampled, mut of_ends) = (0, 0);
+    let _ = drain(|sample| {
+        if sample.tid != tid {
+            sampled += sample.weight;
+            of_ends += (sample.stack.len() == 1) as u32;
+        }
+    })
+    .unwrap();
+    let expected = SPENT.load(Relaxed) / PERIOD as u32;
+    println!("{sampled} samples ({of_ends} of one address) for {expected} periods");
+    // A thread's first tick is random, so the sum deviates by the square root of the expected
+    // value. Six times that is not chance.
+    assert!(sampled > 0 && sampled.abs_diff(expected).pow(2) <= 36 * expected);
+}
+
+fn an_idle_thread_gives_none() {
+    static TID: AtomicU32 = AtomicU32::new(0);
+    static DONE: AtomicBool = AtomicBool::new(false);
+    let idle = thread::spawn(|| {
+        TID.store(sys::gettid(), Relaxed);
+        while !DONE.load(Relaxed) {
+            thread::park();
+        }
+    })
+    .unwrap();
+    wait_until("the thread to run", || TID.load(Relaxed) != 0);
+    wait_until_asleep(TID.load(Relaxed));
+    start(HZ).unwrap();
+    burn(100_000);
+    stop();
+    let mut of_idle = 0;
+    let drained = drain(|sample| of_idle += (sample.tid == TID.load(Relaxed)) as u32).unwrap();
+    assert!(of_idle == 0 && drained.samples > 0);
+    DONE.store(true, Relaxed);
+    idle.thread().unpark();
+    idle.join();
+}
+
+fn threads_are_profiled_that_were_there_and_that_come_later() {
+    static GO: AtomicBool = AtomicBool::new(false);
+    let work = || {
+        wait_until("the profile to start", || GO.load(Relaxed));
+        burn(120_000);
+        sys::gettid()
+    };
+    let before = thread::spawn(work).unwrap();
+    start(HZ).unwrap();
+    GO.store(true, Relaxed);
+    let tids = [before.join(), thread::spawn(work).unwrap().join()];
+    stop();
+    let mut weights = [0u64; 2];
+    let _ = drain(|sample| {
+        for (tid, weight) in tids.iter().zip(&mut weights) {
+            *weight += if sample.tid == *tid { u64::from(sample.weight) } else { 0 };
+        }
+    })
+    .unwrap();
+    assert!(weights.iter().all(|weight| (10..=18).contains(weight)), "{weights:?}");
+}
+
+fn no_timer_outlives_its_thread() {
+    start(HZ).unwrap();
+    let before = timers();
+    assert_eq!(before, 1, "main's");
+    for _ in 0..50 {
+        let handles: [_; 4] = core::array::from_fn(|_| thread::spawn(|| burn(1000)).unwrap());
+        handles.into_iter().for_each(|handle| handle.join());
+    }
+    drop(thread::spawn(|| burn(1000)).unwrap());
+    wait_until("the detached thread's timer to go", || timers() == before);
+    stop();
+    assert_eq!(timers(), 0);
+    assert!(total() > 0);
+}
+
+fn a_thousand_starts_and_stops_leave_nothing() {
+    static DONE: AtomicBool = AtomicBool::new(false);
+    let busy: [_; 3] = core::array::from_fn(|_| {
+        thread::spawn(|| {
+            while !DONE.load(Relaxed) {
+                compute();
+            }
+        })
+        .unwrap()
+    });
+    start(HZ).unwrap();
+    stop();
+    let before = mappings();
+    for _ in 0..often(1000) {
+        start(1000).unwrap();
+        compute();
+        stop();
+    }
+    assert_eq!(mappings(), before);
+    DONE.store(true, Relaxed);
+    busy.into_iter().for_each(|handle| handle.join());
+    assert_eq!(timers(), 0);
+}
+
+fn where_timers_are_refused_the_process_has_one() {
+    allow_timers(false);
+    falls_back();
+}
+
+fn a_filter_that_forbids_timers_leaves_the_process_timer() {
+    filter(k::__NR_timer_create);
+    falls_back();
+}
+
+fn with_both_sources_each_tick_counts_once() {
+    // Main and the first thread have timers, and ignore the process's ticks, which reach them
+    // too. Threads that start beyond the limit count only the process's ticks.
+    let work = || {
+        let before = thread_time();
+        burn(120_000);
+        (sys::gettid(), thread_time() - before)
+    };
+    static HAS_STARTED: AtomicBool = AtomicBool::new(false);
+    start(HZ).unwrap();
+    let first = thread::spawn(move || {
+        HAS_STARTED.store(true, Relaxed);
+        work()
+    })
+    .unwrap();
+    while !HAS_STARTED.load(Relaxed) {
+        thread::yield_now();
+    }
+    allow_timers(false);
+    let others = [thread::spawn(work).unwrap(), thread::spawn(work).unwrap()];
+    let main = work();
+    let threads = [main, first.join()];
+    let others = others.map(|other| other.join().0);
+    stop();
+    let (mut weights, mut of_others) = ([0; 2], 0);
+    let _ = drain(|sample| {
+        for (weight, _) in weights.iter_mut().zip(threads).filter(|(_, (tid, _))| *tid == sample.tid) {
+            *weight += u64::from(sample.weight);
+        }
+        of_others += if others.contains(&sample.tid) { u64::from(sample.weight) } else { 0 };
+    })
+    .unwrap();
+    println!("{threads:?}: {weights:?}; {of_others}");
+    for ((_, spent), weight) in threads.into_iter().zip(weights) {
+        // Besides the computation there is the threads' start, and a tick or two more or less.
+        let slack = 30_000 + 2 * PERIOD + if slow() { lost(spent) } else { 0 };
+        assert!((weight * PERIOD).abs_diff(spent) <= slack, "{weight} samples in {spent} us");
+    }
+    assert!((1..200).contains(&of_others));
+}
+
+fn filters_that_forbid_both_are_an_error() {
+    filter(k::__NR_timer_create);
+    filter(k::__NR_setitimer);
+    for _ in 0..3 {
+        assert_eq!(start(HZ), Err(Errno::EPERM));
+    }
+    assert_eq!(total(), 0);
+}
+
+fn a_timer_that_cannot_be_deleted_counts_no_more() {
+    filter(k::__NR_timer_delete);
+    start(HZ).unwrap();
+    burn(100_000);
+    stop();
+    assert!(total() > 0);
+    burn(100_000);
+    assert_eq!(total(), 0);
+    thread::spawn(|| burn(1000)).unwrap().join();
+    start(HZ).unwrap();
+    let spent = {
+        let before = cpu_time();
+        burn(200_000);
+        cpu_time() - before
+    };
+    stop();
+    let sampled = total() * PERIOD;
+    // A timer that still counts would double it.
+    let slack = 2 * PERIOD + if slow() { lost(spent) } else { 0 };
+    assert!(sampled <= spent + slack, "{sampled} us sampled, {spent} us spent");
+}
+
+fn what_a_program_sends_is_no_tick_and_harms_nobody() {
+    start(1).unwrap();
+    for _ in 0..100 {
+        signal::raise(Signal::SIGPROF).unwrap();
+    }
+    stop();
+    assert!(total() <= 1);
+    signal::raise(Signal::SIGPROF).unwrap();
+    assert_eq!(total(), 0);
+}
+
+fn ticks_that_are_held_back_add_to_the_next() {
+    start(HZ).unwrap();
+    let set = [Signal::SIGPROF].into_iter().collect::<SigSet>();
+    signal::mask(How::Block, &set);
+    burn(150_000);
+    signal::mask(How::Unblock, &set);
+    burn(20_000); // They come with the next tick or the thread's end.
+    stop();
+    let sampled = total();
+    let most = 22 + if slow() { lost(170_000) / PERIOD } else { 0 };
+    assert!((14..=most).contains(&sampled), "{sampled}");
+}
+
+fn only_one_drains() {
+    start(1000).unwrap();
+    let mut inner = None;
+    burn_until(|_| {
+        inner = Some((drain(|_| ()), start(1)));
+        true
+    });
+    assert_eq!(inner, Some((Err(Errno::EBUSY), Err(Errno::EBUSY))));
+    stop();
+}
+
+fn a_start_drops_what_was_left() {
+    start(1000).unwrap();
+    burn(50_000);
+    stop();
+    start(1).unwrap();
+    stop();
+    assert!(total() <= 1);
+}
+
+fn samples_are_where_the_program_was() {
+    start(1000).unwrap();
+    let (mut inside, mut all) = (0, 0);
+    burn_until(|sample| {
+        all += 1;
+        // Without optimisation it calls functions in each step of its loop.
+        let within = |address: &usize| address.wrapping_sub(compute as fn() as usize) < 512;
+        inside += sample.stack.iter().take(4).any(within) as u32;
+        all >= 40
+    });
+    stop();
+    if slow() && inside == 0 {
+        skip("this emulator lets a timer expire only where the program makes a call");
+    }
+    // The rest is in getrusage(2), which takes an emulator longer.
+    assert!(inside * if slow() { 20 } else { 4 } > all, "{inside} of {all}");
+}
+
+fn a_stack_leads_from_the_inside_out_on_main_and_elsewhere() {
+    #[inline(never)]
+    fn outer(micros: u64) {
+        black_box(micros);
+        middle(black_box(micros));
+        black_box(micros);
+    }
+    #[inline(never)]
+    fn middle(micros: u64) {
+        burn(black_box(micros));
+        black_box(micros);
+    }
+    if !has_frames() {
+        skip("no chain of frames on this machine, or not compiled so");
+    }
+    let within = |address: usize, f: fn(u64)| (1..256).contains(&address.wrapping_sub(f as usize));
+    let check = move || {
+        start(1000).unwrap();
+        let (mut good, mut all) = (0, 0);
+        for _ in 0..200 {
+            outer(100_000);
+            let _ = drain(|sample| {
+                if let Some(at) = sample.stack.iter().position(|a| within(*a, middle)) {
+                    all += 1;
+                    good += sample.stack.get(at + 1).is_some_and(|a| within(*a, outer)) as u32;
+                }
+            })
+            .unwrap();
+            if all >= 20 {
+                break;
+            }
+        }
+        stop();
+        assert!(good > 0 && good * 10 >= all * 9, "{good} of {all}");
+    };
+    check();
+    thread::spawn(check).unwrap().join();
+}
+
+/// The vDSO's code may use the frame pointer for anything.
+fn a_sample_within_the_vdso_has_a_stack_without_end_or_harm_to_anybody(env: Env) {
+    #[inline(never)]
+    fn read_clocks(until: Instant) {
+        while black_box(Instant::now()) < until {}
+    }
+    let image = vdso_image(env);
+    if !vdso::in_use().clock_gettime {
+        skip("no clock in the vDSO here");
+    }
+    let check = move || {
+        let (mut inside, mut named) = (0, 0);
+        let end = Instant::now() + Duration::from_secs(10);
+        while inside < 20 && Instant::now() < end {
+            start(20_000).unwrap();
+            read_clocks(Instant::now() + Duration::from_millis(100));
+            stop();
+            let reads =
+                |address: &&usize| (1..512).contains(&address.wrapping_sub(read_clocks as fn(Instant) as usize));
+            let _ = drain(|sample| {
+                if image.contains(&sample.stack[0]) {
+                    inside += 1;
+                    let twice = (1..sample.stack.len()).any(|at| sample.stack[..at].contains(&sample.stack[at]));
+                    assert!(!twice, "nothing here calls itself: {:x?}", sample.stack);
+                    named += sample.stack[1..].iter().any(|address| reads(&address)) as u32;
+                }
+            })
+            .unwrap();
+        }
+        (inside, named)
+    };
+    let counts = [check.clone()(), thread::Builder::new().stack_size(0).spawn(check).unwrap().join()];
+    println!("samples in the vDSO, with their caller: {counts:?}");
+    if slow() && counts.iter().any(|(inside, _)| *inside == 0) {
+        skip("no tick of this emulator's comes within the vDSO");
+    }
+    assert!(counts.iter().all(|(inside, _)| *inside > 0));
+}
+
+/// On any registers: on x86 the sixth argument is in the frame pointer.
+fn a_sample_within_a_call_of_six_arguments_has_its_callers() {
+    #[inline(never)]
+    fn outer(micros: u64) {
+        black_box(micros);
+        calls(black_box(micros));
+        black_box(micros);
+    }
+    #[inline(never)]
+    fn calls(micros: u64) {
+        let until = thread_time() + micros;
+        while thread_time() < until {
+            for _ in 0..1000 {
+                // SAFETY: 1. The kernel refuses an address that is not a page's.
+                let refused = unsafe { sys::syscall(k::__NR_madvise as usize, [1; 6]) };
+                assert_eq!(refused, Err(Errno::EINVAL));
+            }
+        }
+    }
+    if !has_frames() {
+        skip("no chain of frames on this machine, or not compiled so");
+    }
+    let within = |address: &usize, f: fn(u64)| (1..512).contains(&address.wrapping_sub(f as usize));
+    let check = move || {
+        start(1000).unwrap();
+        let (mut good, mut all) = (0, 0);
+        for _ in 0..200 {
+            outer(50_000);
+            let _ = drain(|sample| {
+                all += 1;
+                let inner = sample.stack.iter().position(|address| within(address, calls));
+                good += inner.is_some_and(|at| sample.stack[at..].iter().any(|a| within(a, outer))) as u32;
+            })
+            .unwrap();
+            if all >= 40 {
+                break;
+            }
+        }
+        stop();
+        // The other samples are in thread_time.
+        assert!(all > 0 && good * 10 >= all * 8, "{good} of {all}");
+    };
+    check();
+    thread::spawn(check).unwrap().join();
+}
+
+fn a_deep_stack_is_cut_at_its_outer_end() {
+    static DEEPEST: AtomicUsize = AtomicUsize::new(0);
+    #[inline(never)]
+    fn recurse(depth: u32) -> u32 {
+        if depth == 0 {
+            let mut seen = 0;
+            burn_until(|sample| {
+                DEEPEST.fetch_max(sample.stack.len(), Relaxed);
+                seen += 1;
+                seen >= 20
+            });
+            return 0;
+        }
+        black_box(recurse(black_box(depth - 1))) + 1
+    }
+    if !has_frames() {
+        skip("no chain of frames on this machine, or not compiled so");
+    }
+    start(1000).unwrap();
+    black_box(recurse(500));
+    stop();
+    assert_eq!(DEEPEST.load(Relaxed), DEPTH);
+}
+
+fn a_profile_sees_a_thread_to_its_end_while_others_come_and_go() {
+    static DONE: AtomicBool = AtomicBool::new(false);
+    start(1000).unwrap();
+    let drainer = thread::spawn(|| {
+        let mut weight = 0;
+        while !DONE.load(Acquire) {
+            weight += total();
+            thread::sleep(Duration::from_millis(1));
+        }
+        weight
+    })
+    .unwrap();
+    let before = cpu_time();
+    for _ in 0..12 {
+        let handles: [_; 8] = core::array::from_fn(|_| thread::spawn(|| burn(3000)).unwrap());
+        handles.into_iter().for_each(|handle| handle.join());
+    }
+    let spent = (cpu_time() - before) / 1000;
+    stop();
+    DONE.store(true, Release);
+    let sampled = drainer.join() + total();
+    println!("{sampled} ms of {spent} sampled");
+    assert!(sampled * 10 >= spent * 7 && sampled * 10 <= spent * 12);
+}
+
+fn threads_that_come_and_go_are_interrupted_called_and_profiled_at_once(env: Env) {
+    static DONE: AtomicBool = AtomicBool::new(false);
+    static ROUNDS: [AtomicU32; 3] = [const { AtomicU32::new(0) }; 3];
+    let until_done = |index: usize, round: fn()| {
+        thread::spawn(move || {
+            while !DONE.load(Relaxed) {
+                round();
+                ROUNDS[index].fetch_add(1, Relaxed);
+            }
+        })
+        .unwrap()
+    };
+    let spawning = || {
+        let handles: [_; 4] = core::array::from_fn(|_| thread::spawn(|| burn(200)).unwrap());
+        for handle in &handles {
+            let _ = handle.thread().interrupt(); // It may have ended.
+        }
+        handles.into_iter().for_each(|handle| handle.join());
+    };
+    let calling = || {
+        // SAFETY: 1. It reads a flag of each thread.
+        let call = unsafe { all_threads::syscall(k::__NR_prctl as usize, [PR_GET_KEEPCAPS, 0, 0, 0, 0, 0]) };
+        assert!(matches!(call, Ok(0)) || emulated(), "{call:?}");
+    };
+    let threads = [until_done(0, spawning), until_done(1, spawning), until_done(2, calling)];
+    let started = Instant::now();
+    let (mut weight, mut profiles) = (0, 0);
+    let enough = |weight| weight > 0 && ROUNDS.iter().all(|rounds| rounds.load(Relaxed) > 0);
+    while started.elapsed() < stress_time(env) || !enough(weight) {
+        start(1000).unwrap();
+        burn(5000);
+        stop();
+        weight += total();
+        profiles += 1;
+    }
+    DONE.store(true, Relaxed);
+    threads.into_iter().for_each(|thread| thread.join());
+    println!("{profiles} profiles of {weight} samples; {ROUNDS:?}");
+    assert_eq!(timers(), 0);
+}
+
+fn a_forked_child_can_profile_itself() {
+    start(HZ).unwrap();
+    let child = rt0_tests::fork().unwrap();
+    if child == 0 {
+        stop();
+        start(HZ).unwrap();
+        burn_until(|sample| sample.tid == sys::getpid());
+        stop();
+        sys::exit_group(0);
+    }
+    assert_eq!(rt0_tests::wait_for(child), rt0_tests::Ended::Exit(0));
+    stop();
+}
