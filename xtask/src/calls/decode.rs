@@ -388,7 +388,7 @@ pub fn s390x(code: &[u8], offset: usize, at: u64) -> Option<Instruction> {
         (0x07, 0, _) => Flow::Next, // bcr to no register: a barrier or nothing
         (0x07, to, _) => match (r1, to) {
             (0, _) => Flow::Next,
-            (15, 14) => Flow::Return,
+            (15, 14) if !loads_r14_from_a_table(&code[..offset]) => Flow::Return,
             (15, _) => Flow::Indirect,
             (_, 14) => Flow::ConditionalReturn,
             _ => Flow::ConditionalIndirect,
@@ -431,6 +431,18 @@ pub fn s390x(code: &[u8], offset: usize, at: u64) -> Option<Instruction> {
         _ => writes_r1 && number(r1),
     };
     Some(flow.instruction(length, sets))
+}
+
+/// Whether the last instructions of `code` load r14, where s390x keeps the address to return to,
+/// from a table of jumps: then `br %r14` is no return. Only such a load has an index register.
+fn loads_r14_from_a_table(code: &[u8]) -> bool {
+    // As far as the compiler moves the load up. Instructions begin at even addresses.
+    let before = &code[code.len().saturating_sub(48) & !1..];
+    let mut last = before.windows(6).step_by(2).rev().filter(|bytes| {
+        let restores = bytes[0] == 0xeb && bytes[1] & 15 == 15 && bytes[5] == 0x04; // lmg to %r15
+        restores || (bytes[0] == 0xe3 && bytes[1] >> 4 == 14 && bytes[5] == 0x04) // lg %r14
+    });
+    last.next().is_some_and(|bytes| bytes[0] == 0xe3 && bytes[1] & 15 != 0)
 }
 
 /// Number in r0; 32 and 64 bits.

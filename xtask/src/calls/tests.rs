@@ -189,6 +189,23 @@ fn what_may_not_write_the_register_does_not_count() {
 }
 
 #[test]
+fn a_jump_through_the_register_of_the_return_address_is_no_return() {
+    let table = [0xe3, 0xe4, 0xe0, 0x00, 0x00, 0x04]; // lg %r14, 0(%r4, %r14)
+    let rest = [
+        0xa7, 0x0b, 0x00, 0x01, // aghi %r0, 1
+        0x07, 0xfe, // br %r14
+        0x0a, 0x00, // svc 0, which only the jump reaches
+        0x07, 0xfe, // br %r14
+    ];
+    assert_eq!(faults(s390x, &[&[&table[..], &rest].concat()]), [(BASE + 12, UNSET_AT_ENTRY)]);
+    // Behind lg %r14, 112(%r15) or lmg %r14, %r15, 112(%r15) it is a return.
+    for restored in [[0xe3, 0xe0, 0xf0, 0x70, 0x00, 0x04], [0xeb, 0xef, 0xf0, 0x70, 0x00, 0x04]] {
+        let code = [&table[..], &restored, &rest].concat();
+        assert_eq!(faults(s390x, &[&code]), [(BASE + 18, UNREACHED)], "{restored:02x?}");
+    }
+}
+
+#[test]
 fn copies_and_loads_of_a_number_count() {
     for (decoder, code) in [
         (aarch64 as Decoder, little(&[0xaa13_03e8, 0xd400_0001])), // mov x8, x19
