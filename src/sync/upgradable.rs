@@ -25,7 +25,7 @@ impl<T: ?Sized> RwLock<T> {
     /// if !guard.contains(&7) {
     ///     RwLockUpgradableReadGuard::upgrade(guard)[0] = 7; // It still contains no 7.
     /// }
-    /// assert_eq!(lock.into_inner(), [7, 0, 0, 0]);
+    /// assert_eq!(*lock.read(), [7, 0, 0, 0]);
     /// ```
     ///
     /// In handlers: no, it takes a lock that the interrupted code may hold.

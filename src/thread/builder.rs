@@ -183,7 +183,7 @@ impl<'a> Builder<'a> {
     ///
     /// # Safety
     ///
-    /// 1. `run` takes a `C` from there and passes a `T` to [`finish`]. Both may be sent to another
+    /// 1. `run` takes a `C` from there and passes a `T` to `finish`. Both may be sent to another
     ///    thread.
     /// 2. What `content` and the result borrow outlives `run`, and the handle.
     /// 3. The scope, if it is not null, was opened by the caller or counts it.
