@@ -160,8 +160,8 @@ pub(super) unsafe fn keep_or_free(block: NonNull<Block>) {
 /// nothing there. Asking the kernel for each thread which pages are in memory would cost more than
 /// it saves.)
 fn give_back_what_is_deep(block: &Block) {
-    let mapping = block.mapping.0.addr()..block.mapping.0.addr() + block.mapping.1;
-    if !mapping.contains(&block.stack.start) {
+    let (base, len) = block.mapping;
+    if block.stack.start.wrapping_sub(base.addr()) >= len {
         return; // It is the program's.
     }
     let page = page_size();
@@ -171,7 +171,7 @@ fn give_back_what_is_deep(block: &Block) {
     if deep_end <= block.stack.start {
         return;
     }
-    let at = |address: usize| block.mapping.0.wrapping_add(address - block.mapping.0.addr());
+    let at = |address: usize| base.wrapping_add(address - base.addr());
     // SAFETY: within the stack, which is mapped and not in use that far down.
     let words = unsafe { slice::from_raw_parts(at(deep_end).cast::<usize>(), LOOK / size_of::<usize>()) };
     if words.iter().any(|word| *word != 0) {
