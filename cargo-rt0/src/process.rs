@@ -4,8 +4,10 @@
 //! and nothing else does. Ctrl-C on the terminal does not reach those groups: [`prepare`] passes it
 //! on.
 
+mod talk;
+
 use std::cell::Cell;
-use std::io::{self, BufRead, BufReader, Read, Write};
+use std::io::{self, Read, Write};
 use std::ops::{Deref, DerefMut};
 use std::os::unix::process::CommandExt;
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -21,6 +23,7 @@ use nix::sys::wait::{Id, WaitPidFlag, waitid};
 use nix::unistd::Pid;
 
 use crate::say;
+pub use talk::{Next, Talk};
 
 /// More than this is read and dropped, so that a program gone mad fills no memory.
 const CAPTURE_BYTES: u64 = 1 << 20;
@@ -120,69 +123,6 @@ impl Drop for Running {
             let _ = self.end();
         }
         children().retain(|&id| id != self.id);
-    }
-}
-
-/// A child whose output is read line by line while it runs. Dropped, it is ended with its process
-/// group.
-pub struct Talk {
-    child: Running,
-    lines: mpsc::Receiver<Vec<u8>>,
-    seen: Duration,
-}
-
-/// What came next.
-pub enum Next {
-    /// A line, without its end or as much as is kept of one.
-    Line(Vec<u8>),
-    /// Nothing, in time.
-    Silence,
-    /// It has ended, or closed its output.
-    End,
-}
-
-/// No line is longer.
-const LINE_BYTES: u64 = 8 << 10;
-
-impl Talk {
-    /// Starts the command with nothing on stdin; stderr goes where stdout goes.
-    pub fn start(command: &mut Command) -> io::Result<Talk> {
-        let (reader, writer) = io::pipe()?;
-        let child = Running::leader(command.stdin(Stdio::null()).stdout(writer.try_clone()?).stderr(writer))?;
-        // The command keeps its copies of the pipe's end, and with them open there would be no end
-        // of the output.
-        command.stdout(Stdio::null()).stderr(Stdio::null());
-        // Bounded: a child that says more than is listened to waits.
-        let (sender, lines) = mpsc::sync_channel(256);
-        thread::spawn(move || {
-            let mut reader = BufReader::new(reader);
-            loop {
-                let mut line = Vec::new();
-                match reader.by_ref().take(LINE_BYTES).read_until(b'\n', &mut line) {
-                    Ok(0) | Err(_) => return,
-                    Ok(_) if sender.send(line).is_err() => return, // Dropped.
-                    Ok(_) => {}
-                }
-            }
-        });
-        Ok(Talk { child, lines, seen: Duration::ZERO })
-    }
-
-    /// The next line, if there is one before `limit` has passed.
-    pub fn next(&self, limit: Duration) -> Next {
-        match self.lines.recv_timeout(limit) {
-            Ok(line) => Next::Line(line),
-            Err(mpsc::RecvTimeoutError::Timeout) => Next::Silence,
-            Err(mpsc::RecvTimeoutError::Disconnected) => Next::End,
-        }
-    }
-
-    /// The processors' time that it took since this was last asked.
-    pub fn take_cpu_time(&mut self) -> Duration {
-        let all = cpu_time(self.child.process());
-        let since = all.saturating_sub(self.seen);
-        self.seen = all;
-        since
     }
 }
 
@@ -338,24 +278,6 @@ mod tests {
     }
 
     #[test]
-    fn a_child_is_heard_line_by_line_and_ends_with_its_listener() {
-        let mut command = Command::new("sh");
-        let talk = Talk::start(command.args(["-c", "echo one; echo two >&2; head -c 20000 /dev/zero; exec sleep 60"]));
-        let talk = talk.expect("sh exists");
-        let limit = Duration::from_secs(20);
-        for expected in ["one\n", "two\n"] {
-            assert!(matches!(talk.next(limit), Next::Line(line) if line == expected.as_bytes()), "{expected}");
-        }
-        for expected in [LINE_BYTES as usize, LINE_BYTES as usize] {
-            assert!(matches!(talk.next(limit), Next::Line(line) if line.len() == expected));
-        }
-        assert!(matches!(talk.next(Duration::from_millis(50)), Next::Silence));
-        let group = talk.child.id;
-        drop(talk);
-        assert_eq!(kill(group, None), Err(Errno::ESRCH));
-    }
-
-    #[test]
     fn a_child_that_runs_is_in_the_list_of_those_that_an_interrupt_ends() {
         let is_listed = |id: Pid| children().contains(&id);
         let mut sleep = Command::new("sleep");
@@ -384,14 +306,6 @@ mod tests {
             thread::sleep(Duration::from_millis(10)); // Until init has reaped the other.
         }
         assert_eq!(kill(id, None), Err(Errno::ESRCH));
-    }
-
-    #[test]
-    fn a_child_that_ends_is_heard_to_its_end() {
-        let talk = Talk::start(Command::new("sh").args(["-c", "printf last"])).expect("sh exists");
-        let limit = Duration::from_secs(20);
-        assert!(matches!(talk.next(limit), Next::Line(line) if line == b"last"));
-        assert!(matches!(talk.next(limit), Next::End));
     }
 
     #[test]

@@ -24,6 +24,19 @@ pub enum Verdict {
     Skipped(String),
 }
 
+impl From<()> for Verdict {
+    fn from((): ()) -> Verdict {
+        Verdict::Passed
+    }
+}
+
+/// A test's body may end by `?`.
+impl<V: Into<Verdict>> From<anyhow::Result<V>> for Verdict {
+    fn from(result: anyhow::Result<V>) -> Verdict {
+        result.map_or_else(|error| Verdict::Failed(format!("{error:#}")), V::into)
+    }
+}
+
 /// A test, ready to run.
 pub struct Test<'a> {
     /// The machine's short name, or `host`.
@@ -38,8 +51,12 @@ pub struct Test<'a> {
 
 impl<'a> Test<'a> {
     /// A test that may run beside others.
-    pub fn new(machine: &'static str, name: impl Into<String>, run: impl Fn() -> Verdict + Send + Sync + 'a) -> Self {
-        Test { machine, name: name.into(), alone: false, run: Box::new(run) }
+    pub fn new<V: Into<Verdict>>(
+        machine: &'static str,
+        name: impl Into<String>,
+        run: impl Fn() -> V + Send + Sync + 'a,
+    ) -> Self {
+        Test { machine, name: name.into(), alone: false, run: Box::new(move || run().into()) }
     }
 
     /// `machine::bin::name`.
@@ -97,9 +114,12 @@ pub struct Spent {
 
 impl fmt::Display for Spent {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:.1} s, of processors {:.1} s", self.time.as_secs_f64(), self.cpu.as_secs_f64())
+        write!(f, "{:.1} s, {:.1} s of processor time", self.time.as_secs_f64(), self.cpu.as_secs_f64())
     }
 }
+
+/// The slowest of so many tests, or fewer, are not listed.
+const MANY: usize = 20;
 
 /// The sums of one machine.
 #[derive(Default)]
@@ -228,8 +248,11 @@ impl Report {
             writeln!(out, "{machine:<width$} {sums}, {} ({runner})", count.spent)?;
             (passed, failed, skipped) = (passed + count.passed, failed + count.failed, skipped + count.skipped);
         }
-        for (what, key) in [("the longest", (|spent| spent.time) as fn(&Spent) -> Duration), ("the dearest", |s| s.cpu)]
-        {
+        let slowest = [
+            ("took longest", (|spent| spent.time) as fn(&Spent) -> Duration),
+            ("took most processor time", |spent| spent.cpu),
+        ];
+        for (what, key) in slowest.into_iter().filter(|_| self.spent.len() > MANY) {
             let mut order: Vec<_> = self.spent.iter().collect();
             order.sort_by_key(|(_, spent)| Reverse(key(spent)));
             writeln!(out, "{what}:")?;
@@ -239,7 +262,7 @@ impl Report {
         writeln!(out, "time: {}", times.join(", "))?;
         let run: Duration = self.spent.iter().map(|(_, spent)| spent.cpu).sum();
         let all = process::cpu_time_of_all();
-        writeln!(out, "of processors: tests {:.1} s, with builds {:.1} s", run.as_secs_f64(), all.as_secs_f64())?;
+        writeln!(out, "processor time: tests {:.1} s, with builds {:.1} s", run.as_secs_f64(), all.as_secs_f64())?;
         if passed + failed == 0 {
             writeln!(
                 out,

@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode, Stdio};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Error, Result, bail, ensure};
 use nix::sched::{CpuSet, sched_getaffinity};
 use nix::unistd::Pid;
 
@@ -256,10 +256,7 @@ impl Machine {
 /// A test of programs that are built with these tools.
 fn test(setup: &Setup, name: &str, look: fn(&Tools) -> Result<Verdict>) -> Test<'static> {
     let tools = Tools::find(setup).map_err(|error| format!("{error:#}"));
-    Test::new("host", name, move || {
-        let seen = tools.clone().and_then(|tools| look(&tools).map_err(|error| format!("{error:#}")));
-        seen.unwrap_or_else(Verdict::Failed)
-    })
+    Test::new("host", name, move || look(tools.as_ref().map_err(|why| Error::msg(why.clone()))?))
 }
 
 /// A test that the programs run and print every metric, so that they keep working between
@@ -281,75 +278,6 @@ pub fn sizes_test(setup: &Setup) -> Test<'static> {
         let larger = SIZES.iter().zip(sizes).filter(|((_, most), size)| size > most);
         let larger: Vec<_> = larger.map(|((name, most), size)| format!("{name}: {size} bytes, not {most}")).collect();
         Ok(if larger.is_empty() { Verdict::Passed } else { Verdict::Failed(larger.join("; ")) })
-    })
-}
-
-/// Flags that a program must not be linked with or without, and the linker's message.
-const REFUSED: [(&[&str], &str); 3] = [
-    (&["-Clink-arg=-Trt0.ld"], RELOCATED),
-    (&["-Clink-arg=-Trt0-small.ld"], RELOCATED),
-    (&["-Crelocation-model=static"], "undefined symbol: __rt0_ld_is_missing__call_rt0_build_program_in_build_rs"),
-];
-const RELOCATED: &str =
-    "rt0: nothing relocates a program when it starts: compile and link with -Crelocation-model=static";
-
-/// A function whose address a resolver would have to return. For x86_64; the assembly is the same
-/// on most machines.
-const IFUNC: &str = r#"
-#![no_std]
-core::arch::global_asm!(
-    ".globl f, _start",
-    ".type f,@gnu_indirect_function",
-    ".section .text.resolver, \"ax\"",
-    "f: .long 0",
-    ".text",
-    "_start: .long f - .",
-);
-"#;
-
-/// A test that the linker gives these messages.
-pub fn refused_test(setup: &Setup) -> Test<'static> {
-    test(setup, "repository::the_linker_refuses_with_a_sentence_what_would_not_run", refused)
-}
-
-fn refused(tools: &Tools) -> Result<Verdict> {
-    for (flags, sentence) in REFUSED {
-        let outcome = programs::link_hello(tools, flags, LIMIT)?;
-        let said = !outcome.status.success() && outcome.stderr.contains(sentence);
-        ensure!(said, seen(&outcome, &format!("{flags:?} is not refused with `{sentence}`")));
-    }
-    let outcome = programs::link_alone(tools, "ifunc", IFUNC, LIMIT)?;
-    let sentence = "rt0: nothing calls resolvers when a program starts: STT_GNU_IFUNC symbols are not supported";
-    let said = !outcome.status.success() && outcome.stderr.contains(sentence);
-    ensure!(said, seen(&outcome, &format!("an ifunc is not refused with `{sentence}`")));
-    Ok(Verdict::Passed)
-}
-
-/// Contents for each section that only -Ccode-model=large makes. A section that a script does not
-/// name could be placed anywhere.
-const LARGE: &str = r#"
-#![no_std]
-core::arch::global_asm!(
-    ".globl _start",
-    ".section .ltext.f, \"ax\"",
-    "_start: .long 0",
-    ".section .lrodata.c, \"a\"",
-    ".long 0",
-    ".section .ldata.d, \"aw\"",
-    ".long 0",
-    ".section .lbss.b, \"aw\", %nobits",
-    ".long 0",
-    ".text",
-);
-"#;
-
-/// A test that the linker script names a place for each of them.
-pub fn large_test(setup: &Setup) -> Test<'static> {
-    test(setup, "repository::the_linker_script_has_a_place_for_the_large_code_model", |tools| {
-        let outcome = programs::link_alone(tools, "large", LARGE, LIMIT)?;
-        let placed = outcome.status.success() && !outcome.stderr.contains("alone.o:(");
-        ensure!(placed, seen(&outcome, "a section of the large code model's is in no place that the script names"));
-        Ok(Verdict::Passed)
     })
 }
 

@@ -26,12 +26,7 @@ pub fn of_others() -> Vec<Test<'static>> {
     if !root().join(STANDALONE).exists() {
         return Vec::new(); // A package as it is published.
     }
-    let test = |name: &str, check: fn() -> Result<()>| {
-        Test::new("host", format!("crates::{name}"), move || match check() {
-            Ok(()) => Verdict::Passed,
-            Err(error) => Verdict::Failed(format!("{error:#}")),
-        })
-    };
+    let test = |name: &str, check: fn() -> Result<()>| Test::new("host", format!("crates::{name}"), check);
     vec![
         test("programs_on_rt0_and_on_std_build_in_one_workspace_and_run", standalone),
         test("a_library_on_rt0_is_tested_linted_and_documented_on_the_host", library),
@@ -53,10 +48,7 @@ pub fn of_programs(machine: &Machine) -> Vec<Test<'_>> {
         return Vec::new();
     }
     let name = "crates::those_of_others_build_by_one_line_and_work";
-    vec![Test::new(row, name, move || match others(machine) {
-        Ok(verdict) => verdict,
-        Err(error) => Verdict::Failed(format!("{error:#}")),
-    })]
+    vec![Test::new(row, name, move || others(machine))]
 }
 
 /// Builds the program for this machine, as the README says, and runs it there.

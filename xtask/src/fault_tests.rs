@@ -30,21 +30,17 @@ pub fn of_programs<'a>(machine: &'a Machine, built: &'a Built) -> Vec<Test<'a>> 
     let Some(program) = built.program(machine, "fault") else { return Vec::new() };
     let mut tests = Vec::new();
     let name = "examples::fault_dies_with_a_report_that_symbolize_reads";
-    tests.push(Test::new(machine.target.name, name, || verdict(dies_and_is_read(machine, program))));
+    tests.push(Test::new(machine.target.name, name, || dies_and_is_read(machine, program)));
     if machine.qemu().is_none() {
         let name = "examples::addr2line_reads_the_report_of_fault";
         tests.push(Test::new(machine.target.name, name, || {
             match Command::new("addr2line").arg("--version").output() {
-                Ok(_) => verdict(addr2line_reads(machine, program)),
+                Ok(_) => addr2line_reads(machine, program).into(),
                 Err(error) => Verdict::Skipped(format!("no addr2line: {error}")),
             }
         }));
     }
     tests
-}
-
-fn verdict(result: Result<()>) -> Verdict {
-    result.map_or_else(|error| Verdict::Failed(format!("{error:#}")), |()| Verdict::Passed)
 }
 
 /// The report of a program that dies in this way.

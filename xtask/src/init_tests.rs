@@ -66,7 +66,7 @@ pub fn of_init<'a>(machine: &'a Machine, built: &'a Built) -> Vec<Test<'a>> {
     let Some(init) = built.program(machine, "init") else { return Vec::new() };
     let mut tests: Vec<_> = CASES
         .iter()
-        .map(|case| Test::new(row, format!("init::{}", case.name), move || verdict(check(machine.command(init), case))))
+        .map(|case| Test::new(row, format!("init::{}", case.name), move || check(machine.command(init), case)))
         .collect();
     if machine.qemu().is_none() {
         let name = "init::as_the_first_process_of_a_namespace_it_does_the_same";
@@ -76,10 +76,6 @@ pub fn of_init<'a>(machine: &'a Machine, built: &'a Built) -> Vec<Test<'a>> {
     tests
 }
 
-fn verdict(result: Result<()>) -> Verdict {
-    result.map_or_else(|error| Verdict::Failed(format!("{error:#}")), |()| Verdict::Passed)
-}
-
 /// `unshare -pf`, as root of a user namespace, so that the tests need no root.
 fn in_namespace(init: &Path) -> Command {
     let mut command = Command::new("unshare");
@@ -87,21 +83,20 @@ fn in_namespace(init: &Path) -> Command {
     command
 }
 
-fn first_process(init: &Path) -> Verdict {
+fn first_process(init: &Path) -> Result<Verdict> {
     if let Err(why) = shell::namespaces(&[]) {
-        return Verdict::Skipped(why);
+        return Ok(Verdict::Skipped(why));
     }
     // It reaps orphans without `-s`, and does not warn that it is not the first process.
     let cases = CASES
         .iter()
         .map(|case| if case.options == ["-s", "-w"] { Case { options: &["-w"], ..*case } } else { Case { ..*case } });
     for case in cases {
-        if let Err(error) = check(in_namespace(init), &case) {
-            return Verdict::Failed(format!("{error:#}"));
-        }
+        check(in_namespace(init), &case)?;
     }
     let quiet = Case { name: "it_says_nothing", script: "echo $PPID", stdout: "1\n", ..CASE };
-    verdict(check(in_namespace(init), &quiet))
+    check(in_namespace(init), &quiet)?;
+    Ok(Verdict::Passed)
 }
 
 /// In its own terminal, made by script(1): the program's group is in the foreground.

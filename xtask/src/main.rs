@@ -27,6 +27,7 @@ mod fixture;
 mod host_tests;
 mod init_tests;
 mod kernel;
+mod linker_tests;
 mod orders;
 mod sandbox_tests;
 mod serve_tests;

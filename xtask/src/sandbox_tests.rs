@@ -91,14 +91,10 @@ pub fn all(programs: &Programs) -> Vec<Test<'static>> {
     let test = |name: String, run: fn(&Path, &Case) -> Result<()>, case: &'static Case| {
         let programs = programs.clone();
         Test::new("host", format!("sandbox::{name}"), move || {
-            let sandbox = match programs.find("sandbox") {
-                Ok(sandbox) => sandbox,
-                Err(why) => return Verdict::Failed(why),
-            };
+            let sandbox = programs.find("sandbox")?;
             match (run(&sandbox, case), shell::namespaces(&["--net", "--ipc", "--uts"])) {
-                (Ok(()), _) => Verdict::Passed,
-                (Err(_), Err(why)) => Verdict::Skipped(why),
-                (Err(error), _) => Verdict::Failed(format!("{error:#}")),
+                (Err(_), Err(why)) => Ok(Verdict::Skipped(why)),
+                (result, _) => result.map(Verdict::from),
             }
         })
     };

@@ -10,11 +10,11 @@ use std::sync::{Arc, OnceLock};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Error, Result, ensure};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-use crate::test::{Test, Verdict, scratch, seen};
+use crate::test::{Test, scratch, seen};
 use crate::{pinned, process, root};
 
 /// For an answer, and for the end of the server.
@@ -29,9 +29,9 @@ pub struct Programs(Arc<OnceLock<Result<PathBuf, String>>>);
 
 impl Programs {
     /// The path of one; an error says why they were not built.
-    pub fn find(&self, name: &str) -> Result<PathBuf, String> {
+    pub fn find(&self, name: &str) -> Result<PathBuf> {
         let built = self.0.get_or_init(|| build().map_err(|error| format!("{error:#}")));
-        built.clone().map(|folder| folder.join(name))
+        built.clone().map(|folder| folder.join(name)).map_err(Error::msg)
     }
 }
 
@@ -60,10 +60,7 @@ pub fn all(programs: &Programs) -> Vec<Test<'static>> {
     ];
     let test = |(name, run): (&str, Run)| {
         let programs = programs.clone();
-        Test::new("host", format!("serve::{name}"), move || match programs.find("serve") {
-            Ok(serve) => run(&serve).map_or_else(|error| Verdict::Failed(format!("{error:#}")), |()| Verdict::Passed),
-            Err(why) => Verdict::Failed(why),
-        })
+        Test::new("host", format!("serve::{name}"), move || run(&programs.find("serve")?))
     };
     tests.map(test).into()
 }

@@ -1,15 +1,12 @@
 //! Builds the programs of the package bench/, one call of cargo per runtime, because each has its
 //! own linker and flags.
 
-use std::fs;
 use std::path::PathBuf;
-use std::process::{Command, Stdio};
-use std::time::Duration;
+use std::process::Stdio;
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, bail};
 
 use crate::setup::Setup;
-use crate::test::{scratch, seen};
 use crate::{pinned, process, root, say, targets};
 
 /// A runtime, and how to build its programs.
@@ -151,37 +148,6 @@ pub fn small_sizes(tools: &Tools) -> Result<Option<[u64; 2]>> {
     cargo(tools, &RT0, "small", RT0.small_flags)?;
     let folder = folder(&RT0).join(&tools.host).join("small");
     Ok(Some([folder.join("rt0-hello").metadata()?.len(), folder.join("rt0-threads").metadata()?.len()]))
-}
-
-/// Compiles a file to an object, and tries to link that alone with rt0's linker script. The outcome
-/// contains the linker's messages, with a warning for each section that the script does not name.
-pub fn link_alone(tools: &Tools, name: &str, source: &str, limit: Duration) -> Result<process::Outcome> {
-    let folder = scratch(&format!("linked-alone-{name}"))?;
-    for (from, to) in [("link.ld", "rt0.ld"), ("common.ld", "rt0-common.ld")] {
-        fs::copy(root().join(from), folder.join(to))?;
-    }
-    fs::write(folder.join("alone.rs"), source)?;
-    let mut rustc = pinned("rustc");
-    rustc.current_dir(&folder).args(["--edition=2024", "--crate-type=lib", "--emit=obj", "--target", &tools.host]);
-    let compiled = process::run(rustc.arg("alone.rs"), limit)?;
-    ensure!(compiled.status.success(), seen(&compiled, &process::shell_line(&rustc)));
-    let mut linker = Command::new(&tools.linker);
-    linker.current_dir(&folder).args(["-flavor", "gnu", "-L.", "-Trt0.ld", "--orphan-handling=warn"]);
-    linker.args(["alone.o", "-o", "alone"]);
-    Ok(process::run(&mut linker, limit)?)
-}
-
-/// Tries to link rt0's greeting with flags that must be refused; the outcome contains cargo's
-/// messages.
-pub fn link_hello(tools: &Tools, flags: &[&str], limit: Duration) -> Result<process::Outcome> {
-    let host = &tools.host;
-    let linker = [format!("-Clinker={}", tools.linker.display()), "-Clinker-flavor=ld.lld".to_string()];
-    let mut command = pinned("cargo");
-    command.args(["rustc", "--manifest-path", "bench/Cargo.toml", "--target", host, "--features", RT0.feature]);
-    command.args(["--bin", "rt0-hello", "--config", &format!("target.{host}.rustflags={linker:?}"), "--target-dir"]);
-    // Only for the program: rt0 is compiled once for all of them.
-    command.arg(root().join("target/bench/refused")).arg("--").args(flags);
-    Ok(process::run(&mut command, limit)?)
 }
 
 fn folder(recipe: &Recipe) -> PathBuf {

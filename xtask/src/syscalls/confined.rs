@@ -111,8 +111,7 @@ pub fn of_programs<'a>(machine: &'a Machine, built: &'a Built) -> Vec<Test<'a>> 
     let Some(hello) = built.program(machine, "hello").filter(|_| machine.qemu().is_none()) else { return Vec::new() };
     let name = "syscalls::a_program_needs_the_calls_of_its_modules_and_no_others";
     let mut tests = vec![Test::new(machine.target.name, name, move || match filters_work() {
-        Ok(()) => hello_needs_its_modules(machine, hello)
-            .map_or_else(|error| Verdict::Failed(format!("{error:#}")), |()| Verdict::Passed),
+        Ok(()) => hello_needs_its_modules(machine, hello).into(),
         Err(why) => Verdict::Skipped(why.clone()),
     })];
     if let (true, Err(why)) = (MACHINES.contains(&machine.target.name), filters_work()) {

@@ -5,9 +5,10 @@ use std::path::PathBuf;
 use std::sync::OnceLock;
 
 use anyhow::{Context, Result, ensure};
+use cargo_metadata::MetadataCommand;
 use object::elf;
-use serde_json::Value;
 
+use crate::packages::checked;
 use crate::pinned;
 use crate::targets::Target;
 
@@ -52,15 +53,12 @@ fn crate_folder() -> Result<PathBuf> {
 }
 
 fn ask_for_crate_folder() -> Result<PathBuf> {
-    let mut command = pinned("cargo");
-    command.args(["metadata", "--format-version", "1", "--locked"]);
-    let output = command.output().context("cannot start cargo")?;
-    ensure!(output.status.success(), "cargo metadata: {}", String::from_utf8_lossy(&output.stderr));
-    let metadata: Value = serde_json::from_slice(&output.stdout)?;
-    let packages = metadata["packages"].as_array().context("cargo metadata names no packages")?;
-    let found = packages.iter().find(|package| package["name"] == "linux-raw-sys");
-    let manifest = found.and_then(|package| package["manifest_path"].as_str()).context("no linux-raw-sys")?;
-    Ok(PathBuf::from(manifest).parent().context("a file in a folder")?.to_path_buf())
+    let mut cargo = pinned("cargo");
+    let described = checked(cargo.args(["metadata", "--format-version", "1", "--locked"]))?;
+    let metadata = MetadataCommand::parse(described)?;
+    let package =
+        metadata.packages.iter().find(|package| *package.name == "linux-raw-sys").context("no linux-raw-sys")?;
+    Ok(package.manifest_path.parent().context("a file in a folder")?.into())
 }
 
 /// The machine's processor, as `target_arch` has it.
