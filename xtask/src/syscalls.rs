@@ -13,13 +13,13 @@
 //! 3. *What the program calls by itself is not in it*, by `sys::syscall` or by other crates.
 
 use std::collections::BTreeSet;
+use std::io::Write;
 use std::process::ExitCode;
 
 use anyhow::{Context, Result, bail, ensure};
 
-use crate::Options;
-use crate::root;
 use crate::targets::{self, Target};
+use crate::{Options, process, root, tell};
 
 pub mod confined;
 mod filter;
@@ -180,14 +180,16 @@ pub fn run(options: Options, choices: &Choices) -> Result<ExitCode> {
         return why(&lists, &wanted, call);
     }
     let Some(form) = choices.filter else {
-        print!("{}", table(&lists, &wanted)?);
+        let table = table(&lists, &wanted)?;
+        process::tell(|out| out.write_all(table.as_bytes()));
         return Ok(ExitCode::SUCCESS);
     };
     let mut calls = lists.names_of(&wanted)?;
     calls.extend(choices.also.iter().cloned());
     let calls = lists.complete(calls)?;
     let names: Vec<&str> = calls.iter().map(|(call, _)| call.as_str()).collect();
-    print!("{}", filter::text(target, &names, &lists.numbers, choices.refuse, form)?);
+    let text = filter::text(target, &names, &lists.numbers, choices.refuse, form)?;
+    process::tell(|out| out.write_all(text.as_bytes()));
     Ok(ExitCode::SUCCESS)
 }
 
@@ -220,7 +222,7 @@ fn why(lists: &Lists, modules: &[&str], call: &str) -> Result<ExitCode> {
     let mut found = false;
     for module in OF_EVERY_PROGRAM.iter().chain(modules) {
         if let Some(way) = lists.graph.way(&[module], call) {
-            println!("{module}: {}", way.join(" → "));
+            tell!("{module}: {}", way.join(" → "));
             found = true;
         }
     }

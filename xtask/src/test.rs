@@ -74,8 +74,10 @@ pub fn run(options: Options, choices: &Choices) -> Result<ExitCode> {
     // Naming machines other than the host's restricts the run to them.
     let native = targets::select(&["native".to_string()], &setup.rust.host).unwrap_or_default();
     let with_host = !kernels_only
-        && only.is_none_or(|name| name == "host")
-        && (words.is_empty() || targets.iter().any(|t| native.iter().any(|n| n.name == t.name)));
+        && match only {
+            Some(name) => name == "host",
+            None => words.is_empty() || targets.iter().any(|t| native.iter().any(|n| n.name == t.name)),
+        };
 
     let mut report = Report::new("cargo xtask test", filter);
     let plan_areas = plan.areas();
