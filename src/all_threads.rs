@@ -1,5 +1,5 @@
-//! One system call on every thread: what the kernel keeps per thread (credentials, capabilities,
-//! `no_new_privs`, …), set for the process.
+//! One system call on every thread: sets for the whole process what the kernel keeps per thread
+//! (credentials, capabilities, `no_new_privs`, …).
 //!
 //! ```text
 //!     the caller                                      each other thread
@@ -12,7 +12,7 @@
 //!     open the list, unblock
 //! ```
 //!
-//! What must hold, and how it does:
+//! Properties, and how they are achieved:
 //!
 //! 1. *Every thread makes the call, once:* a thread is in the list before it runs, and until it
 //!    runs nothing of the program any more. [`spawn`](crate::thread::spawn()) links it before
@@ -52,19 +52,19 @@
 //!
 //! `model.rs` explores every order in which callers, a spawning thread, its child and an ending
 //! thread may take these steps, and shows that each of the rules 1 to 4 is needed. The gate has
-//! models of its own (`thread/models.rs`).
+//! models of its own (`thread/models/`).
 //!
-//! Limits: the caller waits for a thread that blocks signal 33 by a raw call as long as it does so,
-//! and for one that is stopped. (A signal whose action is the default ends such a wait with the
-//! process, so SIGTERM does.) A call that blocks, blocks all threads. What the return from a
-//! handler undoes (rt_sigprocmask(2), sigaltstack(2)) changes the caller alone. A call whose result
-//! differs by thread (gettid(2)) is a mismatch by its nature. Other threads' system calls are
+//! Limits: if a thread is stopped, or blocks signal 33 by a raw system call, the caller waits until
+//! it answers. (In that wait a signal whose action is the default, such as SIGTERM, still ends the
+//! process.) A call that blocks, blocks all threads. A setting that the return from a handler
+//! restores (rt_sigprocmask(2), sigaltstack(2)) changes on the caller only. A call whose result
+//! differs from thread to thread (gettid(2)) is always a mismatch. Other threads' system calls are
 //! interrupted and restarted, except those that signal(7) lists as never restarted, which fail with
 //! `EINTR`.
 //!
-//! The kernel's own workers in a process (of io_uring, vhost) make no calls and are not asked. By
-//! the kernel's design, they work with the credentials of the moment when the ring or the request
-//! was made. So a program that gives up rights closes its rings first.
+//! The kernel's own workers in a process (of io_uring, vhost) make no calls, and rt0 does not ask
+//! them. The kernel lets them work with the credentials that the process had when the ring or the
+//! request was made. So a program that drops rights closes its rings first.
 
 mod fence;
 #[cfg(test)]
@@ -112,17 +112,30 @@ pub type Result<T> = core::result::Result<T, Error>;
 /// these say that there are more threads than rt0 knows: openat(2), getdents64(2), read(2) and
 /// readlinkat(2) in /proc/self/task.
 ///
+/// ```no_run
+/// use linux_raw_sys::{general as k, prctl};
+/// use rt0::all_threads::{self, Error};
+///
+/// let args = [prctl::PR_SET_NO_NEW_PRIVS as usize, 1, 0, 0, 0, 0];
+/// // SAFETY: 1. It accesses no memory.
+/// match unsafe { all_threads::syscall(k::__NR_prctl as usize, args) } {
+///     Ok(_) => {}
+///     Err(Error::Refused(errno)) => rt0::println!("no thread has it: {errno}"),
+///     Err(other) => panic!("{other}"), // It names the threads.
+/// }
+/// ```
+///
 /// In handlers: no, it waits for threads that start and end.
 ///
 /// # Safety
 ///
-/// 1. On each thread, the call with these arguments does nothing to memory or to this process that
-///    the caller may not do.
+/// 1. The call with these arguments is sound on every thread: it does nothing to memory or to the
+///    process that the caller has no right to do.
 pub unsafe fn syscall(nr: usize, args: [usize; 6]) -> Result<usize> {
     thread::register(&HOOKS);
     signal::end_inherited_blocks(); // Not while the list is closed: what it unblocks stays so.
     List::with(|list| {
-        catch()?;
+        install_handler()?;
         // SAFETY: the caller guarantees 1.
         unsafe { with_list(list, nr, args) }
     })
@@ -130,7 +143,7 @@ pub unsafe fn syscall(nr: usize, args: [usize; 6]) -> Result<usize> {
 
 /// # Safety
 ///
-/// 1. As for [`syscall`].
+/// 1. Condition 1 of [`syscall`].
 unsafe fn with_list(list: &List<'_>, nr: usize, args: [usize; 6]) -> Result<usize> {
     list.remove_ended();
     let this = this_block();
@@ -138,7 +151,7 @@ unsafe fn with_list(list: &List<'_>, nr: usize, args: [usize; 6]) -> Result<usiz
     let others = || list.iter().filter(move |block| *block != this).map(|block| unsafe { &*block.as_ptr() });
     let count = others().count() as u32;
     if count > 0 {
-        try_out()?;
+        probe_delivery()?;
     }
     // SAFETY: the caller guarantees the same (1).
     let expected = unsafe { sys::syscall(nr, args) }?;
@@ -152,7 +165,7 @@ unsafe fn with_list(list: &List<'_>, nr: usize, args: [usize; 6]) -> Result<usiz
     let process = sys::getpid();
     for thread in others() {
         match thread.tid() {
-            0 => pass(MAILBOX.of(thread), expected), // It has ended, and is still in the list.
+            0 => MAILBOX.of(thread).put_answer(expected), // It ended in the list: not a mismatch.
             tid => MAILBOX.of(thread).ask(process, tid),
         }
     }
@@ -160,7 +173,7 @@ unsafe fn with_list(list: &List<'_>, nr: usize, args: [usize; 6]) -> Result<usiz
     while left != 0 {
         if futex::wait_a_while(&REMAINING, left, sys::FUTEX_ANY) {
             // A thread without an id was killed in its call, and will not answer.
-            others().filter(|thread| thread.tid() == 0).for_each(|thread| MAILBOX.of(thread).lose());
+            others().filter(|thread| thread.tid() == 0).for_each(|thread| MAILBOX.of(thread).answer_for_killed());
             list.let_signals_through();
         }
         // Acquire pairs with the release of every answer: they all count down this word.
@@ -224,7 +237,7 @@ impl Mailbox {
     /// that the thread has not seen is taken back; one that it is answering is waited for (6, 8).
     fn take_back(&self, list: &List<'_>, is_gone: impl Fn() -> bool) {
         for tries in 1u64.. {
-            if self.asked.load(Acquire) == IDLE || self.leaves(ASKED) || is_gone() && self.leaves(ANSWERING) {
+            if self.asked.load(Acquire) == IDLE || self.make_idle(ASKED) || is_gone() && self.make_idle(ANSWERING) {
                 return;
             }
             // The last answer to the previous call may be a few instructions away. If that call's
@@ -237,7 +250,7 @@ impl Mailbox {
     }
 
     /// Makes it idle if it is in `state`; returns whether it was.
-    fn leaves(&self, state: u32) -> bool {
+    fn make_idle(&self, state: u32) -> bool {
         self.asked.compare_exchange(state, IDLE, Acquire, Relaxed).is_ok()
     }
 
@@ -245,22 +258,22 @@ impl Mailbox {
         self.asked.store(ASKED, Release); // The request comes before: see `answer`.
         if let Err(errno) = send(process, tid)
             // A stray signal may have made it answer nevertheless.
-            && self.leaves(ASKED)
+            && self.make_idle(ASKED)
         {
-            self.answered(raw(Err(errno)));
+            self.put_answer(raw(Err(errno)));
         }
     }
 
     /// Answers for a thread that was killed in its call or before, unless it has answered.
-    fn lose(&self) {
-        if self.leaves(ASKED) || self.leaves(ANSWERING) {
-            self.answered(raw(Err(Errno::ESRCH)));
+    fn answer_for_killed(&self) {
+        if self.make_idle(ASKED) || self.make_idle(ANSWERING) {
+            self.put_answer(raw(Err(Errno::ESRCH)));
         }
     }
 
-    /// Leaves an answer. There is no system call, in which the thread could be killed, between
-    /// counting the answer and being idle.
-    fn answered(&self, result: usize) {
+    /// Stores the answer and counts it. Between the count and `IDLE` there is no system call, in
+    /// which the thread could be killed.
+    fn put_answer(&self, result: usize) {
         self.answer.store(result, Relaxed);
         // Release: the answer is written before.
         let is_last = REMAINING.fetch_sub(1, Release) == 1;
@@ -270,18 +283,13 @@ impl Mailbox {
         }
     }
 
-    /// Starts again, in a forked child.
+    /// Resets it, in a forked child.
     fn renew(&self) {
         self.asked.store(IDLE, Relaxed);
     }
 }
 
-/// Counts a thread that has ended as one that agrees.
-fn pass(mailbox: &Mailbox, expected: usize) {
-    mailbox.answered(expected);
-}
-
-/// The handler: this thread's answer.
+/// The handler: makes the call on this thread and stores its answer.
 extern "C" fn answer(_: i32) {
     let Some(block) = thread::block_in_handler() else { return };
     let mailbox = MAILBOX.of(block);
@@ -291,7 +299,7 @@ extern "C" fn answer(_: i32) {
         // answered.
         let (nr, args) = unsafe { REQUEST.0.get().read() };
         // SAFETY: the caller of `syscall` guarantees it for each thread (1).
-        mailbox.answered(raw(unsafe { sys::syscall(nr, args) }));
+        mailbox.put_answer(raw(unsafe { sys::syscall(nr, args) }));
     }
 }
 
@@ -299,7 +307,7 @@ fn raw(result: errno::Result<usize>) -> usize {
     result.unwrap_or_else(|errno| -(errno.raw() as isize) as usize)
 }
 
-/// Signals a thread. While the queue of signals is full it tries again, for some 200 ms.
+/// Signals a thread. While the queue of signals is full it retries, for about 200 ms.
 fn send(process: u32, tid: u32) -> errno::Result<()> {
     for tries in 1..=20 {
         match sys::tgkill(process, tid, ALL_THREADS) {
@@ -311,29 +319,29 @@ fn send(process: u32, tid: u32) -> errno::Result<()> {
 }
 
 /// Signals the calling thread, which has nothing to answer, to see whether signals arrive (7).
-fn try_out() -> Result<()> {
+fn probe_delivery() -> Result<()> {
     send(sys::getpid(), sys::gettid())
         .map_err(|errno| Error::Refused(if errno == Errno::EINVAL { Errno::EOPNOTSUPP } else { errno }))
 }
 
-/// Installs another handler instead, one that calls [`answer_for`]. The list is closed.
+/// Installs a handler that calls [`answer_for`], in place of [`answer`]. The list is closed.
 ///
 /// # Safety
 ///
-/// 1. As for [`signal::sigaction`].
+/// 1. Condition 1 of [`signal::sigaction`].
 pub(crate) unsafe fn catch_with_info<F: Fn(&Info) + Copy + 'static>(handler: F) -> errno::Result<()> {
     // SAFETY: the caller guarantees 1.
     unsafe { signal::catch_reserved_with_info(ALL_THREADS, handler) }
 }
 
-/// What another handler than [`answer`] does with the signal.
+/// [`answer`], for another handler of the same signal.
 pub(crate) fn answer_for(info: &Info) {
     answer(info.number());
 }
 
-/// Installs the handler, unless one is installed. The list is closed: so of this handler and that
-/// of [`catch_with_info`] the second stays.
-fn catch() -> Result<()> {
+/// Installs the handler, unless one is installed. The list is closed, so this does not replace the
+/// handler of [`catch_with_info`].
+fn install_handler() -> Result<()> {
     // SAFETY: 1. The handler accesses its own thread's atomics, and makes the call that the caller
     // of `syscall` vouched for.
     Ok(unsafe { signal::catch_reserved(ALL_THREADS, answer, true) }?)

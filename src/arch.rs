@@ -208,7 +208,8 @@ pub(crate) trait Arch {
     /// `signal/info.rs` in handlers.
     const CONTEXT: Context;
     /// How frames are chained, from the register that [`Context::fp`] finds; `None` if compilers
-    /// make no chain. Used by `profile.rs` at each sample, and by `fault/frames.rs` for a report.
+    /// make no chain. Used by `profile/handler.rs` at each sample, and by `fault/frames.rs` for a
+    /// report.
     const FRAMES: Option<Frames>;
     /// Whether the compiler has stack probes here: a function with a frame of more than a page
     /// accesses each of its pages on the way down. rustc's `stack-probes` in the target's
@@ -227,8 +228,8 @@ pub(crate) trait Arch {
     ///
     /// # Safety
     ///
-    /// 1. The caller may do everything that the call, with these arguments, does to memory and to
-    ///    this process.
+    /// 1. The call with these arguments is sound: it does nothing to memory or to the process that
+    ///    the caller has no right to do.
     unsafe fn syscall0(nr: usize) -> isize;
     /// See [`Arch::syscall0`].
     unsafe fn syscall1(nr: usize, a: usize) -> isize;
@@ -308,8 +309,7 @@ pub(crate) trait Arch {
     ///
     /// # Safety
     ///
-    /// 1. The child does only what is allowed in a process whose other threads vanished at this
-    ///    instant.
+    /// 1. The child relies on no other thread, and on no data that another thread was changing.
     unsafe extern "C" fn fork() -> isize {
         // SAFETY: 1. The caller guarantees it.
         unsafe { Self::syscall5(k::__NR_clone as usize, k::SIGCHLD as usize, 0, 0, 0, 0) }
@@ -369,7 +369,7 @@ pub(crate) trait Arch {
         state_len: usize,
     ) -> isize;
 
-    /// The code that handlers return to. Used by `sys/signal.rs` and `arch/sigaction.rs` when an
+    /// The code to which handlers return. Used by `sys/signal.rs` and `arch/sigaction.rs` when an
     /// action is set.
     const RESTORER: Restorer;
 
@@ -505,25 +505,25 @@ pub(crate) type Strlen = unsafe fn(s: *const u8) -> usize;
 /// (linux-raw-sys has no `ucontext`; the kernel's headers asm/ucontext.h and asm/sigcontext.h have
 /// it.)
 pub(crate) struct Context {
-    /// Of the address of the instruction that comes next, or that faulted.
+    /// Of the address of the next instruction, or of the one that faulted.
     pub pc: usize,
     /// Of the stack pointer.
     pub sp: usize,
-    /// Of the register by which frames are chained; where none are, of the one that functions use
-    /// for their frame.
+    /// Of the register by which frames are chained; without a chain, of the register that functions
+    /// use for their frame.
     pub fp: usize,
-    /// Of the register that a call leaves its return address in; `None` where that is a word on the
+    /// Of the register in which a call stores its return address; `None` if that is a word on the
     /// stack.
     pub link: Option<usize>,
-    /// What a report of a fault shows, in the order of memory.
+    /// The registers in a report of a fault, in the order of memory.
     pub registers: &'static [Registers],
 }
 
-/// Registers that lie in a row in the `ucontext`, each as wide as a pointer.
+/// Registers at equal distances in the `ucontext`, each as wide as a pointer.
 pub(crate) struct Registers {
     /// Offset of the first one.
     pub at: usize,
-    /// How many bytes lie between the starts of two.
+    /// The distance between the starts of two.
     pub apart: usize,
     /// Their names, separated by blanks.
     pub names: &'static str,
@@ -541,20 +541,20 @@ pub(crate) struct Ucontext<Sigcontext> {
     pub context: Sigcontext,
 }
 
-/// Where a function's frame keeps what leads to its caller, if the program was compiled to have
+/// The places in a function's frame that lead to its caller, if the program was compiled with
 /// frames.
 pub(crate) struct Frames {
     /// Offset of the address of the caller's frame.
     pub caller: isize,
     /// Offset of the address that the function returns to.
     pub return_address: isize,
-    /// Whether that one lies in the caller's frame, and its offset counts from there.
+    /// Whether the return address lies in the caller's frame. Then its offset counts from there.
     pub in_callers: bool,
-    /// How many bytes before that address the call's own instruction surely begins or goes on.
+    /// A distance before the return address that is certainly within the call instruction.
     pub past_call: usize,
-    /// For a machine with a stub that uses the frame pointer's register for something else: how
-    /// many bytes above the stack pointer the frame lies when `pc` is one of the instructions
-    /// between; `None` at all others.
+    /// For a machine with a stub that uses the frame pointer's register for something else: the
+    /// frame's distance above the stack pointer if `pc` is in that part of the stub; `None` for
+    /// every other `pc`.
     pub elsewhere: Option<fn(pc: usize) -> Option<usize>>,
 }
 

@@ -1,4 +1,4 @@
-//! Reports of faults, as Go's runtime prints them, for programs that ask for them.
+//! Reports of faults, similar to those of Go's runtime, for programs that ask for them.
 //!
 //! ```text
 //! thread 'w' (tid 4) got SIGSEGV: address not mapped to object (SEGV_MAPERR), address 0x8, pc …
@@ -13,29 +13,30 @@
 //! are known as far as the program was compiled with `-Cforce-frame-pointers=yes`, at most 63 of
 //! them. MIPS and s390x have none, as compilers make no chain of frames there.
 //!
-//! What holds, and how:
+//! Properties, and how they are achieved:
 //!
-//! 1. *A fault kills as without the report.* SIGSEGV and SIGBUS come again when the handler
-//!    returns, for the instruction runs again, and then their action is the default. The others may
-//!    not come again: after a breakpoint the pc is past its instruction. They are sent again while
-//!    the handler blocks them, so the process dies at the interrupted instruction as the handler
-//!    returns. A core shows that instruction.
-//! 2. *A signal that was sent is reported as sent, and kills as without the report.* The first
-//!    process of a PID namespace survives it, and is reported on again. A trap ends it with status
-//!    128 and the signal's number (see [`die_from`]).
-//! 3. *A report harms nothing.* It allocates nothing and takes no lock. It reads the stack only
-//!    where the kernel has just read from the same page, so a broken chain of frames ends the walk.
-//! 4. *A fault within a report ends the process by that fault*: all signals are blocked meanwhile,
-//!    and the kernel kills for one that is blocked. What was collected is lost then.
-//! 5. *Reports do not mix.* Each is one write(2), of up to 4096 bytes, which is what a pipe takes
-//!    at once. Of threads that fault together each writes its own, unless the process is dead
+//! 1. *A fault ends the process as without the report:* for SIGSEGV and SIGBUS, the handler sets
+//!    the default action and returns; the instruction runs again and faults again. The other
+//!    signals may not come again: after a breakpoint the pc is past its instruction. The handler
+//!    sends them again while they are blocked, so the process dies at the interrupted instruction
+//!    when the handler returns. A core dump shows that instruction.
+//! 2. *A signal that was sent is reported as sent, and ends the process as without the report:* the
+//!    first process of a PID namespace survives it, and a later one is reported again. A trap ends
+//!    such a process with status 128 plus the signal's number (see [`die_from`]).
+//! 3. *A report is safe at any instruction:* it allocates nothing and takes no lock. It reads a
+//!    page of the stack only after the kernel has read from it, so a broken chain of frames ends
+//!    the walk and does not fault.
+//! 4. *A fault within a report ends the process by that fault:* all signals are blocked meanwhile,
+//!    and the kernel kills a process for a fault whose signal is blocked. The text so far is lost.
+//! 5. *Reports do not mix:* each is one write(2) of up to 4096 bytes, which a pipe takes as a
+//!    whole. If several threads fault together, each writes its own report, unless the process dies
 //!    before.
-//! 6. *A process with more rights than its caller shows no addresses*, registers or frames
+//! 6. *A process with more rights than its caller prints no addresses*, registers or frames
 //!    ([`Auxv::secure`]).
 //!
-//! The limits: a thread that blocks the signal dies of it without a report, as the kernel runs no
+//! Limits: a thread that blocks the signal dies of it without a report, because the kernel runs no
 //! handler then. A handler blocks every signal unless its [`Action`] says otherwise. So a fault in
-//! a handler is reported if the handler's mask leaves out [`SIGNALS`].
+//! a handler is reported only if the handler's mask does not contain [`SIGNALS`].
 //!
 //! [`Auxv::secure`]: crate::Auxv::secure
 //! [`die_from`]: signal::die_from
@@ -61,29 +62,39 @@ use frames::Frames;
 /// The signals by which the kernel reports a fault.
 pub const SIGNALS: [Signal; 5] = [Signal::SIGSEGV, Signal::SIGBUS, Signal::SIGILL, Signal::SIGFPE, Signal::SIGTRAP];
 
-/// A report: as much as a pipe takes at once.
+/// A report, of the size that a pipe takes as a whole.
 type Text = Line<4096>;
 
-/// From now on a fault or a panic of any thread is explained on standard error before it ends the
+/// From now on a fault or a panic of any thread is reported on standard error before it ends the
 /// process: the thread and its name, the signal, its code in words, address, pc, registers and
 /// frames. See [`fault`](self).
 ///
-/// It is called once, at best first in main. It unblocks [`SIGNALS`] on the calling thread; threads
+/// Call it once, best at the start of main. It unblocks [`SIGNALS`] on the calling thread; threads
 /// that start later inherit that. A handler of the program's own for one of them stays, and one
-/// that is installed later replaces the report. An overflow of a stack is reported in the words of
+/// that is installed later replaces the report. A stack overflow is reported with the text of
 /// [`report_overflows`](thread::report_overflows), which this replaces.
 ///
-/// Errors: `ENOMEM`, no memory for the main thread's signal stack; those that a filter on system
-/// calls gives. Where an emulator lacks signal 33, a panic has no frames.
+/// Errors: `ENOMEM`, no memory for the main thread's signal stack; what a filter on system calls
+/// returns. If an emulator does not provide signal 33, the report of a panic has no frames.
+///
+/// ```no_run
+/// rt0::fault::explain()?;
+/// # Ok::<(), rt0::Errno>(())
+/// ```
 ///
 /// In handlers: no.
 pub fn explain() -> Result<()> {
     install(&Action::info(report).to_kernel())
 }
 
-/// [`explain`], and after a report the frames of all other threads, as [`dump_all`] writes them:
-/// for at most ten seconds, in which the other threads go on. Threads that fault meanwhile write
-/// their own report and wait.
+/// [`explain`], and after each report the frames of all other threads, as [`dump_all`] writes them.
+/// That takes at most ten seconds, in which the other threads continue. Threads that fault
+/// meanwhile write their own report and wait.
+///
+/// ```no_run
+/// rt0::fault::explain_all()?;
+/// # Ok::<(), rt0::Errno>(())
+/// ```
 ///
 /// In handlers: no.
 pub fn explain_all() -> Result<()> {
@@ -92,13 +103,18 @@ pub fn explain_all() -> Result<()> {
     Ok(())
 }
 
-/// Lets `signal` end the process with the frames of all threads on standard error, the one that
-/// handles it first, as Go does on SIGQUIT; then the process dies by it. (The first process of a
-/// PID namespace goes on.) For a program that goes on, a handler calls
-/// [`dump_all`].
+/// From now on `signal` writes the frames of all threads to standard error, as Go does on SIGQUIT,
+/// and then ends the process by that signal. The thread that handles it comes first. (The first
+/// process of a PID namespace continues.) A program that is to continue calls [`dump_all`] in a
+/// handler instead.
 ///
-/// Errors: `EINVAL` for SIGKILL, SIGSTOP and [`SIGNALS`]; `ENOMEM` and a filter's as with
-/// [`explain`].
+/// Errors: `EINVAL` for SIGKILL, SIGSTOP and [`SIGNALS`]; `ENOMEM`, no memory for the main thread's
+/// signal stack; what a filter on system calls returns.
+///
+/// ```no_run
+/// rt0::fault::dump_on(rt0::signal::Signal::SIGQUIT)?; // By Ctrl-\ on a terminal.
+/// # Ok::<(), rt0::Errno>(())
+/// ```
 ///
 /// In handlers: no.
 pub fn dump_on(signal: Signal) -> Result<()> {
@@ -106,7 +122,7 @@ pub fn dump_on(signal: Signal) -> Result<()> {
         return Err(Errno::EINVAL);
     }
     dump::prepare()?;
-    // SAFETY: 1. Property 3, and 6 of `dump.rs`.
+    // SAFETY: 1. By property 3 here and property 6 of `dump.rs`.
     unsafe { signal::sigaction(signal, Action::info(dump_and_die)) }.map(drop)
 }
 
@@ -114,7 +130,7 @@ fn install(action: &<Cpu as Arch>::Sigaction) -> Result<()> {
     signal::ensure_main_has_stack()?;
     dump::prepare()?;
     for signal in SIGNALS {
-        // SAFETY: 1. Property 3. 2. It was given one above.
+        // SAFETY: 1. By property 3. 2. `ensure_main_has_stack` gave it one.
         unsafe { signal::replace_own(signal, action, &thread::overflow_reporter()) }?;
     }
     signal::mask(How::Unblock, &SigSet::from_iter(SIGNALS));
@@ -128,7 +144,7 @@ fn report(info: &Info) {
     end_by(info, &Action::info(report).to_kernel());
 }
 
-/// The same with all threads.
+/// The handler of [`SIGNALS`] after [`explain_all`].
 fn report_all(info: &Info) {
     tell(info);
     dump::dump_others();
@@ -144,7 +160,8 @@ fn dump_and_die(info: &Info) {
         signal::die_from(signal);
     }
     signal::unblock_and_raise(signal);
-    // SAFETY: 1. As in `dump_on`. A filter may refuse it; then the signal does nothing next time.
+    // A filter may refuse it. Then the next such signal ends the process without a dump.
+    // SAFETY: 1. By property 3 here and property 6 of `dump.rs`.
     let _ = unsafe { signal::sigaction(signal, Action::info(dump_and_die)) };
 }
 
@@ -191,7 +208,7 @@ fn describe(text: &mut Text, info: &Info, secure: bool) {
     text.text("\n");
 }
 
-/// Four to a line, all digits.
+/// Writes the registers, four to a line, with leading zeros.
 fn write_registers(text: &mut Text, info: &Info) {
     const DIGITS: usize = 2 * size_of::<usize>();
     let mut column = 0;
@@ -211,11 +228,11 @@ fn write_registers(text: &mut Text, info: &Info) {
     text.text("\n");
 }
 
-/// Lets the process die of the signal in `info` (1, 2).
+/// Makes the process die of the signal in `info` (1, 2).
 fn end_by(info: &Info, reporter: &<Cpu as Arch>::Sigaction) {
     let Some(signal) = Signal::from_raw(info.number() as u32) else { return };
     let faults_again = match signal {
-        // It is reported later than it happened.
+        // An asynchronous tag check is reported at a later instruction, which does not fault.
         Signal::SIGSEGV => info.code() != k::SEGV_MTEAERR as i32,
         Signal::SIGBUS => true,
         _ => false,
@@ -231,11 +248,11 @@ fn end_by(info: &Info, reporter: &<Cpu as Arch>::Sigaction) {
 static AFTER_PANIC: AtomicUsize = AtomicUsize::new(0);
 
 fn set_after_panic(function: fn()) {
-    // Relaxed, here and below: a function does not change.
+    // Relaxed, here and below: the function's code does not depend on other stores.
     AFTER_PANIC.store(function as usize, Relaxed);
 }
 
-/// What the panic handler calls. It does nothing in a program that never asks for reports.
+/// Called by the panic handler. It does nothing in a program that never asks for reports.
 #[cfg(feature = "panic-handler")]
 pub(crate) fn after_panic() {
     let function = AFTER_PANIC.load(Relaxed);

@@ -1,18 +1,18 @@
-//! Restartable sequences: rseq(2), the kernel's word on which processor each thread runs.
+//! Restartable sequences: rseq(2), by which the kernel tells each thread its processor.
 //!
-//! A runtime with data of each processor (an allocator's caches, counters, run queues) registers
-//! its threads. Then [`cpu_id`], [`node_id`] and [`mm_cid`] are loads, and the runtime's own
-//! assembly may use the [`Area`] for critical sections that the kernel restarts.
+//! A runtime with data per processor (an allocator's caches, counters, run queues) registers its
+//! threads. Then [`cpu_id`], [`node_id`] and [`mm_cid`] are loads, and the runtime's own assembly
+//! may use the [`Area`] for critical sections that the kernel restarts.
 //!
-//! What holds, and how:
+//! Properties, and how they are achieved:
 //!
-//! 1. *The area lives as long as the kernel writes to it:* it is a part of the thread's own memory,
-//!    and a thread that ends unregisters it before it leaves the list of threads. If a filter
-//!    refuses that, the memory stays for ever.
-//! 2. *The area is as every kernel wants it:* 32 bytes at a multiple of 32, the first form of the
-//!    call, which newer kernels take too. They fill in as many of its fields as
+//! 1. *The area is mapped as long as the kernel writes to it:* it is a part of the thread's own
+//!    memory, and a thread that ends unregisters it before it leaves the list of threads. If a
+//!    filter refuses that, the memory stays for ever.
+//! 2. *Every kernel accepts the area:* it has 32 bytes at a multiple of 32, as in the first version
+//!    of the call, which newer kernels accept too. They fill in as many of its fields as
 //!    `AT_RSEQ_FEATURE_SIZE` says.
-//! 3. *A thread that is not registered gets the same answers from getcpu(2)*, but of [`mm_cid`].
+//! 3. *A thread that is not registered gets the same values from getcpu(2)*, except [`mm_cid`].
 //! 4. *A forked child's thread stays registered*, with its copy of the area: the kernel keeps the
 //!    registration of a thread that forks. A child that shares memory (vfork(2), the hook of
 //!    [`process::Command`](crate::process::Command)) is not registered; there the loads return what
@@ -31,8 +31,23 @@ use crate::errno::{Errno, Result};
 use crate::thread::{self, Block, Hooks};
 use crate::{auxv, sys};
 
-/// The kernel's `struct rseq`, in its first form of 32 bytes. The kernel writes the fields whenever
-/// the thread goes on after it was preempted or got a signal.
+/// The kernel's `struct rseq`, in its first version of 32 bytes. The kernel writes the fields
+/// whenever the thread continues after it was preempted or got a signal.
+///
+/// ```no_run
+/// use core::sync::atomic::Ordering::Relaxed;
+/// use rt0::rseq::{self, Area};
+///
+/// rseq::register(0)?;
+/// if let Some(area) = rseq::area() {
+///     // SAFETY: it is mapped as long as this thread runs.
+///     let area: &Area = unsafe { area.as_ref() };
+///     rt0::println!("processor {}", area.cpu_id.load(Relaxed));
+/// }
+/// rt0::println!("node {}, concurrency id {:?}", rseq::node_id()?, rseq::mm_cid());
+/// rseq::unregister()?;
+/// # Ok::<(), rt0::Errno>(())
+/// ```
 #[repr(C, align(32))]
 #[derive(Debug)]
 pub struct Area {
@@ -42,29 +57,28 @@ pub struct Area {
     /// The processor that the thread runs on; 0 before it is registered, `u32::MAX` after it was
     /// unregistered. A critical section compares it.
     pub cpu_id: AtomicU32,
-    /// Address of the `struct rseq_cs` of the critical section that runs, or 0. Only the thread
-    /// itself may write it, by one store; on 32-bit machines to the half that has the low bits.
+    /// Address of the `struct rseq_cs` of the current critical section, or 0. Only the thread
+    /// itself may write it, by one store; on 32-bit machines to the half with the low bits.
     pub rseq_cs: UnsafeCell<u64>,
     /// 0.
     pub flags: AtomicU32,
-    /// The NUMA node of the processor, where the kernel has it; else 0.
+    /// The NUMA node of the processor; 0 if the kernel does not have the field.
     pub node_id: AtomicU32,
-    /// See [`mm_cid`]; where the kernel has it, else 0.
+    /// See [`mm_cid`]; 0 if the kernel does not have the field.
     pub mm_cid: AtomicU32,
     end: [u32; 1],
 }
 
 const _: () = assert!(size_of::<Area>() == 32 && offset_of!(Area, mm_cid) == 24, "the kernel's struct rseq");
 
-/// What is kept of each thread.
+/// A thread's area and its registration.
 struct Slot {
     area: Area,
     is_registered: AtomicU32,
     signature: AtomicU32,
 }
 
-// SAFETY: besides atomics it has the critical section's word, of which only an address is given
-// out.
+// SAFETY: it has atomics, and the critical section's word, of which it gives out only the address.
 unsafe impl Sync for Slot {}
 
 impl Slot {
@@ -104,8 +118,8 @@ thread::part! {
 
 static HOOKS: Hooks = Hooks { start: None, end: Some(|_, thread| end(thread)), fork: None };
 
-/// The end of a thread (1). After a thread that was killed there is nothing to do: the kernel wrote
-/// to the area for the last time.
+/// Unregisters a thread that ends (1). For a thread that was killed nothing is necessary: the
+/// kernel does not write to the area any more.
 fn end(thread: &Block) {
     let slot = SLOT.of(thread);
     let is_own = core::ptr::eq(thread, thread::this_block().as_ptr());
@@ -114,17 +128,17 @@ fn end(thread: &Block) {
     }
 }
 
-/// Registers the calling thread. The kernel restarts a critical section only if `signature` stands
-/// in the 4 bytes before its abort handler; a runtime without such sections passes any number.
+/// Registers the calling thread. The kernel restarts a critical section only if `signature` is in
+/// the 4 bytes before its abort handler; a runtime without such sections passes any number.
 ///
-/// Errors: `EBUSY`, the thread is registered; `EPERM`, it is, with another signature; `EINVAL`,
-/// other code has registered an area for it; `ENOSYS`, before Linux 4.18, on a kernel built without
-/// it, or under qemu-user.
+/// Errors: `EBUSY`, the thread is registered; `EPERM`, it is registered with another signature;
+/// `EINVAL`, other code has registered an area for it; `ENOSYS`, before Linux 4.18, on a kernel
+/// built without the call, or under qemu-user.
 ///
 /// ```no_run
 /// use rt0::rseq;
 ///
-/// let _ = rseq::register(0); // Where it fails, the ids come from getcpu(2).
+/// let _ = rseq::register(0); // If it fails, the ids come from getcpu(2).
 /// let counter = rseq::cpu_id()? as usize % 64;
 /// # Ok::<(), rt0::Errno>(())
 /// ```
@@ -159,9 +173,9 @@ pub fn area() -> Option<NonNull<Area>> {
     SLOT.with(|slot| slot.is_registered().then(|| NonNull::from_ref(&slot.area)))
 }
 
-/// The processor that the calling thread runs on; by the time it is used, the thread may run on
-/// another. A load if the thread is registered, else getcpu(2), with its errors: `ENOSYS` or others
-/// by a filter.
+/// The processor on which the calling thread runs. When the caller uses the number, the thread may
+/// run on another one. A load if the thread is registered, otherwise getcpu(2). Errors: `ENOSYS`;
+/// others from a filter.
 ///
 /// In handlers: yes.
 #[inline]
@@ -172,9 +186,9 @@ pub fn cpu_id() -> Result<u32> {
     })
 }
 
-/// The NUMA node of the processor that the calling thread runs on. A load if the thread is
-/// registered and the kernel has the field (Linux 6.3), else getcpu(2), with its errors: `ENOSYS`
-/// or others by a filter.
+/// The NUMA node of the processor on which the calling thread runs. A load if the thread is
+/// registered and the kernel has the field (Linux 6.3), otherwise getcpu(2). Errors: `ENOSYS`;
+/// others from a filter.
 ///
 /// In handlers: yes.
 pub fn node_id() -> Result<u32> {
@@ -184,10 +198,10 @@ pub fn node_id() -> Result<u32> {
     })
 }
 
-/// The number of the calling thread among those of the process that run at this moment: below the
-/// number of the process's threads and of its processors, and no other thread's that runs now. A
-/// process of few threads on many processors indexes its data by it. `None` if the thread is not
-/// registered, or the kernel lacks the field (before Linux 6.3).
+/// The concurrency id of the calling thread: no other thread of the process that runs now has it,
+/// and it is below the number of the process's threads and of its processors. A process with few
+/// threads on many processors uses it as the index of its data. `None` if the thread is not
+/// registered, or the kernel does not have the field (before Linux 6.3).
 ///
 /// In handlers: yes.
 #[must_use]

@@ -1,15 +1,15 @@
 //! Signals: sets, masks and actions; signal(7).
 //!
-//! Two of them are rt0's own, and nothing here names, blocks or catches them: number 33, by which
-//! `all_threads` reaches every thread, and number 32, by which [`Thread::interrupt`] reaches one.
-//! glibc keeps the same two to itself, for the same uses. They are two because an action belongs to
-//! a signal: what the first interrupts goes on (`SA_RESTART`), and what the second interrupts must
-//! not. (gdb stops at them until it is told `handle SIG32 SIG33 nostop noprint`.)
+//! Two signals are reserved for rt0, and no function here names, blocks or catches them:
+//! `all_threads` sends number 33 to every thread, and [`Thread::interrupt`] sends number 32 to one.
+//! glibc reserves the same two, for the same uses. There are two because an action belongs to a
+//! signal: a system call that 33 interrupts is restarted (`SA_RESTART`), and one that 32 interrupts
+//! must not be. (gdb stops at them unless it is given `handle SIG32 SIG33 nostop noprint`.)
 //!
-//! Handlers run on a signal stack: every thread that [`thread::spawn`] makes has one, and the main
+//! Handlers run on a signal stack. Every thread that [`thread::spawn`] makes has one. The main
 //! thread gets its own with the first [`sigaction`] or the first spawn, whichever comes first. A
-//! signal stack has room for what the processor's registers take twice, and 16 KiB; at least 32 KiB
-//! in all. What runs over meets a guard page.
+//! signal stack has twice the size of the processor's registers plus 16 KiB, and at least 32 KiB.
+//! Below it is a guard page.
 //!
 //! # What a handler may call
 //!
@@ -19,14 +19,14 @@
 //!
 //! - *yes*: it waits for no other thread and for nothing that the interrupted code may hold. It may
 //!   interrupt any function of rt0, also itself. So a handler can wake a waiter
-//!   ([`Semaphore::release`], [`Thread::unpark`], [`futex::wake`]), ask the time, read and write
-//!   descriptors, and try locks. A guard that it takes is to be dropped before it returns.
-//! - *no*: it could wait for ever for what the interrupted code holds, or find it half done.
+//!   ([`Semaphore::release`], [`Thread::unpark`], [`futex::wake`]), read a clock, read and write
+//!   descriptors, and try locks. It must drop a guard before it returns.
+//! - *no*: it could wait for ever for what the interrupted code holds, or find a half-done change.
 //!
-//! `Clone` and `Debug` of what a handler may have are as the functions that say yes, and so is
-//! `Drop`, but not of the last [`Thread`] of a thread that has ended, of a [`JoinHandle`], of
-//! channels' ends and of values with a destructor that waits. `tests/src/suite/handlers.rs` calls
-//! most of them in a storm of signals: all that share something with the code that they interrupt.
+//! `Clone` and `Debug` may be called in handlers. `Drop` may too, with these exceptions: the last
+//! [`Thread`] of a thread that has ended, a [`JoinHandle`], the ends of a channel, and a value
+//! whose destructor waits. `tests/src/suite/handlers.rs` calls the functions that share state with
+//! the code that they interrupt, under frequent signals.
 //!
 //! [`Semaphore::release`]: crate::sync::Semaphore::release
 //! [`Thread`]: crate::thread::Thread
@@ -34,12 +34,12 @@
 //! [`JoinHandle`]: crate::thread::JoinHandle
 //! [`futex::wake`]: crate::futex::wake
 //!
-//! # What a process finds of them when it starts
+//! # Signals that are blocked or ignored when a process starts
 //!
-//! execve(2) keeps the mask of the thread that calls it, and which signals are ignored. What a
-//! parent left of the signals that rt0 relies on is not the program's choice, so it does not last:
+//! execve(2) keeps the mask of the thread that calls it, and which signals are ignored. For the
+//! signals that rt0 relies on, that is the parent's choice and not the program's, so rt0 undoes it:
 //!
-//! | signal | found blocked | found ignored |
+//! | signal | if blocked | if ignored |
 //! |---|---|---|
 //! | 32, 33 | unblocked at first use; a pending one is dropped | caught when first sent |
 //! | SIGSEGV, SIGBUS | unblocked at first use; a pending one is delivered | reported, as default |
@@ -50,17 +50,18 @@
 //! A spawned thread starts with the mask of the thread that spawned it, and 32 and 33 unblocked.
 //!
 //! First use is the first of these on the main thread: spawning a thread, [`mask`],
-//! [`report_overflows`], [`profile::start`], [`Thread::interrupt`], a call on all threads. It asks
-//! for the mask once. A mask or an action that a program sets by a raw system call before that
-//! cannot be told from a parent's. What it sets afterwards stays:
+//! [`report_overflows`], [`profile::start`], [`Thread::interrupt`], a call on all threads. rt0
+//! reads the mask once. It cannot tell a mask or an action that the program set before that, by a
+//! raw system call, from the parent's. What the program sets afterwards stays:
 //!
-//! - A signal that it blocks by [`mask`] stays blocked. A thread that blocks SIGSEGV ends the
-//!   process without a line when its stack overflows, for the kernel runs no handler then. A thread
-//!   that blocks SIGPROF is sampled where it unblocks it.
+//! - A signal that the program blocks by [`mask`] stays blocked. If a thread that blocks SIGSEGV
+//!   overflows its stack, the process ends without a line, because the kernel runs no handler then.
+//!   A thread that blocks SIGPROF is sampled where it unblocks it.
 //! - [`fault::explain`](crate::fault::explain) unblocks the signals of faults on the thread that
 //!   calls it.
-//! - An action that it sets by [`sigaction`] stays, also before that: also that SIGSEGV is ignored.
-//! - A thread that blocks 32 or 33 by a raw call is not reached until it unblocks them.
+//! - An action that the program sets by [`sigaction`] stays, also if it was set before the first
+//!   use, and also if it ignores SIGSEGV.
+//! - A thread that blocks 32 or 33 by a raw system call is not reached until it unblocks them.
 //!
 //! [`report_overflows`]: crate::thread::report_overflows
 //! [`profile::start`]: crate::profile::start
@@ -96,57 +97,72 @@ pub use stack::{SignalStack, sigaltstack, signal_stack};
 pub(crate) use stack::{ensure_main_has_stack, set_signal_stack, stack_size};
 pub use wait::{pending, suspend, wait, wait_timeout, wait_until};
 
-/// Interrupts one thread: `SIGRTMIN`, glibc's for cancelling.
+/// Interrupts one thread: `SIGRTMIN`. glibc uses it to cancel threads.
 pub(crate) const INTERRUPT: u32 = k::SIGRTMIN;
 
-/// Makes a thread do its part of a call on all threads: glibc's for setuid(2) and its kin.
+/// Makes a thread do its part of a call on all threads. glibc uses it for setuid(2) and the like.
 pub(crate) const ALL_THREADS: u32 = k::SIGRTMIN + 1;
 
 const fn is_reserved(number: u32) -> bool {
     matches!(number, INTERRUPT | ALL_THREADS)
 }
 
-/// Sends `signal` to the calling thread; it was handled when this returns, unless it is blocked.
-/// Errors of tgkill(2).
+/// Sends `signal` to the calling thread. Unless it is blocked, its handler has run when this
+/// returns. Errors: those of tgkill(2).
+///
+/// ```no_run
+/// use rt0::signal::{self, Signal};
+///
+/// signal::raise(Signal::SIGTSTP)?; // Stops the process, as Ctrl-Z does.
+/// # Ok::<(), rt0::Errno>(())
+/// ```
 ///
 /// In handlers: yes.
 pub fn raise(signal: Signal) -> Result<()> {
-    // A handler that forked between the three calls would let the child signal its parent.
+    // If a handler forked between the three calls, the child would signal its parent.
     let before = block_everything();
-    // Both are asked for each time: after a fork they differ.
+    // Both ids are read each time, because they change with a fork.
     let sent = sys::tgkill(sys::getpid(), sys::gettid(), signal.raw());
     before.restore();
     sent
 }
 
-/// Sends `signal` to the calling thread, also in its handler: it is delivered before this returns.
+/// Unblocks `signal` and sends it to the calling thread. It is delivered before this returns, also
+/// inside its own handler.
 pub(crate) fn unblock_and_raise(signal: Signal) {
     mask(How::Unblock, &SigSet::from_iter([signal]));
     let _ = raise(signal); // Refused by a filter: then it is not sent.
 }
 
-/// Ends the process by `signal`, as if it were not caught: the process that waits for this one sees
-/// that it died of it, with a core if that is the signal's default.
+/// Ends the process by `signal`, even if the program catches it. The parent sees that the process
+/// died of this signal, with a core dump if that is the signal's default.
 ///
-/// The first process of a PID namespace cannot die of a signal it does not catch; there, and for a
-/// signal that by default does not end a process, the exit status is 128 and the signal's number,
-/// as a shell reports it.
+/// The first process of a PID namespace does not die of a signal whose action is the default. For
+/// it, and for a signal that by default does not end a process, the exit status is 128 plus the
+/// signal's number, as a shell reports it.
 ///
 /// On MIPS the last signal has the number 128. The kernel reports a death in the number's low seven
-/// bits, which are 0 here, as for a process that ended well; so the exit status is 255 instead.
+/// bits, which are 0 here, as for a successful exit. So the exit status is 255 instead.
+///
+/// ```no_run
+/// use rt0::signal::{self, Signal};
+///
+/// signal::die_from(Signal::SIGTERM) // After the cleanup in response to a SIGTERM.
+/// ```
 ///
 /// In handlers: yes.
 pub fn die_from(signal: Signal) -> ! {
-    /// What wait(2) can tell of.
+    /// The highest number that wait(2) can report.
     const LAST_REPORTED: u32 = 0x7f;
     if signal.raw() > LAST_REPORTED {
         sys::exit_group(255);
     }
-    // SAFETY: 1. The default is no handler. Refused for SIGKILL and SIGSTOP, which have no other.
+    // The kernel refuses it for SIGKILL and SIGSTOP, which always have their default action.
+    // SAFETY: 1. The default action runs no handler.
     let _ = unsafe { sys::rt_sigaction(signal.raw(), Some(&Action::DEFAULT.to_kernel()), None) };
     unblock_and_raise(signal);
     for _ in 0..3 {
-        sys::sched_yield(); // Where another thread was chosen to die.
+        sys::sched_yield(); // The kernel may have delivered it to another thread.
     }
     sys::exit_group(128 + signal.raw() as i32)
 }

@@ -55,7 +55,7 @@ pub(crate) unsafe extern "C" fn rust_start(sp: *const usize) -> ! {
     let env = unsafe { Env::from_stack(sp) };
     auxv::keep(env);
     // SAFETY: 1. By 2. of this function.
-    unsafe { thread::adopt_main() };
+    unsafe { thread::set_up_main() };
     open_standard_descriptors();
     run(env)
 }

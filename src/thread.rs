@@ -6,7 +6,7 @@
 //!     │ guard │ signal stack │ guard │ stack ◄── grows down │ name │ Launch<F, T> │ TLS + block │
 //! ```
 //!
-//! No allocator is needed. What holds of every thread, and how:
+//! No allocator is needed. Properties of every thread, and how they are achieved:
 //!
 //! 1. *A thread with a handle is complete:* its parent writes everything before clone(2), and the
 //!    kernel writes the tid word before either side runs (`CLONE_PARENT_SETTID`).
@@ -14,7 +14,7 @@
 //!    the child starts with all signals blocked. The child unblocks them when its block, its signal
 //!    stack and its name are in place, and blocks them again before it gives its memory away. (The
 //!    signal stack stays registered with the kernel, which uses it only to run a handler.)
-//! 3. *The mapping lives as long as any thread can access it:* `Life::refs` counts the thread
+//! 3. *The mapping lives as long as any thread can access it:* `Lifecycle::refs` counts the thread
 //!    itself, its [`JoinHandle`] and each [`Thread`]. The owner that takes the count to 0 puts the
 //!    mapping into the stack cache (`stack.rs`). If the cache is full it is unmapped: by the thread
 //!    itself as its last act, without a stack (`Arch::unmap_and_exit`); by any other owner after
@@ -22,27 +22,28 @@
 //! 4. *No stack is reused or unmapped while it is in use:* the kernel clears the tid word after the
 //!    thread's last instruction, with a shared wake (`CLONE_CHILD_CLEARTID`). Joining, unmapping
 //!    and reusing look at that word, never at a wait's result. A thread that unmaps itself takes
-//!    the word away first; otherwise the kernel would write into whatever is mapped there by then.
-//!    The wake may come after another thread got the memory: that is a spurious wake, and the
-//!    waiter looks again.
-//! 5. *The result is dropped once:* `Life::state` decides by one compare-exchange on each side. A
-//!    thread that finishes while joinable leaves the result to the handle; a detached one drops it.
+//!    the word's address from the kernel first; otherwise the kernel would write to whatever is
+//!    mapped there by then. The wake may come after another thread got the memory: that is a
+//!    spurious wake, and the waiter checks the word again.
+//! 5. *The result is dropped once:* `Lifecycle::state` decides by one compare-exchange on each
+//!    side. A thread that finishes while joinable leaves the result to the handle; a detached one
+//!    drops it.
 //! 6. *A failed spawn leaves nothing:* mapping and closure are owned by values that undo
 //!    themselves.
 //!
-//! `models` runs `life.rs` and `cache.rs`, on which 3 to 5 rest, in every order.
+//! `models` runs `lifecycle.rs` and `cache.rs`, on which 3 to 5 depend, in every order.
 //!
 //! The main thread's block is static, and its end is the end of the process. A thread that
 //! [`Builder::spawn_on`] starts on memory of the program's has all but the stack in its mapping.
 //!
-//! A stack that overflows meets the guard below it, and the process ends by SIGSEGV with a line
+//! A stack that overflows reaches the guard below it, and the process ends by SIGSEGV with a line
 //! that says so. The reporter and the main thread's signal stack are installed by the first
-//! [`spawn`], or by [`report_overflows`] before. What a guard catches depends on the machine:
+//! [`spawn`], or earlier by [`report_overflows`]. What a guard catches depends on the machine:
 //!
 //! - x86, x86_64, aarch64, s390x, PowerPC: frames of any size. There the compiler makes a function
 //!   touch each page of a large frame, and a guard is one page.
 //! - ARM, RISC-V, LoongArch, MIPS, SPARC: frames of less than 64 KiB, which is the size of a guard.
-//!   A larger frame steps over it if it touches nothing in the part that lies there.
+//!   A larger frame skips the guard if the program accesses nothing in the part that overlaps it.
 //!
 //! Code of another compiler may step over a guard of one page: C does, unless it is compiled with
 //! `-fstack-clash-protection`. The main thread's own stack has no guard of rt0's; the kernel keeps
@@ -63,7 +64,8 @@ mod gate;
 mod handle;
 mod hooks;
 mod interrupt;
-mod life;
+mod latch;
+mod lifecycle;
 mod list;
 #[doc(hidden)]
 pub mod local;
@@ -85,13 +87,13 @@ use crate::{cpu, futex, sys};
 
 #[cfg(feature = "panic-handler")]
 pub(crate) use block::name_for_messages;
-pub(crate) use block::{Block, adopt_main, block_in_handler, end_main, stack_guard, this_block};
+pub(crate) use block::{Block, block_in_handler, end_main, set_up_main, stack_guard, this_block};
 pub use builder::{Builder, spawn};
 pub use fork::{Fork, fork};
 pub use handle::{JoinHandle, Thread, ThreadId};
 pub(crate) use hooks::{Hooks, register};
 pub use interrupt::Generation;
-pub(crate) use list::{Links, List, notice_fork};
+pub(crate) use list::{List, ListLock, notice_fork};
 pub use local::{AccessError, LocalKey};
 pub use overflow::report_overflows;
 pub(crate) use overflow::{
@@ -122,6 +124,17 @@ pub fn current() -> Thread {
 /// Puts handles of them at the start of `threads`, as many as fit, and `None` behind them; returns
 /// how many threads run. They may have ended, and others begun, when it returns.
 ///
+/// ```no_run
+/// use rt0::thread;
+///
+/// let mut threads = [const { None }; 16];
+/// let count = thread::running(&mut threads);
+/// for thread in threads.iter().flatten() {
+///     rt0::println!("{:?}", thread.name());
+/// }
+/// # let _ = count;
+/// ```
+///
 /// In handlers: no, it waits for threads that start and end.
 pub fn running(threads: &mut [Option<Thread>]) -> usize {
     threads.fill(None); // Before the list is closed: dropping a handle may unmap memory.
@@ -142,6 +155,14 @@ pub fn running(threads: &mut [Option<Thread>]) -> usize {
 
 /// The identity of the calling thread: `current().id()`, without counting a reference.
 ///
+/// ```no_run
+/// use rt0::thread::{self, Thread, ThreadId};
+///
+/// let this: Thread = thread::current();
+/// let id: ThreadId = thread::current_id();
+/// assert_eq!(this.id(), id);
+/// ```
+///
 /// In handlers: yes.
 #[must_use]
 pub fn current_id() -> ThreadId {
@@ -152,6 +173,10 @@ pub fn current_id() -> ThreadId {
 /// Whether the calling thread is unwinding after a panic. Always false: a panic ends the process
 /// and runs no destructors. It is here for code that asks.
 ///
+/// ```no_run
+/// assert!(!rt0::thread::panicking());
+/// ```
+///
 /// In handlers: yes.
 #[must_use]
 pub const fn panicking() -> bool {
@@ -159,6 +184,15 @@ pub const fn panicking() -> bool {
 }
 
 /// Lets other threads run: sched_yield(2).
+///
+/// ```no_run
+/// use core::sync::atomic::{AtomicBool, Ordering};
+///
+/// static READY: AtomicBool = AtomicBool::new(false);
+/// while !READY.load(Ordering::Acquire) {
+///     rt0::thread::yield_now(); // Only where a wait is not possible.
+/// }
+/// ```
 ///
 /// In handlers: yes.
 pub fn yield_now() {
@@ -180,6 +214,18 @@ pub fn sleep(duration: Duration) {
 
 /// Sleeps until `deadline` at least, by the monotonic clock; returns at once if it is past. Signal
 /// handlers that run meanwhile do not shorten it.
+///
+/// ```no_run
+/// use rt0::thread;
+/// use rt0::time::{Duration, Instant};
+///
+/// let mut next = Instant::now();
+/// loop {
+///     // … once a second, without drift …
+///     next += Duration::from_secs(1);
+///     thread::sleep_until(next);
+/// }
+/// ```
 ///
 /// In handlers: no, it waits.
 pub fn sleep_until(deadline: Instant) {
@@ -217,6 +263,16 @@ pub fn park() {
 }
 
 /// [`park`], for at most `timeout`.
+///
+/// ```no_run
+/// use rt0::thread;
+/// use rt0::time::Duration;
+///
+/// let waiter = thread::spawn(|| thread::park_timeout(Duration::from_secs(1)))?;
+/// waiter.thread().unpark();
+/// waiter.join();
+/// # Ok::<(), rt0::Errno>(())
+/// ```
 ///
 /// In handlers: no, it waits.
 pub fn park_timeout(timeout: Duration) {

@@ -1,4 +1,4 @@
-//! A fence of two unequal halves: free on the side that passes often, a system call on the other.
+//! A fence of two unequal halves: free on the frequent side, a system call on the rare side.
 //!
 //! Two threads that each store one word and then load the other's must not both find the old value.
 //! That takes a full fence between store and load on both sides. Where one side is a fast path and
@@ -23,7 +23,7 @@ use super::{Result, syscall};
 use crate::errno::Errno;
 use crate::sys;
 
-/// The half for the side that passes often; see [`heavy_fence`]. No instruction: it keeps the
+/// The half for the frequent side; see [`heavy_fence`]. It is no instruction: it only keeps the
 /// compiler from moving accesses across.
 ///
 /// In handlers: yes.
@@ -32,20 +32,37 @@ pub fn light_fence() {
     compiler_fence(SeqCst);
 }
 
-/// The half for the rare side: with [`light_fence`] on the other threads, as if each of them and
-/// the caller had passed a full fence (`fence(SeqCst)`).
+/// The half for the rare side. Together with [`light_fence`] on the other threads it has the effect
+/// of a full fence (`fence(SeqCst)`) on each of them and on the caller.
 ///
-/// Some microseconds, by membarrier(2); where that is missing, some for each thread. Errors are
-/// then those of [`syscall`], as for a thread that was made past rt0.
+/// It takes a few microseconds, by membarrier(2). If that call is missing, it takes a few for each
+/// thread, and the errors are those of [`syscall`]: for example, rt0 did not start a thread.
+///
+/// ```no_run
+/// use core::ptr::null_mut;
+/// use core::sync::atomic::{AtomicBool, AtomicPtr, Ordering::{Acquire, Relaxed, Release}};
+/// use rt0::all_threads::{self, heavy_fence, light_fence};
+///
+/// static READS: AtomicBool = AtomicBool::new(false);
+/// static SHARED: AtomicPtr<u32> = AtomicPtr::new(null_mut());
+///
+/// /// Often, on one thread: no instruction for the order of the two accesses.
+/// fn read(f: impl FnOnce(*mut u32)) {
+///     READS.store(true, Relaxed);
+///     light_fence();
+///     f(SHARED.load(Acquire));
+///     READS.store(false, Release);
+/// }
+///
+/// /// Seldom, on another: afterwards no reader has the old value, or `READS` says that one has.
+/// fn replace(new: *mut u32) -> all_threads::Result<Option<*mut u32>> {
+///     let old = SHARED.swap(new, Release);
+///     heavy_fence()?;
+///     Ok((!READS.load(Acquire)).then_some(old))
+/// }
+/// ```
 ///
 /// In handlers: no, it waits for threads that start and end.
-///
-/// ```ignore
-/// // A reader:                            // The reclaimer:
-/// mark.store(true, Relaxed);              pointer.store(null, Relaxed);
-/// light_fence();                          heavy_fence()?;
-/// let seen = pointer.load(Relaxed);       if !mark.load(Acquire) { free() }
-/// ```
 pub fn heavy_fence() -> Result<()> {
     use k::membarrier_cmd::{
         MEMBARRIER_CMD_PRIVATE_EXPEDITED as BARRIER, MEMBARRIER_CMD_REGISTER_PRIVATE_EXPEDITED as REGISTER,
@@ -58,7 +75,7 @@ pub fn heavy_fence() -> Result<()> {
     };
     match done {
         Ok(()) => Ok(()),
-        // SAFETY: 1. It asks, and each thread gets the same answer.
+        // SAFETY: 1. The call changes nothing, and returns the same on each thread.
         Err(_) => unsafe { syscall(k::__NR_getpid as usize, [0; 6]) }.map(drop),
     }
 }

@@ -1,4 +1,4 @@
-//! What a call on all threads says when not all made it with one result.
+//! The errors of a call on all threads.
 
 use core::fmt;
 
@@ -7,20 +7,20 @@ use crate::io::Line;
 use crate::signal::{self, Signal};
 use crate::sys;
 
-/// Why a call on all threads was not made by all with one result.
+/// Why a call on all threads failed.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub enum Error {
     /// The kernel refused it on the calling thread, and no other thread made it.
     Refused(Errno),
-    /// The calling thread made it, and not all others did with its result.
+    /// The calling thread made it, and another thread did not or got another result.
     Diverged(Divergence),
 }
 
 impl Error {
-    /// The kernel's refusal. If the threads differ, it ends the process by SIGABRT, with a line
-    /// that names them: a process that has given up its rights on some threads only must not
-    /// continue.
+    /// The errno, if the kernel refused the call. If the threads differ, it ends the process by
+    /// SIGABRT, with a line that names them: a process that has dropped its rights only on some
+    /// threads must not continue.
     ///
     /// ```no_run
     /// # use rt0::all_threads::{self, Error};
@@ -63,6 +63,26 @@ impl fmt::Display for Error {
 impl core::error::Error for Error {}
 
 /// How the threads differ after a call on all of them.
+///
+/// ```no_run
+/// use rt0::all_threads::{self, Divergence, Error, Mismatch};
+///
+/// fn report(divergence: &Divergence) {
+///     for Mismatch { tid, got, .. } in divergence.mismatches() {
+///         rt0::println!("thread {tid}: {got:?}");
+///     }
+///     for tid in divergence.unlisted() {
+///         rt0::println!("thread {tid} did not make the call");
+///     }
+///     let count = divergence.mismatch_count() + divergence.unlisted_count();
+///     rt0::println!("{count} threads in all");
+/// }
+///
+/// if let Err(Error::Diverged(divergence)) = all_threads::setuid(1000) {
+///     report(&divergence);
+///     rt0::process::abort();
+/// }
+/// ```
 #[derive(Clone, Debug)]
 pub struct Divergence {
     /// The call's number.
@@ -80,13 +100,13 @@ pub struct Mismatch {
     pub tid: u32,
     /// What the call returned on the calling thread.
     pub expected: usize,
-    /// What it returned on this one. `EAGAIN`: it could not be signalled, for the queue of signals
-    /// is full. `ESRCH`: it was killed.
+    /// What it returned on this one. `EAGAIN`: it could not be signalled, because the queue of
+    /// signals is full. `ESRCH`: it was killed.
     pub got: errno::Result<usize>,
 }
 
 impl Divergence {
-    /// Threads with another result; the first four of them.
+    /// The first four threads with another result.
     ///
     /// In handlers: yes.
     pub fn mismatches(&self) -> impl Iterator<Item = Mismatch> + '_ {
@@ -105,15 +125,15 @@ impl Divergence {
         self.differing.total()
     }
 
-    /// Threads of this process that rt0 did not start and could not reach, by their ids; the first
-    /// four of them. Without /proc they cannot be told.
+    /// The ids of the first four threads of this process that rt0 did not start and could not
+    /// reach. Empty if /proc is not mounted.
     ///
     /// In handlers: yes.
     pub fn unlisted(&self) -> &[u32] {
         self.unlisted.first()
     }
 
-    /// How many threads rt0 does not know.
+    /// How many threads rt0 could not reach.
     ///
     /// In handlers: yes.
     pub fn unlisted_count(&self) -> usize {

@@ -1,4 +1,4 @@
-//! The kernel's own list of this process's threads, /proc/self/task, against rt0's.
+//! Compares rt0's list of threads with the kernel's, /proc/self/task.
 
 use core::ffi::CStr;
 use core::fmt::Write as _;
@@ -12,20 +12,20 @@ use crate::thread::List;
 use crate::time::Instant;
 use crate::{io, signal, sys, thread};
 
-/// The threads of the program that are there and not listed, of which `listed` are. Nothing if
-/// /proc is not there to tell.
+/// The program's threads that are not listed; `listed` is the number of those that are. Empty if
+/// /proc is not mounted.
 ///
 /// A task that is not listed is one of these:
 ///
-/// 1. *A worker of the kernel's*, as io_uring and vhost start them in a process: it runs nothing of
+/// 1. *A worker of the kernel's*, as io_uring and vhost start them in a process: it runs no code of
 ///    the program.
-/// 2. *One that has ended*: the kernel is taking it away, or keeps it for the process, as a main
-///    thread that called exit(2).
-/// 3. *A thread of rt0's between leaving the list and exit(2)*: it blocks every signal. As long as
-///    such threads become fewer they are given time, and two seconds more.
-/// 4. *An emulator's own.* Under an emulator the kernel shows the emulator's masks, so that 3 and 5
-///    look alike there.
-/// 5. *A thread that rt0 did not start.* There is nothing to wait for.
+/// 2. *A thread that has ended*: the kernel is about to remove it, or keeps it until the process
+///    ends, as a main thread that called exit(2).
+/// 3. *A thread of rt0's between leaving the list and exit(2)*: it blocks every signal. This
+///    function waits while their number falls, and for two seconds after it last fell.
+/// 4. *A thread of an emulator.* Under an emulator the kernel shows the emulator's masks, so 3 and
+///    5 cannot be told apart there.
+/// 5. *A thread that rt0 did not start.* It does not block every signal, so no time is spent.
 pub(super) fn unlisted(is_listed: impl Fn(u32) -> bool, listed: usize, list: &List<'_>) -> FirstOf<u32> {
     const PATIENCE: Duration = Duration::from_secs(2);
     let (mut fewest, mut since) = (usize::MAX, None);
@@ -50,8 +50,9 @@ pub(super) fn unlisted(is_listed: impl Fn(u32) -> bool, listed: usize, list: &Li
 fn look(is_listed: impl Fn(u32) -> bool, listed: usize) -> Result<(FirstOf<u32>, usize)> {
     let mut found = FirstOf::default();
     let mut leaving = 0;
-    // Alone, by rt0's list, the caller asks the kernel by a call that any other task in the process
-    // makes fail (also one of 1 or 2): 0.2 µs instead of the 3 to 5 µs of a path in /proc.
+    // If rt0's list has only the caller, one system call shows whether it is alone: the call fails
+    // if the process has any other task (also of kind 1 or 2). It takes 0.2 µs; a path in /proc
+    // takes 3 to 5 µs.
     if listed == 1 && sys::unshare_thread_group().is_ok() {
         return Ok((found, leaving));
     }
@@ -61,8 +62,8 @@ fn look(is_listed: impl Fn(u32) -> bool, listed: usize) -> Result<(FirstOf<u32>,
             if is_listed(tid) {
                 return;
             }
-            // Before the flags: of a thread that exits meanwhile the kernel shows an empty mask,
-            // and then its flags tell.
+            // The mask is read before the flags. If the thread exits before the first read, the
+            // mask is empty, and then its flags say that it is exiting.
             let Some(blocked) = blocked_signals(tid) else { return };
             let blocks_everything = blocked >= signal::COUNT - 2; // Two cannot be blocked.
             if !runs_the_program(tid, blocks_everything) {
@@ -94,13 +95,13 @@ fn runs_the_program(tid: u32, blocks_everything: bool) -> bool {
     let mut fields = stat[end_of_name + 1..].split(|byte| *byte == b' ').filter(|field| !field.is_empty());
     let is_dead = matches!(fields.next(), Some(b"X" | b"Z"));
     let flags = fields.nth(5).and_then(|flags| core::str::from_utf8(flags).ok()?.parse().ok()).unwrap_or(0u32);
-    // A worker lets no signal through that can be blocked.
+    // A worker blocks every signal that can be blocked.
     let is_worker = flags & (PF_IO_WORKER | PF_USER_WORKER | PF_KTHREAD) != 0 && blocks_everything;
     !(is_dead || flags & PF_EXITING != 0 || is_worker)
 }
 
-/// How many threads this process has. The folder's links are its own two and one per thread, so one
-/// call tells; reading the folder takes three, and a while for each thread.
+/// How many threads this process has. The directory has two links of its own and one per thread, so
+/// one system call is enough. Reading the directory takes three, and time for each thread.
 fn count_tasks() -> Result<usize> {
     const OWN_LINKS: usize = 2;
     if let Ok(links @ OWN_LINKS..) = sys::statx_links(c"/proc/self/task") {
@@ -126,15 +127,15 @@ fn for_each_task(mut f: impl FnMut(u32)) -> Result<()> {
 
 type Path = heapless::String<128>;
 
-/// An emulator that this program runs in. It has threads of its own, which are no threads of the
+/// An emulator that this program runs in. It has threads of its own, which do not belong to the
 /// program.
 struct Emulator {
-    /// The program, as the emulator shows it.
+    /// The path of the program's file, as the emulator shows it.
     program: Path,
 }
 
-/// The emulator, if there is one. A kernel shows a process one executable by all names; an emulator
-/// shows the program's in the name that it knows, /proc/self/exe, and not in the others.
+/// The emulator, if there is one. A kernel shows the same executable in /proc/self/exe and in
+/// /proc/self/task/TID/exe. An emulator replaces only the first, by the program's file.
 fn emulator() -> Option<Emulator> {
     let program = link(c"/proc/self/exe")?;
     let kernels = link(&of_task(sys::gettid(), "exe")?)?;
@@ -142,16 +143,15 @@ fn emulator() -> Option<Emulator> {
 }
 
 impl Emulator {
-    /// Whether this thread is the emulator's: it is not the program's file that it runs, as with
-    /// all threads here, and it lets no signal through, as the program's threads do whatever they
-    /// block: the emulator keeps that to itself.
+    /// Whether this thread is the emulator's own. It blocks all signals. The program's threads do
+    /// not, whatever the program blocks: the emulator does not pass their masks on to the kernel.
     fn has_thread(&self, tid: u32) -> bool {
         let runs = of_task(tid, "exe").and_then(|path| link(&path));
         runs.is_some_and(|runs| runs != self.program) && blocked_signals(tid).is_some_and(|count| count >= 32)
     }
 }
 
-/// How many signals a thread blocks, as the kernel sees it.
+/// How many signals a thread blocks, as the kernel shows it.
 fn blocked_signals(tid: u32) -> Option<u32> {
     let mut buf = [0; 2048];
     let text = read_of_task(tid, "status", &mut buf)?;
@@ -159,7 +159,7 @@ fn blocked_signals(tid: u32) -> Option<u32> {
     Some(set.iter().filter_map(|digit| char::from(*digit).to_digit(16)).map(u32::count_ones).sum())
 }
 
-/// The start of a file about a thread of this process. None if the thread is gone.
+/// The start of a file about a thread of this process. `None` if the thread has ended.
 fn read_of_task<'a>(tid: u32, file: &str, buf: &'a mut [u8]) -> Option<&'a [u8]> {
     let file = sys::open(&of_task(tid, file)?, k::O_RDONLY | k::O_CLOEXEC, 0).ok()?;
     let filled = io::read(&file, buf).ok()?;

@@ -1,4 +1,4 @@
-//! Rights that a process gives up: ids and groups, `no_new_privs`, seccomp filters, Landlock.
+//! Dropping rights of the process: ids and groups, `no_new_privs`, seccomp filters, Landlock.
 
 use linux_raw_sys::{general as k, prctl};
 
@@ -12,7 +12,8 @@ use crate::sys;
 /// ```no_run
 /// use rt0::all_threads::{self, Error};
 ///
-/// // Group first: a user without rights may not change it.
+/// // Groups first: a user without rights may not change them.
+/// all_threads::setgroups(&[]).map_err(Error::errno_or_abort)?;
 /// all_threads::setgid(1000).map_err(Error::errno_or_abort)?;
 /// all_threads::setuid(1000).map_err(Error::errno_or_abort)?;
 /// # Ok::<(), rt0::Errno>(())
@@ -50,7 +51,7 @@ pub fn setreuid(real: u32, effective: u32) -> Result<()> {
     unsafe { syscall(Cpu::CREDENTIALS.setreuid as usize, args) }.map(drop)
 }
 
-/// seteuid(3) of the process: the effective user alone. `EINVAL` for `u32::MAX`, which is no id.
+/// seteuid(3) of the process: only the effective user. `EINVAL` for `u32::MAX`, which is not an id.
 ///
 /// In handlers: no, it waits for threads that start and end.
 pub fn seteuid(effective: u32) -> Result<()> {
@@ -81,6 +82,21 @@ pub fn setegid(effective: u32) -> Result<()> {
 
 /// setresuid(2) of the process: real, effective and saved user. `u32::MAX` leaves one as it is.
 ///
+/// ```no_run
+/// use rt0::all_threads::{self, Error};
+///
+/// // Drop rights for a while: real and saved user stay.
+/// all_threads::seteuid(1000).map_err(Error::errno_or_abort)?;
+/// all_threads::setegid(1000).map_err(Error::errno_or_abort)?;
+/// // For good: all ids.
+/// all_threads::setresgid(1000, 1000, 1000).map_err(Error::errno_or_abort)?;
+/// all_threads::setresuid(1000, 1000, 1000).map_err(Error::errno_or_abort)?;
+/// // The same by the older calls, which also set the saved ids.
+/// all_threads::setregid(1000, 1000).map_err(Error::errno_or_abort)?;
+/// all_threads::setreuid(1000, 1000).map_err(Error::errno_or_abort)?;
+/// # Ok::<(), rt0::Errno>(())
+/// ```
+///
 /// In handlers: no, it waits for threads that start and end.
 pub fn setresuid(real: u32, effective: u32, saved: u32) -> Result<()> {
     let args = [real as usize, effective as usize, saved as usize, 0, 0, 0];
@@ -97,7 +113,7 @@ pub fn setresgid(real: u32, effective: u32, saved: u32) -> Result<()> {
     unsafe { syscall(Cpu::CREDENTIALS.setresgid as usize, args) }.map(drop)
 }
 
-/// prctl(2), `PR_SET_NO_NEW_PRIVS`, of the process: no execve(2) gives it more rights, for good.
+/// prctl(2), `PR_SET_NO_NEW_PRIVS`, of the process: no execve(2) ever gives it more rights.
 ///
 /// In handlers: no, it waits for threads that start and end.
 pub fn set_no_new_privs() -> Result<()> {
@@ -119,17 +135,31 @@ pub struct FilterStep {
     pub k: u32,
 }
 
-/// seccomp(2), `SECCOMP_SET_MODE_FILTER`: a filter on all threads, by the kernel itself
-/// (`SECCOMP_FILTER_FLAG_TSYNC`), so all or none. Either [`set_no_new_privs`] was called or the
-/// caller has CAP_SYS_ADMIN, else `EACCES`. `ESRCH`, a thread has a filter of its own that the
-/// caller has not; `EINVAL`, the filter makes no sense; `ENOSYS`, an emulator.
+/// seccomp(2), `SECCOMP_SET_MODE_FILTER`: a filter on all threads. The kernel itself installs it on
+/// all or none (`SECCOMP_FILTER_FLAG_TSYNC`).
+///
+/// Errors: `EACCES`, [`set_no_new_privs`] was not called and the caller does not have
+/// CAP_SYS_ADMIN; `ESRCH`, another thread has a filter that the caller does not have; `EINVAL`, the
+/// filter is invalid; `ENOSYS`, an emulator does not provide the call.
+///
+/// ```no_run
+/// use rt0::all_threads::{self, Error, FilterStep};
+///
+/// /// `BPF_RET | BPF_K` of `SECCOMP_RET_ALLOW`: this filter allows everything.
+/// const ALLOW: [FilterStep; 1] = [FilterStep { code: 0x06, jt: 0, jf: 0, k: 0x7fff_0000 }];
+///
+/// all_threads::set_no_new_privs().map_err(Error::errno_or_abort)?;
+/// // SAFETY: 1. It changes no result.
+/// unsafe { all_threads::seccomp(&ALLOW) }.map_err(Error::errno_or_abort)?;
+/// # Ok::<(), rt0::Errno>(())
+/// ```
 ///
 /// In handlers: yes.
 ///
 /// # Safety
 ///
-/// 1. What the filter lets a call return is what the kernel could return: rt0 and the program
-///    believe it.
+/// 1. If the filter chooses the result of a call, it is one that the kernel could return: rt0 and
+///    the program rely on it.
 pub unsafe fn seccomp(filter: &[FilterStep]) -> Result<()> {
     #[repr(C)]
     struct Program(u16, *const FilterStep); // struct sock_fprog
@@ -147,8 +177,26 @@ pub unsafe fn seccomp(filter: &[FilterStep]) -> Result<()> {
     }
 }
 
-/// landlock_restrict_self(2) of the process, with `flags` as there. Linux 7.0 does it itself
-/// (`LANDLOCK_RESTRICT_SELF_TSYNC`); before, each thread does.
+/// landlock_restrict_self(2) of the process, with the call's `flags`. Linux 7.0 restricts all
+/// threads itself (`LANDLOCK_RESTRICT_SELF_TSYNC`); before, each thread makes the call.
+///
+/// ```no_run
+/// use linux_raw_sys::general::__NR_landlock_create_ruleset;
+/// use rt0::all_threads::{self, Error};
+/// use rt0::sys::{self, OwnedFd};
+///
+/// /// The first word of struct landlock_ruleset_attr: no file may be executed.
+/// static EXECUTE: u64 = 1;
+///
+/// let args = [(&raw const EXECUTE).expose_provenance(), size_of::<u64>(), 0, 0, 0, 0];
+/// // SAFETY: the kernel reads the word.
+/// let ruleset = unsafe { sys::syscall(__NR_landlock_create_ruleset as usize, args) }?;
+/// // SAFETY: 1. It is new.
+/// let ruleset = unsafe { OwnedFd::from_raw_fd(ruleset as i32) };
+/// all_threads::set_no_new_privs().map_err(Error::errno_or_abort)?;
+/// all_threads::landlock_restrict_self(&ruleset, 0).map_err(Error::errno_or_abort)?;
+/// # Ok::<(), rt0::Errno>(())
+/// ```
 ///
 /// In handlers: no, it waits for threads that start and end.
 pub fn landlock_restrict_self(ruleset: impl sys::AsFd, flags: u32) -> Result<()> {

@@ -1,4 +1,4 @@
-//! The frames of every thread. Signal 33 asks each thread for its own.
+//! The frames of every thread. Signal 33 asks each thread for its frames.
 //!
 //! ```text
 //!     the caller                                       the thread it asks
@@ -6,27 +6,28 @@
 //!     for each thread: state = ASKED, tgkill ───────▶  handler: ASKED → ANSWERING, walk the chain,
 //!     state is ANSWERED, or a second is over  ◀──────  frames into the slot, state = ANSWERED
 //!     write them; state = IDLE
-//!     open the list; give up the slot
+//!     open the list; release the slot
 //! ```
 //!
-//! What holds, and how:
+//! Properties, and how they are achieved:
 //!
-//! 1. *One dump at a time.* `owner` holds the id of the thread whose dump it is. Another thread
-//!    tries for a second to become the owner; it takes the slot from an owner that is gone at once.
-//! 2. *Frames are those of the thread that they are shown for.* The state holds the id of the
-//!    thread that is asked, and a handler answers by an exchange from `ASKED` with its own id. A
-//!    thread that handles the signal too late finds another state, and does nothing.
-//! 3. *Frames are whole when they are read.* They are stored before `ANSWERED` is (release), and
-//!    read after it was seen (acquire). A thread that is found `ANSWERING` when its time is over
-//!    may still write: the dump ends there, and the slot stays out of use until it has answered.
-//! 4. *A dump ends.* Each wait has a limit, and all waits of a dump together have one. The dump
-//!    says of a thread that it did not answer in time.
-//! 5. *No thread that is dumped starts or ends meanwhile*: the list's gate is closed. A dump that
-//!    cannot close it within a second leaves out the other threads, so it never waits for a thread
-//!    that waits for it. A handler of the program never runs on a thread that holds the gate or a
-//!    ticket, except in a wait there (`list.rs`, 4), which is noticed.
-//! 6. *It may be called in handlers*: it allocates nothing, and takes no lock without a limit.
-//! 7. *A forked child can dump.* An owner that is a thread of the parent counts as gone (1), and
+//! 1. *One dump at a time:* `owner` holds the id of the thread that dumps. Another thread tries for
+//!    a second to become the owner. If the owner has ended, the other one becomes the owner at
+//!    once.
+//! 2. *Frames belong to the thread that they are shown for:* the state holds the id of the thread
+//!    that is asked, and a handler answers by an exchange from `ASKED` with its own id. A thread
+//!    that handles the signal too late finds another state, and does nothing.
+//! 3. *Frames are complete when they are read:* they are stored before `ANSWERED` is (release), and
+//!    read after it was seen (acquire). A thread that is still `ANSWERING` when its time is over
+//!    may still write. Then the dump ends, and no thread uses the slot until that one has answered.
+//! 4. *A dump ends:* each wait has a limit, and so have all waits of a dump together. The dump
+//!    says which threads did not answer in time.
+//! 5. *No thread starts or ends during a dump:* the list's gate is closed. A dump that cannot close
+//!    it within a second leaves out the other threads. So it never waits for a thread that waits
+//!    for it. A handler of the program never runs on a thread that holds the gate or a ticket,
+//!    except in a wait there (`list.rs`, 4), which the dump notices.
+//! 6. *It may be called in handlers:* it allocates nothing, and takes no lock without a limit.
+//! 7. *A forked child can dump:* an owner that is a thread of the parent counts as ended (1), and
 //!    its request is dropped.
 
 use core::ptr::NonNull;
@@ -63,7 +64,7 @@ static SLOT: Slot = Slot {
     addresses: [const { AtomicUsize::new(0) }; DEPTH],
 };
 
-/// How often a wait looks at the state: a tenth of a second apart or less.
+/// How often a wait checks the state: at most a tenth of a second apart.
 const LOOKS: u32 = 10;
 
 /// Installs the handler, and puts the calling thread into the list if it is not there.
@@ -74,7 +75,8 @@ pub(super) fn prepare() -> Result<()> {
 
 /// Installs the handler. The list is closed.
 fn catch() -> Result<()> {
-    // SAFETY: 1. The handler touches atomics, and does what the plain one does.
+    // SAFETY: 1. The handler accesses atomics, reads its own stack (property 3 of `fault`), and
+    // does what the handler of `all_threads` does.
     match unsafe { all_threads::catch_with_info(arrived) } {
         Err(Errno::EINVAL) => Ok(()), // An emulator without the signal: no thread can be asked.
         done => done,
@@ -85,23 +87,23 @@ fn catch() -> Result<()> {
 fn arrived(info: &Info) {
     let tid = sys::gettid();
     let own = |state: u32| tid * ID + state;
-    // Acquire pairs with the owner's release: what it reads of the slot comes before.
+    // Acquire pairs with the owner's release: its earlier reads of the slot happen before.
     if SLOT.state.compare_exchange(own(ASKED), own(ANSWERING), Acquire, Relaxed).is_ok() {
         let frames = Frames::of(info);
         SLOT.addresses.iter().zip(frames.addresses).for_each(|(to, address)| to.store(address, Relaxed));
         SLOT.depth.store(frames.depth, Relaxed);
-        // Release: the frames come before (3).
+        // Release: the frames are stored before (3).
         SLOT.state.store(own(ANSWERED), Release);
         futex::wake(&SLOT.state, 1);
     }
     all_threads::answer_for(info);
 }
 
-/// The right to ask: at most one thread's.
+/// The right to ask other threads. At most one thread has it.
 struct Owner(());
 
 impl Owner {
-    /// `None` if another thread owns the slot for so many tenths of a second (1).
+    /// `None` if another thread owns the slot for this many tenths of a second (1).
     fn new(tenths: u32) -> Option<Owner> {
         let tid = sys::gettid();
         for _ in 0..tenths * 10 {
@@ -113,16 +115,16 @@ impl Owner {
             // Acquire pairs with the release in `drop`.
             if is_free && SLOT.owner.compare_exchange(now, tid, Acquire, Relaxed).is_ok() {
                 let owner = Owner(());
-                return owner.forget_the_last().then_some(owner);
+                return owner.end_last_request().then_some(owner);
             }
-            // Shorter is no harm.
+            // A handler may shorten it, which does no harm.
             let _ = sys::nanosleep(&sys::Timespec { tv_sec: 0, tv_nsec: 10_000_000 });
         }
         None
     }
 
-    /// Whether no thread writes into the slot (3).
-    fn forget_the_last(&self) -> bool {
+    /// Waits until no thread writes to the slot for the last owner (3); returns whether that is so.
+    fn end_last_request(&self) -> bool {
         for _ in 0..LOOKS {
             let state = SLOT.state.load(Acquire);
             let asked = state / ID;
@@ -135,7 +137,7 @@ impl Owner {
         false
     }
 
-    /// Asks a thread, and waits for its answer. Counts down `looks`, and gives up at 0.
+    /// Asks a thread, and waits for its answer. Counts `looks` down, and stops waiting at 0.
     fn ask(&self, tid: u32, looks: &mut u32) -> core::result::Result<Frames, NoAnswer> {
         let own = |state: u32| tid * ID + state;
         // Release pairs with the handler's acquire.
@@ -185,7 +187,7 @@ impl Owner {
             }
             Err(why) => {
                 text.text(" does not answer\n");
-                matches!(why, NoAnswer::Given)
+                matches!(why, NoAnswer::Withdrawn)
             }
         }
     }
@@ -206,45 +208,51 @@ impl Owner {
 
     fn take_back(&self, asked: u32) -> NoAnswer {
         match SLOT.state.compare_exchange(asked, IDLE, Relaxed, Relaxed) {
-            Ok(_) => NoAnswer::Given,
-            Err(_) => NoAnswer::Whole,
+            Ok(_) => NoAnswer::Withdrawn,
+            Err(_) => NoAnswer::Pending,
         }
     }
 }
 
 impl Drop for Owner {
     fn drop(&mut self) {
-        // Release: the reads of the slot come before the next owner's requests.
+        // Release: this owner's reads of the slot happen before the next owner's requests.
         SLOT.owner.store(0, Release);
     }
 }
 
 /// Why there are no frames of a thread.
 enum NoAnswer {
-    /// It cannot be signalled, or its time was over. It will not write into the slot.
-    Given,
-    /// Its time was over, and it may still write into the slot.
-    Whole,
+    /// It cannot be signalled, or did not answer in time. It will not write to the slot.
+    Withdrawn,
+    /// It did not answer in time, and may still write to the slot.
+    Pending,
 }
 
-/// How long a dump may take in all: in looks, 10 s.
+/// How long a dump may wait in all, in looks: 10 s.
 const LOOKS_IN_ALL: u32 = 100;
 
 /// The most bytes that a thread's part of a dump can take.
 const PART: usize = 64 + 128 + DEPTH * (7 + 2 * size_of::<usize>());
 
-/// Writes the frames of every thread to standard error, the calling one first: for each its name,
-/// its number, and lines as [`fault`](super) describes them. The threads go on.
+/// Writes the frames of every thread to standard error, the calling one first. Each thread has a
+/// line with its name and id, and then lines as [`fault`](super) describes them. The threads
+/// continue.
 ///
-/// Each thread is asked by signal 33, one after the other, and has a second to answer; all of them
-/// together have ten. A thread that does not answer, since it is stopped or blocks the signal by a
-/// raw call, is listed as such. Meanwhile no thread starts or ends. A process with more rights than
-/// its caller ([`Auxv::secure`](crate::Auxv::secure)) shows names and numbers only.
+/// Signal 33 asks one thread after the other. Each has a second to answer, and all of them together
+/// have ten. If a thread is stopped, or blocks the signal by a raw system call, the dump says that
+/// it does not answer. Meanwhile no thread starts or ends. A process with more rights than its
+/// caller ([`Auxv::secure`](crate::Auxv::secure)) prints names and ids only.
 ///
-/// Errors: `EBUSY`, another dump goes on for a second already, or the caller is a handler that
+/// Errors: `EBUSY`, another dump has been running for a second, or the caller is a handler that
 /// interrupted one; `ETIMEDOUT`, the list of threads could not be closed within a second, for
 /// example during a call on all threads that blocks, and only the calling thread's frames were
 /// written; `EOPNOTSUPP`, the calling thread was not started by rt0; `EIO` and those of write(2).
+///
+/// ```no_run
+/// rt0::fault::dump_all()?; // For example when a watchdog finds that nothing progresses.
+/// # Ok::<(), rt0::Errno>(())
+/// ```
 ///
 /// In handlers: yes. On SIGQUIT, as Go does it: [`dump_on`](super::dump_on).
 pub fn dump_all() -> Result<()> {
@@ -265,8 +273,8 @@ pub fn dump_all() -> Result<()> {
     text.finish().and(done)
 }
 
-/// The rest of a dump for a thread that has written its own frames and ends the process: it waits
-/// longer for its turn, so that of threads that fault together the first one's dump is whole.
+/// Dumps the other threads, for a thread that has written its own frames and ends the process. It
+/// waits longer for its turn: if several threads fault together, the first one can finish its dump.
 pub(super) fn dump_others() {
     let mut text = Text::with_room(2);
     let told = this_in_handler().is_some().then(|| Owner::new(LOOKS_IN_ALL + 2 * LOOKS)).flatten().and_then(|owner| {
@@ -278,14 +286,14 @@ pub(super) fn dump_others() {
     text.flush(); // An error cannot be reported anywhere.
 }
 
-/// The calling thread's frames, from this call on; `None` where it cannot be signalled, or where
-/// another dump goes on.
+/// The calling thread's frames, starting at this call; `None` if it cannot be signalled, or another
+/// dump is running.
 pub(super) fn own_frames() -> Option<Frames> {
     Owner::new(LOOKS)?.ask(sys::gettid(), &mut LOOKS.clone()).ok()
 }
 
 /// The calling thread's block, as from [`block_in_handler`]. It also works on a main thread that is
-/// not in the list, and after a fork past rt0.
+/// not in the list, and after a fork by a raw system call.
 pub(super) fn this_in_handler() -> Option<&'static Block> {
     let main = tls::block_of_main::<Block>();
     let is_main = || sys::gettid() == sys::getpid() && core::ptr::eq(tls::block_address(), main.as_ptr());

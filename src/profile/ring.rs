@@ -26,7 +26,7 @@ use super::DEPTH;
 use super::ticks::add_saturating;
 use crate::errno::Result;
 use crate::sys;
-use crate::thread::Links;
+use crate::thread::ListLock;
 
 /// A power of two: head and tail grow without limit, and wrap where `usize` does.
 const WORDS: usize = 8192;
@@ -42,7 +42,7 @@ pub(super) struct Ring {
     lost: AtomicU32,
     /// Written before the ring is added to [`ALL`], and not again.
     next: Cell<*const Ring>,
-    /// Accessed only while holding `Links`.
+    /// Accessed only while holding `ListLock`.
     next_free: Cell<*const Ring>,
     words: [UnsafeCell<usize>; WORDS],
 }
@@ -67,8 +67,8 @@ pub(super) fn all() -> impl Iterator<Item = &'static Ring> {
 }
 
 /// Takes a free ring or makes one. `ENOMEM`.
-pub(super) fn take(_: &Links) -> Result<NonNull<Ring>> {
-    // Relaxed: earlier holders of `Links` happen before.
+pub(super) fn take(_: &ListLock) -> Result<NonNull<Ring>> {
+    // Relaxed: earlier holders of `ListLock` happen before.
     if let Some(ring) = NonNull::new(FREE.load(Relaxed)) {
         // SAFETY: rings are never freed.
         FREE.store(unsafe { ring.as_ref() }.next_free.replace(null()).cast_mut(), Relaxed);
@@ -86,18 +86,18 @@ pub(super) fn take(_: &Links) -> Result<NonNull<Ring>> {
 }
 
 /// Frees the ring of a thread that produces no more samples.
-pub(super) fn give_back(_: &Links, ring: NonNull<Ring>) {
+pub(super) fn give_back(_: &ListLock, ring: NonNull<Ring>) {
     // SAFETY: rings are never freed.
     unsafe { ring.as_ref() }.next_free.set(FREE.load(Relaxed));
     FREE.store(ring.as_ptr(), Relaxed);
 }
 
 /// In a forked child: frees all rings and drops the parent's samples.
-pub(super) fn free_all(links: &Links) {
+pub(super) fn free_all(lock: &ListLock) {
     FREE.store(null_mut(), Relaxed);
     for ring in all() {
         ring.clear();
-        give_back(links, NonNull::from_ref(ring));
+        give_back(lock, NonNull::from_ref(ring));
     }
 }
 

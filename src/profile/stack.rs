@@ -1,4 +1,4 @@
-//! Walking a chain of stack frames, from within a handler, without believing any of it.
+//! Walks a chain of stack frames in a handler. Nothing in the chain is trusted.
 
 use core::ops::Range;
 
@@ -9,8 +9,7 @@ use crate::arch::Frames;
 /// how many there are.
 ///
 /// `read` is called for aligned words within `bounds` only. Each frame must lie above the one
-/// before, so the walk ends, also where the register was used for something else and the chain is
-/// none.
+/// before, so the walk always ends, even if the register holds something else than a frame pointer.
 pub(crate) fn walk(
     frames: Option<&Frames>,
     [pc, fp]: [usize; 2],

@@ -1,4 +1,4 @@
-//! What a signal does: sigaction(2).
+//! Actions of signals: sigaction(2).
 
 use core::fmt;
 use core::sync::atomic::{AtomicBool, AtomicU32, Ordering::Relaxed};
@@ -11,34 +11,43 @@ use crate::arch::{Arch, Cpu, RawAction};
 use crate::errno::{Errno, Result};
 use crate::sys;
 
-/// What a signal does.
+/// What happens when a signal is delivered.
 #[derive(Clone, Copy, Debug)]
 #[non_exhaustive]
 pub enum Handler {
-    /// What signal(7) lists as its default.
+    /// The signal's default, as signal(7) lists it.
     Default,
-    /// Nothing.
+    /// Nothing happens.
     Ignore,
     /// Calls the function with the signal's number.
     Call(extern "C" fn(signal: i32)),
-    /// Calls a function with what the kernel says about the signal: see [`Action::info`].
+    /// Calls a function with an [`Info`]: see [`Action::info`].
     Info(InfoHandler),
 }
 
 /// A function that takes an [`Info`], as [`Action::info`] prepared it for the kernel.
+///
+/// ```no_run
+/// use rt0::signal::{Action, Handler, Info, InfoHandler};
+///
+/// fn on_fault(_: &Info) {}
+///
+/// let Handler::Info(handler) = Action::info(on_fault).handler else { unreachable!() };
+/// let handler: InfoHandler = handler; // To compare, print and set again.
+/// ```
 #[derive(Clone, Copy)]
 pub struct InfoHandler(unsafe extern "C" fn(i32, *const k::siginfo_t, *const u8));
 
 impl InfoHandler {
-    /// The form of `F` that the kernel calls. It finds `F` by its type, for it has no room to keep
-    /// a value in.
+    /// The function that the kernel calls for `F`. It gets `F` from its type, because an action has
+    /// no space for a value.
     const fn of<F: Fn(&Info) + Copy + 'static>() -> InfoHandler {
         const { assert!(size_of::<F>() == 0, "a handler is a function or a closure that captures nothing") };
         unsafe extern "C" fn enter<F: Fn(&Info) + Copy>(_: i32, siginfo: *const k::siginfo_t, context: *const u8) {
-            // SAFETY: F has no bytes, is Copy, and a value of it was there when the handler was
+            // SAFETY: F is zero-sized and Copy, and a value of it existed when the handler was
             // made.
             let handler = unsafe { core::ptr::NonNull::<F>::dangling().read() };
-            // SAFETY: 1. The kernel passes both, and they stay until this returns.
+            // SAFETY: 1. The kernel passed both, and they are valid until this function returns.
             let info = unsafe { Info::new(siginfo, context) };
             handler(&info);
         }
@@ -52,26 +61,38 @@ impl fmt::Debug for InfoHandler {
     }
 }
 
-/// Flags of an [`Action`], as sigaction(2) names them. The others of its flags are the fields
-/// `restart` (`SA_RESTART`) and `handler` (`SA_SIGINFO`). Flags that the kernel gave back and that
-/// have no name here are kept.
+/// Flags of an [`Action`], as sigaction(2) names them. Two of sigaction's flags are fields instead:
+/// `restart` (`SA_RESTART`) and `handler` (`SA_SIGINFO`). Flags of the kernel that have no name
+/// here are kept.
+///
+/// ```no_run
+/// use rt0::signal::{self, Action, Flags, Handler, Signal};
+///
+/// extern "C" fn child_ended(_: i32) {}
+///
+/// let flags = Flags::SA_ONSTACK.union(Flags::SA_NOCLDSTOP); // Or `|`.
+/// let action = Action { handler: Handler::Call(child_ended), flags, ..Action::DEFAULT };
+/// // SAFETY: 1. The handler does nothing.
+/// unsafe { signal::sigaction(Signal::SIGCHLD, action) }?;
+/// # Ok::<(), rt0::Errno>(())
+/// ```
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct Flags(u32);
 
 impl Flags {
-    /// The handler runs on the thread's signal stack. Without it a handler runs on the stack that
-    /// it interrupts, where a stack that ran over has no room for it.
+    /// The handler runs on the thread's signal stack. Without it, the handler runs on the stack
+    /// that it interrupts, which has no space left after an overflow.
     pub const SA_ONSTACK: Flags = Flags(k::SA_ONSTACK);
     /// The signal itself is not blocked while its handler runs, unless it is in the action's mask.
     pub const SA_NODEFER: Flags = Flags(k::SA_NODEFER);
-    /// The action is the default again as the handler is entered.
+    /// The action becomes the default when the handler is entered.
     pub const SA_RESETHAND: Flags = Flags(k::SA_RESETHAND);
-    /// For SIGCHLD: no signal when a child stops or goes on.
+    /// For SIGCHLD: no signal when a child stops or continues.
     pub const SA_NOCLDSTOP: Flags = Flags(k::SA_NOCLDSTOP);
     /// For SIGCHLD: children leave no zombies when they end.
     pub const SA_NOCLDWAIT: Flags = Flags(k::SA_NOCLDWAIT);
 
-    /// None. Mostly `SA_ONSTACK` is wanted.
+    /// No flags. Most handlers want `SA_ONSTACK`.
     ///
     /// In handlers: yes.
     pub const fn empty() -> Flags {
@@ -108,39 +129,39 @@ impl fmt::Debug for Flags {
     }
 }
 
-/// What a signal does, and how: sigaction(2).
+/// The action of a signal: what happens when it is delivered; sigaction(2).
 ///
-/// The action that [`sigaction`] or [`action_of`] returned is the same again when it is set, with
-/// what the kernel knows of it (but not signals 32 and 33 in a mask that a raw call set).
+/// An action that [`sigaction`] or [`action_of`] returned can be set again without loss. (Except
+/// that signals 32 and 33 are removed from a mask that was set by a raw system call.)
 #[derive(Clone, Copy, Debug)]
 pub struct Action {
-    /// What it does.
+    /// What happens.
     pub handler: Handler,
-    /// Blocked while the handler runs, besides the signal itself.
+    /// The signals that are blocked while the handler runs, besides the signal itself.
     pub mask: SigSet,
-    /// Whether calls that the handler interrupts go on where they can (`SA_RESTART`; signal(7)
-    /// lists those that never do).
+    /// Whether a system call that the handler interrupts is restarted (`SA_RESTART`; signal(7)
+    /// lists the calls that never are).
     pub restart: bool,
     /// The other flags.
     pub flags: Flags,
 }
 
 impl Action {
-    /// What signal(7) lists as the signal's default.
+    /// The signal's default action, as signal(7) lists it.
     pub const DEFAULT: Action =
         Action { handler: Handler::Default, mask: SigSet::empty(), restart: false, flags: Flags::SA_ONSTACK };
 
-    /// The action that calls `handler` on the signal stack, with every other signal blocked, and
-    /// lets interrupted calls go on.
+    /// Calls `handler` on the signal stack, with every other signal blocked, and restarts
+    /// interrupted calls.
     ///
     /// In handlers: yes.
     pub const fn call(handler: extern "C" fn(signal: i32)) -> Action {
         Action { handler: Handler::Call(handler), mask: SigSet::full(), restart: true, flags: Flags::SA_ONSTACK }
     }
 
-    /// As [`Action::call`], for a function that wants to know more than the number: where the
-    /// signal comes from, which address faulted, what was interrupted. A closure will do if it
-    /// captures nothing; else it does not compile.
+    /// As [`Action::call`], for a function that gets more than the number: the signal's source, the
+    /// address that faulted, the interrupted registers. `handler` may be a closure that captures
+    /// nothing; one that captures something does not compile.
     ///
     /// ```no_run
     /// # use rt0::signal::{Action, Info};
@@ -161,7 +182,7 @@ impl Action {
         }
     }
 
-    #[inline(always)] // Of a constant nothing is left.
+    #[inline(always)] // A constant action is converted at compile time.
     pub(crate) fn to_kernel(self) -> <Cpu as Arch>::Sigaction {
         let (handler, siginfo) = match self.handler {
             Handler::Default => (SIG_DFL, 0),
@@ -181,12 +202,12 @@ impl Action {
             SIG_IGN => Handler::Ignore,
             f if raw.flags & k::SA_SIGINFO as usize != 0 => {
                 type F = unsafe extern "C" fn(i32, *const k::siginfo_t, *const u8);
-                // SAFETY: neither of the two special values, so a handler that was installed, of
-                // the type the flag says.
+                // SAFETY: it is neither SIG_DFL nor SIG_IGN, so it is a handler that was installed,
+                // and the flag says that it has this type.
                 Handler::Info(InfoHandler(unsafe { core::mem::transmute::<usize, F>(f) }))
             }
-            // SAFETY: neither of the two special values, and the flag says that it takes the number
-            // only.
+            // SAFETY: it is neither SIG_DFL nor SIG_IGN, so it is a handler that was installed. The
+            // flag is not set, so it takes the number only.
             f => Handler::Call(unsafe { core::mem::transmute::<usize, extern "C" fn(i32)>(f) }),
         };
         let restart = raw.flags & k::SA_RESTART as usize != 0;
@@ -198,9 +219,10 @@ impl Action {
 pub(super) const SIG_DFL: usize = 0;
 pub(super) const SIG_IGN: usize = 1;
 
-/// sigaction(2): sets what `signal` does in this process, and returns what it did. `EINVAL` for
-/// SIGKILL and SIGSTOP. With the program's first handler the main thread gets its signal stack;
-/// `ENOMEM` if there is no memory for it.
+/// sigaction(2): sets the action of `signal` for this process, and returns the one before. With the
+/// program's first handler the main thread gets its signal stack.
+///
+/// Errors: `EINVAL` for SIGKILL and SIGSTOP; `ENOMEM`, no memory for the signal stack.
 ///
 /// ```no_run
 /// use core::sync::atomic::{AtomicBool, Ordering};
@@ -237,8 +259,8 @@ pub unsafe fn sigaction(signal: Signal, action: Action) -> Result<Action> {
 /// The signals below 32 that the program gave an action by [`sigaction`], by their numbers' bits.
 static CHOSEN: AtomicU32 = AtomicU32::new(0);
 
-// Relaxed, here and below: a program that sets an action while another thread is the first to spawn
-// orders the two itself, or has either of them last.
+// Relaxed, here and below: if a program sets an action while another thread makes the first spawn,
+// either order of the two is correct.
 fn note_choice(signal: Signal) {
     CHOSEN.fetch_or(1u32.checked_shl(signal.raw()).unwrap_or(0), Relaxed);
 }
@@ -247,27 +269,35 @@ fn is_chosen(signal: Signal) -> bool {
     CHOSEN.load(Relaxed) & 1u32.checked_shl(signal.raw()).unwrap_or(0) != 0
 }
 
-/// What `signal` does in this process.
+/// The action of `signal` in this process. Errors: only those of a system call filter.
+///
+/// ```no_run
+/// use rt0::signal::{self, Handler, Signal};
+///
+/// // nohup(1) starts a program like this:
+/// let is_ignored = matches!(signal::action_of(Signal::SIGHUP)?.handler, Handler::Ignore);
+/// # Ok::<(), rt0::Errno>(())
+/// ```
 ///
 /// In handlers: yes.
 pub fn action_of(signal: Signal) -> Result<Action> {
     let mut now = Action::DEFAULT.to_kernel();
-    // SAFETY: 1. Nothing is installed.
+    // SAFETY: 1. This installs no handler.
     unsafe { sys::rt_sigaction(signal.raw(), None, Some(&mut now)) }?;
     Ok(Action::from_kernel(now))
 }
 
-/// Sets what `signal` does, unless the program has set that: what it finds is replaced if it is the
-/// default, or that the signal is ignored where a parent left that.
+/// Sets the action of `signal`, unless the program has set one. It replaces the default, and also
+/// `SIG_IGN` if the program did not choose it by [`sigaction`]: then the parent left it.
 ///
 /// # Safety
 ///
-/// 1. As for [`sigaction`].
+/// 1. Condition 1 of [`sigaction`].
 /// 2. The main thread has its signal stack.
 #[inline]
 pub(crate) unsafe fn replace_found(signal: Signal, action: &<Cpu as Arch>::Sigaction) -> Result<()> {
     let mut now = *action;
-    // SAFETY: 1. Nothing is installed.
+    // SAFETY: 1. This installs no handler.
     unsafe { sys::rt_sigaction(signal.raw(), None, Some(&mut now)) }?;
     match RawAction::from_kernel(now).handler {
         SIG_DFL => {}
@@ -278,10 +308,10 @@ pub(crate) unsafe fn replace_found(signal: Signal, action: &<Cpu as Arch>::Sigac
     unsafe { sys::rt_sigaction(signal.raw(), Some(action), None) }
 }
 
-/// Lets `signal` do again what it does by default.
+/// Sets the default action for `signal`.
 #[inline]
 pub(crate) fn set_default(signal: Signal) -> Result<()> {
-    // SAFETY: 1. The default is no handler.
+    // SAFETY: 1. The default action runs no handler.
     unsafe { sys::rt_sigaction(signal.raw(), Some(&Action::DEFAULT.to_kernel()), None) }
 }
 
@@ -292,16 +322,15 @@ pub(super) fn caught(number: u32) -> &'static AtomicBool {
     &CAUGHT[usize::from(number == ALL_THREADS)]
 }
 
-/// Installs rt0's own handler for one of the reserved signals, once, with everything blocked while
-/// it runs. `EOPNOTSUPP` where the signal does not exist: some emulators know fewer than the
-/// kernel.
+/// Installs rt0's own handler for one of the reserved signals, once. All signals are blocked while
+/// it runs. `EOPNOTSUPP`: an emulator does not provide the signal.
 ///
 /// # Safety
 ///
-/// 1. As for [`sigaction`].
+/// 1. Condition 1 of [`sigaction`].
 pub(crate) unsafe fn catch_reserved(number: u32, handler: extern "C" fn(i32), restart: bool) -> Result<()> {
     let caught = caught(number);
-    // Relaxed: a thread that installs it again installs the same, and signals are sent after this.
+    // Relaxed: if two threads install it, both install the same. A signal is sent after this.
     if caught.load(Relaxed) {
         return Ok(());
     }

@@ -13,9 +13,9 @@ use crate::sys;
 pub enum How {
     /// Adds the set.
     Block,
-    /// Takes the set out.
+    /// Removes the set.
     Unblock,
-    /// Replaces all.
+    /// Replaces what is blocked by the set.
     Set,
 }
 
@@ -42,44 +42,44 @@ pub fn mask(how: How, set: &SigSet) -> SigSet {
     SigSet::from_kernel(unsafe { sys::rt_sigprocmask(how, &set.0) })
 }
 
-/// What was blocked on a thread, the reserved signals among it.
+/// The signals that were blocked on a thread. It may contain the reserved ones.
 #[derive(Clone, Copy)]
 pub(crate) struct Blocked(k::kernel_sigset_t);
 
 impl Blocked {
     pub(crate) const NOTHING: Blocked = Blocked(SigSet::empty().0);
 
-    /// The signals of a set.
+    /// The signals of `set`.
     pub(crate) fn of(set: &SigSet) -> Blocked {
         Blocked(set.0)
     }
 
-    /// The same without 32 and 33: a thread starts with them unblocked, whatever a program blocked
-    /// by a raw call on the thread that spawns it.
+    /// The same without 32 and 33. A thread starts with these unblocked, even if the program
+    /// blocked them on the parent by a raw system call.
     pub(crate) fn without_reserved(self) -> Blocked {
         Blocked(SigSet::from_kernel(self.0).0)
     }
 
-    /// Blocks this and no more.
+    /// Blocks exactly these signals.
     pub(crate) fn restore(&self) {
-        // SAFETY: 1. As in `mask`.
+        // SAFETY: 1. The code that installed a handler vouched for it at any instruction.
         unsafe { sys::rt_sigprocmask(k::SIG_SETMASK, &self.0) };
     }
 }
 
-/// Blocks every signal there is, rt0's own too. For stretches of a few instructions that never wait
-/// for another thread: meanwhile a thread that makes a call on all threads waits for this one.
+/// Blocks every signal, rt0's own too. It is for a few instructions that never wait for another
+/// thread: meanwhile a thread that makes a call on all threads waits for this one.
 pub(crate) fn block_everything() -> Blocked {
     // SAFETY: 1. No signal becomes deliverable.
     Blocked(unsafe { sys::rt_sigprocmask(k::SIG_SETMASK, &EVERYTHING) })
 }
 
-/// For a thread that waits with the program's signals blocked: lets those through for a moment that
-/// are pending, that `before` did not block, and whose action is the default. So a process whose
-/// thread waits for one that never comes can be ended, stopped and gone on with as any.
+/// For a thread that waits with the program's signals blocked. Unblocks for a moment the pending
+/// signals that `before` did not block and whose action is the default. So signals can still end,
+/// stop and continue the process, even if the thread waits for ever.
 #[cold]
 pub(crate) fn let_default_through(before: &Blocked) {
-    // A filter that refuses it leaves them blocked.
+    // If a filter refuses this call, they stay blocked.
     let Ok(SigSet(pending)) = sys::rt_sigpending().map(SigSet::from_kernel) else { return };
     let mut let_through = SigSet::empty();
     for (word, bits) in let_through.0.sig.iter_mut().enumerate() {
@@ -89,7 +89,7 @@ pub(crate) fn let_default_through(before: &Blocked) {
             waiting &= waiting - 1;
             let number = word as u32 * WORD + bit + 1;
             let mut now = Action::DEFAULT.to_kernel();
-            // SAFETY: 1. Nothing is installed.
+            // SAFETY: 1. This installs no handler.
             let asked = unsafe { sys::rt_sigaction(number, None, Some(&mut now)) };
             if asked.is_ok() && RawAction::from_kernel(now).handler == SIG_DFL {
                 *bits |= 1 << bit;

@@ -1,5 +1,5 @@
-//! What becomes of the actions when a process gets another program: execve(2) sets those that call
-//! a handler to the default and leaves the ignored ones ignored.
+//! The actions that a program starts with. execve(2) sets an action that calls a handler to the
+//! default; a signal that is ignored stays ignored.
 
 use super::action::{SIG_DFL, SIG_IGN};
 use super::set::{EVERYTHING, MAX};
@@ -8,10 +8,11 @@ use crate::arch::RawAction;
 use crate::errno::Result;
 use crate::sys;
 
-/// Sets to the default what `defaults` has and is ignored now; with `caught`, also what calls a
-/// handler, rt0's own signals among them. The ignored ones that it changed.
+/// Sets the default action for the signals in `defaults` that are ignored now. If `caught`, also
+/// for every signal with a handler, including rt0's own. Returns the ignored signals that it
+/// changed.
 ///
-/// For a process in which no other code sets actions meanwhile. The only errors are a filter's.
+/// No other code sets actions meanwhile. The only errors are a filter's.
 pub(crate) fn reset_actions(defaults: &SigSet, caught: bool) -> Result<SigSet> {
     let mut changed = SigSet::empty();
     for number in 1..=MAX {
@@ -21,7 +22,7 @@ pub(crate) fn reset_actions(defaults: &SigSet, caught: bool) -> Result<SigSet> {
             continue;
         }
         let mut now = Action::DEFAULT.to_kernel();
-        // SAFETY: 1. Nothing is installed.
+        // SAFETY: 1. This installs no handler.
         unsafe { sys::rt_sigaction(number, None, Some(&mut now)) }?;
         let reset = match RawAction::from_kernel(now).handler {
             SIG_DFL => false,
@@ -29,7 +30,7 @@ pub(crate) fn reset_actions(defaults: &SigSet, caught: bool) -> Result<SigSet> {
             _ => caught,
         };
         if reset {
-            // SAFETY: 1. The default is no handler.
+            // SAFETY: 1. The default action runs no handler.
             unsafe { sys::rt_sigaction(number, Some(&Action::DEFAULT.to_kernel()), None) }?;
             if let (Some(signal), true) = (signal, wanted) {
                 changed.insert(signal);
@@ -39,12 +40,12 @@ pub(crate) fn reset_actions(defaults: &SigSet, caught: bool) -> Result<SigSet> {
     Ok(changed)
 }
 
-/// Takes back what [`reset_actions`] without `caught` has changed.
+/// Undoes the changes of [`reset_actions`] without `caught`.
 pub(crate) fn ignore_again(changed: &SigSet) {
     let ignore = RawAction { handler: SIG_IGN, flags: 0, mask: EVERYTHING }.to_kernel();
     for signal in (1..=MAX).filter_map(Signal::from_raw).filter(|signal| changed.contains(*signal)) {
-        // It worked the other way.
-        // SAFETY: 1. To ignore is no handler.
+        // It does not fail: the kernel allowed the change to the default.
+        // SAFETY: 1. An ignored signal runs no handler.
         let _ = unsafe { sys::rt_sigaction(signal.raw(), Some(&ignore), None) };
     }
 }

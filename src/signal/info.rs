@@ -1,4 +1,4 @@
-//! What a handler is told: siginfo_t and the interrupted thread's registers; sigaction(2).
+//! The arguments of a handler: siginfo_t and the interrupted thread's registers; sigaction(2).
 
 use core::fmt;
 use core::marker::PhantomData;
@@ -10,21 +10,44 @@ use static_assertions::{assert_eq_size, assert_impl_all, assert_not_impl_any};
 use super::Signal;
 use crate::arch::{Arch, Cpu};
 
-/// What the kernel says about a signal: siginfo_t. [`wait`](super::wait()) returns one.
+/// The kernel's information about a signal: siginfo_t. [`wait`](super::wait()) returns one.
 #[repr(transparent)]
 #[derive(Clone, Copy)]
 pub struct Siginfo(k::siginfo_t);
 
-assert_eq_size!(Siginfo, [u8; 128]); // The kernel's SI_MAX_SIZE: never less, whatever the signal.
+assert_eq_size!(Siginfo, [u8; 128]); // SI_MAX_SIZE: the kernel writes this much for any signal.
 
-// SAFETY: numbers and addresses, and nothing is reached through these.
+// SAFETY: it holds numbers and addresses, and no method accesses memory at these addresses.
 unsafe impl Send for Siginfo {}
-// SAFETY: numbers and addresses, and nothing is reached through these.
+// SAFETY: it holds numbers and addresses, and no method accesses memory at these addresses.
 unsafe impl Sync for Siginfo {}
 
 assert_impl_all!(Siginfo: Send, Sync, Copy);
 
-/// What the kernel says about a signal and about what it interrupted, while its handler runs.
+/// The kernel's information about a signal and the interrupted code, while the signal's handler
+/// runs.
+///
+/// ```no_run
+/// use core::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+/// use rt0::signal::{self, Action, Info, Sender, Siginfo, Signal};
+///
+/// static LAST: [AtomicUsize; 3] = [const { AtomicUsize::new(0) }; 3];
+///
+/// fn note(info: &Info) {
+///     let siginfo: &Siginfo = info;
+///     if siginfo.from_user()
+///         && let Some(Sender { pid, .. }) = siginfo.sender()
+///     {
+///         LAST[0].store(pid as usize, Relaxed);
+///     }
+///     LAST[1].store(info.pc(), Relaxed);
+///     LAST[2].store(info.sp(), Relaxed);
+/// }
+///
+/// // SAFETY: 1. It stores to atomics.
+/// unsafe { signal::sigaction(Signal::SIGUSR1, Action::info(note)) }?;
+/// # Ok::<(), rt0::Errno>(())
+/// ```
 pub struct Info<'a> {
     siginfo: &'a Siginfo,
     /// The `ucontext`, which linux-raw-sys has no type for.
@@ -37,23 +60,23 @@ assert_not_impl_any!(Info: Send, Sync); // It lies in the handler's frame.
 /// The sender of a signal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Sender {
-    /// The process, as seen from here; 0 if it is not seen from here.
+    /// The process's id in this PID namespace; 0 if it has none.
     pub pid: u32,
     /// Its real user.
     pub uid: u32,
 }
 
-/// What a timer's signal says.
+/// The information of a timer's signal.
 #[derive(Clone, Copy)]
 pub(crate) struct Timer {
     /// The value that the timer was made with.
     pub value: usize,
-    /// How often it went off again before the signal was delivered. The kernel's count ends at 2^31
-    /// - 1; before Linux 4.19 it went on as a negative one, which this takes for what it was.
+    /// How often it expired again before the signal was delivered. The kernel's count ends at 2^31
+    /// - 1. Before Linux 4.19 the count became negative then; as unsigned it is still right.
     pub overrun: u32,
 }
 
-/// The part that all signals have; linux-raw-sys knows in which order this machine has it.
+/// The part that all signals have. linux-raw-sys has this machine's order of its fields.
 type Head = k::siginfo__bindgen_ty_1__bindgen_ty_1;
 
 impl Siginfo {
@@ -74,16 +97,16 @@ impl Siginfo {
         self.head().si_signo
     }
 
-    /// Why the signal came: `SI_USER` (0) and less when a program or a timer sent it, above 0 when
-    /// the kernel did; the meaning depends on the signal (sigaction(2)).
+    /// The signal's cause. `SI_USER` (0) or less: a program or a timer sent it. Above 0: the kernel
+    /// sent it, and the meaning depends on the signal (sigaction(2)).
     ///
     /// In handlers: yes.
     pub fn code(&self) -> i32 {
         self.head().si_code
     }
 
-    /// Whether a program sent it: kill(2), tgkill(2), sigqueue(3). A SIGSEGV of that kind is no
-    /// memory fault. (The kernel says the same of the SIGPIPE that a write raises.)
+    /// Whether a program sent it: kill(2), tgkill(2), sigqueue(3). Such a SIGSEGV is not a memory
+    /// fault. (Also true for the SIGPIPE of a write: the kernel gives it the same code.)
     ///
     /// In handlers: yes.
     pub fn from_user(&self) -> bool {
@@ -91,6 +114,20 @@ impl Siginfo {
     }
 
     /// Whether a seccomp filter sent it, in place of a system call: `SIGSYS` with `SYS_SECCOMP`.
+    ///
+    /// ```no_run
+    /// use rt0::signal::{self, Action, Info, Signal};
+    ///
+    /// fn refused(info: &Info) {
+    ///     if !info.from_seccomp() {
+    ///         signal::die_from(Signal::SIGSYS);
+    ///     } // Otherwise the call returns what the filter says.
+    /// }
+    ///
+    /// // SAFETY: 1. It makes system calls only.
+    /// unsafe { signal::sigaction(Signal::SIGSYS, Action::info(refused)) }?;
+    /// # Ok::<(), rt0::Errno>(())
+    /// ```
     ///
     /// In handlers: yes.
     pub fn from_seccomp(&self) -> bool {
@@ -117,11 +154,11 @@ impl Siginfo {
         Some(unsafe { value.sival_ptr }.addr())
     }
 
-    /// What a timer of timer_create(2) says, if one sent it.
+    /// The timer's information, if a timer of timer_create(2) sent the signal.
     pub(crate) fn timer(&self) -> Option<Timer> {
-        // The headers of MIPS have -3 for it, what runs there has been seen to send -2; -3
-        // elsewhere is a message queue's, which has a value at the same place. The value tells
-        // whose it is.
+        // The code is -2, and -3 in the headers of MIPS, where kernels have been seen to send -2.
+        // Elsewhere -3 is a message queue's code, which has a value at the same place. The caller
+        // recognises its timer by the value.
         let head = (-3..=k::SI_TIMER).contains(&self.code()).then(|| self.head())?;
         // SAFETY: with these codes the kernel writes this part.
         let timer = unsafe { head._sifields._timer };
@@ -131,7 +168,7 @@ impl Siginfo {
     }
 
     /// The address that faulted, if the kernel sent SIGSEGV, SIGBUS, SIGILL, SIGFPE or SIGTRAP for
-    /// one. (s390x says only which page for the first two.)
+    /// a fault. (On s390x it is the start of the page for the first two.)
     ///
     /// In handlers: yes.
     pub fn address(&self) -> Option<*const u8> {
@@ -168,7 +205,7 @@ impl<'a> Info<'a> {
     /// 1. Both are what the kernel passed to a handler with `SA_SIGINFO`, and that handler still
     ///    runs.
     pub(super) unsafe fn new(siginfo: *const k::siginfo_t, context: *const u8) -> Info<'a> {
-        // SAFETY: 1. The kernel wrote all of it; a Siginfo is one.
+        // SAFETY: the kernel wrote all of it, and `Siginfo` is transparent (1).
         Info { siginfo: unsafe { &*siginfo.cast::<Siginfo>() }, context, frame: PhantomData }
     }
 
@@ -179,16 +216,17 @@ impl<'a> Info<'a> {
         self.register(Cpu::CONTEXT.pc)
     }
 
-    /// The interrupted stack pointer, as the register has it: on SPARC the address less 2047.
+    /// The interrupted stack pointer, as the register has it. On SPARC that is the address minus
+    /// 2047.
     ///
     /// In handlers: yes.
     pub fn sp(&self) -> usize {
         self.register(Cpu::CONTEXT.sp)
     }
 
-    /// The interrupted frame pointer: where this machine's chain of frames starts, if the program
-    /// was compiled to have one (`-Cforce-frame-pointers`). On PowerPC and SPARC that is the stack
-    /// pointer; on MIPS and s390x there is the register and no chain.
+    /// The interrupted frame pointer: the start of this machine's chain of frames, if the program
+    /// was compiled with one (`-Cforce-frame-pointers`). On PowerPC and SPARC that is the stack
+    /// pointer. On MIPS and s390x it is the register's value, and there is no chain.
     ///
     /// In handlers: yes.
     pub fn fp(&self) -> usize {
@@ -199,7 +237,7 @@ impl<'a> Info<'a> {
         }
     }
 
-    /// The register that the last call left its return address in, on a machine that has one.
+    /// The link register, to which a call writes its return address, on machines that have one.
     pub(crate) fn link(&self) -> Option<usize> {
         Cpu::CONTEXT.link.map(|offset| self.register(offset))
     }
@@ -217,9 +255,25 @@ impl<'a> Info<'a> {
     /// headers), and where their values lie. Neither vector nor floating-point registers are among
     /// them.
     ///
-    /// When the handler returns, the kernel loads what lies there: a runtime that moves objects, or
-    /// goes on elsewhere, writes it. The places may be unaligned, and last until the handler
-    /// returns.
+    /// When the handler returns, the kernel loads the registers from there. A runtime writes to
+    /// them to move an object or to continue elsewhere. The pointers may be unaligned. They are
+    /// valid until the handler returns.
+    ///
+    /// ```no_run
+    /// use rt0::signal::Info;
+    ///
+    /// fn show(info: &Info) {
+    ///     rt0::println!("frame pointer {:#x}", info.fp());
+    ///     for (name, place) in info.registers() {
+    ///         // SAFETY: the context is valid until the handler returns.
+    ///         rt0::println!("{name} {:#x}", unsafe { place.read_unaligned() });
+    ///     }
+    ///     if let Some(result) = info.register_place("rax") {
+    ///         // SAFETY: the same; the kernel loads it when the handler returns.
+    ///         unsafe { result.write_unaligned(0) };
+    ///     }
+    /// }
+    /// ```
     ///
     /// In handlers: yes.
     pub fn registers(&self) -> impl Iterator<Item = (&'static str, *mut usize)> + use<'_, 'a> {
@@ -240,10 +294,10 @@ impl<'a> Info<'a> {
     }
 
     fn register(&self, offset: usize) -> usize {
-        // SAFETY: the context is this machine's `ucontext`, and the offset is of a register in it.
+        // SAFETY: the context is this machine's `ucontext`, and a register lies at the offset.
         let register = unsafe { self.context.byte_add(offset) }.cast::<usize>();
-        // SAFETY: a register of the context; unaligned, because a stack pointer that a program
-        // broke may have put the frame anywhere.
+        // SAFETY: a register of the context. It may be unaligned, because the frame may be
+        // anywhere if the program broke its stack pointer.
         unsafe { register.read_unaligned() }
     }
 }

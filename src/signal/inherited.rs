@@ -1,14 +1,16 @@
-//! What a parent left blocked: execve(2) keeps the mask of the thread that calls it.
+//! Unblocks signals that the parent left blocked: execve(2) keeps the mask of the thread that calls
+//! it.
 //!
-//! The table in [`signal`](super) says what holds; here is how:
+//! Properties, by which the table in [`signal`](super) holds:
 //!
-//! 1. *A block that a parent left ends before rt0 relies on the signal.* Each function that relies
-//!    on one, and [`mask`](super::mask) before it does what the program asks for, comes here first.
-//! 2. *It ends for all threads.* The first to come here is the main thread, for the first spawn
-//!    comes here too, and a thread starts with the mask of the thread that spawned it.
-//! 3. *It ends once.* What the program blocks afterwards stays blocked.
-//! 4. *No signal that was pending ends the process, but SIGSEGV and SIGBUS.* A pending signal 32 or
-//!    33 is dropped, and a SIGPROF that has no action meets a handler that does nothing.
+//! 1. *A signal is unblocked before rt0 relies on it:* each function that relies on one calls
+//!    [`end_inherited_blocks`] first. So does [`mask`](super::mask), before it does what the
+//!    program asks for.
+//! 2. *It is unblocked on all threads:* the first caller is the main thread, because the first
+//!    spawn calls this too, and a thread starts with the mask of the thread that spawned it.
+//! 3. *It is unblocked once:* a signal that the program blocks afterwards stays blocked.
+//! 4. *No pending signal ends the process, except SIGSEGV and SIGBUS:* a pending signal 32 or 33 is
+//!    dropped, and a SIGPROF without an action gets a handler that does nothing.
 
 use core::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
@@ -23,23 +25,23 @@ use crate::sys;
 /// The signals whose inherited block ends.
 const RELIED_ON: [u32; 5] = [INTERRUPT, ALL_THREADS, k::SIGSEGV, k::SIGBUS, k::SIGPROF];
 
-/// Ends the blocks that a parent left on the signals that rt0 relies on: see the properties above.
-/// One system call, once.
+/// Unblocks the signals that rt0 relies on, if the parent left them blocked: see the properties in
+/// this module. One system call, once.
 #[inline]
 pub(crate) fn end_inherited_blocks() {
     static ENDED: AtomicBool = AtomicBool::new(false);
-    // Relaxed: later threads are cloned after this. A handler that comes between the two does the
-    // same.
+    // Relaxed: later threads are cloned after this. A handler that runs between the load and the
+    // store calls `unblock_inherited` too, which does no harm.
     if !ENDED.load(Relaxed) {
         ENDED.store(true, Relaxed);
-        look();
+        unblock_inherited();
     }
 }
 
 #[cold]
-fn look() {
-    // The two sets here are the only ones of this type that may hold 32 and 33.
-    // SAFETY: 1. No signal becomes deliverable.
+fn unblock_inherited() {
+    // The two sets here are the only ones of this type that may contain 32 and 33.
+    // SAFETY: 1. This unblocks no signal.
     let blocked = SigSet(unsafe { sys::rt_sigprocmask(k::SIG_BLOCK, &SigSet::empty().0) });
     let signals = RELIED_ON.into_iter().map(|number| Signal(number as u8));
     let inherited: SigSet = signals.filter(|signal| blocked.contains(*signal)).collect();
@@ -60,20 +62,21 @@ fn unblock(inherited: &SigSet) {
         let flags = (k::SA_RESTART | k::SA_ONSTACK) as usize;
         exchange(k::SIGPROF, RawAction { handler, flags, mask: EVERYTHING }, |old| old.handler == SIG_DFL);
     }
-    // SAFETY: 1. The program vouched for its handlers at any instruction; `nothing` does nothing.
+    // SAFETY: 1. The code that installed a handler vouched for it at any instruction; `nothing`
+    // does nothing.
     unsafe { sys::rt_sigprocmask(k::SIG_UNBLOCK, &inherited.0) };
 }
 
-/// Drops the signals of this number that are pending, by ignoring it for a moment; sigaction(2).
+/// Drops the pending signals of this number, by ignoring the number for a moment; sigaction(2).
 fn drop_pending(number: u32) {
     exchange(number, RawAction { handler: SIG_IGN, flags: 0, mask: SigSet::empty().0 }, |_| false);
 }
 
-/// Sets an action, and the old one again unless that is to be replaced for good.
+/// Sets an action. Then restores the old one, unless `for_good` returns true for it.
 fn exchange(number: u32, action: RawAction, for_good: impl FnOnce(RawAction) -> bool) {
     let action = action.to_kernel();
     let mut old = action;
-    // SAFETY: 1. Ignoring is no handler, and `nothing` does nothing.
+    // SAFETY: 1. An ignored signal runs no handler, and `nothing` does nothing.
     let set = unsafe { sys::rt_sigaction(number, Some(&action), Some(&mut old)) };
     // An emulator may lack the signal: then it has no action, and none is pending.
     if set.is_ok() && !for_good(RawAction::from_kernel(old)) {

@@ -1,4 +1,4 @@
-//! Handlers of rt0's that take the place of others of its own.
+//! Handlers of rt0's that replace other handlers of rt0's.
 
 use core::sync::atomic::Ordering::Relaxed;
 
@@ -13,7 +13,7 @@ use crate::sys;
 ///
 /// # Safety
 ///
-/// 1. As for [`sigaction`](super::sigaction).
+/// 1. Condition 1 of [`sigaction`](super::sigaction).
 /// 2. The main thread has its signal stack.
 pub(crate) unsafe fn replace_own(
     signal: Signal,
@@ -21,27 +21,28 @@ pub(crate) unsafe fn replace_own(
     own: &<Cpu as Arch>::Sigaction,
 ) -> Result<()> {
     let mut now = *action;
-    // SAFETY: 1. Nothing is installed.
+    // SAFETY: 1. This installs no handler.
     unsafe { sys::rt_sigaction(signal.raw(), None, Some(&mut now)) }?;
     if RawAction::from_kernel(now).handler == RawAction::from_kernel(*own).handler {
-        // SAFETY: 1. is our caller's.
+        // SAFETY: 1. The caller guarantees the same (1).
         return unsafe { sys::rt_sigaction(signal.raw(), Some(action), None) };
     }
-    // SAFETY: 1. and 2. are our caller's.
+    // SAFETY: the caller guarantees 1 and 2.
     unsafe { replace_found(signal, action) }
 }
 
-/// [`catch_reserved`](super::catch_reserved), with restarts, for a handler that is told more than
-/// the number; and again each time. `EINVAL` from an emulator without the signal.
+/// [`catch_reserved`](super::catch_reserved) for a handler that gets an [`Info`]. Interrupted
+/// system calls are restarted. Each call installs the handler again. `EINVAL`: an emulator does not
+/// provide the signal.
 ///
 /// # Safety
 ///
-/// 1. As for [`sigaction`](super::sigaction).
+/// 1. Condition 1 of [`sigaction`](super::sigaction).
 pub(crate) unsafe fn catch_reserved_with_info<F: Fn(&Info) + Copy + 'static>(number: u32, handler: F) -> Result<()> {
     ensure_main_has_stack()?;
     end_inherited_blocks();
     let action = RawAction::from_kernel(Action::info(handler).to_kernel());
-    // SAFETY: 1. is our caller's.
+    // SAFETY: 1. The caller guarantees the same (1).
     unsafe { sys::rt_sigaction(number, Some(&RawAction { mask: EVERYTHING, ..action }.to_kernel()), None) }?;
     caught(number).store(true, Relaxed); // The caller orders this with other installations.
     Ok(())

@@ -23,7 +23,7 @@ macro_rules! signals {
         }
 
         impl Signal {
-            /// Its name, where signal(7) gives it one.
+            /// Its name, if signal(7) has one.
             pub(crate) fn name(self) -> Option<&'static str> {
                 match self {
                     $(Signal::$name => Some(stringify!($name)),)*
@@ -65,8 +65,8 @@ impl fmt::Debug for Signal {
     }
 }
 
-/// A set of signals, of the size that this machine's kernel takes. It never holds 32 or 33: a
-/// thread that blocked them could not be reached.
+/// A set of signals, in the kernel's form. It never contains 32 or 33, because rt0 could not reach
+/// a thread that blocks them.
 ///
 /// ```
 /// use rt0::signal::{SigSet, Signal};
@@ -96,7 +96,7 @@ impl SigSet {
         SigSet(k::kernel_sigset_t { sig: [0; _] })
     }
 
-    /// Every signal but rt0's two.
+    /// Every signal except 32 and 33.
     ///
     /// In handlers: yes.
     pub const fn full() -> SigSet {
@@ -110,16 +110,16 @@ impl SigSet {
         SigSet(set)
     }
 
-    /// The set as the kernel takes it, for signalfd(2), ppoll(2) and their like: its address and
-    /// its length, which is the `sizemask` or `sigsetsize` of these.
+    /// The set in the kernel's form, for signalfd(2), ppoll(2) and the like. The slice's length is
+    /// their `sizemask` or `sigsetsize`.
     ///
     /// In handlers: yes.
     pub const fn as_bytes(&self) -> &[u8] {
-        // SAFETY: words without padding, so as many bytes, and they live as long.
+        // SAFETY: the set is words without padding, and the slice borrows it.
         unsafe { core::slice::from_raw_parts((&raw const self.0).cast(), size_of::<SigSet>()) }
     }
 
-    /// Puts `signal` in.
+    /// Adds `signal`.
     ///
     /// In handlers: yes.
     pub const fn insert(&mut self, signal: Signal) {
@@ -127,7 +127,7 @@ impl SigSet {
         self.0.sig[(bit / WORD) as usize] |= 1 << (bit % WORD);
     }
 
-    /// Takes `signal` out.
+    /// Removes `signal`.
     ///
     /// In handlers: yes.
     pub const fn remove(&mut self, signal: Signal) {
@@ -139,7 +139,7 @@ impl SigSet {
         self.0.sig.iter().all(|word| *word == 0)
     }
 
-    /// Whether `signal` is in.
+    /// Whether it contains `signal`.
     ///
     /// In handlers: yes.
     pub const fn contains(&self, signal: Signal) -> bool {

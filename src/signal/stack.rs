@@ -23,36 +23,48 @@ pub struct SignalStack {
 ///
 /// In handlers: yes.
 pub fn signal_stack() -> Option<SignalStack> {
-    // It cannot fail; a filter that forbids it is no stack.
+    // Only a filter can make it fail. Then there is no signal stack either.
     let mut now = NONE;
-    // SAFETY: 1. Nothing changes.
+    // SAFETY: 1. This only reads the signal stack.
     unsafe { sys::sigaltstack(None, Some(&mut now)) }.ok().and_then(|()| from_kernel(now))
 }
 
 /// sigaltstack(2): sets the calling thread's signal stack, `None` for none, and returns the one
-/// before. `ENOMEM` for less than the kernel's least (`AT_MINSIGSTKSZ`), `EPERM` in a handler that
-/// runs on the present one.
+/// before. Errors: `ENOMEM`, it is smaller than the kernel's minimum (`AT_MINSIGSTKSZ`); `EPERM`,
+/// the caller is a handler that runs on the present one.
+///
+/// ```no_run
+/// use rt0::mapping::Mapping;
+/// use rt0::signal::{self, SignalStack};
+///
+/// let size = signal::signal_stack().map_or(1 << 16, |present| 2 * present.size);
+/// let base = Mapping::new(size)?.into_raw().cast().as_ptr();
+/// // SAFETY: 1. It stays mapped for ever. 2. It is twice as large as the one before.
+/// unsafe { signal::sigaltstack(Some(SignalStack { base, size })) }?;
+/// # Ok::<(), rt0::Errno>(())
+/// ```
 ///
 /// In handlers: yes.
 ///
 /// # Safety
 ///
-/// 1. `new` is memory that is used for nothing else as long as it is this thread's signal stack,
-///    and it is large enough for the handlers that run on it; nothing guards its end.
+/// 1. As long as `new` is this thread's signal stack, its memory is mapped and used for nothing
+///    else.
+/// 2. It is large enough for the handlers that run on it; there is no guard below it.
 pub unsafe fn sigaltstack(new: Option<SignalStack>) -> Result<Option<SignalStack>> {
     let (new, mut old) = (new.map_or(NONE, to_kernel), NONE);
-    // SAFETY: the caller guarantees 1.
+    // SAFETY: the caller guarantees 1 and 2.
     unsafe { sys::sigaltstack(Some(&new), Some(&mut old)) }?;
     Ok(from_kernel(old))
 }
 
-/// [`sigaltstack`] without returning the one before.
+/// [`sigaltstack`] without the one before.
 ///
 /// # Safety
 ///
-/// 1. As for that.
+/// 1. Conditions 1 and 2 of [`sigaltstack`].
 pub(crate) unsafe fn set_signal_stack(new: SignalStack) -> Result<()> {
-    // SAFETY: the caller guarantees 1.
+    // SAFETY: the caller guarantees them (1).
     unsafe { sys::sigaltstack(Some(&to_kernel(new)), None) }
 }
 
@@ -69,20 +81,20 @@ fn from_kernel(old: k::sigaltstack) -> Option<SignalStack> {
 
 /// The size of a thread's signal stack in bytes, whole pages.
 ///
-/// Twice what the kernel needs for the registers of this processor: one of rt0's own handlers,
-/// which block everything, may come while one of the program's runs, which block all but rt0's.
+/// It has space for the processor's registers twice. A handler of the program's blocks all signals
+/// except rt0's, so one of rt0's handlers, which block everything, may interrupt it.
 pub(crate) fn stack_size() -> usize {
     const LEAST: usize = 32 << 10;
     const HANDLERS: usize = 16 << 10;
-    const MOST_BELIEVED: usize = 1 << 20; // Some 16 times what the largest registers of today take.
+    const MOST_BELIEVED: usize = 1 << 20; // About 16 times the largest register set of today.
     let frame = auxv::of_process().get(auxvec::AT_MINSIGSTKSZ as usize).unwrap_or(0).min(MOST_BELIEVED);
     let page = page_size(); // A power of two.
     ((2 * frame + HANDLERS).max(LEAST) + page - 1) & !(page - 1)
 }
 
-/// Gives the main thread its signal stack, below it a guard. The first caller comes before a second
-/// thread exists, so is the main thread. A stack that it was given before stays. `ENOMEM`; a filter
-/// that forbids sigaltstack(2) leaves its handlers on its own stack.
+/// Gives the main thread a signal stack with a guard below it, unless it has one. The first call
+/// happens before a second thread exists, so it is the main thread's. If a filter forbids
+/// sigaltstack(2), handlers run on the thread's own stack. `ENOMEM`: there is no memory.
 pub(crate) fn ensure_main_has_stack() -> Result<()> {
     static ASKED: AtomicBool = AtomicBool::new(false);
     // Relaxed: later threads are cloned after this.
@@ -93,7 +105,7 @@ pub(crate) fn ensure_main_has_stack() -> Result<()> {
         let (guard, size) = (guard::size(), stack_size());
         let memory = Guarded::map(guard + size, &[0])?;
         let stack = SignalStack { base: memory.base().wrapping_add(guard), size };
-        // SAFETY: 1. Fresh memory, and the next line keeps it for the life of the process.
+        // SAFETY: 1. It is fresh memory, and the next line keeps it mapped for ever.
         if unsafe { set_signal_stack(stack) }.is_ok() {
             memory.into_raw();
         }

@@ -7,14 +7,14 @@ use crate::errno::{Errno, Result};
 use crate::sys::{self, Timespec};
 use crate::time::Instant;
 
-/// Takes a pending signal of `set`, or waits for one: what the kernel says about it. Its handler
-/// does not run. sigwaitinfo(2)
+/// sigwaitinfo(2): takes a pending signal of `set`, or waits for one, and returns the kernel's
+/// information about it. Its handler does not run.
 ///
-/// The signal must be blocked on every thread, else it may be delivered to one that does not wait.
-/// A thread starts with the mask of the thread that spawned it: block the set on the main thread
-/// before the first [`spawn`](crate::thread::spawn), and all threads have it blocked. Programs that
-/// [`Command`](crate::process::Command) starts have no signal blocked. `examples/init.rs` is a
-/// program that does so.
+/// The signal must be blocked on every thread; otherwise it may be delivered to a thread that does
+/// not wait. A thread starts with the mask of the thread that spawned it. So block the set on the
+/// main thread before the first [`spawn`](crate::thread::spawn). Programs that
+/// [`Command`](crate::process::Command) starts have no signal blocked. `examples/init.rs` waits in
+/// this way.
 ///
 /// ```no_run
 /// use rt0::signal::{self, How, SigSet, Signal};
@@ -33,30 +33,54 @@ use crate::time::Instant;
 /// }
 /// ```
 ///
-/// Two signals of one number that come before the first is taken are one, but for real-time signals
-/// (from 34 on): so after a SIGCHLD look for children until there is none.
+/// A signal below 32 that is sent again while it is pending counts once. So after a SIGCHLD, reap
+/// children until there is none left.
 ///
-/// `EINTR`: a handler of another signal ran,
-/// [`Thread::interrupt`](crate::thread::Thread::interrupt), or another thread that waits took the
-/// signal that woke this one.
+/// Errors: `EINTR`, a handler of another signal ran, or
+/// [`Thread::interrupt`](crate::thread::Thread::interrupt) was called, or another thread that waits
+/// took the signal.
 ///
 /// In handlers: no, it waits.
 pub fn wait(set: &SigSet) -> Result<Siginfo> {
     sys::rt_sigtimedwait(&set.0, None).map(Siginfo::new)
 }
 
-/// As [`wait`], for at most `timeout`; `None` if there was none by then. With a timeout of 0 it
-/// only looks.
+/// As [`wait`], for at most `timeout`; `None` if no signal came. With a timeout of 0 it does not
+/// wait.
+///
+/// ```no_run
+/// use rt0::signal::{self, How, SigSet, Signal};
+/// use rt0::time::Duration;
+///
+/// let set = SigSet::from_iter([Signal::SIGTERM]);
+/// signal::mask(How::Block, &set);
+/// while signal::wait_timeout(&set, Duration::from_secs(1))?.is_none() {
+///     rt0::println!("still running");
+/// }
+/// # Ok::<(), rt0::Errno>(())
+/// ```
 ///
 /// In handlers: no, it waits.
 pub fn wait_timeout(set: &SigSet, timeout: Duration) -> Result<Option<Siginfo>> {
     match Instant::now().checked_add(timeout) {
         Some(deadline) => wait_until(set, deadline),
-        None => wait(set).map(Some), // Past the clock's end: for ever.
+        None => wait(set).map(Some), // Beyond the clock's end: no limit.
     }
 }
 
-/// As [`wait`], until `deadline` of the monotonic clock at most; `None` if there was none by then.
+/// As [`wait`], until `deadline` of the monotonic clock at the latest; `None` if no signal came.
+///
+/// ```no_run
+/// use rt0::signal::{self, SigSet, Signal};
+/// use rt0::time::{Duration, Instant};
+///
+/// if signal::pending()?.contains(Signal::SIGINT) {
+///     rt0::println!("SIGINT is blocked and pending");
+/// }
+/// let deadline = Instant::now() + Duration::from_secs(10);
+/// let info = signal::wait_until(&SigSet::from_iter([Signal::SIGINT]), deadline)?;
+/// # Ok::<(), rt0::Errno>(())
+/// ```
 ///
 /// In handlers: no, it waits.
 pub fn wait_until(set: &SigSet, deadline: Instant) -> Result<Option<Siginfo>> {
@@ -66,7 +90,7 @@ pub fn wait_until(set: &SigSet, deadline: Instant) -> Result<Option<Siginfo>> {
         match sys::rt_sigtimedwait(&set.0, Some(&timeout)) {
             Ok(info) => return Ok(Some(Siginfo::new(info))),
             Err(Errno::EAGAIN) if left.is_zero() => return Ok(None),
-            Err(Errno::EAGAIN) => {} // In time, or cut to what a narrow timespec holds.
+            Err(Errno::EAGAIN) => {} // Too early: the timeout was cut to a 32-bit timespec.
             Err(errno) => return Err(errno),
         }
     }
@@ -80,10 +104,24 @@ pub fn pending() -> Result<SigSet> {
     sys::rt_sigpending().map(SigSet::from_kernel)
 }
 
-/// Blocks exactly `mask` until a handler has run, and then what was blocked before: in one step, so
-/// that no signal is missed that comes between a look at what its handler sets and the wait.
+/// sigsuspend(2): blocks exactly the signals of `mask`, waits until a handler has run, and restores
+/// what was blocked before. Because the kernel changes the mask as it begins to wait, no signal is
+/// missed that arrives after the caller's last check.
 ///
-/// rt0's own signals end it too, so look and call it again. The only errors are a filter's.
+/// rt0's own signals end it too, so call it in a loop. The only errors are a filter's.
+///
+/// ```no_run
+/// use core::sync::atomic::{AtomicBool, Ordering};
+/// use rt0::signal::{self, How, SigSet, Signal};
+///
+/// static STOP: AtomicBool = AtomicBool::new(false); // A handler of SIGTERM sets it.
+///
+/// let before = signal::mask(How::Block, &SigSet::from_iter([Signal::SIGTERM]));
+/// while !STOP.load(Ordering::Relaxed) {
+///     signal::suspend(&before)?;
+/// }
+/// # Ok::<(), rt0::Errno>(())
+/// ```
 ///
 /// In handlers: no, it waits.
 pub fn suspend(mask: &SigSet) -> Result<()> {

@@ -1,4 +1,4 @@
-//! A thread's block: what rt0 knows of the thread, at its thread pointer.
+//! A thread's block: rt0's record of the thread, at its thread pointer.
 
 use core::cell::Cell;
 use core::ops::Range;
@@ -6,7 +6,7 @@ use core::ptr::{NonNull, null_mut};
 
 use memoffset::offset_of;
 
-use super::life::Life;
+use super::lifecycle::Lifecycle;
 use super::{fork, gate, interrupt, list, local, scope, stack};
 use crate::arch::{Arch, Cpu, Guard, Tls};
 use crate::futex::base::const_fn;
@@ -14,15 +14,16 @@ use crate::parker::Parker;
 use crate::signal::{Blocked, SignalStack};
 use crate::{sys, tls};
 
-/// What rt0 knows of a thread. It lies at the thread pointer (variant II), or right below the ABI's
-/// part of the thread's area (variant I). The main thread's block starts as zeros.
+/// rt0's record of a thread. It lies at the thread pointer (TLS variant II), or right below the
+/// part of the thread's area that belongs to the ABI (variant I). The main thread's block starts as
+/// zeros.
 #[repr(C, align(16))]
 pub(crate) struct Block {
-    /// Its own address, where variant II wants it.
+    /// Its own address. Variant II requires it at the thread pointer.
     pub(super) this: *mut Block,
-    /// In variant II, the words after it that belong to the ABI.
+    /// In variant II, the next words, which belong to the ABI.
     above: [Cell<usize>; RESERVED.above],
-    pub(super) life: Life,
+    pub(super) lifecycle: Lifecycle,
     pub(super) parker: Parker,
     pub(super) interrupts: interrupt::Interrupts,
     pub(super) signalling: interrupt::Signalling,
@@ -39,7 +40,7 @@ pub(crate) struct Block {
     pub(super) number: usize,
     pub(super) name: Option<NonNull<str>>,
     /// `Some` if it has a name, so that a program that names no thread does not link the function.
-    pub(super) tell_name: Option<fn(&Block)>,
+    pub(super) set_kernel_name: Option<fn(&Block)>,
     /// The signals that were blocked on the thread that spawned this one; never 32 or 33.
     pub(super) mask: Blocked,
     /// Base and length; null and 0 for the main thread.
@@ -58,7 +59,7 @@ pub(crate) struct Block {
     below: Below,
 }
 
-/// As aligned as the block, so that its end is the block's end.
+/// It has the block's alignment, so that it ends where the block ends.
 #[repr(C, align(16))]
 struct Below([Cell<usize>; RESERVED.below]);
 
@@ -106,7 +107,7 @@ impl Block {
             Block {
                 this: null_mut(),
                 above: [const { Cell::new(0) }; RESERVED.above],
-                life: Life::new(),
+                lifecycle: Lifecycle::new(),
                 parker: Parker::new(),
                 interrupts: interrupt::Interrupts::new(),
                 signalling: interrupt::Signalling::new(),
@@ -117,7 +118,7 @@ impl Block {
                 scope: scope::CountedBy::new(),
                 number: 0,
                 name: None,
-                tell_name: None,
+                set_kernel_name: None,
                 mask: Blocked::NOTHING,
                 mapping: (null_mut(), 0),
                 signal_stack: SignalStack { base: null_mut(), size: 0 },
@@ -138,18 +139,18 @@ impl Block {
     /// The kernel's id for the thread. It is 0 after the thread ended, for threads of the parent in
     /// a forked child, and for the main thread before it first needs the list of threads.
     pub(crate) fn tid(&self) -> u32 {
-        if self.generation.get() == fork::generation() { self.life.tid() } else { 0 }
+        if self.generation.get() == fork::generation() { self.lifecycle.tid() } else { 0 }
     }
 
     /// Whether a thread in the list has ended or was never cloned. The gate is closed.
     pub(super) fn is_gone(&self) -> bool {
-        self.tid() == 0 || self.life.was_never_cloned()
+        self.tid() == 0 || self.lifecycle.was_never_cloned()
     }
 
-    /// Waits until the thread has left its stack. In a forked child it does not wait for threads of
-    /// the parent, which do not exist there.
+    /// Waits until the thread no longer runs on its stack. In a forked child it does not wait for
+    /// threads of the parent, which do not exist there.
     pub(super) fn wait_for_end(&self) {
-        self.life.wait_for_end(|| {
+        self.lifecycle.wait_for_end(|| {
             list::notice_fork();
             self.tid() == 0
         });
@@ -180,15 +181,15 @@ impl Block {
 pub(super) unsafe fn release(block: NonNull<Block>) {
     // SAFETY: 1. The reference keeps the block until the next line.
     let this = unsafe { block.as_ref() };
-    if this.life.release() {
+    if this.lifecycle.release() {
         // SAFETY: 1. This was the last reference, so the thread has given up its own.
         unsafe { stack::keep_or_free(block) };
     }
 }
 
-/// The main thread's block; the linker makes room for it in the main thread's area (`tls.rs`). In a
-/// section of this name the compiler accepts only zeros, so a new thread's block may start as zeros
-/// too.
+/// The main thread's block, which the linker script places in the main thread's area (`tls.rs`). In
+/// a section with this name the compiler accepts only zeros. That proves that zeros are a valid
+/// block, which a new thread's block starts as.
 #[cfg(not(all(loom, test)))]
 #[used]
 #[unsafe(link_section = ".bss.rt0_block")]
@@ -207,12 +208,12 @@ unsafe impl Sync for Main {}
 ///
 /// 1. Called once, before any other thread exists and before any code asks for the current thread.
 #[inline(always)]
-pub(crate) unsafe fn adopt_main() {
-    // SAFETY: 1. This is the only call, by our own condition.
+pub(crate) unsafe fn set_up_main() {
+    // SAFETY: 1. The caller guarantees it (1).
     let (block, thread_pointer) = unsafe { tls::fill_main::<Block>() };
     // SAFETY: all zeros, which is a valid block, and no other code has it yet.
     unsafe { (*block.as_ptr()).this = block.as_ptr() };
-    // SAFETY: 1. The area was just filled, and stays for the life of the process.
+    // SAFETY: 1. The area was just filled, and stays until the process ends.
     if let Err(errno) = unsafe { sys::set_thread_pointer(thread_pointer) } {
         sys::die("setting the thread pointer", errno);
     }
@@ -234,8 +235,8 @@ pub(crate) fn end_main() {
 /// The name to show for the calling thread. A process that is still starting has no block yet.
 #[cfg(feature = "panic-handler")]
 pub(crate) fn name_for_messages() -> &'static str {
-    // SAFETY: static memory. It is all zeros until `adopt_main` writes to it, which is before there
-    // is a second thread.
+    // SAFETY: static memory. It is all zeros until `set_up_main` writes to it, which is before a
+    // second thread exists.
     if unsafe { tls::block_of_main::<Block>().as_ref() }.this.is_null() {
         return "starting";
     }
@@ -244,7 +245,7 @@ pub(crate) fn name_for_messages() -> &'static str {
 }
 
 pub(crate) fn this_block() -> NonNull<Block> {
-    // SAFETY: 1. All safe code runs after `adopt_main` or in a thread that `start` made.
+    // SAFETY: 1. All safe code runs after `set_up_main` or in a thread that `start` made.
     unsafe { tls::block_of_this_thread() }
 }
 
@@ -253,11 +254,11 @@ pub(crate) fn this_block() -> NonNull<Block> {
 /// Such a thread may have any thread pointer: its maker's, or none. So nothing is read through the
 /// pointer until the kernel has found this thread's id in the word where a block holds it.
 pub(crate) fn block_in_handler() -> Option<&'static Block> {
-    const WORD: usize = offset_of!(Block, life) + Life::TID;
+    const WORD: usize = offset_of!(Block, lifecycle) + Lifecycle::TID;
     let block = tls::block_address::<Block>();
     let is_ours = sys::holds(block.wrapping_byte_add(WORD).cast(), sys::gettid());
     // SAFETY: the kernel has just read a word of the block.
     is_ours.then(|| unsafe { &*block }).filter(|found| core::ptr::eq(found.this, block))
 }
 
-const _: () = assert!(offset_of!(Block, life) + Life::TID < 256, "one look tells that all of this is there");
+const _: () = assert!(offset_of!(Block, lifecycle) + Lifecycle::TID < 256, "one look tells that all of this is there");

@@ -6,7 +6,7 @@ use core::ptr::{NonNull, null};
 use super::affinity::{Affinity, Request};
 use super::block::{Block, stack_guard};
 use super::stack::{MIN_STACK_SIZE, Mapping, STACK_ALIGN};
-use super::start::{run, start, tell_name};
+use super::start::{run, set_kernel_name, start};
 use super::{JoinHandle, ThreadId, report_overflows, scope};
 use crate::cpu::CpuSet;
 use crate::errno::{Errno, Result};
@@ -15,9 +15,9 @@ use crate::{intrinsics, tls};
 
 /// Starts a thread that calls `f`, with [`Builder`]'s defaults.
 ///
-/// Errors: `EAGAIN`, a limit on processes or threads is reached, also after some 200 ms of trying
-/// again; `ENOMEM`, there is no memory or address space for the stack. After an error nothing is
-/// left behind, and `f` was dropped.
+/// Errors: `EAGAIN`, a limit on processes or threads is reached, and was for about 200 ms of
+/// retries; `ENOMEM`, there is no memory or address space for the stack. After an error nothing
+/// remains allocated, and `f` was dropped.
 ///
 /// ```no_run
 /// use rt0::thread;
@@ -84,6 +84,15 @@ impl<'a> Builder<'a> {
     /// The signals that are blocked on the thread from its first instruction on; without this,
     /// those that are blocked on the thread that spawns it.
     ///
+    /// ```no_run
+    /// use rt0::signal::SigSet;
+    /// use rt0::thread::Builder;
+    ///
+    /// // A thread on which no handler of the program runs.
+    /// let worker = Builder::new().signal_mask(SigSet::full()).spawn(|| ())?;
+    /// # Ok::<(), rt0::Errno>(())
+    /// ```
+    ///
     /// In handlers: yes.
     pub const fn signal_mask(self, mask: SigSet) -> Builder<'a> {
         Builder { mask: Some(mask), ..self }
@@ -124,6 +133,16 @@ impl<'a> Builder<'a> {
     /// [`Builder::spawn`] of a closure that may borrow, where the caller ensures that what it
     /// borrows lives long enough. [`scope()`](super::scope()) ensures it by itself.
     ///
+    /// ```no_run
+    /// use rt0::thread::Builder;
+    ///
+    /// let words = ["one", "two"];
+    /// // SAFETY: 1. The thread is joined while `words` is borrowed.
+    /// let child = unsafe { Builder::new().spawn_unchecked(|| words.len()) }?;
+    /// assert_eq!(child.join(), 2);
+    /// # Ok::<(), rt0::Errno>(())
+    /// ```
+    ///
     /// In handlers: no.
     ///
     /// # Safety
@@ -141,30 +160,44 @@ impl<'a> Builder<'a> {
         unsafe { self.launch(f, run::<F, T>, null(), None) }
     }
 
-    /// [`Builder::spawn`] on a stack of the caller's: a coroutine's, one in huge pages or in an
-    /// arena.
-    /// [`Builder::stack_size`] is ignored. `EINVAL` if the stack has fewer than 16 KiB plus four
-    /// times the size of closure and result, and 16 bytes for its alignment.
+    /// [`Builder::spawn`] on a stack that the caller provides: for example of a coroutine, in huge
+    /// pages, or in an arena. [`Builder::stack_size`] is ignored. Also `EINVAL`: the stack is
+    /// smaller than 16 KiB plus four times the size of closure and result, plus 16 bytes for its
+    /// alignment.
     ///
-    /// The thread uses the stack for its frames alone. Its thread-locals, its block, closure,
-    /// result and signal stack lie in a mapping of rt0's, as those of every thread.
-    /// [`Thread::stack`] returns this stack's addresses, whose end is rounded down to a multiple of
-    /// 16. An overflow is reported if it touches a guard that the caller has put right below the
-    /// stack, as of each stack; see
+    /// The thread uses the stack only for its frames. Its thread-locals, block, closure, result and
+    /// signal stack lie in a mapping of rt0's, as for every thread. [`Thread::stack`] returns this
+    /// stack's addresses, with the end rounded down to a multiple of 16. An overflow is reported if
+    /// it accesses a guard that the caller has put right below the stack; see
     /// [`thread`](crate::thread) for the size that a guard needs.
     ///
-    /// After [`JoinHandle::join`], and after an error, the stack is the caller's again: the kernel
+    /// After [`JoinHandle::join`], and after an error, the caller owns the stack again: the kernel
     /// has cleared the thread's tid word (`CLONE_CHILD_CLEARTID`), after its last instruction. A
     /// [`Thread`] does not keep the stack.
+    ///
+    /// ```no_run
+    /// use core::ptr::NonNull;
+    /// use rt0::{cpu, mapping::Mapping, thread::Builder};
+    ///
+    /// let memory = Mapping::reserve(1 << 20)?; // Its first pages are the guard.
+    /// let guard = cpu::page_size().max(64 << 10);
+    /// memory.commit(guard..)?;
+    /// let base = NonNull::new(memory.as_ptr().wrapping_add(guard)).unwrap();
+    /// let stack = NonNull::slice_from_raw_parts(base, memory.len() - guard);
+    /// // SAFETY: 1. The mapping lives until the thread is joined. 2. Below it is the guard.
+    /// let worker = unsafe { Builder::new().spawn_on(stack, || 6 * 7) }?;
+    /// assert_eq!(worker.join(), 42);
+    /// # Ok::<(), rt0::Errno>(())
+    /// ```
     ///
     /// In handlers: no.
     ///
     /// # Safety
     ///
-    /// 1. The stack is memory that may be read and written, and that nothing else uses until `join`
-    ///    has returned; for ever, if the handle is dropped.
+    /// 1. The stack is readable and writable memory that nothing else uses until `join` has
+    ///    returned; for ever, if the handle is dropped.
     /// 2. Right below it lies memory that faults when it is accessed, or the thread's frames never
-    ///    reach so far.
+    ///    reach below the stack.
     ///
     /// [`Thread`]: super::Thread
     /// [`Thread::stack`]: super::Thread::stack
@@ -178,8 +211,8 @@ impl<'a> Builder<'a> {
         unsafe { self.launch(f, run::<F, T>, null(), Some(stack)) }
     }
 
-    /// Starts a thread that calls `run`, which finds `content` at [`Block::launch`]; in a scope, if
-    /// there is one.
+    /// Starts a thread that calls `run`, which finds `content` at [`Block::launch`]. The thread is
+    /// counted in `scope`, unless that is null.
     ///
     /// # Safety
     ///
@@ -187,7 +220,7 @@ impl<'a> Builder<'a> {
     ///    thread.
     /// 2. What `content` and the result borrow outlives `run`, and the handle.
     /// 3. The scope, if it is not null, was opened by the caller or counts it.
-    /// 4. A stack of the program's is as for [`Builder::spawn_on`].
+    /// 4. A `stack` that is given meets the conditions of [`Builder::spawn_on`].
     pub(super) unsafe fn launch<C, T>(
         self,
         content: C,
@@ -233,7 +266,7 @@ impl<'a> Builder<'a> {
         let _ = report_overflows();
         let (area_size, area_align) = tls::area_layout::<Block>();
         let number = ThreadId::next_number()?;
-        // Closure and result are moved over the stack, by both sides.
+        // Both threads move the closure and the result over their stacks.
         let least = size.saturating_mul(4).saturating_add(MIN_STACK_SIZE);
         let stack_size = match stack {
             Some(stack) if stack.len() < least.saturating_add(STACK_ALIGN) => return Err(Errno::EINVAL),
@@ -255,8 +288,7 @@ impl<'a> Builder<'a> {
 
         // SAFETY: `name_at` was carved with this length.
         unsafe { name_at.copy_from_nonoverlapping(name.as_ptr(), name.len()) };
-        // SAFETY: just written; the mapping keeps it as long as the block, and nothing writes to it
-        // again.
+        // SAFETY: just written. It is mapped as long as the block, and nothing writes to it again.
         let name_there = unsafe { &*core::ptr::slice_from_raw_parts(name_at, name.len()) };
         // SAFETY: copied from a `str`.
         let name_there = unsafe { core::str::from_utf8_unchecked(name_there) };
@@ -274,7 +306,7 @@ impl<'a> Builder<'a> {
         }
         fields.number = number;
         fields.name = self.name.map(|_| NonNull::from_ref(name_there));
-        fields.tell_name = self.name.map(|_| tell_name as fn(&Block));
+        fields.set_kernel_name = self.name.map(|_| set_kernel_name as fn(&Block));
         fields.mapping = (mapping.base, mapping.len);
         fields.signal_stack = mapping.signal_stack;
         fields.stack = stack_base.addr()..stack.addr();
@@ -300,8 +332,7 @@ impl Default for Builder<'_> {
     }
 }
 
-/// Room for the closure and what goes with it, and after it returned, for its result. Both begin
-/// where the room begins.
+/// Space for the closure, and after it returned, for its result. Both begin at offset 0.
 #[repr(C)]
 union Launch<C, T> {
     _content: ManuallyDrop<C>,

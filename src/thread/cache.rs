@@ -1,13 +1,13 @@
-//! Memory of threads that ended, for threads that start. Atomics only, so that `models` runs this
-//! very code.
+//! A cache of the memory of threads that ended, for threads that start. It uses atomics only, so
+//! that `models` runs this code as it is.
 //!
 //! ```text
-//!     slots │ ● │ ● │   │ ● │ … │      a pointer in a slot owns its target; the thread that swaps
-//!                                       it out becomes the only owner
+//!     slots │ ● │ ● │   │ ● │ … │      a pointer in a slot owns its target; the thread that
+//!                                       swaps it out becomes the only owner
 //! ```
 //!
-//! No thread reads through a pointer in a slot, and slots are not linked. So nothing goes wrong
-//! when the same memory comes back meanwhile (no ABA problem).
+//! No thread reads through a pointer in a slot, and slots are not linked. So it does no harm if the
+//! same memory comes back in between (no ABA problem).
 
 use core::ptr::{NonNull, null_mut};
 use core::sync::atomic::Ordering::{Acquire, Relaxed, Release};
@@ -16,27 +16,27 @@ use crate::futex::base::{AtomicPtr, AtomicU32, MODEL, const_fn};
 
 /// What is kept.
 pub(super) trait Keep {
-    /// Its size in units of 4096 bytes: only the same size will do for another.
+    /// Its size in units of 4096 bytes. A new thread takes only memory of exactly its size.
     fn units(&self) -> u32;
 
-    /// Whether its thread runs on it no more. Acquire: what the thread did there comes before.
+    /// Whether its thread no longer runs on it. Acquire: what the thread did there happens before.
     fn is_idle(&self) -> bool;
 }
 
 /// The most that is kept, whatever the limits say.
 pub(super) const MOST: usize = if MODEL { 2 } else { 64 };
 
-/// The limits until the program sets others: as many stacks of the default size as there are slots,
-/// and where addresses are scarce, some 14.
+/// The limits until the program sets others: as many stacks of the default size as there are slots;
+/// on 32-bit machines, where addresses are scarce, about 14.
 const LIMITS: [u32; 2] =
     [MOST as u32, if usize::BITS == 32 { (32 << 20) / 4096 } else { MOST as u32 * ((3 << 20) / 4096) }];
 
 pub(super) struct Cache<T> {
     slots: [Slot<T>; MOST],
-    /// How much is in the slots; never more than the limit was when it came.
+    /// How many units are in the slots; never more than the limit when the last one was added.
     units: AtomicU32,
-    /// How many slots are in use at most, and how many units, each one more than that; 0 until it
-    /// is set. So a cache starts as zeros, for which a program's file has no room.
+    /// The largest number of slots in use, and of units, each plus 1; 0 until it is set. So a cache
+    /// starts as zeros, which take no space in the program's file.
     limits: [AtomicU32; 2],
 }
 
@@ -73,10 +73,10 @@ impl<T: Keep> Cache<T> {
         }
     }
 
-    /// Keeps it, if there is room; else it stays the caller's. Its thread may still run, if it does
-    /// no more than end.
+    /// Keeps `memory` if there is room; returns whether it did. If not, the caller still owns it.
+    /// Its thread may still run on it, as long as it only ends.
     pub(super) fn put(&self, memory: NonNull<T>) -> bool {
-        // SAFETY: the caller's until it is in a slot.
+        // SAFETY: the caller owns it until it is in a slot.
         let units = unsafe { memory.as_ref() }.units();
         // Relaxed, here and below: these count, and order nothing.
         let limit = |which: usize| self.limits[which].load(Relaxed).checked_sub(1).unwrap_or(LIMITS[which]);
@@ -95,7 +95,7 @@ impl<T: Keep> Cache<T> {
     /// Puts it into one of the first `slots`.
     fn put_into(&self, slots: usize, memory: NonNull<T>, units: u32) -> bool {
         self.slots.iter().take(slots).any(|slot| {
-            // Release: what was done with the memory comes before it is taken.
+            // Release: what was done with the memory happens before it is taken.
             let put = slot.kept.load(Relaxed).is_null()
                 && slot.kept.compare_exchange(null_mut(), memory.as_ptr(), Release, Relaxed).is_ok();
             if put {
@@ -105,24 +105,24 @@ impl<T: Keep> Cache<T> {
         })
     }
 
-    /// Takes one of this size that no thread runs on, if there is one. What was taken out for a
-    /// look and finds no slot any more goes to `free`.
+    /// Takes memory of this size that no thread runs on, if there is any. An entry that was swapped
+    /// out to look at it and finds no free slot again is passed to `free`.
     pub(super) fn take(&self, units: u32, free: impl FnMut(NonNull<T>)) -> Option<NonNull<T>> {
         self.find(|slot| slot.units.load(Relaxed) == units, |memory| memory.units() == units, free)
     }
 
-    /// Takes any one that no thread runs on; see [`take`](Cache::take).
+    /// Takes memory of any size that no thread runs on; see [`take`](Cache::take).
     pub(super) fn take_any(&self, free: impl FnMut(NonNull<T>)) -> Option<NonNull<T>> {
         self.find(|_| true, |_| true, free)
     }
 
-    /// Sets how many are kept at most, and how many units.
+    /// Sets how many entries are kept at most, and how many units.
     pub(super) fn limit(&self, slots: u32, units: u32) {
         self.limits[0].store(slots.saturating_add(1), Relaxed);
         self.limits[1].store(units.saturating_add(1), Relaxed);
     }
 
-    /// Counts what is there, which no thread changes meanwhile.
+    /// Counts the units in the slots again. No other thread uses the cache meanwhile.
     pub(super) fn count_anew(&self) {
         let kept = self.slots.iter().filter_map(|slot| NonNull::new(slot.kept.load(Relaxed)));
         // SAFETY: it stays in its slot.
@@ -141,15 +141,15 @@ impl<T: Keep> Cache<T> {
             }
             // Acquire pairs with the release in `put`.
             let Some(memory) = NonNull::new(slot.kept.swap(null_mut(), Acquire)) else { continue };
-            // SAFETY: it was in the slot, so now it is ours.
+            // SAFETY: it was in the slot, so now this function owns it.
             let this = unsafe { memory.as_ref() };
             let units = this.units();
             if fits(this) && this.is_idle() {
                 self.units.fetch_sub(units, Relaxed);
                 return Some(memory);
             }
-            // It was counted, so it may come back whatever the limits are; there is no slot only if
-            // they all filled meanwhile.
+            // It is still counted, so it may be put back whatever the limits are. There is no free
+            // slot only if all filled meanwhile.
             if !self.put_into(MOST, memory, units) {
                 self.units.fetch_sub(units, Relaxed);
                 free(memory);

@@ -1,24 +1,25 @@
-//! Access to the list of threads: many threads that start and end at once, or one that goes through
-//! it while no other does.
+//! Access to the list of threads: either any number of threads start and end, or one thread goes
+//! through the list while none starts or ends.
 //!
 //! ```text
 //!     spawn, exit   enter ── latch, a few stores ── clone(2) ── leave   any number of them at once
 //!     all_threads   close ── all that it does ───────────────── open    one, no thread is inside
 //! ```
 //!
-//! What holds, and how:
+//! Properties, and how they are achieved:
 //!
 //! 1. *No thread is inside a closed gate:* a thread that enters counts itself and sees the gate
 //!    open in one atomic step. One that closes it waits until all counted threads have left.
 //! 2. *No starvation:* a thread that wants to close the gate, or finds it closed, draws a ticket,
 //!    and tickets are served in order. So callers that close the gate one after another delay a
-//!    thread only by those before it in the queue. A thread that closes it waits only for those
-//!    inside at that time.
+//!    thread only by those before it in the queue. A thread that closes the gate waits only for the
+//!    threads that are inside at that time.
 //! 3. *No lost wake-ups:* the kernel compares a word as it puts the caller to sleep, and the word
-//!    is changed before a wake. Exchanges of one word show whether a wake is needed: either the
-//!    waiter's comes first and is seen, or it comes second and sees what it would wait for.
+//!    is changed before a wake. Atomic exchanges of one word show whether a wake is needed: either
+//!    the waiter's exchange comes first and the waker sees it, or it comes second and the waiter
+//!    sees the change that it would wait for.
 //! 4. *Changes made while holding the latch or the closed gate are visible to every later holder:*
-//!    each way in acquires what earlier ways out released, on the gate's word and on the latch's.
+//!    each entry acquires what earlier exits released, on the gate's word and on the latch's.
 //! 5. *A killed thread blocks no other:* a filter can kill a thread alone, in any system call. A
 //!    thread notes in its [`Held`] what it holds here, with all signals blocked and without a
 //!    system call between the note and the step that takes or releases it. So the note of a killed
@@ -26,27 +27,21 @@
 //!    waiter goes through the list and releases what ended threads held ([`Gate::give_back`]), each
 //!    once, because it holds the latch. A wake that a killed thread did not reach costs the sleeper
 //!    one such step.
-//! 6. *The latch of a killed holder goes to a waiter:* the latch names its holder. A waiter that
-//!    found no change for a step asks whether the kernel has cleared the holder's tid word, without
-//!    a load of its own. If the latch has not changed hands after that, the holder was in the list.
-//!    So the word was there, and the answer is about the holder. The list is consistent whenever a
-//!    thread that holds the latch makes a system call.
 //!
 //! A forked child starts with a new gate and latch (`list.rs`).
 //!
 //! It uses atomics and the futex only, so that `models` runs this code as it is.
 
 use core::cell::Cell;
-use core::ptr::null_mut;
 use core::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed, Release};
 
-use crate::futex::base::{self, ANY, AtomicPtr, AtomicU32, const_fn};
+use crate::futex::base::{self, ANY, AtomicU32, const_fn};
 
-/// What a thread holds on which others may come to wait. Written by the thread itself; read by
-/// another once the thread is gone, under the latch.
+/// What a thread holds of the gate, and other threads may wait for. Written by the thread itself;
+/// after the thread ended, read by another one under the latch.
 pub(super) struct Held {
     inside: Cell<bool>,
-    /// Whether it has drawn one in the gate's queue, and which. One before the turn means nothing.
+    /// Whether it has a ticket, and its number. A number before the turn is one already served.
     ticket: Cell<(bool, u32)>,
 }
 
@@ -60,7 +55,7 @@ impl Held {
         self.inside.get() || self.ticket.get().0
     }
 
-    /// Nothing: for the thread itself, in a forked child.
+    /// Notes that the thread holds nothing: in a forked child, for its own thread.
     pub(super) fn forget(&self) {
         self.inside.set(false);
         self.ticket.set(NO_TICKET);
@@ -79,8 +74,7 @@ pub(super) struct Gate {
 
 const CLOSED: u32 = 1 << 31;
 
-/// The functions that take a [`Held`] take the calling thread's, and are called with all signals
-/// blocked where they say so.
+/// A function with a parameter `held` expects the calling thread's.
 impl Gate {
     const_fn! {
         pub(super) const fn new() -> Gate {
@@ -88,7 +82,7 @@ impl Gate {
         }
     }
 
-    /// Whether it was open; then the caller is inside. All signals are blocked.
+    /// Enters if the gate is open; returns whether it did. All signals are blocked.
     pub(super) fn try_enter(&self, held: &Held) -> bool {
         let enter = |state| (state & CLOSED == 0).then_some(state + 1);
         // Acquire pairs with the release in `open`.
@@ -104,12 +98,12 @@ impl Gate {
         held.ticket.set((true, self.queue.draw()));
     }
 
-    /// Draws a ticket that is served at once, if no other thread has one: whether it did. All
-    /// signals are blocked.
+    /// Draws a ticket only if its turn comes at once, that is, if no other thread has one. Returns
+    /// whether it did. All signals are blocked.
     pub(super) fn try_draw(&self, held: &Held) -> bool {
         let turn = self.queue.turn.load(Acquire);
-        // A turn ends after the tickets up to it were drawn, so if this succeeds the turn is still
-        // the one above. Acquire as in `draw`.
+        // The turn is never ahead of `next`. So if `next` still equals the turn that was loaded, it
+        // is still the turn. Acquire as in `Queue::draw`.
         let drawn = self.queue.next.compare_exchange(turn, turn.wrapping_add(1), Acquire, Relaxed).is_ok();
         if drawn {
             held.ticket.set((true, turn));
@@ -117,15 +111,15 @@ impl Gate {
         drawn
     }
 
-    /// Waits until the caller's ticket is served. `look` is called after each step without change
-    /// (5).
+    /// Waits until the turn of the caller's ticket comes. `look` is called after each step without
+    /// change (5).
     pub(super) fn wait_for_turn(&self, held: &Held, look: impl Fn()) {
         self.queue.wait_for_turn(held.ticket.get().1, look);
     }
 
-    /// Enters, by the ticket that is served. All signals are blocked.
+    /// Enters, when the turn of the caller's ticket has come. All signals are blocked.
     pub(super) fn enter_in_turn(&self, held: &Held) {
-        // A thread that has closed it keeps the turn, so it is open.
+        // It is open: a thread that closes the gate keeps the turn until it opens it.
         self.state.fetch_add(1, Acquire);
         held.inside.set(true);
         self.queue.next_turn();
@@ -133,8 +127,8 @@ impl Gate {
         self.queue.wake_next();
     }
 
-    /// Leaves. All signals are blocked. The caller calls [`woken`](Gate::woken) with the result
-    /// when it holds nothing any more.
+    /// Leaves. All signals are blocked. The caller passes the result to
+    /// [`wake_closer`](Gate::wake_closer) once it holds nothing any more.
     #[must_use]
     pub(super) fn leave(&self, held: &Held) -> bool {
         held.inside.set(false);
@@ -143,14 +137,14 @@ impl Gate {
     }
 
     /// Wakes the thread that closes the gate, if the last one inside has left.
-    pub(super) fn woken(&self, is_last: bool) {
+    pub(super) fn wake_closer(&self, is_last: bool) {
         if is_last {
             base::wake(&self.state, 1, ANY);
         }
     }
 
-    /// Closes it, by the ticket that is served, and waits until no thread is inside. `look` is
-    /// called after each step without change (5).
+    /// Closes the gate, when the turn of the caller's ticket has come, and waits until no thread is
+    /// inside. `look` is called after each step without change (5).
     pub(super) fn close(&self, look: impl Fn()) {
         let closed = self.close_while(|| {
             look();
@@ -159,8 +153,8 @@ impl Gate {
         debug_assert!(closed);
     }
 
-    /// [`close`](Gate::close) for a caller that waits only as long as `look` says so: whether no
-    /// thread is inside. In either case the caller [`open`](Gate::open)s it.
+    /// [`close`](Gate::close) for a caller that waits only while `look` returns true. Returns
+    /// whether no thread is inside. In either case the caller must [`open`](Gate::open) the gate.
     #[inline(always)]
     pub(super) fn close_while(&self, look: impl Fn() -> bool) -> bool {
         let mut state = self.state.fetch_or(CLOSED, Acquire) | CLOSED;
@@ -173,40 +167,43 @@ impl Gate {
         true
     }
 
+    /// Opens the gate and passes the turn on.
     pub(super) fn open(&self, held: &Held) {
         self.state.fetch_and(!CLOSED, Release);
-        // The turn goes before the ticket, so that there is no moment at which this thread can be
-        // killed with the turn and without a ticket: a reserved signal may come in between.
+        // The turn is passed on before the note of the ticket is deleted. A reserved signal may
+        // come in between, and this thread may be killed in its handler; a thread that had the turn
+        // and no noted ticket would stop the queue.
         self.queue.next_turn();
         held.ticket.set(NO_TICKET);
         self.queue.wake_next();
     }
 
-    /// Whether a thread that is gone holds something that it will be served later.
+    /// Whether a thread that ended still holds something: it is counted as inside, or its turn has
+    /// not come.
     pub(super) fn is_awaited(&self, gone: &Held) -> bool {
-        // Numbers wrap around; half of them are the past.
+        // Numbers wrap around; half of them are in the past.
         let to_come = |number: u32| number.wrapping_sub(self.queue.turn.load(Relaxed)) as i32 >= 0;
         let (has_ticket, number) = gone.ticket.get();
         gone.inside.get() || has_ticket && to_come(number)
     }
 
-    /// Gives back what a thread that is gone holds, as far as its turn has come; whether that was
-    /// something. The caller has the latch.
+    /// Releases what a thread that ended holds, except a ticket whose turn has not come. Returns
+    /// whether it released something. The caller holds the latch.
     pub(super) fn give_back(&self, gone: &Held) -> bool {
         let mut something = false;
         if gone.inside.get() {
-            self.woken(self.leave(gone));
+            self.wake_closer(self.leave(gone));
             something = true;
         }
-        // Acquire: what it did in its turn comes before what is done in the next.
+        // Acquire: what it did in its turn happens before what is done in the next.
         if gone.ticket.get() == (true, self.queue.turn.load(Acquire)) {
-            self.open(gone); // If it had not closed it, no other has either.
+            self.open(gone); // Only the thread with the turn closes the gate.
             something = true;
         }
         something
     }
 
-    /// As new, in a forked child.
+    /// Resets it, in a forked child.
     pub(super) fn renew(&self) {
         for word in [&self.state, &self.queue.next, &self.queue.turn] {
             word.store(0, Relaxed);
@@ -217,14 +214,14 @@ impl Gate {
 struct Queue {
     /// The ticket that the next caller draws.
     next: AtomicU32,
-    /// The ticket that has its turn; no thread has one when that is the next's.
+    /// The ticket whose turn it is. If it equals `next`, no thread has a ticket.
     turn: AtomicU32,
 }
 
 impl Queue {
     fn draw(&self) -> u32 {
-        // Acquire pairs with the release of `next_turn`: a thread that draws after that looked sees
-        // the turn that it made (3).
+        // Acquire pairs with the release in `wake_next`: a thread that draws after that exchange
+        // sees the new turn (3).
         self.next.fetch_add(1, Acquire)
     }
 
@@ -247,9 +244,9 @@ impl Queue {
     /// Wakes the thread whose turn has come, if there is one.
     fn wake_next(&self) {
         let turn = self.turn.load(Relaxed);
-        // An exchange, so that it is before or after each ticket drawn (3).
+        // An exchange, so that it comes before or after each draw (3).
         if self.next.fetch_add(0, AcqRel) != turn {
-            // Few waiters have the same bit, and the next one is among them.
+            // Few waiters share this bit, and the one whose turn has come is among them.
             base::wake(&self.turn, u32::MAX, bit_of(turn));
         }
     }
@@ -260,154 +257,5 @@ fn bit_of(number: u32) -> u32 {
     1 << (number % 32)
 }
 
-/// Mutual exclusion for a few instructions, which no signal interrupts: so a thread that finds it
-/// taken waits for a processor at most. It is not fair, for a queue would stand still whenever the
-/// first in it has no processor.
-pub(super) struct Latch {
-    /// ```text
-    /// │ how often it was taken … 30 bits │ WAITED_FOR │ TAKEN │
-    /// ```
-    state: AtomicU32,
-    /// The tid word of the thread that has it.
-    holder: AtomicPtr<u32>,
-}
-
-const TAKEN: u32 = 1;
-/// A thread may be asleep.
-const WAITED_FOR: u32 = 2;
-/// One more time that it was taken.
-const TIME: u32 = 4;
-
-impl Latch {
-    const_fn! {
-        pub(super) const fn new() -> Latch {
-            Latch { state: AtomicU32::new(0), holder: AtomicPtr::new(null_mut()) }
-        }
-    }
-
-    /// Takes it, for the thread whose tid word is at `holder`. All signals are blocked. After a
-    /// step without change `is_gone` says whether the present holder's tid word is clear (6).
-    pub(super) fn lock(&self, holder: *mut u32, is_gone: impl Fn(*mut u32) -> bool) {
-        let mut waited = 0;
-        loop {
-            // Acquire: a holder's name that is seen after this is not of one before.
-            let seen = self.state.load(Acquire);
-            if seen & TAKEN == 0 {
-                if self.replace(seen, seen.wrapping_add(TIME) | TAKEN | waited) {
-                    break;
-                }
-                continue;
-            }
-            if seen & WAITED_FOR == 0 && !self.replace(seen, seen | WAITED_FOR) {
-                continue;
-            }
-            let seen = seen | WAITED_FOR;
-            waited = WAITED_FOR;
-            if base::wait_a_while(&self.state, seen, ANY) && self.take_from_gone(seen, &is_gone) {
-                break;
-            }
-        }
-        self.holder.store(holder, Relaxed);
-    }
-
-    /// Whether its holder is gone and the caller has it now.
-    #[cold]
-    fn take_from_gone(&self, seen: u32, is_gone: impl Fn(*mut u32) -> bool) -> bool {
-        let holder = self.holder.load(Relaxed);
-        // The order matters: that it has not changed hands is seen after the look at the word (6).
-        // The name is taken away by one waiter, which is the one to have the latch.
-        let is_mine = !holder.is_null()
-            && is_gone(holder)
-            && self.state.load(Acquire) == seen
-            && self.holder.compare_exchange(holder, null_mut(), Relaxed, Relaxed).is_ok();
-        if is_mine {
-            self.state.fetch_add(TIME, Acquire);
-        }
-        is_mine
-    }
-
-    fn replace(&self, seen: u32, new: u32) -> bool {
-        // Acquire pairs with the release in `unlock`.
-        self.state.compare_exchange(seen, new, Acquire, Relaxed).is_ok()
-    }
-
-    /// Gives it back; whether a thread is to be woken, by [`wake`](Latch::wake).
-    #[must_use]
-    pub(super) fn unlock(&self) -> bool {
-        self.holder.store(null_mut(), Relaxed);
-        self.state.fetch_and(!(TAKEN | WAITED_FOR), Release) & WAITED_FOR != 0
-    }
-
-    pub(super) fn wake(&self, is_waited_for: bool) {
-        if is_waited_for {
-            base::wake(&self.state, 1, ANY);
-        }
-    }
-
-    /// As new, in a forked child.
-    pub(super) fn renew(&self) {
-        self.holder.store(null_mut(), Relaxed);
-        self.state.store(0, Relaxed);
-    }
-}
-
 #[cfg(all(test, not(loom)))]
-mod tests {
-    use std::thread;
-
-    use super::*;
-
-    /// Tickets wrap after 2^32; here after a few.
-    #[test]
-    fn threads_pass_and_close_the_gate_where_tickets_wrap() {
-        const TIMES: usize = 200;
-        struct Shared(Gate, std::cell::UnsafeCell<usize>);
-        // SAFETY: the count is changed only while the gate is closed, by the thread that closed it.
-        unsafe impl Sync for Shared {}
-        let first = AtomicU32::new(u32::MAX - 50);
-        let queue = Queue { next: AtomicU32::new(u32::MAX - 50), turn: first };
-        let shared = Shared(Gate { state: AtomicU32::new(0), queue }, 0.into());
-        let close = |shared: &Shared| {
-            let held = Held::new();
-            shared.0.draw(&held);
-            shared.0.wait_for_turn(&held, || ());
-            shared.0.close(|| ());
-            // SAFETY: closed by this thread.
-            unsafe { *shared.1.get() += 1 };
-            shared.0.open(&held);
-        };
-        let pass = |shared: &Shared| {
-            let held = Held::new();
-            if !shared.0.try_enter(&held) {
-                shared.0.draw(&held);
-                shared.0.wait_for_turn(&held, || ());
-                shared.0.enter_in_turn(&held);
-            }
-            shared.0.woken(shared.0.leave(&held));
-        };
-        thread::scope(|scope| {
-            let shared = &shared;
-            scope.spawn(move || (0..TIMES).for_each(|_| close(shared)));
-            scope.spawn(move || (0..TIMES).for_each(|_| close(shared)));
-            scope.spawn(move || (0..TIMES).for_each(|_| pass(shared)));
-        });
-        assert_eq!(shared.1.into_inner(), 2 * TIMES);
-        let turn = shared.0.queue.turn.into_inner();
-        assert_eq!(turn, shared.0.queue.next.into_inner());
-        assert!(turn < u32::MAX - 50, "the tickets have wrapped");
-    }
-
-    /// A ticket is served, or still to come, also across the wrap.
-    #[test]
-    fn a_ticket_of_a_thread_that_is_gone_is_known_where_tickets_wrap() {
-        let queue = Queue { next: AtomicU32::new(u32::MAX), turn: AtomicU32::new(u32::MAX) };
-        let gate = Gate { state: AtomicU32::new(0), queue };
-        let (first, second) = (Held::new(), Held::new());
-        gate.draw(&first);
-        gate.draw(&second);
-        assert!(gate.is_awaited(&first) && gate.is_awaited(&second));
-        assert!(!gate.give_back(&second), "its turn is yet to come");
-        assert!(gate.give_back(&first) && !gate.is_awaited(&first));
-        assert!(gate.give_back(&second) && !gate.is_awaited(&second));
-    }
-}
+mod tests;

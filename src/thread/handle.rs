@@ -1,4 +1,4 @@
-//! What a program holds of a thread: its handle, the thread, its identity.
+//! The types by which a program refers to a thread: [`JoinHandle`], [`Thread`], [`ThreadId`].
 
 use core::fmt;
 use core::marker::PhantomData;
@@ -13,9 +13,8 @@ use static_assertions::{assert_impl_all, assert_not_impl_any};
 
 use super::block::{Block, release, this_block};
 use crate::errno::{Errno, Result};
-use crate::sys;
 
-/// A thread's identity, unique for the life of the process.
+/// A thread's identity: no other thread of the process has it, before or after.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct ThreadId(NonZeroUsize);
 
@@ -58,8 +57,8 @@ assert_impl_all!(JoinHandle<core::marker::PhantomPinned>: Unpin);
 impl<T> JoinHandle<T> {
     /// # Safety
     ///
-    /// 1. The caller gives up a reference to `block`.
-    /// 2. The thread leaves a `T` at `result`, in the mapping that the reference keeps.
+    /// 1. The caller passes a reference to `block` on to the handle.
+    /// 2. The thread writes a `T` to `result`, which lies in the mapping that the reference keeps.
     pub(super) unsafe fn new(block: NonNull<Block>, result: *mut T) -> JoinHandle<T> {
         JoinHandle { thread: Thread { block }, result, owns: PhantomData }
     }
@@ -73,21 +72,23 @@ impl<T> JoinHandle<T> {
     ///
     /// # Panics
     ///
-    /// When called by the thread itself, which would wait for ever.
+    /// - When called by the thread itself, which would wait for ever.
+    /// - When the thread ended without a result: by an exit(2) of the program's own, killed by a
+    ///   seccomp filter, or because this process was forked by another thread. So does the end of a
+    ///   [`scope`](super::scope()).
+    #[track_caller]
     pub fn join(self) -> T {
         assert!(self.thread.block != this_block(), "a thread cannot join itself");
         let this = ManuallyDrop::new(self);
         let self_block = this.thread.block();
-        let life = &self_block.life;
         self_block.wait_for_end();
-        if !life.is_finished() {
-            // It ended by an exit(2) of the program's own, by a filter, or in a fork.
-            sys::die("joining a thread that ended without a result", Errno::ECANCELED);
+        if !self_block.lifecycle.is_finished() {
+            ended_without_result();
         }
-        // SAFETY: the thread has written the result and ended. It left the result to the handle,
-        // for only dropping the handle detaches the thread.
+        // SAFETY: the thread has written the result and ended. The handle owns the result, because
+        // the thread is not detached: only dropping the handle detaches it.
         let result = unsafe { this.result.read() };
-        // SAFETY: 1. The handle's reference; the handle is not dropped.
+        // SAFETY: 1. The handle's reference. The handle is forgotten, so it is released once.
         unsafe { release(this.thread.block) };
         result
     }
@@ -96,7 +97,7 @@ impl<T> JoinHandle<T> {
     ///
     /// In handlers: yes.
     pub fn is_finished(&self) -> bool {
-        self.thread.block().life.is_finished()
+        self.thread.block().lifecycle.is_finished()
     }
 
     /// The thread.
@@ -108,11 +109,18 @@ impl<T> JoinHandle<T> {
     }
 }
 
+/// The end of a join, and of a scope, if a thread ended without returning from its closure.
+#[cold]
+#[track_caller]
+pub(super) fn ended_without_result() -> ! {
+    panic!("a thread ended without a result, by exit(2), a filter or a fork")
+}
+
 impl<T> Drop for JoinHandle<T> {
     /// Detaches the thread.
     fn drop(&mut self) {
-        if self.thread.block().life.detach() {
-            // SAFETY: the thread has written it, and `join`, which takes it, forgets the handle.
+        if self.thread.block().lifecycle.detach() {
+            // SAFETY: the thread has written it. `join`, which takes it, forgets the handle.
             unsafe { self.result.drop_in_place() };
         }
     }
@@ -124,7 +132,7 @@ impl<T> fmt::Debug for JoinHandle<T> {
     }
 }
 
-/// A thread. It may outlive the thread itself; it keeps the thread's mapping.
+/// A reference to a thread. It keeps the thread's mapping, also after the thread ended.
 pub struct Thread {
     block: NonNull<Block>,
 }
@@ -148,12 +156,12 @@ impl Thread {
     /// 1. A reference keeps the block during the call.
     pub(super) unsafe fn of(block: NonNull<Block>) -> Thread {
         // SAFETY: the caller guarantees that the block is kept (1).
-        unsafe { block.as_ref() }.life.retain();
+        unsafe { block.as_ref() }.lifecycle.retain();
         Thread { block }
     }
 
     pub(super) fn block(&self) -> &Block {
-        // SAFETY: this thread handle's reference keeps the block.
+        // SAFETY: this value's reference keeps the block.
         unsafe { self.block.as_ref() }
     }
 
@@ -197,14 +205,14 @@ impl Thread {
 
 impl Clone for Thread {
     fn clone(&self) -> Thread {
-        // SAFETY: 1. This handle's reference does.
+        // SAFETY: 1. This value's reference keeps the block.
         unsafe { Thread::of(self.block) }
     }
 }
 
 impl Drop for Thread {
     fn drop(&mut self) {
-        // SAFETY: 1. This handle's reference, which goes with it.
+        // SAFETY: 1. This value's reference. It is dropped, so it does not access the block again.
         unsafe { release(self.block) };
     }
 }

@@ -1,49 +1,51 @@
-//! Hooks: what a module does where threads start, end and fork. A module registers its hooks before
-//! it first keeps something of a thread, so a program that never uses it has nothing of it.
+//! Hooks: functions of a module that are called when a thread starts, ends or forks. A module
+//! registers them before it first keeps state of a thread. So a program that never uses the module
+//! does not link them.
 //!
-//! What holds, and how:
+//! Properties, and how they are achieved:
 //!
-//! 1. *A thread's end finds the hooks of each module that keeps something of the thread.* A module
-//!    registers its hooks before it writes a part. It does so on the thread itself, or while the
-//!    list is closed, and then the thread passes the gate after that. A thread that takes out one
-//!    that ended has seen the tid word that the kernel cleared at its end.
-//! 2. *A start is hooked from the registration on.* Hooks with a `start` are registered while the
-//!    list is closed. A thread that started earlier is in the list then; one that starts later sees
-//!    them, for its parent passes the gate after that.
-//! 3. *Registering waits for no other thread.* It is one exchange for each place, so it may happen
-//!    in a signal handler that interrupts it.
-//! 4. *What is registered stays*, so that what a thread was given is taken back from it.
+//! 1. *A thread that ends calls the hooks of every module that keeps state of it.* A module
+//!    registers its hooks before it writes to a part. It registers them on the thread itself, or
+//!    while the list is closed; in that case the thread enters the gate after that. If another
+//!    thread removes the ended one, it has seen the tid word that the kernel cleared at its end.
+//! 2. *Each thread that starts after the registration calls `start`.* Hooks with a `start` are
+//!    registered while the list is closed. A thread that started earlier is in the list then. The
+//!    parent of one that starts later enters the gate after that, so the child sees the hooks.
+//! 3. *Registering waits for no other thread.* It is one exchange for each place. So a signal
+//!    handler may register hooks, also while it interrupts a registration.
+//! 4. *Hooks stay registered*, so that a thread's end always releases what its start acquired.
 
 use core::ptr::null_mut;
 use core::sync::atomic::{AtomicPtr, Ordering::Relaxed};
 
 use super::block::Block;
-use super::list::Links;
+use super::list::ListLock;
 use crate::errno::Errno;
 use crate::sys;
 
-/// What a module does. All signals are blocked meanwhile.
+/// A module's hooks. They are called with all signals blocked.
 pub(crate) struct Hooks {
-    /// For the calling thread, which has just started. It may be known to the module already, from
-    /// the list.
-    pub(crate) start: Option<fn(&Links, &Block)>,
-    /// For a thread that leaves the list: called by the thread itself, or after it ended. Called
+    /// Called by a thread that has just started. The module may have found the thread in the list
+    /// before.
+    pub(crate) start: Option<fn(&ListLock, &Block)>,
+    /// Called for a thread that leaves the list: by the thread itself, or after it ended. Called
     /// again if the thread was killed in the first call.
-    pub(crate) end: Option<fn(&Links, &Block)>,
-    /// In a forked child, for its one thread.
-    pub(crate) fork: Option<fn(&Links, &Block)>,
+    pub(crate) end: Option<fn(&ListLock, &Block)>,
+    /// Called in a forked child, by its only thread.
+    pub(crate) fork: Option<fn(&ListLock, &Block)>,
 }
 
-/// Those of all modules that have hooks: all_threads, profile, random and rseq.
+/// The hooks of all modules that have some: all_threads, profile, random and rseq.
 static REGISTERED: [AtomicPtr<Hooks>; 4] = [const { AtomicPtr::new(null_mut()) }; _];
 
-/// Registers the hooks of a module, once however often it is called.
+/// Registers the hooks of a module. Further calls with the same hooks change nothing.
 #[cold]
 pub(crate) fn register(hooks: &'static Hooks) {
     let new = core::ptr::from_ref(hooks).cast_mut();
     for place in &REGISTERED {
-        // Places fill in order and stay, so hooks are found where they are before a free place is.
-        // Relaxed, here and below: hooks are constants, and 1 and 2 say what orders the rest.
+        // Places fill in order and stay filled. So hooks that are registered are found before a
+        // free place is. Relaxed, here and below: hooks are constants, and 1 and 2 say what orders
+        // the rest.
         match place.compare_exchange(null_mut(), new, Relaxed, Relaxed) {
             Ok(_) => return,
             Err(other) if other == new => return,
@@ -53,7 +55,7 @@ pub(crate) fn register(hooks: &'static Hooks) {
     sys::die("registering one more module's hooks", Errno::ENOSPC);
 }
 
-/// What is registered.
+/// All registered hooks.
 pub(super) fn registered() -> impl Iterator<Item = &'static Hooks> {
     // SAFETY: registered from a reference that lasts.
     REGISTERED.iter().map_while(|place| unsafe { place.load(Relaxed).as_ref() })

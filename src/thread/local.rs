@@ -17,13 +17,13 @@
 //! A value with a destructor has a list entry beside it. The thread's block has the head of the
 //! list.
 
-use core::cell::{Cell, RefCell, UnsafeCell};
-use core::fmt;
-use core::mem::{MaybeUninit, needs_drop};
-use core::ptr::{NonNull, null};
+mod slot;
 
-use super::this_block;
-use crate::tls;
+use core::cell::{Cell, RefCell};
+use core::fmt;
+
+pub(super) use slot::Destructors;
+pub use slot::{Image, Slot};
 
 /// Declares values of which each thread has its own, as std's `thread_local!`.
 ///
@@ -94,35 +94,53 @@ macro_rules! thread_local {
     };
 }
 
-/// A value of which each thread has its own, declared by [`thread_local!`](crate::thread_local!):
-/// std's type of that name.
+/// A value of which each thread has its own, declared by [`thread_local!`](crate::thread_local!),
+/// as std's type of that name.
+///
+/// ```no_run
+/// use core::cell::RefCell;
+/// use rt0::thread::{AccessError, LocalKey};
+///
+/// rt0::thread_local! {
+///     static BUFFER: RefCell<[u8; 64]> = const { RefCell::new([0; 64]) };
+/// }
+///
+/// fn first(key: &'static LocalKey<RefCell<[u8; 64]>>) -> Result<u8, AccessError> {
+///     key.try_with(|buffer| buffer.borrow()[0])
+/// }
+///
+/// BUFFER.with_borrow_mut(|buffer| buffer[0] = 7);
+/// assert_eq!(BUFFER.with_borrow(|buffer| buffer[0]), 7);
+/// assert_eq!(BUFFER.replace([1; 64])[0], 7);
+/// assert_eq!(BUFFER.with(|buffer| buffer.borrow().len()), 64);
+/// ```
 ///
 /// # When a thread ends
 ///
-/// After its closure has returned and its result is where it belongs, a thread destroys the values
-/// that it used and that have a destructor, in the reverse order of their first use (of the end of
-/// their initialiser, where there is one). A destructor may use other values: one that is made by
-/// that is destroyed too, next. A value that is being destroyed, or was, cannot be used again:
-/// [`try_with`](LocalKey::try_with) is an [`AccessError`], all other methods panic. Joining a
+/// After its closure has returned and its result is stored, a thread destroys the values that it
+/// used and that have a destructor, in the reverse order of their first use (of the end of their
+/// initialiser, if it has one). A destructor may use other values; a value that it makes is
+/// destroyed next. A value that is being destroyed, or was, cannot be used again:
+/// [`try_with`](LocalKey::try_with) returns an [`AccessError`], all other methods panic. Joining a
 /// thread waits for its destructors, and so does the end of a [`scope`](super::scope()).
 ///
 /// The main thread destroys its values when `main` returns, before the process ends; other threads
-/// may be running. Nothing is destroyed where the process ends otherwise: by a panic,
+/// may be running. If the process ends in another way, no value is destroyed: by a panic,
 /// [`exit_group`](crate::sys::exit_group) or a signal. Values without a destructor stay until the
-/// thread is gone.
+/// thread has ended.
 ///
-/// An initialiser that uses its own key calls itself without end, or the value that was made last
-/// stays.
+/// If an initialiser uses its own key, it calls itself without end; or, if that ends, the value
+/// that was made last stays.
 ///
 /// # In signal handlers
 ///
-/// A handler may use a key with a `const` initialiser and without a destructor, as it may use any
-/// variable of the thread it runs on: what it interrupted may be in the middle of an access. Other
-/// keys it must leave alone, unless it knows that the thread has used them before and has not ended
-/// its closure.
+/// A handler may use a key with a `const` initialiser and without a destructor. As with any
+/// variable of the interrupted thread, that thread may be in the middle of an access. A handler
+/// must not use another key, unless it knows that the thread has used the key before and is still
+/// in its closure.
 pub struct LocalKey<T: 'static> {
-    /// The calling thread's value; null if it was destroyed. A value that is not there yet becomes
-    /// what is given, if anything is, which is taken then.
+    /// Returns the calling thread's value; null if it was destroyed. If there is no value yet, it
+    /// takes the one that is given, or else calls the initialiser.
     find: Find<T>,
 }
 
@@ -172,15 +190,15 @@ impl<T: 'static> LocalKey<T> {
     /// In handlers: no, the interrupted code may be changing the value.
     #[inline]
     pub fn try_with<F: FnOnce(&T) -> R, R>(&'static self, f: F) -> Result<R, AccessError> {
-        // SAFETY: `new`, 1.; a thread destroys nothing before it has come back from here.
+        // SAFETY: by condition 1 of `new`; the thread destroys no value before this returns.
         unsafe { (self.find)(None).as_ref() }.map(f).ok_or(AccessError)
     }
 
-    /// Puts `value` there: by making it the thread's first, or else by `replace`.
+    /// Stores `value`: as the thread's first value, or else by `replace`.
     #[track_caller]
     fn put(&'static self, value: T, replace: impl FnOnce(&T, T)) {
         let mut given = Some(value);
-        // SAFETY: as in `try_with`.
+        // SAFETY: by condition 1 of `new`; the thread destroys no value before this returns.
         match (unsafe { (self.find)(Some(&mut given)).as_ref() }, given) {
             (None, _) => destroyed(),
             (Some(there), Some(value)) => replace(there, value),
@@ -299,181 +317,5 @@ impl<T: 'static> LocalKey<RefCell<T>> {
 impl<T: 'static> fmt::Debug for LocalKey<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("LocalKey").finish_non_exhaustive()
-    }
-}
-
-/// What each thread's copy starts as. Of the static itself only the address is used, and the linker
-/// copies its bytes into the image.
-#[doc(hidden)]
-#[derive(Debug)]
-#[repr(transparent)]
-// A cell, so that all of them are in writable sections, as sections of one name must be.
-pub struct Image<S>(UnsafeCell<S>);
-
-// SAFETY: no code accesses its content.
-unsafe impl<S> Sync for Image<S> {}
-
-impl<S: 'static> Image<S> {
-    /// Of this value.
-    ///
-    /// In handlers: no, the interrupted code may be changing the value.
-    pub const fn new(start: S) -> Image<S> {
-        Image(UnsafeCell::new(start))
-    }
-
-    /// The calling thread's copy.
-    ///
-    /// In handlers: no, the interrupted code may be changing the value.
-    #[inline(always)]
-    pub fn copy(&'static self) -> *const S {
-        tls::copy_of_this_thread(self.0.get())
-    }
-}
-
-/// A value that is not there from the start, or that has a destructor.
-///
-/// ```text
-/// EMPTY ── first use: initialiser ──▶ ALIVE ── the thread ends ──▶ GONE   a value that is made
-/// READY ── first use ───────────────▶ ALIVE ── the thread ends ──▶ GONE   a constant
-/// ```
-#[doc(hidden)]
-#[repr(C)] // The entry leads to the slot.
-pub struct Slot<T> {
-    entry: Entry,
-    state: Cell<u8>,
-    value: UnsafeCell<MaybeUninit<T>>,
-}
-
-const EMPTY: u8 = 0; // As in a section of zeros.
-const READY: u8 = 1;
-const ALIVE: u8 = 2;
-const GONE: u8 = 3;
-
-impl<T: 'static> Slot<T> {
-    /// Nothing yet.
-    ///
-    /// In handlers: no, the interrupted code may be changing the value.
-    pub const fn empty() -> Slot<T> {
-        Slot { entry: Entry::new(), state: Cell::new(EMPTY), value: UnsafeCell::new(MaybeUninit::uninit()) }
-    }
-
-    /// A constant.
-    ///
-    /// In handlers: no, the interrupted code may be changing the value.
-    pub const fn ready(value: T) -> Slot<T> {
-        Slot { entry: Entry::new(), state: Cell::new(READY), value: UnsafeCell::new(MaybeUninit::new(value)) }
-    }
-
-    fn value(&self) -> *const T {
-        self.value.get().cast_const().cast()
-    }
-
-    /// Takes care of the first use; null after the last.
-    #[cold]
-    fn first_use(&'static self, given: Option<&mut Option<T>>, init: impl FnOnce() -> T) -> *const T {
-        match self.state.get() {
-            EMPTY => {
-                let value = given.and_then(Option::take).unwrap_or_else(init);
-                // SAFETY: this thread's, and not borrowed: the first `find` for it has not returned
-                // yet.
-                let old = unsafe { self.value.get().replace(MaybeUninit::new(value)) };
-                if self.state.replace(ALIVE) == ALIVE {
-                    // SAFETY: the initialiser used its own key, so there was a value, and this has
-                    // taken its place.
-                    drop(unsafe { old.assume_init() });
-                    return self.value();
-                }
-            }
-            READY => self.state.set(ALIVE),
-            ALIVE => return self.value(),
-            _ => return null(),
-        }
-        if needs_drop::<T>() {
-            self.entry.destroy.set(Some(destroy::<T>));
-            // SAFETY: a running thread's block stays, and this part of it is this thread's alone.
-            unsafe { this_block().as_ref() }.destructors.add(&self.entry);
-        }
-        self.value()
-    }
-}
-
-impl<T: 'static> Image<Slot<T>> {
-    /// The calling thread's value, made by `given` or `init` if there was none; null if it was
-    /// destroyed.
-    ///
-    /// In handlers: no, the interrupted code may be changing the value.
-    #[inline]
-    pub fn value_or(&'static self, given: Option<&mut Option<T>>, init: impl FnOnce() -> T) -> *const T {
-        // SAFETY: the copy stays as long as the thread can come here, and has cells only.
-        let slot = unsafe { &*self.copy() };
-        if slot.state.get() == ALIVE { slot.value() } else { slot.first_use(given, init) }
-    }
-}
-
-impl<T> fmt::Debug for Slot<T> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Slot").finish_non_exhaustive()
-    }
-}
-
-/// A value's place in the list of those to destroy.
-struct Entry {
-    next: Cell<*const Entry>,
-    destroy: Cell<Option<unsafe fn(*const Entry)>>,
-}
-
-impl Entry {
-    const fn new() -> Entry {
-        Entry { next: Cell::new(null()), destroy: Cell::new(None) }
-    }
-}
-
-/// # Safety
-///
-/// 1. `entry` is that of a `Slot<T>` of the calling thread that is ALIVE, and the value is not in
-///    use.
-unsafe fn destroy<T: 'static>(entry: *const Entry) {
-    // SAFETY: 1. It is the slot's first field.
-    let slot = unsafe { &*entry.cast::<Slot<T>>() };
-    slot.state.set(GONE); // First, for the destructor may look.
-    // SAFETY: 1. There is a value, and from here on `find` does not return it.
-    unsafe { slot.value().cast_mut().drop_in_place() };
-}
-
-/// A block's part: what its thread has to destroy. Touched by that thread alone.
-pub(super) struct Destructors {
-    /// The one that was added last.
-    first: Cell<*const Entry>,
-    /// `Some` once there was one: so a program that has none has not the function either.
-    run: Cell<Option<fn(&Destructors)>>,
-}
-
-impl Destructors {
-    pub(super) const fn new() -> Destructors {
-        Destructors { first: Cell::new(null()), run: Cell::new(None) }
-    }
-
-    fn add(&self, entry: &'static Entry) {
-        entry.next.set(self.first.replace(entry));
-        self.run.set(Some(|destructors| {
-            while let Some(entry) = NonNull::new(destructors.first.get().cast_mut()) {
-                // SAFETY: it was added by this thread, whose TLS is still there.
-                let Entry { next, destroy } = unsafe { entry.as_ref() };
-                destructors.first.set(next.get());
-                if let Some(destroy) = destroy.get() {
-                    // SAFETY: 1. Added when ALIVE, and once; the thread's closure has returned, or
-                    // `main` has.
-                    unsafe { destroy(entry.as_ptr()) };
-                }
-            }
-        }));
-    }
-
-    /// Destroys all, also what is made meanwhile.
-    #[inline]
-    pub(super) fn run(&self) {
-        if let Some(run) = self.run.get() {
-            run(self);
-        }
     }
 }

@@ -1,23 +1,24 @@
-//! The line about a stack that ran over.
+//! The line about a stack overflow.
 //!
 //! ```text
 //!     touch a guard page → SIGSEGV → the reporter, on the signal stack: one line → default action,
 //!     return → the same instruction faults again → the process dies by SIGSEGV, there
 //! ```
 //!
-//! So a debugger and a core show the instruction that overflowed, as if nothing had been in
-//! between. A fault that is no overflow takes the same way without the line.
+//! So a debugger and a core dump show the instruction that overflowed, as without the reporter. For
+//! a fault that is not an overflow the same happens, without the line.
 //!
-//! What is called an overflow:
+//! A fault is an overflow if all of these hold:
 //!
-//! 1. *The instruction accessed data.* A jump to where no code is faults at its own address.
-//! 2. *It touched the guard of its thread's stack*; for main, what the kernel did not let its stack
-//!    grow to. A page that is mapped there and protected is the program's own.
+//! 1. *The instruction accessed data.* A jump to an address without code faults at that address.
+//! 2. *It accessed the guard of its thread's stack.* On the main thread: an address to which the
+//!    kernel did not let the stack grow. A page that is mapped there and protected is the program's
+//!    own.
 //! 3. *The address is in a frame*: at most two pages below the stack pointer, or 1 MiB above it.
 //!
-//! A signal that was sent does not come again by itself, so the reporter sends it once more, to the
-//! default action. If that does not end the process (the first one of a PID namespace does not die
-//! of what is sent to it), the reporter is installed again.
+//! A signal that was sent does not come again by itself. So the reporter sends it again, with the
+//! default action installed. If that does not end the process, the reporter is installed again:
+//! the first process of a PID namespace does not die of a signal that is sent to it.
 
 use core::ops::Range;
 use core::sync::atomic::{AtomicBool, Ordering::Relaxed};
@@ -33,13 +34,13 @@ use crate::io::Line;
 use crate::signal::{self, Action, Info, Signal};
 use crate::{guard, sys};
 
-/// Lets a stack that runs over say so before the process ends by SIGSEGV: which thread, where its
-/// stack lies, and which address it touched. The main thread gets its signal stack by this.
+/// Makes rt0 report a stack overflow before the process ends by SIGSEGV: the thread, where its
+/// stack lies, and the address that it accessed. It also gives the main thread its signal stack.
 ///
 /// The first [`spawn`](super::spawn) does it too; a program that may never spawn calls it in its
 /// main. It costs seven system calls, once. A handler of the program's own for SIGSEGV or SIGBUS
 /// stays, and one that is installed later replaces the reporter. Errors: `ENOMEM`, no memory for
-/// the signal stack; those that a filter on system calls gives.
+/// the signal stack; what a filter on system calls returns.
 ///
 /// ```no_run
 /// rt0::thread::report_overflows()?; // Also for a program that starts no thread.
@@ -57,8 +58,8 @@ pub fn report_overflows() -> Result<()> {
     signal::ensure_main_has_stack()?;
     let action = Action::info(report).to_kernel();
     for signal in [Signal::SIGSEGV, Signal::SIGBUS] {
-        // SAFETY: 1. `report` makes system calls and reads what this thread alone writes. 2. As
-        // above.
+        // SAFETY: 1. `report` makes system calls and reads what only this thread writes. 2. Every
+        // thread of rt0's has a signal stack, and the main one got it above.
         unsafe { signal::replace_found(signal, &action) }?;
     }
     ASKED.store(true, Relaxed);
@@ -77,8 +78,9 @@ fn report(info: &Info) {
     end_by(info, &Action::info(report).to_kernel());
 }
 
-/// Lets the process die by the signal of a reporter, whose action is `reporter`: the instruction
-/// faults again when the reporter returns. What does not come again is sent again here.
+/// Makes the process die by the signal that a reporter handles: sets the default action, so that
+/// the instruction faults again when the reporter returns. A signal that was sent is sent again
+/// here. `reporter` is the action to install again if that does not end the process.
 #[inline(always)] // As small as one function in a program without reports.
 pub(crate) fn end_by(info: &Info, reporter: &<Cpu as Arch>::Sigaction) {
     let Some(signal) = Signal::from_raw(info.number() as u32) else { return };
@@ -91,8 +93,8 @@ pub(crate) fn end_by(info: &Info, reporter: &<Cpu as Arch>::Sigaction) {
     }
 }
 
-/// Whether the signal does not come again by itself: a program sent it, or the kernel tells of
-/// broken memory that no thread touched.
+/// Whether the signal does not come again by itself: a program sent it, or the kernel reports
+/// broken memory that no thread accessed.
 #[inline(always)] // As small as one function in a program without reports.
 pub(crate) fn is_sent(info: &Info) -> bool {
     info.code() <= 0 || (info.number(), info.code()) == (k::SIGBUS as i32, k::BUS_MCEERR_AO as i32)
@@ -104,7 +106,7 @@ pub(crate) fn reporter() -> <Cpu as Arch>::Sigaction {
     Action::info(report).to_kernel()
 }
 
-/// Writes the line into `line`. A process with more rights than its caller (`secure`) tells no
+/// Writes the report to `line`. A process with more rights than its caller (`secure`) prints no
 /// addresses.
 #[inline(always)] // As small as one function in a program without reports.
 pub(crate) fn describe<const ROOM: usize>(
@@ -131,8 +133,7 @@ pub(crate) fn describe<const ROOM: usize>(
     }
 }
 
-/// The address that was touched, and the calling thread's stack, if the fault means that it ran
-/// over.
+/// The address that was accessed, and the calling thread's stack, if the fault is an overflow.
 pub(crate) fn overflowed(block: &Block, info: &Info) -> Option<(usize, Range<usize>)> {
     let address = info.address()?.addr();
     let page = page_size();
@@ -158,14 +159,14 @@ fn is_jump(address: usize, pc: usize, page: usize) -> bool {
 
 /// Whether an address is near enough to the stack pointer to be in a frame, or just being pushed.
 fn is_in_frame(address: usize, sp: usize, page: usize) -> bool {
-    /// Frames of this size are believed to be frames.
+    /// Larger frames are not recognised.
     const LARGEST_FRAME: usize = 1 << 20;
     // Two pages: the page's start is all that s390x says.
     (sp.saturating_sub(2 * page)..sp.saturating_add(LARGEST_FRAME)).contains(&address)
 }
 
-/// The address right above the main thread's stack: the end of the page that holds the last thing
-/// on it, the path of the program. `None` if the kernel did not say where that is.
+/// The address right above the main thread's stack: the end of the page with the last string on it,
+/// the path of the program. `None` if the kernel did not say where that is.
 pub(crate) fn main_stack_end() -> Option<usize> {
     let path = auxv::of_process().get(auxvec::AT_EXECFN as usize).filter(|path| *path != 0)?;
     // SAFETY: 1. The kernel put the path there, with its NUL, and rt0 never writes to the initial
@@ -175,8 +176,8 @@ pub(crate) fn main_stack_end() -> Option<usize> {
     Some((path + len).checked_add(page)? & !(page - 1))
 }
 
-/// The addresses that the main thread's stack may grow to, down to its limit; with none, down to
-/// where it was refused.
+/// The addresses of the main thread's stack: down to its limit; without a limit, down to `address`,
+/// where it could not grow.
 fn main_stack(end: usize, limit: Option<u64>, address: usize) -> Range<usize> {
     let start = match limit.and_then(|limit| usize::try_from(limit).ok()) {
         Some(limit) => end.saturating_sub(limit),
@@ -185,14 +186,13 @@ fn main_stack(end: usize, limit: Option<u64>, address: usize) -> Range<usize> {
     start..end
 }
 
-/// Whether the main thread's stack was refused to grow to `address`, which is in a frame.
+/// Whether the kernel refused to grow the main thread's stack to `address`, which is in a frame.
 ///
-/// There is no guard page to tell by: the kernel, which grows this stack, refuses beyond the limit,
-/// and also before it, where another mapping is too close. But all that lies between the stack
-/// pointer and the stack's end is mapped, so what faults there is where the stack pointer has gone
-/// already, and the stack has not.
+/// This stack has no guard page. The kernel grows it, and refuses beyond the limit, or before it if
+/// another mapping is too close. Normally everything between the stack pointer and the stack's end
+/// is mapped. So a fault there means that the stack pointer moved and the stack did not grow.
 ///
-/// What `is_protected` is mapped: within the limit it is a page of the program's own. Below the
+/// A page that `is_protected` is mapped. Within the limit it belongs to the program; below the
 /// limit an emulator has a protected page.
 fn ran_over_main(stack: &Range<usize>, address: usize, sp: usize, is_protected: bool) -> bool {
     /// Nothing else lies so close below: the kernel leaves 128 MiB at least. An emulator's stack

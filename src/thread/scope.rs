@@ -7,17 +7,18 @@
 //!    closure has returned, its result has an owner and its thread-locals are destroyed.
 //! 2. *The wake at the end is not lost:* the waiter sets WAITED in one atomic step with reading the
 //!    count. The last thread to leave sees it in one step with uncounting itself, and wakes.
-//! 3. *A thread that has left accesses nothing of the scope:* only the kernel gets the address.
+//! 3. *A thread that has left accesses nothing of the scope:* it passes the address to the kernel
+//!    for a wake, and that is all.
 //! 4. *A failed spawn is not waited for:* it uncounts what it counted.
 //! 5. *A thread that ended without leaving is not waited for:* by an exit(2) of the program's own,
-//!    killed by a filter, or in a fork. Nothing signals such an end, so a scope that waits looks
-//!    through the list of threads now and then. That uncounts threads whose tid word the kernel has
-//!    cleared. If more threads are counted than are in the list and name the scope, the others are
-//!    lost.
-//! 6. *A thread that is there is not taken for lost:* a thread names the scope ([`CountedBy`]) from
-//!    before it is counted until after it is uncounted. It is counted inside the gate, which is
-//!    closed for the look. It is uncounted with all signals blocked and without a system call, so
-//!    it cannot end in between. Release and acquire on the name order the two for the look.
+//!    killed by a filter, or in a fork. Nothing signals such an end, so a scope that waits searches
+//!    the list of threads now and then. The search uncounts threads whose tid word the kernel has
+//!    cleared. If more threads are counted than threads in the list name the scope, the difference
+//!    is lost threads.
+//! 6. *A running thread is not taken for lost:* a thread names the scope ([`CountedBy`]) from
+//!    before it is counted until after it is uncounted. It is counted inside the gate, and a search
+//!    closes the gate. It is uncounted with all signals blocked and without a system call, so it
+//!    cannot end in between. Release and acquire on the name order the two steps for a search.
 
 use core::fmt;
 use core::marker::PhantomData;
@@ -27,15 +28,16 @@ use core::time::Duration;
 
 use static_assertions::assert_impl_all;
 
+use super::handle::ended_without_result;
 use super::start;
 use super::{Block, Builder, JoinHandle, List, Thread};
 use crate::errno::Result;
 use crate::futex::base::{self, ANY, AtomicPtr, AtomicU32, const_fn};
 use crate::signal;
 
-/// Calls `f` with a [`Scope`], and returns when `f` and every thread that was started in the scope
-/// are done: their closures have returned, their results were dropped or taken, the destructors of
-/// their thread-locals have run. So these threads may borrow whatever outlives the call.
+/// Calls `f` with a [`Scope`]. Returns when `f` has returned and every thread that was started in
+/// the scope is done: its closure has returned, its result was dropped or taken, the destructors of
+/// its thread-locals have run. So these threads may borrow what outlives the call.
 ///
 /// ```no_run
 /// use rt0::thread;
@@ -55,17 +57,20 @@ use crate::signal;
 ///
 /// # Panics
 ///
-/// When a thread of the scope ended without a result, by exit(2) in a call of the program's own or
-/// killed by a seccomp filter: after all others have ended, and up to a minute later.
+/// When a thread of the scope ended without a result, as [`JoinHandle::join`] does: by an exit(2)
+/// of the program's own, killed by a seccomp filter, or because this process was forked by another
+/// thread. It panics after all other threads have ended, and up to a minute later.
 pub fn scope<'env, F, T>(f: F) -> T
 where
     F: for<'scope> FnOnce(&'scope Scope<'scope, 'env>) -> T,
 {
-    /// In `drop`, so that nothing that ends `f` comes past it.
+    /// It waits in `drop`, so that it waits however `f` ends.
     struct Wait<'a>(&'a Running);
     impl Drop for Wait<'_> {
         fn drop(&mut self) {
-            assert!(self.0.wait_for_all(), "a scoped thread ended without a result");
+            if !self.0.wait_for_all() {
+                ended_without_result();
+            }
         }
     }
     let scope = Scope { running: Running::new(), scope: PhantomData, env: PhantomData };
@@ -75,12 +80,13 @@ where
 
 /// Starts threads that may borrow: see [`scope`].
 ///
-/// `'scope` is the life of the scope, in which threads may be started and run: from before `f` is
-/// called until all have ended. `'env` is the life of what they may borrow, and at least as long.
+/// `'scope` is the lifetime of the scope, in which threads may be started and run: from before `f`
+/// is called until all have ended. `'env` is the lifetime of what they may borrow, and at least as
+/// long.
 pub struct Scope<'scope, 'env: 'scope> {
     running: Running,
-    /// Neither may be taken for a shorter or a longer one: a thread could then borrow from another
-    /// thread's closure.
+    /// Both lifetimes are invariant: with a shorter or longer one a thread could borrow from
+    /// another thread's closure.
     scope: PhantomData<&'scope mut &'scope ()>,
     env: PhantomData<&'env mut &'env ()>,
 }
@@ -117,14 +123,15 @@ impl Builder<'_> {
         F: FnOnce() -> T + Send + 'scope,
         T: Send + 'scope,
     {
-        // SAFETY: 1. `run` is for these types. 2. The scope ends after the thread has left it, and
-        // the handle does not outlive the scope. 3. The caller opened the scope or is counted.
+        // SAFETY: 1. `run` is for these types, which are `Send`. 2. The scope ends after the thread
+        // has left it, and the handle does not outlive the scope. 3. The caller opened the scope or
+        // is counted by it.
         let handle = unsafe { self.launch(f, run::<F, T>, &raw const scope.running, None) }?;
         Ok(ScopedJoinHandle { handle, scope: PhantomData })
     }
 }
 
-/// Calls the closure, passes on its result, and leaves the scope as the last thing that can use a
+/// Calls the closure, passes on its result, and then leaves the scope. Nothing after that uses a
 /// borrow.
 ///
 /// # Safety
@@ -132,14 +139,14 @@ impl Builder<'_> {
 /// 1. `this.launch` holds an `F` and has room for a `T`. Nothing else takes the `F`.
 /// 2. `this.scope` counts this thread.
 unsafe fn run<F: FnOnce() -> T, T>(this: &Block) {
-    // SAFETY: 1. are the same.
+    // SAFETY: 1. The caller guarantees the same (1).
     unsafe { start::run::<F, T>(this) };
     this.destructors.run(); // The scope waits for these too.
     leave(this);
 }
 
-/// Uncounts the calling thread in its scope, if it has one. The thread does nothing of the
-/// program's any more.
+/// Uncounts the calling thread in its scope, if it has one. The thread runs no code of the program
+/// after this.
 #[inline(always)] // As small as one function where a scope is the only caller.
 pub(super) fn leave(this: &Block) {
     let running = this.scope.get();
@@ -151,7 +158,8 @@ pub(super) fn leave(this: &Block) {
     // SAFETY: 1. It counts this thread, and this is the only place where the thread uncounts
     // itself.
     if unsafe { this.scope.leave(running) } {
-        // The word may be gone by now, or be another: a thread that waits on that looks again.
+        // The word may be unmapped by now, or be part of another futex. A thread that waits there
+        // checks its own word again.
         base::wake(running.cast::<AtomicU32>(), 1, ANY);
     }
 }
@@ -159,7 +167,8 @@ pub(super) fn leave(this: &Block) {
 /// Counts a thread that is about to be cloned in its scope, if it has one. The caller opened the
 /// scope or is counted.
 pub(super) fn count(thread: &Block) {
-    // SAFETY: the scope does not end before its last thread, which the caller is or waits for.
+    // SAFETY: the scope does not end before its last thread. The caller is one of its threads, or
+    // the thread that will wait for them.
     if let Some(running) = unsafe { thread.scope.get().as_ref() } {
         running.enter();
     }
@@ -179,17 +188,17 @@ pub(super) fn uncount(thread: &Block) {
 ///
 /// # Safety
 ///
-/// 1. The thread has ended, and its block is there and the caller's alone.
+/// 1. The thread has ended. Its block is still mapped, and only the caller accesses its cells.
 pub(super) unsafe fn uncount_ended(ended: NonNull<Block>) {
-    // SAFETY: 1. The block is there.
+    // SAFETY: the block is still mapped (1).
     let running = unsafe { ended.as_ref() }.scope.take();
     if !running.is_null() {
-        // SAFETY: 1. It is counted, and does not uncount itself.
+        // SAFETY: 1. The thread is counted, and it ended before it uncounted itself.
         unsafe { Running::lose(running) };
     }
 }
 
-/// The scope that counts a thread; null if there is none. Threads that look for lost ones read it.
+/// The scope that counts a thread; null if there is none. A search for lost threads reads it.
 pub(super) struct CountedBy(AtomicPtr<Running>);
 
 impl CountedBy {
@@ -215,13 +224,13 @@ impl CountedBy {
 
     /// Whether it is this scope.
     pub(super) fn is(&self, scope: &Running) -> bool {
-        // Acquire pairs with the release in `leave`: where the scope is no longer named, the thread
-        // is seen to be uncounted (5).
+        // Acquire pairs with the release in `leave`: a search that finds the scope no longer named
+        // also sees that the thread is uncounted (6).
         core::ptr::eq(self.0.load(Acquire), scope)
     }
 
-    /// Uncounts the calling thread, then names no scope; whether the thread was the last one and
-    /// the scope waits for it. Then the caller wakes it.
+    /// Uncounts the calling thread, then names no scope. Returns whether the thread was the last
+    /// one and the scope waits; then the caller wakes it.
     ///
     /// # Safety
     ///
@@ -229,7 +238,7 @@ impl CountedBy {
     pub(super) unsafe fn leave(&self, running: *const Running) -> bool {
         // SAFETY: 1. The scope counts the thread (1).
         let is_last = unsafe { Running::leave(running) };
-        // Release: the thread is uncounted before. Its partner is in `is`.
+        // Release: the thread was uncounted before. Pairs with the acquire in `is`.
         self.0.store(null_mut(), Release);
         is_last
     }
@@ -254,60 +263,59 @@ impl Running {
         Running(AtomicU32::new(0))
     }
 
-    /// Counts one more. The caller opened the scope or is counted itself.
+    /// Counts one thread more. The caller opened the scope or is counted itself.
     pub(super) fn enter(&self) {
-        // Relaxed: the new thread comes after this anyway. Threads are fewer than the bits count:
-        // the kernel has 22 for them.
+        // Relaxed: the thread is cloned after this. The count does not overflow: the kernel has at
+        // most 2^22 threads.
         self.0.fetch_add(1, Relaxed);
     }
 
-    /// Counts one thread less; whether it was the last, and the scope waits for it: then the caller
-    /// wakes it.
+    /// Counts one thread less. Returns whether it was the last one and the scope waits; then the
+    /// caller wakes it.
     ///
     /// # Safety
     ///
-    /// 1. The thread is counted, once, so the scope is still there.
+    /// 1. The thread is counted, once. (So the scope has not ended.)
     pub(super) unsafe fn leave(running: *const Running) -> bool {
-        // SAFETY: 1. It is there until this is done.
+        // SAFETY: the scope does not end before the thread is uncounted below (1).
         let word = unsafe { &raw const (*running).0 };
-        // Release: what the thread did comes before the scope's end.
-        // SAFETY: 1. It is there until this is done.
+        // Release: what the thread did happens before the scope's end.
+        // SAFETY: the scope does not end before this (1).
         let before = unsafe { (*word).fetch_sub(1, Release) };
         before & !LOST == WAITED | 1
     }
 
-    /// Counts one thread less that ended without a result.
+    /// Counts one thread less, which ended without a result.
     ///
     /// # Safety
     ///
-    /// 1. That of [`Running::leave`].
+    /// 1. The thread is counted, once. (So the scope has not ended.)
     pub(super) unsafe fn lose(running: *const Running) {
-        // SAFETY: 1. It is there.
-        // Relaxed: the count, which comes after it, orders it.
+        // SAFETY: the scope does not end before the thread is uncounted below (1).
+        // Relaxed: `leave` changes the same word after this, with release.
         unsafe { &(*running).0 }.fetch_or(LOST, Relaxed);
-        // SAFETY: the caller guarantees 1.
+        // SAFETY: 1. The caller guarantees the same (1).
         if unsafe { Running::leave(running) } {
             base::wake(running.cast::<AtomicU32>(), 1, ANY);
         }
     }
 
-    /// Counts what is counted beyond `listed`, the number of threads in the list that name this
-    /// scope, as lost. The list is closed, and was when they were counted.
+    /// Counts threads as lost until the count is `listed`, the number of threads in the list that
+    /// name this scope. The list has been closed since they were counted.
     pub(super) fn lose_all_but(&self, listed: usize) {
-        // Relaxed: a thread that was seen to have left is seen to be uncounted (`CountedBy::is`),
-        // so no thread that is there is taken for lost.
+        // Relaxed: if a thread was not among `listed` because it left, `CountedBy::is` has ordered
+        // its uncounting before this load. So a running thread is not taken for lost.
         let counted = self.0.load(Relaxed) & COUNT;
         for _ in listed..counted as usize {
-            // SAFETY: 1. The scope is there, and this count is no thread's.
+            // SAFETY: 1. It is the count of a thread that does not exist, so nothing else takes it.
             unsafe { Running::lose(self) };
         }
     }
 
-    /// Waits until none is counted; whether all left.
+    /// Waits until no thread is counted. Returns whether none was lost.
     #[must_use]
     pub(super) fn wait_for_all(&self) -> bool {
-        // Acquire, here and below: pairs with the release in `leave`, each of which comes down to
-        // this.
+        // Acquire, here and below: pairs with the releases of all threads in `leave`.
         if self.0.load(Acquire) == 0 {
             return true;
         }
@@ -315,7 +323,7 @@ impl Running {
         let mut seen = self.0.fetch_or(WAITED, Acquire) | WAITED;
         while seen & COUNT != 0 {
             if base::wait(&self.0, seen, base::deadline_of(patience), ANY) {
-                look_for_the_lost(self);
+                find_lost_threads(self);
                 patience = (2 * patience).min(LAST_LOOK);
             }
             seen = self.0.load(Acquire);
@@ -324,10 +332,10 @@ impl Running {
     }
 }
 
-/// Uncounts threads that ended without leaving, of this scope and all others; and of this one,
-/// those that are not there.
+/// Uncounts threads that ended without leaving their scope: of all scopes, the ones in the list; of
+/// this scope, also those that are not in the list any more.
 #[cold]
-fn look_for_the_lost(scope: &Running) {
+fn find_lost_threads(scope: &Running) {
     List::with(|list| {
         list.remove_ended();
         let listed = list.count(|block| block.scope.is(scope));
@@ -335,13 +343,24 @@ fn look_for_the_lost(scope: &Running) {
     });
 }
 
-/// How long a scope waits before it looks for threads that ended without leaving; each time twice
-/// as long, up to the other.
+/// How long a scope waits before it first searches for threads that ended without leaving. The time
+/// doubles with each search, up to [`LAST_LOOK`].
 const FIRST_LOOK: Duration = Duration::from_millis(100);
 const LAST_LOOK: Duration = Duration::from_secs(60);
 
 /// Owns a thread in a scope: [`join`](ScopedJoinHandle::join) it for its result, or drop it and let
 /// the scope wait.
+///
+/// ```no_run
+/// use rt0::thread::{self, ScopedJoinHandle};
+///
+/// let numbers = [1, 2, 3];
+/// let sum = thread::scope(|scope| {
+///     let handle: ScopedJoinHandle<'_, u32> = scope.spawn(|| numbers.iter().sum())?;
+///     Ok::<_, rt0::Errno>(handle.join())
+/// })?;
+/// # Ok::<(), rt0::Errno>(())
+/// ```
 pub struct ScopedJoinHandle<'scope, T> {
     handle: JoinHandle<T>,
     scope: PhantomData<&'scope ()>,
@@ -351,6 +370,11 @@ impl<T> ScopedJoinHandle<'_, T> {
     /// Waits for the thread to end and returns what its closure returned; see [`JoinHandle::join`].
     ///
     /// In handlers: no, it waits.
+    ///
+    /// # Panics
+    ///
+    /// As [`JoinHandle::join`].
+    #[track_caller]
     pub fn join(self) -> T {
         self.handle.join()
     }

@@ -1,35 +1,34 @@
 //! A thread's mapping: its layout, and the cache of mappings.
 //!
 //! The mapping of a thread that ended is kept for a later thread, so that starting and ending
-//! threads takes no mmap(2), munmap(2) or mprotect(2). What holds, and how:
+//! threads takes no mmap(2), munmap(2) or mprotect(2). Properties, and how they are achieved:
 //!
-//! 1. *No thread runs on a mapping that is taken from the cache:* a mapping is put into the cache
-//!    as it is, also by its own thread as the last thing that the thread does on it. It is taken
-//!    only after the kernel has cleared the tid word in it. So a detached thread needs no other
-//!    thread to put its stack away, and no thread waits.
+//! 1. *No thread runs on a mapping that is taken from the cache:* a thread may put its own mapping
+//!    into the cache, as its last step before exit(2). Another thread takes the mapping only after
+//!    the kernel has cleared the tid word in it. So a detached thread needs no other thread to free
+//!    its stack, and no thread waits.
 //! 2. *A kept mapping has no other owner:* the owner of the last reference puts it into the cache.
 //!    A thread gives up its own reference after it has left the list and can no longer be
 //!    signalled.
-//! 3. *A kept mapping is as good as a fresh one:* the guards stay. Its size is exactly what the
+//! 3. *A kept mapping can be used like a fresh one:* the guards stay. Its size is exactly what the
 //!    next thread needs, so all parts have the same places. TLS, block, name and closure are
 //!    written again, and a thread sets its signal stack itself. Safe code does not read the rest
 //!    before it has written it.
 //! 4. *A kept mapping holds little memory:* if the thread used more than 64 KiB (`WARM`) of its
-//!    stack, the memory below that goes back at once. (`MADV_DONTNEED`: after `MADV_FREE` it would
-//!    still count as the process's until the system needs it.)
-//! 5. *The cache is bounded:* see [`limit_stack_cache`]. What does not fit is unmapped.
-//! 6. *A stack that overflows meets a guard,* and so does a signal stack: `guard.rs` says which
+//!    stack, the pages below that are released at once. (By `MADV_DONTNEED`: after `MADV_FREE` they
+//!    would still count as the process's until the system needs them.)
+//! 5. *The cache is bounded:* see [`limit_stack_cache`]. A mapping that does not fit is unmapped.
+//! 6. *A stack that overflows reaches a guard,* and so does a signal stack: `guard.rs` says which
 //!    frames it catches.
 //! 7. *The cache makes no start fail:* if address space or mappings run out (`RLIMIT_AS`,
 //!    `vm.max_map_count`, `RLIMIT_MEMLOCK`), a start that needs a mapping unmaps the kept ones and
 //!    tries once more.
-//! 8. *A mapping that cannot be unmapped does not end the process:* its memory goes back, its
-//!    addresses stay taken ([`sys::unmap_or_empty`]). A thread that unmaps its own mapping as its
-//!    last act cannot see the refusal, and leaves both.
+//! 8. *A mapping that cannot be unmapped does not end the process:* its pages are released, its
+//!    addresses stay reserved ([`sys::unmap_or_empty`]). A thread that unmaps its own mapping as
+//!    its last step cannot see the refusal; then the pages stay too.
 //!
-//! After a fork(2) the child owns copies of the parent's kept mappings. That includes those that
-//! threads of the parent were just leaving, because these are no threads of the child
-//! (`Block::tid`).
+//! After a fork(2) the child owns copies of the parent's kept mappings. That includes mappings on
+//! which threads of the parent were still ending: they are no threads of the child (`Block::tid`).
 
 use core::ptr::NonNull;
 use core::slice;
@@ -63,9 +62,9 @@ const UNIT: usize = 4096;
 /// space they take together. 0 for either turns the cache off. Kept stacks beyond that are
 /// unmapped, now or when a thread next starts.
 ///
-/// The cache never keeps more than 64 stacks. Unless set otherwise it keeps 64, of 192 MiB in all;
-/// on 32-bit machines of 32 MiB. Each has at most some 70 KiB in memory; that of a thread that did
-/// little has two pages.
+/// The cache never keeps more than 64 stacks. By default it keeps up to 64, with 192 MiB of address
+/// space together, on 32-bit machines 32 MiB. Each has at most about 70 KiB in memory; the stack of
+/// a thread that did little has two pages.
 ///
 /// In handlers: no.
 pub fn limit_stack_cache(stacks: usize, bytes: usize) {
@@ -76,6 +75,13 @@ pub fn limit_stack_cache(stacks: usize, bytes: usize) {
 
 /// Unmaps the kept stacks of ended threads, and returns how many bytes of address space they took.
 /// A thread that is just ending may put its own stack into the cache after that.
+///
+/// ```no_run
+/// use rt0::thread;
+///
+/// thread::limit_stack_cache(8, 16 << 20); // At most 8 stacks, 16 MiB.
+/// let freed = thread::trim_stack_cache(); // For example after a burst of threads.
+/// ```
 ///
 /// In handlers: no.
 pub fn trim_stack_cache() -> usize {
@@ -94,11 +100,11 @@ fn cache() -> &'static Cache<Block> {
 
 #[cfg(all(loom, test))]
 fn cache() -> &'static Cache<Block> {
-    unreachable!("each model has its own")
+    unreachable!("a model has its own cache")
 }
 
-/// In a forked child: counts the kept stacks again. One that another thread of the parent had just
-/// taken out may still be counted.
+/// In a forked child: counts the kept stacks again. The parent's count may include one that another
+/// thread had just taken out.
 pub(super) fn renew_cache() {
     cache().count_anew();
 }
@@ -118,16 +124,16 @@ fn units(len: usize) -> u32 {
     u32::try_from(len / UNIT).unwrap_or(u32::MAX) // A mapping is whole pages.
 }
 
-/// Puts the mapping of a thread into the cache if there is room. Otherwise it stays the caller's.
-/// The thread may be the calling one.
+/// Puts the mapping of a thread into the cache if there is room; returns whether it did. If not,
+/// the caller still owns it. The thread may be the calling one.
 ///
 /// # Safety
 ///
 /// 1. The caller owned the last reference to `block`. Its thread has ended, or does nothing more
 ///    than end.
 pub(super) unsafe fn keep(block: NonNull<Block>) -> bool {
-    // SAFETY: 1. It is the caller's until it is in the cache.
-    give_back_what_is_deep(unsafe { block.as_ref() });
+    // SAFETY: the caller owns it until it is in the cache (1).
+    release_deep_pages(unsafe { block.as_ref() });
     cache().put(block)
 }
 
@@ -138,8 +144,8 @@ fn free(block: NonNull<Block>) -> usize {
     let this = unsafe { block.as_ref() };
     this.wait_for_end();
     let (base, len) = this.mapping;
-    // SAFETY: 1. It has no other owner, and no thread runs on it: its thread has ended, or is one
-    // of the process that this one is a copy of.
+    // SAFETY: 1. It has no other owner, and no thread runs on it: its thread has ended, or is a
+    // thread of the process that this one was forked from.
     if unsafe { sys::unmap_or_empty(base, len) } { len } else { 0 }
 }
 
@@ -147,22 +153,23 @@ fn free(block: NonNull<Block>) -> usize {
 ///
 /// # Safety
 ///
-/// 1. As for [`keep`], and the thread is not the calling one.
+/// 1. The caller owned the last reference to `block`. Its thread has ended, or does nothing more
+///    than end, and is not the calling one.
 pub(super) unsafe fn keep_or_free(block: NonNull<Block>) {
-    // SAFETY: the caller guarantees the same (1).
+    // SAFETY: 1. The caller guarantees it (1).
     if !unsafe { keep(block) } {
         let _ = free(block);
     }
 }
 
-/// Gives the deep part of a stack back to the kernel if the page above it was ever written to: a
-/// thread that went deeper left a frame there. (Exception: a frame larger than a page that wrote
-/// nothing there. Asking the kernel for each thread which pages are in memory would cost more than
-/// it saves.)
-fn give_back_what_is_deep(block: &Block) {
+/// Releases the pages of the deep part of a stack if the page above it was ever written to: a
+/// thread that used the deep part left a frame there. (It misses a frame larger than a page that
+/// wrote nothing there. To ask the kernel for each thread which pages are in memory would cost more
+/// than it saves.)
+fn release_deep_pages(block: &Block) {
     let (base, len) = block.mapping;
     if block.stack.start.wrapping_sub(base.addr()) >= len {
-        return; // It is the program's.
+        return; // The stack belongs to the program.
     }
     let page = page_size();
     // Two pages: the page that is read goes too, and the thread may still run on the next one.
@@ -176,7 +183,7 @@ fn give_back_what_is_deep(block: &Block) {
     let words = unsafe { slice::from_raw_parts(at(deep_end).cast::<usize>(), LOOK / size_of::<usize>()) };
     if words.iter().any(|word| *word != 0) {
         let deep = block.stack.start..deep_end + page;
-        // A filter may refuse it, and so does the kernel if all memory is locked. Then it stays.
+        // A filter may refuse it, and so does the kernel if all memory is locked. Then they stay.
         // SAFETY: 1. Within the stack, and not in use that far down.
         let _ = unsafe { sys::madvise(at(deep.start), deep.len(), k::MADV_DONTNEED) };
     }
@@ -190,13 +197,13 @@ pub(super) struct Mapping {
     pub(super) stack_base: *mut u8,
     /// Whether all of it is zero.
     pub(super) is_fresh: bool,
-    /// The part above is carved already.
+    /// The offset above which everything is carved.
     top: usize,
 }
 
 impl Mapping {
-    /// Room for two guards, a signal stack, a stack, and parts of `room` bytes, their alignments
-    /// included. A thread whose stack is elsewhere has one of 0 bytes.
+    /// A mapping for two guards, a signal stack, a stack, and parts that take `room` bytes with
+    /// their alignments. For a thread on a stack of the program's, `stack_size` is 0.
     pub(super) fn new(stack_size: usize, room: usize) -> Result<Mapping> {
         let (page, guard) = (page_size(), guard::size());
         let signal_size = signal::stack_size();
@@ -217,7 +224,7 @@ impl Mapping {
         Ok(Mapping { base, len, signal_stack, stack_base, is_fresh: kept.is_none(), top: len })
     }
 
-    /// The next part down: `size` bytes at a multiple of `align`.
+    /// Carves the next part, downwards: `size` bytes at a multiple of `align`.
     pub(super) fn carve(&mut self, size: usize, align: usize) -> *mut u8 {
         let address = (self.base.addr() + self.top - size) & !(align - 1);
         self.top = address - self.base.addr();

@@ -168,7 +168,7 @@ rt0::test_module! {
     or_abort_hands_on_what_the_kernel_refused,
     a_thread_that_dies_of_the_call_is_not_waited_for,
     a_thread_that_was_killed_has_no_result_to_join =>
-        Expect::signal(6).stderr("joining a thread that ended without a result"),
+        Expect::panic("a thread ended without a result"),
     a_thread_of_the_kernels_own_is_no_thread_of_the_program,
     a_thread_that_rt0_did_not_start_is_reported_at_once =>
         Expect::success().native("qemu-user makes no such thread"),

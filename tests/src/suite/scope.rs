@@ -39,9 +39,9 @@ rt0::test_module! {
     a_panic_in_a_thread_of_a_scope_ends_the_process_with_101 =>
         Expect::panic("thread 'scoped' panicked at "),
     a_scope_ends_with_101_when_a_thread_ended_by_a_call_of_its_own =>
-        Expect::panic("a scoped thread ended without a result"),
+        Expect::panic("a thread ended without a result"),
     a_thread_that_a_call_on_all_threads_finds_dead_is_not_waited_for_either =>
-        Expect::panic("a scoped thread ended without a result"),
+        Expect::panic("a thread ended without a result"),
     a_scope_that_waits_long_looks_for_lost_threads_and_finds_none,
     a_panic_in_the_scopes_closure_ends_the_process_with_101 => Expect::panic("panicked at "),
 }

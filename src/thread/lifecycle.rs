@@ -1,7 +1,7 @@
 //! A thread's state as other threads see it: whether it runs, how many owners its memory has, and
 //! which side owns its result.
 //!
-//! Atomics and the futex only, so that `models` runs this very code.
+//! It uses atomics and the futex only, so that `models` runs this code as it is.
 
 use core::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 #[cfg(not(all(loom, test)))]
@@ -16,7 +16,7 @@ use crate::errno::Errno;
 use crate::futex::base::{AtomicU32, const_fn};
 use crate::sys;
 
-pub(super) struct Life {
+pub(super) struct Lifecycle {
     /// [`NOT_CLONED`] until clone(2); then the kernel's: the thread's id from before it runs until
     /// after it ended, then 0. The main thread's is 0 before it first needs the list of threads.
     tid: AtomicU32,
@@ -41,14 +41,14 @@ const JOINABLE: u32 = 0;
 const FINISHED: u32 = 1;
 const DETACHED: u32 = 2;
 
-impl Life {
+impl Lifecycle {
     /// Where the tid word lies.
-    pub(super) const TID: usize = memoffset::offset_of!(Life, tid);
+    pub(super) const TID: usize = memoffset::offset_of!(Lifecycle, tid);
 
     const_fn! {
         /// Of a thread not yet started: zeros.
-        pub(super) const fn new() -> Life {
-            Life { tid: AtomicU32::new(0), refs: AtomicU32::new(0), state: AtomicU32::new(JOINABLE) }
+        pub(super) const fn new() -> Lifecycle {
+            Lifecycle { tid: AtomicU32::new(0), refs: AtomicU32::new(0), state: AtomicU32::new(JOINABLE) }
         }
     }
 
@@ -58,25 +58,24 @@ impl Life {
     }
 
     /// The thread is about to be cloned.
-    pub(super) fn is_to_be_cloned(&self) {
+    pub(super) fn mark_not_cloned(&self) {
         // Relaxed: read while holding the latch, or after the kernel wrote to it.
         self.tid.store(NOT_CLONED, Relaxed);
     }
 
-    /// Of a thread that has left the list or is listed while the gate is closed: its parent never
-    /// cloned it.
+    /// Whether its parent never cloned it. The thread has left the list, or the gate is closed.
     pub(super) fn was_never_cloned(&self) -> bool {
         self.tid.load(Relaxed) == NOT_CLONED
     }
 
-    /// Nothing will run on its stack.
-    pub(super) fn is_over(&self) {
+    /// Notes that the thread, which was never cloned, will not run on its stack.
+    pub(super) fn mark_ended(&self) {
         self.tid.store(0, Relaxed);
     }
 
-    /// The calling thread's own id, where no clone(2) of rt0's wrote it: of the main thread, and in
-    /// a forked child.
-    pub(super) fn begin(&self, tid: u32) {
+    /// Stores the calling thread's id where clone(2) did not: of the main thread, and in a forked
+    /// child.
+    pub(super) fn set_tid(&self, tid: u32) {
         self.tid.store(tid, Relaxed);
     }
 
@@ -86,8 +85,9 @@ impl Life {
         self.tid.load(Acquire)
     }
 
-    /// Waits until the kernel says that the thread ended: then nothing of it runs on its stack. Or
-    /// until `is_over`, which is asked before each sleep; a sleep lasts a minute at most.
+    /// Waits until the kernel has cleared the tid word: then the thread no longer runs on its
+    /// stack. Or until `is_over` returns true: it is called before each sleep, and a sleep lasts at
+    /// most a minute.
     pub(super) fn wait_for_end(&self, is_over: impl Fn() -> bool) {
         loop {
             let tid = self.tid();
@@ -98,16 +98,16 @@ impl Life {
         }
     }
 
-    /// The thread's side: its closure has returned and the result is written. Returns whether the
-    /// handle owns the result; otherwise the thread does.
+    /// Called by the thread, after its closure has returned and the result is written. Returns
+    /// whether the handle owns the result; otherwise the thread does.
     pub(super) fn finish(&self) -> bool {
-        // Release: the result comes before the word that says it is there. The other side is in
-        // `detach`, and in `join`.
+        // Release: the result is written before the state says so. Pairs with the acquires in
+        // `detach` and `is_finished`.
         self.state.compare_exchange(JOINABLE, FINISHED, Release, Relaxed).is_ok()
     }
 
-    /// The handle's side: it is dropped without a join. Returns whether the result is there and the
-    /// handle owns it.
+    /// Called when the handle is dropped without a join. Returns whether the result is written; if
+    /// so, the handle owns it.
     pub(super) fn detach(&self) -> bool {
         // Acquire pairs with the release in `finish`.
         self.state.compare_exchange(JOINABLE, DETACHED, Relaxed, Acquire).is_err()
@@ -121,7 +121,7 @@ impl Life {
 
     /// Adds an owner of the mapping. The caller is one already.
     pub(super) fn retain(&self) {
-        // Relaxed: the new reference comes from one that already orders.
+        // Relaxed: the caller's own reference keeps the count above 0.
         if self.refs.fetch_add(1, Relaxed).wrapping_add(UNCOUNTED) > i32::MAX as u32 {
             sys::die("counting a thread's handles", Errno::EOVERFLOW);
         }
@@ -129,7 +129,7 @@ impl Life {
 
     /// Removes an owner. Returns whether that was the last one, which has to free the mapping.
     pub(super) fn release(&self) -> bool {
-        // Release: what this owner did with the memory comes before the last owner frees it.
+        // Release: what this owner did with the memory happens before the last owner frees it.
         if self.refs.fetch_sub(1, Release).wrapping_add(UNCOUNTED) != 1 {
             return false;
         }
@@ -142,9 +142,9 @@ impl Life {
 /// EAGAIN, EINTR and a spurious Ok all mean: look again.
 #[cfg(not(all(loom, test)))]
 fn wait_for_kernel(tid: &AtomicU32, expected: u32) {
-    // The end of the sleep is for a handler that forks as this is about to sleep: no kernel clears
-    // the word in the child. By the system call, so that a program that only joins has no vDSO
-    // parser in it.
+    // The sleep is bounded because a handler may fork just before it: in the child no kernel clears
+    // the word. The clock is read by the system call, so that a program that only joins does not
+    // link the vDSO parser.
     let now = sys::clock_gettime(k::CLOCK_MONOTONIC as i32).ok();
     let deadline = now.map(|now| sys::Timespec { tv_sec: now.tv_sec + 60, ..now });
     let _ = crate::futex::wait_till(tid, true, expected, deadline.as_ref(), sys::FUTEX_ANY);
@@ -157,16 +157,16 @@ fn wait_for_kernel(tid: &AtomicU32, expected: u32) {
 
 /// The kernel's part, for models.
 #[cfg(all(loom, test))]
-impl Life {
+impl Lifecycle {
     pub(super) fn kernel_starts(&self, tid: u32) {
         self.tid.store(tid, Relaxed);
     }
 
     pub(super) fn kernel_clears(&self) {
         let word = &raw const self.tid;
-        // An exchange, for loom knows no order of a store and what the waiter's kernel does.
+        // An exchange: loom does not order a store with the compare of the waiter's kernel.
         self.tid.swap(0, Release);
-        // The memory may be gone or another thread's by now, and is not looked at.
+        // The wake does not read the memory, which may be unmapped or another thread's by now.
         crate::futex::base::wake(word, u32::MAX, crate::futex::base::ANY);
     }
 }
