@@ -63,6 +63,17 @@ pub fn affinity() -> Result<CpuSet> {
 /// Processors that do not exist, or that the thread may not use, are ignored; `EINVAL` if none is
 /// left.
 ///
+/// ```no_run
+/// use rt0::cpu::{self, CpuSet};
+///
+/// let before = cpu::affinity()?;
+/// let mut first = CpuSet::new();
+/// first.insert(before.iter().next().unwrap_or(0))?;
+/// cpu::set_affinity(&first)?; // This thread stays on one processor.
+/// cpu::set_affinity(&before)?;
+/// # Ok::<(), rt0::Errno>(())
+/// ```
+///
 /// In handlers: yes.
 pub fn set_affinity(set: &CpuSet) -> Result<()> {
     sys::sched_setaffinity(0, set.words())
@@ -87,6 +98,16 @@ pub fn quota() -> Option<Quota> {
 }
 
 /// A control group's limit: an amount of processor time in each period.
+///
+/// ```no_run
+/// use rt0::cpu::{self, Quota};
+///
+/// let quota: Option<Quota> = cpu::quota();
+/// if let Some(quota) = quota {
+///     rt0::println!("{:?} in each {:?}", quota.time(), quota.period());
+///     rt0::println!("between {} and {} processors", quota.floor(), quota.ceil());
+/// }
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Quota {
     quota_us: u64,
@@ -180,6 +201,15 @@ pub fn page_size() -> usize {
 
 /// Bytes in a transparent huge page; `None` if the kernel does not make them, or `/sys` is missing.
 /// Read at the first call; if descriptors have run out, the next call tries again.
+///
+/// ```no_run
+/// use rt0::cpu;
+/// use rt0::mapping::Mapping;
+///
+/// let size = cpu::huge_page_size().unwrap_or(cpu::page_size());
+/// let arena = Mapping::reserve_aligned(64 * size, size)?;
+/// # Ok::<(), rt0::Errno>(())
+/// ```
 ///
 /// In handlers: yes.
 pub fn huge_page_size() -> Option<usize> {

@@ -18,8 +18,10 @@
 //! ```
 
 mod event;
+mod line;
+mod print;
 
-use core::fmt::{self, Write as _};
+use core::fmt;
 
 use crate::errno::{Errno, Result};
 use crate::sys;
@@ -27,8 +29,25 @@ use crate::sys;
 pub use crate::sys::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 
 pub use event::EventFd;
+pub(crate) use line::{Line, write_fmt};
+#[doc(hidden)]
+pub use print::{Standard, print};
 
 /// Standard input, descriptor 0.
+///
+/// ```no_run
+/// use rt0::io::{self, Stdin};
+///
+/// let stdin: Stdin = io::stdin();
+/// let mut buf = [0; 4096];
+/// loop {
+///     match stdin.read(&mut buf)? {
+///         0 => break, // The end.
+///         filled => io::stdout().write_all(&buf[..filled])?,
+///     }
+/// }
+/// # Ok::<(), rt0::Errno>(())
+/// ```
 #[derive(Clone, Copy, Debug)]
 pub struct Stdin(());
 
@@ -37,6 +56,16 @@ pub struct Stdin(());
 pub struct Stdout(());
 
 /// Standard error, descriptor 2.
+///
+/// ```no_run
+/// use rt0::io::{self, Stderr, Stdout};
+///
+/// let (out, err): (Stdout, Stderr) = (io::stdout(), io::stderr());
+/// out.write_fmt(format_args!("{} of {}\n", 1, 2))?; // Or write!(out, …).
+/// err.write_all(b"one write\n")?;
+/// out.flush()?; // Nothing is buffered.
+/// # Ok::<(), rt0::Errno>(())
+/// ```
 #[derive(Clone, Copy, Debug)]
 pub struct Stderr(());
 
@@ -216,184 +245,5 @@ fn retry(mut call: impl FnMut() -> Result<usize>) -> Result<usize> {
     }
 }
 
-/// The text of one call, written when the buffer is full and at the end. Keeps the first error, and
-/// writes nothing after it.
-pub(crate) struct Line<const ROOM: usize = 512> {
-    fd: RawFd,
-    text: heapless::Vec<u8, ROOM>,
-    result: Result<()>,
-}
-
-impl Line {
-    pub(crate) fn new(fd: RawFd) -> Line {
-        Line { fd, text: heapless::Vec::new(), result: Ok(()) }
-    }
-}
-
-impl<const ROOM: usize> Line<ROOM> {
-    pub(crate) fn with_room(fd: RawFd) -> Line<ROOM> {
-        Line { fd, text: heapless::Vec::new(), result: Ok(()) }
-    }
-
-    pub(crate) fn finish(mut self) -> Result<()> {
-        self.flush();
-        self.result
-    }
-
-    pub(crate) fn text(&mut self, text: &str) -> &mut Self {
-        self.bytes(text.as_bytes())
-    }
-
-    pub(crate) fn bytes(&mut self, mut rest: &[u8]) -> &mut Self {
-        while !rest.is_empty() {
-            let room = self.text.capacity() - self.text.len();
-            let (now, later) = rest.split_at(room.min(rest.len()));
-            // It fits: `now` is at most as long as the free space.
-            let _ = self.text.extend_from_slice(now);
-            rest = later;
-            if !rest.is_empty() {
-                self.flush();
-            }
-        }
-        self
-    }
-
-    /// Appends a number, decimal or hexadecimal; see [`sys::digits`].
-    pub(crate) fn number(&mut self, number: usize, hexadecimal: bool) -> &mut Self {
-        let mut buf = [0; 20];
-        let first = sys::digits(number, hexadecimal, &mut buf);
-        self.bytes(buf.get(first..).unwrap_or_default())
-    }
-
-    /// Writes what there is, unless there is room for so many bytes more.
-    pub(crate) fn make_room(&mut self, bytes: usize) {
-        if self.text.capacity() - self.text.len() < bytes {
-            self.flush();
-        }
-    }
-
-    pub(crate) fn flush(&mut self) {
-        if self.result.is_ok() {
-            // SAFETY: 1. rt0 writes lines to the standard descriptors, as `Stdout` does.
-            let fd = unsafe { BorrowedFd::borrow_raw(self.fd) };
-            self.result = write_all(fd, &self.text);
-        }
-        self.text.clear();
-    }
-}
-
-impl<const ROOM: usize> fmt::Write for Line<ROOM> {
-    fn write_str(&mut self, text: &str) -> fmt::Result {
-        self.text(text).result.map_err(|_| fmt::Error)
-    }
-}
-
-/// One call's text, as [`Line`]; `None` says that something could not be formatted, though writing
-/// went well.
-pub(crate) fn write_fmt(fd: RawFd, args: fmt::Arguments<'_>) -> core::result::Result<(), Option<Errno>> {
-    let mut line = Line::new(fd);
-    let formatted = line.write_fmt(args);
-    line.finish().map_err(Some)?;
-    formatted.map_err(|_| None)
-}
-
 /// As std, where a `Display` or another formatting trait fails on its own.
 const FORMATTING_FAILED: &str = "a formatting trait implementation returned an error";
-
-/// Where `print!` and its relatives write.
-#[doc(hidden)]
-#[derive(Clone, Copy)]
-pub enum Standard {
-    Output = 1,
-    Error = 2,
-}
-
-impl Standard {
-    fn name(self) -> &'static str {
-        match self {
-            Standard::Output => "stdout",
-            Standard::Error => "stderr",
-        }
-    }
-}
-
-/// The expansion of `print!`.
-#[doc(hidden)]
-pub fn print(to: Standard, args: fmt::Arguments<'_>) {
-    match write_fmt(to as RawFd, args) {
-        // As in std: printing to a closed descriptor is ignored.
-        Ok(()) | Err(Some(Errno::EBADF)) => {}
-        Err(Some(errno)) => panic!("failed printing to {}: {errno}", to.name()),
-        Err(None) => panic!("{FORMATTING_FAILED}"),
-    }
-}
-
-/// Prints to standard output, as std's. Panics if that fails, but not if descriptor 1 is closed.
-#[macro_export]
-macro_rules! print {
-    ($($arg:tt)*) => { $crate::io::print($crate::io::Standard::Output, ::core::format_args!($($arg)*)) };
-}
-
-/// Prints a line to standard output, as std's; see [`print!`](crate::print!).
-#[macro_export]
-macro_rules! println {
-    () => { $crate::print!("\n") };
-    ($($arg:tt)*) => { $crate::print!("{}\n", ::core::format_args!($($arg)*)) };
-}
-
-/// Prints to standard error, as std's. Panics if that fails, but not if descriptor 2 is closed.
-#[macro_export]
-macro_rules! eprint {
-    ($($arg:tt)*) => { $crate::io::print($crate::io::Standard::Error, ::core::format_args!($($arg)*)) };
-}
-
-/// Prints a line to standard error, as std's; see [`eprint!`](crate::eprint!).
-#[macro_export]
-macro_rules! eprintln {
-    () => { $crate::eprint!("\n") };
-    ($($arg:tt)*) => { $crate::eprint!("{}\n", ::core::format_args!($($arg)*)) };
-}
-
-/// Prints file, line, text and value of an expression to standard error, and is that value: std's.
-/// Without an expression, prints the place; with several, makes a tuple of them.
-#[macro_export]
-macro_rules! dbg {
-    () => {
-        $crate::eprintln!("[{}:{}:{}]", ::core::file!(), ::core::line!(), ::core::column!())
-    };
-    ($value:expr $(,)?) => {
-        // A match, so that temporaries of the expression live until its value is used.
-        match $value {
-            value => {
-                $crate::eprintln!(
-                    "[{}:{}:{}] {} = {:#?}",
-                    ::core::file!(),
-                    ::core::line!(),
-                    ::core::column!(),
-                    ::core::stringify!($value),
-                    &value
-                );
-                value
-            }
-        }
-    };
-    ($($value:expr),+ $(,)?) => { ($($crate::dbg!($value)),+,) };
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn numbers_of_a_line_are_as_formatted() {
-        extern crate std;
-        for number in [0, 1, 9, 10, 99, 4096, 0xDEAD_BEEF, usize::MAX / 10, usize::MAX] {
-            for (hexadecimal, formatted) in [(false, std::format!("<{number}>")), (true, std::format!("<{number:x}>"))]
-            {
-                let mut line = Line::new(-1);
-                line.text("<").number(number, hexadecimal).text(">");
-                assert_eq!(line.text, formatted.as_bytes());
-            }
-        }
-    }
-}

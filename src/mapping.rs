@@ -22,10 +22,13 @@
 //!
 //! Sources: mmap(2), mprotect(2), madvise(2), mremap(2), PR_SET_VMA(2const).
 
+mod flags;
+mod pages;
+
 use core::ffi::CStr;
 use core::fmt;
-use core::ops::{BitOr, Bound, RangeBounds};
-use core::ptr::{NonNull, null_mut, slice_from_raw_parts_mut};
+use core::ops::{Bound, RangeBounds};
+use core::ptr::{NonNull, null_mut};
 
 use linux_raw_sys::general as k;
 use static_assertions::assert_impl_all;
@@ -33,6 +36,10 @@ use static_assertions::assert_impl_all;
 use crate::errno::{Errno, Result};
 use crate::once_word::OnceBool;
 use crate::{auxv, sys};
+pub use flags::{Advice, Protection};
+pub use pages::Pages;
+
+const READ_WRITE: u32 = k::PROT_READ | k::PROT_WRITE;
 
 /// A range of pages of this process, unmapped when dropped.
 ///
@@ -107,6 +114,19 @@ impl Mapping {
     /// mapped there. Also `EINVAL` if `address` is not a multiple of the page size, and `ENOMEM` or
     /// `EPERM` where no mapping may lie.
     ///
+    /// ```no_run
+    /// use rt0::mapping::Mapping;
+    ///
+    /// let first = Mapping::reserve(1 << 20)?;
+    /// let end = core::ptr::NonNull::new(first.as_ptr().wrapping_add(first.len())).unwrap();
+    /// match Mapping::reserve_at(end, 1 << 20) {
+    ///     Ok(second) => rt0::println!("{second:?} follows {first:?}"),
+    ///     Err(rt0::Errno::EEXIST) => rt0::println!("something else lies there"),
+    ///     Err(other) => return Err(other),
+    /// }
+    /// # Ok::<(), rt0::Errno>(())
+    /// ```
+    ///
     /// In handlers: no.
     pub fn reserve_at(address: NonNull<u8>, len: usize) -> Result<Mapping> {
         let len = whole_pages(len)?;
@@ -128,6 +148,17 @@ impl Mapping {
     }
 
     /// Takes ownership of pages; they are unmapped on drop.
+    ///
+    /// ```no_run
+    /// use rt0::mapping::Mapping;
+    ///
+    /// let pages = Mapping::new(1 << 16)?.into_raw(); // For code that keeps pointers.
+    /// // SAFETY: 1. They come from `into_raw`, and nothing else uses them.
+    /// let mut memory = unsafe { Mapping::from_raw(pages) };
+    /// let second_half = memory.split_off(1 << 15)?;
+    /// drop(memory); // The second half stays mapped.
+    /// # Ok::<(), rt0::Errno>(())
+    /// ```
     ///
     /// In handlers: no.
     ///
@@ -322,131 +353,6 @@ impl Drop for Mapping {
 impl fmt::Debug for Mapping {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Mapping").field("base", &self.base).field("len", &self.len).field("name", &self.name).finish()
-    }
-}
-
-/// Permissions of memory: none, or several combined by `|`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Protection(u32);
-
-impl Protection {
-    /// No access: any access is a `SIGSEGV`.
-    pub const NONE: Protection = Protection(k::PROT_NONE);
-    /// Reading.
-    pub const READ: Protection = Protection(k::PROT_READ);
-    /// Writing; on most machines this includes reading.
-    pub const WRITE: Protection = Protection(k::PROT_WRITE);
-    /// Executing; on some machines this includes reading.
-    pub const EXECUTE: Protection = Protection(k::PROT_EXEC);
-    /// Reading and writing.
-    pub const READ_WRITE: Protection = Protection(READ_WRITE);
-}
-
-const READ_WRITE: u32 = k::PROT_READ | k::PROT_WRITE;
-
-impl BitOr for Protection {
-    type Output = Protection;
-
-    fn bitor(self, other: Protection) -> Protection {
-        Protection(self.0 | other.0)
-    }
-}
-
-/// Advice for the kernel about memory, as in madvise(2).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Advice(u32);
-
-impl Advice {
-    /// No special treatment.
-    pub const NORMAL: Advice = Advice(k::MADV_NORMAL);
-    /// It will be needed soon.
-    pub const WILL_NEED: Advice = Advice(k::MADV_WILLNEED);
-    /// Its contents are not needed: it reads as zeros from now on and stays committed. `EINVAL` on
-    /// locked pages.
-    pub const DONT_NEED: Advice = Advice(k::MADV_DONTNEED);
-    /// Its contents are not needed: until it is next written it may turn to zeros at any time.
-    /// Until then it counts as the process's memory. Since Linux 4.5.
-    pub const FREE: Advice = Advice(k::MADV_FREE);
-    /// Use huge pages, see [`cpu::huge_page_size`](crate::cpu::huge_page_size). The first access to
-    /// each may then wait until the kernel finds one. `EINVAL` from a kernel without them.
-    pub const HUGE_PAGE: Advice = Advice(k::MADV_HUGEPAGE);
-    /// Do not use huge pages. No advice restores the system's default.
-    pub const NO_HUGE_PAGE: Advice = Advice(k::MADV_NOHUGEPAGE);
-    /// Use huge pages now, as far as possible: `EAGAIN`, `EBUSY` or `ENOMEM` if that fails. Since
-    /// Linux 6.1.
-    pub const COLLAPSE: Advice = Advice(k::MADV_COLLAPSE);
-    /// Leave it out of core dumps.
-    pub const DONT_DUMP: Advice = Advice(k::MADV_DONTDUMP);
-    /// Undo [`Advice::DONT_DUMP`].
-    pub const DO_DUMP: Advice = Advice(k::MADV_DODUMP);
-    /// A child of fork(2) does not have it.
-    pub const DONT_FORK: Advice = Advice(k::MADV_DONTFORK);
-    /// A child of fork(2) finds zeros there. Since Linux 4.14.
-    pub const WIPE_ON_FORK: Advice = Advice(k::MADV_WIPEONFORK);
-    /// Make all pages present and writable now; `ENOMEM` if there is not enough memory. Since Linux
-    /// 5.14.
-    pub const POPULATE_WRITE: Advice = Advice(k::MADV_POPULATE_WRITE);
-}
-
-/// The kernel as an allocator's source of memory: whole pages of zeros, without any bookkeeping.
-///
-/// It provides what common allocators require of their source (`System` of dlmalloc, `Source` of
-/// talc): pages, returning part of them, and growing them in place or elsewhere.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Pages;
-
-impl Pages {
-    /// Maps `len` bytes, rounded up to whole pages: zeros that can be read and written. Errors:
-    /// those of [`Mapping`].
-    ///
-    /// In handlers: no.
-    pub fn allocate(&self, len: usize) -> Result<NonNull<[u8]>> {
-        Mapping::new(len).map(Mapping::into_raw)
-    }
-
-    /// Unmaps pages: all pages of one [`Pages::allocate`], a part of them, or neighbouring pages of
-    /// several. `EINVAL` if `pages` does not start at a page or is empty; `ENOMEM` as for
-    /// [`Mapping::free`], and then nothing changes.
-    ///
-    /// In handlers: no.
-    ///
-    /// # Safety
-    ///
-    /// 1. The caller owns `pages`, and no code uses them afterwards. A length that is not a
-    ///    multiple of the page size is rounded up.
-    pub unsafe fn free(&self, pages: NonNull<[u8]>) -> Result<()> {
-        // SAFETY: 1. The caller guarantees it, for the rounded length too.
-        unsafe { sys::munmap(pages.cast().as_ptr(), pages.len()) }
-    }
-
-    /// Resizes pages and keeps their contents; new bytes are zeros. Shrinking never moves them.
-    /// Growing happens in place if there is room; otherwise the pages move if `may_move`.
-    ///
-    /// `ENOMEM` if there is no room or no memory, if `new_len` is above `isize::MAX`, or as for
-    /// [`Mapping::free`]. `EINVAL` if `new_len` is 0 or `pages` does not start at a page. `EFAULT`
-    /// when growing pages that the kernel does not see as one mapping, for example if parts were
-    /// protected or advised differently. After an error nothing has changed.
-    ///
-    /// In handlers: no.
-    ///
-    /// # Safety
-    ///
-    /// 1. The caller owns `pages`, which are whole pages. No code uses them afterwards under the
-    ///    old address, nor any that were unmapped.
-    pub unsafe fn resize(&self, pages: NonNull<[u8]>, new_len: usize, may_move: bool) -> Result<NonNull<[u8]>> {
-        let len = whole_pages(new_len)?;
-        let start = pages.cast::<u8>().as_ptr();
-        if len < pages.len() {
-            // mremap(2) does the same, but some emulators then unmap what lies behind the pages
-            // (qemu 7.2).
-            // SAFETY: 1. The caller guarantees that no code uses the pages that are unmapped.
-            unsafe { sys::munmap(start.wrapping_add(len), pages.len() - len) }?;
-            return Ok(NonNull::slice_from_raw_parts(pages.cast(), len));
-        }
-        let flags = if may_move { k::MREMAP_MAYMOVE } else { 0 };
-        // SAFETY: 1. The caller guarantees that no code uses the pages under the old address.
-        let base = unsafe { sys::mremap(start, pages.len(), len, flags) }?;
-        NonNull::new(slice_from_raw_parts_mut(base, len)).ok_or(Errno::ENOMEM)
     }
 }
 

@@ -71,6 +71,15 @@ impl Parker {
 
     /// [`park`](Parker::park) until `deadline` at the latest; returns whether it took a token.
     ///
+    /// ```no_run
+    /// use rt0::sync::Parker;
+    /// use rt0::time::{Duration, Instant};
+    ///
+    /// static PARKER: Parker = Parker::new();
+    ///
+    /// let got_token = PARKER.park_until(Instant::now() + Duration::from_secs(1));
+    /// ```
+    ///
     /// In handlers: no, it waits.
     pub fn park_until(&self, deadline: Instant) -> bool {
         self.park_with(Some(deadline))

@@ -2,8 +2,12 @@ extern crate std;
 use std::format;
 use std::vec::Vec;
 
+use core::ffi::CStr;
+
+use super::env::split_var;
+use super::fallback::{PROBED, Source, probe_page_size};
 use super::*;
-use crate::errno::Errno;
+use crate::errno::{Errno, Result};
 
 /// A source that answers from its fields.
 struct Fake {
@@ -32,7 +36,7 @@ fn address(text: &'static CStr) -> usize {
     text.as_ptr().expose_provenance()
 }
 
-/// An initial stack of these words, for the life of the test.
+/// An initial stack of these words, which stays until the process ends.
 fn env(words: &[usize]) -> Env {
     // SAFETY: the tests' words are laid out as the kernel does; leaked, so they stay.
     unsafe { Env::from_stack(Vec::leak(words.to_vec()).as_ptr()) }

@@ -93,6 +93,20 @@ impl fmt::Debug for Barrier {
 }
 
 /// The result of [`Barrier::wait`].
+///
+/// ```no_run
+/// use rt0::sync::{Barrier, BarrierWaitResult};
+///
+/// static BOTH: Barrier = Barrier::new(2);
+///
+/// fn phase() {
+///     // … the work of one phase …
+///     let result: BarrierWaitResult = BOTH.wait();
+///     if result.is_leader() {
+///         // One thread of the two comes here.
+///     }
+/// }
+/// ```
 pub struct BarrierWaitResult(bool);
 
 impl BarrierWaitResult {

@@ -1,20 +1,26 @@
 //! A channel: passes values between threads.
 
+mod error;
+mod receiver;
+mod sender;
+
 use core::cell::UnsafeCell;
 use core::fmt;
 use core::marker::PhantomData;
 use core::mem::MaybeUninit;
 use core::panic::{RefUnwindSafe, UnwindSafe};
 use core::ptr::NonNull;
-use core::time::Duration;
 
 use static_assertions::{assert_impl_all, assert_not_impl_any};
 
 use super::condvar::Condvar;
 use super::mutex::{Mutex, MutexGuard};
-use crate::futex::base::{self, const_fn};
+use crate::futex::base::const_fn;
 use crate::mapping::{self, Mapping, Pages};
 use crate::time::Instant;
+pub use error::{RecvError, RecvTimeoutError, SendError, SendTimeoutError, TryRecvError, TrySendError};
+pub use receiver::{IntoIter, Iter, Receiver, TryIter};
+pub use sender::Sender;
 
 /// A queue of at most `N` values between threads, in the order they were sent, with std's names.
 /// Each value goes to one receiver.
@@ -72,24 +78,8 @@ unsafe impl<T: Send, const N: usize> Sync for Channel<T, N> {}
 impl<T, const N: usize> UnwindSafe for Channel<T, N> {}
 impl<T, const N: usize> RefUnwindSafe for Channel<T, N> {}
 
-// SAFETY: an end uses the channel by a shared reference; the last end of an owned channel drops its
-// values.
-unsafe impl<T: Send, const N: usize> Send for Sender<'_, T, N> {}
-// SAFETY: an end uses the channel by a shared reference.
-unsafe impl<T: Send, const N: usize> Sync for Sender<'_, T, N> {}
-// SAFETY: an end uses the channel by a shared reference; the last end of an owned channel drops its
-// values.
-unsafe impl<T: Send, const N: usize> Send for Receiver<'_, T, N> {}
-// SAFETY: an end uses the channel by a shared reference; the last end of an owned channel drops its
-// values.
-unsafe impl<T: Send, const N: usize> Sync for Receiver<'_, T, N> {}
-
 assert_impl_all!(Channel<core::cell::Cell<u8>, 1>: Send, Sync, UnwindSafe, RefUnwindSafe);
-assert_impl_all!(Sender<'static, u8, 1>: Send, Sync, Clone, UnwindSafe, RefUnwindSafe);
-assert_impl_all!(Receiver<'static, u8, 1>: Send, Sync, Clone, UnwindSafe, RefUnwindSafe);
 assert_not_impl_any!(Channel<*const u8, 1>: Send, Sync);
-assert_not_impl_any!(Sender<'static, *const u8, 1>: Send, Sync);
-assert_not_impl_any!(Receiver<'static, *const u8, 1>: Send, Sync);
 
 /// A channel for `N` values in its own mapping, and its two ends, which own it, as those of std's
 /// `sync_channel`: they can be stored and sent anywhere. The last receiver to be dropped drops the
@@ -130,6 +120,16 @@ impl<T, const N: usize> Channel<T, N> {
     /// over the stack, which may be too small. The returned reference shows that the channel is
     /// initialised.
     ///
+    /// ```
+    /// use core::mem::MaybeUninit;
+    /// use rt0::sync::Channel;
+    ///
+    /// let mut place = MaybeUninit::<Channel<[u8; 4096], 16>>::uninit(); // Or in a static.
+    /// let channel = Channel::new_in(&mut place);
+    /// assert!(channel.is_empty());
+    /// # // The ends are not split off, so nothing has to be dropped.
+    /// ```
+    ///
     /// In handlers: yes.
     pub fn new_in(place: &mut MaybeUninit<Channel<T, N>>) -> &mut Channel<T, N> {
         const { assert!(N > 0, "a channel needs room for a value") };
@@ -169,8 +169,8 @@ impl<T, const N: usize> Channel<T, N> {
         N
     }
 
-    /// Drops the values of an owned channel that has lost its last receiver. No other will come,
-    /// and a value may be what another thread waits for, such as an end of another channel.
+    /// Drops the values of an owned channel that has lost its last receiver. No receiver can take
+    /// them any more, and a value may be an end of another channel, whose drop a thread waits for.
     fn drop_values<'a>(&'a self, mut state: MutexGuard<'a, State>) -> MutexGuard<'a, State> {
         count_one_more(&mut state.senders); // Keeps the channel meanwhile.
         // SAFETY: 1. `state` is the lock's guard.
@@ -345,433 +345,6 @@ impl<T, const N: usize> Default for Channel<T, N> {
 impl<T, const N: usize> fmt::Debug for Channel<T, N> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Channel").field("capacity", &N).finish_non_exhaustive()
-    }
-}
-
-/// The sending end of a [`Channel`]. Dropping the last one ends the receivers' waits.
-pub struct Sender<'a, T, const N: usize> {
-    /// Not a reference: the last end of an owned channel frees it.
-    channel: NonNull<Channel<T, N>>,
-    borrows: PhantomData<&'a Channel<T, N>>,
-}
-
-impl<T, const N: usize> Sender<'_, T, N> {
-    fn channel(&self) -> &Channel<T, N> {
-        // SAFETY: the channel is borrowed, or owned by ends that include this one.
-        unsafe { self.channel.as_ref() }
-    }
-
-    /// The number of values in the queue now.
-    ///
-    /// In handlers: no, it takes a lock that the interrupted code may hold.
-    pub fn len(&self) -> usize {
-        self.channel().len()
-    }
-
-    /// Whether the queue is empty now.
-    ///
-    /// In handlers: no, it takes a lock that the interrupted code may hold.
-    pub fn is_empty(&self) -> bool {
-        self.channel().is_empty()
-    }
-
-    /// Whether the queue is full now.
-    ///
-    /// In handlers: no, it takes a lock that the interrupted code may hold.
-    pub fn is_full(&self) -> bool {
-        self.channel().is_full()
-    }
-
-    /// The number of values that the queue can hold.
-    ///
-    /// In handlers: yes.
-    pub const fn capacity(&self) -> usize {
-        N
-    }
-
-    /// Sends a value; waits while the queue is full. Fails if there is no receiver. Success does
-    /// not mean that the value will be received.
-    ///
-    /// In handlers: no, it takes a lock that the interrupted code may hold.
-    pub fn send(&self, value: T) -> Result<(), SendError<T>> {
-        self.channel().push(value, Limit::NONE).map_err(|error| SendError(error.into_inner()))
-    }
-
-    /// Sends a value if the queue has room.
-    ///
-    /// In handlers: no, it takes a lock that the interrupted code may hold.
-    pub fn try_send(&self, value: T) -> Result<(), TrySendError<T>> {
-        self.channel().push(value, Limit::Now).map_err(|error| match error {
-            SendTimeoutError::Timeout(value) => TrySendError::Full(value),
-            SendTimeoutError::Disconnected(value) => TrySendError::Disconnected(value),
-        })
-    }
-
-    /// [`send`](Sender::send) for at most `timeout`.
-    ///
-    /// In handlers: no, it takes a lock that the interrupted code may hold.
-    pub fn send_timeout(&self, value: T, timeout: Duration) -> Result<(), SendTimeoutError<T>> {
-        match self.channel().push(value, Limit::Now) {
-            Err(SendTimeoutError::Timeout(value)) => {
-                self.channel().push(value, Limit::Deadline(base::deadline_of(timeout)))
-            }
-            done => done,
-        }
-    }
-
-    /// [`send`](Sender::send) until `deadline` at the latest.
-    ///
-    /// In handlers: no, it takes a lock that the interrupted code may hold.
-    pub fn send_until(&self, value: T, deadline: Instant) -> Result<(), SendTimeoutError<T>> {
-        self.channel().push(value, Limit::Deadline(Some(deadline)))
-    }
-}
-
-impl<T, const N: usize> Clone for Sender<'_, T, N> {
-    fn clone(&self) -> Self {
-        count_one_more(&mut self.channel().head.state.lock().senders);
-        Sender { channel: self.channel, borrows: PhantomData }
-    }
-}
-
-impl<T, const N: usize> Drop for Sender<'_, T, N> {
-    fn drop(&mut self) {
-        let head = &self.channel().head;
-        let mut state = head.state.lock();
-        state.senders -= 1;
-        if state.senders == 0 {
-            head.filled.notify_all();
-        }
-        let frees = state.is_unused();
-        drop(state);
-        if frees {
-            // SAFETY: 1. It is owned, and this is the last end.
-            unsafe { Channel::free(self.channel) };
-        }
-    }
-}
-
-impl<T, const N: usize> fmt::Debug for Sender<'_, T, N> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Sender").finish_non_exhaustive()
-    }
-}
-
-/// The receiving end of a [`Channel`]. Dropping the last one ends the senders' waits.
-pub struct Receiver<'a, T, const N: usize> {
-    /// Not a reference: the last end of an owned channel frees it.
-    channel: NonNull<Channel<T, N>>,
-    borrows: PhantomData<&'a Channel<T, N>>,
-}
-
-impl<T, const N: usize> Receiver<'_, T, N> {
-    fn channel(&self) -> &Channel<T, N> {
-        // SAFETY: the channel is borrowed, or owned by ends that include this one.
-        unsafe { self.channel.as_ref() }
-    }
-
-    /// The number of values in the queue now.
-    ///
-    /// In handlers: no, it takes a lock that the interrupted code may hold.
-    pub fn len(&self) -> usize {
-        self.channel().len()
-    }
-
-    /// Whether the queue is empty now.
-    ///
-    /// In handlers: no, it takes a lock that the interrupted code may hold.
-    pub fn is_empty(&self) -> bool {
-        self.channel().is_empty()
-    }
-
-    /// Whether the queue is full now.
-    ///
-    /// In handlers: no, it takes a lock that the interrupted code may hold.
-    pub fn is_full(&self) -> bool {
-        self.channel().is_full()
-    }
-
-    /// The number of values that the queue can hold.
-    ///
-    /// In handlers: yes.
-    pub const fn capacity(&self) -> usize {
-        N
-    }
-
-    /// Takes the oldest value; waits while there is none. Fails if there is neither a value nor a
-    /// sender.
-    ///
-    /// In handlers: no, it takes a lock that the interrupted code may hold.
-    pub fn recv(&self) -> Result<T, RecvError> {
-        self.channel().pop(Limit::NONE).map_err(|_| RecvError)
-    }
-
-    /// Takes the oldest value if there is one.
-    ///
-    /// In handlers: no, it takes a lock that the interrupted code may hold.
-    pub fn try_recv(&self) -> Result<T, TryRecvError> {
-        self.channel().pop(Limit::Now).map_err(|error| match error {
-            RecvTimeoutError::Timeout => TryRecvError::Empty,
-            RecvTimeoutError::Disconnected => TryRecvError::Disconnected,
-        })
-    }
-
-    /// [`recv`](Receiver::recv) for at most `timeout`.
-    ///
-    /// In handlers: no, it takes a lock that the interrupted code may hold.
-    pub fn recv_timeout(&self, timeout: Duration) -> Result<T, RecvTimeoutError> {
-        match self.channel().pop(Limit::Now) {
-            Err(RecvTimeoutError::Timeout) => self.channel().pop(Limit::Deadline(base::deadline_of(timeout))),
-            done => done,
-        }
-    }
-
-    /// [`recv`](Receiver::recv) until `deadline` at the latest.
-    ///
-    /// In handlers: no, it takes a lock that the interrupted code may hold.
-    pub fn recv_until(&self, deadline: Instant) -> Result<T, RecvTimeoutError> {
-        self.channel().pop(Limit::Deadline(Some(deadline)))
-    }
-
-    /// Receives values until there is neither a value nor a sender.
-    ///
-    /// In handlers: no, it takes a lock that the interrupted code may hold.
-    pub fn iter(&self) -> Iter<'_, T, N> {
-        Iter { receiver: self }
-    }
-
-    /// Receives values until the queue is empty.
-    ///
-    /// In handlers: no, it takes a lock that the interrupted code may hold.
-    pub fn try_iter(&self) -> TryIter<'_, T, N> {
-        TryIter { receiver: self }
-    }
-}
-
-impl<T, const N: usize> Clone for Receiver<'_, T, N> {
-    fn clone(&self) -> Self {
-        count_one_more(&mut self.channel().head.state.lock().receivers);
-        Receiver { channel: self.channel, borrows: PhantomData }
-    }
-}
-
-impl<T, const N: usize> Drop for Receiver<'_, T, N> {
-    fn drop(&mut self) {
-        let head = &self.channel().head;
-        let mut state = head.state.lock();
-        state.receivers -= 1;
-        if state.receivers == 0 {
-            head.emptied.notify_all();
-            if state.owned {
-                state = self.channel().drop_values(state);
-            }
-        }
-        let frees = state.is_unused();
-        drop(state);
-        if frees {
-            // SAFETY: 1. It is owned, and this is the last end.
-            unsafe { Channel::free(self.channel) };
-        }
-    }
-}
-
-impl<T, const N: usize> fmt::Debug for Receiver<'_, T, N> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Receiver").finish_non_exhaustive()
-    }
-}
-
-/// See [`Receiver::iter`].
-#[derive(Debug)]
-pub struct Iter<'a, T, const N: usize> {
-    receiver: &'a Receiver<'a, T, N>,
-}
-
-/// See [`Receiver::try_iter`].
-#[derive(Debug)]
-pub struct TryIter<'a, T, const N: usize> {
-    receiver: &'a Receiver<'a, T, N>,
-}
-
-impl<T, const N: usize> Iterator for Iter<'_, T, N> {
-    type Item = T;
-
-    fn next(&mut self) -> Option<T> {
-        self.receiver.recv().ok()
-    }
-}
-
-impl<T, const N: usize> Iterator for TryIter<'_, T, N> {
-    type Item = T;
-
-    fn next(&mut self) -> Option<T> {
-        self.receiver.try_recv().ok()
-    }
-}
-
-/// See [`Receiver::into_iter`](IntoIterator::into_iter).
-#[derive(Debug)]
-pub struct IntoIter<'a, T, const N: usize> {
-    receiver: Receiver<'a, T, N>,
-}
-
-impl<T, const N: usize> Iterator for IntoIter<'_, T, N> {
-    type Item = T;
-
-    fn next(&mut self) -> Option<T> {
-        self.receiver.recv().ok()
-    }
-}
-
-impl<'a, T, const N: usize> IntoIterator for Receiver<'a, T, N> {
-    type Item = T;
-    type IntoIter = IntoIter<'a, T, N>;
-
-    fn into_iter(self) -> IntoIter<'a, T, N> {
-        IntoIter { receiver: self }
-    }
-}
-
-impl<'a, T, const N: usize> IntoIterator for &'a Receiver<'_, T, N> {
-    type Item = T;
-    type IntoIter = Iter<'a, T, N>;
-
-    fn into_iter(self) -> Iter<'a, T, N> {
-        self.iter()
-    }
-}
-
-/// There is no receiver; the value is returned.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub struct SendError<T>(pub T);
-
-/// Why a value was not sent at once; the value is returned.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub enum TrySendError<T> {
-    /// The queue has no room.
-    Full(T),
-    /// There is no receiver.
-    Disconnected(T),
-}
-
-/// Why a value was not sent in time; the value is returned.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub enum SendTimeoutError<T> {
-    /// The queue had no room in time.
-    Timeout(T),
-    /// There is no receiver.
-    Disconnected(T),
-}
-
-/// There is no value and no sender.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct RecvError;
-
-/// Why nothing was received at once.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum TryRecvError {
-    /// There is no value now.
-    Empty,
-    /// There is no value and no sender.
-    Disconnected,
-}
-
-/// Why nothing was received in time.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum RecvTimeoutError {
-    /// No value came in time.
-    Timeout,
-    /// There is no value and no sender.
-    Disconnected,
-}
-
-impl<T> SendTimeoutError<T> {
-    /// The value.
-    ///
-    /// In handlers: yes.
-    pub fn into_inner(self) -> T {
-        match self {
-            SendTimeoutError::Timeout(value) | SendTimeoutError::Disconnected(value) => value,
-        }
-    }
-}
-
-impl<T> From<SendError<T>> for TrySendError<T> {
-    fn from(SendError(value): SendError<T>) -> TrySendError<T> {
-        TrySendError::Disconnected(value)
-    }
-}
-
-impl From<RecvError> for TryRecvError {
-    fn from(RecvError: RecvError) -> TryRecvError {
-        TryRecvError::Disconnected
-    }
-}
-
-impl From<RecvError> for RecvTimeoutError {
-    fn from(RecvError: RecvError) -> RecvTimeoutError {
-        RecvTimeoutError::Disconnected
-    }
-}
-
-/// The messages are std's.
-macro_rules! messages {
-    ($([$($generics:tt)*] $name:ty { $($kind:pat => $message:literal,)* })*) => {$(
-        impl<$($generics)*> fmt::Display for $name {
-            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.pad(match self { $($kind => $message,)* })
-            }
-        }
-
-        impl<$($generics)*> core::error::Error for $name {}
-    )*};
-}
-messages! {
-    [T] SendError<T> {
-        SendError(_) => "sending on a closed channel",
-    }
-    [T] TrySendError<T> {
-        TrySendError::Full(_) => "sending on a full channel",
-        TrySendError::Disconnected(_) => "sending on a closed channel",
-    }
-    [T] SendTimeoutError<T> {
-        SendTimeoutError::Timeout(_) => "timed out waiting on channel",
-        SendTimeoutError::Disconnected(_) => "sending on a closed channel",
-    }
-    [] RecvError {
-        RecvError => "receiving on a closed channel",
-    }
-    [] TryRecvError {
-        TryRecvError::Empty => "receiving on an empty channel",
-        TryRecvError::Disconnected => "receiving on a closed channel",
-    }
-    [] RecvTimeoutError {
-        RecvTimeoutError::Timeout => "timed out waiting on channel",
-        RecvTimeoutError::Disconnected => "channel is empty and sending half is closed",
-    }
-}
-
-/// Omits the value, which need not implement Debug.
-macro_rules! debug {
-    ($($name:ident { $($kind:pat => $text:literal,)* })*) => {$(
-        impl<T> fmt::Debug for $name<T> {
-            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str(match self { $($kind => $text,)* })
-            }
-        }
-    )*};
-}
-debug! {
-    SendError {
-        SendError(_) => "SendError { .. }",
-    }
-    TrySendError {
-        TrySendError::Full(_) => "TrySendError::Full(..)",
-        TrySendError::Disconnected(_) => "TrySendError::Disconnected(..)",
-    }
-    SendTimeoutError {
-        SendTimeoutError::Timeout(_) => "SendTimeoutError::Timeout(..)",
-        SendTimeoutError::Disconnected(_) => "SendTimeoutError::Disconnected(..)",
     }
 }
 

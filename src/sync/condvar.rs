@@ -192,6 +192,27 @@ impl fmt::Debug for Condvar {
 }
 
 /// Whether a wait ended by its timeout.
+///
+/// ```no_run
+/// use core::time::Duration;
+/// use rt0::sync::{Condvar, Mutex, WaitTimeoutResult};
+///
+/// static JOBS: Mutex<u32> = Mutex::new(0);
+/// static ADDED: Condvar = Condvar::new();
+///
+/// fn wait_for_job() -> bool {
+///     let second = Duration::from_secs(1);
+///     let (mut jobs, result) = ADDED.wait_timeout_while(JOBS.lock(), second, |jobs| *jobs == 0);
+///     let result: WaitTimeoutResult = result;
+///     if !result.timed_out() {
+///         *jobs -= 1;
+///     }
+///     !result.timed_out()
+/// }
+///
+/// *JOBS.lock() += 2;
+/// ADDED.notify_all();
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct WaitTimeoutResult(bool);
 

@@ -177,6 +177,25 @@ impl<T> From<T> for Mutex<T> {
 }
 
 /// A locked [`Mutex`]; unlocks when dropped.
+///
+/// ```
+/// use core::time::Duration;
+/// use rt0::sync::{Mutex, MutexGuard};
+/// use rt0::time::Instant;
+///
+/// let shared = Mutex::new((1, "one"));
+/// shared.with_mut(|pair| pair.0 += 1);
+/// let guard: MutexGuard<'_, _> = shared.lock();
+/// assert!(shared.is_locked() && shared.try_lock().is_none());
+/// // Narrowed to a part, if there is one.
+/// let number = MutexGuard::try_map_or_err(guard, |pair| match pair {
+///     (number @ 2, _) => Ok(number),
+///     _ => Err("it is not 2"),
+/// });
+/// drop(number);
+/// assert!(shared.try_lock_for(Duration::from_millis(10)).is_some());
+/// assert!(shared.try_lock_until(Instant::now() + Duration::from_millis(10)).is_some());
+/// ```
 #[must_use = "if unused, the mutex is unlocked at once"]
 pub struct MutexGuard<'a, T: ?Sized> {
     mutex: &'a Mutex<T>,

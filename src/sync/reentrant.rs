@@ -154,6 +154,19 @@ impl<T> From<T> for ReentrantLock<T> {
 }
 
 /// A locked [`ReentrantLock`]; dropping its thread's last guard unlocks it.
+///
+/// ```
+/// use core::time::Duration;
+/// use rt0::sync::{ReentrantLock, ReentrantLockGuard};
+/// use rt0::time::Instant;
+///
+/// let shared = ReentrantLock::new(1);
+/// let outer: ReentrantLockGuard<'_, u32> = shared.lock();
+/// assert_eq!(shared.try_lock().as_deref(), Some(&1)); // The thread holds it already.
+/// assert!(shared.try_lock_for(Duration::ZERO).is_some());
+/// assert!(shared.try_lock_until(Instant::now()).is_some());
+/// drop(outer);
+/// ```
 #[must_use = "if unused, the lock is unlocked at once"]
 pub struct ReentrantLockGuard<'a, T: ?Sized> {
     lock: &'a ReentrantLock<T>,

@@ -261,6 +261,28 @@ impl<T> From<T> for RwLock<T> {
 }
 
 /// A [`RwLock`] locked for reading; unlocks when dropped.
+///
+/// ```
+/// use core::time::Duration;
+/// use rt0::sync::{RwLock, RwLockReadGuard, RwLockWriteGuard};
+/// use rt0::time::Instant;
+///
+/// let shared = RwLock::new(1);
+/// shared.with_mut(|value| *value += 1);
+/// assert_eq!(shared.with(|value| *value), 2);
+/// let writer: RwLockWriteGuard<'_, u32> = shared.write();
+/// assert!(shared.is_locked_exclusive() && shared.try_read().is_none());
+/// // No other writer comes between.
+/// let reader: RwLockReadGuard<'_, u32> = RwLockWriteGuard::downgrade(writer);
+/// assert!(shared.is_locked() && shared.try_write().is_none());
+/// assert_eq!(*shared.read_recursive(), 2); // Passes writers that wait.
+/// assert!(shared.try_read_recursive().is_some());
+///
+/// let (short, soon) = (Duration::from_millis(1), Instant::now() + Duration::from_millis(1));
+/// assert!(shared.try_read_for(short).is_some() && shared.try_read_until(soon).is_some());
+/// assert!(shared.try_write_for(short).is_none() && shared.try_write_until(soon).is_none());
+/// drop(reader);
+/// ```
 #[must_use = "if unused, the lock is unlocked at once"]
 pub struct RwLockReadGuard<'a, T: ?Sized> {
     raw: &'a RawRwLock,

@@ -294,6 +294,21 @@ impl fmt::Debug for Semaphore {
 }
 
 /// A permit that is returned on drop, on any thread.
+///
+/// ```
+/// use core::time::Duration;
+/// use rt0::sync::{Semaphore, SemaphoreGuard};
+/// use rt0::time::Instant;
+///
+/// static CONNECTIONS: Semaphore = Semaphore::new(1);
+///
+/// let permit: SemaphoreGuard<'_> = CONNECTIONS.access();
+/// assert!(!CONNECTIONS.try_acquire_for(Duration::from_millis(1)));
+/// drop(permit); // Returned.
+/// assert!(CONNECTIONS.try_acquire_until(Instant::now() + Duration::from_millis(1)));
+/// CONNECTIONS.release(1)?;
+/// # Ok::<(), rt0::Errno>(())
+/// ```
 #[must_use = "if unused, the permit is put back at once"]
 #[derive(Debug)]
 pub struct SemaphoreGuard<'a> {

@@ -177,6 +177,18 @@ impl fmt::Debug for WaitGroup {
 }
 
 /// A member of a [`WaitGroup`], which leaves on drop, on any thread. A clone is one more member.
+///
+/// ```
+/// use rt0::sync::{WaitGroup, WaitGroupGuard};
+///
+/// static CONNECTIONS: WaitGroup = WaitGroup::new();
+///
+/// let member: WaitGroupGuard<'static> = CONNECTIONS.enter();
+/// let another = member.clone();
+/// assert_eq!(CONNECTIONS.members(), 2);
+/// drop((member, another));
+/// CONNECTIONS.wait(); // Returns at once.
+/// ```
 #[must_use = "if unused, the member leaves at once"]
 #[derive(Debug)]
 pub struct WaitGroupGuard<'a> {

@@ -6,6 +6,7 @@ use std::rc::Rc;
 use std::string::{String, ToString};
 use std::vec::Vec;
 
+use super::search::PATH_MAX;
 use super::*;
 
 /// Paths and contents.

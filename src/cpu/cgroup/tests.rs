@@ -5,6 +5,7 @@ use std::vec;
 use std::vec::Vec;
 
 use super::fake::{Open, Tree};
+use super::search::PATH_MAX;
 use super::*;
 
 const GROUP: &str = "/proc/self/cgroup";
