@@ -1,14 +1,16 @@
-//! What a program defines and a library must not: a main, the panic handler, and the symbols that
-//! the compiler expects of a libc.
+//! The items that a program must define and a library must not: a main, the panic handler, and the
+//! symbols that the compiler expects from a libc.
 //!
-//! 1. *All of this is defined in the program, by [`entry!`](crate::entry!)*: rt0 itself defines no
+//! Properties, and how they are achieved:
+//!
+//! 1. *All of this is defined in the program, by [`entry!`](crate::entry!):* rt0 itself defines no
 //!    lang item and no symbol that std or a libc defines. So a crate that depends on rt0 can be
 //!    tested by ordinary programs of the host, which have std and libc. The linker scripts give
 //!    `_start` its name, for the same reason.
-//! 2. *A harness of unit tests gets none of this*. It is recognized as a test that is compiled to
+//! 2. *A harness of unit tests gets none of this:* it is recognized as a test that is compiled to
 //!    unwind. A test without a harness, as [`tests!`](crate::tests) makes it, is a program.
 //! 3. *Without the linker script the only error is one undefined symbol, whose name says what to
-//!    do*: the function that C's startup files call is defined here and refers to that symbol.
+//!    do:* the function that C's startup files call is defined here and refers to that symbol.
 
 /// Names the program's main: a `fn(Env) -> i32` whose value is the exit status.
 ///
@@ -20,9 +22,9 @@
 /// }
 /// ```
 ///
-/// It also defines what a program needs and the library must not define, since programs of the host
-/// link the library too: `memcpy` and its kin, and the `#[panic_handler]`, which prints the message
-/// and ends the process with status 101. To bring a handler of your own, depend on rt0 with
+/// It also defines `memcpy` and related functions, and the `#[panic_handler]`, which prints the
+/// message and ends the process with status 101. (The library itself must not define them, because
+/// programs of the host link it too.) To use a handler of your own, depend on rt0 with
 /// `default-features = false`.
 #[macro_export]
 macro_rules! entry {
@@ -42,7 +44,7 @@ macro_rules! entry {
     };
 }
 
-/// What [`entry!`](crate::entry!) defines besides main and the panic handler.
+/// The definitions of [`entry!`](crate::entry!) besides main and the panic handler.
 #[doc(hidden)]
 #[macro_export]
 macro_rules! __program {
@@ -64,15 +66,15 @@ macro_rules! __program {
             $crate::refuse_unit_tests::<0>();
         }
 
-        /// C's startup files, which are linked in where rt0's script is not, call this.
+        /// C's startup files call this. They are linked in if rt0's script is not used.
         #[cfg(not(all(test, panic = "unwind")))]
         #[unsafe(no_mangle)]
         extern "C" fn __libc_start_main() -> *const $crate::Constructor {
             (&raw const $crate::__rt0_ld_is_missing).cast()
         }
 
-        /// core refers to it for unwinding. Nothing unwinds here; without it there would be a
-        /// second error message where the script is missing.
+        /// core refers to it for unwinding. Nothing unwinds here. Without it there would be a
+        /// second error message if the script is missing.
         #[cfg(not(all(test, panic = "unwind")))]
         #[unsafe(no_mangle)]
         extern "C" fn rust_eh_personality() {}

@@ -106,6 +106,10 @@ macro_rules! names {
             /// `Display` shows the name and not this, so that only programs that call this have
             /// the sentences in them: some 6 KiB.
             ///
+            /// ```
+            /// assert_eq!(rt0::Errno::ENOENT.description(), Some("No such file or directory"));
+            /// ```
+            ///
             /// In handlers: yes.
             pub const fn description(self) -> Option<&'static str> {
                 match self {

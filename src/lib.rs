@@ -58,7 +58,7 @@
 //!    blocks signals and clones → the child, in the parent's memory, sets its attributes and
 //!    executes the program → the parent continues with the result of execve(2). The numbered
 //!    properties are in [`process`].
-//! 8. **A death**: [`fault::explain`] installs a handler → a fault, or a panic → the handler writes
+//! 8. **A fault**: [`fault::explain`] installs a handler → a fault, or a panic → the handler writes
 //!    thread, signal, registers and frames → the process dies by the same signal. The numbered
 //!    properties are in [`fault`].
 //!

@@ -1,17 +1,18 @@
-//! Words that are computed when they are first needed: what the machine, the kernel or the loader
-//! tells, and what was found out by trying.
+//! Words that are computed at first use: facts about the machine, the kernel or the loader.
 //!
-//! 1. *No wait, no lock:* threads that need the word at the same time each compute it, and so does
-//!    a signal handler that interrupts the computation.
-//! 2. *One answer:* the first result that is stored is the answer for all. It changes only by
-//!    `set`.
-//! 3. *An [`OnceWord`] and a [`OnceBool`] order nothing:* the word is all there is. Memory that it
-//!    leads to was there before the process started. So Relaxed is enough, and a thread that does
-//!    not see another thread's store computes the word again.
-//! 4. *An [`OncePtr`] leads to memory that was written here:* publishing releases it, and each look
-//!    acquires it.
+//! Properties, and how they are achieved:
 //!
-//! All begin as zeros, which take no room in a program's file.
+//! 1. *No wait and no lock:* threads that need the word at the same time each compute it, and so
+//!    does a signal handler that interrupts the computation.
+//! 2. *One value for all:* the first result that is stored is the value for all threads. Only `set`
+//!    changes it.
+//! 3. *An [`OnceWord`] and a [`OnceBool`] order no other memory:* the word is the whole state.
+//!    Memory that it points to was written before the process started. So Relaxed is enough, and a
+//!    thread that does not see another thread's store computes the word again.
+//! 4. *An [`OncePtr`] points to memory that this process wrote:* publishing releases it, and each
+//!    load acquires it.
+//!
+//! All start as zeros, which take no space in the program's file.
 
 use core::ptr::null_mut;
 use core::sync::atomic::{
@@ -29,7 +30,7 @@ impl OnceWord {
         OnceWord(AtomicUsize::new(UNKNOWN))
     }
 
-    /// The word; computed by `find` if it is not known. `find` is a cold function of its own.
+    /// The word, which `find` computes if it is not known. `find` should be a `#[cold]` function.
     #[inline(always)]
     pub(crate) fn get(&self, find: impl FnOnce() -> usize) -> usize {
         // Relaxed, here and below: property 3.
@@ -39,7 +40,7 @@ impl OnceWord {
         }
     }
 
-    /// [`get`](OnceWord::get), where `find` may fail: then nothing is stored.
+    /// [`get`](OnceWord::get) with a `find` that may fail. Then nothing is stored.
     #[inline(always)]
     pub(crate) fn try_get<E>(&self, find: impl FnOnce() -> Result<usize, E>) -> Result<usize, E> {
         match self.0.load(Relaxed) {
@@ -48,20 +49,20 @@ impl OnceWord {
         }
     }
 
-    /// Replaces what is known.
+    /// Replaces the word.
     #[inline(always)]
     pub(crate) fn set(&self, word: usize) {
         self.0.store(word, Relaxed);
     }
 
-    /// Stores what was found, unless another thread or a handler was first; returns what is known.
+    /// Stores `found`, unless another thread or a handler stored a word before. Returns the word.
     #[inline(always)]
     fn store(&self, found: usize) -> usize {
         self.0.compare_exchange(UNKNOWN, found, Relaxed, Relaxed).map_or_else(|known| known, |_| found)
     }
 }
 
-/// Whether something is so, found out once.
+/// A yes or no that is computed once.
 pub(crate) struct OnceBool(OnceWord);
 
 const NO: usize = 1;
@@ -72,7 +73,7 @@ impl OnceBool {
         OnceBool(OnceWord::new())
     }
 
-    /// The answer; found by `find` if it is not known. `find` is a cold function of its own.
+    /// The answer, which `find` computes if it is not known. `find` should be a `#[cold]` function.
     #[inline(always)]
     pub(crate) fn get(&self, find: impl FnOnce() -> bool) -> bool {
         self.0.get(|| word_of(find())) == YES
@@ -98,7 +99,7 @@ const fn word_of(is_so: bool) -> usize {
     if is_so { YES } else { NO }
 }
 
-/// A pointer to something that was made once and stays for the life of the process.
+/// A pointer to a value that is made once and stays until the process ends.
 pub(crate) struct OncePtr<T>(AtomicPtr<T>);
 
 impl<T> OncePtr<T> {
@@ -106,18 +107,18 @@ impl<T> OncePtr<T> {
         OncePtr(AtomicPtr::new(null_mut()))
     }
 
-    /// What was published; null before.
+    /// The published pointer; null before.
     #[inline(always)]
     pub(crate) fn get(&self) -> *const T {
         // Acquire pairs with the release in `publish` (4).
         self.0.load(Acquire)
     }
 
-    /// Publishes it, unless another thread or a handler was first; returns what is published. If
-    /// that is not `made`, the caller gives `made` back.
+    /// Publishes `made`, unless another thread or a handler published before. Returns the published
+    /// pointer. If that is not `made`, the caller frees `made`.
     pub(crate) fn publish(&self, made: *const T) -> *const T {
-        // Release: what `made` points to was written before. Acquire, of what another thread
-        // published. Both pair with the release here and the acquire in `get` (4).
+        // Release: the value of `made` was written before; pairs with the acquire in `get`.
+        // Acquire: the value that another thread published; pairs with the release here (4).
         match self.0.compare_exchange(null_mut(), made.cast_mut(), AcqRel, Acquire) {
             Ok(_) => made,
             Err(theirs) => theirs,

@@ -46,7 +46,7 @@ pub fn fill(buf: &mut [u8]) -> Result<()> {
 }
 
 thread::part! {
-    /// What the vDSO makes each thread's bytes with.
+    /// Each thread's state of the vDSO's getrandom.
     static STATE: vdso::StateSlot;
 }
 
@@ -85,8 +85,8 @@ fn urandom(buf: &mut [u8]) -> Result<usize> {
 ///
 /// The crate calls it where the program is built with `--cfg getrandom_backend="custom"` (a flag of
 /// rustc), as its documentation says; without that flag it calls libc, which a program on rt0 does
-/// not have. It is a macro, for the program's own version of the crate to be named. An error of
-/// [`fill`] comes back as `getrandom::Error::new_custom` with the number of the [`Errno`].
+/// not have. It is a macro so that the program can name its own version of the crate. An error of
+/// [`fill`] becomes `getrandom::Error::new_custom` with the number of the [`Errno`].
 ///
 /// getrandom 0.2 has no such backend on Linux.
 ///
@@ -116,6 +116,15 @@ macro_rules! getrandom_backend {
 }
 
 /// Random bytes for the start of a process, and their source; see [`startup`].
+///
+/// ```no_run
+/// use rt0::random::{self, Source, Startup};
+///
+/// let Startup { bytes, source, .. } = random::startup();
+/// if let Source::Auxv = source {
+///     rt0::println!("the kernel's 16 bytes: {bytes:02x?}");
+/// }
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Startup {
     /// Neither the first nor the last eight bytes are all zero.

@@ -1,13 +1,13 @@
 //! One function per Linux call that rt0 uses, with the names and argument order of section 2 of the
 //! manual.
 //!
-//! This is the only caller of the machine's stubs. What differs by machine in the way a call is
-//! made (mmap's forms, the two widths of a timespec) ends here; everything above sees one call. For
-//! a call that is not here, there is [`syscall`]. Numbers of calls and flags are the machine's, as
-//! the crate `linux-raw-sys` has them (in `general`); rt0 uses it and does not export it.
+//! This is the only caller of the machine's stubs. It hides the differences between machines in how
+//! a call is made (mmap's forms, the two widths of a timespec). For a call that is missing here,
+//! there is [`syscall`]. The numbers of calls and flags are the machine's, from the crate
+//! `linux-raw-sys` (in `general`); rt0 uses it and does not export it.
 //!
-//! Every function returns the kernel's own [`Errno`]; the documentation names those that a correct
-//! caller can meet.
+//! Every function returns the kernel's own [`Errno`]; the documentation names the errors that a
+//! correct caller can get.
 
 mod fatal;
 mod fd;
@@ -72,17 +72,17 @@ fn at<T: ?Sized>(pointer: *const T) -> usize {
 
 /// syscall(2): any call, by its number on this machine.
 ///
-/// What the kernel returns as -4095..=-1 is an error. Of a few calls it is not: getuid(2),
-/// geteuid(2), getgid(2), getegid(2), setfsuid(2) and setfsgid(2) cannot fail, and on 32-bit
-/// machines ids from 2^32 - 4095 on look like errors. Those come back as ids, all but 2^32 - 1,
-/// which is no id. (So of these calls there, only `EPERM` can be told if a filter refuses them.)
+/// A result of the kernel in -4095..=-1 is an error. There is an exception on 32-bit machines:
+/// getuid(2), geteuid(2), getgid(2), getegid(2), setfsuid(2) and setfsgid(2) cannot fail, and ids
+/// from 2^32 - 4095 on look like errors. These are returned as ids, except 2^32 - 1, which is not
+/// an id. (So for these calls, of the errors of a filter only `EPERM` is seen as one.)
 ///
 /// In handlers: yes.
 ///
 /// # Safety
 ///
-/// 1. The call, with these arguments, does nothing to memory or to this process that the caller may
-///    not do.
+/// 1. The call with these arguments is sound: it does nothing to memory or to the process that the
+///    caller has no right to do.
 pub unsafe fn syscall(nr: usize, args: [usize; 6]) -> Result<usize> {
     let [a, b, c, d, e, f] = args;
     // SAFETY: the caller guarantees 1.

@@ -2,28 +2,27 @@
 //!
 //! [`tests!`](crate::tests) makes the main of such a program from plain functions, and
 //! [`test_module!`](crate::test_module) names the tests of one of its modules. A test passes if it
-//! returns, unless it says otherwise by an [`Expect`]. `cargo rt0 test` builds the program for each
-//! machine, runs its tests there and reports; nothing else is needed of a runner than this
-//! protocol:
+//! returns, unless it has another [`Expect`]. `cargo rt0 test` builds the program for each machine,
+//! runs its tests there and reports. Another runner needs only this protocol:
 //!
 //! 1. **Listing**: `PROGRAM --list` prints one line per test and ends with status 0. A line is the
 //!    test's name, then fields, each behind a tab: `KEY=VALUE`, or `KEY` alone. In a value, `\n` is
 //!    a line's end, `\t` a tab, `\\` a backslash. The name of a module's test begins with the
 //!    module's: `parser::an_empty_line_is_no_error`.
-//! 2. **Running**: `PROGRAM NAME` runs one test. Where the program has no arguments, as the first
+//! 2. **Running**: `PROGRAM NAME` runs one test. If the program has no arguments, as the first
 //!    process of a kernel, the variable `RT0_TEST` names the test; without it the program lists.
-//! 3. **Judging**: a test passes if its process ends as the line says: with status 0, or that of
-//!    `exit`, or by the signal of `signal`; and if `stdout` and `stderr`, where they are given, are
-//!    parts of what it wrote there.
-//! 4. **Skipping**: status [`SKIPPED`] is a skip, unless `exit` says that it is expected. The
-//!    reason is in the last line of standard output that begins with `skipped: `.
-//! 5. **Surroundings**: the environment has nothing but `PATH` and the variables of
-//!    `env=NAME=VALUE`, one field each. Arguments behind the name are those of `arg=VALUE`, one
-//!    field each. The soft limit of the stack is `stack=BYTES` or `stack=unlimited`, and the
-//!    descriptors of `close=NUMBER,NUMBER` are closed.
-//! 6. **Limits**: a test that has not ended after `limit` seconds is killed and has failed.
-//! 7. **Where it runs**: with `native=REASON`, not under an emulator; with `alone`, beside no other
-//!    test.
+//! 3. **Judging**: a test passes if its process ends as the line says: with status 0, or with the
+//!    status of `exit`, or by the signal of `signal`. Its output must contain the texts of `stdout`
+//!    and `stderr`, if the line has them.
+//! 4. **Skipping**: status [`SKIPPED`] means that the test was skipped, unless `exit` expects that
+//!    status. The reason is in the last line of standard output that begins with `skipped: `.
+//! 5. **Surroundings**: the environment has only `PATH` and the variables of `env=NAME=VALUE`, one
+//!    field each. The arguments after the name are those of `arg=VALUE`, one field each. The soft
+//!    limit of the stack is `stack=BYTES` or `stack=unlimited`, and the descriptors of
+//!    `close=NUMBER,NUMBER` are closed.
+//! 6. **Limits**: a test that has not ended after `limit` seconds is killed and fails.
+//! 7. **Where it runs**: with `native=REASON`, not under an emulator; with `alone`, while no other
+//!    test runs.
 
 use core::fmt::{self, Write as _};
 
@@ -38,8 +37,8 @@ const PANICKED: u8 = 101;
 
 /// Defines a test program: its main, and which functions are its tests.
 ///
-/// A test is a function without arguments, or of the [`Env`]. What it expects, if not
-/// that it returns, follows it behind `=>`: a constant of type [`Expect`].
+/// A test is a function without arguments, or with an [`Env`]. Without more, it is expected to
+/// return. Another expectation follows it after `=>`: a constant of type [`Expect`].
 ///
 /// ```ignore
 /// #![no_std]
@@ -122,7 +121,7 @@ macro_rules! test_module {
     };
 }
 
-/// A test: its name, what it expects, and the function; or a module with its tests.
+/// A test: its name, its expectation, and the function; or a module with its tests.
 #[derive(Clone, Copy, Debug)]
 pub struct Test {
     name: &'static str,
@@ -136,7 +135,7 @@ enum Content {
 }
 
 impl Test {
-    /// A test. The name has neither white space nor `::` in it.
+    /// A test. The name contains neither white space nor `::`.
     ///
     /// In handlers: yes.
     pub const fn new(name: &'static str, expect: Expect, body: fn(Env)) -> Test {
@@ -151,7 +150,7 @@ impl Test {
     }
 }
 
-/// What a test expects of its process; [`Expect::success`] unless something else is said.
+/// What a test expects of its process. The default is [`Expect::success`].
 #[derive(Clone, Copy, Debug)]
 pub struct Expect {
     end: End,
@@ -226,21 +225,21 @@ impl Expect {
         Expect { stderr: Some(part), ..self }
     }
 
-    /// The program's arguments behind the test's name.
+    /// The program's arguments after the test's name.
     ///
     /// In handlers: yes.
     pub const fn args(self, args: &'static [&'static str]) -> Expect {
         Expect { args, ..self }
     }
 
-    /// Variables of the environment, beside `PATH`: name and value.
+    /// Variables of the environment, besides `PATH`: name and value.
     ///
     /// In handlers: yes.
     pub const fn env(self, env: &'static [(&'static str, &'static str)]) -> Expect {
         Expect { env, ..self }
     }
 
-    /// The test has failed if it has not ended after so many seconds. Without it the runner has a
+    /// The test fails if it has not ended after this many seconds. Without this, the runner has a
     /// limit of its own, of some minutes.
     ///
     /// In handlers: yes.
@@ -248,15 +247,15 @@ impl Expect {
         Expect { limit: Some(seconds), ..self }
     }
 
-    /// The test is skipped under an emulator, for this reason. See [`skip`] for what is known at
-    /// run time only.
+    /// The test is skipped under an emulator, for this reason. If the reason is known only at run
+    /// time, use [`skip`].
     ///
     /// In handlers: yes.
     pub const fn native(self, reason: &'static str) -> Expect {
         Expect { native: Some(reason), ..self }
     }
 
-    /// Natively no other test runs at the same time.
+    /// No other test runs at the same time, natively.
     ///
     /// In handlers: yes.
     pub const fn alone(self) -> Expect {
@@ -279,7 +278,7 @@ impl Expect {
     }
 }
 
-/// A function that can be a test: of no argument, or of the [`Env`].
+/// A function that can be a test: without arguments, or with an [`Env`].
 pub trait Body<Arguments> {
     /// Runs it.
     fn call(self, env: Env);
@@ -297,9 +296,27 @@ impl<F: FnOnce(Env)> Body<(Env,)> for F {
     }
 }
 
-/// Lists the tests or runs one, as the program's arguments say; what main returns.
+/// Lists the tests or runs one, as the program's arguments say. Returns the exit status for main.
 ///
 /// Panics if the program has no test of that name.
+///
+/// ```no_run
+/// use rt0::test::{self, Body, Expect, Test};
+///
+/// fn adds(env: rt0::Env) {
+///     let body = || assert_eq!(1 + 1, 2);
+///     body.call(env);
+/// }
+///
+/// const EXPECT: Expect = Expect::success().native("an emulator adds wrongly").alone();
+/// const ADDS: [Test; 1] = [Test::new("adds", EXPECT, adds)];
+/// const SMALL: Expect = Expect::success().stack_limit(1 << 20).closed(&[0]);
+/// const TESTS: [Test; 2] = [Test::module("numbers", &ADDS), Test::new("small", SMALL, adds)];
+///
+/// fn run_all(env: rt0::Env) -> i32 {
+///     test::run(env, &TESTS) // The macro `tests!` writes all this.
+/// }
+/// ```
 ///
 /// In handlers: no, it writes to standard output and runs the test.
 pub fn run(env: Env, tests: &[Test]) -> i32 {

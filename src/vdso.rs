@@ -37,6 +37,10 @@ pub(crate) use state::StateSlot;
 
 /// Stops this process from using the vDSO, permanently. Calls under way still finish in it.
 ///
+/// ```no_run
+/// rt0::vdso::turn_off(); // Before other threads start.
+/// ```
+///
 /// In handlers: no.
 pub fn turn_off() {
     for function in [&CLOCK_GETTIME, &CLOCK_GETTIME_NARROW, &GETRANDOM] {
@@ -47,6 +51,19 @@ pub fn turn_off() {
 /// [`turn_off`] if the environment contains `RT0_VDSO=0`; returns whether it does. A program that
 /// offers this switch calls it first in main; nothing else in rt0 reads the variable. A process in
 /// secure mode ([`Auxv::secure`]) ignores the variable, because another user may have set it.
+///
+/// ```no_run
+/// use rt0::vdso;
+///
+/// fn run(env: rt0::Env) -> i32 {
+///     if vdso::turn_off_if_asked(env) {
+///         rt0::println!("RT0_VDSO=0 is set");
+///     }
+///     let in_use: vdso::InUse = vdso::in_use();
+///     rt0::println!("{in_use:?}");
+///     0
+/// }
+/// ```
 ///
 /// In handlers: no.
 pub fn turn_off_if_asked(env: Env) -> bool {

@@ -55,6 +55,35 @@ pub type MappedRwLockReadGuard<'a, T> = ::lock_api::MappedRwLockReadGuard<'a, Ra
 pub type MappedRwLockWriteGuard<'a, T> = ::lock_api::MappedRwLockWriteGuard<'a, RawRwLock, T>;
 
 /// The lock inside [`crate::sync::Mutex`].
+///
+/// ```
+/// use rt0::adapters::lock_api::{MappedMutexGuard, Mutex, MutexGuard, RawMutex, RawThreadId};
+/// use rt0::adapters::lock_api::{MappedRwLockReadGuard, MappedRwLockWriteGuard, RawRwLock, RwLock};
+/// use rt0::adapters::lock_api::{ReentrantMutex, ReentrantMutexGuard};
+/// use rt0::adapters::lock_api::{RwLockReadGuard, RwLockWriteGuard};
+///
+/// let pair = Mutex::new((1, 2));
+/// let guard: MutexGuard<'_, _> = pair.lock();
+/// let first: MappedMutexGuard<'_, i32> = MutexGuard::map(guard, |pair| &mut pair.0);
+/// drop(first);
+///
+/// let table = RwLock::new([1, 2]);
+/// let reader: RwLockReadGuard<'_, _> = table.read();
+/// let first: MappedRwLockReadGuard<'_, i32> = RwLockReadGuard::map(reader, |table| &table[0]);
+/// drop(first);
+/// let writer: RwLockWriteGuard<'_, _> = table.write();
+/// let last: MappedRwLockWriteGuard<'_, i32> = RwLockWriteGuard::map(writer, |all| &mut all[1]);
+/// drop(last);
+///
+/// let again = ReentrantMutex::new(());
+/// let guard: ReentrantMutexGuard<'_, ()> = again.lock();
+/// drop((again.lock(), guard));
+///
+/// // The raw ones, for types of other crates that are generic over them.
+/// type Own<T> = lock_api::ReentrantMutex<RawMutex, RawThreadId, lock_api::RwLock<RawRwLock, T>>;
+/// let own = Own::new(lock_api::RwLock::new(1));
+/// assert_eq!(*own.lock().read(), 1);
+/// ```
 pub struct RawMutex(sync::RawMutex);
 
 /// The lock inside [`crate::sync::RwLock`].

@@ -12,18 +12,39 @@ use crate::signal::Signal;
 use crate::sys::{self, OwnedFd, Timespec, Waited, Which};
 use crate::time::Instant;
 
-/// A process that [`Command::spawn`](super::Command::spawn) started. Dropping it neither ends nor
-/// reaps it, as std's: once ended, it stays a zombie until this process ends, or until some code
-/// waits for any child.
+/// A process that [`Command::spawn`](super::Command::spawn) started. As in std, dropping this value
+/// neither ends nor reaps the process: after its end it stays a zombie until this process ends, or
+/// until some code waits for any child.
+///
+/// ```no_run
+/// use rt0::process::Command;
+/// use rt0::signal::Signal;
+/// use rt0::time::Duration;
+///
+/// let mut child = Command::new(c"sleep").args(&[c"100"]).spawn()?;
+/// rt0::println!("{} runs, pidfd {:?}", child.id(), child.pidfd());
+/// if child.try_wait()?.is_none() {
+///     child.signal(Signal::SIGTERM)?;
+/// }
+/// let status = match child.wait_timeout(Duration::from_secs(1))? {
+///     Some(status) => status,
+///     None => {
+///         child.kill()?;
+///         child.wait()?
+///     }
+/// };
+/// rt0::println!("{status}");
+/// # Ok::<(), rt0::Errno>(())
+/// ```
 pub struct Child {
     pid: u32,
     pidfd: Option<OwnedFd>,
     ended: Option<ExitStatus>,
-    /// The end to write to, if its standard input is [`Stdio::Piped`](super::Stdio::Piped).
+    /// The pipe's end to write to, if its standard input is [`Stdio::Piped`](super::Stdio::Piped).
     pub stdin: Option<OwnedFd>,
-    /// The end to read from, if its standard output is.
+    /// The pipe's end to read from, if its standard output is piped.
     pub stdout: Option<OwnedFd>,
-    /// The end to read from, if its standard error is.
+    /// The pipe's end to read from, if its standard error is piped.
     pub stderr: Option<OwnedFd>,
 }
 
@@ -35,7 +56,7 @@ impl Child {
         Child { pid, pidfd, ended: None, stdin, stdout, stderr }
     }
 
-    /// Its number. After it was reaped the kernel may give it to another process.
+    /// Its id. After it was reaped the kernel may give the id to another process.
     ///
     /// In handlers: no.
     #[must_use]
@@ -43,8 +64,8 @@ impl Child {
         self.pid
     }
 
-    /// The descriptor of the process, where the kernel has these (Linux 5.4): a poller sees it
-    /// readable when the process has ended.
+    /// The descriptor of the process (pidfd_open(2), Linux 5.4). It becomes readable for a poller
+    /// when the process has ended.
     ///
     /// In handlers: no.
     #[must_use]
@@ -52,12 +73,12 @@ impl Child {
         self.pidfd.as_ref()
     }
 
-    /// Waits until it has ended, and reaps it; the same status each time. Closes
-    /// [`stdin`](Child::stdin) first, so that a child that reads to the end gets there. A stopped
-    /// child has not ended.
+    /// Waits until it has ended, and reaps it. Further calls return the same status. It closes
+    /// [`stdin`](Child::stdin) first, so that a child that reads to the end of its input ends. A
+    /// stopped child has not ended.
     ///
-    /// `ECHILD`: other code has reaped it, or `SIGCHLD` is ignored and it has ended; how is not
-    /// known then.
+    /// Errors: `ECHILD`, other code has reaped it, or `SIGCHLD` is ignored and it has ended; its
+    /// status is lost.
     ///
     /// In handlers: no.
     pub fn wait(&mut self) -> Result<ExitStatus> {
@@ -71,7 +92,8 @@ impl Child {
         }
     }
 
-    /// As [`wait`](Child::wait), if it has ended already; `None` if not. It closes nothing.
+    /// As [`wait`](Child::wait), but returns `None` if the child has not ended, and does not close
+    /// [`stdin`](Child::stdin).
     ///
     /// In handlers: no.
     pub fn try_wait(&mut self) -> Result<Option<ExitStatus>> {
@@ -80,8 +102,8 @@ impl Child {
 
     /// As [`wait`](Child::wait), for at most `timeout`; `None` if it has not ended by then.
     ///
-    /// Without a descriptor of the process (before Linux 5.4) it looks every 10 ms. Also `EINVAL`
-    /// where `RLIMIT_NOFILE` is 0.
+    /// Without a descriptor of the process (before Linux 5.4) it checks every 10 ms. Also `EINVAL`
+    /// if `RLIMIT_NOFILE` is 0.
     ///
     /// In handlers: no.
     pub fn wait_timeout(&mut self, timeout: Duration) -> Result<Option<ExitStatus>> {
@@ -99,8 +121,8 @@ impl Child {
         }
     }
 
-    /// Sleeps for at most `left`, less if it ends or a handler runs; whether its descriptor says
-    /// that it has ended.
+    /// Sleeps for at most `left`, or until the process ends or a handler runs. Returns whether its
+    /// descriptor says that it has ended.
     fn seems_ended(&self, left: Duration, pollable: bool) -> Result<bool> {
         const LOOK_EVERY: Duration = Duration::from_millis(10);
         const LONGEST: Duration = Duration::from_secs(1 << 30);
@@ -115,20 +137,20 @@ impl Child {
         ready.or_else(|errno| if errno == Errno::EINTR { Ok(false) } else { Err(errno) })
     }
 
-    /// Ends it by `SIGKILL`. Does nothing if it was reaped through this handle, or has ended.
+    /// Ends it by `SIGKILL`. Does nothing if it has ended.
     ///
-    /// Errors: `ESRCH`, other code has reaped it; `EPERM`, it runs as another user by now.
+    /// Errors: `ESRCH`, other code has reaped it; `EPERM`, it runs as another user now.
     ///
     /// In handlers: no.
     pub fn kill(&mut self) -> Result<()> {
         if self.ended.is_some() { Ok(()) } else { self.signal(Signal::SIGKILL) }
     }
 
-    /// Sends it a signal: pidfd_send_signal(2), or kill(2) before Linux 5.1. One that has ended and
-    /// was not reaped takes it without effect.
+    /// Sends it a signal: pidfd_send_signal(2), or kill(2) before Linux 5.1. If it has ended and
+    /// was not reaped, the signal has no effect.
     ///
-    /// Errors: `ESRCH`, it has been reaped; `EPERM`, it runs as another user by now; `EAGAIN`, as
-    /// many signals from 34 on are on their way as `RLIMIT_SIGPENDING` allows this user.
+    /// Errors: `ESRCH`, it has been reaped; `EPERM`, it runs as another user now; `EAGAIN`, as many
+    /// signals from 34 on are pending as `RLIMIT_SIGPENDING` allows this user.
     ///
     /// In handlers: no.
     pub fn signal(&self, signal: Signal) -> Result<()> {
@@ -165,14 +187,29 @@ impl fmt::Debug for Child {
     }
 }
 
-/// Waits until any child has ended, also one that it was not the parent of (an orphan, where this
-/// process reaps them: as the first of a PID namespace, or by `PR_SET_CHILD_SUBREAPER`), and reaps
-/// it: its number and status.
+/// Waits until any child has ended, reaps it, and returns its id and status. Children include
+/// orphans that the kernel gave to this process: it is the first of a PID namespace, or has set
+/// `PR_SET_CHILD_SUBREAPER`.
 ///
-/// A [`Child`] that is reaped by this says `ECHILD` when it is waited for. While another thread is
-/// in [`Command::spawn`](super::Command::spawn), this may also reap its child that could not
-/// execute the program. `ECHILD` here: there is no child; `EINTR`: a handler ran, or
-/// [`Thread::interrupt`](crate::thread::Thread::interrupt).
+/// After this has reaped a child, [`Child::wait`] fails with `ECHILD`. While another thread is in
+/// [`Command::spawn`](super::Command::spawn), this may reap a child that could not execute its
+/// program.
+///
+/// Errors: `ECHILD`, there is no child; `EINTR`, a handler ran, or
+/// [`Thread::interrupt`](crate::thread::Thread::interrupt) was called.
+///
+/// ```no_run
+/// use rt0::Errno;
+/// use rt0::process;
+///
+/// loop {
+///     match process::wait_any() {
+///         Ok((pid, status)) => rt0::println!("{pid}: {status}"),
+///         Err(Errno::ECHILD) => break, // All have ended.
+///         Err(_) => {}                 // EINTR.
+///     }
+/// }
+/// ```
 ///
 /// In handlers: no.
 pub fn wait_any() -> Result<(u32, ExitStatus)> {
@@ -183,7 +220,7 @@ pub fn wait_any() -> Result<(u32, ExitStatus)> {
     }
 }
 
-/// As [`wait_any`], if one has ended already; `None` if there are children and none has.
+/// As [`wait_any`], but returns `None` if there are children and none has ended.
 ///
 /// In handlers: no.
 pub fn try_wait_any() -> Result<Option<(u32, ExitStatus)>> {

@@ -1,4 +1,4 @@
-//! What to start, and how.
+//! The description of a program to start.
 
 use core::ffi::CStr;
 use core::fmt;
@@ -14,8 +14,8 @@ use crate::errno::{Errno, Result};
 use crate::signal::{SigSet, Signal};
 use crate::sys::{self, OwnedFd, RawFd};
 
-/// A program to start, with all that it gets. Everything is borrowed; it can be started several
-/// times.
+/// A program to start, with its arguments, environment and attributes. It borrows all of them, and
+/// can be started several times.
 ///
 /// ```no_run
 /// use rt0::process::{Command, Stdio};
@@ -57,34 +57,34 @@ type Hook<'a> = dyn Fn() -> Result<()> + Sync + 'a;
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Group {
     Parents,
-    /// 0 for one of its own.
+    /// The group with this id; 0 for a new one.
     Of(u32),
-    /// In a session of its own.
+    /// A new group in a new session.
     NewSession,
 }
 
-/// What becomes of a standard descriptor.
+/// What a child gets as a standard descriptor.
 #[derive(Clone, Copy, Debug, Default)]
 pub enum Stdio<'a> {
-    /// The parent's; closed if that is.
+    /// The parent's descriptor; closed if that one is closed.
     #[default]
     Inherit,
     /// `/dev/null`.
     Null,
-    /// A pipe, whose other end is in [`Child`].
+    /// A pipe; its other end is in [`Child`].
     Piped,
-    /// A copy of this descriptor, which stays the caller's.
+    /// A copy of this descriptor.
     Fd(&'a OwnedFd),
 }
 
 impl<'a> Command<'a> {
     /// A command without arguments, with this process's environment, working directory and standard
-    /// descriptors; no signal blocked, and `SIGPIPE` not ignored.
+    /// descriptors. In the child no signal is blocked, and `SIGPIPE` is not ignored.
     ///
-    /// A `program` without a slash is looked for in the folders of the child's `PATH`, and without
-    /// one in `/bin` and `/usr/bin`, as execvp(3) does: an empty folder is the working directory. A
-    /// file that the kernel cannot execute is `ENOEXEC`: no shell is tried. A relative path is
-    /// relative to [`current_dir`](Command::current_dir).
+    /// As in execvp(3), a `program` without a slash is searched in the folders of the child's
+    /// `PATH`, or in `/bin` and `/usr/bin` if it has no `PATH`; an empty folder is the working
+    /// directory. If the kernel cannot execute the file, the error is `ENOEXEC`: no shell is tried.
+    /// A relative path is relative to [`current_dir`](Command::current_dir).
     ///
     /// In handlers: no.
     pub const fn new(program: &'a CStr) -> Command<'a> {
@@ -117,7 +117,7 @@ impl<'a> Command<'a> {
         Command { args, ..self }
     }
 
-    /// Arguments after those of [`args`](Command::args): what is left of this process's own.
+    /// Arguments after those of [`args`](Command::args): the rest of this process's own.
     ///
     /// ```no_run
     /// # use rt0::{Env, Errno, process::Command};
@@ -133,15 +133,14 @@ impl<'a> Command<'a> {
         Command { passed_on: own.pointers(), ..self }
     }
 
-    /// The first argument, by which the program is told its name, where it is not the program's
-    /// path.
+    /// The first argument, which by convention is the program's name. Without this it is `program`.
     ///
     /// In handlers: no.
     pub const fn arg0(self, arg0: &'a CStr) -> Command<'a> {
         Command { arg0, ..self }
     }
 
-    /// Entries of the form `NAME=VALUE` that the environment has besides, or instead of those of
+    /// Entries of the form `NAME=VALUE` to add to the environment. They replace inherited ones of
     /// the same name.
     ///
     /// In handlers: no.
@@ -149,15 +148,14 @@ impl<'a> Command<'a> {
         Command { environment: Environment { set: entries, ..self.environment }, ..self }
     }
 
-    /// Names that the child does not inherit.
+    /// Names of variables that the child does not inherit.
     ///
     /// In handlers: no.
     pub const fn env_remove(self, names: &'a [&'a CStr]) -> Command<'a> {
         Command { environment: Environment { remove: names, ..self.environment }, ..self }
     }
 
-    /// Nothing is inherited of the environment: it has the entries of [`envs`](Command::envs)
-    /// alone.
+    /// The child inherits no variables: it has only the entries of [`envs`](Command::envs).
     ///
     /// In handlers: no.
     pub const fn env_clear(self) -> Command<'a> {
@@ -195,23 +193,23 @@ impl<'a> Command<'a> {
         self
     }
 
-    /// Descriptors that the child has under the numbers beside them: copies, not close-on-exec. In
-    /// any order, also where numbers change places; of two with one number the later counts, and
-    /// these are later than the standard ones.
+    /// Descriptors, and the numbers under which the child gets copies of them, not close-on-exec.
+    /// The order does not matter, even if two descriptors exchange their numbers. If a number
+    /// occurs twice, the later entry counts; all of these count more than the standard descriptors.
     ///
     /// In handlers: no.
     pub const fn descriptors(self, descriptors: &'a [(&'a OwnedFd, RawFd)]) -> Command<'a> {
         Command { descriptors, ..self }
     }
 
-    /// The child's process group; 0 for one of its own, of which it is the leader. setpgid(2)
+    /// setpgid(2): the child's process group; 0 for a new one, which the child leads.
     ///
     /// In handlers: no.
     pub const fn process_group(self, group: u32) -> Command<'a> {
         Command { group: Group::Of(group), ..self }
     }
 
-    /// A session of its own, without a controlling terminal: setsid(2). It replaces
+    /// setsid(2): the child leads a new session, without a controlling terminal. It replaces
     /// [`process_group`](Command::process_group).
     ///
     /// In handlers: no.
@@ -219,79 +217,101 @@ impl<'a> Command<'a> {
         Command { group: Group::NewSession, ..self }
     }
 
-    /// The signals that are blocked when the program starts; none if this is not called.
+    /// The signals that are blocked when the program starts. Without this, none.
     ///
     /// In handlers: no.
     pub const fn signal_mask(self, mask: SigSet) -> Command<'a> {
         Command { mask, ..self }
     }
 
-    /// The signals that do what is their default when the program starts, if they are ignored here.
-    /// `SIGPIPE` alone if this is not called, as in std; other ignored signals stay ignored, as
-    /// nohup(1) relies on. (Caught ones do what is their default in any case.)
+    /// Ignored signals that get their default action in the child. Without this, as in std, only
+    /// `SIGPIPE`; other ignored signals stay ignored, which nohup(1) relies on. (A signal with a
+    /// handler gets its default action in any case.)
     ///
     /// In handlers: no.
     pub const fn default_signals(self, defaults: SigSet) -> Command<'a> {
         Command { defaults, ..self }
     }
 
-    /// No execve(2) gives the child more rights than it has, for good: `PR_SET_NO_NEW_PRIVS`.
+    /// `PR_SET_NO_NEW_PRIVS`: no execve(2) ever gives the child more rights than it has.
     ///
     /// In handlers: no.
     pub const fn no_new_privs(self) -> Command<'a> {
         Command { no_new_privs: true, ..self }
     }
 
-    /// The child's user: setuid(2). Without [`groups`](Command::groups) a child of root has no
-    /// supplementary ones.
+    /// setuid(2): the child's user. Without [`groups`](Command::groups), a child of root has no
+    /// supplementary groups.
     ///
     /// In handlers: no.
     pub const fn uid(self, uid: u32) -> Command<'a> {
         Command { uid: Some(uid), ..self }
     }
 
-    /// The child's group: setgid(2).
+    /// setgid(2): the child's group.
     ///
     /// In handlers: no.
     pub const fn gid(self, gid: u32) -> Command<'a> {
         Command { gid: Some(gid), ..self }
     }
 
-    /// The child's supplementary groups: setgroups(2).
+    /// setgroups(2): the child's supplementary groups.
+    ///
+    /// ```no_run
+    /// use rt0::process::{Command, Stdio};
+    /// use rt0::signal::{SigSet, Signal};
+    ///
+    /// // A login shell of another user.
+    /// let shell = Command::new(c"/bin/sh")
+    ///     .arg0(c"-sh")
+    ///     .env_clear()
+    ///     .envs(&[c"HOME=/home/user", c"PATH=/bin"])
+    ///     .stderr(Stdio::Null)
+    ///     .setsid()
+    ///     .groups(&[1000])
+    ///     .gid(1000)
+    ///     .uid(1000)
+    ///     .signal_mask(SigSet::empty())
+    ///     .default_signals(SigSet::from_iter([Signal::SIGPIPE]));
+    /// rt0::println!("{}", shell.status()?);
+    /// // One that does not get a variable, and gets a descriptor as its number 3.
+    /// let (read, _write) = rt0::sys::pipe()?;
+    /// Command::new(c"env").env_remove(&[c"SECRET"]).descriptors(&[(&read, 3)]).status()?;
+    /// # Ok::<(), rt0::Errno>(())
+    /// ```
     ///
     /// In handlers: no.
     pub const fn groups(self, groups: &'a [u32]) -> Command<'a> {
         Command { groups: Some(groups), ..self }
     }
 
-    /// A function that the child calls right before it executes the program, when all else is as
-    /// the program will find it: for namespaces, Landlock, seccomp, limits. What it returns as an
-    /// error is the error of [`spawn`](Command::spawn). The child is a fork(2) then: the function
-    /// sees a copy of the memory, and what it changes there is seen by nothing else.
+    /// A function that the child calls right before it executes the program, after all other
+    /// attributes are set: for namespaces, Landlock, seccomp, limits. If it fails,
+    /// [`spawn`](Command::spawn) returns its error. The child is made as by fork(2), so the
+    /// function runs on a copy of the memory, and its changes there are lost.
     ///
     /// In handlers: no.
     ///
     /// # Safety
     ///
-    /// The child has one thread, and the copy was made while others may have been anywhere. So
-    /// `hook`
+    /// The child has one thread, and other threads may have been in the middle of any change when
+    /// the memory was copied. So `hook`
     ///
-    /// 1. takes no lock that another thread may hold, an allocator's for example, and waits for no
+    /// 1. takes no lock that another thread may hold, for example an allocator's, and waits for no
     ///    thread;
     /// 2. starts no thread, and makes no call on all threads ([`all_threads`](crate::all_threads));
-    /// 3. closes no descriptor that it did not open, and leaves execve(2), exit_group(2), write(2)
-    ///    and rt_sigprocmask(2) possible: a filter on system calls must allow these.
+    /// 3. closes no descriptor that it did not open, and installs no filter that forbids execve(2),
+    ///    exit_group(2), write(2) or rt_sigprocmask(2).
     ///
-    /// A panic ends the child; [`spawn`](Command::spawn) succeeds then, and the status is the
-    /// panic's.
+    /// A panic ends the child. Then [`spawn`](Command::spawn) succeeds, and the child's status is
+    /// that of a panic.
     pub const unsafe fn pre_exec(self, hook: &'a (dyn Fn() -> Result<()> + Sync + 'a)) -> Command<'a> {
         Command { hook: Some(hook), ..self }
     }
 
-    /// Starts the program, and returns when it was executed: the kernel has replaced the child's
-    /// program.
+    /// Starts the program, and returns when the child has executed it (execve(2)).
     ///
-    /// Errors, after which nothing is left behind:
+    /// Errors, after which nothing remains allocated and no child is left:
     /// - of execve(2): `ENOENT`, no such program, or no interpreter for it; `EACCES`, no
     ///   permission, or a folder; `ENOEXEC`, no program, or one for another machine; `E2BIG`,
     ///   arguments and environment are too large; `ETXTBSY`, `ELOOP`, `ENAMETOOLONG`, `ENOTDIR`,
@@ -302,8 +322,8 @@ impl<'a> Command<'a> {
     /// - `EAGAIN`, a limit on processes is reached (`RLIMIT_NPROC`, pids.max); `ENOMEM`; `EMFILE`
     ///   and `ENFILE`.
     ///
-    /// It waits as long as the child needs to get there: for a file system that does not answer, or
-    /// while the child is stopped, without end.
+    /// It waits until the child has executed the program. That may take without limit if a file
+    /// system does not answer, or the child is stopped.
     ///
     /// In handlers: no.
     pub fn spawn(&self) -> Result<Child> {
@@ -319,13 +339,13 @@ impl<'a> Command<'a> {
         self.spawn()?.wait()
     }
 
-    /// Replaces the program of this process, and with it all its threads; returns only if that
-    /// failed, with the errors of [`spawn`](Command::spawn), or `EINVAL` for [`Stdio::Piped`],
-    /// which would have no other end.
+    /// Replaces the program of this process, and ends all its other threads. It returns only if
+    /// that failed, with the errors of [`spawn`](Command::spawn), or `EINVAL` for
+    /// [`Stdio::Piped`], whose other end would belong to no process.
     ///
-    /// Then signals are as before; what else was asked for may be in force already: descriptors,
-    /// group, credentials, working directory. What the process has that execve(2) keeps is the new
-    /// program's: a profile by `ITIMER_PROF`, for example, must be stopped before.
+    /// After an error, signals are as before, but other attributes may have changed: descriptors,
+    /// group, credentials, working directory. The new program inherits what execve(2) keeps. So a
+    /// profile that uses `ITIMER_PROF` must be stopped before.
     ///
     /// In handlers: no.
     #[must_use]
@@ -349,13 +369,13 @@ impl fmt::Debug for Command<'_> {
     }
 }
 
-/// The standard descriptors of a child to come.
+/// The standard descriptors of a child that is about to start.
 struct Standard {
-    /// What the child copies, by number; `None` for what it inherits.
+    /// The descriptors that the child copies; `None` where it inherits one.
     numbers: [Option<RawFd>; 3],
     /// The ends of pipes that the parent keeps.
     parents: [Option<OwnedFd>; 3],
-    /// What the child alone needs: closed here when it has its copies.
+    /// Descriptors that only the child needs. They are closed here when it has its copies.
     _childs: [Option<OwnedFd>; 3],
 }
 

@@ -1,5 +1,5 @@
-//! The child's side: from clone(2) to execve(2), and how a failure gets back. The numbers are those
-//! of `process`.
+//! The child's steps from clone(2) to execve(2), and how its error gets to the parent. Numbers in
+//! parentheses are the properties in `process`.
 //!
 //! ```text
 //!     low                                                            high
@@ -30,36 +30,36 @@ use crate::sys::{self, BorrowedFd, OwnedFd, RawFd, Which};
 /// The child's stack in bytes: for a hook, and a path of 4 KiB.
 const STACK: usize = 64 << 10;
 
-/// What a child works from. With memory of its own, it has a copy.
+/// The input of a child's steps. A child that does not share memory has a copy.
 pub(super) struct Launch<'a> {
     command: &'a Command<'a>,
     argv: *const *const c_char,
     envp: *const *const c_char,
     copies: &'a [Copy],
-    /// Where to write an error, if there is a pipe.
+    /// The pipe to which the child writes an error, if there is one.
     report: Cell<Option<RawFd>>,
-    /// `UNTOUCHED` until the child has begun, then `BEGUN`, or the errno that it ended with.
+    /// `UNTOUCHED` until the child has begun, then `BEGUN`, or the errno with which it failed.
     said: AtomicU32,
 }
 
 const UNTOUCHED: u32 = 0;
 const BEGUN: u32 = u32::MAX; // No errno.
 
-/// A descriptor that the child is to have.
+/// A descriptor for the child.
 struct Copy {
     from: Cell<RawFd>,
     to: RawFd,
-    /// Whether `from` is a copy already, out of the way of the others.
+    /// Whether `from` was moved to a free number, because its own one is wanted for another.
     moved: Cell<bool>,
 }
 
-/// Set when a child was seen to share memory (4).
+/// Whether a child was seen to share memory (4).
 static MEMORY_IS_SHARED: AtomicBool = AtomicBool::new(false);
 
 /// The exit status of a child that could not execute its program: a shell's.
 const NOT_EXECUTED: i32 = 127;
 
-/// Lays out what a child of `command` needs, and calls `f` with it and with the high end of the
+/// Prepares the input of a child of `command`, and calls `f` with it and with the high end of the
 /// child's stack.
 pub(super) fn with<T>(
     command: &Command,
@@ -68,7 +68,7 @@ pub(super) fn with<T>(
 ) -> Result<T> {
     let own = auxv::envp();
     let entries = || {
-        // SAFETY: 1. The initial stack, which stays, or nothing.
+        // SAFETY: 1. It is on the initial stack, which stays, or is an empty array.
         unsafe { command.environment.entries(own) }
     };
     let inherited = command.environment.is_inherited();
@@ -86,8 +86,8 @@ pub(super) fn with<T>(
     let mapping = Guarded::map(len, &[0])?;
     let stack = mapping.base().wrapping_add(low);
 
-    // SAFETY: the mapping is fresh and has room for them; zeros are null pointers. It outlives the
-    // slice.
+    // SAFETY: the mapping is fresh, has space for them and outlives the slice; zeros are null
+    // pointers.
     let room = unsafe { core::slice::from_raw_parts_mut(stack.cast::<*const c_char>(), pointers) };
     let args = [command.arg0].into_iter().chain(command.args.iter().copied()).map(|arg| arg.as_ptr());
     let (argv, room) = search::fill(room, args.chain(passed_on.iter().copied()))?;
@@ -98,7 +98,8 @@ pub(super) fn with<T>(
     let others = command.descriptors.iter().map(|(from, to)| (from.as_raw_fd(), *to));
     for (index, (from, to)) in standard.chain(others).enumerate() {
         let copy = Copy { from: Cell::new(from), to, moved: Cell::new(false) };
-        // SAFETY: as many as were counted, behind the pointers, which are aligned to more.
+        // SAFETY: there is space for as many as were counted. It begins behind the pointers, whose
+        // alignment is not less.
         unsafe { list.wrapping_add(index).write(copy) };
     }
     // SAFETY: just written; the mapping outlives the slice.
@@ -108,7 +109,7 @@ pub(super) fn with<T>(
 }
 
 impl Launch<'_> {
-    /// Starts the child on `stack`: its number and, where the kernel has one, its descriptor.
+    /// Starts the child on `stack`. Returns its id, and its descriptor if the kernel has these.
     pub(super) fn start(&self, stack: *mut u8) -> Result<(u32, Option<OwnedFd>)> {
         let Command { hook, uid, gid, groups, .. } = self.command;
         // Property 3.
@@ -134,7 +135,7 @@ impl Launch<'_> {
             // nothing.
             (UNTOUCHED, Some((read, write))) => {
                 drop(write);
-                told(&read)
+                error_of_child(&read)
             }
             (UNTOUCHED, None) => None,
             (BEGUN, _) => {
@@ -159,18 +160,17 @@ impl Launch<'_> {
             tls: null_mut(),
             start: null_mut(),
         };
-        // SAFETY: 1. `with` laid it out so. 2. `pidfd` outlives the call, and no thread pointer is
-        // set; the caller has blocked all signals. 3. `self` outlives the child, or the child's use
-        // of its memory: with CLONE_VFORK this returns when that is over, and without CLONE_VM the
-        // child has a copy.
+        // SAFETY: 1. `with` aligned the stack. 2. `pidfd` outlives the call, and no thread pointer
+        // is set; the caller has blocked all signals. 3. `self` outlives the child's use of it:
+        // with CLONE_VFORK this call returns after that, and without CLONE_VM the child has a copy.
         let pid = unsafe { sys::clone(args, enter, core::ptr::from_ref(self).cast_mut().cast()) }?;
-        // qemu that could not open one says 0, the number of another file.
+        // If qemu could not open one it stores 0, which is the number of another file.
         let opened = pidfd > 0 || pidfd == 0 && sys::pidfd_send_signal(0, 0).is_ok();
-        // SAFETY: 1. The kernel has just opened it for us.
+        // SAFETY: 1. The kernel has just opened it for this process.
         Ok((pid, opened.then(|| unsafe { OwnedFd::from_raw_fd(pidfd) })))
     }
 
-    /// Replaces this process's program. The errors are as of a child; then signals are as before.
+    /// Replaces this process's program. After an error, signals are as before.
     pub(super) fn exec(&self) -> Result<Infallible> {
         let changed = signal::reset_actions(&self.command.defaults, false)?;
         let before = signal::mask(How::Block, &signal::SigSet::empty());
@@ -180,7 +180,7 @@ impl Launch<'_> {
         executed
     }
 
-    /// Makes the process what the command asks for, and executes the program.
+    /// Sets the attributes of the command, and executes the program.
     fn execute(&self) -> Result<Infallible> {
         let command = self.command;
         self.copy_descriptors()?;
@@ -202,19 +202,19 @@ impl Launch<'_> {
         }
         signal::mask(How::Set, &command.mask);
         command.hook.map_or(Ok(()), |hook| hook())?;
-        // SAFETY: 1. `with` made it so, or the kernel.
+        // SAFETY: 1. `with` or the kernel made the array.
         let path = unsafe { search::path_of(self.envp) };
         Err(search::execute(command.program, path, |path| {
-            // SAFETY: 1. `with` or the kernel made both arrays. 2. A child has one thread; what
-            // else is replaced, `Command::exec` says.
+            // SAFETY: 1. `with` or the kernel made both arrays. 2. A child has one thread. For
+            // `Command::exec`, its caller asked to replace this process.
             match unsafe { sys::execve(path, self.argv, self.envp) } {
                 Err(errno) => errno,
             }
         }))
     }
 
-    /// Gives each descriptor its number. A number may be in use as the source of another, or of the
-    /// pipe: these are moved first.
+    /// Copies each descriptor to its number. If a wanted number is the source of another copy, or
+    /// the pipe, that descriptor is moved first.
     fn copy_descriptors(&self) -> Result<()> {
         if let Some(report) = self.report.get().filter(|report| self.is_wanted(*report)) {
             self.report.set(Some(self.out_of_the_way(report)?));
@@ -224,11 +224,11 @@ impl Launch<'_> {
             copy.moved.set(true);
         }
         for Copy { from, to, moved } in self.copies {
-            // SAFETY: 1. The caller wants the number to be this. What it was is closed in this
-            // process alone.
+            // SAFETY: 1. The command asks for this number. The descriptor that it replaces is
+            // closed in this process only.
             unsafe { sys::dup3(from.get(), *to, 0) }?;
             if moved.get() {
-                // SAFETY: 1. Made above, and used for this alone.
+                // SAFETY: 1. It was made above, and no other code uses it.
                 drop(unsafe { OwnedFd::from_raw_fd(from.get()) });
             }
         }
@@ -244,12 +244,12 @@ impl Launch<'_> {
     /// no number is above the wanted ones.)
     fn out_of_the_way(&self, fd: RawFd) -> Result<RawFd> {
         loop {
-            // SAFETY: 1. It is the parent's, which waits; if it is closed, dup(2) says so.
+            // SAFETY: 1. The parent keeps it open while it waits; if it is closed, dup(2) fails.
             let original = unsafe { BorrowedFd::borrow_raw(fd) };
-            // If its number is wanted, it is replaced later.
+            // If its number is wanted, a later copy replaces it.
             let copy = sys::dup(original)?.into_raw_fd();
             if !self.is_wanted(copy) {
-                // SAFETY: 1. It is ours.
+                // SAFETY: 1. It was opened above.
                 unsafe { sys::dup3(fd, copy, k::O_CLOEXEC) }?;
                 return Ok(copy);
             }
@@ -261,10 +261,10 @@ impl Launch<'_> {
 ///
 /// # Safety
 ///
-/// 1. `launch` is a [`Launch`], shared with the parent or a copy of its.
+/// 1. `launch` is a [`Launch`]: the parent's, or a copy of it.
 /// 2. This is a new process, and all signals are blocked.
 unsafe extern "C" fn enter(launch: *mut u8) -> ! {
-    // SAFETY: by 1.; it outlives this process's use of it.
+    // SAFETY: it is a `Launch`, and outlives this process's use of it (1).
     let launch = unsafe { &*launch.cast::<Launch>() };
     // Release, here and below, pairs with the parent's acquire.
     launch.said.store(BEGUN, Release);
@@ -272,7 +272,7 @@ unsafe extern "C" fn enter(launch: *mut u8) -> ! {
     let Err(errno) = executed;
     launch.said.store(errno.raw().into(), Release);
     if let Some(report) = launch.report.get() {
-        // The parent holds the other end, and reads. Without it nothing is left to tell.
+        // The parent reads from the other end. If the write fails, the error cannot be reported.
         // SAFETY: 1. It is the child's copy, and stays open.
         let report = unsafe { BorrowedFd::borrow_raw(report) };
         let _ = sys::write(report, &errno.raw().to_ne_bytes());
@@ -280,9 +280,9 @@ unsafe extern "C" fn enter(launch: *mut u8) -> ! {
     sys::exit_group(NOT_EXECUTED)
 }
 
-/// What a child says through the pipe; `None` if it ends without a word. (A pipe of ours fails only
-/// by a filter; then the child's status has to tell.)
-fn told(read: &OwnedFd) -> Option<Errno> {
+/// The errno that a child wrote to the pipe; `None` if it wrote nothing. (Only a filter can make
+/// the read fail. Then the child's status shows the failure.)
+fn error_of_child(read: &OwnedFd) -> Option<Errno> {
     let mut number = [0; 2];
     match io::read(read, &mut number) {
         Ok(2) => Errno::from_raw(u16::from_ne_bytes(number)),

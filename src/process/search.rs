@@ -1,19 +1,19 @@
-//! Where a program is found, and what it gets: the PATH as of exec(3), arguments and environment.
+//! Finding a program by PATH, as exec(3) does, and its arguments and environment.
 
 use core::ffi::{CStr, c_char};
 use core::ptr::null;
 
 use crate::errno::{Errno, Result};
 
-/// Where a program without a slash is looked for when the child has no PATH: glibc's.
+/// The folders in which a program without a slash is searched if the child has no PATH: glibc's.
 const DEFAULT_PATH: &[u8] = b"/bin:/usr/bin";
 
 /// PATH_MAX of linux/limits.h: the longest path, with its NUL.
 const PATH_MAX: usize = 4096;
 
-/// Calls `execute` with each path that `program` may have, until it says something else than that
-/// there is no such program. Returns only when all failed, with the reason: as execvp(3), `EACCES`
-/// if one of them could not be executed, else `ENOENT`; another error at once.
+/// Calls `execute` with each path that `program` may have, until one call fails with another error
+/// than that there is no such program. Returns the error of execvp(3): that other error; otherwise
+/// `EACCES` if a program could not be executed, or `ENOENT`.
 pub(super) fn execute(program: &CStr, path: Option<&CStr>, mut execute: impl FnMut(&CStr) -> Errno) -> Errno {
     let name = program.to_bytes();
     if name.contains(&b'/') {
@@ -28,7 +28,7 @@ pub(super) fn execute(program: &CStr, path: Option<&CStr>, mut execute: impl FnM
         let Some(candidate) = join(folder, name, &mut buf) else { continue };
         match execute(candidate) {
             Errno::EACCES => found = Errno::EACCES,
-            // What execvp(3) goes on after: nothing there, or a file system that does not answer.
+            // execvp(3) continues after these: no such file, or a file system that does not answer.
             Errno::ENOENT | Errno::ENOTDIR | Errno::ESTALE | Errno::ENODEV | Errno::ETIMEDOUT => {}
             errno => return errno,
         }
@@ -48,46 +48,42 @@ fn join<'a>(folder: &[u8], name: &[u8], buf: &'a mut [u8; PATH_MAX]) -> Option<&
     CStr::from_bytes_with_nul(&buf[..end]).ok()
 }
 
-/// What an environment is made of.
+/// How a child's environment differs from this process's.
 #[derive(Clone, Copy)]
 pub(super) struct Environment<'a> {
-    /// Whether the program's own is left out.
+    /// Whether nothing is inherited.
     pub clear: bool,
-    /// Names of what is left out of it.
+    /// Names of variables that are not inherited.
     pub remove: &'a [&'a CStr],
-    /// Entries that are added, or stand for those of the same name.
+    /// Entries that are added, or replace those of the same name.
     pub set: &'a [&'a CStr],
 }
 
 impl Environment<'_> {
-    /// The entries: those of `own`, as far as they stay, and the added ones.
-    ///
-    /// In handlers: no.
+    /// The entries: those of `own` that stay, and the added ones.
     ///
     /// # Safety
     ///
     /// 1. `own` is an array of pointers to C strings with a null behind the last; all of it lasts
     ///    as long as `self`.
-    pub unsafe fn entries(&self, own: *const *const c_char) -> impl Iterator<Item = *const c_char> {
+    pub(super) unsafe fn entries(&self, own: *const *const c_char) -> impl Iterator<Item = *const c_char> {
         let mut next = own;
         let own = core::iter::from_fn(move || {
-            // SAFETY: by 1., and no further than the null.
+            // SAFETY: an element of the array, up to its null (1).
             let entry = unsafe { *next };
             next = next.wrapping_add(!entry.is_null() as usize);
             (!entry.is_null()).then_some(entry)
         });
         let stays = |entry: &*const c_char| {
-            // SAFETY: by 1.
+            // SAFETY: the array points to C strings (1).
             let entry = unsafe { CStr::from_ptr(*entry) };
             !self.clear && !self.remove.iter().chain(self.set).any(|other| name_of(other).iter().eq(name_of(entry)))
         };
         own.filter(stays).chain(self.set.iter().map(|entry| entry.as_ptr()))
     }
 
-    /// Whether it is the program's own.
-    ///
-    /// In handlers: no.
-    pub fn is_inherited(&self) -> bool {
+    /// Whether it does not differ.
+    pub(super) fn is_inherited(&self) -> bool {
         !self.clear && self.remove.is_empty() && self.set.is_empty()
     }
 }
@@ -107,9 +103,9 @@ fn name_of(entry: &CStr) -> &[u8] {
 ///    `'a`.
 pub(super) unsafe fn path_of<'a>(envp: *const *const c_char) -> Option<&'a CStr> {
     let all = Environment { clear: false, remove: &[], set: &[] };
-    // SAFETY: 1. is our caller's.
+    // SAFETY: 1. The caller guarantees it (1).
     unsafe { all.entries(envp) }.find_map(|entry| {
-        // SAFETY: by 1.
+        // SAFETY: the array points to C strings (1).
         let entry = unsafe { CStr::from_ptr(entry) };
         let value = entry.to_bytes_with_nul().strip_prefix(b"PATH=")?;
         CStr::from_bytes_with_nul(value).ok()

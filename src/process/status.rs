@@ -7,7 +7,19 @@ use linux_raw_sys::general as k;
 use crate::signal::Signal;
 use crate::sys::Waited;
 
-/// How a process ended, as wait(2) has it.
+/// How a process ended: the status of wait(2).
+///
+/// ```no_run
+/// use rt0::process::{Command, ExitStatus};
+///
+/// let status: ExitStatus = Command::new(c"false").status()?;
+/// match (status.code(), status.signal()) {
+///     (Some(code), _) => rt0::println!("exit status {code}"),
+///     (None, Some(signal)) => rt0::println!("signal {signal}, core: {}", status.core_dumped()),
+///     (None, None) => rt0::println!("wait status {:#x}", status.into_raw()),
+/// }
+/// # Ok::<(), rt0::Errno>(())
+/// ```
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct ExitStatus {
     how: How,
@@ -30,7 +42,7 @@ impl ExitStatus {
         ExitStatus { how }
     }
 
-    /// Whether it exited with 0.
+    /// Whether its exit status is 0.
     ///
     /// In handlers: yes.
     #[must_use]
@@ -38,7 +50,7 @@ impl ExitStatus {
         matches!(self.how, How::Exited(0))
     }
 
-    /// What it exited with, 0..=255; `None` if a signal ended it.
+    /// Its exit status, 0..=255; `None` if a signal ended it.
     ///
     /// In handlers: yes.
     #[must_use]
@@ -49,7 +61,8 @@ impl ExitStatus {
         }
     }
 
-    /// The number of the signal that ended it, one of rt0's own perhaps, which no [`Signal`] is.
+    /// The number of the signal that ended it. It may be 32 or 33, for which there is no
+    /// [`Signal`].
     ///
     /// In handlers: yes.
     #[must_use]
@@ -68,8 +81,8 @@ impl ExitStatus {
         matches!(self.how, How::Killed { core_dumped: true, .. })
     }
 
-    /// As wait(2) reports it: the code times 256, or the signal's number, and 128 more with a core.
-    /// (MIPS has a signal 128, which wait(2) cannot tell from a core.)
+    /// The status as wait(2) reports it: the exit status times 256, or the signal's number, plus
+    /// 128 if a core was dumped. (For signal 128 of MIPS, wait(2) reports only the core dump.)
     ///
     /// In handlers: yes.
     #[must_use]
@@ -80,7 +93,8 @@ impl ExitStatus {
         }
     }
 
-    /// As a shell reports it in `$?`: the code, or 128 and the signal's number; at most 255.
+    /// The status as a shell reports it in `$?`: the exit status, or 128 plus the signal's number;
+    /// at most 255.
     ///
     /// In handlers: yes.
     #[must_use]

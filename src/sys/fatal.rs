@@ -6,9 +6,8 @@ use super::{BorrowedFd, at, call, exit_group, getpid, gettid, tgkill, write};
 use crate::arch::{Arch, Cpu};
 use crate::errno::Errno;
 
-/// Ends the process over a failure that can only be rt0's own mistake or a kernel without what
-/// every Linux has: a line on stderr and `SIGABRT`, without the formatting machinery and without a
-/// working thread pointer.
+/// Ends the process with a line on stderr and `SIGABRT`. For failures that only a fault of rt0's or
+/// a system call filter causes. It needs no formatting and no thread pointer.
 #[cold]
 pub(crate) fn die(what: &str, errno: Errno) -> ! {
     #[inline(never)]
@@ -25,10 +24,10 @@ pub(crate) fn die(what: &str, errno: Errno) -> ! {
     say(what.as_bytes());
     say(b" failed with errno ");
     say(end.get(first..).unwrap_or_default());
-    // No handler comes between the questions for the ids and their use, where it could fork.
+    // Signals are blocked, because a handler could fork between reading the ids and using them.
     let mut blocked = k::kernel_sigset_t { sig: [!0; _] };
     let set_mask = |set: &k::kernel_sigset_t| {
-        // Not `rt_sigprocmask`, which comes here when it is refused.
+        // Not `rt_sigprocmask`, which calls `die` if it is refused.
         // SAFETY: 1. The kernel reads the set. A handler for SIGABRT may run at any instruction.
         let _ = unsafe { call!(__NR_rt_sigprocmask, k::SIG_SETMASK as usize, at(set), 0, size_of_val(set)) };
     };
@@ -39,9 +38,9 @@ pub(crate) fn die(what: &str, errno: Errno) -> ! {
     exit_group(128 + k::SIGABRT as i32) // Where the signal is caught.
 }
 
-/// Puts a number's digits, in base 10 or in hexadecimal, at the end of `buf`, as far as they fit
-/// (20 are enough), and says where they begin: for messages in programs that need no formatting
-/// otherwise, which is 3 KiB.
+/// Writes a number's digits, decimal or hexadecimal, at the end of `buf`, as far as they fit (20
+/// are enough), and returns where they begin. It is for messages in programs that do not link
+/// core's formatting, which takes 3 KiB.
 pub(crate) fn digits(mut number: usize, hexadecimal: bool, buf: &mut [u8]) -> usize {
     let base = if hexadecimal { 16 } else { 10 };
     let mut first = buf.len();

@@ -11,6 +11,16 @@ use crate::arch::{Arch, Cpu};
 use crate::errno::Errno;
 
 /// An open file, closed when dropped.
+///
+/// ```no_run
+/// use rt0::sys::{self, OwnedFd, RawFd};
+///
+/// let copy: OwnedFd = sys::dup(&rt0::io::stdin())?;
+/// let raw: RawFd = copy.into_raw_fd(); // It stays open.
+/// // SAFETY: 1. The line above gave it up.
+/// let again = unsafe { OwnedFd::from_raw_fd(raw) };
+/// # Ok::<(), rt0::Errno>(())
+/// ```
 #[derive(Debug)]
 pub struct OwnedFd(RawFd);
 
@@ -45,9 +55,9 @@ impl OwnedFd {
 
 impl Drop for OwnedFd {
     fn drop(&mut self) {
-        // The descriptor is gone whatever close(2) says; its errors report what an earlier write
-        // lost.
-        // SAFETY: 1. close touches no memory, and the number is ours.
+        // The descriptor is closed whatever close(2) returns; its errors are those of earlier
+        // writes.
+        // SAFETY: 1. close(2) accesses no memory, and this value owns the descriptor.
         let _ = unsafe { call!(__NR_close, self.0 as usize) };
     }
 }

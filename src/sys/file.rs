@@ -14,7 +14,7 @@ fn number(fd: &impl AsFd) -> usize {
     fd.as_fd().as_raw_fd() as usize
 }
 
-/// What a call has just opened.
+/// The descriptor that a call has just opened.
 fn owned(fd: RawFd) -> OwnedFd {
     // SAFETY: 1. No other code knows its number.
     unsafe { OwnedFd::from_raw_fd(fd) }
@@ -28,8 +28,18 @@ pub fn read(fd: impl AsFd, buf: &mut [u8]) -> Result<usize> {
     unsafe { call!(__NR_read, number(&fd), at(buf), buf.len()) }
 }
 
-/// pread(2): as [`read`], from `offset` bytes after the file's start, whatever its position is.
-/// `ESPIPE` for what has no positions, `EINVAL` for an offset above `i64::MAX`.
+/// pread(2): as [`read`], from `offset` bytes after the file's start; the file's position does not
+/// matter and stays. `ESPIPE` for a pipe or a socket, `EINVAL` for an offset above `i64::MAX`.
+///
+/// ```no_run
+/// use linux_raw_sys::general::O_RDONLY;
+/// use rt0::sys;
+///
+/// let file = sys::open(c"/proc/self/exe", O_RDONLY, 0)?;
+/// let mut ident = [0; 16];
+/// assert_eq!(sys::pread(&file, &mut ident, 0)?, 16);
+/// # Ok::<(), rt0::Errno>(())
+/// ```
 ///
 /// In handlers: yes.
 pub fn pread(fd: impl AsFd, buf: &mut [u8], offset: u64) -> Result<usize> {
@@ -84,15 +94,15 @@ pub mod flags {
     pub const O_WRONLY: u32 = k::O_WRONLY;
     /// Open for both.
     pub const O_RDWR: u32 = k::O_RDWR;
-    /// Make it if there is none.
+    /// Create the file if it does not exist.
     pub const O_CREAT: u32 = k::O_CREAT;
-    /// Fail if there is one.
+    /// Fail if the file exists.
     pub const O_EXCL: u32 = k::O_EXCL;
-    /// Cut it to nothing.
+    /// Truncate the file to length 0.
     pub const O_TRUNC: u32 = k::O_TRUNC;
-    /// Every write goes to the end.
+    /// Write always at the end of the file.
     pub const O_APPEND: u32 = k::O_APPEND;
-    /// Close it on execve(2).
+    /// Close the descriptor on execve(2).
     pub const O_CLOEXEC: u32 = k::O_CLOEXEC;
 }
 
@@ -142,9 +152,9 @@ pub fn dup(fd: impl AsFd) -> Result<OwnedFd> {
     Ok(owned(copy as RawFd))
 }
 
-/// ppoll(2) that asks for nothing and does not wait: the kernel fills in `POLLNVAL` for what is not
-/// open, and errors. `EINVAL` if `fds` has more entries than `RLIMIT_NOFILE`, `ENOSYS` where a
-/// filter or the kernel lacks the call.
+/// ppoll(2) without waiting: the kernel reports `POLLNVAL` for each descriptor that is not open,
+/// and errors. `EINVAL` if `fds` has more entries than `RLIMIT_NOFILE`; `ENOSYS` from a filter, or
+/// a kernel without the call.
 pub(crate) fn poll_now(fds: &mut [k::pollfd]) -> Result<usize> {
     // A zero span in either width; the kernel writes back what is left of it.
     let mut zero = [0u64; 2];
@@ -169,19 +179,19 @@ pub fn pipe() -> Result<(OwnedFd, OwnedFd)> {
     Ok((read, write))
 }
 
-/// dup3(2): makes `new` a copy of `old`, and closes what `new` was. `flags` is 0 or `O_CLOEXEC`.
-/// `EBADF`, also for a `new` above the limit; `EINVAL` if both are the same.
+/// dup3(2): makes `new` a copy of `old`; a descriptor `new` that was open is closed. `flags` is 0
+/// or `O_CLOEXEC`. `EBADF`, also for a `new` above the limit; `EINVAL` if both are the same.
 ///
 /// # Safety
 ///
-/// 1. No other code relies on what `new` was.
+/// 1. No other code uses the descriptor that was open as `new`.
 pub(crate) unsafe fn dup3(old: RawFd, new: RawFd, flags: u32) -> Result<()> {
     // SAFETY: the caller guarantees 1; it touches no memory.
     unsafe { call!(__NR_dup3, old as usize, new as usize, flags as usize) }.map(drop)
 }
 
-/// ppoll(2) for `timeout`, or without end: how many of `fds` have something to report, 0 after the
-/// timeout. `EINTR`, `EINVAL` if `fds` has more entries than `RLIMIT_NOFILE`.
+/// ppoll(2) for at most `timeout`, or without a limit: the number of `fds` with an event, 0 after
+/// the timeout. `EINTR`, `EINVAL` if `fds` has more entries than `RLIMIT_NOFILE`.
 ///
 /// With 32 bits of seconds (kernels before 5.1 on 32-bit machines) a long timeout is cut to the
 /// longest that fits.

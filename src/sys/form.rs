@@ -2,20 +2,21 @@
 //! Linux 5.1), and narrow, with 32-bit seconds (missing in kernels without
 //! `CONFIG_COMPAT_32BIT_TIME`).
 //!
-//! What holds, and how:
+//! Properties, and how they are achieved:
 //!
-//! 1. *The first form is the one that the kernel's version promises*: wide since 5.1. Older kernels
-//!    are not asked for a wide form to find out: filters kill for unknown numbers, and some vendors
-//!    gave these numbers to calls of their own.
-//! 2. *A form that is refused is not the end.* Filters that were written before 5.1 answer the wide
-//!    form with `EPERM` or `ENOSYS`, and a filter may choose any other error. So every error but
-//!    those of [`is_answer`] makes the other form be tried. An old kernel is asked for its wide
-//!    form only after it said `ENOSYS` to the narrow one.
-//! 3. *The form that answered second comes first from then on*, for this call alone: a filter may
+//! 1. *The form that the kernel's version promises is tried first:* wide since 5.1. On older
+//!    kernels rt0 does not try a wide form to find out: filters kill for unknown numbers, and some
+//!    vendors gave these numbers to calls of their own.
+//! 2. *If one form is refused, the other is tried:* filters that were written before 5.1 answer the
+//!    wide form with `EPERM` or `ENOSYS`, and a filter may choose any other error. So every error
+//!    except those of [`is_answer`] leads to the other form. An old kernel's wide form is tried
+//!    only after `ENOSYS` for the narrow one.
+//! 3. *The form that answered second is tried first from then on*, for this call only: a filter may
 //!    allow the wide form of one call and not that of another. If a filter of another thread
 //!    refuses it there, (2) holds for that thread.
-//! 4. *An error of the call's own stays what it is*: both forms give it, and nothing is remembered.
-//! 5. *Two tries at most.*
+//! 4. *An error of the call itself is returned unchanged:* both forms return it, and nothing is
+//!    remembered.
+//! 5. *There are at most two tries.*
 
 use core::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
@@ -33,9 +34,9 @@ pub(super) enum Form {
     Narrow,
 }
 
-/// Which form of one call comes first.
+/// Which form of one call is tried first.
 pub(super) struct Preference {
-    /// Whether it is the other one than the kernel's version promises.
+    /// Whether that is not the one that the kernel's version promises.
     other: AtomicBool,
 }
 
@@ -59,7 +60,7 @@ impl Preference {
                     (form, refused) = (next, Some(errno));
                 }
                 (Some(before), Some(errno)) if !is_answer(errno) => {
-                    // Both failed. The call's own error says more than that a form is missing.
+                    // Both failed. An error of the call itself is more useful than a missing form.
                     return Err(if is_refusal(before) { errno } else { before });
                 }
                 (refused, _) => {
@@ -85,12 +86,12 @@ impl Form {
     }
 }
 
-/// Whether only a call that is there fails with it: a wait's own ends.
+/// Whether only a call that exists fails with it: these end a wait.
 fn is_answer(errno: Errno) -> bool {
     matches!(errno, Errno::EAGAIN | Errno::EINTR | Errno::ETIMEDOUT)
 }
 
-/// Whether kernels and filters say with it that there is no such call.
+/// Whether kernels and filters use it for a call that does not exist or is forbidden.
 fn is_refusal(errno: Errno) -> bool {
     matches!(errno, Errno::ENOSYS | Errno::EPERM | Errno::EACCES)
 }
@@ -113,8 +114,8 @@ pub(super) fn timed<T>(
 }
 
 /// Whether the kernel's version promises the 64-bit-time calls of 32-bit machines, which came with
-/// Linux 5.1 all at once. Decided on first use. Only where the version cannot be read, a call that
-/// changes nothing is tried.
+/// Linux 5.1 all at once. Decided on first use. Only if the version cannot be read, it tries a call
+/// that changes nothing.
 #[cold]
 fn ask_for_wide_time() -> bool {
     match kernel_release() {
@@ -139,9 +140,9 @@ fn kernel_has_wide_time() -> bool {
 
 pub(super) fn narrow(time: &Timespec) -> k::__kernel_old_timespec {
     k::__kernel_old_timespec {
-        // All waits here may end early, and none may never end.
+        // A wait may end early, so a time that does not fit is cut.
         tv_sec: time.tv_sec.clamp(0, i32::MAX as i64) as _,
-        tv_nsec: i32::try_from(time.tv_nsec).unwrap_or(-1) as _, // None that would be valid.
+        tv_nsec: i32::try_from(time.tv_nsec).unwrap_or(-1) as _, // It stays invalid.
     }
 }
 

@@ -1,4 +1,4 @@
-//! futex(2), and what it tells of memory.
+//! futex(2), and its use to find out whether memory can be read.
 
 use core::sync::atomic::{AtomicU32, Ordering::Relaxed};
 
@@ -37,12 +37,12 @@ fn futex<T>(call: impl FnMut(Form, usize) -> Result<T>) -> Result<T> {
     timed(Cpu::FUTEX, &FORM, call)
 }
 
-/// Whether the word at `address` holds `value`: no for an address where nothing can be read, or
-/// that no word has.
+/// Whether the word at `address` holds `value`. False if nothing can be read there, or the address
+/// is not aligned.
 ///
 /// The call is futex(2), `FUTEX_CMP_REQUEUE` of no waiters: it compares, wakes no thread and moves
-/// none. (A wait that is over at once would say it too, but sets a timer: some 20 µs on a virtual
-/// machine.) Where a filter refuses that, rt_sigprocmask(2) tells whether it can be read.
+/// none. (A wait with a deadline in the past would do too, but sets a timer: about 20 µs on a
+/// virtual machine.) If a filter refuses that, rt_sigprocmask(2) shows whether it can be read.
 pub(crate) fn holds(address: *const AtomicU32, value: u32) -> bool {
     match compare(address, value) {
         Ok(_) => true,
@@ -52,7 +52,7 @@ pub(crate) fn holds(address: *const AtomicU32, value: u32) -> bool {
     }
 }
 
-/// Whether the kernel can read the word at `address`, a multiple of 4; asked as by [`holds`].
+/// Whether the kernel can read the word at `address`, a multiple of 4. By the calls of [`holds`].
 pub(crate) fn holds_any(address: *const AtomicU32) -> bool {
     match compare(address, 0) {
         Ok(_) | Err(Errno::EAGAIN) => true,
@@ -81,7 +81,7 @@ fn can_read_set(address: *const AtomicU32) -> bool {
     read == Err(Errno::EINVAL)
 }
 
-/// The bits of a waiter or a wake that names none.
+/// The bitset of a waiter or a wake without a bitset of its own.
 pub(crate) const FUTEX_ANY: u32 = k::FUTEX_BITSET_MATCH_ANY;
 
 /// futex(2), `FUTEX_WAKE`, or `FUTEX_WAKE_BITSET` for waiters that have one of certain `bits`: how
@@ -93,22 +93,21 @@ pub(crate) fn futex_wake(word: *const AtomicU32, shared: bool, count: u32, bits:
     futex(|_, nr| {
         if bits == FUTEX_ANY {
             let op = k::FUTEX_WAKE | private_flag(shared);
-            // SAFETY: 1. The kernel takes the address as a name of a queue; it reads no memory
-            // through it that could be wrong.
+            // SAFETY: 1. The kernel uses the address as the name of a queue.
             unsafe { call!(@ nr, at(word), op as usize, count as usize) }
         } else {
             let op = k::FUTEX_WAKE_BITSET | private_flag(shared);
-            // SAFETY: 1. The kernel takes the address as a name of a queue.
+            // SAFETY: 1. The kernel uses the address as the name of a queue.
             unsafe { call!(@ nr, at(word), op as usize, count as usize, 0, 0, bits as usize) }
         }
     })
 }
 
-/// futex(2), `FUTEX_REQUEUE`, private: lets one thread that waits on `from` wait on `to` from now
-/// on, and wakes none. How many there were to move, 0 or 1. `EFAULT` if nothing is mapped there.
+/// futex(2), `FUTEX_REQUEUE`, private: moves one thread that waits on `from` to `to`, and wakes
+/// none. Returns how many it moved, 0 or 1. `EFAULT` if nothing is mapped there.
 pub(crate) fn futex_requeue(from: *const AtomicU32, to: *const AtomicU32) -> Result<usize> {
     let op = k::FUTEX_REQUEUE | private_flag(false);
-    // SAFETY: 1. As for a wake, the addresses are names of queues.
+    // SAFETY: 1. The kernel uses the addresses as names of queues.
     futex(|_, nr| unsafe { call!(@ nr, at(from), op as usize, 0, 1, at(to)) })
 }
 

@@ -21,7 +21,7 @@ pub(crate) fn without_such_addresses(errno: Errno) -> Errno {
 ///
 /// # Safety
 ///
-/// 1. With `MAP_FIXED`, whatever lay at `addr..addr + len` may vanish.
+/// 1. With `MAP_FIXED`, nothing uses what is mapped at `addr..addr + len` again.
 pub(crate) unsafe fn mmap(addr: *mut u8, len: usize, prot: u32, flags: u32, fd: RawFd, offset: u64) -> Result<*mut u8> {
     let mut args = [at(addr), len, prot as usize, flags as usize, fd as usize, 0];
     let unit = match Cpu::MMAP {
@@ -55,11 +55,12 @@ pub(crate) unsafe fn munmap(addr: *mut u8, len: usize) -> Result<()> {
     unsafe { call!(__NR_munmap, at(addr), len) }.map(drop)
 }
 
-/// Unmaps pages, and returns whether they are gone.
+/// Unmaps pages, and returns whether that succeeded.
 ///
-/// Taken out of the middle of what the kernel sees as one mapping, they leave two; a process that
-/// has as many as it may is refused that (`ENOMEM`). Then their memory goes back, and the addresses
-/// stay taken. No refusal is worth the end of the process.
+/// If the pages lie in the middle of what the kernel treats as one mapping, two mappings remain.
+/// The kernel refuses that (`ENOMEM`) if the process has as many mappings as it may. Then the
+/// pages' memory is released, and their addresses stay reserved. So a refusal does not end the
+/// process.
 ///
 /// # Safety
 ///
@@ -71,7 +72,7 @@ pub(crate) unsafe fn unmap_or_empty(base: *mut u8, len: usize) -> bool {
     }
     // SAFETY: the caller guarantees 1.
     let empty = |advice| unsafe { madvise(base, len, advice) };
-    // Locked pages have an advice of their own, since Linux 5.18, which needs no other mappings.
+    // For locked pages there is another advice since Linux 5.18, which needs no further mapping.
     let _ = empty(k::MADV_DONTNEED)
         .or_else(|_| empty(k::MADV_DONTNEED_LOCKED))
         .or_else(|_| munlock(base, len).and_then(|()| empty(k::MADV_DONTNEED)));

@@ -48,11 +48,13 @@ pub(crate) unsafe fn rt_sigprocmask(how: u32, new: &k::kernel_sigset_t) -> k::ke
 }
 
 /// sigaltstack(2): sets the calling thread's signal stack, if `new` is given; `old` is the one
-/// before. `ENOMEM` if it is smaller than the kernel's least, `EPERM` on the stack itself.
+/// before. `ENOMEM` if it is smaller than the kernel's minimum, `EPERM` if the caller runs on it.
 ///
 /// # Safety
 ///
-/// 1. The memory of `new` has no other use, as long as it is this thread's signal stack.
+/// 1. As long as `new` is this thread's signal stack, its memory is mapped and used for nothing
+///    else.
+/// 2. It is large enough for the handlers that run on it.
 pub(crate) unsafe fn sigaltstack(new: Option<&k::sigaltstack>, old: Option<&mut k::sigaltstack>) -> Result<()> {
     let new = new.map_or(null(), |new| new as *const k::sigaltstack);
     let old = old.map_or(null_mut(), |old| old as *mut k::sigaltstack);
@@ -60,8 +62,8 @@ pub(crate) unsafe fn sigaltstack(new: Option<&k::sigaltstack>, old: Option<&mut 
     unsafe { call!(__NR_sigaltstack, at(new), at(old)) }.map(drop)
 }
 
-/// kill(2): `pid` as there: a process, 0 for the own group, -1 for all, or the negative number of a
-/// group. Signal 0 only asks. `ESRCH`, `EPERM`, `EINVAL`.
+/// kill(2): `pid` is a process's id, 0 for the caller's group, -1 for all processes, or the
+/// negative id of a group. Signal 0 only checks whether it exists. `ESRCH`, `EPERM`, `EINVAL`.
 ///
 /// In handlers: yes.
 pub fn kill(pid: i32, sig: u32) -> Result<()> {
@@ -73,9 +75,9 @@ pub fn kill(pid: i32, sig: u32) -> Result<()> {
 /// The size of a set, as the calls that take one ask for it.
 const SET: usize = size_of::<k::kernel_sigset_t>();
 
-/// rt_sigtimedwait(2): takes a signal of `set` that is pending, or waits for one, for `timeout` or
-/// without end; what the kernel says about it. `EAGAIN` after the timeout; `EINTR` when a handler
-/// of another signal ran.
+/// rt_sigtimedwait(2): takes a pending signal of `set`, or waits for one, for at most `timeout` or
+/// without a limit, and returns the kernel's information about it. `EAGAIN` after the timeout;
+/// `EINTR` when a handler of another signal ran.
 ///
 /// With 32 bits of seconds (kernels before 5.1 on 32-bit machines) a long timeout is cut to the
 /// longest that fits.
@@ -104,8 +106,8 @@ pub(crate) fn rt_sigpending() -> Result<k::kernel_sigset_t> {
     Ok(set)
 }
 
-/// rt_sigsuspend(2): blocks exactly `mask` until a handler ran, then what was blocked before.
-/// Always `EINTR`, but for a filter.
+/// rt_sigsuspend(2): blocks exactly `mask` until a handler has run, then restores the mask before.
+/// Returns `EINTR`, unless a filter refuses the call.
 ///
 /// # Safety
 ///

@@ -10,9 +10,9 @@ use crate::errno::{Errno, Result};
 
 /// exit_group(2): ends the process with the low 8 bits of `status`.
 ///
-/// Where a filter forbids the call, the process ends by `SIGKILL`. Where that is forbidden too, or
-/// does nothing (to the first process of a PID namespace), the calling thread ends, at worst by a
-/// trap.
+/// If a filter forbids the call, the process ends by `SIGKILL`. If that is forbidden too, or has no
+/// effect (on the first process of a PID namespace), the calling thread ends, in the last resort by
+/// a trap.
 ///
 /// In handlers: yes.
 pub fn exit_group(status: i32) -> ! {
@@ -20,14 +20,14 @@ pub fn exit_group(status: i32) -> ! {
     let _ = unsafe { call!(__NR_exit_group, status as usize) };
     // SAFETY: 1. Ending the process is always allowed.
     let _ = unsafe { call!(__NR_kill, getpid() as usize, k::SIGKILL as usize) };
-    // SAFETY: 1. The process was to end, and with it whatever this thread has borrowed.
+    // SAFETY: 1. The process was meant to end, with everything that this thread has borrowed.
     let _ = unsafe { call!(__NR_exit, status as usize) };
     // SAFETY: 1. to 3. Nothing is unmapped: the kernel refuses a length of 0.
     unsafe { Cpu::unmap_and_exit(null_mut(), 0) }
 }
 
-/// exit(2): ends this thread only. Where a filter forbids the call, the process ends with a
-/// message: other threads would wait for this one's end for ever.
+/// exit(2): ends this thread only. If a filter forbids the call, the process ends with a message:
+/// other threads would wait for ever for this one's end.
 ///
 /// # Safety
 ///
@@ -42,29 +42,29 @@ pub(crate) unsafe fn exit(status: i32) -> ! {
 ///
 /// # Safety
 ///
-/// 1. As for [`Arch::unmap_and_exit`].
+/// 1. The conditions of [`Arch::unmap_and_exit`].
 pub(crate) unsafe fn unmap_and_exit(base: *mut u8, len: usize) -> ! {
     // SAFETY: the caller guarantees the same conditions.
     unsafe { Cpu::unmap_and_exit(base, len) }
 }
 
 /// Sets the calling thread's thread pointer. Errors: those of arch_prctl(2), set_thread_area(2) and
-/// their like, which only a filter gives.
+/// the like; only a filter causes them.
 ///
 /// # Safety
 ///
-/// 1. As for [`Arch::set_thread_pointer`].
+/// 1. The conditions of [`Arch::set_thread_pointer`].
 #[inline(always)] // At the start nothing else may run before it.
 pub(crate) unsafe fn set_thread_pointer(to: *mut u8) -> Result<()> {
     // SAFETY: 1. The caller guarantees the same.
     Errno::check(unsafe { Cpu::set_thread_pointer(to) }).map(drop)
 }
 
-/// A child's first function. It gets what [`clone`] was given for it, runs on the child's own
-/// stack, and all signals are blocked.
+/// A child's first function. It gets the `arg` of [`clone`], and runs on the child's own stack with
+/// all signals blocked.
 pub(crate) type Entry = unsafe extern "C" fn(arg: *mut u8) -> !;
 
-/// What a child starts with, at the high end of its stack.
+/// The child's first function and its argument, at the high end of its stack.
 #[repr(C, align(16))]
 struct Start {
     entry: Entry,
@@ -72,7 +72,7 @@ struct Start {
 }
 
 /// clone(2) of a thread or of a process that begins with `entry(arg)`: the child's id. `EAGAIN`,
-/// `ENOMEM`, `EPERM`, `EINVAL`. `args.start` is not looked at.
+/// `ENOMEM`, `EPERM`, `EINVAL`. `args.start` is ignored.
 ///
 /// # Safety
 ///
@@ -89,7 +89,7 @@ pub(crate) unsafe fn clone(args: CloneArgs, entry: Entry, arg: *mut u8) -> Resul
     Errno::check(unsafe { Cpu::clone(&args) }).map(|tid| tid as u32)
 }
 
-/// The door from [`Arch::clone`]: the child's first Rust, on its own stack, with all signals
+/// Called by the assembly of [`Arch::clone`] in the child, on its own stack, with all signals
 /// blocked.
 ///
 /// # Safety
@@ -102,8 +102,8 @@ pub(crate) unsafe extern "C" fn rust_clone(start: *mut u8) -> ! {
     unsafe { entry(arg) }
 }
 
-/// set_tid_address(2): the word that the kernel clears at this thread's end, or null for none.
-/// Returns the thread's id. Only a filter can refuse it; then the word is the one from before.
+/// set_tid_address(2): sets the word that the kernel clears at this thread's end; null for none.
+/// Returns the thread's id. Only a filter can refuse it; then the word before stays set.
 ///
 /// # Safety
 ///
@@ -118,7 +118,7 @@ pub(crate) unsafe fn set_tid_address(word: *mut u32) -> Result<u32> {
 ///
 /// # Safety
 ///
-/// 1. The child does only what a process may do in which all other threads vanish at this instant.
+/// 1. The child relies on no other thread, and on no data that another thread was changing.
 pub(crate) unsafe fn fork() -> Result<u32> {
     // SAFETY: the caller guarantees 1.
     Errno::check(unsafe { Cpu::fork() }).map(|pid| pid as u32)
@@ -181,6 +181,16 @@ pub fn sched_getaffinity(tid: u32, mask: &mut [usize]) -> Result<usize> {
 /// sched_setaffinity(2) of the thread `tid`, 0 for the calling one. `EINVAL` if `mask` has no
 /// processor that the thread may use, `EPERM`, `ESRCH`.
 ///
+/// ```no_run
+/// use rt0::sys;
+///
+/// let mut mask = [0usize; 16];
+/// let len = sys::sched_getaffinity(0, &mut mask)?; // In bytes.
+/// sys::sched_setaffinity(0, &mask[..len / size_of::<usize>()])?;
+/// sys::sched_yield();
+/// # Ok::<(), rt0::Errno>(())
+/// ```
+///
 /// In handlers: yes.
 pub fn sched_setaffinity(tid: u32, mask: &[usize]) -> Result<()> {
     // SAFETY: 1. The kernel only reads `mask`.
@@ -217,6 +227,13 @@ pub(crate) fn prctl_set_name(name: &[u8; 16]) {
 }
 
 /// tgkill(2). `ESRCH`, `EINVAL`, `EPERM`, `EAGAIN` (a real-time signal over `RLIMIT_SIGPENDING`).
+///
+/// ```no_run
+/// use rt0::sys;
+///
+/// let parent = sys::getppid();
+/// let is_alive = sys::tgkill(parent, parent, 0).is_ok(); // Signal 0 is not sent.
+/// ```
 ///
 /// In handlers: yes.
 pub fn tgkill(tgid: u32, tid: u32, sig: u32) -> Result<()> {

@@ -8,7 +8,7 @@ use super::{at, call};
 use crate::arch::{Arch, Cpu};
 use crate::errno::{Errno, Result};
 
-/// A moment or a span, as the kernel takes it on every machine.
+/// A point in time or a span, with 64-bit seconds on every machine.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Timespec {
@@ -23,8 +23,8 @@ assert_eq_align!(Timespec, k::__kernel_timespec);
 const _: () = assert!(memoffset::offset_of!(Timespec, tv_nsec) == memoffset::offset_of!(k::__kernel_timespec, tv_nsec));
 
 impl Timespec {
-    /// A moment from a kernel that has 32 bits for the seconds. Read as unsigned, they last until
-    /// 2106; no clock of the kernel shows a time before its zero.
+    /// A time from a kernel with 32-bit seconds. They are read as unsigned and last until 2106; no
+    /// clock of the kernel shows a time before its zero.
     pub(crate) fn from_narrow(narrow: k::__kernel_old_timespec) -> Timespec {
         Timespec { tv_sec: narrow.tv_sec as u32 as i64, tv_nsec: narrow.tv_nsec as i64 }
     }
@@ -52,13 +52,13 @@ pub(crate) fn clock_gettime(clock: i32) -> Result<Timespec> {
 /// clock_nanosleep(2) until `deadline` on `clock`. `EINTR` when a handler ran, `EINVAL`.
 ///
 /// With 32 bits of seconds (kernels before 5.1 on 32-bit machines) a far deadline is cut to the
-/// last that fits, so it may return early: look at the clock and call again.
+/// last that fits. So it may return early: read the clock and call again.
 pub(crate) fn clock_nanosleep_until(clock: i32, deadline: &Timespec) -> Result<()> {
     clock_nanosleep(clock, k::TIMER_ABSTIME, deadline)
 }
 
-/// clock_nanosleep(2) for a span of the monotonic clock; less if a handler runs (`EINTR`), and
-/// nothing says how much.
+/// clock_nanosleep(2) for a span of the monotonic clock. If a handler runs, it returns early with
+/// `EINTR`, and the remaining time is not known.
 pub(crate) fn nanosleep(span: &Timespec) -> Result<()> {
     clock_nanosleep(k::CLOCK_MONOTONIC as i32, 0, span)
 }
@@ -75,8 +75,8 @@ fn clock_nanosleep(clock: i32, flags: u32, time: &Timespec) -> Result<()> {
     })
 }
 
-/// Names the CPU-time clock of a thread of this process, for [`clock_gettime`] and
-/// [`timer_create`]: what pthread_getcpuclockid(3) does. The clock starts at zero with the thread.
+/// The CPU-time clock of a thread of this process, for [`clock_gettime`] and [`timer_create`], as
+/// from pthread_getcpuclockid(3). The clock starts at zero with the thread.
 pub(crate) fn cpu_clock(tid: u32) -> i32 {
     // These two are in no header for programs: time/posix-timers.h of the kernel.
     const CPUCLOCK_SCHED: u32 = 2;
@@ -89,8 +89,8 @@ pub(crate) fn cpu_clock(tid: u32) -> i32 {
 const _: () = assert!(size_of::<k::sigevent>() == 64, "timer_create reads beyond the struct");
 
 /// timer_create(2) of a timer that sends `sig`, with `value`, to the thread `tid` of this process
-/// (`SIGEV_THREAD_ID`): its number. `EAGAIN` over `RLIMIT_SIGPENDING` or where an emulator has no
-/// more, `EINVAL` for a thread that ended, `ENOSYS`, `EPERM` by a filter.
+/// (`SIGEV_THREAD_ID`). Returns its number. `EAGAIN` above `RLIMIT_SIGPENDING` or an emulator's
+/// limit, `EINVAL` for a thread that ended, `ENOSYS`, `EPERM` from a filter.
 pub(crate) fn timer_create(clock: i32, tid: u32, sig: u32, value: usize) -> Result<i32> {
     let mut event = k::sigevent {
         sigev_value: k::sigval { sival_ptr: core::ptr::without_provenance_mut(value) },
@@ -105,8 +105,8 @@ pub(crate) fn timer_create(clock: i32, tid: u32, sig: u32, value: usize) -> Resu
     Ok(timer)
 }
 
-/// timer_settime(2) with `TIMER_ABSTIME`: the timer goes off at `first` of its clock, at once if
-/// that has passed, and every `interval` from there.
+/// timer_settime(2) with `TIMER_ABSTIME`: the timer expires when its clock shows `first`, at once
+/// if that has passed, and then every `interval`.
 pub(crate) fn timer_settime_abs(timer: i32, interval: Timespec, first: Timespec) -> Result<()> {
     let nr_and_times = |nr, times| {
         // SAFETY: 1. The kernel only reads the two times.
@@ -126,8 +126,8 @@ pub(crate) fn timer_delete(timer: i32) -> Result<()> {
     unsafe { call!(__NR_timer_delete, timer as usize) }.map(drop)
 }
 
-/// setitimer(2) of `ITIMER_PROF`: `SIGPROF` after the process has run for `first`, and every
-/// `interval` from there; both zero for none. Times are cut to whole microseconds.
+/// setitimer(2) of `ITIMER_PROF`: `SIGPROF` after the process has run for `first`, and then every
+/// `interval`; zeros turn it off. Times are cut to whole microseconds.
 pub(crate) fn setitimer_prof(interval: Timespec, first: Timespec) -> Result<()> {
     let old =
         |time: Timespec| k::__kernel_old_timeval { tv_sec: time.tv_sec as _, tv_usec: (time.tv_nsec / 1000) as _ };

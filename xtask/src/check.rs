@@ -8,7 +8,9 @@ mod commands;
 mod comments;
 mod contract;
 mod documents;
+mod examples;
 mod handlers;
+mod items;
 mod modules;
 mod places;
 mod source;
@@ -64,6 +66,7 @@ fn rules(sources: &[Source], readme: &str, guide: &str) -> Vec<Finding> {
         findings.extend(comments::plain(source));
     }
     findings.extend(modules::rules(sources));
+    findings.extend(examples::examples(sources));
     findings.extend(documents::machine_rows(readme));
     match sources.iter().find(|source| source.path == contract::CONTRACT) {
         Some(contract) => {

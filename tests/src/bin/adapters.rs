@@ -401,7 +401,7 @@ fn a_record_is_one_write_and_a_second_logger_is_refused(env: Env) {
 fn the_backend_of_getrandom_fills_what_was_not_initialized() {
     let mut filled = [[MaybeUninit::<u8>::uninit(); 32]; 2];
     for buf in &mut filled {
-        // SAFETY: 1. It is ours.
+        // SAFETY: 1. The buffer is a local variable.
         assert!(unsafe { __getrandom_v03_custom(buf.as_mut_ptr().cast(), buf.len()) }.is_ok());
     }
     // SAFETY: 1. Nothing is written.
@@ -415,7 +415,7 @@ fn the_backend_of_getrandom_passes_errors_on() {
     rt0::vdso::turn_off();
     filter(&[k::__NR_getrandom, k::__NR_openat], Verdict::Refuse(Errno::EACCES), Verdict::Allow);
     let mut byte = 0;
-    // SAFETY: 1. It is ours.
+    // SAFETY: 1. The buffer is a local variable.
     let filled = unsafe { __getrandom_v03_custom(&raw mut byte, 1) };
     assert_eq!(filled, Err(getrandom::Error(Errno::EACCES.raw())));
 }

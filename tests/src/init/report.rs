@@ -1,7 +1,8 @@
-//! What the host is told, on a console where the kernel speaks too.
+//! The report to the host, on a console to which the kernel writes too.
 //!
-//! A line of ours is `@@WORDS #CHECK`: the check is over the words, so that a line into which the
-//! kernel spoke is known for what it is. Other bytes than printable ASCII, and `\`, are escaped.
+//! A line of the report is `@@WORDS #CHECK`. The check is over the words, so that the host
+//! recognises a line into which the kernel wrote. All bytes except printable ASCII, and `\`, are
+//! escaped.
 //!
 //! - `H RELEASE PAGE PROCESSORS`: once, when this process runs.
 //! - `S NUMBER`: a test starts.

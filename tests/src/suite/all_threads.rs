@@ -149,8 +149,8 @@ rt0::test_module! {
     every_thread_makes_the_call_once,
     hundreds_of_threads_make_the_call_once => Expect::success().alone(),
     each_thread_that_is_there_has_what_was_set,
-    a_refused_call_touches_nobody,
-    a_call_that_only_the_caller_is_refused_touches_nobody,
+    a_refused_call_reaches_no_other_thread,
+    a_call_that_only_the_caller_is_refused_reaches_no_other_thread,
     a_thread_that_waits_in_read_makes_the_call_and_goes_on_waiting,
     it_works_from_another_thread_than_main,
     it_works_where_the_program_blocks_every_signal,
@@ -177,8 +177,8 @@ rt0::test_module! {
     without_proc_the_threads_of_the_list_make_the_call,
     where_33_cannot_be_caught_it_is_not_supported,
     where_33_cannot_be_sent_it_is_not_supported,
-    a_full_queue_of_signals_is_eagain_and_touches_nobody,
-    a_signal_33_that_somebody_else_sends_changes_nothing,
+    a_full_queue_of_signals_is_eagain_and_no_thread_makes_the_call,
+    a_signal_33_from_other_code_changes_nothing,
     a_change_of_the_mask_is_the_callers_alone,
     credentials_are_the_processs,
     ids_at_the_end_of_their_range_are_ids,
@@ -267,7 +267,7 @@ fn each_thread_that_is_there_has_what_was_set() {
     threads.into_iter().flatten().for_each(|thread| thread.join());
 }
 
-fn a_refused_call_touches_nobody() {
+fn a_refused_call_reaches_no_other_thread() {
     let counter = counter();
     let sleepers = Sleepers::<3>::start();
     let bad = [counter, 8, 8, 0, 0, 0];
@@ -278,7 +278,7 @@ fn a_refused_call_touches_nobody() {
     assert_eq!(sleepers.end(), [0; 3]);
 }
 
-fn a_call_that_only_the_caller_is_refused_touches_nobody() {
+fn a_call_that_only_the_caller_is_refused_reaches_no_other_thread() {
     let sleepers = Sleepers::<3>::start();
     let refused = spawn(|| {
         if let Err(errno) = filter_calls(&[k::__NR_prctl], 0x5_0000 | Errno::EXDEV.raw() as u32) {
@@ -711,7 +711,7 @@ fn where_33_cannot_be_sent_it_is_not_supported() {
     assert_eq!((flag(), sleepers.end()), (0, [0]));
 }
 
-fn a_full_queue_of_signals_is_eagain_and_touches_nobody() {
+fn a_full_queue_of_signals_is_eagain_and_no_thread_makes_the_call() {
     let sleepers = Sleepers::<2>::start();
     set_flag_on_all(0).unwrap();
     let none = [0u64; 2];
@@ -722,7 +722,7 @@ fn a_full_queue_of_signals_is_eagain_and_touches_nobody() {
     assert_eq!((flag(), sleepers.end()), (0, [0, 0]));
 }
 
-fn a_signal_33_that_somebody_else_sends_changes_nothing() {
+fn a_signal_33_from_other_code_changes_nothing() {
     let counter = counter();
     let sleepers = Sleepers::<2>::start();
     count_all(counter).unwrap();

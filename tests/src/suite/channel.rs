@@ -29,9 +29,9 @@ fn wait_for_mappings_to_go(before: usize) {
 }
 
 rt0::test_module! {
-    nobody_passes_a_barrier_before_all_are_there,
+    no_thread_passes_a_barrier_before_all_have_come,
     a_barrier_waits_for_the_last,
-    a_barrier_of_0_or_1_lets_everybody_pass_and_lead,
+    a_barrier_of_0_or_1_lets_each_thread_pass_and_lead,
     more_threads_than_a_barrier_is_for_make_more_rounds,
     a_semaphore_counts_its_permits,
     no_more_threads_than_permits_are_inside,
@@ -55,7 +55,7 @@ rt0::test_module! {
     without_a_sender_receiving_takes_what_is_left_and_then_fails,
     a_receiver_becomes_the_values_it_receives,
     the_errors_of_a_channel_say_what_stds_say,
-    a_channel_drops_what_nobody_received_once,
+    a_channel_drops_what_was_not_received_once,
     a_channel_says_how_many_values_it_has_and_has_room_for,
     ends_that_own_their_channel_are_stored_and_free_it,
     a_request_that_is_never_received_does_not_keep_its_sender_waiting,
@@ -66,7 +66,7 @@ rt0::test_module! {
 
 // Barrier.
 
-fn nobody_passes_a_barrier_before_all_are_there() {
+fn no_thread_passes_a_barrier_before_all_have_come() {
     static BARRIER: Barrier = Barrier::new(4);
     static ARRIVED: AtomicU32 = AtomicU32::new(0);
     let meet = || {
@@ -102,7 +102,7 @@ fn a_barrier_waits_for_the_last() {
     assert_eq!(join(others), [false; 2]);
 }
 
-fn a_barrier_of_0_or_1_lets_everybody_pass_and_lead() {
+fn a_barrier_of_0_or_1_lets_each_thread_pass_and_lead() {
     for threads in [0, 1] {
         let barrier = Barrier::new(threads);
         assert!(barrier.wait().is_leader() && barrier.wait().is_leader());
@@ -419,7 +419,7 @@ fn the_errors_of_a_channel_say_what_stds_say() {
     let _: &dyn core::error::Error = &error;
 }
 
-fn a_channel_drops_what_nobody_received_once() {
+fn a_channel_drops_what_was_not_received_once() {
     static DROPS: AtomicUsize = AtomicUsize::new(0);
     struct Dropped;
     impl Drop for Dropped {

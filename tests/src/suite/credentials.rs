@@ -129,13 +129,13 @@ fn churn() -> (&'static AtomicBool, [thread::JoinHandle<usize>; 2]) {
 }
 
 rt0::test_module! {
-    each_call_is_each_threads_while_threads_are_born_and_die,
+    each_call_reaches_every_thread_while_threads_start_and_end,
     calls_of_several_threads_at_once_leave_all_threads_alike,
     no_id_is_no_effective_id,
     what_is_given_up_stays_given_up_in_every_thread,
 }
 
-fn each_call_is_each_threads_while_threads_are_born_and_die() {
+fn each_call_reaches_every_thread_while_threads_start_and_end() {
     /// The number of threads that stay and check themselves after each call.
     const STAYING: usize = 6;
     static CASE: AtomicUsize = AtomicUsize::new(0);

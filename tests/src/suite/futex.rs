@@ -20,7 +20,7 @@ rt0::test_module! {
     a_deadline_in_the_past_is_etimedout,
     a_timeout_beyond_the_clock_waits_until_woken,
     times_are_right_also_where_the_kernel_has_32_bit_time_only,
-    waking_nobody_is_0,
+    a_wake_without_waiters_is_0,
     one_wake_lets_one_go_and_wake_all_the_rest,
     shared_wakes_do_the_same,
     a_private_wait_is_not_woken_by_a_shared_wake,
@@ -94,7 +94,7 @@ fn times_are_right_also_where_the_kernel_has_32_bit_time_only() {
     far.join();
 }
 
-fn waking_nobody_is_0() {
+fn a_wake_without_waiters_is_0() {
     let word = AtomicU32::new(0);
     assert_eq!((futex::wake(&word, 1), futex::wake(&word, 0), futex::wake_all(&word)), (0, 0, 0));
     assert_eq!((futex::shared::wake(&word, u32::MAX), futex::shared::wake_all(&word)), (0, 0));

@@ -201,13 +201,13 @@ rt0::test_module! {
     with_both_sources_each_tick_counts_once,
     filters_that_forbid_both_are_an_error,
     a_timer_that_cannot_be_deleted_counts_no_more,
-    what_a_program_sends_is_no_tick_and_harms_nobody,
+    what_a_program_sends_is_no_tick_and_does_no_harm,
     ticks_that_are_held_back_add_to_the_next,
     only_one_drains,
     a_start_drops_what_was_left,
     samples_are_where_the_program_was,
     a_stack_leads_from_the_inside_out_on_main_and_elsewhere,
-    a_sample_within_the_vdso_has_a_stack_without_end_or_harm_to_anybody,
+    a_sample_within_the_vdso_has_a_stack_and_does_no_harm,
     a_sample_within_a_call_of_six_arguments_has_its_callers,
     a_deep_stack_is_cut_at_its_outer_end,
     a_profile_sees_a_thread_to_its_end_while_others_come_and_go,
@@ -442,7 +442,7 @@ fn a_timer_that_cannot_be_deleted_counts_no_more() {
     assert!(sampled <= spent + slack, "{sampled} us sampled, {spent} us spent");
 }
 
-fn what_a_program_sends_is_no_tick_and_harms_nobody() {
+fn what_a_program_sends_is_no_tick_and_does_no_harm() {
     start(1).unwrap();
     for _ in 0..100 {
         signal::raise(Signal::SIGPROF).unwrap();
@@ -544,7 +544,7 @@ fn a_stack_leads_from_the_inside_out_on_main_and_elsewhere() {
 }
 
 /// The vDSO's code may use the frame pointer for anything.
-fn a_sample_within_the_vdso_has_a_stack_without_end_or_harm_to_anybody(env: Env) {
+fn a_sample_within_the_vdso_has_a_stack_and_does_no_harm(env: Env) {
     #[inline(never)]
     fn read_clocks(until: Instant) {
         while black_box(Instant::now()) < until {}

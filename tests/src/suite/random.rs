@@ -51,7 +51,7 @@ rt0::test_module! {
     no_two_are_the_same,
     any_length_is_filled_and_nothing_beside_it,
     every_byte_of_many_is_random,
-    of_no_bytes_nobody_is_asked,
+    for_no_bytes_no_source_is_asked,
     four_gib_are_filled_to_the_last_byte =>
         Expect::success().native("an emulator keeps its books of every page"),
     a_hundred_requests_make_no_call,
@@ -100,7 +100,7 @@ fn every_byte_of_many_is_random() {
     assert!(ones.abs_diff(1 << 20) < 8_000, "{ones}");
 }
 
-fn of_no_bytes_nobody_is_asked() {
+fn for_no_bytes_no_source_is_asked() {
     filter(LAST_WORDS, Verdict::Allow, Verdict::Kill);
     fill(&mut []).unwrap();
 }

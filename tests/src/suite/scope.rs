@@ -25,9 +25,9 @@ fn end_this_thread() {
 rt0::test_module! {
     threads_borrow_what_outlives_the_scope_and_give_it_back,
     a_scope_without_threads_returns_what_the_closure_returned,
-    the_scope_waits_for_threads_that_nobody_joined,
+    the_scope_waits_for_threads_that_were_not_joined,
     threads_of_a_scope_start_threads_in_it,
-    a_result_that_nobody_takes_is_dropped_before_the_scope_ends_and_may_start_a_thread,
+    a_result_that_is_not_taken_is_dropped_before_the_scope_ends_and_may_start_a_thread,
     what_a_thread_only_names_is_borrowed_too,
     a_handle_may_go_to_another_thread_of_the_scope,
     a_handle_knows_its_thread_and_whether_it_has_finished,
@@ -40,7 +40,7 @@ rt0::test_module! {
         Expect::panic("thread 'scoped' panicked at "),
     a_scope_ends_with_101_when_a_thread_ended_by_a_call_of_its_own =>
         Expect::panic("a thread ended without a result"),
-    a_thread_that_a_call_on_all_threads_finds_dead_is_not_waited_for_either =>
+    a_thread_that_a_call_on_all_threads_finds_ended_is_not_waited_for_either =>
         Expect::panic("a thread ended without a result"),
     a_scope_that_waits_long_looks_for_lost_threads_and_finds_none,
     a_panic_in_the_scopes_closure_ends_the_process_with_101 => Expect::panic("panicked at "),
@@ -64,7 +64,7 @@ fn a_scope_without_threads_returns_what_the_closure_returned() {
     assert_eq!(scope(|_| 5), 5);
 }
 
-fn the_scope_waits_for_threads_that_nobody_joined() {
+fn the_scope_waits_for_threads_that_were_not_joined() {
     let ended = AtomicUsize::new(0);
     scope(|s| {
         for round in 0..8 {
@@ -91,7 +91,7 @@ fn threads_of_a_scope_start_threads_in_it() {
     assert_eq!(ended.load(Relaxed), 63);
 }
 
-fn a_result_that_nobody_takes_is_dropped_before_the_scope_ends_and_may_start_a_thread() {
+fn a_result_that_is_not_taken_is_dropped_before_the_scope_ends_and_may_start_a_thread() {
     struct StartsOne<'scope, 'env>(&'scope Scope<'scope, 'env>, &'env AtomicBool);
     impl Drop for StartsOne<'_, '_> {
         fn drop(&mut self) {
@@ -261,7 +261,7 @@ fn a_scope_ends_with_101_when_a_thread_ended_by_a_call_of_its_own() {
     });
 }
 
-fn a_thread_that_a_call_on_all_threads_finds_dead_is_not_waited_for_either() {
+fn a_thread_that_a_call_on_all_threads_finds_ended_is_not_waited_for_either() {
     scope(|s| {
         let lost = s.spawn(end_this_thread).unwrap();
         wait_until("the thread to end", || lost.thread().signal(Signal::SIGURG).is_err());

@@ -57,7 +57,7 @@ rt0::test_module! {
     a_number_that_no_program_may_use_is_no_signal,
     every_signal_that_can_be_caught_is_delivered_by_its_number,
     a_queued_signal_is_from_a_user_too,
-    a_handler_is_told_who_sent_the_signal,
+    a_handler_gets_the_sender_of_the_signal,
     a_closure_that_captures_nothing_will_do,
     a_fault_has_its_address_and_is_not_from_a_user,
     a_sent_sigsegv_is_no_fault,
@@ -324,7 +324,7 @@ fn a_queued_signal_is_from_a_user_too() {
     assert!(FROM_USER.load(Relaxed));
 }
 
-fn a_handler_is_told_who_sent_the_signal() {
+fn a_handler_gets_the_sender_of_the_signal() {
     install(Signal::SIGUSR1, Action::info(note_info));
     // SAFETY: 1. It changes nothing.
     let uid = unsafe { sys::syscall(k::__NR_getuid as usize, [0; 6]) }.unwrap();

@@ -60,7 +60,7 @@ rt0::test_module! {
     a_notification_wakes_one_in_the_order_they_came,
     notify_all_wakes_all_waiters_and_no_later_one,
     a_wait_gives_the_mutex_up_and_has_it_again_after,
-    a_wait_that_nobody_ends_times_out_and_not_early,
+    a_wait_without_a_wake_times_out_and_not_early,
     a_notified_wait_with_a_deadline_did_not_time_out,
     one_condition_serves_several_mutexes,
     no_notification_is_lost_between_two_threads,
@@ -640,7 +640,7 @@ fn a_wait_gives_the_mutex_up_and_has_it_again_after() {
     assert_eq!(*CHANGED.wait_while(LOCK.lock(), |count| *count == 0), 3, "nothing to wait for");
 }
 
-fn a_wait_that_nobody_ends_times_out_and_not_early() {
+fn a_wait_without_a_wake_times_out_and_not_early() {
     let (lock, changed) = (Mutex::new(1), Condvar::new());
     let start = Instant::now();
     let (guard, result) = changed.wait_timeout(lock.lock(), TICK);

@@ -174,7 +174,7 @@ fn second_opinion() {
     /// the compiler may set it once for several calls, which the ELF facts refuse.
     #[inline(never)]
     fn theirs(nr: u32, [a, b, c, d, e, f]: [usize; 6]) -> isize {
-        // SAFETY: 1. As in `call`.
+        // SAFETY: 1. The call accesses only its arguments.
         unsafe { sc::platform::syscall6(nr as usize, a, b, c, d, e, f) as isize }
     }
     fn same(nr: u32, args: [usize; 6]) {

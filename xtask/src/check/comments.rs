@@ -10,7 +10,11 @@ const COLUMNS: usize = 100;
 const PEOPLE: [&str; 9] =
     ["who", "whoever", "whom", "nobody", "somebody", "anybody", "everybody", "anyone", "everyone"];
 
+/// What stands in place of a condition.
+const HIDING: [&str; 2] = ["as above", "is our caller's"];
+
 /// Comments end at column 100, name things, not people, and state each condition where it is met.
+/// Functions, and so tests, are named after things too.
 pub(super) fn plain(source: &Source) -> Vec<Finding> {
     let mut findings = Vec::new();
     for comment in &source.comments {
@@ -20,11 +24,20 @@ pub(super) fn plain(source: &Source) -> Vec<Finding> {
             found(format!("the comment ends at column {end}: break it at {COLUMNS}"));
         }
         let lower = comment.text.to_lowercase();
-        if lower.match_indices("as above").any(|(at, _)| !lower[..at].ends_with(char::is_alphanumeric)) {
-            found("`as above` hides a condition: say it again, or merge the two blocks".to_string());
+        for hides in HIDING {
+            if lower.match_indices(hides).any(|(at, _)| !lower[..at].ends_with(char::is_alphanumeric)) {
+                found(format!("`{hides}` hides a condition: say it again, or merge the two blocks"));
+            }
         }
         for word in PEOPLE.iter().filter(|word| has_word(&lower, word)) {
             found(format!("`{word}` in a comment: name the thread, the caller or the kernel"));
+        }
+    }
+    for at in (0..source.code.len()).filter(|&at| source.text(at) == "fn") {
+        let name = source.text(at + 1);
+        for word in name.split('_').filter(|word| PEOPLE.contains(word)) {
+            let what = format!("`{word}` in the name `{name}`: name the thread, the caller or the kernel");
+            findings.push(finding(source, source.code[at].line, what));
         }
     }
     findings
@@ -48,12 +61,13 @@ mod tests {
 
     #[test]
     fn a_comment_speaks_of_things() {
-        let text = "// Who waits.\n// The thread that waits, as whole(1).\nlet nobody = \"nobody\"; /* nobody */\n";
-        assert_eq!(found(text), [1, 3]);
+        let text = "// Who waits.\n// The thread that waits, as whole(1).\nlet nobody = \"nobody\"; /* nobody */\n\
+                    fn nobody_waits() {}\nfn whole() {}\n";
+        assert_eq!(found(text), [1, 3, 4]);
     }
 
     #[test]
     fn a_condition_is_said_where_it_is_met() {
-        assert_eq!(found("// SAFETY: 1. As above.\n// As it was above.\n"), [1]);
+        assert_eq!(found("// SAFETY: 1. As above.\n// As it was above.\n// SAFETY: 1. is our caller's.\n"), [1, 3]);
     }
 }

@@ -2,7 +2,7 @@
 //! public items have comments.)
 
 use super::source::Source;
-use super::{Finding, finding};
+use super::{Finding, finding, items};
 
 const MARK: &str = "In handlers: ";
 
@@ -15,40 +15,12 @@ pub(super) fn handlers(source: &Source) -> Vec<Finding> {
     if !source.path.starts_with("src/") || PRIVATE.iter().any(|private| source.path.starts_with(private)) {
         return Vec::new();
     }
-    let end = source.find(&["mod", "tests"]).unwrap_or(source.code.len());
-    let mut findings = Vec::new();
-    for at in (0..end).filter(|&at| source.text(at) == "fn") {
-        let mut first = at;
-        let modifier =
-            |text: &str| ["const", "unsafe", "async", "safe", "extern"].contains(&text) || text.starts_with('"');
-        while first > 0 && modifier(source.text(first - 1)) {
-            first -= 1;
-        }
-        if !source.has_before(first, &["pub"]) {
-            continue;
-        }
-        let (above, hidden) = attributes(source, first - 1);
-        let line_before = above.checked_sub(1).map_or(0, |before| source.code[before].line);
-        let docs = source.comments.iter().filter(|comment| {
-            (line_before + 1..source.code[at].line).contains(&comment.line) && comment.text.starts_with("///")
-        });
-        if docs.clone().count() > 0 && !hidden && !docs.clone().any(|comment| comment.text.contains(MARK)) {
-            let name = source.text(at + 1);
+    items::public(source, &["fn"])
+        .filter(|function| !function.docs.iter().any(|comment| comment.text.contains(MARK)))
+        .map(|function| {
+            let name = function.name;
             let what = format!("the comment of `{name}` has no line `{MARK}yes.` or `{MARK}no, …`; see src/signal.rs");
-            findings.push(finding(source, source.code[at].line, what));
-        }
-    }
-    findings
-}
-
-/// Where the attributes before an item begin, and whether one is `doc(hidden)`.
-fn attributes(source: &Source, item: usize) -> (usize, bool) {
-    let (mut first, mut hidden) = (item, false);
-    while source.has_before(first, &["]"]) {
-        let opens = |&at: &usize| source.has(at, &["#", "["]) && source.behind_bracket(at + 1) == first;
-        let Some(start) = (0..first).rev().find(opens) else { break };
-        hidden |= (start..first).any(|at| source.has(at, &["doc", "(", "hidden", ")"]));
-        first = start;
-    }
-    (first, hidden)
+            finding(source, function.line, what)
+        })
+        .collect()
 }

@@ -70,7 +70,7 @@ mod machine {
     /// 1. The kernel has turned on `xgetbv`.
     #[target_feature(enable = "xsave")]
     unsafe fn saved() -> u64 {
-        // SAFETY: 1. is our caller's.
+        // SAFETY: 1. The caller guarantees it (1).
         unsafe { _xgetbv(0) }
     }
 
@@ -79,7 +79,7 @@ mod machine {
     /// 1. The registers of this name are there.
     pub unsafe fn wide(name: &str, start: Numbers) -> Numbers {
         match name {
-            // SAFETY: 1. is our caller's.
+            // SAFETY: 1. The caller guarantees it (1).
             "avx512f" => unsafe { avx512(start) },
             // SAFETY: the caller guarantees 1.
             _ => unsafe { avx2(start) },
