@@ -3,6 +3,8 @@
 //! [`fill`] is for bytes that must be unpredictable. [`startup`] is for bytes that must differ
 //! between processes, without waiting or failing, such as the seeds of hash tables.
 
+use core::ffi::c_long;
+
 use linux_raw_sys::general as k;
 
 use crate::auxv;
@@ -88,7 +90,8 @@ fn urandom(buf: &mut [u8]) -> Result<usize> {
 /// not have. It is a macro so that the program can name its own version of the crate. An error of
 /// [`fill`] becomes `getrandom::Error::new_custom` with the number of the [`Errno`].
 ///
-/// getrandom 0.2 has no such backend on Linux.
+/// For getrandom 0.2, which has no such backend on Linux, there is
+/// [`getrandom_02_backend!`](crate::getrandom_02_backend!).
 ///
 /// ```ignore
 /// rt0::getrandom_backend!(getrandom);
@@ -113,6 +116,79 @@ macro_rules! getrandom_backend {
             }
         };
     };
+}
+
+/// Makes [`fill`] the source of the crate getrandom 0.2, on every machine.
+///
+/// On Linux that version asks C's `syscall`, and `__errno_location` about an error. This macro
+/// defines the two, in the program, for getrandom(2) and no other call. The crate's feature
+/// `linux_disable_fallback` must be on, else it calls more of libc: in Cargo.toml
+/// `getrandom = { version = "0.2", features = ["linux_disable_fallback"] }`.
+///
+/// ```ignore
+/// rt0::getrandom_02_backend!();
+/// ```
+///
+/// # Panics
+///
+/// Where a crate calls `syscall` for another number: the message has it.
+#[macro_export]
+macro_rules! getrandom_02_backend {
+    () => {
+        const _: () = {
+            $crate::thread_local! {
+                static ERRNO: ::core::cell::Cell<::core::ffi::c_int> = const { ::core::cell::Cell::new(0) };
+            }
+
+            #[unsafe(no_mangle)]
+            extern "C" fn __errno_location() -> *mut ::core::ffi::c_int {
+                ERRNO.with(::core::cell::Cell::as_ptr)
+            }
+
+            /// C's `syscall` with the arguments of getrandom(2). Its prototype is variadic; on
+            /// every machine of rt0's such arguments are passed like named ones.
+            ///
+            /// # Safety
+            ///
+            /// 1. `len` bytes from `dest` on may be written.
+            #[unsafe(no_mangle)]
+            unsafe extern "C" fn syscall(
+                number: ::core::ffi::c_long,
+                dest: *mut u8,
+                len: usize,
+                _flags: ::core::ffi::c_uint,
+            ) -> ::core::ffi::c_long {
+                // SAFETY: 1. The caller guarantees it.
+                match unsafe { $crate::random::fill_for_c(number, dest, len) } {
+                    ::core::result::Result::Ok(()) => len as ::core::ffi::c_long,
+                    ::core::result::Result::Err(errno) => {
+                        ERRNO.set(errno.raw().into());
+                        -1
+                    }
+                }
+            }
+        };
+    };
+}
+
+/// [`fill`] for C's `syscall`, as [`getrandom_02_backend!`](crate::getrandom_02_backend!) has it.
+///
+/// # Safety
+///
+/// 1. `len` bytes from `dest` on may be written.
+#[doc(hidden)]
+pub unsafe fn fill_for_c(number: c_long, dest: *mut u8, len: usize) -> Result<()> {
+    assert!(
+        number == k::__NR_getrandom as c_long,
+        "rt0: `syscall({number}, …)`: getrandom_02_backend! has getrandom(2) alone, and there is no libc"
+    );
+    if len == 0 {
+        return Ok(()); // The pointer of an empty buffer may be null.
+    }
+    // SAFETY: 1. They need not be initialized.
+    unsafe { dest.write_bytes(0, len) };
+    // SAFETY: 1. Now they are.
+    fill(unsafe { core::slice::from_raw_parts_mut(dest, len) })
 }
 
 /// Random bytes for the start of a process, and their source; see [`startup`].

@@ -77,9 +77,9 @@ mod upgradable;
 mod wait_group;
 mod wait_list;
 
-#[cfg(any(feature = "critical-section", feature = "lock_api"))]
+#[cfg(any(feature = "critical-section", feature = "lock_api", feature = "lock_api_05"))]
 pub(crate) use raw_mutex::RawMutex;
-#[cfg(feature = "lock_api")]
+#[cfg(any(feature = "lock_api", feature = "lock_api_05"))]
 pub(crate) use raw_rwlock::RawRwLock;
 
 pub use crate::parker::Parker;

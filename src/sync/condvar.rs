@@ -7,6 +7,7 @@ use core::time::Duration;
 use static_assertions::assert_impl_all;
 
 use super::mutex::MutexGuard;
+use super::raw_mutex::RawMutex;
 use super::wait_list::{self, REQUEUED, WAITING, WaitList, Waiter};
 use crate::futex::base::{self, const_fn};
 use crate::time::Instant;
@@ -125,7 +126,12 @@ impl Condvar {
         guard: MutexGuard<'a, T>,
         deadline: Option<Instant>,
     ) -> (MutexGuard<'a, T>, WaitTimeoutResult) {
-        let mutex = guard.raw();
+        let result = self.wait_for_raw(guard.raw(), deadline);
+        (guard, result)
+    }
+
+    /// [`wait`](Condvar::wait) with a mutex that this thread holds, also when it returns.
+    pub(crate) fn wait_for_raw(&self, mutex: &RawMutex, deadline: Option<Instant>) -> WaitTimeoutResult {
         let waiter = Waiter::new(mutex);
         // SAFETY: 1. The entry stays until `wait` returns, and `wait` returns WAITING only after it
         // removed the entry.
@@ -140,7 +146,7 @@ impl Condvar {
         } else {
             mutex.lock();
         }
-        (guard, WaitTimeoutResult(state == WAITING))
+        WaitTimeoutResult(state == WAITING)
     }
 
     /// Notifies the thread that has waited longest.
