@@ -36,6 +36,9 @@ pub struct Request<'a> {
     /// Whether `panic = "abort"` is set here, whatever the profile says and in tests and
     /// benchmarks, for which cargo ignores the profile.
     pub abort: bool,
+    /// Whether rt0.ld is the linker script of all programs; else a build script can replace it by
+    /// the one for small programs.
+    pub fixed_script: bool,
     /// What helps with a compiler's message, said once and before the first of its kind.
     pub advice: fn(&str) -> Option<&'static str>,
 }
@@ -199,8 +202,8 @@ pub fn flags(
         command.args(["--target", triple]);
         let mut flags = vec![format!("-Clinker={}", linking.linker.display())];
         flags.push(format!("-Clink-arg=-L{}", linking.empty_libraries.display()));
-        flags
-            .extend(["-Clinker-flavor=ld.lld", "-Crelocation-model=static", "-Clink-arg=-Trt0.ld"].map(str::to_string));
+        flags.extend(["-Clinker-flavor=ld.lld", "-Crelocation-model=static"].map(str::to_string));
+        flags.push(format!("-Clink-arg={}", if request.fixed_script { "-Trt0.ld" } else { "--default-script=rt0.ld" }));
         // The profiler's stacks are chains of frame pointers.
         flags.push("-Cforce-frame-pointers=yes".to_string());
         flags.extend(target.rustflags.iter().map(|f| f.to_string()));

@@ -36,6 +36,9 @@ pub struct Selection {
     /// More settings for cargo, as its own --config takes them
     #[arg(long, value_name = "KEY=VALUE")]
     pub config: Vec<String>,
+    /// See [`Request::fixed_script`]
+    #[arg(skip)]
+    pub fixed_script: bool,
 }
 
 /// The crate, as cargo and its manifest describe it.
@@ -173,6 +176,7 @@ impl Project {
             profile: Some(if self.selection.dev { Profile::Dev } else { Profile::Release }),
             unstable: None,
             abort: true,
+            fixed_script: self.selection.fixed_script,
             advice: advice::of,
         };
         build::build(setup, machines, &request)

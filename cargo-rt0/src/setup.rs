@@ -208,12 +208,13 @@ impl Setup {
     }
 
     /// A folder of libraries that crates over libc name: each is there and empty, so that what only
-    /// names them links.
+    /// names them links. It has those of rt0's build script but for gcc_s: that one is missing
+    /// where std is linked, and the message about it has its advice.
     pub fn empty_libraries(&self) -> Result<PathBuf> {
         let folder = self.folder.join("no-libc");
         nameable(&folder)?;
         std::fs::create_dir_all(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
-        for name in ["c", "m", "rt", "pthread", "dl", "util"] {
+        for name in ["c", "m", "rt", "pthread", "dl", "util", "gcc", "gcc_eh", "unwind"] {
             let archive = folder.join(format!("lib{name}.a"));
             // An earlier run may have written less of it, to a full disk.
             if std::fs::read(&archive).ok().as_deref() != Some(b"!<arch>\n") {

@@ -231,6 +231,43 @@ fn a_crate_that_names_libc_links_and_one_that_calls_it_is_told_what() {
     refused(building(&folder("libc-called", &files(&called)), &["run"]), &["rt0: `getenv` is called"]);
 }
 
+#[test]
+fn a_small_program_is_small_and_its_tests_are_programs_as_ever() {
+    let _lock = lock();
+    let manifest = format!(
+        "{MANIFEST}\n[build-dependencies]\nrt0-build = {{ path = \"REPOSITORY/rt0-build\" }}\n\n\
+         [[test]]\nname = \"libraries\"\nharness = false\n"
+    );
+    // What crates over libc name, and C code that a build script compiles.
+    let tests = r#"
+        #![no_std]
+        #![no_main]
+        rt0::tests! { a_thread_runs, }
+        #[link(name = "c")] #[link(name = "m")] #[link(name = "pthread")] #[link(name = "dl")] #[link(name = "gcc")]
+        #[link(name = "gcc_eh")] #[link(name = "rt")] #[link(name = "util")] #[link(name = "unwind")]
+        unsafe extern "C" {}
+        fn a_thread_runs() { assert_eq!(rt0::thread::spawn(|| 1).unwrap().join(), 1) }
+    "#;
+    let script = "fn main() { rt0_build::Program::new().small().link(); }\n";
+    let files = [
+        ("Cargo.toml", manifest.as_str()),
+        ("build.rs", script),
+        ("src/main.rs", PROGRAM),
+        ("tests/libraries.rs", tests),
+    ];
+    let folder = folder("small", &files);
+    let output = building(&folder, &["build"]).output().expect("cargo-rt0 starts");
+    ends_with(&output, 0);
+    let program = fs::read(text(&output.stdout).trim()).expect("the program");
+    // e_phnum and e_shnum: code and data, a stack, and no section headers.
+    let (segments, sections) = if program[4] == 2 { (56, 60) } else { (44, 48) };
+    assert_eq!((program[segments], program[sections]), (3, 0));
+    let output = building(&folder, &["run", "--", "status"]).output().expect("cargo-rt0 starts");
+    ends_with(&output, 7);
+    let output = building(&folder, &["test"]).output().expect("cargo-rt0 starts");
+    ends_with(&output, 0);
+}
+
 /// A package in a workspace whose other package is a program of std, whose profile unwinds, with a
 /// build script, a program and tests.
 fn workspace() -> PathBuf {

@@ -20,7 +20,7 @@ use std::fmt::Display;
 use std::path::{Path, PathBuf};
 use std::process::exit;
 
-use linker::Linker;
+use linker::{Linker, Script};
 use manifest::Package;
 
 /// Links all binaries and examples of the package on rt0. Called from the package's build script.
@@ -81,10 +81,16 @@ impl Program {
             return Err(format!("programs on rt0 are for Linux, and this target is {}", variable("TARGET")?));
         }
         let kinds = self.kinds(&package)?;
-        let (linker, has_script) = Linker::find()?;
-        let arguments = match has_script {
-            true => linker.arguments_beside_script(&scripts),
-            false => linker.arguments(&scripts, self.small)?,
+        let (linker, script) = Linker::find()?;
+        let arguments = match script {
+            Script::None => linker.arguments(&scripts, self.small)?,
+            Script::Default => linker.arguments_beside_script(&scripts, self.small),
+            Script::Fixed => {
+                if self.small {
+                    println!("cargo::warning=rt0: the flags name a linker script, so `small()` has no effect");
+                }
+                linker.arguments_beside_script(&scripts, false)
+            }
         };
         for kind in kinds {
             for argument in &arguments {

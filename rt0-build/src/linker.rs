@@ -41,17 +41,37 @@ const EMULATIONS: &[(&str, &str)] = &[
     ("sparc64-", "elf64_sparc"),
 ];
 
+/// The linker script that the flags of all crates have.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Script {
+    /// None, as with plain cargo.
+    None,
+    /// One that another script replaces, as with `cargo rt0`.
+    Default,
+    /// One that stays.
+    Fixed,
+}
+
+impl Script {
+    fn of(flags: &[&str]) -> Script {
+        let has = |part: &str| flags.iter().any(|flag| flag.contains(part));
+        match (has("-Trt0"), has("--default-script=rt0")) {
+            (true, _) => Script::Fixed,
+            (false, true) => Script::Default,
+            (false, false) => Script::None,
+        }
+    }
+}
+
 impl Linker {
-    /// Asks cargo's environment; and whether the flags of all crates have the linker script
-    /// already, as those of `cargo rt0` do.
-    pub fn find() -> Result<(Linker, bool), String> {
+    /// Asks cargo's environment; and which linker script the flags of all crates have already.
+    pub fn find() -> Result<(Linker, Script), String> {
         let (target, host) = (variable("TARGET")?, variable("HOST")?);
         let flags = env::var("CARGO_ENCODED_RUSTFLAGS").unwrap_or_default();
         let flags: Vec<_> = flags.split('\x1f').collect();
-        let has_script = flags.iter().any(|flag| flag.contains("-Trt0"));
         let program = codegen_option(&flags, "linker").or_else(|| env::var("RUSTC_LINKER").ok());
         let flavor = codegen_option(&flags, "linker-flavor");
-        Ok((Linker::of(program.as_deref(), flavor.as_deref(), &target, &host)?, has_script))
+        Ok((Linker::of(program.as_deref(), flavor.as_deref(), &target, &host)?, Script::of(&flags)))
     }
 
     /// What rustc makes of the linker's name and flavor, if they are given.
@@ -76,16 +96,28 @@ impl Linker {
     }
 
     /// The arguments for it beside a linker script, which finds the rest: libraries of libc's names
-    /// with nothing in them, and what the linker does not find, explained.
-    pub fn arguments_beside_script(&self, scripts: &Path) -> Vec<String> {
-        let explain = format!("--error-handling-script={}", scripts.join("explain").display());
-        let explain = if *self == Linker::Lld { explain } else { format!("-Wl,{explain}") };
-        vec![format!("-L{}", scripts.join("no-libc").display()), explain]
+    /// with nothing in them, and what the linker does not find, explained. The script for `small`
+    /// programs replaces one that is only the default.
+    pub fn arguments_beside_script(&self, scripts: &Path, small: bool) -> Vec<String> {
+        let mut arguments = vec![format!("-L{}", scripts.join("no-libc").display())];
+        if small {
+            arguments.push(format!("-T{}", scripts.join(SMALL).display()));
+        }
+        arguments.extend(self.passed_on(for_linker(scripts, small)));
+        arguments
+    }
+
+    /// Arguments for LLD, as this linker takes them.
+    fn passed_on(&self, arguments: Vec<String>) -> Vec<String> {
+        match self {
+            Linker::Lld => arguments,
+            Linker::Compiler { .. } => arguments.iter().map(|argument| format!("-Wl,{argument}")).collect(),
+        }
     }
 
     /// The arguments for it.
     pub fn arguments(&self, scripts: &Path, small: bool) -> Result<Vec<String>, String> {
-        let name = if small { "rt0-small.ld" } else { "rt0.ld" };
+        let name = if small { SMALL } else { "rt0.ld" };
         let script = scripts.join(name);
         let mut arguments = vec![
             "-static".to_string(),
@@ -96,10 +128,7 @@ impl Linker {
             format!("-L{}", scripts.join("no-libc").display()),
             format!("-T{}", script.display()),
         ];
-        let mut for_linker = vec![format!("--error-handling-script={}", scripts.join("explain").display())];
-        if small {
-            for_linker.extend(["-z".to_string(), "nosectionheader".to_string()]);
-        }
+        let mut for_linker = for_linker(scripts, small);
         let Linker::Compiler { emulation } = self else {
             arguments.extend(for_linker);
             return Ok(arguments);
@@ -117,9 +146,22 @@ impl Linker {
             // no GNU hash tables; a static program has none of either kind.
             for_linker.extend(["-m".to_string(), emulation.to_string(), "--hash-style=sysv".to_string()]);
         }
-        arguments.extend(for_linker.into_iter().map(|argument| format!("-Wl,{argument}")));
+        arguments.extend(self.passed_on(for_linker));
         Ok(arguments)
     }
+}
+
+/// The linker script of small programs.
+const SMALL: &str = "rt0-small.ld";
+
+/// What LLD is told for every program: to explain what it does not find. A small one has no section
+/// headers.
+fn for_linker(scripts: &Path, small: bool) -> Vec<String> {
+    let mut arguments = vec![format!("--error-handling-script={}", scripts.join("explain").display())];
+    if small {
+        arguments.extend(["-z".to_string(), "nosectionheader".to_string()]);
+    }
+    arguments
 }
 
 /// The value of `-C name=value`, in either way to write it; the last one counts.
@@ -158,6 +200,17 @@ mod tests {
         assert_eq!(codegen_option(&flags, "linker").as_deref(), Some("b"));
         assert_eq!(codegen_option(&flags, "linker-flavor").as_deref(), Some("ld.lld"));
         assert_eq!(codegen_option(&flags, "panic"), None);
+    }
+
+    #[test]
+    fn a_script_is_replaced_where_it_is_the_default() {
+        assert_eq!(Script::of(&["-Clinker=a"]), Script::None);
+        assert_eq!(Script::of(&["-Clinker=a", "-Clink-arg=--default-script=rt0.ld"]), Script::Default);
+        assert_eq!(Script::of(&["-C", "link-arg=-Trt0.ld"]), Script::Fixed);
+        let scripts = Path::new("/scripts");
+        let is_script = |argument: &&String| argument.contains(".ld");
+        let script = |small| Linker::Lld.arguments_beside_script(scripts, small).iter().find(is_script).cloned();
+        assert_eq!((script(true).as_deref(), script(false)), (Some("-T/scripts/rt0-small.ld"), None));
     }
 
     #[test]

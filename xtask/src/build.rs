@@ -73,6 +73,7 @@ fn request(words: Vec<String>, expected: Vec<(Kind, String)>, target_dir: &Path)
         profile: None,
         unstable: Some(unstable_programs()),
         abort: false,
+        fixed_script: true,
         advice: cargo_rt0::advice::of,
     }
 }

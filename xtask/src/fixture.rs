@@ -16,9 +16,9 @@ use crate::{process, root, targets};
 /// The crate's name, and that of its program.
 pub const NAME: &str = "standalone";
 
-/// With these the core that this repository's programs have is one for the fixture too. rt0 is
-/// compiled again, without optimisation: that saves time, and no other test has it so on every
-/// machine.
+/// With these, and with the same linker script, the core that this repository's programs have is
+/// one for the fixture too. rt0 is compiled again, without optimisation: that saves time, and no
+/// other test has it so on every machine.
 const PROFILE: &[&str] = &[
     "profile.release.codegen-units=1",
     "profile.release.lto=\"off\"",
@@ -41,6 +41,7 @@ pub fn build(setup: &Setup, machines: &[Machine]) -> Result<Fixture> {
     let selection = Selection {
         target_dir: Some(root().join("target/boot")),
         config: PROFILE.iter().map(|pair| pair.to_string()).collect(),
+        fixed_script: true,
         ..Selection::default()
     };
     let programs = [(Kind::Bin, NAME.to_string()), (Kind::Test, "threads".to_string())];
