@@ -23,30 +23,44 @@ use crate::intrinsics;
 /// compiler assumes that distinct non-empty statics do not.
 type LinkerSymbol = [u8; 0];
 
-unsafe extern "C" {
+/// Declares addresses that the linker scripts define.
+///
+/// A program without the script, such as a test that std started, has undefined symbols instead.
+/// Their names say why, since the linker shows nothing else.
+macro_rules! linker_symbols {
+    ($($(#[$doc:meta])* $name:ident = $symbol:literal;)*) => {
+        unsafe extern "C" {$(
+            $(#[$doc])*
+            #[link_name = concat!("__rt0_did_not_start_this_program__test_its_threads_by_cargo_rt0_test__", $symbol)]
+            static $name: LinkerSymbol;
+        )*}
+    };
+}
+
+linker_symbols! {
     /// The TLS image in the program: its first byte, and the end of its initialised part, rounded
     /// up to words.
-    static __rt0_tls_start: LinkerSymbol;
-    static __rt0_tls_filled: LinkerSymbol;
+    __rt0_tls_start = "tls_start";
+    __rt0_tls_filled = "tls_filled";
 
     /// The place in the program's image that corresponds to the thread pointer without its bias:
     /// for variant II, and for variant I with a control block. (Without a control block it is the
     /// image's start.)
-    static __rt0_tls_below: LinkerSymbol;
-    static __rt0_tls_above: LinkerSymbol;
+    __rt0_tls_below = "tls_below";
+    __rt0_tls_above = "tls_above";
 
     /// The main thread's area. Variant II: from the first symbol to the end of a block at the
     /// second. Variant I: from the second symbol to the last. The thread pointer without its bias
     /// is the second symbol (II) or the third (I).
-    static __rt0_area: LinkerSymbol;
-    static __rt0_area_below: LinkerSymbol;
-    static __rt0_area_above: LinkerSymbol;
-    static __rt0_area_end: LinkerSymbol;
+    __rt0_area = "area";
+    __rt0_area_below = "area_below";
+    __rt0_area_above = "area_above";
+    __rt0_area_end = "area_end";
     /// The area's copy of the image: for variant II, and for variant I with a control block.
-    static __rt0_area_image_below: LinkerSymbol;
-    static __rt0_area_image_above: LinkerSymbol;
+    __rt0_area_image_below = "area_image_below";
+    __rt0_area_image_above = "area_image_above";
     /// Not a variable: its address is the alignment of areas and of the image.
-    static __rt0_tls_align: LinkerSymbol;
+    __rt0_tls_align = "tls_align";
 }
 
 const _: () = assert!(

@@ -177,6 +177,19 @@ const MISTAKES: &[Mistake] = &[
         said: "rt0: a program on rt0 has no unit tests, since a test harness needs std: put `test = false` under [[bin]]",
     },
     Mistake {
+        name: "threads in a test of the host",
+        make: |krate| {
+            fs::remove_file(krate.join("build.rs"))?;
+            fs::remove_file(krate.join("src/main.rs"))?;
+            edit(krate, "Cargo.toml", "[[bin]]\nname = \"tried\"\npath = \"src/main.rs\"\ntest = false", "")?;
+            let thread = "rt0::thread::spawn(|| 6 * 7).unwrap().join()";
+            let test = format!("#[test]\nfn a_thread_returns() {{\n    assert_eq!({thread}, 42);\n}}\n");
+            write(krate, "src/lib.rs", &format!("#![cfg_attr(not(test), no_std)]\n{test}"))
+        },
+        words: "test",
+        said: "undefined symbol: __rt0_did_not_start_this_program__test_its_threads_by_cargo_rt0_test__",
+    },
+    Mistake {
         name: "std below",
         make: |krate| {
             edit(krate, "Cargo.toml", "[dependencies]", "[dependencies]\nbelow = { path = \"below\" }")?;
