@@ -4,6 +4,7 @@
 //! | feature | crate | what it gets |
 //! |---|---|---|
 //! | `allocator` | [talc] 4 | a `#[global_allocator]` for threads, over pages of the kernel |
+//! | `allocator-api2` | [allocator-api2] 0.2 | `Allocator` for [`Pages`](crate::mapping::Pages) |
 //! | `critical-section` | [critical-section] 1 | its implementation, also for signal handlers |
 //! | `embedded-io` | [embedded-io] 0.7 | `Read` and `Write` for the standard descriptors |
 //! | `lock_api` | [lock_api] 0.4 | raw locks, and `Mutex`, `RwLock`, `ReentrantMutex` |
@@ -18,6 +19,7 @@
 //! They are features of this crate, not a crate of their own, because the raw locks are private to
 //! it, and because Rust's orphan rule requires the trait or the type to be the crate's own.
 //!
+//! [allocator-api2]: https://docs.rs/allocator-api2/0.2
 //! [critical-section]: https://docs.rs/critical-section/1
 //! [embedded-io]: https://docs.rs/embedded-io/0.7
 //! [getrandom]: https://docs.rs/getrandom/0.4
@@ -29,6 +31,8 @@
 
 #[cfg(feature = "allocator")]
 pub mod allocator;
+#[cfg(feature = "allocator-api2")]
+mod allocator_api2;
 #[cfg(feature = "critical-section")]
 mod critical_section;
 #[cfg(feature = "embedded-io")]

@@ -4,6 +4,7 @@ use core::alloc::Layout;
 use core::ptr::{NonNull, null_mut};
 
 use dlmalloc::Dlmalloc;
+use hashbrown::DefaultHashBuilder;
 use rt0::adapters::lock_api::RawMutex;
 use rt0::mapping::Pages;
 use rt0::thread;
@@ -105,9 +106,10 @@ pub fn of_talc() -> bool {
     kept && unsafe { Pages.free(arena) }.is_ok()
 }
 
-/// What is put into a hash map is found there until it is removed.
+/// What is put into a hash map, on pages of its own, is found there until it is removed.
 pub fn map() -> bool {
-    let mut squares: hashbrown::HashMap<u32, u64> = (0..1000u32).map(|n| (n, u64::from(n) * u64::from(n))).collect();
+    let mut squares = hashbrown::HashMap::<u32, u64, _, _>::with_hasher_in(DefaultHashBuilder::default(), Pages);
+    squares.extend((0..1000u32).map(|n| (n, u64::from(n) * u64::from(n))));
     squares.retain(|n, _| n % 2 == 0);
     squares.len() == 500 && squares.get(&31).is_none() && squares.remove(&998) == Some(998 * 998)
 }

@@ -1,22 +1,25 @@
-//! The adapters for versions of others' crates that came later or earlier than those of
-//! `adapters`.
+//! The adapter for allocator-api2, and those for versions of others' crates that came later or
+//! earlier than those of `adapters`.
 #![no_std]
 #![no_main]
 
+use core::alloc::Layout;
 use core::cell::Cell;
 use core::ffi::{c_int, c_long};
 use core::ptr::null_mut;
 use core::time::Duration;
 
+use allocator_api2::alloc::Allocator;
 use linux_raw_sys::general as k;
 use lock_api_05::{MutexGuard, RwLockWriteGuard};
 use rt0::Errno;
 use rt0::adapters::lock_api_05::{Condvar, Mutex, ReentrantMutex, RwLock};
+use rt0::mapping::Pages;
 use rt0::test::Expect;
 use rt0::thread::spawn;
 use rt0::time::Instant;
-use rt0_tests::often;
 use rt0_tests::seccomp::{Verdict, filter};
+use rt0_tests::{mappings, often};
 
 const TICK: Duration = Duration::from_millis(20);
 
@@ -26,6 +29,9 @@ rt0::tests! {
     a_wait_of_lock_api_05_ends_at_its_deadline_with_the_mutex_locked,
     reader_writer_locks_of_lock_api_05_share_exclude_and_downgrade,
     a_reentrant_mutex_of_lock_api_05_is_its_threads_until_the_last_guard,
+    pages_are_allocations_of_every_size_and_alignment,
+    an_allocation_without_bytes_has_no_pages,
+    an_allocation_that_no_memory_can_hold_is_refused,
     getrandom_02_fills_what_was_not_initialized,
     getrandom_02_gets_the_number_of_an_error,
     another_call_of_syscall_is_named => Expect::panic("`syscall(-7, …)`"),
@@ -111,6 +117,59 @@ fn a_reentrant_mutex_of_lock_api_05_is_its_threads_until_the_last_guard() {
     drop(second);
     assert_eq!(other(), Some(1));
     assert!(!MUTEX.is_owned_by_current_thread());
+}
+
+fn layout(size: usize, align: usize) -> Layout {
+    Layout::from_size_align(size, align).unwrap()
+}
+
+fn pages_are_allocations_of_every_size_and_alignment() {
+    let before = mappings();
+    for (size, align) in [(1, 1), (5_000, 64), (70_000, 65_536), (3 << 20, 1 << 20)] {
+        let (small, large) = (layout(size, align), layout(5 * size, align));
+        let block = Pages.allocate_zeroed(small).unwrap();
+        assert!(block.len() >= size && block.cast::<u8>().addr().get().is_multiple_of(align), "{small:?}");
+        // SAFETY: it is an allocation, and no other reference to it is in use.
+        unsafe { &mut *block.as_ptr() }.iter_mut().for_each(|byte| assert!(core::mem::replace(byte, 0xA5) == 0));
+        // SAFETY: of this allocator, with this layout.
+        let grown = unsafe { Pages.grow_zeroed(block.cast(), small, large) }.unwrap();
+        // SAFETY: as above.
+        let bytes = unsafe { &*grown.as_ptr() };
+        assert!(bytes[..size].iter().all(|byte| *byte == 0xA5), "{small:?}");
+        assert!(bytes[block.len()..].iter().all(|byte| *byte == 0), "{small:?}");
+        // SAFETY: of this allocator, with this layout.
+        let shrunk = unsafe { Pages.shrink(grown.cast(), large, small) }.unwrap();
+        // SAFETY: as above.
+        assert!(unsafe { &*shrunk.as_ptr() }[..size].iter().all(|byte| *byte == 0xA5), "{small:?}");
+        // SAFETY: of this allocator, with this layout, and not used again.
+        unsafe { Pages.deallocate(shrunk.cast(), small) };
+    }
+    assert_eq!(mappings(), before);
+}
+
+fn an_allocation_without_bytes_has_no_pages() {
+    let before = mappings();
+    let (none, some) = (layout(0, 64), layout(64, 64));
+    let block = Allocator::allocate(&Pages, none).unwrap();
+    assert!(block.is_empty() && block.cast::<u8>().addr().get().is_multiple_of(64));
+    // SAFETY: of this allocator, with this layout.
+    let block = unsafe { Pages.grow(block.cast(), none, some) }.unwrap();
+    // SAFETY: of this allocator, with this layout.
+    let block = unsafe { Pages.shrink(block.cast(), some, none) }.unwrap();
+    // SAFETY: of this allocator, with this layout, and not used again.
+    unsafe { Pages.deallocate(block.cast(), none) };
+    assert_eq!(mappings(), before);
+}
+
+fn an_allocation_that_no_memory_can_hold_is_refused() {
+    let most = isize::MAX as usize - 0xFFFF;
+    assert!(Allocator::allocate(&Pages, layout(most, 1)).is_err());
+    assert!(Allocator::allocate(&Pages, layout(most, 0x1_0000)).is_err());
+    let block = Allocator::allocate(&Pages, layout(1, 1)).unwrap();
+    // SAFETY: of this allocator, with this layout.
+    assert!(unsafe { Pages.grow(block.cast(), layout(1, 1), layout(most, 1)) }.is_err());
+    // SAFETY: it was not moved, and is not used again.
+    unsafe { Pages.deallocate(block.cast(), layout(1, 1)) };
 }
 
 rt0::getrandom_02_backend!();
