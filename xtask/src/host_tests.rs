@@ -3,6 +3,8 @@
 //! They are the same for every machine as far as possible: a program that is right on the host must
 //! print the same under every emulator.
 
+use std::cmp::Reverse;
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -71,6 +73,10 @@ pub fn of_programs<'a>(setup: &Setup, machine: &'a Machine, built: &'a Built) ->
     if let Some(pool) = built.program(machine, "pool") {
         let name = "examples::pool_prints_what_coreutils_prints";
         tests.push(Test::new(row, name, || pool_like_coreutils(machine, pool)));
+    }
+    if let Some(words) = built.program(machine, "words") {
+        let name = "examples::words_are_counted_and_the_most_frequent_come_first";
+        tests.push(Test::new(row, name, || verdict(words_counted(machine, words))));
     }
     if let (Some(hello), false) = (built.program(machine, "hello"), row.ends_with("-dev")) {
         let name = "examples::hello_has_nothing_of_what_it_does_not_use";
@@ -250,6 +256,28 @@ fn large_text(bytes: usize) -> Vec<u8> {
         other => b'a' + (other % 26) as u8,
     };
     (0..bytes).map(|_| letter(next())).collect()
+}
+
+/// Counts the words of a text here, and has examples/words count them.
+fn words_counted(machine: &Machine, words: &Path) -> Result<()> {
+    const SHOWN: usize = 20;
+    let folder = scratch(&format!("words-{}", machine.target.name))?;
+    let text = large_text(200_000);
+    fs::write(folder.join("text"), &text)?;
+    let mut counts = BTreeMap::<&str, usize>::new();
+    str::from_utf8(&text)?.split_ascii_whitespace().for_each(|word| *counts.entry(word).or_default() += 1);
+    let mut counts: Vec<_> = counts.into_iter().collect();
+    counts.sort_by_key(|&(word, count)| (Reverse(count), word));
+    let expected: String = counts[..SHOWN].iter().map(|(word, count)| format!("{count} {word}\n")).collect();
+    let mut command = machine.command(words);
+    command.arg(folder.join("text")).arg(SHOWN.to_string());
+    let outcome = process::run(&mut command, LIMIT)?;
+    let line = process::shell_line(&command);
+    ensure!(
+        outcome.status.success() && outcome.stdout == expected,
+        seen(&outcome, &format!("{line}: not\n{expected}"))
+    );
+    Ok(())
 }
 
 /// The first Rust program in the README is exactly examples/hello.rs.

@@ -6,16 +6,14 @@
 
 extern crate alloc;
 
-use alloc::alloc::{GlobalAlloc, Layout};
 use alloc::collections::{BTreeMap, VecDeque};
 use alloc::string::{String, ToString};
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use alloc::{format, vec};
 use core::hint::black_box;
-use core::ptr::{NonNull, null_mut};
 
-use rt0::mapping::Pages;
+use rt0::adapters::allocator::Allocator;
 use rt0::sync::Mutex;
 use rt0::test::Expect;
 use rt0::thread;
@@ -94,87 +92,5 @@ fn an_allocation_that_cannot_be_had_ends_with_101() {
     let _ = black_box(Vec::<u8>::with_capacity(isize::MAX as usize));
 }
 
-/// A minimal allocator: blocks whose sizes are powers of two, in free lists, cut from whole pages
-/// of the kernel.
-struct Blocks {
-    free: [*mut Free; usize::BITS as usize],
-    rest: (*mut u8, usize),
-}
-
-struct Free(*mut Free);
-
-/// The bytes taken from the kernel at a time.
-const CHUNK: usize = 1 << 20;
-
-// SAFETY: it owns the blocks that it points to.
-unsafe impl Send for Blocks {}
-
-impl Blocks {
-    /// Takes a block of `size`, a power of two that is at least the alignment; null if there is no
-    /// memory.
-    fn take(&mut self, size: usize) -> *mut u8 {
-        let list = &mut self.free[size.trailing_zeros() as usize];
-        // SAFETY: free blocks belong to the allocator, and start with their link.
-        if let Some(first) = unsafe { list.as_ref() } {
-            return core::mem::replace(list, first.0).cast();
-        }
-        if size > CHUNK {
-            return Pages.allocate(size).map_or(null_mut(), |pages| pages.cast().as_ptr());
-        }
-        // Blocks have different sizes: skip to the next multiple of `size`.
-        let skipped = self.rest.0.addr().wrapping_neg() & (size - 1);
-        if self.rest.1 < size + skipped {
-            match Pages.allocate(2 * CHUNK) {
-                Ok(pages) => self.rest = (pages.cast().as_ptr(), pages.len()),
-                Err(_) => return null_mut(),
-            }
-            return self.take(size);
-        }
-        let block = self.rest.0.wrapping_add(skipped);
-        self.rest = (block.wrapping_add(size), self.rest.1 - size - skipped);
-        block
-    }
-
-    /// # Safety
-    ///
-    /// 1. The block was taken with this size, and no code uses it again.
-    unsafe fn put(&mut self, block: *mut u8, size: usize) {
-        if size > CHUNK {
-            let pages = NonNull::slice_from_raw_parts(NonNull::new(block).expect("a block"), size);
-            // SAFETY: 1. By 1.
-            return unsafe { Pages.free(pages) }.expect("munmap");
-        }
-        let list = &mut self.free[size.trailing_zeros() as usize];
-        // SAFETY: the block is free (1), large enough and aligned for a link.
-        unsafe { block.cast::<Free>().write(Free(*list)) };
-        *list = block.cast();
-    }
-}
-
-struct Allocator(Mutex<Blocks>);
-
-impl Allocator {
-    fn size(layout: Layout) -> usize {
-        // A size is at most isize::MAX, so this does not overflow.
-        layout.size().max(layout.align()).max(size_of::<Free>()).next_power_of_two()
-    }
-}
-
-// SAFETY: each block is aligned to its size, and belongs to the caller until it is put back.
-unsafe impl GlobalAlloc for Allocator {
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        if layout.align() > 4096 {
-            return null_mut(); // Pages have no larger alignment.
-        }
-        self.0.lock().take(Allocator::size(layout))
-    }
-
-    unsafe fn dealloc(&self, block: *mut u8, layout: Layout) {
-        // SAFETY: 1. The caller guarantees it.
-        unsafe { self.0.lock().put(block, Allocator::size(layout)) };
-    }
-}
-
 #[global_allocator]
-static ALLOCATOR: Allocator =
-    Allocator(Mutex::new(Blocks { free: [null_mut(); usize::BITS as usize], rest: (null_mut(), 0) }));
+static ALLOCATOR: Allocator = Allocator::new();
