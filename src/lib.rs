@@ -65,7 +65,8 @@
 //! # Features
 //!
 //! [`adapters`] has the optional ones, for other crates. [`coming_from_std`] lists what a port from
-//! std meets.
+//! std meets. [`for_static_tools`], [`for_runtimes`] and [`for_cross_tests`] show what is there for
+//! whom.
 //!
 //! `panic-handler` (default): the `#[panic_handler]`, which prints the message and exits with
 //! status 101. A program without this feature defines its own.
@@ -114,6 +115,15 @@ pub mod vdso;
 
 #[doc = include_str!("../docs/coming-from-std.md")]
 pub mod coming_from_std {}
+
+#[doc = include_str!("../docs/for-cross-tests.md")]
+pub mod for_cross_tests {}
+
+#[doc = include_str!("../docs/for-runtimes.md")]
+pub mod for_runtimes {}
+
+#[doc = include_str!("../docs/for-static-tools.md")]
+pub mod for_static_tools {}
 
 /// What the targets in `fuzz/` call: the library's own parsers, on any bytes.
 #[cfg(fuzzing)]
