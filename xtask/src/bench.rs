@@ -4,6 +4,7 @@
 //! in turns for some rounds, metric by metric, so that the machine's other work affects all alike.
 //! Their lines become a table (`bench/results.rs`).
 
+mod beside;
 mod programs;
 mod results;
 
@@ -35,6 +36,10 @@ pub struct Choices {
     /// Only measure the cost of a thread with 1 to 4096 threads
     #[arg(long)]
     scaling: bool,
+    /// Only compare one small program with the same one on std, on musl and in Go: its size, memory
+    /// and start, and whether it needs anything beside it
+    #[arg(long)]
+    beside: bool,
     /// One tiny sample of each, to check that all works; the numbers mean nothing
     #[arg(long)]
     smoke: bool,
@@ -64,6 +69,11 @@ pub fn run(options: Options, choices: Choices) -> Result<ExitCode> {
         return emit(&Tools::find(&setup)?, folder);
     }
     let machine = Machine::look()?;
+    if choices.beside {
+        println!("{}\n", machine.line());
+        beside::run(&setup)?;
+        return Ok(ExitCode::SUCCESS);
+    }
     let contestants = programs::build_all(&Tools::find(&setup)?)?;
     let mut results = Results::new(contestants.iter().map(|c| c.name).collect());
     measure(&setup, &contestants, &choices, &mut results)?;
@@ -265,6 +275,11 @@ pub fn smoke_test(setup: &Setup) -> Test<'static> {
     test(setup, "bench::each_runtime_prints_every_metric_that_it_lists", smoke)
 }
 
+/// A test that rt0's column of `--beside` is true.
+pub fn beside_test(setup: &Setup) -> Test<'static> {
+    test(setup, "bench::a_small_program_runs_with_nothing_beside_it", beside::verdict)
+}
+
 /// rt0's small programs on x86_64, and the most bytes that each may have: its present size. A
 /// change that makes one larger explains why.
 const SIZES: [(&str, u64); 2] = [("hello", 1456), ("threads", 12384)];
@@ -310,5 +325,6 @@ fn smoke(tools: &Tools) -> Result<Verdict> {
 }
 
 impl Choices {
-    const SMOKE: Choices = Choices { filter: None, rounds: 1, scaling: false, smoke: true, json: None, emit: None };
+    const SMOKE: Choices =
+        Choices { filter: None, rounds: 1, scaling: false, beside: false, smoke: true, json: None, emit: None };
 }

@@ -53,6 +53,11 @@ impl Talk {
         Ok(Talk { child, lines, seen: Duration::ZERO })
     }
 
+    /// Its process.
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
     /// The next line, if there is one before `limit` has passed.
     pub fn next(&self, limit: Duration) -> Next {
         match self.lines.recv_timeout(limit) {

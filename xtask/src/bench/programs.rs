@@ -55,7 +55,8 @@ pub const RT0: Recipe = Recipe {
     lld: true,
 };
 
-const STD: Recipe = Recipe {
+/// std, linked statically.
+pub const STD: Recipe = Recipe {
     name: "std",
     feature: "std",
     prefix: "std",
@@ -89,7 +90,7 @@ pub const EMITTED: [&str; 4] = ["bench", "nothing", "hello", "threads"];
 #[derive(Clone)]
 pub struct Tools {
     /// The triple of this machine.
-    host: String,
+    pub host: String,
     /// The toolchain's LLD.
     linker: PathBuf,
 }
@@ -126,8 +127,9 @@ pub fn build(tools: &Tools, recipe: &Recipe) -> Result<Contestant> {
     if recipe.name == RAW.name && !host.starts_with("x86_64-") {
         bail!("it is written for x86_64, and this is {host}: there are no ratios to it");
     }
-    cargo(tools, recipe, "release", recipe.loops_flags)?;
-    cargo(tools, recipe, "small", recipe.small_flags)?;
+    let loops = Call { triple: host, profile: "release", bins: vec![recipe.prefix.to_string()] };
+    cargo(tools, recipe, loops, recipe.loops_flags)?;
+    cargo(tools, recipe, Call { triple: host, profile: "small", bins: small_ones(recipe) }, recipe.small_flags)?;
     let folder = folder(recipe).join(host);
     let small = |name: &str| folder.join("small").join(format!("{}-{name}", recipe.prefix));
     Ok(Contestant {
@@ -145,36 +147,51 @@ pub fn small_sizes(tools: &Tools) -> Result<Option<[u64; 2]>> {
     if !tools.host.starts_with("x86_64-") {
         return Ok(None);
     }
-    cargo(tools, &RT0, "small", RT0.small_flags)?;
+    let call = Call { triple: &tools.host, profile: "small", bins: small_ones(&RT0) };
+    cargo(tools, &RT0, call, RT0.small_flags)?;
     let folder = folder(&RT0).join(&tools.host).join("small");
     Ok(Some([folder.join("rt0-hello").metadata()?.len(), folder.join("rt0-threads").metadata()?.len()]))
+}
+
+/// Builds one small program of a runtime, for the host or for a triple that runs there too.
+pub fn small(tools: &Tools, recipe: &Recipe, triple: &str, name: &str) -> Result<PathBuf> {
+    let program = format!("{}-{name}", recipe.prefix);
+    cargo(tools, recipe, Call { triple, profile: "small", bins: vec![program.clone()] }, recipe.small_flags)?;
+    Ok(folder(recipe).join(triple).join("small").join(program))
 }
 
 fn folder(recipe: &Recipe) -> PathBuf {
     root().join("target/bench").join(recipe.feature)
 }
 
-/// Builds the loops (`release`) or the rest (`small`). Each profile has its own target folder, so
-/// that the other's flags do not cause a rebuild.
-fn cargo(tools: &Tools, recipe: &Recipe, profile: &str, more_flags: &[&str]) -> Result<()> {
-    let host = &tools.host;
+/// What one call of cargo builds: the loops (`release`) or small programs (`small`). Each profile
+/// has its own target folder, so that the other's flags do not cause a rebuild.
+struct Call<'a> {
+    triple: &'a str,
+    profile: &'static str,
+    bins: Vec<String>,
+}
+
+/// The names of a runtime's small programs.
+fn small_ones(recipe: &Recipe) -> Vec<String> {
+    EMITTED[1..].iter().map(|name| format!("{}-{name}", recipe.prefix)).collect()
+}
+
+fn cargo(tools: &Tools, recipe: &Recipe, call: Call, more_flags: &[&str]) -> Result<()> {
+    let Call { triple, profile, bins } = call;
     let mut flags: Vec<String> = more_flags.iter().chain(recipe.flags).map(|flag| flag.to_string()).collect();
     if recipe.lld {
         flags.extend([format!("-Clinker={}", tools.linker.display()), "-Clinker-flavor=ld.lld".to_string()]);
     }
     if recipe.name == RT0.name {
-        let rows = targets::select(&["native".to_string()], host)?;
+        let rows = targets::select(&["native".to_string()], triple)?;
         flags.extend(rows.iter().take(1).flat_map(|row| row.rustflags).map(|flag| flag.to_string()));
     }
     let mut command = pinned("cargo");
-    command.args(["build", "--manifest-path", "bench/Cargo.toml", "--target", host, "--profile", profile]);
+    command.args(["build", "--manifest-path", "bench/Cargo.toml", "--target", triple, "--profile", profile]);
     command.args(["--features", recipe.feature, "--target-dir"]).arg(folder(recipe));
-    match profile {
-        "release" => command.args(["--bin", recipe.prefix]),
-        _ => command
-            .args(EMITTED[1..].iter().flat_map(|name| ["--bin".to_string(), format!("{}-{name}", recipe.prefix)])),
-    };
-    command.args(["--config", &format!("target.{host}.rustflags={flags:?}")]).stdin(Stdio::null());
+    command.args(bins.iter().flat_map(|bin| ["--bin", bin.as_str()]));
+    command.args(["--config", &format!("target.{triple}.rustflags={flags:?}")]).stdin(Stdio::null());
     say!("building {} ({profile})", recipe.name);
     let status = command.status().context("cannot start cargo")?;
     if !status.success() {
