@@ -55,7 +55,8 @@ fn print_most_frequent(file: Option<&CStr>, count: usize) -> rt0::Result<()> {
         *words.entry(word).or_default() += 1;
     }
     let mut words: Vec<_> = words.into_iter().collect();
-    words.sort_by_key(|&(_, frequency)| Reverse(frequency)); // Stable: the words stay in their order.
+    // Stable: words of one frequency stay in their order.
+    words.sort_by_key(|&(_, frequency)| Reverse(frequency));
     let mut lines = Vec::new();
     for (word, frequency) in words.into_iter().take(count) {
         lines.extend_from_slice(format!("{frequency} ").as_bytes());

@@ -12,9 +12,9 @@
 //! | `log` | [log] 0.4 | a logger to standard error, with the level from `RT0_LOG` |
 //! | `rustix` | [rustix] 1 | conversions of descriptors and error numbers |
 //!
-//! No feature is on by default, and a program that uses none has none of these crates. The
-//! backend of [getrandom] needs no feature: see [`getrandom_backend!`](crate::getrandom_backend!), and
-//! [`getrandom_02_backend!`](crate::getrandom_02_backend!) for version 0.2.
+//! No feature is on by default, and a program that uses none has none of these crates. The backend
+//! of [getrandom] needs no feature: see [`getrandom_backend!`](crate::getrandom_backend!), and for
+//! version 0.2 [`getrandom_02_backend!`](crate::getrandom_02_backend!).
 //!
 //! They are features of this crate, not a crate of their own, because the raw locks are private to
 //! it, and because Rust's orphan rule requires the trait or the type to be the crate's own.

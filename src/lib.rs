@@ -65,8 +65,8 @@
 //! # Features
 //!
 //! [`adapters`] has the optional ones, for other crates. [`coming_from_std`] lists what a port from
-//! std meets. [`for_static_tools`], [`for_runtimes`] and [`for_cross_tests`] show what is there for
-//! whom.
+//! std meets. [`for_static_tools`], [`for_runtimes`] and [`for_cross_tests`] are a page for each
+//! kind of user.
 //!
 //! `panic-handler` (default): the `#[panic_handler]`, which prints the message and exits with
 //! status 101. A program without this feature defines its own.

@@ -1,5 +1,5 @@
-//! Others' crates that take long to compile, and C code: each does what it is there for, and says so
-//! in a line.
+//! Others' crates that take long to compile, and C code: each does what it is there for, and says
+//! so in a line.
 #![no_std]
 #![no_main]
 
@@ -62,7 +62,8 @@ fn decompression() -> bool {
 /// (func (export "fib") (param i32) (result i32)
 ///   local.get 0 i32.const 2 i32.lt_s
 ///   if (result i32) local.get 0
-///   else local.get 0 i32.const 1 i32.sub call 0 local.get 0 i32.const 2 i32.sub call 0 i32.add end)
+///   else local.get 0 i32.const 1 i32.sub call 0
+///     local.get 0 i32.const 2 i32.sub call 0 i32.add end)
 const FIB: &[u8] = &[
     0x00, 0x61, 0x73, 0x6d, 0x01, 0x00, 0x00, 0x00, 0x01, 0x06, 0x01, 0x60, 0x01, 0x7f, 0x01, 0x7f, 0x03, 0x02, 0x01,
     0x00, 0x07, 0x07, 0x01, 0x03, 0x66, 0x69, 0x62, 0x00, 0x00, 0x0a, 0x1e, 0x01, 0x1c, 0x00, 0x20, 0x00, 0x41, 0x02,

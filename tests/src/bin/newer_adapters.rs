@@ -133,13 +133,13 @@ fn pages_are_allocations_of_every_size_and_alignment() {
         unsafe { &mut *block.as_ptr() }.iter_mut().for_each(|byte| assert!(core::mem::replace(byte, 0xA5) == 0));
         // SAFETY: of this allocator, with this layout.
         let grown = unsafe { Pages.grow_zeroed(block.cast(), small, large) }.unwrap();
-        // SAFETY: as above.
+        // SAFETY: it is an allocation, and no other reference to it is in use.
         let bytes = unsafe { &*grown.as_ptr() };
         assert!(bytes[..size].iter().all(|byte| *byte == 0xA5), "{small:?}");
         assert!(bytes[block.len()..].iter().all(|byte| *byte == 0), "{small:?}");
         // SAFETY: of this allocator, with this layout.
         let shrunk = unsafe { Pages.shrink(grown.cast(), large, small) }.unwrap();
-        // SAFETY: as above.
+        // SAFETY: it is an allocation, and no other reference to it is in use.
         assert!(unsafe { &*shrunk.as_ptr() }[..size].iter().all(|byte| *byte == 0xA5), "{small:?}");
         // SAFETY: of this allocator, with this layout, and not used again.
         unsafe { Pages.deallocate(shrunk.cast(), small) };

@@ -1,8 +1,8 @@
 //! `cargo xtask bench --beside`: one small program on rt0, beside the same one on std and of Go's.
 //!
 //! It prints a line, and sleeps if it is asked to. What is compared is what a user of a static tool
-//! notices: the file's size, its memory, the time from start to end, and whether it runs where there
-//! is nothing beside it.
+//! notices: the file's size, its memory, the time from start to end, and whether it runs where
+//! there is nothing beside it.
 
 use std::fs;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
