@@ -1,6 +1,6 @@
 //! z/Architecture.
 
-use super::{Flow, Instruction, bytes};
+use super::{Flow, Instruction};
 
 /// Number in r1, unless `svc` contains it.
 pub fn s390x(code: &[u8], offset: usize, at: u64) -> Option<Instruction> {
