@@ -47,28 +47,32 @@ impl Preference {
 
     /// Makes the call, in the other form too if the first is refused. `modern` says that the
     /// kernel's version promises the wide form.
+    #[inline(always)]
     pub(super) fn make<T>(&self, modern: bool, mut call: impl FnMut(Form) -> Result<T>) -> Result<T> {
         // Relaxed, here and below: the choice is all there is, and either form may be tried first.
         let other = self.other.load(Relaxed);
-        let mut form = if modern != other { Form::Wide } else { Form::Narrow };
-        let mut refused = None;
-        loop {
-            let done = call(form);
-            let errno = done.as_ref().err().copied();
-            match (refused, errno) {
-                (None, Some(errno)) if let Some(next) = form.after(errno, modern) => {
-                    (form, refused) = (next, Some(errno));
-                }
-                (Some(before), Some(errno)) if !is_answer(errno) => {
-                    // Both failed. An error of the call itself is more useful than a missing form.
-                    return Err(if is_refusal(before) { errno } else { before });
-                }
-                (refused, _) => {
-                    if refused.is_some() {
-                        self.other.store(!other, Relaxed);
-                    }
-                    return done;
-                }
+        let form = if modern != other { Form::Wide } else { Form::Narrow };
+        match call(form) {
+            Err(errno) if let Some(next) = form.after(errno, modern) => self.make_again(next, errno, other, call),
+            done => done,
+        }
+    }
+
+    /// Makes the call in this form, after the other one was refused with `before`.
+    #[cold]
+    fn make_again<T>(
+        &self,
+        form: Form,
+        before: Errno,
+        other: bool,
+        mut call: impl FnMut(Form) -> Result<T>,
+    ) -> Result<T> {
+        match call(form) {
+            // Both failed. An error of the call itself is more useful than a missing form.
+            Err(errno) if !is_answer(errno) => Err(if is_refusal(before) { errno } else { before }),
+            done => {
+                self.other.store(!other, Relaxed);
+                done
             }
         }
     }
