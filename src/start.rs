@@ -84,7 +84,6 @@ fn run(env: Env) -> ! {
 /// A closed descriptor is opened as `/dev/null`. If that fails (no /dev yet, as for the first
 /// process of a machine), it is opened as the root directory, which occupies the number and refuses
 /// reads and writes.
-/// written.
 fn open_standard_descriptors() {
     let entry = |fd| k::pollfd { fd, events: 0, revents: 0 };
     if sys::poll_now(&mut [entry(0), entry(1), entry(2)]) != Ok(0) {

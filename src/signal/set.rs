@@ -123,16 +123,16 @@ impl SigSet {
     ///
     /// In handlers: yes.
     pub const fn insert(&mut self, signal: Signal) {
-        let bit = signal.raw() - 1;
-        self.0.sig[(bit / WORD) as usize] |= 1 << (bit % WORD);
+        let (word, bit) = place(signal, &self.0);
+        self.0.sig[word] |= 1 << bit;
     }
 
     /// Removes `signal`.
     ///
     /// In handlers: yes.
     pub const fn remove(&mut self, signal: Signal) {
-        let bit = signal.raw() - 1;
-        self.0.sig[(bit / WORD) as usize] &= !(1 << (bit % WORD));
+        let (word, bit) = place(signal, &self.0);
+        self.0.sig[word] &= !(1 << bit);
     }
 
     pub(super) fn is_empty(&self) -> bool {
@@ -143,9 +143,16 @@ impl SigSet {
     ///
     /// In handlers: yes.
     pub const fn contains(&self, signal: Signal) -> bool {
-        let bit = signal.raw() - 1;
-        self.0.sig[(bit / WORD) as usize] & 1 << (bit % WORD) != 0
+        let (word, bit) = place(signal, &self.0);
+        self.0.sig[word] & 1 << bit != 0
     }
+}
+
+/// The word of a set that holds this signal, and its bit there. A set has a bit for each number, so
+/// the remainder changes nothing: it shows the compiler that the index is not out of bounds.
+const fn place(signal: Signal, set: &k::kernel_sigset_t) -> (usize, u32) {
+    let bit = signal.raw() - 1;
+    ((bit / WORD) as usize % set.sig.len(), bit % WORD)
 }
 
 impl FromIterator<Signal> for SigSet {
