@@ -15,6 +15,7 @@
 //! - Stack: sp must be 16-aligned whenever memory is accessed through it; no red zone. Source:
 //!   AAPCS64, 6.4.5.
 
+use core::arch::aarch64::{uint64x2_t, vdupq_n_u64, veorq_u64, vmaxvq_u32, vorrq_u64, vreinterpretq_u32_u64};
 use core::arch::{asm, naked_asm};
 use core::ffi::{c_int, c_void};
 use core::mem::offset_of;
@@ -23,7 +24,7 @@ use core::ops::Range;
 use linux_raw_sys::general as k;
 
 use crate::arch::{
-    Arch, Bulk, CloneArgs, Context, Credentials, Frames, Guard, Mmap, Registers, Restorer, Strlen, Timed, Tls,
+    Arch, Bulk, CloneArgs, Compare, Context, Credentials, Frames, Guard, Mmap, Registers, Restorer, Strlen, Timed, Tls,
     Ucontext, Vdso, WithRestorer, each_line,
 };
 
@@ -66,8 +67,35 @@ impl Arch for Cpu {
     const GUARD: Guard = Guard::Variable;
     const UNALIGNED_WORDS: bool = true;
     const BULK: Option<Bulk> = None;
-    integer!(Pair, pair, xor, or, is_zero);
+    // Pairs of vectors are loaded and stored by one instruction.
+    type Pair = uint64x2_t;
+
+    #[inline(always)]
+    fn pair(word: usize) -> uint64x2_t {
+        // SAFETY: every aarch64 that rt0 is built for has vectors.
+        unsafe { vdupq_n_u64(word as u64) }
+    }
+
+    #[inline(always)]
+    fn xor(x: uint64x2_t, y: uint64x2_t) -> uint64x2_t {
+        // SAFETY: every aarch64 that rt0 is built for has vectors.
+        unsafe { veorq_u64(x, y) }
+    }
+
+    #[inline(always)]
+    fn or(x: uint64x2_t, y: uint64x2_t) -> uint64x2_t {
+        // SAFETY: every aarch64 that rt0 is built for has vectors.
+        unsafe { vorrq_u64(x, y) }
+    }
+
+    #[inline(always)]
+    fn is_zero(x: uint64x2_t) -> bool {
+        // SAFETY: every aarch64 that rt0 is built for has vectors.
+        unsafe { vmaxvq_u32(vreinterpretq_u32_u64(x)) == 0 }
+    }
+
     const STRLEN: Option<Strlen> = None;
+    const COMPARE: Option<Compare> = None;
     const VDSO: Vdso = Vdso {
         versions: &["LINUX_2.6.39"],
         clock_gettime: "__kernel_clock_gettime",

@@ -24,7 +24,7 @@ use core::ops::Range;
 use linux_raw_sys::general as k;
 
 use crate::arch::{
-    Arch, Bulk, CloneArgs, Context, Credentials, Frames, Guard, Mmap, Registers, Restorer, Strlen, Timed, Tls,
+    Arch, Bulk, CloneArgs, Compare, Context, Credentials, Frames, Guard, Mmap, Registers, Restorer, Strlen, Timed, Tls,
     Ucontext, Vdso, WithoutRestorer,
 };
 
@@ -62,6 +62,7 @@ impl Arch for Cpu {
     const BULK: Option<Bulk> = None;
     integer!(Pair, pair, xor, or, is_zero);
     const STRLEN: Option<Strlen> = None;
+    const COMPARE: Option<Compare> = None;
     const VDSO: Vdso = Vdso {
         versions: &["LINUX_5.10"],
         clock_gettime: "__vdso_clock_gettime",

@@ -27,8 +27,8 @@ use core::ops::Range;
 use linux_raw_sys::general as k;
 
 use crate::arch::{
-    Arch, Bulk, CloneArgs, Context, Credentials, FlagsFirst, Frames, Guard, Mmap, Registers, Restorer, Strlen, Timed,
-    Tls, Vdso,
+    Arch, Bulk, CloneArgs, Compare, Context, Credentials, FlagsFirst, Frames, Guard, Mmap, Registers, Restorer, Strlen,
+    Timed, Tls, Vdso,
 };
 
 pub(crate) struct Cpu;
@@ -75,6 +75,7 @@ impl Arch for Cpu {
     const BULK: Option<Bulk> = None;
     integer!(Pair, pair, xor, or, is_zero);
     const STRLEN: Option<Strlen> = None;
+    const COMPARE: Option<Compare> = None;
     const VDSO: Vdso = Vdso {
         versions: &["LINUX_2.6"],
         clock_gettime: "__vdso_clock_gettime64",

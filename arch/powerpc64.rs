@@ -33,8 +33,8 @@ use core::ops::Range;
 use linux_raw_sys::general as k;
 
 use crate::arch::{
-    Arch, Bulk, CloneArgs, Context, Credentials, Frames, Guard, Mmap, Registers, Restorer, Strlen, Timed, Tls, Vdso,
-    WithRestorer, each_line,
+    Arch, Bulk, CloneArgs, Compare, Context, Credentials, Frames, Guard, Mmap, Registers, Restorer, Strlen, Timed, Tls,
+    Vdso, WithRestorer, each_line,
 };
 
 pub(crate) struct Cpu;
@@ -81,6 +81,7 @@ impl Arch for Cpu {
     const BULK: Option<Bulk> = None;
     integer!(Pair, pair, xor, or, is_zero);
     const STRLEN: Option<Strlen> = None;
+    const COMPARE: Option<Compare> = None;
     const VDSO: Vdso = Vdso {
         versions: &["LINUX_2.6.15"],
         clock_gettime: "__kernel_clock_gettime",

@@ -28,7 +28,7 @@ use core::ops::Range;
 use linux_raw_sys::{errno, general as k};
 
 use crate::arch::{
-    Arch, Bulk, CloneArgs, Context, Credentials, Frames, Guard, Mmap, Registers, Restorer, Strlen, Timed, Tls,
+    Arch, Bulk, CloneArgs, Compare, Context, Credentials, Frames, Guard, Mmap, Registers, Restorer, Strlen, Timed, Tls,
     Ucontext, Vdso, WithoutRestorer,
 };
 
@@ -96,6 +96,7 @@ impl Arch for Cpu {
     const BULK: Option<Bulk> = None;
     integer!(Pair, pair, xor, or, is_zero);
     const STRLEN: Option<Strlen> = None;
+    const COMPARE: Option<Compare> = None;
     const VDSO: Vdso = Vdso {
         versions: &["LINUX_4.15"],
         clock_gettime: if usize::BITS == 64 { "__vdso_clock_gettime" } else { "__vdso_clock_gettime64" },

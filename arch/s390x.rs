@@ -29,8 +29,8 @@ use core::sync::atomic::{Ordering::SeqCst, fence};
 use linux_raw_sys::general as k;
 
 use crate::arch::{
-    Arch, Bulk, CloneArgs, Context, Credentials, Frames, Guard, Mmap, Registers, Restorer, Strlen, Timed, Tls, Vdso,
-    WithRestorer,
+    Arch, Bulk, CloneArgs, Compare, Context, Credentials, Frames, Guard, Mmap, Registers, Restorer, Strlen, Timed, Tls,
+    Vdso, WithRestorer,
 };
 
 pub(crate) struct Cpu;
@@ -68,7 +68,8 @@ impl Arch for Cpu {
     const UNALIGNED_WORDS: bool = true;
     const BULK: Option<Bulk> = None;
     integer!(Pair, pair, xor, or, is_zero);
-    const STRLEN: Option<Strlen> = None;
+    const STRLEN: Option<Strlen> = Some(strlen);
+    const COMPARE: Option<Compare> = Some(compare);
     const VDSO: Vdso = Vdso {
         versions: &["LINUX_2.6.29"],
         clock_gettime: "__kernel_clock_gettime",
@@ -226,6 +227,60 @@ impl Arch for Cpu {
         Restorer::Field { flag: k::SA_RESTORER, with_info: rt_sigaction_return, plain: sigaction_return };
 
     type Sigaction = WithRestorer;
+}
+
+/// [`Arch::STRLEN`] by SEARCH STRING, which looks for the byte in the low half of r0.
+#[inline(always)]
+unsafe fn strlen(s: *const u8) -> usize {
+    let end: usize;
+    // SAFETY: it reads no byte after the NUL that the caller guarantees.
+    unsafe {
+        asm!(
+            "lghi %r0, 0",
+            "lghi {end}, 0", // No end: the NUL is found before.
+            "2: srst {end}, {at}",
+            "jo 2b", // A processor may stop after some bytes; `at` is then where to go on.
+            at = inout(reg_addr) s => _,
+            end = out(reg_addr) end,
+            out("r0") _,
+            options(pure, readonly, nostack),
+        );
+    }
+    end - s.addr()
+}
+
+/// [`Arch::COMPARE`] by COMPARE LOGICAL of up to 256 bytes. Its condition code says which is less.
+#[inline(always)]
+unsafe fn compare(a: *const u8, b: *const u8, n: usize) -> c_int {
+    if n == 0 {
+        return 0;
+    }
+    let order: u64;
+    // SAFETY: it reads `n` bytes at both, which the caller guarantees.
+    unsafe {
+        asm!(
+            "cgije {rounds}, 0, 3f",
+            "2: clc 0(256, {a}), 0({b})",
+            "jne 4f",
+            "la {a}, 256({a})",
+            "la {b}, 256({b})",
+            "brctg {rounds}, 2b",
+            "3: exrl {last}, 5f", // With the low byte of `last` for the length less one.
+            "4: ipm {order}",
+            ".subsection 1",
+            "5: clc 0(1, {a}), 0({b})",
+            ".previous",
+            a = inout(reg_addr) a => _,
+            b = inout(reg_addr) b => _,
+            rounds = inout(reg) (n - 1) / 256 => _, // All but the last 1 to 256 bytes.
+            last = in(reg_addr) n - 1,
+            order = lateout(reg) order,
+            options(pure, readonly, nostack),
+        );
+    }
+    // The condition code, in bits 28 and 29: 0 equal, 1 `a` is less, 2 `a` is greater. As a number
+    // with a sign it is 0, 1 or -2.
+    -((order as i32) << 2 >> 30)
 }
 
 /// A handler's third argument, as far as [`Arch::CONTEXT`] needs it: asm/ucontext.h, then

@@ -24,8 +24,8 @@ use core::sync::atomic::{Ordering::SeqCst, compiler_fence};
 use linux_raw_sys::general as k;
 
 use crate::arch::{
-    Arch, Bulk, CloneArgs, Context, Credentials, Frames, Guard, Mmap, Registers, Restorer, Strlen, Timed, Tls, Vdso,
-    WithRestorer,
+    Arch, Bulk, CloneArgs, Compare, Context, Credentials, Frames, Guard, Mmap, Registers, Restorer, Strlen, Timed, Tls,
+    Vdso, WithRestorer,
 };
 
 pub(crate) struct Cpu;
@@ -62,6 +62,7 @@ impl Arch for Cpu {
         Some(Bulk { copy_from: 2048, set_from: 3072, apart: 64, copy: copy_words, set: set_words });
     integer!(Pair, pair, xor, or, is_zero);
     const STRLEN: Option<Strlen> = None;
+    const COMPARE: Option<Compare> = None;
     const VDSO: Vdso = Vdso {
         versions: &["LINUX_2.6"],
         clock_gettime: "__vdso_clock_gettime64",

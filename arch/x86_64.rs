@@ -23,8 +23,8 @@ use core::sync::atomic::{Ordering::SeqCst, compiler_fence};
 use linux_raw_sys::general as k;
 
 use crate::arch::{
-    Arch, Bulk, CloneArgs, Context, Credentials, Frames, Guard, Mmap, Registers, Restorer, Strlen, Timed, Tls, Vdso,
-    WithRestorer,
+    Arch, Bulk, CloneArgs, Compare, Context, Credentials, Frames, Guard, Mmap, Registers, Restorer, Strlen, Timed, Tls,
+    Vdso, WithRestorer,
 };
 
 pub(crate) struct Cpu;
@@ -93,6 +93,7 @@ impl Arch for Cpu {
     }
 
     const STRLEN: Option<Strlen> = Some(strlen);
+    const COMPARE: Option<Compare> = None;
 
     const VDSO: Vdso = Vdso {
         versions: &["LINUX_2.6"],

@@ -202,6 +202,9 @@ pub(crate) trait Arch {
     /// strlen, if the machine has vectors for it; otherwise strlen reads words. Used by
     /// `intrinsics.rs` for strlen.
     const STRLEN: Option<Strlen>;
+    /// memcmp, if the machine has an instruction for it; otherwise it compares words. Used by
+    /// `intrinsics.rs` for memcmp and bcmp.
+    const COMPARE: Option<Compare>;
     /// The vDSO's symbols. Used by `vdso.rs` when a function is looked up for the first time.
     const VDSO: Vdso;
     /// The place of the interrupted code's registers in a handler's argument. Used by
@@ -462,6 +465,7 @@ pub(crate) struct Vdso {
 }
 
 /// An integer of two words.
+#[allow(dead_code)] // Where a pair is a vector.
 #[cfg(target_pointer_width = "64")]
 pub(crate) type TwoWords = u128;
 #[cfg(target_pointer_width = "32")]
@@ -500,6 +504,13 @@ pub(crate) struct Bulk {
 ///
 /// 1. The bytes from `s` up to and including the first NUL are readable.
 pub(crate) type Strlen = unsafe fn(s: *const u8) -> usize;
+
+/// See [`Arch::COMPARE`].
+///
+/// # Safety
+///
+/// 1. `a..a + n` and `b..b + n` are readable and initialised.
+pub(crate) type Compare = unsafe fn(a: *const u8, b: *const u8, n: usize) -> c_int;
 
 /// Offsets into the `ucontext` that a handler gets, each of a register as wide as a pointer.
 /// (linux-raw-sys has no `ucontext`; the kernel's headers asm/ucontext.h and asm/sigcontext.h have

@@ -10,6 +10,9 @@
 //! aligned words on every machine (`words`), or vectors where the machine has a form of its own
 //! (`Arch::STRLEN`).
 //!
+//! All but `memmove` are part of the program's function of that name, whose only caller they are.
+//! memcpy is a jump to `memmove`.
+//!
 //! Two rules keep the compiler from turning a function into a call of itself. Every loop contains
 //! `loop_end`. And no value is larger than a `Pair`: without optimisation, the compiler copies
 //! values that do not fit into registers by memcpy. (The alternative, `#![no_builtins]`, excludes
@@ -27,13 +30,14 @@ use core::arch::asm;
 use core::ffi::{c_char, c_int};
 use core::mem::MaybeUninit;
 
-use crate::arch::{Arch, Cpu, TwoWords};
+use crate::arch::{Arch, Cpu};
 
 /// Copies `n` bytes from `src` to `dest`, and returns `dest`.
 ///
 /// # Safety
 ///
 /// 1. `src..src + n` is readable, `dest..dest + n` writable.
+#[inline(always)]
 pub unsafe extern "C" fn memcpy(dest: *mut u8, src: *const u8, n: usize) -> *mut u8 {
     // SAFETY: 1. The caller guarantees it. That the two do not overlap is not needed.
     unsafe { memmove(dest, src, n) }
@@ -60,6 +64,7 @@ pub unsafe extern "C" fn memmove(dest: *mut u8, src: *const u8, n: usize) -> *mu
 /// # Safety
 ///
 /// 1. `dest..dest + n` is writable.
+#[inline(always)]
 pub unsafe extern "C" fn memset(dest: *mut u8, byte: c_int, n: usize) -> *mut u8 {
     // The byte repeated in each place of a word.
     let word = usize::from(byte as u8) * (usize::MAX / 0xFF);
@@ -79,8 +84,12 @@ pub unsafe extern "C" fn memset(dest: *mut u8, byte: c_int, n: usize) -> *mut u8
 /// # Safety
 ///
 /// 1. `a..a + n` and `b..b + n` are readable and initialised.
+#[inline(always)]
 pub unsafe extern "C" fn memcmp(a: *const u8, b: *const u8, n: usize) -> c_int {
-    if Cpu::UNALIGNED_WORDS {
+    if let Some(compare) = Cpu::COMPARE {
+        // SAFETY: 1. The caller guarantees it.
+        unsafe { compare(a, b, n) }
+    } else if Cpu::UNALIGNED_WORDS {
         // SAFETY: 1. The caller guarantees it.
         unsafe { unaligned::compare(a, b, n) }
     } else {
@@ -94,8 +103,9 @@ pub unsafe extern "C" fn memcmp(a: *const u8, b: *const u8, n: usize) -> c_int {
 /// # Safety
 ///
 /// 1. `a..a + n` and `b..b + n` are readable and initialised.
+#[inline(always)]
 pub unsafe extern "C" fn bcmp(a: *const u8, b: *const u8, n: usize) -> c_int {
-    if Cpu::UNALIGNED_WORDS {
+    if Cpu::UNALIGNED_WORDS && Cpu::COMPARE.is_none() {
         // SAFETY: 1. The caller guarantees it.
         c_int::from(unsafe { unaligned::differ(a, b, n) })
     } else {
@@ -109,6 +119,7 @@ pub unsafe extern "C" fn bcmp(a: *const u8, b: *const u8, n: usize) -> c_int {
 /// # Safety
 ///
 /// 1. The bytes from `s` up to and including the first NUL are readable and initialised.
+#[inline(always)]
 pub unsafe extern "C" fn strlen(s: *const c_char) -> usize {
     match Cpu::STRLEN {
         // SAFETY: 1. The caller guarantees it.
@@ -120,13 +131,13 @@ pub unsafe extern "C" fn strlen(s: *const c_char) -> usize {
 
 /// The largest value in use: two words. The compiler moves it as one vector if the machine has
 /// vectors; [`Arch::pair`] makes one for repeated stores.
-type Pair = TwoWords;
+type Pair = <Cpu as Arch>::Pair;
 
 const WORD: usize = size_of::<usize>();
 const PAIR: usize = size_of::<Pair>();
 const BLOCK: usize = 4 * PAIR;
 
-const _: () = assert!(size_of::<<Cpu as Arch>::Pair>() == PAIR);
+const _: () = assert!(PAIR == 2 * WORD);
 
 /// -1, 0 or 1 as `x` is less than, equal to or greater than `y`.
 #[inline(always)]
@@ -275,18 +286,18 @@ pub(crate) unsafe fn copy_words(mut to: *mut usize, mut from: *const usize, end:
     }
 }
 
-/// Zeros the words from `from` to `end`, in little code.
+/// Zeros the bytes from `from` to `end`, in little code.
 ///
 /// # Safety
 ///
-/// 1. These words are writable.
-/// 2. Both are aligned.
+/// 1. They are writable.
+/// 2. Both are multiples of 16.
 #[inline(always)]
-pub(crate) unsafe fn zero_words(mut from: *mut usize, end: *mut usize) {
+pub(crate) unsafe fn zero(mut from: *mut u8, end: *mut u8) {
     while from < end {
-        // SAFETY: 1, 2. The caller guarantees both.
-        unsafe { store::<_, true>(from.cast(), 0usize) };
-        from = from.wrapping_add(1);
+        // SAFETY: 1. By 1; a pair has at most 16 bytes. 2. By 2.
+        unsafe { store::<_, true>(from, Cpu::pair(0)) };
+        from = from.wrapping_add(PAIR);
         loop_end();
     }
 }

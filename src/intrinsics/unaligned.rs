@@ -5,10 +5,13 @@
 //! ```text
 //!     n >= bulk   │ pair, so that the rest is aligned │ words, by bulk instructions │ … the rest:
 //!     n > BLOCK   │ block, clipped so that the next is aligned │ block │ block │ … the rest:
-//!     n >= PAIR   │ pair │ pair →    ← pair │ pair │
+//!     n > 2 PAIR  │ pair │ pair →    ← pair │ pair │
+//!     n >= PAIR   │ pair →  ← pair │
 //!     n >= 4      │ word →  ← word │
 //!     n >= 1      │ first, middle, last byte │
 //! ```
+//!
+//! Upward, two blocks are a round where no bulk instructions take the long ones.
 //!
 //! The accesses of one step may overlap. A step loads everything before it stores anything. So
 //! neither such an overlap nor an overlap of source and destination does harm, and memcpy is
@@ -22,7 +25,7 @@ use crate::arch::{Arch, Cpu};
 
 // The number of bytes after the first pair must not be negative.
 const _: () = assert!(match Cpu::BULK {
-    Some(bulk) => bulk.copy_from > BLOCK && bulk.set_from > BLOCK,
+    Some(bulk) => !Cpu::UNALIGNED_WORDS || bulk.copy_from > BLOCK && bulk.set_from > BLOCK,
     None => true,
 });
 
@@ -32,75 +35,113 @@ const _: () = assert!(match Cpu::BULK {
 ///
 /// 1. `src..src + n` is readable, `dest..dest + n` writable.
 #[inline(always)]
-pub(super) unsafe fn copy(mut dest: *mut u8, mut src: *const u8, mut n: usize) {
+pub(super) unsafe fn copy(dest: *mut u8, src: *const u8, n: usize) {
     if n > BLOCK {
-        // Upward, a block overwrites only source bytes that were copied already, unless `dest` is
-        // strictly inside the source.
-        let ahead = src.addr().wrapping_sub(dest.addr());
-        let upward = ahead.wrapping_neg() >= n;
-        if let Some(bulk) = Cpu::BULK
-            && n >= bulk.copy_from
-            && upward
-            && ahead >= BLOCK
-            && !(1..bulk.apart).contains(&(ahead.wrapping_neg() % 4096))
-        {
-            // A pair, then words from where the destination is aligned, so that less than a word
-            // remains. `ahead` is at least BLOCK, so the pair overwrites no byte that is still to
-            // be copied.
-            let head = PAIR - dest.addr() % PAIR;
-            let words = (n - head) / WORD;
-            // SAFETY: 1. By 1; `n >= PAIR`. 2. Not `ALIGNED`. 3. All bytes are a valid MaybeUninit.
-            let first: MaybeUninit<Pair> = unsafe { load::<_, false>(src) };
-            // SAFETY: 1. By 1; `n >= PAIR`. 2. Not `ALIGNED`.
-            unsafe { store::<_, false>(dest, first) };
-            // SAFETY: 1. By 1: the words end at `n` or before. 2. `upward`.
-            unsafe { (bulk.copy)(dest.wrapping_add(head), src.wrapping_add(head), words) };
-            let done = head + words * WORD;
-            dest = dest.wrapping_add(done);
-            src = src.wrapping_add(done);
-            n -= done;
-        } else if upward {
-            // The first step is clipped so that the next blocks are aligned. Up to a pair of its
-            // block is then copied twice. So the first copy must not store over these source bytes:
-            // `ahead` must be at least a pair.
-            let clip = if ahead >= PAIR { dest.addr() % PAIR } else { 0 };
-            let mut step = BLOCK - clip;
-            loop {
-                // SAFETY: 1. By 1; `n > BLOCK`, and a block is four pairs. 2. Not `ALIGNED`.
+        // SAFETY: 1. By 1; `n > BLOCK`.
+        unsafe { copy_blocks(dest, src, n) };
+    } else {
+        // SAFETY: 1. By 1; `n <= BLOCK`.
+        unsafe { copy_few(dest, src, n) };
+    }
+}
+
+/// Copies more than a block. A function of its own: the registers that it saves would have to be
+/// saved for a few bytes too.
+///
+/// # Safety
+///
+/// 1. `src..src + n` is readable, `dest..dest + n` writable; `n > BLOCK`.
+#[inline(never)]
+unsafe fn copy_blocks(mut dest: *mut u8, mut src: *const u8, mut n: usize) {
+    // Upward, a block overwrites only source bytes that were copied already, unless `dest` is
+    // strictly inside the source.
+    let ahead = src.addr().wrapping_sub(dest.addr());
+    let upward = ahead.wrapping_neg() >= n;
+    if let Some(bulk) = Cpu::BULK
+        && n >= bulk.copy_from
+        && upward
+        && ahead >= BLOCK
+        && !(1..bulk.apart).contains(&(ahead.wrapping_neg() % 4096))
+    {
+        // A pair, then words from where the destination is aligned, so that less than a word
+        // remains. `ahead` is at least BLOCK, so the pair overwrites no byte that is still to
+        // be copied.
+        let head = PAIR - dest.addr() % PAIR;
+        let words = (n - head) / WORD;
+        // SAFETY: 1. By 1; `n >= PAIR`. 2. Not `ALIGNED`. 3. All bytes are a valid MaybeUninit.
+        let first: MaybeUninit<Pair> = unsafe { load::<_, false>(src) };
+        // SAFETY: 1. By 1; `n >= PAIR`. 2. Not `ALIGNED`.
+        unsafe { store::<_, false>(dest, first) };
+        // SAFETY: 1. By 1: the words end at `n` or before. 2. `upward`.
+        unsafe { (bulk.copy)(dest.wrapping_add(head), src.wrapping_add(head), words) };
+        let done = head + words * WORD;
+        dest = dest.wrapping_add(done);
+        src = src.wrapping_add(done);
+        n -= done;
+    } else if upward {
+        // The first step is clipped so that the next blocks are aligned. Up to a pair of its
+        // block is then copied twice. So the first copy must not store over these source bytes:
+        // `ahead` must be at least a pair.
+        let clip = if ahead >= PAIR { dest.addr() % PAIR } else { 0 };
+        let mut step = BLOCK - clip;
+        loop {
+            // SAFETY: 1. By 1; `n > BLOCK`, and a block is four pairs. 2. Not `ALIGNED`.
+            unsafe { copy_four::<Pair, false>(dest, src, PAIR, 2 * PAIR, 3 * PAIR) };
+            dest = dest.wrapping_add(step);
+            src = src.wrapping_add(step);
+            n -= step;
+            step = BLOCK;
+            loop_end();
+            while Cpu::BULK.is_none() && n > 2 * BLOCK {
+                // SAFETY: 1. By 1; `n > 2 * BLOCK`. 2. Not `ALIGNED`.
                 unsafe { copy_four::<Pair, false>(dest, src, PAIR, 2 * PAIR, 3 * PAIR) };
-                dest = dest.wrapping_add(step);
-                src = src.wrapping_add(step);
-                n -= step;
-                step = BLOCK;
-                loop_end();
-                if n <= BLOCK {
-                    break;
-                }
-            }
-        } else {
-            // The same from the end, with the end aligned.
-            let end = dest.addr().wrapping_add(n);
-            let clip = if ahead.wrapping_neg() >= PAIR { end.wrapping_neg() % PAIR } else { 0 };
-            let mut step = BLOCK - clip;
-            loop {
-                let at = n - BLOCK;
-                let (to, from) = (dest.wrapping_add(at), src.wrapping_add(at));
-                // SAFETY: 1. By 1; `n > BLOCK`, and this is its last block. 2. Not `ALIGNED`.
+                let (to, from) = (dest.wrapping_add(BLOCK), src.wrapping_add(BLOCK));
+                // SAFETY: 1. By 1: the second block. 2. Not `ALIGNED`.
                 unsafe { copy_four::<Pair, false>(to, from, PAIR, 2 * PAIR, 3 * PAIR) };
-                n -= step;
-                step = BLOCK;
+                dest = dest.wrapping_add(2 * BLOCK);
+                src = src.wrapping_add(2 * BLOCK);
+                n -= 2 * BLOCK;
                 loop_end();
-                if n <= BLOCK {
-                    break;
-                }
+            }
+            if n <= BLOCK {
+                break;
+            }
+        }
+    } else {
+        // The same from the end, with the end aligned.
+        let end = dest.addr().wrapping_add(n);
+        let clip = if ahead.wrapping_neg() >= PAIR { end.wrapping_neg() % PAIR } else { 0 };
+        let mut step = BLOCK - clip;
+        loop {
+            let at = n - BLOCK;
+            let (to, from) = (dest.wrapping_add(at), src.wrapping_add(at));
+            // SAFETY: 1. By 1; `n > BLOCK`, and this is its last block. 2. Not `ALIGNED`.
+            unsafe { copy_four::<Pair, false>(to, from, PAIR, 2 * PAIR, 3 * PAIR) };
+            n -= step;
+            step = BLOCK;
+            loop_end();
+            if n <= BLOCK {
+                break;
             }
         }
     }
-    if n >= PAIR {
-        // Up to two pairs, the inner two accesses equal the outer two.
-        let inner = if n > 2 * PAIR { PAIR } else { 0 };
+    // SAFETY: 1. By 1: the remaining bytes, at most a block.
+    unsafe { copy_few(dest, src, n) };
+}
+
+/// Copies at most a block.
+///
+/// # Safety
+///
+/// 1. `src..src + n` is readable, `dest..dest + n` writable; `n <= BLOCK`.
+#[inline(always)]
+unsafe fn copy_few(dest: *mut u8, src: *const u8, n: usize) {
+    if n > 2 * PAIR {
         // SAFETY: 1. By 1: the four pairs end at `n` or before. 2. Not `ALIGNED`.
-        unsafe { copy_four::<Pair, false>(dest, src, inner, n - PAIR - inner, n - PAIR) };
+        unsafe { copy_four::<Pair, false>(dest, src, PAIR, n - 2 * PAIR, n - PAIR) };
+    } else if n >= PAIR {
+        // SAFETY: 1. By 1; `n >= PAIR`.
+        unsafe { copy_ends::<Pair>(dest, src, n) };
     } else if n >= WORD {
         // SAFETY: 1. By 1; `n >= WORD`.
         unsafe { copy_ends::<usize>(dest, src, n) };
@@ -154,7 +195,7 @@ pub(super) unsafe fn set(mut dest: *mut u8, word: usize, mut n: usize) {
     if let Some(bulk) = Cpu::BULK
         && n >= bulk.set_from
     {
-        // The bulk as in `copy`.
+        // The bulk as in `copy_blocks`.
         let head = PAIR - dest.addr() % PAIR;
         let words = (n - head) / WORD;
         // SAFETY: 1. By 1; `n >= PAIR`. 2. Not `ALIGNED`.
@@ -165,7 +206,7 @@ pub(super) unsafe fn set(mut dest: *mut u8, word: usize, mut n: usize) {
         dest = dest.wrapping_add(done);
         n -= done;
     } else if n > BLOCK {
-        // The clipping as in `copy`.
+        // The clipping as in `copy_blocks`.
         let mut step = BLOCK - dest.addr() % PAIR;
         loop {
             // SAFETY: 1. By 1; `n > BLOCK`, which has its four pairs there. 2. Not `ALIGNED`.
@@ -174,16 +215,28 @@ pub(super) unsafe fn set(mut dest: *mut u8, word: usize, mut n: usize) {
             n -= step;
             step = BLOCK;
             loop_end();
+            while Cpu::BULK.is_none() && n > 2 * BLOCK {
+                // SAFETY: 1. By 1; `n > 2 * BLOCK`. 2. Not `ALIGNED`.
+                unsafe { set_four::<_, false>(dest, pair, PAIR, 2 * PAIR, 3 * PAIR) };
+                // SAFETY: 1. By 1: the second block. 2. Not `ALIGNED`.
+                unsafe { set_four::<_, false>(dest.wrapping_add(BLOCK), pair, PAIR, 2 * PAIR, 3 * PAIR) };
+                dest = dest.wrapping_add(2 * BLOCK);
+                n -= 2 * BLOCK;
+                loop_end();
+            }
             if n <= BLOCK {
                 break;
             }
         }
     }
-    if n >= PAIR {
-        // The inner pairs as in `copy`.
-        let inner = if n > 2 * PAIR { PAIR } else { 0 };
+    if n > 2 * PAIR {
         // SAFETY: 1. By 1: the four end at `n` or before. 2. Not `ALIGNED`.
-        unsafe { set_four::<_, false>(dest, pair, inner, n - PAIR - inner, n - PAIR) };
+        unsafe { set_four::<_, false>(dest, pair, PAIR, n - 2 * PAIR, n - PAIR) };
+    } else if n >= PAIR {
+        // SAFETY: 1. By 1; `n >= PAIR`. 2. Not `ALIGNED`.
+        unsafe { store::<_, false>(dest, pair) };
+        // SAFETY: 1. By 1; `n >= PAIR`. 2. Not `ALIGNED`.
+        unsafe { store::<_, false>(dest.wrapping_add(n - PAIR), pair) };
     } else if n >= WORD {
         // SAFETY: 1. By 1; `n >= WORD`. 2. Not `ALIGNED`.
         unsafe { store::<_, false>(dest, word) };

@@ -294,7 +294,7 @@ impl<'a> Builder<'a> {
         let name_there = unsafe { core::str::from_utf8_unchecked(name_there) };
         if !mapping.is_fresh {
             // SAFETY: 1. `area` was carved with this size. 2. Both ends are multiples of 16.
-            unsafe { intrinsics::zero_words(area.cast(), area.wrapping_add(area_size).cast()) };
+            unsafe { intrinsics::zero(area, area.wrapping_add(area_size)) };
         }
         // SAFETY: 1. Carved by the layout, and zeros: a fresh mapping is all zeros.
         let (mut block, thread_pointer) = unsafe { tls::fill::<Block>(area) };

@@ -38,8 +38,10 @@ rt0::test_module! {
     memcpy_copies_exactly_its_range,
     memcpy_copies_up_to_600_bytes_between_any_alignments,
     memmove_is_right_for_every_overlap,
+    memmove_moves_up_to_600_bytes_by_less_than_two_rounds,
     memset_sets_exactly_its_range_to_the_low_byte,
     memcmp_orders_by_the_first_byte_that_differs_as_unsigned,
+    memcmp_and_bcmp_see_one_byte_that_differs_among_600,
     strlen_finds_the_first_nul,
     long_ranges_are_copied_and_set_at_every_alignment_and_nearness,
     nothing_is_touched_beyond_either_end_of_a_page,
@@ -113,8 +115,29 @@ fn memmove_is_right_for_every_overlap() {
     }
 }
 
+fn memmove_moves_up_to_600_bytes_by_less_than_two_rounds() {
+    const ROOM: usize = 1024;
+    let few = step() > 1;
+    for len in (81..=600).step_by(if few { 47 } else { 7 }) {
+        for shift in (-140..=140isize).skip(len % 5).step_by(if few { 11 } else { 1 }) {
+            for base in [192, 195] {
+                let before: [u8; ROOM] = core::array::from_fn(|i| (i * 7 + i / 256) as u8);
+                let mut buf = before;
+                let to = (base as isize + shift) as usize;
+                let start = black_box(buf.as_mut_ptr());
+                // SAFETY: both ranges lie in the array.
+                unsafe { memmove(start.wrapping_add(to).cast(), start.wrapping_add(base).cast(), len) };
+                let moved = (0..len).all(|i| buf[to + i] == before[base + i]);
+                let rest = (0..to).chain(to + len..ROOM).all(|i| buf[i] == before[i]);
+                assert!(moved && rest, "len {len}, shift {shift}, base {base}");
+            }
+        }
+    }
+}
+
 fn memset_sets_exactly_its_range_to_the_low_byte() {
-    for len in LENGTHS.chain([200, 255, 256, 300]) {
+    let most = if step() > 1 { 160 } else { 390 };
+    for len in (0..=most).chain([255, 256, 257, 300, 383]) {
         for offset in OFFSETS {
             let mut buf = [0xEE; ROOM];
             let start = at(&mut buf, 64 + offset);
@@ -147,6 +170,34 @@ fn memcmp_orders_by_the_first_byte_that_differs_as_unsigned() {
                 // SAFETY: the ranges lie in the arrays.
                 assert_ne!(unsafe { bcmp(left, right, len) }, 0);
                 b = same;
+            }
+        }
+    }
+}
+
+fn memcmp_and_bcmp_see_one_byte_that_differs_among_600() {
+    let few = step() > 1;
+    // Around multiples of what some machines compare by one instruction, and others.
+    let edges = [255, 256, 257, 258, 511, 512, 513, 600];
+    for len in (81..=600).step_by(if few { 103 } else { 13 }).chain(edges) {
+        for (left, right) in [(0, 0), (0, 8), (1, 0), (3, 14), (7, 7)] {
+            let mut a = [0x55_u8; 620];
+            let mut b = a;
+            for differs in (0..len).skip(len % 3).step_by(if few { 17 } else { 3 }).chain([len - 1]) {
+                b[right + differs] = 0xAA;
+                // The following bytes must not matter.
+                a[left + differs + 1] = 0xFF;
+                let (x, y) = (black_box(a.as_ptr()).wrapping_add(left), black_box(b.as_ptr()).wrapping_add(right));
+                // SAFETY: the ranges lie in the arrays.
+                let order = [unsafe { memcmp(x.cast(), y.cast(), len) }, unsafe { memcmp(y.cast(), x.cast(), len) }];
+                assert_eq!(order.map(i32::signum), [-1, 1], "len {len}, {left} {right}, byte {differs}");
+                // SAFETY: the ranges lie in the arrays.
+                assert_ne!(unsafe { bcmp(x.cast(), y.cast(), len) }, 0, "len {len}, {left} {right}, byte {differs}");
+                // SAFETY: the ranges lie in the arrays.
+                assert_eq!(unsafe { bcmp(x.cast(), y.cast(), differs) }, 0, "{differs} bytes, {left} {right}");
+                // SAFETY: the ranges lie in the arrays.
+                assert_eq!(unsafe { memcmp(x.cast(), y.cast(), differs) }, 0, "{differs} bytes, {left} {right}");
+                (a, b) = ([0x55; 620], [0x55; 620]);
             }
         }
     }
