@@ -52,7 +52,7 @@ pub(super) const MIN_STACK_SIZE: usize = 16 << 10;
 /// How much of a kept stack, counted from its high end, may stay in memory.
 const WARM: usize = 64 << 10;
 
-/// The bytes that are read to see whether a stack was used beyond that; no page is smaller.
+/// The bytes that are looked at to see whether a stack was used beyond that; no page is smaller.
 const LOOK: usize = 4096;
 
 /// The unit in which the cache counts bytes.
@@ -163,10 +163,15 @@ pub(super) unsafe fn keep_or_free(block: NonNull<Block>) {
 }
 
 /// Releases the pages of the deep part of a stack if the page above it was ever written to: a
-/// thread that used the deep part left a frame there. (It misses a frame larger than a page that
-/// wrote nothing there. To ask the kernel for each thread which pages are in memory would cost more
-/// than it saves.)
+/// thread that used the deep part left frames there.
+///
+/// One word in `STRIDE` is read. Frames of one size put the same word, such as the return address,
+/// at equal distances. `STRIDE` is odd and `STRIDE` words are more than 64 bytes, so the words that
+/// are read lie at different places in these frames. What is not noticed: frames that left zeros at
+/// all these words, such as a frame larger than the page that wrote nothing there. Asking the
+/// kernel for each thread which pages are in memory would cost more than it saves.
 fn release_deep_pages(block: &Block) {
+    const STRIDE: usize = 64 / size_of::<usize>() + 1;
     let (base, len) = block.mapping;
     if block.stack.start.wrapping_sub(base.addr()) >= len {
         return; // The stack belongs to the program.
@@ -181,7 +186,12 @@ fn release_deep_pages(block: &Block) {
     let at = |address: usize| base.wrapping_add(address - base.addr());
     // SAFETY: within the stack, which is mapped and not in use that far down.
     let words = unsafe { slice::from_raw_parts(at(deep_end).cast::<usize>(), LOOK / size_of::<usize>()) };
-    if words.iter().any(|word| *word != 0) {
+    let (mut seen, mut next) = (0, 0);
+    while let Some(word) = words.get(next) {
+        seen |= word;
+        next += STRIDE;
+    }
+    if seen != 0 {
         let deep = block.stack.start..deep_end + page;
         // A filter may refuse it, and so does the kernel if all memory is locked. Then they stay.
         // SAFETY: 1. Within the stack, and not in use that far down.
