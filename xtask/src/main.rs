@@ -84,8 +84,7 @@ enum Task {
         #[arg(long, default_value = "native")]
         target: String,
     },
-    /// Boots a real kernel under qemu-system with an example as its first and only process, on this
-    /// terminal
+    /// Boots a real kernel under qemu-system with an example as its only process, on this terminal
     Boot {
         /// A file name of examples/ without `.rs`
         #[arg(default_value = "tour")]
@@ -142,8 +141,13 @@ fn execute(cli: Cli) -> Result<ExitCode> {
         }
         Task::Boot { example, target } => {
             let guest = kernel::boot::guest(&set_up(cli.options.clone())?, &target)?;
-            let (_, program) = build_example(cli.options.clone(), &example, guest.row.machine)?;
-            kernel::boot::run(&set_up(cli.options)?, &guest, &program)
+            let (machine, program) = build_example(cli.options.clone(), &example, guest.row.machine)?;
+            let setup = set_up(cli.options)?;
+            let init = [kernel::INIT.to_string()];
+            let built = build::build(&setup, std::slice::from_ref(&machine), build::What::Programs(&init))?;
+            let init =
+                built.program(&machine, kernel::INIT).context("the build failed; cargo's messages above say why")?;
+            kernel::boot::run(&setup, &guest, init, &program)
         }
         Task::Test(choices) => test::run(cli.options, &choices),
         Task::Bench(choices) => bench::run(cli.options, choices),

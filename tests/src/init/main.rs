@@ -3,13 +3,14 @@
 //!
 //! `cargo xtask test --kernel` puts it into an initramfs as `/init`, beside the test programs and
 //! `/plan`. It is a program on rt0 like those that it starts. Its account goes to the console, see
-//! `report.rs`.
+//! `report.rs`. `cargo xtask boot` puts it beside one program instead, see `alone.rs`.
 //!
 //! A plan is a list of strings, each ended by a zero byte. A test is a head, which [`Test::take`]
 //! reads, then its command line (the first word is the program's path), then its environment.
 #![no_std]
 #![no_main]
 
+mod alone;
 mod process;
 mod report;
 
@@ -47,6 +48,10 @@ pub struct Test<'a> {
 }
 
 fn main(_: Env) -> i32 {
+    if alone::is_there() {
+        alone::run();
+        return power_off();
+    }
     for (source, target, kind) in MOUNTS {
         if let Err(errno) = mount(source, target, kind) {
             say(format_args!("N {} is not mounted: {errno}", target.to_str().unwrap_or_default()));

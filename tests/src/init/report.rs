@@ -12,6 +12,8 @@
 //! - `E NUMBER exit|signal|timeout STATUS MILLISECONDS`, or `E NUMBER refused ERRNO 0`: it ended.
 //! - `N TEXT`: something is not as it should be.
 //! - `D COUNT`: all tests of the plan have run.
+//! - `B STATUS`: the one program that was booted instead has ended, with this status in a shell's
+//!   terms.
 
 use core::fmt::{self, Write};
 

@@ -1,7 +1,8 @@
-//! `cargo xtask boot`: an example as the first and only process of a machine.
+//! `cargo xtask boot`: an example as the only process of a machine, and the first of a PID
+//! namespace (tests/src/init/alone.rs).
 //!
-//! Its console is the terminal. When the process ends, its kernel panics, for it has nothing left
-//! to run; that is the usual end here, and the panic's line has the exit status.
+//! Its console is the terminal. When it has ended, the machine says its exit status and turns
+//! itself off.
 
 use std::fs;
 use std::io::{BufRead, BufReader, Write};
@@ -13,13 +14,13 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail};
 
 use super::Plan;
+use super::console::{Console, Event};
 use super::guest::{Folder, Guest, skeleton, stripped};
 use crate::setup::Setup;
 use crate::{calls, say};
 
-/// A machine restarts, which ends the emulator, within this time after its kernel's end. Some never
-/// do.
-const RESTART: Duration = Duration::from_secs(3);
+/// A machine turns itself off, which ends the emulator, within this time. Some never do.
+const POWER_OFF: Duration = Duration::from_secs(3);
 
 /// The guest that `word` names, the first of several.
 pub fn guest(setup: &Setup, word: &str) -> Result<Guest> {
@@ -34,52 +35,56 @@ pub fn guest(setup: &Setup, word: &str) -> Result<Guest> {
 }
 
 /// Boots the program and passes on what it prints; the exit status is the program's own.
-pub fn run(setup: &Setup, guest: &Guest, program: &Path) -> Result<ExitCode> {
+pub fn run(setup: &Setup, guest: &Guest, init: &Path, program: &Path) -> Result<ExitCode> {
     let target = crate::targets::TARGETS.iter().find(|target| target.name == guest.row.machine);
     calls::check_program(program, target.context("rows are of machines of the table")?)?;
     let folder = Folder::new(&format!("boot-{}", guest.name))?;
     let mut archive = skeleton();
-    archive.file("init", 0o755, &stripped(&setup.rust, program, &folder.0)?);
+    archive.file("init", 0o755, &stripped(&setup.rust, init, &folder.0)?);
+    archive.file("program", 0o755, &stripped(&setup.rust, program, &folder.0)?);
     let initrd = folder.0.join("initramfs");
     fs::write(&initrd, archive.finish()).with_context(|| format!("cannot write {}", initrd.display()))?;
     say!("booting {}; Ctrl-C ends it", guest.describe());
     let mut command = guest.command(&initrd, "");
     let mut child = command.stdout(Stdio::piped()).spawn().context("cannot start qemu")?;
     let console = BufReader::new(child.stdout.take().context("its output is piped")?);
-    let mut status = None;
-    for line in console.split(b'\n') {
-        let mut line = line?;
-        status = exit_status(&String::from_utf8_lossy(&line));
-        if status.is_some() {
-            break;
-        }
-        line.push(b'\n');
-        let mut out = std::io::stdout().lock();
-        if out.write_all(&line).and_then(|()| out.flush()).is_err() {
-            break; // The reader of a pipe is gone.
-        }
-    }
+    let status = pass_on(console, &mut std::io::stdout().lock());
     end(&mut child)?;
-    match status {
+    match status? {
         Some(status) => Ok(ExitCode::from(status)),
-        None => bail!("the machine ended, and its first process had not"),
+        None => bail!("the machine ended, and its program had not"),
     }
 }
 
-/// The status that a shell would give for the first process, if this line of the kernel's says that
-/// it ended.
-fn exit_status(line: &str) -> Option<u8> {
-    let (_, code) = line.split_once("Attempted to kill init! exitcode=0x")?;
-    let code = u32::from_str_radix(code.trim().get(..8)?, 16).ok()?;
-    let signal = (code & 0x7f) as u8;
-    Some(if signal == 0 { (code >> 8) as u8 } else { 128 + signal })
+/// Copies what the program and the kernel print, up to the line with which init says that the
+/// program has ended: its status.
+fn pass_on(console: impl BufRead, out: &mut impl Write) -> Result<Option<u8>> {
+    for line in console.split(b'\n') {
+        let mut line = line?;
+        let event = Console::default().line(&line);
+        if event.is_some() {
+            // The program may have left the line before unfinished.
+            let at = line.windows(2).rposition(|mark| mark == b"@@");
+            line.truncate(at.unwrap_or(line.len()));
+        }
+        if event.is_none() || !line.is_empty() {
+            line.push(b'\n');
+        }
+        if out.write_all(&line).and_then(|()| out.flush()).is_err() {
+            return Ok(None); // The reader of a pipe is gone.
+        }
+        match event {
+            Some(Event::Booted(status)) => return Ok(Some(status)),
+            Some(Event::Note(text)) => say!("{text}"),
+            _ => {}
+        }
+    }
+    Ok(None)
 }
 
 /// Lets the emulator end by itself, or ends it.
 fn end(child: &mut Child) -> Result<()> {
-    // It may still want to print.
-    drop(child.stdout.take());
-    let deadline = Instant::now() + RESTART;
+    let deadline = Instant::now() + POWER_OFF;
     while child.try_wait()?.is_none() {
         if Instant::now() > deadline {
             child.kill()?;
@@ -93,15 +98,28 @@ fn end(child: &mut Child) -> Result<()> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::console::signed;
     use super::*;
 
+    fn passed_on(console: &str) -> (Option<u8>, String) {
+        let mut out = Vec::new();
+        let status = pass_on(console.as_bytes(), &mut out).expect("a string is readable");
+        (status, String::from_utf8(out).expect("it was text"))
+    }
+
     #[test]
-    fn the_kernels_last_line_has_the_exit_status() {
-        let line = "[    1.5] Kernel panic - not syncing: Attempted to kill init! exitcode=0x00002a00\r";
-        assert_eq!(exit_status(line), Some(42));
-        assert_eq!(exit_status("Attempted to kill init! exitcode=0x0000000b"), Some(139));
-        assert_eq!(exit_status("Attempted to kill init! exitcode=0x00000000 "), Some(0));
-        assert_eq!(exit_status("Attempted to kill init! exitcode=0x12"), None);
-        assert_eq!(exit_status("hello"), None);
+    fn what_the_program_prints_is_passed_on_up_to_its_end() {
+        let all = format!("hello\r\n{}[ 1.5] reboot: Power down\r\n", signed("B 42"));
+        assert_eq!(passed_on(&all), (Some(42), "hello\r\n".to_string()));
+        let unfinished = format!("a\nno end{}", signed("B 0"));
+        assert_eq!(passed_on(&unfinished), (Some(0), "a\nno end\n".to_string()));
+        let noted = format!("{}{}", signed("N something is missing"), signed("B 139"));
+        assert_eq!(passed_on(&noted), (Some(139), String::new()));
+    }
+
+    #[test]
+    fn a_machine_that_ends_before_its_program_has_no_status() {
+        let panic = "hello\r\n[ 1.5] Kernel panic - not syncing: out of luck\r\n";
+        assert_eq!(passed_on(panic), (None, panic.to_string()));
     }
 }

@@ -34,6 +34,8 @@ pub enum Event {
     Note(String),
     /// All tests of the plan ran.
     Done(usize),
+    /// The one program that was booted instead of a plan ended, with this status.
+    Booted(u8),
 }
 
 /// How a test ended.
@@ -171,6 +173,7 @@ fn event(words: &str) -> Option<Event> {
         }
         "N" => Event::Note(rest.to_string()),
         "D" => Event::Done(number()?),
+        "B" => Event::Booted(u8::try_from(number()?).ok()?),
         _ => return None,
     })
 }
@@ -218,6 +221,8 @@ mod tests {
         assert_eq!(read(&signed("E 7 exit 77 1500")), Some(Event::End(7, End::Exit(77), Duration::from_millis(1500))));
         assert_eq!(read(&signed("E 7 signal 11 0")), Some(Event::End(7, End::Signal(11), Duration::ZERO)));
         assert_eq!(read(&signed("D 450")), Some(Event::Done(450)));
+        assert_eq!(read(&signed("B 139")), Some(Event::Booted(139)));
+        assert_eq!(read(&signed("B 256")), None);
         assert!(matches!(read(&signed("O 7 1")), Some(Event::Output(7, 1, text)) if text.ends_with(b"dropped]\n")));
     }
 

@@ -336,6 +336,7 @@ impl Boot<'_> {
                 *done = true;
                 *deadline = Instant::now() + POWER_OFF;
             }
+            Event::Booted(_) => say!("{name}: it ran one program instead of its tests"),
         }
     }
 
