@@ -36,6 +36,8 @@ pub struct Apt {
     codename: String,
     /// Whether all package lists could be fetched.
     complete: bool,
+    /// The time limit of each of its commands.
+    limit: Duration,
 }
 
 impl Apt {
@@ -49,12 +51,12 @@ impl Apt {
             bail!("the sources in /etc/apt name no suite of {codename}; add one, or install the packages by hand");
         }
         say!("package lists for {codename}: by apt");
-        Apt::with(setup, &setup.join("apt"), &codename, &sources, "")
+        Apt::with(setup, &setup.join("apt"), &codename, &sources, "", LIMIT)
     }
 
     /// An apt for the packages of another architecture and suite of the machine's own mirror. It
-    /// knows of no package that is installed.
-    pub fn foreign(setup: &Path, architecture: &str, suite: &str) -> Result<Apt> {
+    /// knows of no package that is installed. Each of its commands may take `limit`.
+    pub fn foreign(setup: &Path, architecture: &str, suite: &str, limit: Duration) -> Result<Apt> {
         checked(Command::new("apt-get").arg("--version"))?;
         let release = fs::read_to_string("/etc/os-release").unwrap_or_default();
         let codename = os_field(&release, "VERSION_CODENAME").context("/etc/os-release has no VERSION_CODENAME")?;
@@ -67,7 +69,7 @@ impl Apt {
             folder.display()
         );
         say!("package lists of {suite} for {architecture}: by apt");
-        let apt = Apt::with(setup, &folder, &codename, &sources, &more)?;
+        let apt = Apt::with(setup, &folder, &codename, &sources, &more, limit)?;
         if !apt.complete {
             bail!(
                 "no package lists of {suite} for {architecture} (see above): is there a network, and on the mirror that suite?"
@@ -77,7 +79,7 @@ impl Apt {
     }
 
     /// The folder of an apt, with its configuration and the newest lists.
-    fn with(setup: &Path, folder: &Path, codename: &str, sources: &str, more: &str) -> Result<Apt> {
+    fn with(setup: &Path, folder: &Path, codename: &str, sources: &str, more: &str, limit: Duration) -> Result<Apt> {
         check_room(setup, 100)?; // On a full disk apt neither ends nor says so.
         for part in ["lists/partial", "cache/archives/partial", "sources", "empty"] {
             fs::create_dir_all(folder.join(part)).with_context(|| no_room(folder))?;
@@ -87,7 +89,8 @@ impl Apt {
         fs::write(folder.join("sources.list"), "")?;
         fs::write(folder.join("status"), "")?;
         fs::write(&config, configuration(folder) + more)?;
-        let mut apt = Apt { folder: folder.to_path_buf(), config, codename: codename.to_string(), complete: true };
+        let folder = folder.to_path_buf();
+        let mut apt = Apt { folder, config, codename: codename.to_string(), complete: true, limit };
         // A source without backports, or one that is down, is an error for apt; what counts is what
         // can be had then.
         if let Err(error) = apt.run("apt-get", &["update", "-q", "--error-on=any"]) {
@@ -126,7 +129,7 @@ impl Apt {
         fs::create_dir_all(&archives).with_context(|| no_room(&archives))?;
         let mut download = Command::new("apt-get");
         download.arg("-c").arg(&self.config).args(["download", "-q", package]).env("LC_ALL", "C");
-        checked(download.current_dir(&archives))?;
+        checked_within(download.current_dir(&archives), self.limit)?;
         let archive = fs::read_dir(&archives)?.flatten().map(|entry| entry.path());
         let archive = archive.into_iter().find(|path| path.extension().is_some_and(|e| e == "deb"));
         let archive = archive.with_context(|| format!("apt downloaded nothing for {package}"))?;
@@ -213,7 +216,7 @@ impl Apt {
     }
 
     fn run(&self, program: &str, words: &[&str]) -> Result<String> {
-        checked(Command::new(program).arg("-c").arg(&self.config).args(words).env("LC_ALL", "C"))
+        checked_within(Command::new(program).arg("-c").arg(&self.config).args(words).env("LC_ALL", "C"), self.limit)
     }
 }
 

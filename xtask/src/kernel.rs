@@ -81,7 +81,7 @@ impl Plan {
         // Packages are unpacked under the lock of all runs. A kernel takes long to build, and has a
         // lock for itself.
         let lock = setup.lock();
-        let images = images::Images::default();
+        let images = images::Images::new();
         let mut kernels: Vec<_> = self.rows.iter().map(|row| images.packaged(setup, row.origin)).collect();
         let emulators: Vec<_> = self.rows.iter().map(|row| images.emulator(setup, row.board.qemu)).collect();
         images.close();

@@ -1,13 +1,15 @@
 //! Where the kernels and qemu-system come from: Debian's packages, unpacked into target/setup.
 //!
 //! What was unpacked once is used until it is deleted. So a mirror that is gone, or has gone on to
-//! another version, matters to the first run only.
+//! another version, matters to the first run only. A mirror that is slow holds up a run for
+//! [`ALL_KERNELS`] at most; the next run fetches what is still missing.
 
 use std::cell::RefCell;
 use std::collections::HashMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow, bail, ensure};
 
@@ -15,6 +17,12 @@ use super::rows::{Format, Image, Origin, QEMU_PACKAGES, qemus};
 use crate::packages::{Apt, Stamp, checked, numbers, upstream};
 use crate::say;
 use crate::setup::{QEMU_GOOD, Setup, Version, on_path};
+
+/// A command of apt's for a kernel takes some seconds.
+const ONE_COMMAND: Duration = Duration::from_secs(120);
+
+/// After this time in one run no further kernel is fetched.
+const ALL_KERNELS: Duration = Duration::from_secs(6 * 60);
 
 /// A kernel that can be booted.
 #[derive(Clone, Debug)]
@@ -73,13 +81,18 @@ impl Emulator {
 }
 
 /// What was asked for in this run. Each way is tried once.
-#[derive(Default)]
 pub struct Images {
     apts: RefCell<Apts>,
     emulators: RefCell<Option<Result<PathBuf, String>>>,
+    started: Instant,
 }
 
 impl Images {
+    /// Nothing was asked for yet.
+    pub fn new() -> Images {
+        Images { apts: RefCell::default(), emulators: RefCell::default(), started: Instant::now() }
+    }
+
     /// A kernel that is a package, fetched if it is not there. Under the lock of all runs.
     pub fn packaged(&self, setup: &Setup, origin: Origin) -> Option<Result<Kernel>> {
         match origin {
@@ -93,11 +106,16 @@ impl Images {
         if let Some(version) = Stamp::contents(&folder) {
             return ready(image, &folder, &version);
         }
+        let waited = self.started.elapsed();
+        ensure!(
+            waited < ALL_KERNELS,
+            "the kernels before it took {} s to fetch; the next run fetches this one",
+            waited.as_secs()
+        );
         let mut apts = self.apts.borrow_mut();
         let key = (image.architecture, image.suite);
-        let apt = apts
-            .entry(key)
-            .or_insert_with(|| Apt::foreign(&setup.folder, key.0, key.1).map_err(|error| format!("{error:#}")));
+        let open = || Apt::foreign(&setup.folder, key.0, key.1, ONE_COMMAND).map_err(|error| format!("{error:#}"));
+        let apt = apts.entry(key).or_insert_with(open);
         let apt = apt.as_ref().map_err(|error| anyhow!("{error}"))?;
         let names = apt.search(&image.pattern())?;
         let (package, version) = newest(&names, image).with_context(|| {
