@@ -275,13 +275,15 @@ fn jobs(
         match list(machine, path) {
             Ok(tests) => {
                 let tests = tests.into_iter().map(|test| (full(&test.name), test));
-                let tests = tests.filter(|(name, _)| chosen(build::area_of(name)) && wanted(name));
-                jobs.extend(tests.map(|(name, test)| Job {
-                    name,
-                    bin: bin.clone(),
-                    limit: test.limit.unwrap_or(LIMIT_QEMU),
-                    test,
-                }));
+                for (name, test) in tests.filter(|(name, _)| chosen(build::area_of(name)) && wanted(name)) {
+                    match guest.row.stops.iter().find(|gap| name.contains(gap.test)) {
+                        Some(gap) => tell(&name, Verdict::Skipped(gap.reason.to_string()), None),
+                        None => {
+                            let limit = test.limit.unwrap_or(LIMIT_QEMU);
+                            jobs.push(Job { name, bin: bin.clone(), limit, test });
+                        }
+                    }
+                }
             }
             Err(why) => tell(&full("list"), Verdict::Failed(why), None),
         }

@@ -26,6 +26,8 @@ pub struct Row {
     /// What is known to fail there for a reason that is not rt0's. If it passes, the summary says
     /// so.
     pub gaps: &'static [Gap],
+    /// What is not even started there, since it would stop the whole guest.
+    pub stops: &'static [Gap],
 }
 
 /// Where a kernel comes from.
@@ -82,14 +84,17 @@ pub struct Board {
     pub console: &'static str,
     /// What else the kernel's command line has.
     pub append: &'static str,
+    /// Whether its processor's counter is the host's.
+    pub counts_as_host: bool,
 }
 
 /// The areas whose tests the daily rows run: they ask the kernel for something that qemu-user
 /// emulates or passes to the host's kernel. The tests of the other areas execute the same machine
 /// code under qemu-user. A row that is named, or whose machine is named, runs all tests.
-pub const TELLING: [&str; 22] = [
+pub const TELLING: [&str; 23] = [
     "all_threads",
     "cpu",
+    "dump",
     "fault",
     "fork",
     "futex",
@@ -204,16 +209,21 @@ static ARMV5_BUILT: Source = Source {
 
 // ---- boards ----
 
-const BOARD: Board = Board { qemu: "", args: &[], processors: 2, memory: 1024, console: "", append: "" };
+const BOARD: Board =
+    Board { qemu: "", args: &[], processors: 2, memory: 1024, console: "", append: "", counts_as_host: false };
 
 /// The guest's clock is its counter, which the vDSO can read; else each reading would be a call.
-static PC: Board = Board {
+static PC: Board = PC_LIKE;
+const PC_LIKE: Board = Board {
     qemu: "qemu-system-x86_64",
     args: &["-M", "q35", "-cpu", "max", "-accel", "tcg,thread=multi"],
     console: "ttyS0",
     append: "clocksource=tsc tsc=reliable",
+    counts_as_host: true,
     ..BOARD
 };
+/// What a kernel may lack: a vDSO, a second processor although the machine has one, much memory.
+static PC_BARE: Board = Board { memory: 256, append: "clocksource=tsc tsc=reliable vdso=0 nosmp", ..PC_LIKE };
 static ARM64: Board =
     Board { qemu: "qemu-system-aarch64", args: &["-M", "virt", "-cpu", "cortex-a76"], console: "ttyAMA0", ..BOARD };
 static ARM64_MAX: Board = Board { args: &["-M", "virt", "-cpu", "max,pauth-impdef=on"], ..ARM64_LIKE };
@@ -274,21 +284,31 @@ static VERSATILE: Board = Board {
 // ---- rows ----
 
 const fn row(machine: &'static str, kind: &'static str, image: &'static Image, board: &'static Board) -> Row {
-    Row { machine, kind, origin: Origin::Package(image), board, daily: false, gaps: &[] }
+    Row { machine, kind, origin: Origin::Package(image), board, daily: false, gaps: &[], stops: &[] }
 }
 
 const fn built(machine: &'static str, kind: &'static str, source: &'static Source, board: &'static Board) -> Row {
-    Row { machine, kind, origin: Origin::Source(source), board, daily: false, gaps: &[] }
+    Row { machine, kind, origin: Origin::Source(source), board, daily: false, gaps: &[], stops: &[] }
 }
 
 const fn daily(machine: &'static str, kind: &'static str, image: &'static Image, board: &'static Board) -> Row {
     Row { daily: true, ..row(machine, kind, image, board) }
 }
 
+/// When a program executes a page that is not executable, qemu reads the instruction there for the
+/// register BADI, which is the same exception again, for ever. (loongarch_cpu_do_interrupt in
+/// target/loongarch/cpu.c of qemu)
+const LOONGARCH_STOPS: &[Gap] = &[Gap {
+    test: "overflow::a_jump_into_the_stack_is_no_overflow",
+    reason: "qemu never comes out of an exception of a page that is not executable",
+    fixed_in: None,
+}];
+
 /// All of them, in the order of the table of machines.
 pub static ROWS: &[Row] = &[
     row("x86_64", "", &X86_64, &PC),
     row("x86_64", "", &X86_64_5, &PC),
+    row("x86_64", "-bare", &X86_64, &PC_BARE),
     daily("x86", "", &X86_6, &PC),
     row("x86", "", &X86_5, &PC),
     row("x86", "-on-x86_64", &X86_64, &PC),
@@ -307,7 +327,7 @@ pub static ROWS: &[Row] = &[
     built("armv5", "", &ARMV5_BUILT, &VERSATILE),
     daily("riscv64", "", &RISCV64, &RISCV),
     built("riscv32", "", &RISCV32_BUILT, &RISCV_32),
-    daily("loongarch64", "", &LOONGARCH64, &LOONGARCH),
+    Row { stops: LOONGARCH_STOPS, ..daily("loongarch64", "", &LOONGARCH64, &LOONGARCH) },
     daily("s390x", "", &S390X, &S390),
     built("mips", "", &MIPS_BUILT, &MALTA32_BIG),
     built("mips64", "", &MIPS64_BUILT, &MALTA64_BIG),
