@@ -269,11 +269,6 @@ pub const TARGETS: &[Target] = &[
         native_on: &["s390x"],
         qemu: "qemu-s390x",
         elf: Elf { machine: elf::EM_S390, bits: 64, big_endian: true, flags: (0, 0), page: K4 },
-        gaps: &[Gap {
-            test: "fault::a_breakpoint_is_told_and_kills_there",
-            reason: "the kernel's breakpoint is an illegal instruction",
-            fixed_in: None,
-        }],
         ..ROW
     },
     Target { name: "mips", triple: "mips-unknown-linux-gnu", qemu: "qemu-mips", ..MIPS },
