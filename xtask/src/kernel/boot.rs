@@ -4,7 +4,6 @@
 //! Its console is the terminal. When it has ended, the machine says its exit status and turns
 //! itself off.
 
-use std::fs;
 use std::io::{BufRead, BufReader, Write};
 use std::path::Path;
 use std::process::{Child, ExitCode, Stdio};
@@ -42,8 +41,7 @@ pub fn run(setup: &Setup, guest: &Guest, init: &Path, program: &Path) -> Result<
     let mut archive = skeleton();
     archive.file("init", 0o755, &stripped(&setup.rust, init, &folder.0)?);
     archive.file("program", 0o755, &stripped(&setup.rust, program, &folder.0)?);
-    let initrd = folder.0.join("initramfs");
-    fs::write(&initrd, archive.finish()).with_context(|| format!("cannot write {}", initrd.display()))?;
+    let initrd = folder.write("initramfs", &archive.finish())?;
     say!("booting {}; Ctrl-C ends it", guest.describe());
     let mut command = guest.command(&initrd, "");
     let mut child = command.stdout(Stdio::piped()).spawn().context("cannot start qemu")?;

@@ -131,8 +131,7 @@ impl Guest {
     ) -> Result<(String, Talk, Folder)> {
         let folder = Folder::new(&self.name)?;
         let archive = self.initramfs(rust, init, programs, jobs, left, &folder.0)?;
-        let initrd = folder.0.join("initramfs");
-        fs::write(&initrd, archive).with_context(|| format!("cannot write {}: is the disk full?", initrd.display()))?;
+        let initrd = folder.write("initramfs", &archive)?;
         let mut command = self.command(&initrd, "");
         let line = shell_line(&command);
         let talk = Talk::start(&mut command).with_context(|| format!("cannot start {line}"))?;
@@ -261,6 +260,16 @@ impl Folder {
         let folder = root().join("target/guests").join(format!("{name}-{}", std::process::id()));
         fs::create_dir_all(&folder).with_context(|| format!("cannot write to {}", folder.display()))?;
         Ok(Folder(folder))
+    }
+
+    /// Writes a file, and returns its path.
+    pub fn write(&self, name: &str, content: &[u8]) -> Result<PathBuf> {
+        let path = self.0.join(name);
+        fs::write(&path, content).with_context(|| {
+            let mib = content.len().div_ceil(1 << 20);
+            format!("cannot write {mib} MiB to {}: is the disk full?", path.display())
+        })?;
+        Ok(path)
     }
 }
 
@@ -545,6 +554,18 @@ mod tests {
         let told = told("warning", &(script(&lines) + &script(&GOOD[4..]) + "exit"));
         failed(&told[0].1, &["found a fault of its own", "mm/x.c:7"]);
         assert_eq!(told[1].1, Verdict::Passed);
+    }
+
+    #[test]
+    fn a_full_disk_is_said_and_leaves_no_folder() {
+        let folder = Folder::new("full").expect("there is room for a folder");
+        let path = folder.0.clone();
+        std::os::unix::fs::symlink("/dev/full", path.join("initramfs")).expect("ours");
+        let said = format!("{:#}", folder.write("initramfs", &[0; 3 << 20]).expect_err("it is full"));
+        assert!(said.contains("cannot write 3 MiB to") && said.contains("is the disk full?"), "{said}");
+        assert!(said.contains("No space left"), "{said}");
+        drop(folder);
+        assert!(!path.exists());
     }
 
     #[test]
