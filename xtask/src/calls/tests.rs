@@ -197,7 +197,8 @@ fn a_jump_through_the_register_of_the_return_address_is_no_return() {
         0x0a, 0x00, // svc 0, which only the jump reaches
         0x07, 0xfe, // br %r14
     ];
-    assert_eq!(faults(s390x, &[&[&table[..], &rest].concat()]), [(BASE + 12, UNSET_AT_ENTRY)]);
+    // The second jump may lead to the call again, with the number that the first left.
+    assert_eq!(faults(s390x, &[&[&table[..], &rest].concat()]), [(BASE + 12, TWICE)]);
     // Behind lg %r14, 112(%r15) or lmg %r14, %r15, 112(%r15) it is a return.
     for restored in [[0xe3, 0xe0, 0xf0, 0x70, 0x00, 0x04], [0xeb, 0xef, 0xf0, 0x70, 0x00, 0x04]] {
         let code = [&table[..], &restored, &rest].concat();
