@@ -13,18 +13,19 @@ use crate::futex::base::deadline_of;
 use crate::time::Instant;
 
 impl<T: ?Sized> RwLock<T> {
-    /// Acquires the lock for reading, with the right to become the writer without another one in
-    /// between: [`RwLockUpgradableReadGuard::upgrade`]. Others read meanwhile, but no other thread
-    /// has this right or writes. It waits as a writer does, but not for readers to leave.
+    /// Acquires the lock for reading, with the right to become the writer with no other writer in
+    /// between: [`RwLockUpgradableReadGuard::upgrade`]. Other threads may read meanwhile, but none
+    /// writes or has this right too. It waits as a writer does, but not for readers to leave.
     ///
     /// ```
     /// use rt0::sync::{RwLock, RwLockUpgradableReadGuard};
     ///
     /// let lock = RwLock::new([0; 4]);
     /// let guard = lock.upgradable_read();
-    /// if !guard.contains(&7) {
-    ///     RwLockUpgradableReadGuard::upgrade(guard)[0] = 7; // It still contains no 7.
+    /// if guard.contains(&7) {
+    ///     return;
     /// }
+    /// RwLockUpgradableReadGuard::upgrade(guard)[0] = 7; // It still contains no 7.
     /// assert_eq!(*lock.read(), [7, 0, 0, 0]);
     /// ```
     ///
@@ -65,6 +66,26 @@ impl<T: ?Sized> RwLock<T> {
 }
 
 /// A [`RwLock`] locked for reading, with the right to become the writer; unlocks when dropped.
+///
+/// ```
+/// use core::time::Duration;
+/// use rt0::sync::{RwLock, RwLockUpgradableReadGuard};
+/// use rt0::time::Instant;
+///
+/// let lock = RwLock::new(1);
+/// let (short, soon) = (Duration::from_millis(1), Instant::now() + Duration::from_millis(1));
+/// let guard = lock.try_upgradable_read().unwrap();
+/// assert!(lock.try_upgradable_read_for(short).is_none()); // One thread has the right.
+/// assert!(lock.try_upgradable_read_until(soon).is_none());
+///
+/// let reader = lock.read();
+/// let guard = RwLockUpgradableReadGuard::try_upgrade(guard).unwrap_err(); // There is a reader.
+/// let guard = RwLockUpgradableReadGuard::try_upgrade_for(guard, short).unwrap_err();
+/// drop(reader);
+/// let deadline = Instant::now() + Duration::from_secs(1);
+/// *RwLockUpgradableReadGuard::try_upgrade_until(guard, deadline).unwrap() += 1;
+/// assert_eq!(lock.into_inner(), 2);
+/// ```
 #[must_use = "if unused, the lock is unlocked at once"]
 pub struct RwLockUpgradableReadGuard<'a, T: ?Sized> {
     lock: &'a RwLock<T>,
@@ -97,7 +118,7 @@ impl<'a, T: ?Sized> RwLockUpgradableReadGuard<'a, T> {
     }
 
     /// [`upgrade`](Self::upgrade) for at most `timeout`; then it returns the guard, and readers
-    /// that waited go on.
+    /// that waited continue.
     ///
     /// In handlers: no, it waits.
     pub fn try_upgrade_for(this: Self, timeout: Duration) -> Result<RwLockWriteGuard<'a, T>, Self> {
