@@ -91,7 +91,9 @@ impl Arch for Cpu {
     #[inline(always)]
     fn is_zero(x: uint64x2_t) -> bool {
         // SAFETY: every aarch64 that rt0 is built for has vectors.
-        unsafe { vmaxvq_u32(vreinterpretq_u32_u64(x)) == 0 }
+        let words = unsafe { vreinterpretq_u32_u64(x) };
+        // SAFETY: every aarch64 that rt0 is built for has vectors.
+        unsafe { vmaxvq_u32(words) == 0 }
     }
 
     const STRLEN: Option<Strlen> = None;
