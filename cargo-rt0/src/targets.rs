@@ -91,12 +91,12 @@ const fn whole_seconds(test: &'static str) -> Gap {
 /// qemu-ppc.
 const POWERPC_GAPS: &[Gap] = &[
     maps_nothing("overflow::a_protected_page_of_the_programs_own_is_no_overflow"),
-    maps_nothing("fault::an_access_that_the_page_forbids_says_so"),
+    maps_nothing("fault::kinds::an_access_that_the_page_forbids_says_so"),
 ];
 
 /// qemu-mips, of each word size and byte order.
 const MIPS_GAPS: &[Gap] = &[Gap {
-    test: "fault::a_division_by_zero_is_told_and_kills_there",
+    test: "fault::kinds::a_division_by_zero_is_told_and_kills_there",
     reason: "a conditional trap with the code of a division by zero is a SIGTRAP",
     fixed_in: None,
 }];
@@ -257,7 +257,7 @@ pub const TARGETS: &[Target] = &[
         // Doubles in registers.
         elf: Elf { machine: elf::EM_LOONGARCH, bits: 64, big_endian: false, flags: (7, 3), page: K64 },
         gaps: &[Gap {
-            test: "fault::an_illegal_instruction_is_told_and_kills_there",
+            test: "fault::kinds::an_illegal_instruction_is_told_and_kills_there",
             reason: "an illegal instruction is a SIGILL whose reason is that a process sent it",
             fixed_in: None,
         }],
@@ -316,10 +316,10 @@ pub const TARGETS: &[Target] = &[
         elf: Elf { machine: elf::EM_SPARCV9, bits: 64, big_endian: true, flags: (0, 0), page: K8 },
         gaps: &[
             whole_seconds("profile::a_million_ticks_a_second_weigh_what_they_should"),
-            whole_seconds("profile::where_timers_are_refused_the_process_has_one"),
+            whole_seconds("profile::timers::where_timers_are_refused_the_process_has_one"),
             whole_seconds("profile::a_profile_sees_a_thread_to_its_end_while_others_come_and_go"),
             Gap {
-                test: "all_threads::credentials_are_the_processs",
+                test: "all_threads::rights::credentials_are_the_processs",
                 reason: "qemu has user and group ids of 16 bits, as on 32-bit SPARC",
                 fixed_in: Some((10, 0)),
             },

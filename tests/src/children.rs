@@ -3,11 +3,11 @@
 
 use core::ffi::CStr;
 
-use linux_raw_sys::general as k;
+use rt0::Env;
 use rt0::process::Command;
-use rt0::{Env, sys};
 
 use crate::emulated;
+use crate::files::read_link;
 
 /// The role of this process as a child; `None` in the test itself.
 pub fn role(env: Env) -> Option<&'static str> {
@@ -29,10 +29,8 @@ pub fn with<T>(test: &CStr, role: &CStr, more: &[&CStr], f: impl FnOnce(Command)
 /// As [`with`], but by another path of [`program`], and without a role.
 pub fn with_program<T>(program: &CStr, test: &CStr, more: &[&CStr], f: impl FnOnce(Command) -> T) -> T {
     let mut path = [0; 4096];
-    let (link, to) = (c"/proc/self/exe".as_ptr().expose_provenance(), path.as_mut_ptr().expose_provenance());
-    let args = [k::AT_FDCWD as isize as usize, link, to, path.len() - 1, 0, 0];
-    // SAFETY: 1. The kernel reads the path and writes the buffer.
-    unsafe { sys::syscall(k::__NR_readlinkat as usize, args) }.expect("/proc/self/exe");
+    let room = path.len() - 1;
+    read_link(c"/proc/self/exe", &mut path[..room]).expect("/proc/self/exe");
     let path = CStr::from_bytes_until_nul(&path).expect("a path");
 
     let mut args = [c""; 8];

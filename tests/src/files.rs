@@ -1,13 +1,55 @@
-//! Files and mounts that a test puts in place of the kernel's own.
+//! Files, pipes, and mounts that a test puts in place of the kernel's own.
 
 use core::ffi::CStr;
-use core::fmt::{self, Write as _};
 use core::ptr::null;
 
 use linux_raw_sys::general as k;
+use rt0::io::BorrowedFd;
 use rt0::{Errno, sys};
 
 use crate::skip;
+use crate::text::Text;
+
+/// The descriptor of this number, which a test has opened, or not, to see what a call returns.
+pub fn numbered(fd: i32) -> BorrowedFd<'static> {
+    // SAFETY: 1. A test's descriptors are its own, and no value of rt0's owns them.
+    unsafe { BorrowedFd::borrow_raw(fd) }
+}
+
+/// Reads the start of a file, as much as fits; the rest of `buf` stays unchanged.
+pub fn read_file<'a>(path: &CStr, buf: &'a mut [u8]) -> Result<&'a [u8], Errno> {
+    let file = sys::open(path, sys::flags::O_RDONLY | sys::flags::O_CLOEXEC, 0)?;
+    let mut filled = 0;
+    while filled < buf.len() {
+        match rt0::io::read(&file, &mut buf[filled..])? {
+            0 => break,
+            count => filled += count,
+        }
+    }
+    Ok(&buf[..filled])
+}
+
+/// Reads a symbolic link, as much of it as fits. readlinkat(2)
+pub fn read_link<'a>(path: &CStr, buf: &'a mut [u8]) -> Result<&'a [u8], Errno> {
+    let [path, to] = [path.as_ptr().expose_provenance(), buf.as_mut_ptr().expose_provenance()];
+    let args = [k::AT_FDCWD as isize as usize, path, to, buf.len(), 0, 0];
+    // SAFETY: 1. The kernel reads the path and writes the buffer.
+    let filled = unsafe { sys::syscall(k::__NR_readlinkat as usize, args) }?;
+    Ok(&buf[..filled])
+}
+
+/// Both ends of a new pipe: the one to read from, and the one to write to. pipe2(2)
+pub fn pipe() -> [i32; 2] {
+    pipe_with(0).expect("pipe2")
+}
+
+/// [`pipe`] with flags, which a kernel may lack.
+pub fn pipe_with(flags: u32) -> Result<[i32; 2], Errno> {
+    let mut fds = [0i32; 2];
+    // SAFETY: 1. The kernel writes the two numbers.
+    unsafe { sys::syscall(k::__NR_pipe2 as usize, [(&raw mut fds).expose_provenance(), flags as usize, 0, 0, 0, 0]) }?;
+    Ok(fds)
+}
 
 /// Enters a mount namespace of its own; skips the test if that is not possible.
 pub fn own_mounts() {
@@ -73,42 +115,4 @@ pub fn write(path: &CStr, text: &[u8]) -> Result<(), Errno> {
     let flags = sys::flags::O_WRONLY | sys::flags::O_CREAT | sys::flags::O_TRUNC | sys::flags::O_CLOEXEC;
     let file = sys::open(path, flags, 0o644)?;
     rt0::io::write_all(&file, text)
-}
-
-/// A short text: a path, or the contents of a file.
-#[derive(Clone, Copy)]
-pub struct Text {
-    bytes: [u8; 128],
-    len: usize,
-}
-
-impl Text {
-    /// Formats the arguments.
-    pub fn of(arguments: fmt::Arguments<'_>) -> Text {
-        let mut text = Text { bytes: [0; 128], len: 0 };
-        text.write_fmt(arguments).expect("a short text");
-        text
-    }
-
-    /// The text.
-    pub fn as_str(&self) -> &str {
-        core::str::from_utf8(&self.bytes[..self.len]).expect("it was a str")
-    }
-
-    /// The text as a path.
-    pub fn as_c(&self) -> &CStr {
-        CStr::from_bytes_until_nul(&self.bytes).expect("room for a NUL")
-    }
-}
-
-impl fmt::Write for Text {
-    fn write_str(&mut self, text: &str) -> fmt::Result {
-        let end = self.len + text.len();
-        if end >= self.bytes.len() {
-            return Err(fmt::Error);
-        }
-        self.bytes[self.len..end].copy_from_slice(text.as_bytes());
-        self.len = end;
-        Ok(())
-    }
 }

@@ -7,7 +7,7 @@ use core::ptr::null;
 use linux_raw_sys::general as k;
 use rt0::{Errno, sys};
 
-use crate::files::Text;
+use crate::text::Text;
 use crate::{Ended, fork, read_file, stderr_of, stopped_or_ended};
 
 /// This program's file, natively. An emulator would start itself.

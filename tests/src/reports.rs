@@ -8,6 +8,7 @@ use rt0::signal::{SigSet, Signal};
 use rt0::sys;
 use rt0::thread::{self, Builder};
 
+use crate::files::pipe;
 use crate::{emulated, machine, wait_until};
 
 /// Room for a report or a dump.
@@ -130,11 +131,9 @@ fn parks() {
 
 #[inline(never)]
 fn reads() {
-    let mut fds = [0i32; 2];
-    // SAFETY: 1. The kernel writes the two numbers.
-    unsafe { sys::syscall(k::__NR_pipe2 as usize, [(&raw mut fds).expose_provenance(), 0, 0, 0, 0, 0]) }.unwrap();
+    let [read, _write] = pipe();
     READY.fetch_add(1, Relaxed);
-    black_box(rt0::io::read(crate::numbered(fds[0]), &mut [0])).unwrap();
+    black_box(rt0::io::read(crate::numbered(read), &mut [0])).unwrap();
 }
 
 const OTHERS: [(&str, fn()); 3] = [("spinning", spins), ("parked", parks), ("reading", reads)];

@@ -8,6 +8,7 @@ use linux_raw_sys::prctl::{PR_SET_NO_NEW_PRIVS, PR_SET_SECCOMP};
 use rt0::time::Instant;
 use rt0::{Errno, sys, thread};
 
+use crate::processes::has_ended;
 use crate::{Ended, emulated, fork, skip, under_valgrind, wait_for};
 
 /// The numbers of calls that take a time: of the wide form, and if there is one, the narrow form.
@@ -65,18 +66,6 @@ pub fn need_filters() {
         skip("this kernel does not come back from installing a filter on system calls");
     }
     COMES_BACK.store(true, Relaxed);
-}
-
-/// waitid(2) without waiting and without reaping.
-pub(crate) fn has_ended(child: u32) -> bool {
-    // SAFETY: the struct is numbers, for which all zeros are valid.
-    let mut info: k::siginfo_t = unsafe { core::mem::zeroed() };
-    let at = (&raw mut info).expose_provenance();
-    let wait = [k::P_PID as usize, child as usize, at, (k::WEXITED | k::WNOHANG | k::WNOWAIT) as usize, 0, 0];
-    // SAFETY: 1. The kernel writes `info`.
-    unsafe { sys::syscall(k::__NR_waitid as usize, wait) }.expect("waitid");
-    // SAFETY: waitid filled it in, with zeros if the child has not ended.
-    unsafe { info.__bindgen_anon_1.__bindgen_anon_1 }.si_signo != 0
 }
 
 /// `struct sock_filter` of linux/filter.h.

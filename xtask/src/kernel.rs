@@ -22,10 +22,10 @@ use std::collections::BTreeMap;
 use anyhow::Result;
 
 pub use guest::{Guest, Job};
-pub use rows::Choice;
+pub use rows::{Choice, ROWS};
 
 use crate::setup::{Machine, Setup};
-use rows::{ROWS, Row, TELLING};
+use rows::{Row, TELLING};
 
 /// The program that is a guest's first process: a test program that has no tests.
 pub const INIT: &str = "init";

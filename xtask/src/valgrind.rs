@@ -36,22 +36,25 @@ const COMPLAINTS: [&str; 7] =
 const LIMIT: Duration = Duration::from_secs(240);
 
 /// Tests that cannot run under valgrind: a part of the test's full name, and the reason.
-const GAPS: &[(&str, &str)] = &[
+pub const GAPS: &[(&str, &str)] = &[
     (
-        "all_threads::a_refused_call_reaches_no_other_thread",
+        "all_threads::refused::a_refused_call_reaches_no_other_thread",
         "memcheck reports the wrong argument, which is there to be refused",
     ),
     (
         "all_threads::a_thread_that_rt0_did_not_start_is_reported",
         "a thread that blocks all signals and runs valgrind's file is taken for the emulator's",
     ),
-    ("all_threads::no_new_privs_and_filters_are_the_processs", "valgrind does not know seccomp(2)"),
-    ("all_threads::landlock_is_the_processs", "valgrind does not know landlock_create_ruleset(2)"),
+    ("all_threads::rights::no_new_privs_and_filters_are_the_processs", "valgrind does not know seccomp(2)"),
+    ("all_threads::rights::landlock_is_the_processs", "valgrind does not know landlock_create_ruleset(2)"),
     ("start::variables_are_those_of_proc_environ", "valgrind adds variables of its own"),
     ("thread::a_limit_on_memory_makes_spawn_fail_with_enomem", "valgrind gives EINVAL for what does not fit"),
-    ("signal::a_queued_signal_is_from_a_user_too", "valgrind delivers a signal that was sent to the process later"),
     (
-        "signal::the_first_process_of_a_namespace_dies_with_128_and_the_number",
+        "signal::info::a_queued_signal_is_from_a_user_too",
+        "valgrind delivers a signal that was sent to the process later",
+    ),
+    (
+        "signal::death::the_first_process_of_a_namespace_dies_with_128_and_the_number",
         "valgrind dies of an error of its own where a signal is not fatal to it",
     ),
 ];

@@ -29,6 +29,7 @@ use rt0::test::Expect;
 use rt0::thread::{self, spawn};
 use rt0::time::Instant;
 use rt0::{Env, Errno, sys};
+use rt0_tests::files::{pipe, pipe_with};
 use rt0_tests::seccomp::{Verdict, filter};
 use rt0_tests::{Ended, alarm_every, mappings, often, stderr_of, wait_until};
 
@@ -238,7 +239,7 @@ fn what_is_written_for_embedded_io_reads_and_writes_the_standard_descriptors() {
             }
         }
     }
-    let ((input, to_input), (from_output, output)) = (pipe(0), pipe(0));
+    let ([input, to_input], [from_output, output]) = (pipe(), pipe());
     become_fd(input, 0);
     become_fd(output, 1);
     rt0::io::write_all(rt0_tests::numbered(to_input), b"abcdef").unwrap();
@@ -251,7 +252,7 @@ fn what_is_written_for_embedded_io_reads_and_writes_the_standard_descriptors() {
 }
 
 fn what_is_formatted_for_embedded_io_is_one_write() {
-    let (packets, output) = pipe(k::O_DIRECT);
+    let [packets, output] = pipe_with(k::O_DIRECT).unwrap();
     become_fd(output, 1);
     Write::write_fmt(&mut stdout(), format_args!("{} and {:>3}\n", "one", 2)).unwrap();
     Write::write_fmt(&mut stdout(), format_args!("next")).unwrap();
@@ -261,7 +262,7 @@ fn what_is_formatted_for_embedded_io_is_one_write() {
 }
 
 fn errors_for_embedded_io_have_their_kinds() {
-    let (reader, writer) = pipe(0);
+    let [reader, writer] = pipe();
     become_fd(writer, 2);
     close(reader);
     // SAFETY: 1. No handler.
@@ -387,7 +388,7 @@ fn a_level_that_is_none_is_told_and_errors_are_logged(env: Env) {
 fn a_record_is_one_write_and_a_second_logger_is_refused(env: Env) {
     rt0::adapters::log::init(env).unwrap();
     assert!(rt0::adapters::log::init(env).is_err());
-    let (packets, output) = pipe(k::O_DIRECT);
+    let [packets, output] = pipe_with(k::O_DIRECT).unwrap();
     become_fd(output, 2);
     log::trace!("{} and {}", 1, 2);
     log::trace!("next");
@@ -463,15 +464,8 @@ fn install(signal: Signal, handler: extern "C" fn(i32)) {
 }
 
 fn call(nr: u32, args: [usize; 6]) -> usize {
-    // SAFETY: 1. Only pipe2, close and dup3, on descriptors of this test.
+    // SAFETY: 1. Only close and dup3, on descriptors of this test.
     unsafe { sys::syscall(nr as usize, args) }.unwrap()
-}
-
-/// The ends of a pipe, to read and to write.
-fn pipe(flags: u32) -> (i32, i32) {
-    let mut fds = [0i32; 2];
-    call(k::__NR_pipe2, [(&raw mut fds).expose_provenance(), flags as usize, 0, 0, 0, 0]);
-    (fds[0], fds[1])
 }
 
 fn close(fd: i32) {

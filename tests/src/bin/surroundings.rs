@@ -22,6 +22,7 @@ use rt0::time::Instant;
 use rt0::{Env, Errno, all_threads, cpu, futex, sys, thread, vdso};
 use rt0_tests::files::{self, empty, own_mounts};
 use rt0_tests::launch::{Before, InitialStack, SELF, again, null_ended, run_changed};
+use rt0_tests::processes::is_root;
 use rt0_tests::seccomp::{Verdict, filter};
 use rt0_tests::{Ended, bytes_of_each_thread, machine, skip, wait_for};
 
@@ -234,7 +235,7 @@ fn personality(bits: usize) {
 
 /// Skips the test if the process is not root.
 fn need_root() {
-    if call(k::__NR_geteuid, [0; 6]) != Ok(0) {
+    if !is_root() {
         skip("only root can do that");
     }
 }
@@ -294,10 +295,9 @@ fn any_standard_descriptors_may_be_closed() {
 
 fn a_reader_that_is_gone_ends_a_program_that_prints() {
     let into_nowhere = || {
-        let mut fds = [0i32; 2];
-        call(k::__NR_pipe2, [at(&raw mut fds), 0, 0, 0, 0, 0]).unwrap();
-        call(k::__NR_dup3, [fds[1] as usize, 1, 0, 0, 0, 0]).unwrap();
-        fds.into_iter().for_each(|fd| close(fd as u32));
+        let ends = files::pipe();
+        call(k::__NR_dup3, [ends[1] as usize, 1, 0, 0, 0, 0]).unwrap();
+        ends.into_iter().for_each(|fd| close(fd as u32));
     };
     let mut buf = [0; 1024];
     let (text, ended) = start(&[c"print"], &[], &into_nowhere, &mut buf);

@@ -1,23 +1,19 @@
-//! Barrier, Semaphore, Parker and Channel: what each promises.
+//! Channel: what it promises.
 
 use core::mem::MaybeUninit;
-use core::sync::atomic::{
-    AtomicBool, AtomicU32, AtomicUsize,
-    Ordering::{Acquire, Relaxed, Release},
-};
+use core::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
 use core::time::Duration;
 
 use linux_raw_sys::general as k;
 use rt0::signal::{self, Action, Signal};
 use rt0::sync::{
-    Barrier, Channel, Mutex, Parker, Receiver, RecvError, RecvTimeoutError, Semaphore, SendError, SendTimeoutError,
-    Sender, TryRecvError, TrySendError, channel,
+    Channel, Mutex, Parker, Receiver, RecvError, RecvTimeoutError, SendError, SendTimeoutError, Sender, TryRecvError,
+    TrySendError, channel,
 };
-use rt0::test::Expect;
+use rt0::sys;
 use rt0::thread::{self, Builder, JoinHandle, spawn};
 use rt0::time::Instant;
-use rt0::{Errno, sys};
-use rt0_tests::{emulated, mappings, often, prints, wait_until, wait_until_asleep};
+use rt0_tests::{emulated, mappings, often, prints, wait_until};
 
 const TICK: Duration = Duration::from_millis(20);
 
@@ -29,24 +25,6 @@ fn wait_for_mappings_to_go(before: usize) {
 }
 
 rt0::test_module! {
-    no_thread_passes_a_barrier_before_all_have_come,
-    a_barrier_waits_for_the_last,
-    a_barrier_of_0_or_1_lets_each_thread_pass_and_lead,
-    more_threads_than_a_barrier_is_for_make_more_rounds,
-    a_semaphore_counts_its_permits,
-    no_more_threads_than_permits_are_inside,
-    a_semaphore_that_stays_empty_times_out_and_not_early,
-    permits_go_to_the_thread_that_has_waited_longest,
-    many_permits_at_once_serve_all_waiters_and_the_rest_stays,
-    too_many_permits_are_eoverflow_and_change_nothing,
-    a_guard_that_would_overflow_its_semaphore_panics =>
-        Expect::panic("a semaphore of more than 2^31 - 1 permits"),
-    a_semaphore_of_too_many_permits_panics =>
-        Expect::panic("a semaphore of more than 2^31 - 1 permits"),
-    a_wait_that_times_out_takes_no_permit,
-    a_token_that_is_there_is_taken_at_once_and_there_is_only_one,
-    an_unpark_lets_a_parked_thread_go,
-    one_token_lets_one_of_several_parked_threads_go,
     values_come_out_in_the_order_they_went_in,
     each_value_goes_to_one_of_many_receivers,
     a_full_channel_makes_senders_wait_and_an_empty_one_receivers,
@@ -63,231 +41,6 @@ rt0::test_module! {
     a_channel_larger_than_the_stack_is_made_in_place,
     a_channel_and_a_parker_work_under_a_storm_of_signals,
 }
-
-// Barrier.
-
-fn no_thread_passes_a_barrier_before_all_have_come() {
-    static BARRIER: Barrier = Barrier::new(4);
-    static ARRIVED: AtomicU32 = AtomicU32::new(0);
-    let meet = || {
-        let mut led = 0;
-        for round in 1..=500 {
-            ARRIVED.fetch_add(1, Relaxed);
-            led += u32::from(BARRIER.wait().is_leader());
-            assert!(ARRIVED.load(Relaxed) >= 4 * round);
-            led += u32::from(BARRIER.wait().is_leader());
-            assert!(ARRIVED.load(Relaxed) <= 4 * (round + 1));
-        }
-        led
-    };
-    assert_eq!(join([(); 4].map(|()| spawn(meet).unwrap())).iter().sum::<u32>(), 1000, "one leads each round");
-}
-
-fn a_barrier_waits_for_the_last() {
-    static BARRIER: Barrier = Barrier::new(3);
-    static TIDS: [AtomicU32; 2] = [const { AtomicU32::new(0) }; 2];
-    let others = TIDS.each_ref().map(|tid| {
-        spawn(move || {
-            tid.store(sys::gettid(), Relaxed);
-            BARRIER.wait().is_leader()
-        })
-        .unwrap()
-    });
-    for tid in &TIDS {
-        wait_until("it to start", || tid.load(Relaxed) != 0);
-        wait_until_asleep(tid.load(Relaxed));
-    }
-    assert!(others.iter().all(|other| !other.is_finished()));
-    assert!(BARRIER.wait().is_leader(), "the last to come leads");
-    assert_eq!(join(others), [false; 2]);
-}
-
-fn a_barrier_of_0_or_1_lets_each_thread_pass_and_lead() {
-    for threads in [0, 1] {
-        let barrier = Barrier::new(threads);
-        assert!(barrier.wait().is_leader() && barrier.wait().is_leader());
-    }
-}
-
-fn more_threads_than_a_barrier_is_for_make_more_rounds() {
-    static BARRIER: Barrier = Barrier::new(2);
-    static TICKETS: AtomicU32 = AtomicU32::new(0);
-    let meet = || {
-        let mut led = 0;
-        while TICKETS.fetch_add(1, Relaxed) < 2_000 {
-            led += u32::from(BARRIER.wait().is_leader());
-        }
-        led
-    };
-    assert_eq!(join([(); 6].map(|()| spawn(meet).unwrap())).iter().sum::<u32>(), 1_000);
-}
-
-// Semaphore.
-
-fn a_semaphore_counts_its_permits() {
-    let semaphore = Semaphore::new(2);
-    semaphore.acquire();
-    let guard = semaphore.access();
-    assert!(!semaphore.try_acquire() && !semaphore.try_acquire_for(Duration::ZERO));
-    assert_eq!(semaphore.available(), 0);
-    drop(guard);
-    assert!(semaphore.try_acquire());
-    semaphore.release(3).unwrap();
-    assert_eq!(semaphore.available(), 3);
-    semaphore.release(0).unwrap();
-    assert!(semaphore.try_acquire_for(Duration::MAX) && semaphore.try_acquire_until(Instant::now()));
-    assert_eq!(semaphore.available(), 1);
-}
-
-fn no_more_threads_than_permits_are_inside() {
-    static SEMAPHORE: Semaphore = Semaphore::new(3);
-    static INSIDE: AtomicU32 = AtomicU32::new(0);
-    let enter = || {
-        for _ in 0..2_000 {
-            let _permit = SEMAPHORE.access();
-            assert!(INSIDE.fetch_add(1, Relaxed) < 3);
-            INSIDE.fetch_sub(1, Relaxed);
-        }
-    };
-    join([(); 8].map(|()| spawn(enter).unwrap()));
-    assert_eq!(SEMAPHORE.available(), 3);
-}
-
-fn a_semaphore_that_stays_empty_times_out_and_not_early() {
-    let semaphore = Semaphore::new(0);
-    let start = Instant::now();
-    assert!(!semaphore.try_acquire_for(TICK));
-    assert!(start.elapsed() >= TICK);
-    assert!(!semaphore.try_acquire_until(start));
-    semaphore.release(1).unwrap();
-    assert!(semaphore.try_acquire(), "a thread that timed out is not served");
-}
-
-fn permits_go_to_the_thread_that_has_waited_longest() {
-    static SEMAPHORE: Semaphore = Semaphore::new(0);
-    static TID: AtomicU32 = AtomicU32::new(0);
-    static SERVED: AtomicU32 = AtomicU32::new(0);
-    let waiters = [0, 1, 2, 3].map(|place| {
-        let handle = spawn(move || {
-            TID.store(sys::gettid(), Relaxed);
-            SEMAPHORE.acquire();
-            assert_eq!(SERVED.fetch_add(1, Relaxed), place);
-        });
-        wait_until("it to start", || TID.load(Relaxed) != 0);
-        wait_until_asleep(TID.swap(0, Relaxed));
-        handle.unwrap()
-    });
-    for served in 1..=4 {
-        SEMAPHORE.release(1).unwrap();
-        wait_until("the next", || SERVED.load(Relaxed) == served);
-    }
-    join(waiters);
-}
-
-fn many_permits_at_once_serve_all_waiters_and_the_rest_stays() {
-    static SEMAPHORE: Semaphore = Semaphore::new(0);
-    let waiters = [(); 4].map(|()| spawn(|| SEMAPHORE.acquire()).unwrap());
-    thread::sleep(TICK);
-    SEMAPHORE.release(6).unwrap();
-    join(waiters);
-    assert_eq!(SEMAPHORE.available(), 2);
-}
-
-fn too_many_permits_are_eoverflow_and_change_nothing() {
-    let semaphore = Semaphore::new(Semaphore::MAX);
-    assert_eq!(semaphore.release(1), Err(Errno::EOVERFLOW));
-    semaphore.acquire();
-    assert_eq!(semaphore.release(2), Err(Errno::EOVERFLOW));
-    assert_eq!(semaphore.release(u32::MAX), Err(Errno::EOVERFLOW));
-    assert_eq!(semaphore.available(), Semaphore::MAX - 1);
-    assert_eq!(semaphore.release(1), Ok(()));
-}
-
-fn a_guard_that_would_overflow_its_semaphore_panics() {
-    let semaphore = Semaphore::new(Semaphore::MAX);
-    let guard = semaphore.access();
-    semaphore.release(1).unwrap();
-    drop(guard);
-}
-
-fn a_semaphore_of_too_many_permits_panics() {
-    Semaphore::new(core::hint::black_box(u32::MAX));
-}
-
-fn a_wait_that_times_out_takes_no_permit() {
-    static SEMAPHORE: Semaphore = Semaphore::new(2);
-    let patient = || {
-        for _ in 0..3_000 {
-            drop(SEMAPHORE.access());
-        }
-    };
-    let hasty = || {
-        for round in 0..3_000 {
-            if SEMAPHORE.try_acquire_for(Duration::from_micros(round % 40)) {
-                thread::yield_now();
-                SEMAPHORE.release(1).unwrap();
-            }
-        }
-    };
-    let hasty = [(); 3].map(|()| spawn(hasty).unwrap());
-    join([(); 3].map(|()| spawn(patient).unwrap()));
-    join(hasty);
-    assert_eq!(SEMAPHORE.available(), 2);
-}
-
-// Parker.
-
-fn a_token_that_is_there_is_taken_at_once_and_there_is_only_one() {
-    let parker = Parker::new();
-    parker.unpark();
-    parker.unpark();
-    parker.park();
-    let start = Instant::now();
-    assert!(!parker.park_timeout(TICK) && start.elapsed() >= TICK);
-    assert!(!parker.park_timeout(Duration::ZERO) && !parker.park_until(start));
-    parker.unpark();
-    assert!(parker.park_until(start), "a token before the time is looked at");
-    parker.unpark();
-    assert!(parker.park_timeout(Duration::MAX));
-}
-
-fn an_unpark_lets_a_parked_thread_go() {
-    static PARKER: Parker = Parker::new();
-    static PARKED: AtomicU32 = AtomicU32::new(0);
-    let thread = spawn(|| {
-        for _ in 0..1_000 {
-            PARKER.park();
-            PARKED.fetch_add(1, Release);
-        }
-    });
-    for round in 1..=1_000 {
-        PARKER.unpark();
-        wait_until("the parked thread", || PARKED.load(Acquire) >= round);
-    }
-    thread.unwrap().join();
-}
-
-fn one_token_lets_one_of_several_parked_threads_go() {
-    static PARKER: Parker = Parker::new();
-    static GONE: AtomicU32 = AtomicU32::new(0);
-    let threads = [(); 4].map(|()| {
-        spawn(|| {
-            PARKER.park();
-            GONE.fetch_add(1, Relaxed);
-        })
-        .unwrap()
-    });
-    for gone in 1..=4 {
-        thread::sleep(TICK);
-        PARKER.unpark();
-        wait_until("one to go", || GONE.load(Relaxed) == gone);
-        thread::sleep(Duration::from_millis(2));
-        assert_eq!(GONE.load(Relaxed), gone);
-    }
-    join(threads);
-}
-
-// Channel.
 
 fn values_come_out_in_the_order_they_went_in() {
     static CHANNEL: Channel<u32, 4> = Channel::new();

@@ -7,8 +7,9 @@ use core::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use linux_raw_sys::general as k;
 use rt0::cpu::{self, CpuSet};
 use rt0::{Env, Errno, sys, thread};
-use rt0_tests::files::{Text, empty, make_folder, mount, own_mounts, remove_folder, write};
+use rt0_tests::files::{empty, make_folder, mount, own_mounts, remove_folder, write};
 use rt0_tests::seccomp::{self, Verdict};
+use rt0_tests::text::Text;
 use rt0_tests::{Ended, fork, read_file, skip, wait_for, wait_until};
 
 /// The number of open descriptors.

@@ -14,7 +14,8 @@ use rt0::all_threads::{
 };
 use rt0::thread::{Builder, spawn};
 use rt0::{Errno, sys, thread};
-use rt0_tests::files::Text;
+use rt0_tests::processes::is_root;
+use rt0_tests::text::Text;
 use rt0_tests::{emulated, often, read_file, skip, wait_until};
 
 /// Leaves an id unchanged.
@@ -50,9 +51,7 @@ const CASES: [Case; 21] = [
 
 /// Skips the test if the process may not change its user and become root again.
 fn need_users() {
-    // SAFETY: 1. It only asks.
-    let user = unsafe { sys::syscall(k::__NR_geteuid as usize, [0; 6]) };
-    if user != Ok(0) {
+    if !is_root() {
         skip("only root becomes another user and root again");
     }
     for result in [setgroups(&[0]), setresuid(SAME, 1, SAME), setuid(0)] {

@@ -1,10 +1,13 @@
 //! Deaths that explain themselves: the report of each signal, what dies how, and what tells
 //! nothing.
 
+mod crowd;
+mod kinds;
+
 use core::hint::black_box;
 use core::mem::transmute;
 use core::ptr;
-use core::sync::atomic::{AtomicU32, AtomicUsize, Ordering::Relaxed};
+use core::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
 use linux_raw_sys::general as k;
 use rt0::mapping::{Mapping, Protection};
@@ -12,12 +15,11 @@ use rt0::signal::{
     Action, Handler, How, SigSet, Signal, SignalStack, action_of, mask, raise, sigaction, sigaltstack, signal_stack,
 };
 use rt0::test::Expect;
-use rt0::thread::{self, Builder, report_overflows, spawn};
-use rt0::{Env, Errno, fault, sys};
-use rt0_tests::reports::{
-    ROOM, Report, block_33, has_frames, has_parts_of_others, named, ready, wait_for_ready, with_others,
-};
-use rt0_tests::{Ended, emulated, machine, make_secure, skip, stderr_of};
+use rt0::thread::{Builder, report_overflows, spawn};
+use rt0::{Env, fault, sys};
+use rt0_tests::files::pipe_with;
+use rt0_tests::reports::{ROOM, Report, has_frames};
+use rt0_tests::{Ended, machine, make_secure, skip, stderr_of};
 
 /// Reads from an address where nothing is.
 #[inline(never)]
@@ -80,37 +82,6 @@ fn assert_illegal(text: &str) {
     assert!(text.contains(" got SIGILL: illegal ") || text.contains(" got SIGILL: the kernel "), "{text}");
 }
 
-/// A breakpoint.
-fn breakpoint() -> u32 {
-    let machine = machine();
-    let is = |start: &[u8]| machine.starts_with(start);
-    match () {
-        () if is(b"x86_64") || is(b"i") => 0xcccc_cccc, // int3
-        () if is(b"aarch64") => 0xd420_0000u32.to_le(), // brk 0; code is little-endian on each.
-        () if is(b"armv") => 0xe7f0_01f0,               // udf 16, which Linux takes for one.
-        () if is(b"riscv") => 0x0010_0073,              // ebreak
-        () if is(b"loongarch") => 0x002a_0000,          // break 0
-        () if is(b"mips") => 0x0000_000d,               // break
-        () if is(b"ppc") => 0x7fe0_0008,                // trap
-        () if is(b"s390x") => 0x0001_0001,
-        () if is(b"sparc64") => 0x91d0_2001, // ta 1
-        () => panic!("which machine is this?"),
-    }
-}
-
-/// A mapping of a file that has nothing there: mmap(2), in the form that the machine has.
-fn map_file(fd: usize) -> usize {
-    let args = [0, 64 << 10, k::PROT_READ as usize, k::MAP_SHARED as usize, fd, 0];
-    #[cfg(target_arch = "s390x")]
-    let (nr, args) = (k::__NR_mmap, [(&raw const args).expose_provenance(), 0, 0, 0, 0, 0]);
-    #[cfg(all(target_pointer_width = "64", not(target_arch = "s390x")))]
-    let nr = k::__NR_mmap;
-    #[cfg(target_pointer_width = "32")]
-    let nr = k::__NR_mmap2;
-    // SAFETY: 1. Fresh memory.
-    unsafe { sys::syscall(nr as usize, args) }.unwrap()
-}
-
 #[inline(never)]
 fn run(code: usize) {
     // SAFETY: none; the tests want the fault.
@@ -118,46 +89,22 @@ fn run(code: usize) {
     black_box(code); // So that the call is not the end.
 }
 
-/// rt_tgsigqueueinfo(2): sends this thread what the kernel would send.
-fn queue(signal: Signal, code: i32) -> Result<usize, Errno> {
-    // SAFETY: the struct is numbers, for which all zeros are valid.
-    let mut info: k::siginfo_t = unsafe { core::mem::zeroed() };
-    // SAFETY: all signals have this part.
-    let head = unsafe { &mut info.__bindgen_anon_1.__bindgen_anon_1 };
-    (head.si_signo, head.si_code) = (signal.raw() as i32, code);
-    let at = (&raw const info).expose_provenance();
-    let args = [sys::getpid() as usize, sys::gettid() as usize, signal.raw() as usize, at, 0, 0];
-    // SAFETY: 1. The kernel reads the struct; the signal has a handler.
-    unsafe { sys::syscall(k::__NR_rt_tgsigqueueinfo as usize, args) }
-}
-
 rt0::test_module! {
     a_fault_is_told_with_thread_code_address_pc_registers_and_frames,
-    an_access_that_the_page_forbids_says_so,
-    memory_beyond_the_end_of_a_file_is_a_bus_error,
-    an_illegal_instruction_is_told_and_kills_there,
-    a_breakpoint_is_told_and_kills_there,
-    a_division_by_zero_is_told_and_kills_there,
     a_fault_within_a_report_ends_the_process_by_that_fault,
-    each_code_has_its_words_and_each_signal_kills =>
-        Expect::success().native("an emulator takes what is queued for a fault of its own"),
-    a_signal_that_was_sent_is_told_as_sent_and_kills,
-    a_call_of_a_null_pointer_tells_where_it_was_made,
     an_overflow_keeps_its_words_and_has_frames,
     explaining_replaces_the_line_about_overflows_and_no_handler_of_the_program,
     a_process_with_more_rights_than_its_caller_tells_no_addresses,
     a_thread_that_blocks_the_signal_dies_of_it_without_a_report,
     a_fault_in_a_handler_is_told_if_its_mask_leaves_that_open,
-    threads_that_fault_together_tell_whole_reports,
     a_panic_has_frames,
     nothing_is_installed_until_it_is_asked_for,
     the_first_process_of_a_namespace_survives_what_is_sent_and_dies_of_faults =>
         Expect::success()
             .native("an emulator ends by a signal that is sent, as no first process does"),
     a_report_is_written_at_once,
-    a_fault_and_a_panic_tell_the_other_threads_after_their_own,
-    threads_that_fault_together_make_one_dump,
-    a_thread_that_rt0_did_not_start_is_told_as_that_and_does_not_dump,
+    kinds::*,
+    crowd::*,
 }
 
 fn a_fault_is_told_with_thread_code_address_pc_registers_and_frames() {
@@ -199,94 +146,6 @@ fn a_fault_is_told_with_thread_code_address_pc_registers_and_frames() {
     }
 }
 
-fn an_access_that_the_page_forbids_says_so() {
-    let mut buf = [0; ROOM];
-    let seen = report(
-        || {
-            fault::explain().unwrap();
-            // SAFETY: none; the test wants the fault.
-            unsafe { ptr::with_exposed_provenance_mut::<u32>(code(&[0])).write_volatile(1) };
-        },
-        Signal::SIGSEGV,
-        &mut buf,
-    );
-    assert!(seen.head().contains("invalid permissions for mapped object (SEGV_ACCERR), address 0x"), "{}", seen.text);
-}
-
-fn memory_beyond_the_end_of_a_file_is_a_bus_error() {
-    let mut buf = [0; ROOM];
-    let child = || {
-        fault::explain().unwrap();
-        let file = [c"empty".as_ptr().expose_provenance(), 0, 0, 0, 0, 0];
-        // SAFETY: 1. The kernel reads the name.
-        let file = unsafe { sys::syscall(k::__NR_memfd_create as usize, file) }.unwrap();
-        fault_at(map_file(file) + 8);
-    };
-    let (text, ended) = stderr_of(child, &mut buf);
-    if emulated() && ended == Ended::Exit(0) {
-        skip("the emulator puts memory behind the end of a file, where its pages are smaller than the machine's");
-    }
-    assert_eq!(ended, Ended::Signal(k::SIGBUS), "{text}");
-    let seen = Report { text };
-    assert!(
-        seen.head().contains(" got SIGBUS: nonexistent physical address (BUS_ADRERR), address 0x"),
-        "{}",
-        seen.text
-    );
-}
-
-fn an_illegal_instruction_is_told_and_kills_there() {
-    let mut buf = [0; ROOM];
-    let seen = report(
-        || {
-            fault::explain().unwrap();
-            run(code(&[illegal()]));
-        },
-        Signal::SIGILL,
-        &mut buf,
-    );
-    assert_illegal(seen.head());
-}
-
-/// On some machines the pc is behind it: nothing there may run. The kernel of s390x gives SIGTRAP
-/// to a traced process only (illegal_op in arch/s390/kernel/traps.c).
-fn a_breakpoint_is_told_and_kills_there() {
-    let is_illegal = machine().starts_with(b"s390x");
-    let (signal, name) = if is_illegal { (Signal::SIGILL, "SIGILL") } else { (Signal::SIGTRAP, "SIGTRAP") };
-    let mut buf = [0; ROOM];
-    let seen = report(
-        || {
-            fault::explain().unwrap();
-            run(code(&[breakpoint()]));
-        },
-        signal,
-        &mut buf,
-    );
-    let after = seen.head().split_once(" got ").map_or("", |(_, after)| after);
-    assert!(after.strip_prefix(name).is_some_and(|rest| rest.starts_with(": ")), "{}", seen.text);
-    assert!(!seen.head().contains("sent by"), "{}", seen.text);
-}
-
-fn a_division_by_zero_is_told_and_kills_there() {
-    let machine = machine();
-    let is = |start: &[u8]| machine.starts_with(start);
-    let divides = match () {
-        () if is(b"x86_64") || is(b"i") => 0xf1f7_c931, // xor ecx, ecx; div ecx
-        () if is(b"mips") => 0x0000_01f4,               // teq $zero, $zero, 7
-        () => skip("division by zero is no trap on this machine"),
-    };
-    let mut buf = [0; ROOM];
-    let seen = report(
-        || {
-            fault::explain().unwrap();
-            run(code(&[divides]));
-        },
-        Signal::SIGFPE,
-        &mut buf,
-    );
-    assert!(seen.head().contains(" got SIGFPE: integer divide by zero (FPE_INTDIV), address 0x"), "{}", seen.text);
-}
-
 /// The bytes of the signal stack that the kernel's frame and a small handler's take. That is much
 /// less than `AT_MINSIGSTKSZ` where the processor has registers that this program does not use.
 fn least_signal_stack() -> usize {
@@ -325,67 +184,6 @@ fn a_fault_within_a_report_ends_the_process_by_that_fault() {
         &mut buf,
     );
     assert_eq!((text, ended), ("", Ended::Signal(k::SIGSEGV)));
-}
-
-fn each_code_has_its_words_and_each_signal_kills() {
-    let mut buf = [0; ROOM];
-    for (signal, code, words) in [
-        (Signal::SIGFPE, k::FPE_INTDIV, " got SIGFPE: integer divide by zero (FPE_INTDIV)"),
-        (Signal::SIGTRAP, k::TRAP_BRKPT, " got SIGTRAP: process breakpoint (TRAP_BRKPT)"),
-        (Signal::SIGTRAP, k::SI_KERNEL, " got SIGTRAP: the kernel gives no reason (SI_KERNEL)"),
-        (Signal::SIGILL, k::ILL_PRVOPC, " got SIGILL: privileged opcode (ILL_PRVOPC)"),
-        (Signal::SIGFPE, 77, " got SIGFPE: code 77"),
-        (Signal::SIGSEGV, k::SEGV_MTEAERR, " got SIGSEGV: asynchronous memory tag check fault (SEGV_MTEAERR)"),
-    ] {
-        let seen = report(
-            || {
-                fault::explain().unwrap();
-                queue(signal, code as i32).unwrap();
-                sys::exit_group(1);
-            },
-            signal,
-            &mut buf,
-        );
-        assert!(seen.head().contains(words), "{}", seen.text);
-    }
-}
-
-fn a_signal_that_was_sent_is_told_as_sent_and_kills() {
-    let mut buf = [0; ROOM];
-    for signal in fault::SIGNALS {
-        let seen = report(
-            || {
-                fault::explain().unwrap();
-                raise(signal).unwrap();
-            },
-            signal,
-            &mut buf,
-        );
-        assert!(seen.head().contains(": sent by process "), "{}", seen.text);
-        assert!(!seen.head().contains("address"), "{}", seen.text);
-    }
-}
-
-fn a_call_of_a_null_pointer_tells_where_it_was_made() {
-    #[inline(never)]
-    fn calls(address: usize) -> usize {
-        run(black_box(address));
-        black_box(address) + 1
-    }
-    let mut buf = [0; ROOM];
-    let seen = report(
-        || {
-            fault::explain().unwrap();
-            black_box(calls(0));
-        },
-        Signal::SIGSEGV,
-        &mut buf,
-    );
-    assert_eq!((seen.number_after(", pc 0x"), seen.frames().next()), (0, Some(0)), "{}", seen.text);
-    let caller = seen.frames().nth(1).unwrap_or_default();
-    let within = |f: usize| (0..1024).contains(&caller.wrapping_sub(f));
-    assert!(within(run as *const () as usize) || within(calls as *const () as usize), "{}", seen.text);
-    assert!(!has_frames() || seen.leads_to(calls as *const () as usize), "{}", seen.text);
 }
 
 fn an_overflow_keeps_its_words_and_has_frames() {
@@ -515,39 +313,6 @@ fn a_fault_in_a_handler_is_told_if_its_mask_leaves_that_open() {
     }
 }
 
-fn threads_that_fault_together_tell_whole_reports() {
-    const THREADS: usize = 4;
-    static READY: AtomicU32 = AtomicU32::new(0);
-    let mut buf = [0; ROOM];
-    for _ in 0..rt0_tests::often(20) {
-        let (text, ended) = stderr_of(
-            || {
-                fault::explain().unwrap();
-                let all = [(); THREADS].map(|()| {
-                    spawn(|| {
-                        READY.fetch_add(1, Relaxed);
-                        while READY.load(Relaxed) < THREADS as u32 {
-                            thread::yield_now();
-                        }
-                        outer(NOWHERE);
-                    })
-                    .unwrap()
-                });
-                all.into_iter().for_each(|thread| thread.join());
-            },
-            &mut buf,
-        );
-        assert_eq!(ended, Ended::Signal(k::SIGSEGV), "{text}");
-        let mut reports = 0;
-        for part in text.split("\nthread '").skip(1) {
-            assert!(part.starts_with("<unnamed>' (tid ") && part.contains(" got SIGSEGV: "), "{text}");
-            assert!(Report { text: part }.registers().count() >= 13 && part.contains(", address 0x5"), "{text}");
-            reports += 1;
-        }
-        assert!((1..=THREADS).contains(&reports), "{text}");
-    }
-}
-
 fn a_panic_has_frames() {
     #[inline(never)]
     fn panics(n: usize) -> usize {
@@ -610,88 +375,20 @@ fn the_first_process_of_a_namespace_survives_what_is_sent_and_dies_of_faults() {
 
 /// One write(2): a pipe with packets keeps what was written at once apart.
 fn a_report_is_written_at_once() {
-    let mut fds = [0i32; 2];
-    let direct = (k::O_DIRECT | k::O_CLOEXEC) as usize;
-    // SAFETY: 1. The kernel writes the two numbers.
-    if unsafe { sys::syscall(k::__NR_pipe2 as usize, [(&raw mut fds).expose_provenance(), direct, 0, 0, 0, 0]) }
-        .is_err()
-    {
+    let Ok([read, write]) = pipe_with(k::O_DIRECT | k::O_CLOEXEC) else {
         skip("this kernel has no pipes with packets");
-    }
+    };
     let child = rt0_tests::fork().unwrap();
     if child == 0 {
         // SAFETY: 1. Descriptor 2 is the child's own.
-        unsafe { sys::syscall(k::__NR_dup3 as usize, [fds[1] as usize, 2, 0, 0, 0, 0]) }.unwrap();
+        unsafe { sys::syscall(k::__NR_dup3 as usize, [write as usize, 2, 0, 0, 0, 0]) }.unwrap();
         fault::explain().unwrap();
         outer(NOWHERE);
     }
     assert_eq!(rt0_tests::wait_a_minute_for(child), Ended::Signal(k::SIGSEGV));
     let mut buf = [0; ROOM];
-    let len = rt0::io::read(rt0_tests::numbered(fds[0]), &mut buf).unwrap();
+    let len = rt0::io::read(rt0_tests::numbered(read), &mut buf).unwrap();
     let text = core::str::from_utf8(&buf[..len]).unwrap();
     assert!(text.starts_with("\nthread 'main'") && text.ends_with('\n'), "{text}");
     assert!(Report { text }.registers().count() >= 13 && text.contains(", address 0x5"), "{text}");
-}
-
-fn a_fault_and_a_panic_tell_the_other_threads_after_their_own() {
-    let mut buf = [0; ROOM];
-    for panics in [false, true] {
-        let (text, ended) = stderr_of(
-            || {
-                fault::explain_all().unwrap();
-                with_others(|| if panics { panic!("the message") } else { _ = outer(NOWHERE) });
-            },
-            &mut buf,
-        );
-        assert_eq!(ended, if panics { Ended::Exit(101) } else { Ended::Signal(k::SIGSEGV) }, "{text}");
-        assert!(text.starts_with("\nthread 'main' "), "{text}");
-        assert!(text.contains(if panics { "the message" } else { " got SIGSEGV: " }), "{text}");
-        has_parts_of_others(text);
-    }
-}
-
-/// The second waits until the first has told all; then the process is dead.
-fn threads_that_fault_together_make_one_dump() {
-    let mut buf = [0; ROOM];
-    let (text, ended) = stderr_of(
-        || {
-            fault::explain_all().unwrap();
-            let _deaf = named("deaf", || {
-                block_33();
-                ready();
-            });
-            wait_for_ready(1);
-            with_others(|| {
-                let _second = named("second", || _ = outer(NOWHERE));
-                outer(NOWHERE);
-            });
-        },
-        &mut buf,
-    );
-    assert_eq!(ended, Ended::Signal(k::SIGSEGV), "{text}");
-    assert_eq!(text.matches("thread 'deaf' (tid ").count(), 1, "{text}");
-    has_parts_of_others(text);
-}
-
-fn a_thread_that_rt0_did_not_start_is_told_as_that_and_does_not_dump() {
-    let flags = k::CLONE_VM | k::CLONE_SIGHAND | k::CLONE_THREAD | k::CLONE_VFORK;
-    let mut buf = [0; ROOM];
-    let (text, ended) = stderr_of(
-        || {
-            fault::explain_all().unwrap();
-            rt0_tests::in_raw_child(flags, || {
-                assert_eq!(fault::dump_all(), Err(Errno::EOPNOTSUPP));
-                outer(NOWHERE);
-            });
-        },
-        &mut buf,
-    );
-    if emulated() && text.contains("clone: Err(") {
-        skip("the emulator starts no thread with these flags");
-    }
-    assert_eq!(ended, Ended::Signal(k::SIGSEGV), "{text}");
-    assert!(text.starts_with("\na thread that rt0 did not start (tid "), "{text}");
-    let seen = Report { text };
-    assert_eq!(seen.is_called_by(outer as *const () as usize), has_frames(), "{text}");
-    assert!(text.ends_with("the other threads cannot be listed\n"), "{text}");
 }

@@ -9,6 +9,7 @@ use rt0::test::Expect;
 use rt0::thread::{Thread, spawn};
 use rt0::time::Instant;
 use rt0::{Errno, all_threads, sys, thread};
+use rt0_tests::files::pipe;
 use rt0_tests::{mappings, often, wait_until};
 
 /// Interrupts until `done`, as documented.
@@ -17,13 +18,6 @@ fn until(done: impl Fn() -> bool, thread: &Thread) {
         let _ = thread.interrupt();
         done()
     });
-}
-
-fn pipe() -> [i32; 2] {
-    let mut fds = [0i32; 2];
-    // SAFETY: 1. The kernel writes the two numbers.
-    unsafe { sys::syscall(k::__NR_pipe2 as usize, [(&raw mut fds).expose_provenance(), 0, 0, 0, 0, 0]) }.unwrap();
-    fds
 }
 
 rt0::test_module! {

@@ -7,6 +7,7 @@ use rt0::io::{stderr, stdin, stdout};
 use rt0::signal::{Action, Handler, Signal};
 use rt0::test::Expect;
 use rt0::{Errno, eprintln, print, println, signal, sys};
+use rt0_tests::files::{pipe, pipe_with};
 use rt0_tests::prints;
 
 /// Panics when it is printed.
@@ -74,7 +75,7 @@ fn print_and_its_family_write_what_they_are_given() {
 
 fn a_line_longer_than_the_buffer_is_written_whole_and_in_order() {
     // To a pipe, so that the text can be compared.
-    let (read, write) = pipe();
+    let [read, write] = pipe();
     replace(1, write);
     let text = [b'a'; 1300];
     let text = core::str::from_utf8(&text).unwrap();
@@ -90,7 +91,7 @@ fn a_line_longer_than_the_buffer_is_written_whole_and_in_order() {
 }
 
 fn write_all_goes_on_after_short_writes() {
-    let (read, write) = pipe();
+    let [read, write] = pipe();
     let writer = rt0::thread::spawn(move || rt0::io::write_all(rt0_tests::numbered(write), &[7; 300_000])).unwrap();
     let mut total = 0;
     let mut buf = [0; 4096];
@@ -106,7 +107,7 @@ fn reads_and_writes_go_on_after_a_signal() {
     extern "C" fn nothing(_: i32) {}
     // SAFETY: 1. The handler does nothing. Without restart, the kernel returns EINTR.
     unsafe { signal::sigaction(Signal::SIGUSR1, Action { restart: false, ..Action::call(nothing) }) }.unwrap();
-    let (read, write) = pipe();
+    let [read, write] = pipe();
     let (pid, tid) = (sys::getpid(), sys::gettid());
     let other = rt0::thread::spawn(move || {
         for _ in 0..20 {
@@ -125,7 +126,7 @@ fn stdin_at_its_end_reads_nothing() {
 }
 
 fn errors_of_write_are_returned() {
-    let (read, write) = pipe();
+    let [read, write] = pipe();
     ignore(Signal::SIGPIPE);
     close(read);
     assert_eq!(rt0::io::write_all(rt0_tests::numbered(write), b"x"), Err(Errno::EPIPE));
@@ -134,7 +135,7 @@ fn errors_of_write_are_returned() {
 }
 
 fn printing_into_a_closed_pipe_panics() {
-    let (read, write) = pipe();
+    let [read, write] = pipe();
     ignore(Signal::SIGPIPE);
     close(read);
     replace(1, write);
@@ -194,7 +195,7 @@ fn writing_a_display_that_fails_panics() {
 }
 
 fn writing_to_a_pipe_without_a_reader_ends_a_program_that_does_not_ignore_it() {
-    let (read, write) = pipe();
+    let [read, write] = pipe();
     replace(1, write);
     close(write);
     close(read);
@@ -221,7 +222,7 @@ fn what_is_looked_at_is_told_on_stderr_and_passed_on() {
 
 fn fmt_write_reaches_the_descriptor() {
     use fmt::Write as _;
-    let (read, write) = pipe();
+    let [read, write] = pipe();
     replace(2, write);
     stderr().write_str("text").unwrap();
     assert_eq!((stderr().flush(), stdout().flush()), (Ok(()), Ok(())));
@@ -231,23 +232,16 @@ fn fmt_write_reaches_the_descriptor() {
 }
 
 fn call(nr: u32, args: [usize; 6]) -> usize {
-    // SAFETY: 1. Only pipe2, close and dup3, on descriptors of this test.
+    // SAFETY: 1. Only close and dup3, on descriptors of this test.
     unsafe { sys::syscall(nr as usize, args) }.unwrap()
-}
-
-fn pipe() -> (i32, i32) {
-    let mut fds = [0i32; 2];
-    call(k::__NR_pipe2, [(&raw mut fds).expose_provenance(), 0, 0, 0, 0, 0]);
-    (fds[0], fds[1])
 }
 
 /// Makes `fd` the end of a pipe that keeps writes apart, and returns the other end.
 fn packets_from(fd: i32) -> i32 {
-    let mut fds = [0i32; 2];
-    call(k::__NR_pipe2, [(&raw mut fds).expose_provenance(), k::O_DIRECT as usize, 0, 0, 0, 0]);
-    replace(fd, fds[1]);
-    close(fds[1]);
-    fds[0]
+    let [read, write] = pipe_with(k::O_DIRECT).unwrap();
+    replace(fd, write);
+    close(write);
+    read
 }
 
 fn close(fd: i32) {

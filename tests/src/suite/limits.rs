@@ -14,7 +14,9 @@ use rt0::mapping::{Mapping, Protection};
 use rt0::test::Expect;
 use rt0::thread::{self, Builder, JoinHandle, limit_stack_cache, spawn};
 use rt0::{Env, Errno, all_threads, cpu, sys};
-use rt0_tests::{Ended, fork, read_file, skip, wait_for};
+use rt0_tests::memory::{kib, status_kib};
+use rt0_tests::processes::is_root;
+use rt0_tests::{Ended, fork, skip, wait_for};
 
 /// Sets both limits: prlimit(2).
 fn limit(resource: u32, value: u64) {
@@ -22,14 +24,6 @@ fn limit(resource: u32, value: u64) {
     let args = [0, resource as usize, (&raw const limits).expose_provenance(), 0, 0, 0];
     // SAFETY: 1. The kernel reads the limits.
     unsafe { sys::syscall(k::__NR_prlimit64 as usize, args) }.expect("prlimit64");
-}
-
-/// A line of a file of /proc/self, in KiB.
-fn kib(file: &CStr, start: &str) -> usize {
-    let mut buf = [0; 4096];
-    let status = core::str::from_utf8(read_file(file, &mut buf).expect("/proc")).expect("ASCII");
-    let line = status.lines().find_map(|line| line.strip_prefix(start)).expect("the line");
-    line.trim().trim_end_matches(" kB").parse().expect("a number")
 }
 
 /// Runs `N` threads at the same time; their stacks are cached.
@@ -110,7 +104,7 @@ rt0::test_module! {
 
 fn a_start_takes_the_address_space_of_kept_stacks() {
     at_once::<16>();
-    let used = kib(c"/proc/self/status", "VmSize:") as u64;
+    let used = status_kib("VmSize:") as u64;
     limit(k::RLIMIT_AS, (used + 64) << 10);
     assert_eq!(Builder::new().stack_size(8 << 20).spawn(|| use_stack(2 << 10)).unwrap().join(), 2 << 10);
     assert_eq!(Builder::new().stack_size(256 << 20).spawn(|| ()).err(), Some(Errno::ENOMEM));
@@ -165,8 +159,7 @@ fn locked_memory_that_cannot_be_unmapped_goes_back_and_nothing_ends() {
 }
 
 fn a_limit_on_locked_memory_is_an_error_of_a_start() {
-    // SAFETY: 1. It only asks.
-    if unsafe { sys::syscall(k::__NR_geteuid as usize, [0; 6]) } != Ok(0) {
+    if !is_root() {
         skip("only root can lower its own limits and then its rights");
     }
     limit(k::RLIMIT_MEMLOCK, 4 << 20);

@@ -8,6 +8,7 @@ use linux_raw_sys::general as k;
 use rt0::mapping::{Advice, Mapping, Pages, Protection};
 use rt0::test::Expect;
 use rt0::{Errno, cpu, sys, thread};
+use rt0_tests::files::pipe;
 use rt0_tests::seccomp::{self, Verdict};
 use rt0_tests::{mappings, read_file, skip};
 
@@ -28,12 +29,8 @@ fn get(mapping: &Mapping, offset: usize) -> u8 {
 
 /// Whether the kernel can read a byte there: write(2) of it to a pipe.
 fn readable(address: *const u8) -> bool {
-    let mut fds = [0i32; 2];
-    let args = [(&raw mut fds).expose_provenance(), k::O_CLOEXEC as usize, 0, 0, 0, 0];
-    // SAFETY: 1. The kernel writes `fds`.
-    unsafe { sys::syscall(k::__NR_pipe2 as usize, args) }.unwrap();
     // SAFETY: 1. Open, and owned by this function.
-    let ends = fds.map(|fd| unsafe { sys::OwnedFd::from_raw_fd(fd) });
+    let ends = pipe().map(|fd| unsafe { sys::OwnedFd::from_raw_fd(fd) });
     let args = [ends[1].as_raw_fd() as usize, address.expose_provenance(), 1, 0, 0, 0];
     // SAFETY: 1. The kernel only reads there, if that is possible.
     let written = unsafe { sys::syscall(k::__NR_write as usize, args) };

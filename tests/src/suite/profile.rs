@@ -1,25 +1,25 @@
 //! The CPU profiler: samples add up to the CPU time of all threads, and nothing leaks.
 
+mod stacks;
+mod timers;
+
 use core::hint::black_box;
 use core::sync::atomic::{
-    AtomicBool, AtomicU32, AtomicUsize,
+    AtomicBool, AtomicU32,
     Ordering::{Acquire, Relaxed, Release},
 };
 use core::time::Duration;
 
 use linux_raw_sys::general as k;
-use rt0::profile::{DEPTH, MAX_HZ, Sample, drain, start, stop};
-use rt0::signal::{How, SigSet, Signal};
+use rt0::profile::{MAX_HZ, Sample, drain, start, stop};
+use rt0::signal::{self, How, SigSet, Signal};
 use rt0::test::Expect;
 use rt0::time::{ClockId, Instant};
-use rt0::{Env, Errno, all_threads, println, signal, sys, thread, vdso};
+use rt0::{Env, Errno, all_threads, println, sys, thread};
 use rt0_tests::seccomp::filter_calls;
-use rt0_tests::{
-    emulated, mappings, often, read_file, reports, skip, slow, stress_time, vdso_image, wait_until, wait_until_asleep,
-};
+use rt0_tests::{emulated, read_file, skip, slow, stress_time, wait_until, wait_until_asleep};
 
 const HZ: u32 = 100;
-
 const PR_GET_KEEPCAPS: usize = linux_raw_sys::prctl::PR_GET_KEEPCAPS as usize;
 
 /// The CPU time of a sample, in microseconds.
@@ -92,28 +92,6 @@ fn adds_up(threads: usize, work: fn(u64)) {
     }
 }
 
-/// The process's timer alone gives samples, and not many more than the CPU time. The exact number
-/// depends on the machine's load: the timer counts whole ticks of the kernel, for the thread that
-/// runs at the tick.
-fn falls_back() {
-    let mut micros = 150_000;
-    loop {
-        start(HZ).unwrap();
-        assert!(emulated() || timers() == 0);
-        let before = cpu_time();
-        burn(micros);
-        let spent = cpu_time() - before;
-        stop();
-        let sampled = total() * PERIOD;
-        println!("{spent} us spent, {sampled} us sampled");
-        if sampled > 0 && sampled <= spent * 3 + 2 * PERIOD {
-            return;
-        }
-        assert!(micros < 4_000_000, "also in a long run");
-        micros *= 2;
-    }
-}
-
 /// The number of timers of timer_create(2) in this process.
 fn timers() -> usize {
     let mut buf = [0; 16 << 10];
@@ -121,19 +99,6 @@ fn timers() -> usize {
         Ok(text) => text.split(|byte| *byte == b'\n').filter(|line| line.starts_with(b"ID:")).count(),
         Err(_) => skip("/proc has no timers here"),
     }
-}
-
-/// Makes the kernel refuse timers, or allow them again: prlimit(2) of `RLIMIT_SIGPENDING`.
-fn allow_timers(allow: bool) {
-    let (mut limits, unchanged) = ([0u64; 2], core::ptr::null_mut()); // Soft and hard.
-    let prlimit = |new: *const [u64; 2], old: *mut [u64; 2]| {
-        let args = [0, k::RLIMIT_SIGPENDING as usize, new.expose_provenance(), old.expose_provenance(), 0, 0];
-        // SAFETY: 1. The kernel reads or writes the limits.
-        unsafe { sys::syscall(k::__NR_prlimit64 as usize, args) }.expect("prlimit");
-    };
-    prlimit(unchanged, &raw mut limits);
-    limits[0] = if allow { limits[1] } else { 0 };
-    prlimit(&raw const limits, unchanged);
 }
 
 fn filter(nr: u32) {
@@ -165,27 +130,6 @@ fn lost(spent: u64) -> u64 {
     spent / 2 + 40_000
 }
 
-/// Whether this program has a frame chain: the machine has one, and the program was compiled with
-/// it. Without a chain, stale words on the stack may look like one, so most chains must lead to
-/// this function.
-#[inline(never)]
-fn has_frames() -> bool {
-    if !reports::has_frames() {
-        return false;
-    }
-    let caller = has_frames as fn() -> bool as usize;
-    start(1000).unwrap();
-    let (mut seen, mut led_here) = (0, 0);
-    burn_until(|sample| {
-        let mut callers = sample.stack.iter().skip(1);
-        led_here += u32::from(callers.any(|address| (1..2048).contains(&address.wrapping_sub(caller))));
-        seen += 1;
-        seen >= 10
-    });
-    stop();
-    drain(|_| ()).map(|_| black_box(led_here * 10 >= seen * 8)).unwrap()
-}
-
 rt0::test_module! {
     a_rate_that_is_none_is_refused,
     samples_add_up_to_the_time_of_one_thread,
@@ -194,26 +138,16 @@ rt0::test_module! {
     a_thousand_threads_of_a_millisecond_are_about_a_hundred_samples,
     an_idle_thread_gives_none,
     threads_are_profiled_that_were_there_and_that_come_later,
-    no_timer_outlives_its_thread,
-    a_thousand_starts_and_stops_leave_nothing,
-    where_timers_are_refused_the_process_has_one,
-    a_filter_that_forbids_timers_leaves_the_process_timer,
-    with_both_sources_each_tick_counts_once,
-    filters_that_forbid_both_are_an_error,
-    a_timer_that_cannot_be_deleted_counts_no_more,
     what_a_program_sends_is_no_tick_and_does_no_harm,
     ticks_that_are_held_back_add_to_the_next,
     only_one_drains,
     a_start_drops_what_was_left,
-    samples_are_where_the_program_was,
-    a_stack_leads_from_the_inside_out_on_main_and_elsewhere,
-    a_sample_within_the_vdso_has_a_stack_and_does_no_harm,
-    a_sample_within_a_call_of_six_arguments_has_its_callers,
-    a_deep_stack_is_cut_at_its_outer_end,
     a_profile_sees_a_thread_to_its_end_while_others_come_and_go,
     threads_that_come_and_go_are_interrupted_called_and_profiled_at_once =>
         Expect::success().alone(),
     a_forked_child_can_profile_itself,
+    stacks::*,
+    timers::*,
 }
 
 fn a_rate_that_is_none_is_refused() {
@@ -321,127 +255,6 @@ fn threads_are_profiled_that_were_there_and_that_come_later() {
     assert!(weights.iter().all(|weight| (10..=18).contains(weight)), "{weights:?}");
 }
 
-fn no_timer_outlives_its_thread() {
-    start(HZ).unwrap();
-    let before = timers();
-    assert_eq!(before, 1, "main's");
-    for _ in 0..50 {
-        let handles: [_; 4] = core::array::from_fn(|_| thread::spawn(|| burn(1000)).unwrap());
-        handles.into_iter().for_each(|handle| handle.join());
-    }
-    drop(thread::spawn(|| burn(1000)).unwrap());
-    wait_until("the detached thread's timer to go", || timers() == before);
-    stop();
-    assert_eq!(timers(), 0);
-    assert!(total() > 0);
-}
-
-fn a_thousand_starts_and_stops_leave_nothing() {
-    static DONE: AtomicBool = AtomicBool::new(false);
-    let busy: [_; 3] = core::array::from_fn(|_| {
-        thread::spawn(|| {
-            while !DONE.load(Relaxed) {
-                compute();
-            }
-        })
-        .unwrap()
-    });
-    start(HZ).unwrap();
-    stop();
-    let before = mappings();
-    for _ in 0..often(1000) {
-        start(1000).unwrap();
-        compute();
-        stop();
-    }
-    assert_eq!(mappings(), before);
-    DONE.store(true, Relaxed);
-    busy.into_iter().for_each(|handle| handle.join());
-    assert_eq!(timers(), 0);
-}
-
-fn where_timers_are_refused_the_process_has_one() {
-    allow_timers(false);
-    falls_back();
-}
-
-fn a_filter_that_forbids_timers_leaves_the_process_timer() {
-    filter(k::__NR_timer_create);
-    falls_back();
-}
-
-fn with_both_sources_each_tick_counts_once() {
-    // Main and the first thread have timers, and ignore the process's ticks, which reach them
-    // too. Threads that start beyond the limit count only the process's ticks.
-    let work = || {
-        let before = thread_time();
-        burn(120_000);
-        (sys::gettid(), thread_time() - before)
-    };
-    static HAS_STARTED: AtomicBool = AtomicBool::new(false);
-    start(HZ).unwrap();
-    let first = thread::spawn(move || {
-        HAS_STARTED.store(true, Relaxed);
-        work()
-    })
-    .unwrap();
-    while !HAS_STARTED.load(Relaxed) {
-        thread::yield_now();
-    }
-    allow_timers(false);
-    let others = [thread::spawn(work).unwrap(), thread::spawn(work).unwrap()];
-    let main = work();
-    let threads = [main, first.join()];
-    let others = others.map(|other| other.join().0);
-    stop();
-    let (mut weights, mut of_others) = ([0; 2], 0);
-    let _ = drain(|sample| {
-        for (weight, _) in weights.iter_mut().zip(threads).filter(|(_, (tid, _))| *tid == sample.tid) {
-            *weight += u64::from(sample.weight);
-        }
-        of_others += if others.contains(&sample.tid) { u64::from(sample.weight) } else { 0 };
-    })
-    .unwrap();
-    println!("{threads:?}: {weights:?}; {of_others}");
-    for ((_, spent), weight) in threads.into_iter().zip(weights) {
-        // Besides the computation there is the threads' start, and a tick or two more or less.
-        let slack = 30_000 + 2 * PERIOD + if slow() { lost(spent) } else { 0 };
-        assert!((weight * PERIOD).abs_diff(spent) <= slack, "{weight} samples in {spent} us");
-    }
-    assert!((1..200).contains(&of_others));
-}
-
-fn filters_that_forbid_both_are_an_error() {
-    filter(k::__NR_timer_create);
-    filter(k::__NR_setitimer);
-    for _ in 0..3 {
-        assert_eq!(start(HZ), Err(Errno::EPERM));
-    }
-    assert_eq!(total(), 0);
-}
-
-fn a_timer_that_cannot_be_deleted_counts_no_more() {
-    filter(k::__NR_timer_delete);
-    start(HZ).unwrap();
-    burn(100_000);
-    stop();
-    assert!(total() > 0);
-    burn(100_000);
-    assert_eq!(total(), 0);
-    thread::spawn(|| burn(1000)).unwrap().join();
-    start(HZ).unwrap();
-    let spent = {
-        let before = cpu_time();
-        burn(200_000);
-        cpu_time() - before
-    };
-    stop();
-    let sampled = total() * PERIOD;
-    // A timer that still counts would double it.
-    let slack = 2 * PERIOD + if slow() { lost(spent) } else { 0 };
-    assert!(sampled <= spent + slack, "{sampled} us sampled, {spent} us spent");
-}
-
 fn what_a_program_sends_is_no_tick_and_does_no_harm() {
     start(1).unwrap();
     for _ in 0..100 {
@@ -484,172 +297,6 @@ fn a_start_drops_what_was_left() {
     start(1).unwrap();
     stop();
     assert!(total() <= 1);
-}
-
-fn samples_are_where_the_program_was() {
-    start(1000).unwrap();
-    let (mut inside, mut all) = (0, 0);
-    burn_until(|sample| {
-        all += 1;
-        // Without optimisation it calls functions in each step of its loop.
-        let within = |address: &usize| address.wrapping_sub(compute as fn() as usize) < 512;
-        inside += sample.stack.iter().take(4).any(within) as u32;
-        all >= 40
-    });
-    stop();
-    if slow() && inside == 0 {
-        skip("this emulator lets a timer expire only where the program makes a call");
-    }
-    // The rest is in getrusage(2), which takes an emulator longer.
-    assert!(inside * if slow() { 20 } else { 4 } > all, "{inside} of {all}");
-}
-
-fn a_stack_leads_from_the_inside_out_on_main_and_elsewhere() {
-    #[inline(never)]
-    fn outer(micros: u64) {
-        black_box(micros);
-        middle(black_box(micros));
-        black_box(micros);
-    }
-    #[inline(never)]
-    fn middle(micros: u64) {
-        burn(black_box(micros));
-        black_box(micros);
-    }
-    if !has_frames() {
-        skip("no chain of frames on this machine, or not compiled so");
-    }
-    let within = |address: usize, f: fn(u64)| (1..256).contains(&address.wrapping_sub(f as usize));
-    let check = move || {
-        start(1000).unwrap();
-        let (mut good, mut all) = (0, 0);
-        for _ in 0..200 {
-            outer(100_000);
-            let _ = drain(|sample| {
-                if let Some(at) = sample.stack.iter().position(|a| within(*a, middle)) {
-                    all += 1;
-                    good += sample.stack.get(at + 1).is_some_and(|a| within(*a, outer)) as u32;
-                }
-            })
-            .unwrap();
-            if all >= 20 {
-                break;
-            }
-        }
-        stop();
-        assert!(good > 0 && good * 10 >= all * 9, "{good} of {all}");
-    };
-    check();
-    thread::spawn(check).unwrap().join();
-}
-
-/// The vDSO's code may use the frame pointer for anything.
-fn a_sample_within_the_vdso_has_a_stack_and_does_no_harm(env: Env) {
-    #[inline(never)]
-    fn read_clocks(until: Instant) {
-        while black_box(Instant::now()) < until {}
-    }
-    let image = vdso_image(env);
-    if !vdso::in_use().clock_gettime {
-        skip("no clock in the vDSO here");
-    }
-    let check = move || {
-        let (mut inside, mut named) = (0, 0);
-        let end = Instant::now() + Duration::from_secs(10);
-        while inside < 20 && Instant::now() < end {
-            start(20_000).unwrap();
-            read_clocks(Instant::now() + Duration::from_millis(100));
-            stop();
-            let reads =
-                |address: &&usize| (1..512).contains(&address.wrapping_sub(read_clocks as fn(Instant) as usize));
-            let _ = drain(|sample| {
-                if image.contains(&sample.stack[0]) {
-                    inside += 1;
-                    let twice = (1..sample.stack.len()).any(|at| sample.stack[..at].contains(&sample.stack[at]));
-                    assert!(!twice, "nothing here calls itself: {:x?}", sample.stack);
-                    named += sample.stack[1..].iter().any(|address| reads(&address)) as u32;
-                }
-            })
-            .unwrap();
-        }
-        (inside, named)
-    };
-    let counts = [check.clone()(), thread::Builder::new().stack_size(0).spawn(check).unwrap().join()];
-    println!("samples in the vDSO, with their caller: {counts:?}");
-    if slow() && counts.iter().any(|(inside, _)| *inside == 0) {
-        skip("no tick of this emulator's comes within the vDSO");
-    }
-    assert!(counts.iter().all(|(inside, _)| *inside > 0));
-}
-
-/// On any registers: on x86 the sixth argument is in the frame pointer.
-fn a_sample_within_a_call_of_six_arguments_has_its_callers() {
-    #[inline(never)]
-    fn outer(micros: u64) {
-        black_box(micros);
-        calls(black_box(micros));
-        black_box(micros);
-    }
-    #[inline(never)]
-    fn calls(micros: u64) {
-        let until = thread_time() + micros;
-        while thread_time() < until {
-            for _ in 0..1000 {
-                // SAFETY: 1. The kernel refuses an address that is not a page's.
-                let refused = unsafe { sys::syscall(k::__NR_madvise as usize, [1; 6]) };
-                assert_eq!(refused, Err(Errno::EINVAL));
-            }
-        }
-    }
-    if !has_frames() {
-        skip("no chain of frames on this machine, or not compiled so");
-    }
-    let within = |address: &usize, f: fn(u64)| (1..512).contains(&address.wrapping_sub(f as usize));
-    let check = move || {
-        start(1000).unwrap();
-        let (mut good, mut all) = (0, 0);
-        for _ in 0..200 {
-            outer(50_000);
-            let _ = drain(|sample| {
-                all += 1;
-                let inner = sample.stack.iter().position(|address| within(address, calls));
-                good += inner.is_some_and(|at| sample.stack[at..].iter().any(|a| within(a, outer))) as u32;
-            })
-            .unwrap();
-            if all >= 40 {
-                break;
-            }
-        }
-        stop();
-        // The other samples are in thread_time.
-        assert!(all > 0 && good * 10 >= all * 8, "{good} of {all}");
-    };
-    check();
-    thread::spawn(check).unwrap().join();
-}
-
-fn a_deep_stack_is_cut_at_its_outer_end() {
-    static DEEPEST: AtomicUsize = AtomicUsize::new(0);
-    #[inline(never)]
-    fn recurse(depth: u32) -> u32 {
-        if depth == 0 {
-            let mut seen = 0;
-            burn_until(|sample| {
-                DEEPEST.fetch_max(sample.stack.len(), Relaxed);
-                seen += 1;
-                seen >= 20
-            });
-            return 0;
-        }
-        black_box(recurse(black_box(depth - 1))) + 1
-    }
-    if !has_frames() {
-        skip("no chain of frames on this machine, or not compiled so");
-    }
-    start(1000).unwrap();
-    black_box(recurse(500));
-    stop();
-    assert_eq!(DEEPEST.load(Relaxed), DEPTH);
 }
 
 fn a_profile_sees_a_thread_to_its_end_while_others_come_and_go() {

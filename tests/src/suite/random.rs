@@ -15,7 +15,7 @@ use rt0::test::Expect;
 use rt0::thread::{Builder, sleep, spawn, yield_now};
 use rt0::time::Instant;
 use rt0::{Env, Errno, all_threads, println, sys, vdso};
-use rt0_tests::files::{mount, own_mounts};
+use rt0_tests::files::{mount, own_mounts, pipe};
 use rt0_tests::seccomp::{Verdict, filter, need_filters};
 use rt0_tests::{
     Ended, SKIPPED, alarm_every, fork, mappings, often, skip, vdso_image, vm_size_kib, wait_for, wait_until,
@@ -314,19 +314,16 @@ fn the_first_request_may_be_a_handlers() {
 
 fn a_forked_child_has_others_than_its_parent() {
     let before = random(); // The state buffers bytes that child and parent must not share.
-    let mut fds = [0i32; 2];
-    let at = (&raw mut fds).expose_provenance();
-    // SAFETY: 1. The kernel writes two descriptors.
-    unsafe { syscall(k::__NR_pipe2 as usize, [at, 0, 0, 0, 0, 0]) }.unwrap();
+    let [read, write] = pipe();
     let mut all = [before; 12];
     for children in 0..3 {
         if fork().unwrap() == 0 {
             let both = [random(), random()];
-            let _ = sys::write(rt0_tests::numbered(fds[1]), both.as_flattened());
+            let _ = sys::write(rt0_tests::numbered(write), both.as_flattened());
             sys::exit_group(0);
         }
         let mut both = [[0; 16]; 2];
-        assert_eq!(rt0::io::read(rt0_tests::numbered(fds[0]), both.as_flattened_mut()), Ok(32));
+        assert_eq!(rt0::io::read(rt0_tests::numbered(read), both.as_flattened_mut()), Ok(32));
         all[4 * children..][..4].copy_from_slice(&[both[0], both[1], random(), random()]);
     }
     all_differ(&all);

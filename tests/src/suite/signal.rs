@@ -1,21 +1,15 @@
 //! Signals: the handler is reached and left, with this machine's layouts.
 
-mod vectors;
+mod death;
+mod info;
+mod stack;
 
-use core::hint::black_box;
-use core::sync::atomic::{AtomicBool, AtomicI32, AtomicU8, AtomicU32, AtomicUsize, Ordering::Relaxed};
-use core::time::Duration;
+use core::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering::Relaxed};
 
-use linux_raw_sys::general as k;
-use rt0::signal::{
-    Action, Flags, Handler, How, Info, SigSet, Signal, SignalStack, mask, raise, sigaction, sigaltstack, signal_stack,
-};
-use rt0::sync::Mutex;
-use rt0::test::Expect;
-use rt0::{Env, Errno, println, signal, sys, thread};
-use rt0_tests::seccomp::{Verdict, filter, filter_calls, need_filters};
-use rt0_tests::{Ended, SKIPPED, alarm_after, emulated, fork, often, read_file, skip, wait_for, wait_until};
-use vectors::{Numbers, Registers, widest, work};
+use rt0::signal::{self, Action, Flags, Handler, How, Info, SigSet, Signal, mask, raise, sigaction};
+use rt0::{Errno, sys, thread};
+use rt0_tests::files::pipe;
+use rt0_tests::{emulated, read_file, skip, wait_until};
 
 static LAST: AtomicU32 = AtomicU32::new(0);
 static COUNT: AtomicUsize = AtomicUsize::new(0);
@@ -56,32 +50,13 @@ rt0::test_module! {
     sigkill_and_sigstop_cannot_be_caught,
     a_number_that_no_program_may_use_is_no_signal,
     every_signal_that_can_be_caught_is_delivered_by_its_number,
-    a_queued_signal_is_from_a_user_too,
-    a_handler_gets_the_sender_of_the_signal,
     a_closure_that_captures_nothing_will_do,
-    a_fault_has_its_address_and_is_not_from_a_user,
-    a_sent_sigsegv_is_no_fault,
-    a_filter_that_traps_says_so,
-    a_handler_sees_where_it_interrupted,
-    a_handler_sees_the_stack_and_the_frame_that_it_interrupted,
-    a_signal_stack_has_room_for_the_processors_registers_and_a_handler,
-    a_handler_that_uses_vectors_leaves_those_of_the_interrupted_code_alone,
-    a_handler_has_16_kib_beside_the_frames_of_two_signals,
-    handlers_run_on_the_signal_stack_of_their_thread,
-    a_signal_stack_takes_no_memory_until_it_is_used,
     handlers_of_different_signals_nest,
     a_handler_is_left_alone_until_it_returns_unless_its_mask_says_otherwise,
-    a_signal_stack_that_is_too_small_is_refused,
-    a_signal_stack_in_use_cannot_be_changed,
     a_thread_that_is_signalled_handles_it_itself,
-    an_unhandled_signal_ends_the_process_by_it => Expect::signal(15),
-    dying_from_a_signal_that_is_caught_and_blocked_is_dying_by_it => Expect::signal(15),
-    dying_from_the_last_signal_is_never_taken_for_success,
-    a_way_back_from_a_handler_that_is_refused_ends_the_process,
-    a_signal_that_does_not_end_a_process_becomes_its_status,
-    the_first_process_of_a_namespace_dies_with_128_and_the_number,
-    a_handler_that_panics_ends_the_process_with_101 => Expect::panic("thread 'main' panicked at "),
-    handle_or_die_and_nothing_between,
+    info::*,
+    stack::*,
+    death::*,
 }
 
 fn a_handler_reads_and_writes_the_interrupted_registers_by_name() {
@@ -244,11 +219,7 @@ fn the_mask_of_an_action_holds_while_its_handler_runs() {
 fn restart_decides_whether_a_read_goes_on() {
     for restart in [true, false] {
         install(Signal::SIGUSR1, Action { restart, ..Action::call(note) });
-        let mut fds = [0i32; 2];
-        let at = (&raw mut fds).expose_provenance();
-        // SAFETY: 1. The kernel writes the two numbers.
-        unsafe { sys::syscall(k::__NR_pipe2 as usize, [at, 0, 0, 0, 0, 0]) }.unwrap();
-        let (read, write) = (fds[0], fds[1]);
+        let [read, write] = pipe();
         let (pid, tid) = (sys::getpid(), sys::gettid());
         let other = thread::spawn(move || {
             let before = COUNT.load(Relaxed);
@@ -307,41 +278,6 @@ fn every_signal_that_can_be_caught_is_delivered_by_its_number() {
     assert!(caught >= 50, "{caught}");
 }
 
-fn a_queued_signal_is_from_a_user_too() {
-    install(Signal::SIGUSR1, Action::info(note_info));
-    // SAFETY: the struct is numbers, for which all zeros are valid.
-    let mut info: k::siginfo_t = unsafe { core::mem::zeroed() };
-    // SAFETY: all signals have this part.
-    let head = unsafe { &mut info.__bindgen_anon_1.__bindgen_anon_1 };
-    head.si_code = k::SI_QUEUE;
-    head._sifields._kill = k::__sifields__bindgen_ty_1 { _pid: sys::getpid() as i32, _uid: 12345 };
-    let at = (&raw const info).expose_provenance();
-    let to_process = [sys::getpid() as usize, Signal::SIGUSR1.raw() as usize, at, 0, 0, 0];
-    // SAFETY: 1. The kernel reads the struct; the signal has a handler.
-    unsafe { sys::syscall(k::__NR_rt_sigqueueinfo as usize, to_process) }.unwrap();
-    assert_eq!((LAST.load(Relaxed), CODE.load(Relaxed)), (Signal::SIGUSR1.raw(), k::SI_QUEUE));
-    assert_eq!((SENDER.load(Relaxed), SENDER_UID.load(Relaxed)), (sys::getpid(), 12345));
-    assert!(FROM_USER.load(Relaxed));
-}
-
-fn a_handler_gets_the_sender_of_the_signal() {
-    install(Signal::SIGUSR1, Action::info(note_info));
-    // SAFETY: 1. It changes nothing.
-    let uid = unsafe { sys::syscall(k::__NR_getuid as usize, [0; 6]) }.unwrap();
-    let sent = |code: i32| {
-        assert_eq!(LAST.load(Relaxed), Signal::SIGUSR1.raw());
-        assert_eq!(CODE.load(Relaxed), code);
-        assert_eq!((SENDER.load(Relaxed), SENDER_UID.load(Relaxed)), (sys::getpid(), uid as u32));
-        assert!(FROM_USER.load(Relaxed) && ADDRESS.load(Relaxed) == 0);
-    };
-    raise(Signal::SIGUSR1).unwrap();
-    sent(k::SI_TKILL);
-    let to_process = [sys::getpid() as usize, Signal::SIGUSR1.raw() as usize, 0, 0, 0, 0];
-    // SAFETY: 1. A signal to this process, with a handler.
-    unsafe { sys::syscall(k::__NR_kill as usize, to_process) }.unwrap();
-    sent(k::SI_USER as i32);
-}
-
 fn a_closure_that_captures_nothing_will_do() {
     install(
         Signal::SIGUSR1,
@@ -351,242 +287,6 @@ fn a_closure_that_captures_nothing_will_do() {
     );
     raise(Signal::SIGUSR1).unwrap();
     assert_eq!(LAST.load(Relaxed), Signal::SIGUSR1.raw());
-}
-
-fn a_fault_has_its_address_and_is_not_from_a_user() {
-    static PAGE: AtomicUsize = AtomicUsize::new(0);
-    fn allow(info: &Info) {
-        note_info(info);
-        let writable = (k::PROT_READ | k::PROT_WRITE) as usize;
-        // SAFETY: 1. The page is this test's.
-        let _ = unsafe { sys::syscall(k::__NR_mprotect as usize, [PAGE.load(Relaxed), 1, writable, 0, 0, 0]) };
-    }
-    install(Signal::SIGSEGV, Action::info(allow));
-    let page = map_page(k::PROT_READ);
-    PAGE.store(page.addr(), Relaxed);
-    let word = page.wrapping_add(24).cast::<u32>();
-    // SAFETY: the page belongs to this test, and the handler makes it writable.
-    unsafe { word.write_volatile(7) };
-    // SAFETY: the page is readable now.
-    assert_eq!(unsafe { word.read_volatile() }, 7);
-    let address = ADDRESS.load(Relaxed);
-    // s390x reports only the page.
-    assert!(address == word.addr() || address == page.addr(), "{address:#x} for {word:?}");
-    // An emulator may not distinguish the two.
-    assert!([k::SEGV_ACCERR, k::SEGV_MAPERR].contains(&(CODE.load(Relaxed) as u32)));
-    assert!(!FROM_USER.load(Relaxed) && SENDER.load(Relaxed) == 0);
-}
-
-fn a_sent_sigsegv_is_no_fault() {
-    install(Signal::SIGSEGV, Action::info(note_info));
-    raise(Signal::SIGSEGV).unwrap();
-    assert!(FROM_USER.load(Relaxed));
-    assert_eq!((LAST.load(Relaxed), ADDRESS.load(Relaxed)), (Signal::SIGSEGV.raw(), 0));
-}
-
-fn a_filter_that_traps_says_so() {
-    install(Signal::SIGSYS, Action::info(note_info));
-    let returns = filter_calls(&[k::__NR_getppid], 0x0003_0000); // SECCOMP_RET_TRAP
-    if let Err(errno) = returns {
-        skip_because(errno, "seccomp filters");
-    }
-    // SAFETY: 1. It changes nothing.
-    let _ = unsafe { sys::syscall(k::__NR_getppid as usize, [0; 6]) };
-    assert_eq!(LAST.load(Relaxed), Signal::SIGSYS.raw());
-    assert!(FROM_SECCOMP.load(Relaxed) && !FROM_USER.load(Relaxed));
-}
-
-fn a_handler_sees_where_it_interrupted() {
-    static STOP: AtomicBool = AtomicBool::new(false);
-    static TID: AtomicU32 = AtomicU32::new(0);
-    static INSIDE: AtomicU32 = AtomicU32::new(0);
-    #[inline(never)]
-    fn spin() {
-        while !STOP.load(Relaxed) {
-            core::hint::spin_loop();
-        }
-    }
-    fn look(info: &Info) {
-        let start = spin as fn() as usize;
-        // The loop is a handful of instructions.
-        INSIDE.fetch_add((start..start + 256).contains(&info.pc()) as u32, Relaxed);
-    }
-    install(Signal::SIGUSR1, Action::info(look));
-    let spinning = thread::spawn(|| {
-        TID.store(sys::gettid(), Relaxed);
-        spin();
-    });
-    wait_until("the thread", || TID.load(Relaxed) != 0);
-    wait_until("the loop to be interrupted", || {
-        sys::tgkill(sys::getpid(), TID.load(Relaxed), Signal::SIGUSR1.raw()).unwrap();
-        INSIDE.load(Relaxed) >= 10
-    });
-    STOP.store(true, Relaxed);
-    spinning.unwrap().join();
-}
-
-fn a_handler_sees_the_stack_and_the_frame_that_it_interrupted() {
-    static STOP: AtomicBool = AtomicBool::new(false);
-    static TID: AtomicU32 = AtomicU32::new(0);
-    static LOW: AtomicUsize = AtomicUsize::new(0);
-    static HIGH: AtomicUsize = AtomicUsize::new(0);
-    static INSIDE: AtomicU32 = AtomicU32::new(0);
-    static FRAMED: AtomicU32 = AtomicU32::new(0);
-    /// A local with a larger alignment than the stack's makes a function use its frame pointer.
-    #[repr(align(256))]
-    struct Aligned([u8; 256]);
-    #[inline(never)]
-    fn spin() {
-        let local = Aligned([1; 256]);
-        LOW.store(black_box(&local).0.as_ptr().addr(), Relaxed);
-        while !STOP.load(Relaxed) {
-            core::hint::spin_loop();
-        }
-        black_box(&local);
-    }
-    #[inline(never)]
-    fn caller() {
-        let local = [2u8; 64];
-        HIGH.store(black_box(&local).as_ptr().addr() + 64, Relaxed);
-        spin();
-        black_box(&local);
-    }
-    fn look(info: &Info) {
-        let (low, high) = (LOW.load(Relaxed), HIGH.load(Relaxed));
-        if low == 0 {
-            return;
-        }
-        // On SPARC the registers hold the address minus 2047.
-        let stack = low.saturating_sub(4096)..=high;
-        INSIDE.fetch_add(stack.contains(&info.sp()) as u32, Relaxed);
-        FRAMED.fetch_add(stack.contains(&info.fp()) as u32, Relaxed);
-    }
-    install(Signal::SIGUSR1, Action::info(look));
-    let spinning = thread::spawn(|| {
-        TID.store(sys::gettid(), Relaxed);
-        caller();
-    });
-    wait_until("the thread", || TID.load(Relaxed) != 0);
-    wait_until("the loop to be interrupted", || {
-        sys::tgkill(sys::getpid(), TID.load(Relaxed), Signal::SIGUSR1.raw()).unwrap();
-        INSIDE.load(Relaxed) >= 10 && FRAMED.load(Relaxed) >= 10
-    });
-    STOP.store(true, Relaxed);
-    spinning.unwrap().join();
-}
-
-fn a_signal_stack_has_room_for_the_processors_registers_and_a_handler(env: Env) {
-    const AT_MINSIGSTKSZ: usize = 51;
-    let least = (env.auxv().get(AT_MINSIGSTKSZ).unwrap_or(0) + (16 << 10)).max(32 << 10);
-    let threads = thread::spawn(|| signal_stack().expect("a signal stack").size).unwrap().join();
-    let mains = signal_stack().expect("main's, with the first spawn").size;
-    assert!(threads >= least && mains >= least, "{threads} {mains} {least}");
-}
-
-fn a_handler_that_uses_vectors_leaves_those_of_the_interrupted_code_alone(env: Env) {
-    static HANDLED: AtomicUsize = AtomicUsize::new(0);
-    static WRONG: AtomicUsize = AtomicUsize::new(0);
-    static WIDEST: Mutex<Registers> = Mutex::new(Registers::Ordinary);
-    const START: [Numbers; 2] = [[1.0; 64], [-1e6; 64]];
-    static RIGHT: Mutex<[Numbers; 2]> = Mutex::new(START);
-    fn check(which: usize, registers: Registers, right: &Numbers) {
-        let same = work(registers, black_box(START[which])) == *right;
-        WRONG.fetch_add(usize::from(!same), Relaxed);
-    }
-    fn interrupt(info: &Info) {
-        // Nothing else has these two while signals come.
-        let (registers, right) = (*WIDEST.try_lock().unwrap(), RIGHT.try_lock().unwrap()[1]);
-        check(1, registers, &right);
-        assert!(info.pc() != 0 && info.sp() != 0);
-        HANDLED.fetch_add(1, Relaxed);
-        // Not before: where all is slow, the interrupted code would come to nothing.
-        alarm_after(PERIOD);
-    }
-    const PERIOD: Duration = Duration::from_micros(200);
-    let registers = widest(env);
-    println!("{registers:?}");
-    // The same whichever registers they are in.
-    let right = START.map(|start| work(Registers::Ordinary, start));
-    assert_eq!(START.map(|start| work(registers, start)), right);
-    (*WIDEST.lock(), *RIGHT.lock()) = (registers, right);
-    install(Signal::SIGALRM, Action::info(interrupt));
-    let enough = often(400);
-    alarm_after(PERIOD);
-    while HANDLED.load(Relaxed) < enough {
-        check(0, registers, &right[0]);
-    }
-    alarm_after(Duration::ZERO);
-    assert_eq!(WRONG.load(Relaxed), 0);
-}
-
-fn a_handler_has_16_kib_beside_the_frames_of_two_signals(env: Env) {
-    static LEFT: AtomicUsize = AtomicUsize::new(0);
-    static USED: AtomicUsize = AtomicUsize::new(0);
-    extern "C" fn look(_: i32) {
-        let local = 0u8;
-        let (here, stack) = (black_box(&raw const local).addr(), signal_stack().expect("a signal stack"));
-        LEFT.store(here - stack.base.addr(), Relaxed);
-        USED.store(stack.base.addr() + stack.size - here, Relaxed);
-    }
-    const OWN: usize = 2 << 10; // What `look` and what calls it have on the stack.
-    let registers = widest(env);
-    install(Signal::SIGUSR1, Action::call(look));
-    let here = move || {
-        // In use, and so part of what is saved.
-        black_box(work(registers, [1.0; 64]));
-        raise(Signal::SIGUSR1).unwrap();
-        (LEFT.load(Relaxed), USED.load(Relaxed))
-    };
-    let given = env.auxv().get(linux_raw_sys::auxvec::AT_MINSIGSTKSZ as usize);
-    for (left, used) in [here(), thread::spawn(here).unwrap().join()] {
-        println!("{registers:?}: {used} used, {left} left, AT_MINSIGSTKSZ {given:?}");
-        let frame = given.unwrap_or(used);
-        assert!(used <= frame + OWN, "the kernel's frame is larger than it says");
-        assert!(left + OWN >= frame + (16 << 10), "{left}");
-    }
-}
-
-fn handlers_run_on_the_signal_stack_of_their_thread() {
-    static WHERE: AtomicUsize = AtomicUsize::new(0);
-    extern "C" fn look(_: i32) {
-        let local = 0u8;
-        WHERE.store(black_box(&raw const local).addr(), Relaxed);
-    }
-    fn check() -> SignalStack {
-        let stack = signal_stack().expect("a signal stack");
-        raise(Signal::SIGUSR1).unwrap();
-        let low = stack.base.addr();
-        assert!((low..low + stack.size).contains(&WHERE.load(Relaxed)), "{stack:?}");
-        assert!(stack.size >= 32 << 10);
-        assert!(has_guard_below(low), "{stack:?}");
-        stack
-    }
-    install(Signal::SIGUSR1, Action::call(look));
-    let mains = check();
-    for _ in 0..3 {
-        assert_ne!(thread::spawn(|| check().base.addr()).unwrap().join(), mains.base.addr());
-    }
-}
-
-fn a_signal_stack_takes_no_memory_until_it_is_used() {
-    fn resident() -> usize {
-        let stack = signal_stack().expect("a signal stack");
-        let mut pages = [0u8; 1024];
-        let at = (&raw mut pages).expose_provenance();
-        // SAFETY: 1. The kernel writes a byte for each page of the stack, which is a few dozen.
-        unsafe { sys::syscall(k::__NR_mincore as usize, [stack.base.addr(), stack.size, at, 0, 0, 0]) }.unwrap();
-        pages.iter().filter(|page| **page & 1 != 0).count()
-    }
-    let (before, after) = thread::spawn(|| {
-        let before = resident();
-        install(Signal::SIGUSR1, Action::call(note));
-        raise(Signal::SIGUSR1).unwrap();
-        (before, resident())
-    })
-    .unwrap()
-    .join();
-    assert_eq!(before, 0);
-    assert!((1..=4).contains(&after), "{after}");
 }
 
 fn handlers_of_different_signals_nest() {
@@ -623,27 +323,6 @@ fn a_handler_is_left_alone_until_it_returns_unless_its_mask_says_otherwise() {
     assert_eq!(STEPS.each_ref().map(|step| step.load(Relaxed)), [1, 2]);
 }
 
-fn a_signal_stack_that_is_too_small_is_refused() {
-    let mut small = [0u8; 512];
-    // SAFETY: 1. Refused.
-    let set = unsafe { sigaltstack(Some(SignalStack { base: small.as_mut_ptr(), size: small.len() })) };
-    assert_eq!(set, Err(Errno::ENOMEM));
-}
-
-fn a_signal_stack_in_use_cannot_be_changed() {
-    static GOT: AtomicBool = AtomicBool::new(false);
-    extern "C" fn change(_: i32) {
-        // SAFETY: 1. Refused.
-        GOT.store(unsafe { sigaltstack(None) } == Err(Errno::EPERM), Relaxed);
-    }
-    install(Signal::SIGUSR1, Action::call(change));
-    raise(Signal::SIGUSR1).unwrap();
-    assert!(GOT.load(Relaxed));
-    // SAFETY: 1. Nothing runs on it.
-    let before = unsafe { sigaltstack(None) }.unwrap();
-    assert!(before.is_some() && signal_stack().is_none());
-}
-
 fn a_thread_that_is_signalled_handles_it_itself() {
     static TIDS: [AtomicU32; 8] = [const { AtomicU32::new(0) }; 8];
     static WRONG: AtomicU32 = AtomicU32::new(0);
@@ -675,148 +354,6 @@ fn a_thread_that_is_signalled_handles_it_itself() {
     threads.into_iter().for_each(|thread| thread.join());
 }
 
-fn an_unhandled_signal_ends_the_process_by_it() {
-    raise(Signal::SIGTERM).unwrap();
-    thread::park();
-}
-
-fn dying_from_a_signal_that_is_caught_and_blocked_is_dying_by_it() {
-    install(Signal::SIGTERM, Action::call(note));
-    mask(How::Set, &SigSet::full());
-    let _others = [(); 3].map(|()| thread::spawn(thread::park).unwrap());
-    thread::spawn(|| signal::die_from(Signal::SIGTERM)).unwrap().join()
-}
-
-/// The kernel reports the number in seven bits; MIPS' last signal has eight, and those seven
-/// are 0, as for a process that exited with 0.
-fn dying_from_the_last_signal_is_never_taken_for_success() {
-    let last = (1..=200).filter_map(Signal::from_raw).next_back().unwrap();
-    let pid = fork().unwrap();
-    if pid == 0 {
-        signal::die_from(last);
-    }
-    let (number, ended) = (last.raw(), wait_for(pid));
-    let expected = if number < 128 { Ended::Signal(number) } else { Ended::Exit(255) };
-    // qemu reserves the last one or two.
-    assert!(ended == expected || emulated() && ended == Ended::Exit(128 + number), "{number}: {ended:?}");
-}
-
-/// It does not run into the function behind it.
-fn a_way_back_from_a_handler_that_is_refused_ends_the_process() {
-    #[cfg(any(target_arch = "x86", target_arch = "arm", target_arch = "s390x"))]
-    const RETURNS: [u32; 2] = [k::__NR_rt_sigreturn, k::__NR_sigreturn];
-    #[cfg(not(any(target_arch = "x86", target_arch = "arm", target_arch = "s390x")))]
-    const RETURNS: [u32; 1] = [k::__NR_rt_sigreturn];
-    if cfg!(any(
-        target_arch = "riscv32",
-        target_arch = "riscv64",
-        target_arch = "loongarch64",
-        target_arch = "mips",
-        target_arch = "mips64",
-        target_arch = "powerpc",
-        target_arch = "powerpc64",
-    )) {
-        skip("the way back is the kernel's own code here");
-    }
-    need_filters();
-    for action in [Action::call(note), Action::info(|_| ())] {
-        let pid = fork().unwrap();
-        if pid == 0 {
-            install(Signal::SIGUSR1, action);
-            filter(&RETURNS, Verdict::Refuse(Errno::EPERM), Verdict::Allow);
-            let _ = raise(Signal::SIGUSR1);
-            sys::exit_group(1); // It returned.
-        }
-        match wait_for(pid) {
-            Ended::Exit(status) if status == SKIPPED as u32 => skip("no filters on system calls here"),
-            ended => assert!([k::SIGILL, k::SIGTRAP].map(Ended::Signal).contains(&ended), "{ended:?}"),
-        }
-    }
-}
-
-fn a_signal_that_does_not_end_a_process_becomes_its_status() {
-    let pid = fork().unwrap();
-    if pid == 0 {
-        signal::die_from(Signal::SIGURG);
-    }
-    assert_eq!(wait_for(pid), Ended::Exit(128 + k::SIGURG));
-}
-
-fn the_first_process_of_a_namespace_dies_with_128_and_the_number() {
-    let namespaces = (k::CLONE_NEWUSER | k::CLONE_NEWPID) as usize;
-    // SAFETY: 1. This process is alone, and its children get a namespace of their own.
-    if let Err(errno) = unsafe { sys::syscall(k::__NR_unshare as usize, [namespaces, 0, 0, 0, 0, 0]) } {
-        skip_because(errno, "namespaces");
-    }
-    let pid = match fork() {
-        Ok(pid) => pid,
-        Err(errno) => skip_because(errno, "namespaces"),
-    };
-    if pid == 0 {
-        assert_eq!(sys::getpid(), 1);
-        install(Signal::SIGTERM, Action::call(die));
-        extern "C" fn die(_: i32) {
-            signal::die_from(Signal::SIGTERM)
-        }
-        raise(Signal::SIGTERM).unwrap();
-        sys::exit_group(1);
-    }
-    assert_eq!(wait_for(pid), Ended::Exit(128 + k::SIGTERM));
-}
-
-fn a_handler_that_panics_ends_the_process_with_101() {
-    extern "C" fn boom(_: i32) {
-        panic!("in a handler");
-    }
-    install(Signal::SIGUSR1, Action::call(boom));
-    raise(Signal::SIGUSR1).unwrap();
-}
-
-fn handle_or_die_and_nothing_between() {
-    // Installs and removes a handler while signals arrive: at any moment the process either
-    // dies or handles the signal.
-    let (mut handled, mut died) = (0, 0);
-    for round in 0..40 {
-        let pid = fork().unwrap();
-        if pid == 0 {
-            for _ in 0..round * 5 {
-                install(Signal::SIGINT, Action::call(note));
-                install(Signal::SIGINT, Action::DEFAULT);
-            }
-            install(Signal::SIGINT, Action::call(note));
-            raise(Signal::SIGINT).unwrap();
-            sys::exit_group(if COUNT.load(Relaxed) > 0 { 7 } else { 8 });
-        }
-        let target = [pid as usize, Signal::SIGINT.raw() as usize, 0, 0, 0, 0];
-        // SAFETY: 1. A signal to a child of this process.
-        let _ = unsafe { sys::syscall(k::__NR_kill as usize, target) };
-        match wait_for(pid) {
-            Ended::Exit(7) => handled += 1,
-            Ended::Signal(k::SIGINT) => died += 1,
-            other => panic!("{other:?}"),
-        }
-    }
-    assert_eq!(handled + died, 40);
-}
-
-static CODE: AtomicI32 = AtomicI32::new(0);
-static SENDER: AtomicU32 = AtomicU32::new(0);
-static SENDER_UID: AtomicU32 = AtomicU32::new(0);
-static ADDRESS: AtomicUsize = AtomicUsize::new(0);
-static FROM_USER: AtomicBool = AtomicBool::new(false);
-static FROM_SECCOMP: AtomicBool = AtomicBool::new(false);
-
-/// Stores a handler's information.
-fn note_info(info: &Info) {
-    LAST.store(info.number() as u32, Relaxed);
-    CODE.store(info.code(), Relaxed);
-    SENDER.store(info.sender().map_or(0, |sender| sender.pid), Relaxed);
-    SENDER_UID.store(info.sender().map_or(0, |sender| sender.uid), Relaxed);
-    ADDRESS.store(info.address().map_or(0, |address| address.addr()), Relaxed);
-    FROM_USER.store(info.from_user(), Relaxed);
-    FROM_SECCOMP.store(info.from_seccomp(), Relaxed);
-}
-
 fn skip_because(errno: Errno, what: &str) -> ! {
     match errno {
         Errno::ENOSYS | Errno::EINVAL => skip(match what {
@@ -836,25 +373,4 @@ fn status_line(name: &str) -> u64 {
     let text = core::str::from_utf8(status).unwrap();
     let line = text.lines().find_map(|line| line.strip_prefix(name)).unwrap();
     u128::from_str_radix(line.trim(), 16).unwrap() as u64
-}
-
-fn map_page(prot: u32) -> *mut u8 {
-    #[repr(align(65536))] // As large as the largest page.
-    struct Page([AtomicU8; 64 << 10]);
-    static PAGE: Page = Page([const { AtomicU8::new(0) }; _]);
-    let at = PAGE.0[0].as_ptr().expose_provenance();
-    // SAFETY: 1. Whole pages that no other code uses.
-    unsafe { sys::syscall(k::__NR_mprotect as usize, [at, 64 << 10, prot as usize, 0, 0, 0]) }.unwrap();
-    core::ptr::with_exposed_provenance_mut(at)
-}
-
-/// Whether the byte at `address` is readable and the byte below it is not; the kernel checks this
-/// without a fault.
-fn has_guard_below(address: usize) -> bool {
-    let mut fds = [0i32; 2];
-    // SAFETY: 1. The kernel writes the two numbers.
-    unsafe { sys::syscall(k::__NR_pipe2 as usize, [(&raw mut fds).expose_provenance(), 0, 0, 0, 0, 0]) }.unwrap();
-    // SAFETY: 1. The kernel reads a byte, or finds that it cannot.
-    let write = |at| unsafe { sys::syscall(k::__NR_write as usize, [fds[1] as usize, at, 1, 0, 0, 0]) };
-    write(address - 1) == Err(Errno::EFAULT) && write(address) == Ok(1)
 }

@@ -14,6 +14,7 @@ use rt0::signal::{self, Action, Signal};
 use rt0::sys;
 use rt0::test::Expect;
 use rt0::thread::{self, Builder, JoinHandle, limit_stack_cache, scope, spawn, trim_stack_cache};
+use rt0_tests::memory::status_kib;
 use rt0_tests::seccomp::{Verdict, filter};
 use rt0_tests::{
     Ended, emulated, fork, mappings, often, read_file, skip, thousands, vm_size_kib, wait_for, wait_until,
@@ -48,10 +49,7 @@ fn at_once<const N: usize>(builder: Builder<'_>) {
 
 /// The memory in KiB that is no file's: RssAnon.
 fn resident_kib() -> usize {
-    let mut buf = [0; 4096];
-    let status = core::str::from_utf8(read_file(c"/proc/self/status", &mut buf).expect("/proc")).expect("ASCII");
-    let line = status.lines().find_map(|line| line.strip_prefix("RssAnon:")).expect("an RssAnon line");
-    line.trim().trim_end_matches(" kB").parse().expect("a number")
+    status_kib("RssAnon:")
 }
 
 /// Whether this kernel supports marks for guard pages.

@@ -16,7 +16,9 @@ use rt0::signal::{Action, Signal, sigaction};
 use rt0::sync::{Channel, Condvar, Mutex, Once, OnceLock, Parker, RwLock, Semaphore};
 use rt0::time::{ClockId, Instant};
 use rt0::{Errno, futex, println, sys, thread};
-use rt0_tests::files::{self, Text};
+use rt0_tests::files;
+use rt0_tests::processes::state_of;
+use rt0_tests::text::Text;
 use rt0_tests::{Ended, fork, read_file, skip, wait_for, wait_until};
 
 /// Waits for this time, and returns whether it timed out.
@@ -187,11 +189,7 @@ const ENDED: u8 = b'Z';
 
 /// The state of a child. proc_pid_stat(5)
 fn state(pid: u32) -> u8 {
-    let path = Text::of(format_args!("/proc/{pid}/stat"));
-    let mut buf = [0; 512];
-    let stat = read_file(path.as_c(), &mut buf).expect("a child that is not waited for is there");
-    let at = stat.iter().rposition(|byte| *byte == b')').expect("the end of its name");
-    stat[at + 2]
+    state_of(&Text::of(format_args!("/proc/{pid}/stat"))).expect("a child that is not waited for is there")
 }
 
 /// Waits until each child is in this state, or has ended.

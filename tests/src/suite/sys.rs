@@ -6,6 +6,7 @@ use core::ptr::null;
 use linux_raw_sys::general as k;
 use rt0::Errno;
 use rt0::sys::{self, syscall};
+use rt0_tests::files::pipe;
 
 /// A descriptor that is never open.
 const BAD: usize = -1isize as usize;
@@ -47,7 +48,7 @@ fn read_and_write_of_a_bad_descriptor_are_ebadf() {
 }
 
 fn write_from_nowhere_is_efault() {
-    let (read, write) = pipe();
+    let [read, write] = pipe();
     assert_eq!(call(k::__NR_write, [write as usize, 8, 16, 0, 0, 0]), Err(Errno::EFAULT));
     close(read);
     close(write);
@@ -87,8 +88,8 @@ fn process_calls_refuse_bad_arguments() {
 fn six_arguments_reach_the_kernel_each_in_its_place() {
     // splice(2) moves `len` bytes from one pipe to another; its offsets must be null for pipes,
     // its flags known.
-    let (a_read, a_write) = pipe();
-    let (b_read, b_write) = pipe();
+    let [a_read, a_write] = pipe();
+    let [b_read, b_write] = pipe();
     assert_eq!(sys::write(rt0_tests::numbered(a_write), b"0123456789"), Ok(10));
     let (from, to) = (a_read as usize, b_write as usize);
     let moved = call(k::__NR_splice, [from, 0, to, 0, 7, k::SPLICE_F_NONBLOCK as usize]);
@@ -141,13 +142,6 @@ fn a_null_path_is_efault() {
 
 fn sc_agrees_on_numbers_and_results() {
     second_opinion();
-}
-
-/// Both ends of a pipe: pipe2(2), whose plain form MIPS answers in registers.
-fn pipe() -> (i32, i32) {
-    let mut fds = [0i32; 2];
-    call(k::__NR_pipe2, [(&raw mut fds).expose_provenance(), k::O_CLOEXEC as usize, 0, 0, 0, 0]).unwrap();
-    (fds[0], fds[1])
 }
 
 fn close(fd: i32) {

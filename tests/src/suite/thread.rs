@@ -1,6 +1,8 @@
 //! Threads: start, end, result, memory, names, parking.
 
-use core::hint::black_box;
+mod handle;
+mod stack;
+
 use core::sync::atomic::{
     AtomicBool, AtomicU32, AtomicUsize,
     Ordering::{Acquire, Relaxed, Release},
@@ -8,13 +10,12 @@ use core::sync::atomic::{
 use core::time::Duration;
 
 use linux_raw_sys::general as k;
-use rt0::signal::{Action, How, SigSet, Signal};
-use rt0::sync::Parker;
+use rt0::signal::{self, Action, How, SigSet, Signal};
 use rt0::test::Expect;
-use rt0::thread::{Builder, Thread, spawn};
+use rt0::thread::{self, Builder, spawn};
 use rt0::time::Instant;
-use rt0::{Errno, signal, sys, thread};
-use rt0_tests::{emulated, mappings, often, read_file, thousands, vm_size_kib, wait_until};
+use rt0::{Errno, sys};
+use rt0_tests::{emulated, mappings, often, thousands, vm_size_kib, wait_until};
 
 const TICK: Duration = Duration::from_millis(20);
 
@@ -28,12 +29,8 @@ impl Drop for Dropped {
 }
 
 rt0::test_module! {
-    a_thread_says_where_its_stack_is,
-    the_threads_that_run_are_found,
-    the_threads_that_run_are_found_while_threads_come_and_go,
     a_thread_starts_with_the_signals_blocked_that_its_builder_says,
     join_returns_what_the_closure_returned,
-    a_thread_has_an_id_of_its_own,
     join_before_the_end_waits_for_it,
     join_after_the_end_returns_at_once,
     join_sees_all_that_the_thread_wrote,
@@ -46,84 +43,13 @@ rt0::test_module! {
     threads_start_threads,
     a_process_limit_makes_spawn_fail_with_eagain_and_leaves_nothing => Expect::success().alone(),
     a_limit_on_memory_makes_spawn_fail_with_enomem,
-    a_stack_of_no_size_is_large_enough_to_run,
-    a_stack_of_hardly_any_size_runs_a_closure_and_a_handler,
-    a_small_stack_has_room_for_a_large_closure_and_a_large_result,
-    a_stack_has_the_size_that_was_asked_for,
-    overflowing_a_stack_meets_the_guard_page => Expect::signal(11),
-    overaligned_closures_and_results_are_aligned,
-    names_are_kept_whole_and_the_kernel_gets_15_bytes,
-    a_name_with_a_nul_is_einval,
-    ids_are_unique_and_current_is_the_same_thread,
-    a_handle_lends_its_thread,
-    a_closure_that_borrows_can_be_started_unchecked,
-    no_thread_is_ever_panicking,
-    a_thread_value_outlives_its_thread,
-    unpark_before_park_is_not_lost,
-    unpark_wakes_a_parked_thread,
-    park_timeouts_of_zero_and_for_ever_do_what_they_say,
-    sleep_is_not_early_also_when_signals_interrupt_it,
     threads_start_and_end_under_a_storm_of_signals,
     the_signal_mask_is_inherited_from_the_spawning_thread,
     mains_end_is_the_processs => Expect::exit(3),
     a_panic_in_a_thread_ends_the_process_with_101 => Expect::panic("thread 'worker' panicked at "),
     a_thread_that_joins_itself_panics => Expect::panic("a thread cannot join itself"),
-}
-
-fn a_thread_says_where_its_stack_is() {
-    assert_eq!(thread::current().stack(), None, "the main thread's is the kernel's to grow");
-    let other = Builder::new().stack_size(100 << 10).spawn(|| {
-        let local = 0u8;
-        let stack = thread::current().stack().unwrap();
-        assert!(stack.contains(&(&raw const local).addr()) && stack.len() >= 100 << 10);
-        // All of it can be read, and nothing below is part of it.
-        for address in stack.clone().step_by(4096) {
-            // SAFETY: it is this thread's stack, and below the frames nothing is written
-            // meanwhile.
-            black_box(unsafe { core::ptr::with_exposed_provenance::<u8>(address).read_volatile() });
-        }
-        stack
-    });
-    let other = other.unwrap();
-    let (handle, stack) = (other.thread().clone(), other.thread().stack());
-    assert_eq!(Some(other.join()), stack);
-    assert_eq!(handle.stack(), stack, "also after its end");
-}
-
-fn the_threads_that_run_are_found() {
-    let ids = |threads: &[Option<Thread>]| threads.iter().flatten().map(Thread::id).fold(0, |n, _| n + 1);
-    let mut threads = [const { None }; 4];
-    assert_eq!((thread::running(&mut []), thread::running(&mut threads), ids(&threads)), (1, 1, 1));
-    assert_eq!(threads[0].as_ref().map(Thread::id), Some(thread::current_id()));
-    static STOP: Parker = Parker::new();
-    let named = Builder::new().name("found").spawn(|| STOP.park()).unwrap();
-    assert_eq!((thread::running(&mut threads), ids(&threads)), (2, 2));
-    let found = threads.iter().flatten().find(|thread| thread.name() == Some("found")).unwrap();
-    assert_eq!(found.id(), named.thread().id());
-    let mut first = [None];
-    assert_eq!((thread::running(&mut first), ids(&first)), (2, 1), "as many as fit");
-    STOP.unpark();
-    named.join();
-    assert_eq!((thread::running(&mut threads), ids(&threads)), (1, 1), "the others' places are empty");
-}
-
-fn the_threads_that_run_are_found_while_threads_come_and_go() {
-    static STOP: AtomicBool = AtomicBool::new(false);
-    let churn = [(); 2].map(|()| {
-        spawn(|| {
-            while !STOP.load(Relaxed) {
-                spawn(thread::yield_now).unwrap().join();
-            }
-        })
-        .unwrap()
-    });
-    let mut threads = [const { None }; 8];
-    for _ in 0..often(500) {
-        let count = thread::running(&mut threads);
-        assert!((3..=5).contains(&count) && threads.iter().flatten().count() == count, "{count}");
-    }
-    STOP.store(true, Relaxed);
-    churn.into_iter().for_each(|thread| thread.join());
+    stack::*,
+    handle::*,
 }
 
 fn a_thread_starts_with_the_signals_blocked_that_its_builder_says() {
@@ -141,12 +67,6 @@ fn join_returns_what_the_closure_returned() {
     let text = "moved in";
     assert_eq!(spawn(move || (text.len(), [7u8; 100])).unwrap().join(), (8, [7; 100]));
     spawn(|| ()).unwrap().join();
-}
-
-fn a_thread_has_an_id_of_its_own() {
-    let (tid, pid) = spawn(|| (sys::gettid(), sys::getpid())).unwrap().join();
-    assert_ne!(tid, sys::gettid());
-    assert_eq!(pid, sys::getpid());
 }
 
 fn join_before_the_end_waits_for_it() {
@@ -321,199 +241,6 @@ fn a_limit_on_memory_makes_spawn_fail_with_enomem() {
     }
     assert_eq!(CLOSURES.load(Relaxed), 3);
     assert_eq!(mappings(), before);
-}
-
-fn a_stack_of_no_size_is_large_enough_to_run() {
-    let work = || [1u8; 1000].iter().map(|n| *n as u32).sum::<u32>();
-    assert_eq!(Builder::new().stack_size(0).spawn(work).unwrap().join(), 1000);
-}
-
-fn a_stack_of_hardly_any_size_runs_a_closure_and_a_handler() {
-    #[inline(never)]
-    fn use_stack() -> usize {
-        core::hint::black_box([1u8; 2 << 10]).iter().map(|n| *n as usize).sum()
-    }
-    static HANDLED: AtomicUsize = AtomicUsize::new(0);
-    extern "C" fn handle(_: i32) {
-        HANDLED.fetch_add(use_stack(), Relaxed);
-    }
-    // SAFETY: 1. It writes an atomic.
-    unsafe { signal::sigaction(Signal::SIGUSR1, Action::call(handle)) }.unwrap();
-    for size in [0, 1, 4095, 4096, 4097, 8 << 10, (16 << 10) - 1, 16 << 10, (16 << 10) + 1, 64 << 10] {
-        HANDLED.store(0, Relaxed);
-        let thread = Builder::new().name("small").stack_size(size).spawn(move || {
-            let used = use_stack();
-            signal::raise(Signal::SIGUSR1).unwrap();
-            used
-        });
-        assert_eq!((thread.unwrap().join(), HANDLED.load(Relaxed)), (2 << 10, 2 << 10), "a stack of {size}");
-    }
-}
-
-fn a_small_stack_has_room_for_a_large_closure_and_a_large_result() {
-    let captured = core::hint::black_box([3u8; 60_000]);
-    let thread = Builder::new().stack_size(0).spawn(move || captured);
-    assert!(thread.unwrap().join().iter().all(|n| *n == 3));
-}
-
-fn a_stack_has_the_size_that_was_asked_for() {
-    fn use_stack(kib: usize) -> usize {
-        let frame = core::hint::black_box([1u8; 1024]);
-        if kib == 0 { 0 } else { use_stack(kib - 1) + frame[kib % 1024] as usize }
-    }
-    // An eighth of the stack, because unoptimised frames hold more than their array.
-    assert_eq!(Builder::new().stack_size(32 << 20).spawn(|| use_stack(4 << 10)).unwrap().join(), 4 << 10);
-}
-
-fn overflowing_a_stack_meets_the_guard_page() {
-    #[allow(unconditional_recursion)]
-    fn forever(n: usize) -> usize {
-        let frame = core::hint::black_box([n as u8; 256]);
-        forever(core::hint::black_box(n + 1)) + frame[n % 256] as usize
-    }
-    // Otherwise the stack of a thread right below would be overwritten.
-    let _neighbours = [(); 4].map(|()| spawn(thread::park).unwrap());
-    spawn(|| forever(0)).unwrap().join();
-}
-
-fn overaligned_closures_and_results_are_aligned() {
-    #[repr(align(256))]
-    struct Aligned(u8);
-    // More than a page. (Not 64 KiB: for such locals LLVM clears the stack pointer on MIPS.)
-    #[repr(align(16384))]
-    struct Huge(u8);
-    fn is_aligned<T>(value: &T) -> bool {
-        core::hint::black_box(&raw const *value).addr().is_multiple_of(align_of::<T>())
-    }
-    let (aligned, huge) = (Aligned(1), Huge(2));
-    let result = Builder::new().stack_size(1 << 20).spawn(move || {
-        assert!(is_aligned(&aligned) && is_aligned(&huge));
-        Aligned(aligned.0 + huge.0)
-    });
-    let result = result.unwrap().join();
-    assert!(is_aligned(&result));
-    assert_eq!(result.0, 3);
-}
-
-fn names_are_kept_whole_and_the_kernel_gets_15_bytes() {
-    let name_of_kernel = || {
-        let mut buf = [0; 64];
-        let comm = read_file(c"/proc/thread-self/comm", &mut buf).unwrap();
-        let mut kept = [0; 16];
-        kept[..comm.len().min(16)].copy_from_slice(&comm[..comm.len().min(16)]);
-        (thread::current(), kept)
-    };
-    for (name, kernel) in [
-        ("worker", &b"worker\n"[..]),
-        ("a name longer than the kernel keeps", b"a name longer t\n"),
-        ("cut between ä and ö", b"cut between \xc3\xa4 \n"),
-        ("", b"\n"),
-    ] {
-        let (this, comm) = Builder::new().name(name).spawn(name_of_kernel).unwrap().join();
-        assert_eq!(this.name(), Some(name));
-        assert_eq!(&comm[..kernel.len()], kernel, "{name}");
-    }
-}
-
-fn a_name_with_a_nul_is_einval() {
-    assert_eq!(Builder::new().name("a\0b").spawn(|| ()).err(), Some(Errno::EINVAL));
-}
-
-fn ids_are_unique_and_current_is_the_same_thread() {
-    let handle = spawn(|| (thread::current().id(), thread::current().name().is_none())).unwrap();
-    let id = handle.thread().id();
-    assert_eq!(handle.join(), (id, true));
-    assert_ne!(id, thread::current().id());
-    assert_eq!(thread::current().id(), thread::current().id());
-}
-
-fn a_handle_lends_its_thread() {
-    let handle = Builder::new().name("lent").spawn(thread::park).unwrap();
-    let lent: &Thread = handle.thread();
-    assert_eq!((lent.name(), lent.id()), (Some("lent"), handle.thread().id()));
-    lent.unpark();
-    handle.join();
-}
-
-fn a_closure_that_borrows_can_be_started_unchecked() {
-    let (numbers, mut sum) = ([1, 2, 3], 0);
-    // SAFETY: 1. It is joined at once.
-    let handle = unsafe { Builder::new().spawn_unchecked(|| sum = numbers.iter().sum()) };
-    handle.unwrap().join();
-    assert_eq!(sum, 6);
-}
-
-fn no_thread_is_ever_panicking() {
-    assert!(!thread::panicking() && !spawn(thread::panicking).unwrap().join());
-}
-
-fn a_thread_value_outlives_its_thread() {
-    spawn(|| ()).unwrap().join(); // The first one's setup stays.
-    let before = mappings();
-    let handle = Builder::new().name("gone").spawn(|| ()).unwrap();
-    let kept: Thread = handle.thread().clone();
-    let copy = kept.clone();
-    handle.join();
-    copy.unpark();
-    assert_eq!(copy.name(), Some("gone"));
-    drop(kept);
-    assert_eq!(copy.name(), Some("gone"));
-    drop(copy);
-    assert!(mappings() <= before + 1);
-}
-
-fn unpark_before_park_is_not_lost() {
-    thread::current().unpark();
-    thread::current().unpark();
-    thread::park();
-    let start = Instant::now();
-    thread::park_timeout(TICK);
-    assert!(start.elapsed() >= TICK, "two unparks are one token");
-}
-
-fn unpark_wakes_a_parked_thread() {
-    static WOKEN: AtomicUsize = AtomicUsize::new(0);
-    let handle = spawn(|| {
-        for _ in 0..500 {
-            thread::park();
-            WOKEN.fetch_add(1, Release);
-        }
-    })
-    .unwrap();
-    for round in 1..=500 {
-        handle.thread().unpark();
-        wait_until("the parked thread", || WOKEN.load(Acquire) >= round);
-    }
-    handle.join();
-}
-
-fn park_timeouts_of_zero_and_for_ever_do_what_they_say() {
-    thread::park_timeout(Duration::ZERO);
-    let parked = spawn(|| thread::park_timeout(Duration::MAX)).unwrap();
-    thread::sleep(TICK);
-    assert!(!parked.is_finished());
-    parked.thread().unpark();
-    parked.join();
-}
-
-fn sleep_is_not_early_also_when_signals_interrupt_it() {
-    extern "C" fn nothing(_: i32) {}
-    // SAFETY: 1. The handler does nothing.
-    unsafe { signal::sigaction(Signal::SIGUSR1, Action::call(nothing)) }.unwrap();
-    let (pid, tid) = (sys::getpid(), sys::gettid());
-    static STOP: AtomicBool = AtomicBool::new(false);
-    let storm = spawn(move || {
-        while !STOP.load(Relaxed) {
-            sys::tgkill(pid, tid, Signal::SIGUSR1.raw()).unwrap();
-            thread::sleep(Duration::from_millis(1));
-        }
-    });
-    let start = Instant::now();
-    thread::sleep(Duration::from_millis(100));
-    assert!(start.elapsed() >= Duration::from_millis(100));
-    STOP.store(true, Relaxed);
-    storm.unwrap().join();
-    thread::sleep(Duration::ZERO);
 }
 
 fn threads_start_and_end_under_a_storm_of_signals() {

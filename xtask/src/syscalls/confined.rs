@@ -29,9 +29,9 @@ const MACHINES: [&str; 2] = ["x86_64-dev", "x86"];
 pub const AREAS: [&str; 7] = ["all_threads", "process", "profile", "signal", "sync", "thread", "time"];
 
 /// Tests that run without.
-const FREE: &[&str] = &[
+pub const FREE: &[&str] = &[
     // It looks at what a filter needs: `no_new_privs`.
-    "process::a_child_has_the_group_session_rights_and_folder_that_were_asked_for",
+    "process::inheritance::a_child_has_the_group_session_rights_and_folder_that_were_asked_for",
 ];
 
 /// What starting and ending may take.
