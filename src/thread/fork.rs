@@ -125,7 +125,7 @@ pub(super) fn remember(is_child: bool) {
     PROCESS.store(sys::getpid(), Relaxed);
     GENERATION.fetch_add(u32::from(is_child), Relaxed);
     if MARK.get().is_null() && !is_child {
-        MARK.publish(wiped_page().unwrap_or(null_mut()).cast());
+        MARK.publish(wiped_page().unwrap_or_default().cast());
     }
     // SAFETY: the page stays.
     if let Some(mark) = unsafe { MARK.get().as_ref() } {
