@@ -42,6 +42,16 @@ pub struct RawRwLock(sync::RawRwLock);
 ///
 /// No wait ends without a notification. The notifications do not count the threads that they
 /// notify, so they return `false` and 0, as lock_api requires of those.
+///
+/// ```
+/// use rt0::adapters::lock_api_05::{Mutex, RawCondvar};
+///
+/// let (ready, changed) = (Mutex::new(true), lock_api_05::Condvar::<RawCondvar>::new());
+/// let mut guard = ready.lock();
+/// while !*guard {
+///     changed.wait(&mut guard); // Until another thread sets it and notifies.
+/// }
+/// ```
 pub struct RawCondvar(sync::Condvar);
 
 /// Identifies threads, for [`ReentrantMutex`].
