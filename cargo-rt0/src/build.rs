@@ -39,6 +39,8 @@ pub struct Request<'a> {
     /// Whether rt0.ld is the linker script of all programs; else a build script can replace it by
     /// the one for small programs.
     pub fixed_script: bool,
+    /// Whether functions keep a frame pointer, which the profiler's stacks are chains of.
+    pub frame_pointers: bool,
     /// What helps with a compiler's message, said once and before the first of its kind.
     pub advice: fn(&str) -> Option<&'static str>,
 }
@@ -204,8 +206,9 @@ pub fn flags(
         flags.push(format!("-Clink-arg=-L{}", linking.empty_libraries.display()));
         flags.extend(["-Clinker-flavor=ld.lld", "-Crelocation-model=static"].map(str::to_string));
         flags.push(format!("-Clink-arg={}", if request.fixed_script { "-Trt0.ld" } else { "--default-script=rt0.ld" }));
-        // The profiler's stacks are chains of frame pointers.
-        flags.push("-Cforce-frame-pointers=yes".to_string());
+        if request.frame_pointers {
+            flags.push("-Cforce-frame-pointers=yes".to_string());
+        }
         flags.extend(target.rustflags.iter().map(|f| f.to_string()));
         // As an array, a flag may hold spaces.
         let flags = toml::Value::from(flags);

@@ -177,6 +177,7 @@ impl Project {
             unstable: None,
             abort: true,
             fixed_script: self.selection.fixed_script,
+            frame_pointers: true,
             advice: advice::of,
         };
         build::build(setup, machines, &request)

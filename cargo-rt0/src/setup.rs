@@ -192,6 +192,11 @@ impl Setup {
         })
     }
 
+    /// What the command line chose.
+    pub fn options(&self) -> &Options {
+        &self.options
+    }
+
     /// A command for the pinned toolchain.
     pub fn pinned(&self, program: &str) -> Command {
         self.toolchain.command(program)

@@ -25,11 +25,19 @@ pub enum What<'a> {
     Everything,
     /// These test programs and no example.
     Programs(&'a [String]),
+    /// The loops whose instructions are counted.
+    Counted,
 }
 
 /// The target folder of all programs for machines.
 fn target_dir() -> PathBuf {
     root().join("target/boot")
+}
+
+/// The target folder of the counted loops. They are compiled as a user's programs are, without
+/// frame pointers, and other flags would cause a rebuild.
+fn counted_dir() -> PathBuf {
+    root().join("target/counted")
 }
 
 /// Builds for all machines. A failure is part of the result, because the other machines' programs
@@ -47,22 +55,26 @@ pub fn build(setup: &Setup, machines: &[Machine], what: What) -> Result<Built> {
             let names = names.iter().flat_map(|name| ["--bin", name]);
             ["build", "--keep-going", "--package", "rt0-tests"].into_iter().chain(names).collect()
         }
+        What::Counted => vec!["build", "--package", "rt0-counted"],
     };
     let examples = match what {
         What::Example(name) => vec![name.to_string()],
         What::Everything => sources(&root().join("examples")),
-        What::Programs(_) => Vec::new(),
+        What::Programs(_) | What::Counted => Vec::new(),
     };
     let tests = match what {
         What::Example(_) => Vec::new(),
         What::Everything => test_programs(),
         What::Programs(names) => names.to_vec(),
+        What::Counted => vec!["counted".to_string()],
     };
     let expected = examples.into_iter().map(|name| (Kind::Example, name));
     let expected = expected.chain(tests.into_iter().map(|name| (Kind::Bin, name))).collect();
-    let target_dir = target_dir();
+    let counted = matches!(what, What::Counted);
+    let target_dir = if counted { counted_dir() } else { target_dir() };
     let words = words.into_iter().map(str::to_string).collect();
-    build::build(setup, machines, &request(words, expected, &target_dir))
+    let request = Request { frame_pointers: !counted, ..request(words, expected, &target_dir) };
+    build::build(setup, machines, &request)
 }
 
 fn request(words: Vec<String>, expected: Vec<(Kind, String)>, target_dir: &Path) -> Request<'_> {
@@ -74,6 +86,7 @@ fn request(words: Vec<String>, expected: Vec<(Kind, String)>, target_dir: &Path)
         unstable: Some(unstable_programs()),
         abort: false,
         fixed_script: true,
+        frame_pointers: true,
         advice: cargo_rt0::advice::of,
     }
 }

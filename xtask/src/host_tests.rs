@@ -46,6 +46,7 @@ pub fn of_the_repository(setup: &Setup) -> Vec<Test<'static>> {
     tests.push(bench::smoke_test(setup));
     tests.push(bench::sizes_test(setup));
     tests.push(bench::beside_test(setup));
+    tests.push(bench::instructions::test(setup));
     tests
 }
 

@@ -1,7 +1,7 @@
 //! Builds the programs of the package bench/, one call of cargo per runtime, because each has its
 //! own linker and flags.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
 use anyhow::{Context, Result, bail};
@@ -141,16 +141,23 @@ pub fn build(tools: &Tools, recipe: &Recipe) -> Result<Contestant> {
     })
 }
 
-/// The sizes in bytes of rt0's greeting and of its program with a thread; `None` on machines other
-/// than x86_64.
-pub fn small_sizes(tools: &Tools) -> Result<Option<[u64; 2]>> {
-    if !tools.host.starts_with("x86_64-") {
-        return Ok(None);
-    }
-    let call = Call { triple: &tools.host, profile: "small", bins: small_ones(&RT0) };
-    cargo(tools, &RT0, call, RT0.small_flags)?;
-    let folder = folder(&RT0).join(&tools.host).join("small");
-    Ok(Some([folder.join("rt0-hello").metadata()?.len(), folder.join("rt0-threads").metadata()?.len()]))
+/// Builds rt0's small programs and returns their paths, in the order of [`EMITTED`] without the
+/// loops.
+pub fn small_of_rt0(tools: &Tools) -> Result<[PathBuf; 3]> {
+    small_in(tools, &RT0, &folder(&RT0))
+}
+
+/// The same programs with the names of their functions.
+pub fn small_with_symbols(tools: &Tools) -> Result<[PathBuf; 3]> {
+    let recipe = Recipe { small_flags: &["-Clink-arg=-Trt0-small.ld", "-Cstrip=none"], ..RT0 };
+    small_in(tools, &recipe, &folder(&RT0).join("symbols"))
+}
+
+fn small_in(tools: &Tools, recipe: &Recipe, folder: &Path) -> Result<[PathBuf; 3]> {
+    let call = Call { triple: &tools.host, profile: "small", bins: small_ones(recipe) };
+    cargo_in(tools, recipe, call, recipe.small_flags, folder)?;
+    let built = folder.join(&tools.host).join("small");
+    Ok([EMITTED[1], EMITTED[2], EMITTED[3]].map(|name| built.join(format!("{}-{name}", recipe.prefix))))
 }
 
 /// Builds one small program of a runtime, for the host or for a triple that runs there too.
@@ -178,6 +185,11 @@ fn small_ones(recipe: &Recipe) -> Vec<String> {
 }
 
 fn cargo(tools: &Tools, recipe: &Recipe, call: Call, more_flags: &[&str]) -> Result<()> {
+    cargo_in(tools, recipe, call, more_flags, &folder(recipe))
+}
+
+/// The same, into this target folder.
+fn cargo_in(tools: &Tools, recipe: &Recipe, call: Call, more_flags: &[&str], target_dir: &Path) -> Result<()> {
     let Call { triple, profile, bins } = call;
     let mut flags: Vec<String> = more_flags.iter().chain(recipe.flags).map(|flag| flag.to_string()).collect();
     if recipe.lld {
@@ -189,7 +201,7 @@ fn cargo(tools: &Tools, recipe: &Recipe, call: Call, more_flags: &[&str]) -> Res
     }
     let mut command = pinned("cargo");
     command.args(["build", "--manifest-path", "bench/Cargo.toml", "--target", triple, "--profile", profile]);
-    command.args(["--features", recipe.feature, "--target-dir"]).arg(folder(recipe));
+    command.args(["--features", recipe.feature, "--target-dir"]).arg(target_dir);
     command.args(bins.iter().flat_map(|bin| ["--bin", bin.as_str()]));
     command.args(["--config", &format!("target.{triple}.rustflags={flags:?}")]).stdin(Stdio::null());
     say!("building {} ({profile})", recipe.name);
