@@ -110,7 +110,8 @@ unsafe fn copy_down(dest: *mut u8, src: *const u8, mut n: usize) {
 #[inline(always)]
 unsafe fn copy_alike(dest: *mut u8, src: *const u8, n: usize) -> usize {
     let mut at = 0;
-    if let Some(bulk) = Cpu::BULK
+    // A reference: without optimisation, the compiler would copy the constant by memcpy.
+    if let Some(bulk) = &Cpu::BULK
         && n >= bulk.copy_from
     {
         // SAFETY: 1. By 1: they end at `n` or before. 2. By 3.
@@ -280,7 +281,8 @@ pub(super) unsafe fn set(mut dest: *mut u8, word: usize, mut n: usize) {
         unsafe { set_bytes(dest, word, head) };
         dest = dest.wrapping_add(head);
         n -= head;
-        if let Some(bulk) = Cpu::BULK
+        // A reference, as in `copy_alike`.
+        if let Some(bulk) = &Cpu::BULK
             && n >= bulk.set_from
         {
             let words = n / WORD;

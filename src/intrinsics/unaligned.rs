@@ -57,7 +57,7 @@ unsafe fn copy_blocks(mut dest: *mut u8, mut src: *const u8, mut n: usize) {
     // strictly inside the source.
     let ahead = src.addr().wrapping_sub(dest.addr());
     let upward = ahead.wrapping_neg() >= n;
-    if let Some(bulk) = Cpu::BULK
+    if let Some(bulk) = &Cpu::BULK
         && n >= bulk.copy_from
         && upward
         && ahead >= BLOCK
@@ -192,7 +192,7 @@ unsafe fn copy_ends<T: Copy>(dest: *mut u8, src: *const u8, n: usize) {
 #[inline(always)]
 pub(super) unsafe fn set(mut dest: *mut u8, word: usize, mut n: usize) {
     let pair = Cpu::pair(word);
-    if let Some(bulk) = Cpu::BULK
+    if let Some(bulk) = &Cpu::BULK
         && n >= bulk.set_from
     {
         // The bulk as in `copy_blocks`.

@@ -264,6 +264,13 @@ mod tests {
         let has = |call: &str| numbers.contains(&lists.numbers.get(call).expect("a number"));
         assert!(has("clock_nanosleep") && has("exit_group"));
         assert!(!has("setresuid") && !has("mremap"));
+        // By a helper that the root of the tests' library passes on.
+        assert!(
+            lists
+                .of_test_module("thread")
+                .expect("a list")
+                .contains(lists.numbers.get("readlinkat").as_ref().expect("a number"))
+        );
         for area in confined::AREAS {
             assert!(!lists.of_test_module(area).expect("its source is read").is_empty(), "{area}");
         }

