@@ -196,18 +196,23 @@ impl Graph {
             }
             return own;
         }
-        let roots = [Vec::new(), vec!["rt0_tests".to_string()]];
-        let passed_on: Vec<_> = roots.iter().filter_map(|root| self.imports.get(root)?.get(last)).collect();
         let fits = |node: &Node| match of {
             "self" | "super" => same_top(node),
-            // A root may pass on what its modules have.
-            _ if is_root(of) => {
-                let has = |from: &&Vec<String>| from.len() > 1 && node.module.contains(&from[from.len() - 2]);
-                node.module.len() <= 1 || passed_on.iter().any(has)
-            }
+            _ if is_root(of) => node.module.len() <= 1 || self.is_passed_on(last, node),
             _ => node.module.iter().any(|part| part == of),
         };
         self.named(last).filter(|id| self.nodes[*id].owners.is_empty() && fits(&self.nodes[*id])).collect()
+    }
+
+    /// Whether a crate's root imports the function of this name from the module of this one: then a
+    /// path from the root means it too.
+    fn is_passed_on(&self, name: &str, node: &Node) -> bool {
+        let is_root_module = |module: &[String]| module.first().is_none_or(|top| module.len() == 1 && is_root(top));
+        let of_roots = self.imports.iter().filter(|(module, _)| is_root_module(module));
+        of_roots.filter_map(|(_, names)| names.get(name)).any(|from| match &from[..] {
+            [.., of, _] => node.module.contains(of),
+            _ => false,
+        })
     }
 
     /// What runs when a value of this type is dropped.
