@@ -33,6 +33,9 @@
 //!    before.
 //! 6. *A process with more rights than its caller prints no addresses*, registers or frames
 //!    ([`Auxv::secure`]).
+//! 7. *A fault kills whatever standard error is.* A report waits five seconds at most until its
+//!    descriptor takes the write; then it is lost. The SIGPIPE of a pipe without a reader is
+//!    dropped. (A terminal that takes a part of the report and then no more can still hold it up.)
 //!
 //! Limits: a thread that blocks the signal dies of it without a report, because the kernel runs no
 //! handler then. A handler blocks every signal unless its [`Action`] says otherwise. So a fault in
@@ -63,7 +66,7 @@ use frames::Frames;
 pub const SIGNALS: [Signal; 5] = [Signal::SIGSEGV, Signal::SIGBUS, Signal::SIGILL, Signal::SIGFPE, Signal::SIGTRAP];
 
 /// A report, of the size that a pipe takes as a whole.
-type Text = Line<4096>;
+type Text = Line<4096, true>;
 
 /// From now on a fault or a panic of any thread is reported on standard error before it ends the
 /// process: the thread and its name, the signal, its code in words, address, pc, registers and
@@ -140,21 +143,23 @@ fn install(action: &<Cpu as Arch>::Sigaction) -> Result<()> {
 
 /// The handler of [`SIGNALS`].
 fn report(info: &Info) {
-    tell(info);
+    let _ = tell(info); // An error cannot be reported anywhere.
     end_by(info, &Action::info(report).to_kernel());
 }
 
 /// The handler of [`SIGNALS`] after [`explain_all`].
 fn report_all(info: &Info) {
-    tell(info);
-    dump::dump_others();
+    if tell(info) {
+        dump::dump_others();
+    }
     end_by(info, &Action::info(report_all).to_kernel());
 }
 
 /// The handler of [`dump_on`].
 fn dump_and_die(info: &Info) {
-    tell(info);
-    dump::dump_others();
+    if tell(info) {
+        dump::dump_others();
+    }
     let Some(signal) = Signal::from_raw(info.number() as u32) else { return };
     if signal::set_default(signal).is_err() {
         signal::die_from(signal);
@@ -165,7 +170,8 @@ fn dump_and_die(info: &Info) {
     let _ = unsafe { signal::sigaction(signal, Action::info(dump_and_die)) };
 }
 
-fn tell(info: &Info) {
+/// Writes the report. Returns whether standard error took it.
+fn tell(info: &Info) -> bool {
     let mut text = Text::with_room(2);
     let secure = auxv::of_process().secure();
     describe(&mut text, info, secure);
@@ -173,12 +179,12 @@ fn tell(info: &Info) {
         Frames::of(info).write(&mut text);
         write_registers(&mut text, info);
     }
-    text.flush(); // An error cannot be reported anywhere.
+    text.flush()
 }
 
 /// The first line: which thread, which signal, and why.
 fn describe(text: &mut Text, info: &Info, secure: bool) {
-    let block = dump::this_in_handler();
+    let block = thread::block_in_report();
     let overflow = block.and_then(|block| Some((block, thread::overflowed(block, info)?)));
     if let Some((block, (address, stack))) = overflow {
         thread::describe_overflow(text, block, address, stack, secure);

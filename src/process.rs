@@ -38,9 +38,12 @@
 //!    descriptor of its process (pidfd_open(2), Linux 5.4). On older kernels its id is used only
 //!    until it was reaped through this handle.
 //!
-//! While the child shares memory, the thread that started it handles no signals. A call on all
-//! threads (`all_threads`) that begins meanwhile waits until the child has executed its program or
-//! ended.
+//! While the child shares memory, the thread that started it waits in clone(2) and handles no
+//! signal but SIGKILL. A call on all threads (`all_threads`) that begins meanwhile waits until the
+//! child has executed its program or ended. That is short, unless another process stops the child
+//! there (SIGSTOP to its group or its id, a tracer, a frozen cgroup), or the program lies on a file
+//! system that does not answer. Then the spawn returns when the child continues or is killed; a
+//! killed one is a child that died by that signal. The other threads run meanwhile.
 //!
 //! A child that is not waited for stays a zombie until this process ends. If `SIGCHLD` is ignored,
 //! the kernel reaps children by itself. Then waiting for a child returns `ECHILD` after its end.

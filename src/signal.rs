@@ -84,7 +84,7 @@ use crate::errno::Result;
 use crate::sys;
 
 pub use action::{Action, Flags, Handler, InfoHandler, action_of, sigaction};
-pub(crate) use action::{catch_reserved, replace_found, set_default};
+pub(crate) use action::{catch_reserved, ignore, replace_found, set_default};
 pub(crate) use blocking::{Blocked, block_everything, let_default_through};
 pub use blocking::{How, mask};
 pub(crate) use exec::{ignore_again, reset_actions};

@@ -87,7 +87,7 @@ use crate::{cpu, futex, sys};
 
 #[cfg(feature = "panic-handler")]
 pub(crate) use block::name_for_messages;
-pub(crate) use block::{Block, block_in_handler, end_main, set_up_main, stack_guard, this_block};
+pub(crate) use block::{Block, block_in_handler, block_in_report, end_main, set_up_main, stack_guard, this_block};
 pub use builder::{Builder, spawn};
 pub use fork::{Fork, fork};
 pub use handle::{JoinHandle, Thread, ThreadId};

@@ -160,6 +160,7 @@ pub(crate) unsafe fn fill_main<B>() -> (NonNull<B>, *mut u8) {
 }
 
 /// The main thread's block; all zeros before [`fill_main`].
+#[cfg(feature = "panic-handler")]
 pub(crate) fn block_of_main<B>() -> NonNull<B> {
     // SAFETY: 1. The main thread's pointer, as `fill_main` computes it.
     unsafe { block_at(Area::of_main::<B>().pointer.wrapping_add(BIAS)) }

@@ -21,7 +21,8 @@
 //!    read after it was seen (acquire). A thread that is still `ANSWERING` when its time is over
 //!    may still write. Then the dump ends, and no thread uses the slot until that one has answered.
 //! 4. *A dump ends:* each wait has a limit, and so have all waits of a dump together. The dump
-//!    says which threads did not answer in time.
+//!    says which threads did not answer in time. If standard error takes no text for five seconds,
+//!    the rest of the text is lost.
 //! 5. *No thread starts or ends during a dump:* the list's gate is closed. A dump that cannot close
 //!    it within a second leaves out the other threads. So it never waits for a thread that waits
 //!    for it. A handler of the program never runs on a thread that holds the gate or a ticket,
@@ -40,8 +41,8 @@ use super::{Frames, Text};
 use crate::errno::{Errno, Result};
 use crate::profile::DEPTH;
 use crate::signal::{ALL_THREADS, Info};
-use crate::thread::{Block, List, block_in_handler};
-use crate::{all_threads, auxv, futex, sys, tls};
+use crate::thread::{Block, List, block_in_report};
+use crate::{all_threads, auxv, futex, sys};
 
 /// The states. The bits above hold the id of the thread that is asked.
 const IDLE: u32 = 0;
@@ -164,7 +165,7 @@ impl Owner {
     /// Writes a thread's part. Returns whether other threads can be asked after it.
     fn tell(&self, text: &mut Text, block: &Block, looks: &mut u32) -> bool {
         let tid = match block.tid() {
-            0 if core::ptr::eq(block, this_in_handler().map_or(core::ptr::null(), core::ptr::from_ref)) => {
+            0 if core::ptr::eq(block, block_in_report().map_or(core::ptr::null(), core::ptr::from_ref)) => {
                 sys::gettid()
             }
             tid => tid,
@@ -194,7 +195,7 @@ impl Owner {
 
     /// Writes the parts of all threads except the calling one.
     fn tell_others(&self, text: &mut Text, list: &List<'_>) {
-        let this = this_in_handler().map(NonNull::from_ref);
+        let this = block_in_report().map(NonNull::from_ref);
         let mut looks = LOOKS_IN_ALL;
         for block in list.iter().filter(|block| Some(*block) != this) {
             // SAFETY: a block stays as long as it is linked; what this reads of it does not change.
@@ -247,7 +248,8 @@ const PART: usize = 64 + 128 + DEPTH * (7 + 2 * size_of::<usize>());
 /// Errors: `EBUSY`, another dump has been running for a second, or the caller is a handler that
 /// interrupted one; `ETIMEDOUT`, the list of threads could not be closed within a second, for
 /// example during a call on all threads that blocks, and only the calling thread's frames were
-/// written; `EOPNOTSUPP`, the calling thread was not started by rt0; `EIO` and those of write(2).
+/// written, or standard error takes nothing for five seconds; `EOPNOTSUPP`, the calling thread was
+/// not started by rt0; `EIO` and those of write(2).
 ///
 /// ```no_run
 /// rt0::fault::dump_all()?; // For example when a watchdog finds that nothing progresses.
@@ -256,7 +258,7 @@ const PART: usize = 64 + 128 + DEPTH * (7 + 2 * size_of::<usize>());
 ///
 /// In handlers: yes. On SIGQUIT, as Go does it: [`dump_on`](super::dump_on).
 pub fn dump_all() -> Result<()> {
-    let this = this_in_handler().ok_or(Errno::EOPNOTSUPP)?;
+    let this = block_in_report().ok_or(Errno::EOPNOTSUPP)?;
     let owner = Owner::new(LOOKS).ok_or(Errno::EBUSY)?;
     let mut text = Text::with_room(2);
     let all = List::within(LOOKS, |list| {
@@ -277,7 +279,7 @@ pub fn dump_all() -> Result<()> {
 /// waits longer for its turn: if several threads fault together, the first one can finish its dump.
 pub(super) fn dump_others() {
     let mut text = Text::with_room(2);
-    let told = this_in_handler().is_some().then(|| Owner::new(LOOKS_IN_ALL + 2 * LOOKS)).flatten().and_then(|owner| {
+    let told = block_in_report().is_some().then(|| Owner::new(LOOKS_IN_ALL + 2 * LOOKS)).flatten().and_then(|owner| {
         List::within(LOOKS, |list| catch().map(|()| owner.tell_others(&mut text, list)).ok()).flatten()
     });
     if told.is_none() {
@@ -290,15 +292,6 @@ pub(super) fn dump_others() {
 /// dump is running.
 pub(super) fn own_frames() -> Option<Frames> {
     Owner::new(LOOKS)?.ask(sys::gettid(), &mut LOOKS.clone()).ok()
-}
-
-/// The calling thread's block, as from [`block_in_handler`]. It also works on a main thread that is
-/// not in the list, and after a fork by a raw system call.
-pub(super) fn this_in_handler() -> Option<&'static Block> {
-    let main = tls::block_of_main::<Block>();
-    let is_main = || sys::gettid() == sys::getpid() && core::ptr::eq(tls::block_address(), main.as_ptr());
-    // SAFETY: it is static, and the calling thread owns it.
-    block_in_handler().or_else(|| is_main().then_some(unsafe { main.as_ref() }))
 }
 
 /// `thread 'NAME' (tid NUMBER)`.

@@ -3,7 +3,7 @@
 use core::ops::Range;
 use core::ptr::with_exposed_provenance;
 
-use super::{Text, dump};
+use super::Text;
 use crate::arch::{Arch, Cpu, Restorer};
 use crate::auxv::page_size;
 use crate::profile::{DEPTH, walk};
@@ -20,7 +20,7 @@ pub(super) struct Frames {
 impl Frames {
     /// The frames of the calling thread, which the handler with this `info` interrupted.
     pub(super) fn of(info: &Info) -> Frames {
-        let bounds = bounds(dump::this_in_handler(), info.sp());
+        let bounds = bounds(thread::block_in_report(), info.sp());
         let page = !(page_size() - 1);
         let mut readable = None;
         let mut read = |address: usize| {

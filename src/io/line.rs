@@ -2,13 +2,16 @@
 
 use core::fmt::{self, Write as _};
 
+use linux_raw_sys::general::{POLLOUT, pollfd};
+
 use super::{BorrowedFd, RawFd, write_all};
 use crate::errno::{Errno, Result};
-use crate::sys;
+use crate::sys::{self, Timespec};
 
 /// The text of one call, written when the buffer is full and at the end. Keeps the first error, and
-/// writes nothing after it.
-pub(crate) struct Line<const ROOM: usize = 512> {
+/// writes nothing after it. If it `IS_BOUNDED`, a descriptor that takes nothing for five seconds is
+/// such an error, `ETIMEDOUT`.
+pub(crate) struct Line<const ROOM: usize = 512, const IS_BOUNDED: bool = false> {
     fd: RawFd,
     text: heapless::Vec<u8, ROOM>,
     result: Result<()>,
@@ -20,8 +23,8 @@ impl Line {
     }
 }
 
-impl<const ROOM: usize> Line<ROOM> {
-    pub(crate) fn with_room(fd: RawFd) -> Line<ROOM> {
+impl<const ROOM: usize, const IS_BOUNDED: bool> Line<ROOM, IS_BOUNDED> {
+    pub(crate) fn with_room(fd: RawFd) -> Line<ROOM, IS_BOUNDED> {
         Line { fd, text: heapless::Vec::new(), result: Ok(()) }
     }
 
@@ -62,17 +65,36 @@ impl<const ROOM: usize> Line<ROOM> {
         }
     }
 
-    pub(crate) fn flush(&mut self) {
+    /// Writes what there is. Returns whether that and all writes before succeeded.
+    pub(crate) fn flush(&mut self) -> bool {
         if self.result.is_ok() {
             // SAFETY: 1. rt0 writes lines to the standard descriptors, as `Stdout` does.
             let fd = unsafe { BorrowedFd::borrow_raw(self.fd) };
-            self.result = write_all(fd, &self.text);
+            let has_room = if IS_BOUNDED { wait_for_room(self.fd) } else { Ok(()) };
+            self.result = has_room.and_then(|()| write_all(fd, &self.text));
         }
         self.text.clear();
+        self.result.is_ok()
     }
 }
 
-impl<const ROOM: usize> fmt::Write for Line<ROOM> {
+/// Waits until a write to `fd` can begin, or fails at once: `ETIMEDOUT` after five seconds. A pipe
+/// that has room takes 4096 bytes without waiting.
+fn wait_for_room(fd: RawFd) -> Result<()> {
+    const LOOKS: u32 = 50;
+    let tenth = Timespec { tv_sec: 0, tv_nsec: 100_000_000 };
+    for _ in 0..LOOKS {
+        match sys::ppoll(&mut [pollfd { fd, events: POLLOUT as i16, revents: 0 }], Some(&tenth)) {
+            Ok(0) | Err(Errno::EINTR) => {}
+            // Also POLLERR and POLLNVAL: the write returns that error. If a filter refuses the
+            // call, the write waits.
+            Ok(_) | Err(_) => return Ok(()),
+        }
+    }
+    Err(Errno::ETIMEDOUT)
+}
+
+impl<const ROOM: usize, const IS_BOUNDED: bool> fmt::Write for Line<ROOM, IS_BOUNDED> {
     fn write_str(&mut self, text: &str) -> fmt::Result {
         self.text(text).result.map_err(|_| fmt::Error)
     }

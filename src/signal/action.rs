@@ -315,6 +315,13 @@ pub(crate) fn set_default(signal: Signal) -> Result<()> {
     unsafe { sys::rt_sigaction(signal.raw(), Some(&Action::DEFAULT.to_kernel()), None) }
 }
 
+/// Ignores `signal` from now on, also where it is pending: sigaction(2).
+pub(crate) fn ignore(signal: Signal) {
+    let ignore = Action { handler: Handler::Ignore, ..Action::DEFAULT };
+    // SAFETY: 1. No handler. Refused by a filter: then it is as before.
+    let _ = unsafe { sys::rt_sigaction(signal.raw(), Some(&ignore.to_kernel()), None) };
+}
+
 /// Whether a reserved signal has its handler.
 #[inline(always)]
 pub(super) fn caught(number: u32) -> &'static AtomicBool {

@@ -240,9 +240,12 @@ pub(crate) fn name_for_messages() -> &'static str {
     if unsafe { tls::block_of_main::<Block>().as_ref() }.this.is_null() {
         return "starting";
     }
-    // SAFETY: a running thread's block stays, and the message is written before the thread ends.
-    unsafe { this_block().as_ref() }.name_for_messages()
+    block_in_report().map_or(FOREIGN, Block::name_for_messages)
 }
+
+/// What a message calls a thread that rt0 did not start.
+#[cfg(feature = "panic-handler")]
+const FOREIGN: &str = "<not of rt0>";
 
 pub(crate) fn this_block() -> NonNull<Block> {
     // SAFETY: 1. All safe code runs after `set_up_main` or in a thread that `start` made.
@@ -259,6 +262,25 @@ pub(crate) fn block_in_handler() -> Option<&'static Block> {
     let is_ours = sys::holds(block.wrapping_byte_add(WORD).cast(), sys::gettid());
     // SAFETY: the kernel has just read a word of the block.
     is_ours.then(|| unsafe { &*block }).filter(|found| core::ptr::eq(found.this, block))
+}
+
+/// The calling thread's block, for a report about the thread. It also finds the block of two
+/// threads whose id is not in their block yet, which [`block_in_handler`] does not: the main thread
+/// before it needs the list, and the only thread of a child that was forked past rt0.
+///
+/// Both are the first thread of their process. A forked child runs with the thread pointer of the
+/// thread that forked it, and uses its block from then on (`list::adopt`).
+pub(crate) fn block_in_report() -> Option<&'static Block> {
+    let block = tls::block_address::<Block>();
+    let [a, b, c, d, ..] = block.addr().to_ne_bytes();
+    if !block.is_aligned() || !sys::holds(block.cast(), u32::from_ne_bytes([a, b, c, d])) {
+        return None;
+    }
+    // SAFETY: the kernel has just read the first word of the block.
+    let found = unsafe { &*block };
+    let (tid, known) = (sys::gettid(), found.lifecycle.tid());
+    let is_first = || tid == sys::getpid() && (known == 0 || fork::has_forked());
+    (core::ptr::eq(found.this, block) && (known == tid || is_first())).then_some(found)
 }
 
 const _: () = assert!(offset_of!(Block, lifecycle) + Lifecycle::TID < 256, "one look tells that all of this is there");

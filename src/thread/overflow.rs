@@ -19,13 +19,17 @@
 //! A signal that was sent does not come again by itself. So the reporter sends it again, with the
 //! default action installed. If that does not end the process, the reporter is installed again:
 //! the first process of a PID namespace does not die of a signal that is sent to it.
+//!
+//! A thread that rt0 did not start may have any thread pointer. So the reporter reads the thread's
+//! block only after the kernel has found it to be one, and says nothing about other threads. The
+//! line is written as any other: a full pipe that nothing reads delays the process's end.
 
 use core::ops::Range;
 use core::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
 use linux_raw_sys::{auxvec, general as k};
 
-use super::{Block, this_block};
+use super::{Block, block_in_report};
 use crate::arch::{Arch, Cpu};
 use crate::auxv::{self, page_size};
 use crate::errno::Result;
@@ -68,9 +72,9 @@ pub fn report_overflows() -> Result<()> {
 
 /// The handler of SIGSEGV and SIGBUS.
 fn report(info: &Info) {
-    // SAFETY: a running thread's block stays.
-    let block = unsafe { this_block().as_ref() };
-    if let Some((address, stack)) = overflowed(block, info) {
+    if let Some(block) = block_in_report()
+        && let Some((address, stack)) = overflowed(block, info)
+    {
         let mut line = Line::new(2);
         describe(&mut line, block, address, stack, auxv::of_process().secure());
         line.flush(); // An error cannot be reported anywhere.
@@ -90,6 +94,10 @@ pub(crate) fn end_by(info: &Info, reporter: &<Cpu as Arch>::Sigaction) {
         // SAFETY: 1. It was installed before. 2. This runs on a signal stack, or a filter forbids
         // those.
         let _ = unsafe { signal::replace_found(signal, reporter) };
+    } else {
+        // A standard error without a reader has raised this. The process would die of it when the
+        // reporter returns, before the instruction faults again.
+        signal::ignore(Signal::SIGPIPE);
     }
 }
 
@@ -109,8 +117,8 @@ pub(crate) fn reporter() -> <Cpu as Arch>::Sigaction {
 /// Writes the report to `line`. A process with more rights than its caller (`secure`) prints no
 /// addresses.
 #[inline(always)] // As small as one function in a program without reports.
-pub(crate) fn describe<const ROOM: usize>(
-    line: &mut Line<ROOM>,
+pub(crate) fn describe<const ROOM: usize, const IS_BOUNDED: bool>(
+    line: &mut Line<ROOM, IS_BOUNDED>,
     block: &Block,
     address: usize,
     stack: Range<usize>,

@@ -146,6 +146,11 @@ pub fn state_of(stat: &Text) -> Option<u8> {
     stat.get(end + 2).copied()
 }
 
+/// [`state_of`] a process.
+pub fn state_of_process(pid: u32) -> Option<u8> {
+    state_of(&Text::of(format_args!("/proc/{pid}/stat")))
+}
+
 /// Whether this process's user is root. geteuid(2)
 pub fn is_root() -> bool {
     // SAFETY: 1. It only asks.

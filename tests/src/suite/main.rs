@@ -7,9 +7,11 @@
 #![no_main]
 
 mod all_threads;
+mod before_exec;
 mod channel;
 mod cpu;
 mod credentials;
+mod death;
 mod dump;
 mod fault;
 mod fork;
@@ -44,9 +46,11 @@ mod wait_group;
 
 rt0::tests! {
     all_threads::*,
+    before_exec::*,
     channel::*,
     cpu::*,
     credentials::*,
+    death::*,
     dump::*,
     fault::*,
     fork::*,

@@ -17,7 +17,7 @@ use rt0::sync::{Channel, Condvar, Mutex, Once, OnceLock, Parker, RwLock, Semapho
 use rt0::time::{ClockId, Instant};
 use rt0::{Errno, futex, println, sys, thread};
 use rt0_tests::files;
-use rt0_tests::processes::state_of;
+use rt0_tests::processes::state_of_process;
 use rt0_tests::text::Text;
 use rt0_tests::{Ended, fork, read_file, skip, wait_for, wait_until};
 
@@ -189,7 +189,7 @@ const ENDED: u8 = b'Z';
 
 /// The state of a child. proc_pid_stat(5)
 fn state(pid: u32) -> u8 {
-    state_of(&Text::of(format_args!("/proc/{pid}/stat"))).expect("a child that is not waited for is there")
+    state_of_process(pid).expect("a child that is not waited for is there")
 }
 
 /// Waits until each child is in this state, or has ended.

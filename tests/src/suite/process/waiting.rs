@@ -9,8 +9,7 @@ use rt0::signal::{self, Action, Handler, Signal};
 use rt0::sys::{self, OwnedFd};
 use rt0::{Env, Errno, io, thread};
 use rt0_tests::children::{self, role};
-use rt0_tests::processes::state_of;
-use rt0_tests::text::Text;
+use rt0_tests::processes::state_of_process;
 use rt0_tests::{skip, wait_until};
 
 use super::{LONG, call};
@@ -67,8 +66,7 @@ fn a_traced_child_that_stops_has_not_ended(env: Env) {
             Err(Errno::ENOSYS | Errno::EPERM | Errno::EIO) => skip("no process is traced here"),
             child => child.unwrap(),
         };
-        let stat = Text::of(format_args!("/proc/{}/stat", child.id()));
-        wait_until("a traced child to stop", || state_of(&stat) == Some(b't'));
+        wait_until("a traced child to stop", || state_of_process(child.id()) == Some(b't'));
         child
     };
     let looks: [fn(&mut Child) -> bool; 3] = [
