@@ -3,9 +3,12 @@
 //! The loops are in the package bench/. Here the programs are built (`bench/programs.rs`) and run
 //! in turns for some rounds, metric by metric, so that the machine's other work affects all alike.
 //! Their lines become a table (`bench/results.rs`).
+//!
+//! `bench/examples.rs` measures three of the programs of examples/ beside others of their kind.
 
 mod beside;
 mod bytes;
+pub mod examples;
 pub mod instructions;
 mod programs;
 mod results;
@@ -42,6 +45,10 @@ pub struct Choices {
     /// and start, and whether it needs anything beside it
     #[arg(long)]
     beside: bool,
+    /// Only measure the examples serve, init and sandbox, beside servers on std and Go, tini and
+    /// bubblewrap: requests a second, size and resident memory
+    #[arg(long, conflicts_with_all = ["filter", "scaling", "smoke", "json", "emit", "bytes", "instructions"])]
+    examples: bool,
     /// Only print what the bytes of rt0's small programs are, function by function
     #[arg(long, conflicts_with_all = ["scaling", "smoke", "json", "emit", "instructions", "filter"])]
     bytes: bool,
@@ -83,6 +90,9 @@ pub fn run(options: Options, choices: Choices) -> Result<ExitCode> {
         return instructions::run(&setup, choices.filter.as_deref());
     }
     let machine = Machine::look()?;
+    if choices.examples {
+        return examples::run(&setup, &machine, choices.rounds);
+    }
     if choices.beside {
         println!("{}\n", machine.line());
         beside::run(&setup)?;
@@ -346,6 +356,7 @@ impl Choices {
         rounds: 1,
         scaling: false,
         beside: false,
+        examples: false,
         bytes: false,
         instructions: false,
         smoke: true,

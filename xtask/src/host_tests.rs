@@ -47,6 +47,7 @@ pub fn of_the_repository(setup: &Setup) -> Vec<Test<'static>> {
     tests.push(bench::sizes_test(setup));
     tests.push(bench::beside_test(setup));
     tests.push(bench::instructions::test(setup));
+    tests.push(bench::examples::test(setup));
     tests
 }
 

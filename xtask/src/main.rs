@@ -128,21 +128,21 @@ fn main() -> ExitCode {
 fn execute(cli: Cli) -> Result<ExitCode> {
     match cli.command {
         Task::Run { example, target, args } => {
-            let (machine, program) = build_example(cli.options, &example, &target)?;
+            let (machine, program) = build_example(&set_up(cli.options)?, &example, &target)?;
             let mut command = machine.command(&program);
             command.args(args);
             // Replaces this process: streams, signals and the exit status are the program's own.
             Err(command.exec()).with_context(|| format!("cannot start {}", program.display()))
         }
         Task::Build { example, target } => {
-            let (_, program) = build_example(cli.options, &example, &target)?;
+            let (_, program) = build_example(&set_up(cli.options)?, &example, &target)?;
             tell!("{}", program.display());
             Ok(ExitCode::SUCCESS)
         }
         Task::Boot { example, target } => {
-            let guest = kernel::boot::guest(&set_up(cli.options.clone())?, &target)?;
-            let (machine, program) = build_example(cli.options.clone(), &example, guest.row.machine)?;
             let setup = set_up(cli.options)?;
+            let guest = kernel::boot::guest(&setup, &target)?;
+            let (machine, program) = build_example(&setup, &example, guest.row.machine)?;
             let init = [kernel::INIT.to_string()];
             let built = build::build(&setup, std::slice::from_ref(&machine), build::What::Programs(&init))?;
             let init =
@@ -162,16 +162,15 @@ fn execute(cli: Cli) -> Result<ExitCode> {
 }
 
 /// Builds one example for one machine and checks its ELF facts.
-fn build_example(options: Options, example: &str, target: &str) -> Result<(Machine, PathBuf)> {
+pub fn build_example(setup: &Setup, example: &str, target: &str) -> Result<(Machine, PathBuf)> {
     let examples = build::sources(&root().join("examples"));
     if !examples.iter().any(|name| name == example) {
         bail!("no example is called `{example}`; these are: {}", examples.join(", "));
     }
-    let setup = set_up(options)?;
     let targets = targets::select(&[target.to_string()], &setup.rust.host)?;
     let [target] = targets[..] else { bail!("`{target}` names several machines; one is needed here") };
     let machine = setup.machines(&[target]).pop().context("one machine in, one out")?.1?;
-    let built = build::build(&setup, std::slice::from_ref(&machine), build::What::Example(example))?;
+    let built = build::build(setup, std::slice::from_ref(&machine), build::What::Example(example))?;
     let program = built.program(&machine, example).context("the build failed; cargo's messages above say why")?;
     calls::check_program(program, target)?;
     Ok((machine, program.to_path_buf()))

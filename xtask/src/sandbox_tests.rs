@@ -112,7 +112,7 @@ pub fn all(programs: &Programs) -> Vec<Test<'static>> {
 }
 
 /// The sandbox with what a shell needs.
-fn with_shell(sandbox: &Path) -> Command {
+pub fn with_shell(sandbox: &Path) -> Command {
     let mut command = Command::new(sandbox);
     for folder in ["/bin", "/lib", "/lib64", "/usr"] {
         if Path::new(folder).exists() {

@@ -5,7 +5,7 @@ use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 use std::sync::{Arc, OnceLock};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -14,6 +14,7 @@ use anyhow::{Context, Error, Result, ensure};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
+use crate::process::Running;
 use crate::test::{Test, scratch, seen};
 use crate::{pinned, process, root};
 
@@ -65,9 +66,35 @@ pub fn all(programs: &Programs) -> Vec<Test<'static>> {
     tests.map(test).into()
 }
 
-/// A server that runs; killed when dropped.
+/// Starts a server that prints its address. It is killed when it is dropped.
+pub fn start(command: &mut Command) -> Result<(Running, SocketAddr)> {
+    let mut child = Running::leader(command.stdin(Stdio::null()).stdout(Stdio::piped()))?;
+    let mut line = String::new();
+    // It prints the line or ends.
+    BufReader::new(child.stdout.take().context("stdout is piped")?).read_line(&mut line)?;
+    let address = line.trim().strip_prefix("serve: http://").and_then(|address| address.parse().ok());
+    Ok((child, address.with_context(|| format!("no address: {line:?}"))?))
+}
+
+fn connect(address: SocketAddr) -> Result<TcpStream> {
+    let stream = TcpStream::connect(address)?;
+    stream.set_read_timeout(Some(LIMIT))?;
+    stream.set_write_timeout(Some(LIMIT))?;
+    Ok(stream)
+}
+
+/// The content of a file that a server has.
+pub fn get(address: SocketAddr, path: &str) -> Result<Vec<u8>> {
+    let mut stream = connect(address)?;
+    stream.write_all(format!("GET {path} HTTP/1.1\r\n{END}").as_bytes())?;
+    let answer = Answer::read(&mut stream)?;
+    ensure!(answer.status == 200, "{path}: {answer:?}");
+    Ok(answer.body)
+}
+
+/// A server that runs on a folder of its own.
 struct Server {
-    child: Child,
+    child: Running,
     address: SocketAddr,
     folder: PathBuf,
 }
@@ -88,20 +115,12 @@ impl Server {
         fs::write(folder.join("www/big"), big())?;
         let mut command = Command::new(serve);
         command.args(options).arg("127.0.0.1:0").arg(folder.join("www"));
-        let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn()?;
-        let mut line = String::new();
-        // It prints the line or ends.
-        BufReader::new(child.stdout.take().context("stdout is piped")?).read_line(&mut line)?;
-        let address = line.trim().strip_prefix("serve: http://").and_then(|address| address.parse().ok());
-        let address = address.with_context(|| format!("no address: {line:?}"))?;
+        let (child, address) = start(&mut command)?;
         Ok(Server { child, address, folder })
     }
 
     fn connect(&self) -> Result<TcpStream> {
-        let stream = TcpStream::connect(self.address)?;
-        stream.set_read_timeout(Some(LIMIT))?;
-        stream.set_write_timeout(Some(LIMIT))?;
-        Ok(stream)
+        connect(self.address)
     }
 
     /// One request on a connection of its own, and all that comes back.
@@ -123,13 +142,6 @@ impl Server {
             thread::sleep(Duration::from_millis(20));
         }
         anyhow::bail!("the server does not end")
-    }
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        let _ = self.child.kill(); // It may have ended.
-        let _ = self.child.wait();
     }
 }
 

