@@ -79,7 +79,8 @@ macro_rules! __program {
         #[unsafe(no_mangle)]
         extern "C" fn rust_eh_personality() {}
 
-        /// C's startup files take its address and do not call it.
+        /// C's startup files take its address and do not call it. In a program the linker script
+        /// gives the name to the function that calls the program's main.
         #[cfg(not(all(test, panic = "unwind")))]
         #[unsafe(no_mangle)]
         extern "C" fn main() {}

@@ -4,7 +4,7 @@
 //! `all_threads` sends number 33 to every thread, and [`Thread::interrupt`] sends number 32 to one.
 //! glibc reserves the same two, for the same uses. There are two because an action belongs to a
 //! signal: a system call that 33 interrupts is restarted (`SA_RESTART`), and one that 32 interrupts
-//! must not be. (gdb stops at them unless it is given `handle SIG32 SIG33 nostop noprint`.)
+//! must not be. (gdb stops at them unless it is given `handle SIG32 SIG33 nostop noprint pass`.)
 //!
 //! Handlers run on a signal stack. Every thread that [`thread::spawn`] makes has one. The main
 //! thread gets its own with the first [`sigaction`] or the first spawn, whichever comes first. A

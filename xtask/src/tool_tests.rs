@@ -65,6 +65,15 @@ const MAPPED: &str = "mapping::a_new_mapping_is_zeros_to_read_and_write";
 /// The handlers of the tests call this function: it is not inlined and not mangled.
 const STOP: &str = "rt0_debuggers_stop_here";
 
+/// The line that README.md gives for `~/.gdbinit`.
+const PASS: &str = "handle SIG32 SIG33 nostop noprint pass";
+
+/// Tests in which rt0 sends its own signals, and the signal of each.
+const RESERVED: [(&str, &str); 2] = [
+    ("interrupt::a_thread_that_waits_in_a_call_comes_back", "SIG32"),
+    ("all_threads::every_thread_makes_the_call_once", "SIG33"),
+];
+
 /// A test of each of the two signal frames, in tests/src/suite/signal.rs.
 const FRAMES: [&str; 2] =
     ["signal::a_handler_of_the_plain_form_returns", "signal::a_handler_of_the_form_with_info_returns"];
@@ -100,6 +109,10 @@ pub fn of_programs<'a>(setup: &Setup, machine: &'a Machine, built: &'a Built) ->
             tests.push(with_gdb("debuggers::gdb_sees_through_a_handler", see_through));
             let find_way_out = Box::new(move |gdb: &Command| gdb_finds_the_way_out(gdb, machine, suite));
             tests.push(with_gdb("debuggers::gdb_finds_the_way_out_of_a_call", find_way_out));
+            let stop_at_main = Box::new(move |gdb: &Command| gdb_stops_at_main(gdb, suite));
+            tests.push(with_gdb("debuggers::gdb_stops_at_main", stop_at_main));
+            let pass = Box::new(move |gdb: &Command| gdb_passes_reserved_signals(gdb, suite));
+            tests.push(with_gdb("debuggers::gdb_passes_the_reserved_signals_when_it_is_told_to", pass));
         }
     }
     let Some(profile) = built.program(machine, "profile") else { return tests };
@@ -148,29 +161,76 @@ fn address_of(file: &object::File, part: &str) -> Result<u64> {
 
 /// Stops in handlers with both kinds of signal frames, and checks the backtraces.
 fn gdb_sees_through(gdb: &Command, program: &Path) -> Verdict {
-    let backtraces = FRAMES.iter().map(|test| {
+    all_pass(FRAMES.iter().map(|test| {
         let expected = [STOP, "<signal handler called>", "raise", test, "_start"];
         backtrace(gdb, program, test, &format!("break {STOP}"), &expected)
-    });
-    backtraces.into_iter().find(|verdict| !matches!(verdict, Verdict::Passed)).unwrap_or(Verdict::Passed)
+    }))
 }
 
 /// Stops in system calls whose arguments use all registers, and checks the backtraces.
 fn gdb_finds_the_way_out(gdb: &Command, machine: &Machine, program: &Path) -> Verdict {
     let here = CALLS.iter().filter(|call| machine.target.triple.starts_with(call.0));
-    let backtraces = here
-        .map(|(_, test, number, expected)| backtrace(gdb, program, test, &format!("catch syscall {number}"), expected));
-    backtraces.into_iter().find(|verdict| !matches!(verdict, Verdict::Passed)).unwrap_or(Verdict::Passed)
+    all_pass(
+        here.map(|(_, test, number, expected)| {
+            backtrace(gdb, program, test, &format!("catch syscall {number}"), expected)
+        }),
+    )
+}
+
+/// Stops at main by its name, with and without debug information.
+fn gdb_stops_at_main(gdb: &Command, program: &Path) -> Verdict {
+    // Without debug information it does not know how to get out.
+    const WAYS: [(&[&str], &[&str], &[&str]); 3] = [
+        (&["start"], &[], &["main ()", "_start"]),
+        (&["break main", "run"], &[], &["main ()", "_start"]),
+        (&["break main", "run"], &["-readnever"], &["__rt0_entry_is_missing"]),
+    ];
+    all_pass(WAYS.map(|(steps, options, expected)| {
+        let steps = [steps, &["backtrace"]].concat();
+        in_gdb(gdb, options, &steps, program, "--list", |said| {
+            let stops = said.contains("reakpoint 1, ").then_some(()).ok_or("reakpoint 1, ");
+            stops.and_then(|()| in_order(said, expected))
+        })
+    }))
+}
+
+/// Runs tests whose programs get signals 32 and 33: gdb stops at these, unless it has the line.
+fn gdb_passes_reserved_signals(gdb: &Command, program: &Path) -> Verdict {
+    all_pass(RESERVED.map(|(test, signal)| {
+        let stops = format!("received signal {signal}");
+        let passed = in_gdb(gdb, &[], &[PASS, "run"], program, test, |said| {
+            let is_silent = said.contains("exited normally") && !said.contains(signal);
+            is_silent.then_some(()).ok_or("exited normally")
+        });
+        // Else the test would not show that the line is needed.
+        let stopped = in_gdb(gdb, &[], &["run"], program, test, |said| {
+            said.contains(&stops).then_some(()).ok_or("received signal")
+        });
+        all_pass([passed, stopped])
+    }))
 }
 
 /// Runs a test in gdb until `stop`, and checks that the backtrace contains `expected`.
 fn backtrace(gdb: &Command, program: &Path, test: &str, stop: &str, expected: &[&str]) -> Verdict {
+    let steps = ["handle SIGUSR1 nostop noprint pass", stop, "run", "backtrace"];
+    in_gdb(gdb, &[], &steps, program, test, |said| in_order(said, expected))
+}
+
+/// Runs a test in gdb with these options and steps. `check` returns what is missing in what gdb
+/// says.
+fn in_gdb<'a>(
+    gdb: &Command,
+    options: &[&str],
+    steps: &[&str],
+    program: &Path,
+    test: &str,
+    check: impl Fn(&str) -> Result<(), &'a str>,
+) -> Verdict {
     let mut command = Command::new(gdb.get_program());
     command.envs(gdb.get_envs().filter_map(|(name, value)| Some((name, value?))));
-    command.env_remove("DEBUGINFOD_URLS").env("LC_ALL", "C").args(["-batch", "-nx"]);
-    for step in ["set width 0", "handle SIGUSR1 nostop noprint pass", stop, "run", "backtrace"] {
-        command.args(["-ex", step]);
-    }
+    command.env_remove("DEBUGINFOD_URLS").env("LC_ALL", "C").args(["-batch", "-nx", "-ex", "set width 0"]);
+    command.args(["-ex", "set backtrace past-main on"]);
+    command.args(options).args(steps.iter().flat_map(|step| ["-ex", step]));
     command.arg("--args").arg(program).arg(test);
     let line = process::shell_line(&command);
     let outcome = match process::run(&mut command, LIMIT) {
@@ -181,10 +241,15 @@ fn backtrace(gdb: &Command, program: &Path, test: &str, stop: &str, expected: &[
     if forbidden.iter().any(|said| outcome.stderr.contains(said)) {
         return Verdict::Skipped("this machine forbids tracing".to_string());
     }
-    match in_order(&outcome.stdout, expected) {
+    match check(&outcome.stdout) {
         Ok(()) => Verdict::Passed,
-        Err(missing) => Verdict::Failed(seen(&outcome, &format!("the backtrace lacks `{missing}`\n{line}"))),
+        Err(missing) => Verdict::Failed(seen(&outcome, &format!("gdb does not say `{missing}`\n{line}"))),
     }
+}
+
+/// The first verdict that is not [`Verdict::Passed`], or that.
+fn all_pass(verdicts: impl IntoIterator<Item = Verdict>) -> Verdict {
+    verdicts.into_iter().find(|verdict| !matches!(verdict, Verdict::Passed)).unwrap_or(Verdict::Passed)
 }
 
 /// Checks that frames with these words occur in this order in a backtrace; the error is the missing
