@@ -1,6 +1,6 @@
 //! A program that reports its own death: `cargo xtask run fault -- fault` (or `panic`, or `quit`,
-//! which is what Ctrl-\ does). Without an argument it shows what all threads are doing, and ends
-//! well.
+//! which is what Ctrl-\ does to it after `wait`). Without an argument it shows what all threads are
+//! doing, and ends well.
 //!
 //! `cargo xtask symbolize PROGRAM` puts names, files and lines beside the addresses:
 //!
@@ -17,7 +17,7 @@ use core::ptr::with_exposed_provenance;
 use rt0::signal::{Signal, raise};
 use rt0::sync::Semaphore;
 use rt0::thread::{self, Builder};
-use rt0::{Env, eprintln, fault};
+use rt0::{Env, eprintln, fault, println};
 
 rt0::entry!(main);
 
@@ -42,8 +42,14 @@ fn main(env: Env) -> i32 {
         }
         Some(b"panic") => panic!("as you wished"),
         Some(b"quit") => raise(Signal::SIGQUIT),
+        Some(b"wait") => {
+            println!("waiting");
+            loop {
+                thread::park();
+            }
+        }
         Some(_) => {
-            eprintln!("usage: fault [fault|panic|quit]");
+            eprintln!("usage: fault [fault|panic|quit|wait]");
             return 2;
         }
     };

@@ -13,7 +13,9 @@ pub(super) fn of(signal: u32, code: i32) -> Option<(&'static str, &'static str)>
         };
     }
     if code == k::SI_KERNEL as i32 {
-        return Some(("the kernel gives no reason", "SI_KERNEL"));
+        let is_fault = matches!(signal, k::SIGSEGV | k::SIGBUS | k::SIGILL | k::SIGFPE | k::SIGTRAP);
+        let words = if is_fault { "the kernel gives no reason" } else { "sent by the kernel, as for a terminal's key" };
+        return Some((words, "SI_KERNEL"));
     }
     table! {
         SIGSEGV {
@@ -74,6 +76,7 @@ mod tests {
         assert_eq!(of(k::SIGSEGV, 1), Some(("address not mapped to object", "SEGV_MAPERR")));
         assert_eq!(of(k::SIGFPE, 1), Some(("integer divide by zero", "FPE_INTDIV")));
         assert_eq!(of(k::SIGTRAP, 0x80), Some(("the kernel gives no reason", "SI_KERNEL")));
+        assert_eq!(of(k::SIGQUIT, 0x80), Some(("sent by the kernel, as for a terminal's key", "SI_KERNEL")));
         for (signal, code) in [(k::SIGSEGV, 0), (k::SIGSEGV, -6), (k::SIGSEGV, 77), (k::SIGTERM, 1)] {
             assert_eq!(of(signal, code), None);
         }

@@ -39,6 +39,11 @@ pub fn of_programs<'a>(machine: &'a Machine, built: &'a Built) -> Vec<Test<'a>> 
                 Err(error) => Verdict::Skipped(format!("no addr2line: {error}")),
             }
         }));
+        let name = "examples::fault_shows_its_threads_at_the_terminals_quit_key";
+        tests.push(Test::new(machine.target.name, name, || match Command::new("script").arg("--version").output() {
+            Ok(_) => quits(machine, program).into(),
+            Err(error) => Verdict::Skipped(format!("no script(1): {error}")),
+        }));
     }
     tests
 }
@@ -84,6 +89,26 @@ fn dies_and_is_read(machine: &Machine, program: &Path) -> Result<()> {
             ensure!(told.contains(name), "`{name}` is not in what was made of it:\n{told}");
         }
     }
+    Ok(())
+}
+
+/// In a terminal of its own, which script(1) makes: Ctrl-\ is SIGQUIT to the program.
+fn quits(machine: &Machine, program: &Path) -> Result<()> {
+    const SHELL: &str = r#"{ until grep -q waiting "$OUT"; do sleep 0.05; done; printf '\034'; } |
+        script -qec "'$PROGRAM' wait" /dev/null > "$OUT"; echo "status $?"; cat "$OUT""#;
+    let out = scratch(&format!("quit-{}", machine.target.name))?.join("out");
+    fs::write(&out, "")?;
+    let mut command = Command::new("sh");
+    command.args(["-c", SHELL]).env("PROGRAM", program).env("OUT", out);
+    let outcome = process::run(&mut command, LIMIT)?;
+    let expected = [
+        "status 131\n",
+        "thread 'main' (tid ",
+        " got SIGQUIT: sent by the kernel, as for a terminal's key",
+        "thread 'first worker' (tid ",
+    ];
+    let is_whole = !outcome.timed_out && expected.iter().all(|part| outcome.stdout.contains(part));
+    ensure!(is_whole, seen(&outcome, &format!("{expected:?} are not all in:\n{}", outcome.stdout)));
     Ok(())
 }
 

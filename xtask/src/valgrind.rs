@@ -12,17 +12,32 @@ use std::process::Command;
 use std::sync::Arc;
 use std::time::Duration;
 
+use anyhow::{Result, ensure};
+
 use crate::build::{Built, Kind, SUITE, area_of, full_name};
 use crate::setup::{Machine, Setup};
-use crate::test::{Expectation, Test, Verdict, guest_command, judge, list, scratch};
+use crate::test::{Expectation, Test, Verdict, guest_command, judge, list, scratch, seen};
 use crate::{process, root};
 
 /// The machines whose programs valgrind runs where they run natively.
 const MACHINES: [&str; 1] = ["x86_64"];
 
-/// The areas of the features that every program with threads uses.
-const AREAS: [&str; 12] =
-    ["start", "thread", "sync", "signal", "local", "time", "once", "scope", "channel", "futex", "io", "all_threads"];
+/// The areas of the features that every program with threads uses, and dumps.
+const AREAS: [&str; 13] = [
+    "start",
+    "thread",
+    "sync",
+    "signal",
+    "local",
+    "time",
+    "once",
+    "scope",
+    "channel",
+    "futex",
+    "io",
+    "all_threads",
+    "dump",
+];
 
 /// The exit status of a program with a report of memcheck.
 const REPORTED: &str = "99";
@@ -57,7 +72,15 @@ pub const GAPS: &[(&str, &str)] = &[
         "signal::death::the_first_process_of_a_namespace_dies_with_128_and_the_number",
         "valgrind dies of an error of its own where a signal is not fatal to it",
     ),
+    ("dump::a_dump_during_a_call_on_all_threads_that_goes_on_tells_the_caller_alone", NESTED),
+    ("dump::dumps_end_while_everything_happens_at_once", NESTED),
+    (
+        "dump::a_dump_of_a_process_with_more_rights_than_its_caller_tells_names",
+        "memcheck reports the search for the auxiliary vector, over bytes that were never written",
+    ),
 ];
+const NESTED: &str =
+    "memcheck takes the signal stack for memory that is not there, when one handler interrupts another on it";
 
 /// The tests of one machine's programs.
 pub fn of_programs<'a>(setup: &Setup, machine: &'a Machine, built: &'a Built) -> Vec<Test<'a>> {
@@ -69,6 +92,12 @@ pub fn of_programs<'a>(setup: &Setup, machine: &'a Machine, built: &'a Built) ->
     let programs = built.programs.iter().filter(|p| p.kind == Kind::Bin && p.machine == row && has_some(&p.name));
     let valgrind = setup.valgrind().map(Arc::new).map_err(|error| format!("no valgrind: {error:#}"));
     let mut tests = Vec::new();
+    if let (Some(fault), Ok(valgrind)) = (built.program(machine, "fault"), valgrind.clone()) {
+        tests.push(Test::new(row, "valgrind::a_death_that_explains_itself_is_the_only_thing_reported", move || {
+            only_the_fault(&valgrind, fault)
+                .map_or_else(|error| Verdict::Failed(format!("{error:#}")), |()| Verdict::Passed)
+        }));
+    }
     for program in programs {
         // The plain tests report a faulty list.
         for test in list(machine, &program.path).unwrap_or_default() {
@@ -91,16 +120,44 @@ fn gap<'a>(name: &str, test: &'a Expectation) -> Option<&'a str> {
     GAPS.iter().find(|(part, _)| name.contains(part)).map(|(_, reason)| *reason).or(test.native.as_deref())
 }
 
+/// examples/fault.rs in each of its ways: memcheck reports the access that the program dies of, and
+/// nothing of the report or the dump.
+fn only_the_fault(valgrind: &Command, program: &Path) -> Result<()> {
+    for (word, status, complaints) in [(None, Some(0), 0), (Some("fault"), None, 1), (Some("panic"), Some(101), 0)] {
+        let log = scratch("valgrind-fault")?.join("log");
+        let mut command = under(valgrind, &log, program);
+        command.args(word).envs(valgrind.get_envs().filter_map(|(name, value)| Some((name, value?))));
+        let outcome = process::run(&mut command, LIMIT)?;
+        let said = fs::read_to_string(&log)?;
+        let lines: Vec<_> = said.lines().collect();
+        let found = lines.windows(2).filter(|pair| complaint(pair[0]).is_some());
+        let is_of_the_fault =
+            |pair: &[&str]| pair[0].contains("Invalid read of size 8") && pair[1].contains("read_volatile");
+        let as_expected = outcome.status.code() == status
+            && found.clone().count() == complaints
+            && found.clone().all(is_of_the_fault)
+            && outcome.stderr.contains("thread 'second worker' (tid ");
+        ensure!(as_expected, "{}\n--- valgrind ---\n{said}", seen(&outcome, &process::shell_line(&command)));
+    }
+    Ok(())
+}
+
+/// A command for a program under memcheck, which writes to `log`.
+fn under(valgrind: &Command, log: &Path, program: &Path) -> Command {
+    let mut command = Command::new(valgrind.get_program());
+    command.args(["--quiet", "--vgdb=no", &format!("--error-exitcode={REPORTED}")]);
+    command.arg(format!("--suppressions={}", root().join("tests/valgrind.supp").display()));
+    command.arg(format!("--log-file={}", log.display())).arg(program);
+    command
+}
+
 /// Runs a test. It must end as without memcheck, and memcheck must report nothing.
 fn memcheck(valgrind: &Command, program: &Path, name: &str, test: &Expectation) -> Verdict {
     let log = match scratch(&format!("valgrind-{name}")) {
         Ok(folder) => folder.join("log"),
         Err(error) => return Verdict::Failed(format!("no folder for the log: {error}")),
     };
-    let mut inner = Command::new(valgrind.get_program());
-    inner.args(["--quiet", "--vgdb=no", &format!("--error-exitcode={REPORTED}")]);
-    inner.arg(format!("--suppressions={}", root().join("tests/valgrind.supp").display()));
-    inner.arg(format!("--log-file={}", log.display())).arg(program);
+    let inner = under(valgrind, &log, program);
     let mut command = guest_command(inner, test, root());
     command.env("RT0_VDSO", "0").envs(valgrind.get_envs().filter_map(|(name, value)| Some((name, value?))));
     let line = process::shell_line(&command);
