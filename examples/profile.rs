@@ -13,8 +13,6 @@
 #![no_std]
 #![no_main]
 
-#[path = "profile/pprof.rs"]
-mod pprof;
 #[path = "profile/symbols.rs"]
 mod symbols;
 
@@ -23,7 +21,7 @@ use core::fmt::{self, Write as _};
 use core::hint::black_box;
 use core::time::Duration;
 
-use rt0::profile::{Drained, drain, start, stop};
+use rt0::profile::{Drained, drain, pprof, start, stop};
 use rt0::thread::Builder;
 use rt0::{Env, Errno, eprintln, io, println, sys};
 
@@ -53,7 +51,7 @@ fn main(env: Env) -> i32 {
 }
 
 fn run(pprof: &CStr, folded: &CStr, rounds: u32) -> Result<Drained, Errno> {
-    let mut pprof = pprof::Writer::create(pprof, HZ)?;
+    let mut pprof = pprof::Writer::new(create(pprof)?, HZ)?;
     let mut folded = Text::create(folded)?;
     let symbols = symbols::of_program(); // None if the program was stripped: print addresses.
     let mut collect = || {

@@ -30,6 +30,7 @@
 //!    of threads, and a thread that starts or ends while a profile runs holds the `ListLock`.
 
 mod handler;
+pub mod pprof;
 mod ring;
 mod session;
 mod stack;

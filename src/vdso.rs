@@ -132,23 +132,28 @@ impl Function {
     }
 }
 
-/// The address of the function with this name.
-fn find(vector: Auxv, name: &str) -> Option<*mut c_void> {
+/// The image, if the kernel gives this process one.
+pub(crate) fn image(vector: Auxv) -> Option<&'static [u8]> {
     /// The kernel maps the image at a page boundary, and no page is smaller than this.
     const PAGE: usize = 4096;
     /// The largest image is about 64 KiB, on machines with pages of that size.
     const MAX_LEN: usize = 1 << 20;
     let base = vector.get(auxv::AT_SYSINFO_EHDR).filter(|base| *base != 0 && base.is_multiple_of(PAGE))?;
-    let base = ptr::with_exposed_provenance_mut::<u8>(base);
+    let base = ptr::with_exposed_provenance::<u8>(base);
     // SAFETY: the kernel says that an image starts at `base`. It fills at least one page, stays
     // mapped and does not change.
     let start = unsafe { slice::from_raw_parts(base, PAGE) };
     let len = Native::len(start).filter(|len| *len <= MAX_LEN)?;
     // SAFETY: the kernel maps the image at `base`, `len` bytes by its own header. It stays mapped
     // and does not change.
-    let image = unsafe { slice::from_raw_parts(base, len) };
+    Some(unsafe { slice::from_raw_parts(base, len) })
+}
+
+/// The address of the function with this name.
+fn find(vector: Auxv, name: &str) -> Option<*const c_void> {
+    let image = image(vector)?;
     let place = Native::parse(image)?.function(name, VDSO.versions)?;
-    Some(base.wrapping_add(place).cast())
+    Some(image.as_ptr().wrapping_add(place).cast())
 }
 
 /// clock_gettime with 64-bit (wide) or 32-bit (narrow) seconds.

@@ -6,7 +6,7 @@ use core::mem::MaybeUninit;
 use core::sync::atomic::{AtomicU32, Ordering::Relaxed};
 
 use heapless::Vec;
-use linux_raw_sys::elf::{Elf_Ehdr, Elf_Phdr, PF_X, PT_LOAD};
+use linux_raw_sys::elf::Elf_Ehdr;
 use rt0::{Errno, io, sys};
 
 pub struct Symbols {
@@ -49,17 +49,6 @@ pub fn of_program() -> Option<&'static Symbols> {
     let symbols = unsafe { &mut *SYMBOLS.0.get() };
     read(symbols).ok()?;
     Some(symbols)
-}
-
-/// The alignment of the code segment, by the file's headers.
-pub fn alignment_of_code() -> Result<usize, Errno> {
-    let mut file = File::open_at(File::open_at(0)?.next::<Elf_Ehdr>()?.e_phoff)?;
-    loop {
-        let segment: Elf_Phdr = file.next()?;
-        if segment.p_type == PT_LOAD && segment.p_flags & PF_X != 0 {
-            return Ok(segment.p_align.max(1));
-        }
-    }
 }
 
 #[repr(C)]
@@ -183,8 +172,6 @@ unsafe trait Plain {}
 
 // SAFETY: 1. All its fields are integers.
 unsafe impl Plain for Elf_Ehdr {}
-// SAFETY: 1. All its fields are integers.
-unsafe impl Plain for Elf_Phdr {}
 // SAFETY: 1. All its fields are integers.
 unsafe impl Plain for Section {}
 // SAFETY: 1. All its fields are integers.

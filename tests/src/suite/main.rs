@@ -26,6 +26,7 @@ mod limits;
 mod mapping;
 mod once;
 mod overflow;
+mod pprof;
 mod process;
 mod profile;
 mod random;
@@ -65,6 +66,7 @@ rt0::tests! {
     mapping::*,
     once::*,
     overflow::*,
+    pprof::*,
     process::*,
     profile::*,
     random::*,
