@@ -10,7 +10,8 @@ use rt0::sys::{self, OwnedFd};
 use rt0::{Env, Errno, io, thread};
 use rt0_tests::children::{self, role};
 use rt0_tests::processes::state_of_process;
-use rt0_tests::{skip, wait_until};
+use rt0_tests::text::Text;
+use rt0_tests::{Ended, files, often, skip, wait_until};
 
 use super::{LONG, call};
 
@@ -44,6 +45,8 @@ rt0::test_module! {
     a_signal_ends_a_child_and_is_its_status,
     waiting_ends_with_the_time_or_the_child,
     a_child_that_other_code_reaped_is_echild,
+    of_two_that_wait_for_a_child_one_gets_its_status,
+    a_process_that_has_a_reaped_childs_number_is_not_taken_for_it,
     a_poller_sees_the_child_end,
     numbers_that_are_no_processes_are_refused,
 }
@@ -179,6 +182,71 @@ fn a_child_that_other_code_reaped_is_echild(env: Env) {
     assert_eq!(spawn().wait(), Err(Errno::ECHILD));
     assert_eq!(spawn().wait_timeout(LONG), Err(Errno::ECHILD));
     assert_eq!(Command::new(c"/nonexistent").spawn().err(), Some(Errno::ENOENT));
+}
+
+/// One waits for the child, the other for any.
+fn of_two_that_wait_for_a_child_one_gets_its_status(env: Env) {
+    if role(env).is_some() {
+        let _ = io::read(io::stdin(), &mut [0]); // Until both wait, most times.
+        process::exit(3);
+    }
+    let name = c"process::waiting::of_two_that_wait_for_a_child_one_gets_its_status";
+    for round in 0..often(30) {
+        let spawn = |command: Command| command.stdin(Stdio::Piped).spawn();
+        let mut child = children::with(name, c"ROLE=child", &[], spawn).unwrap();
+        let (pid, stdin) = (child.id(), child.stdin.take().unwrap());
+        let (of_child, of_any) = thread::scope(|scope| {
+            let of_child = scope.spawn(|| child.wait().map(|status| (pid, status))).unwrap();
+            let of_any = scope.spawn(process::wait_any).unwrap();
+            drop(stdin);
+            (of_child.join(), of_any.join())
+        });
+        let code = |(pid, status): (u32, process::ExitStatus)| (pid, status.code());
+        let both = [of_child.map(code), of_any.map(code)];
+        let (got, lost) = (Ok((pid, Some(3))), Err(Errno::ECHILD));
+        assert!(both == [got, lost] || both == [lost, got], "{round}: {both:?}");
+    }
+}
+
+/// A namespace's numbers can be set back.
+fn a_process_that_has_a_reaped_childs_number_is_not_taken_for_it(env: Env) {
+    if role(env).is_some() {
+        process::exit(3);
+    }
+    const NO_PIDFD: u32 = 77;
+    let name = c"process::waiting::a_process_that_has_a_reaped_childs_number_is_not_taken_for_it";
+    let namespaces = (k::CLONE_NEWUSER | k::CLONE_NEWPID) as usize;
+    if call(k::__NR_unshare, [namespaces, 0, 0, 0, 0, 0]).is_err() {
+        skip("namespaces are not permitted here");
+    }
+    let first = rt0_tests::fork().unwrap();
+    if first == 0 {
+        let mut child = children::with(name, c"ROLE=child", &[], |command| command.spawn()).unwrap();
+        if child.pidfd().is_none() {
+            sys::exit_group(NO_PIDFD as i32);
+        }
+        assert_eq!(process::wait_any().map(|(pid, status)| (pid, status.code())), Ok((child.id(), Some(3))));
+        let before = Text::of(format_args!("{}", child.id() - 1));
+        files::write(c"/proc/sys/kernel/ns_last_pid", before.as_str().as_bytes()).unwrap();
+        let other = rt0_tests::fork().unwrap();
+        if other == 0 {
+            thread::sleep(LONG); // Its namespace ends before.
+            sys::exit_group(1);
+        }
+        assert_eq!(other, child.id());
+        assert_eq!(child.kill(), Err(Errno::ESRCH));
+        assert_eq!(child.try_wait(), Err(Errno::ECHILD));
+        assert_eq!(child.wait_timeout(LONG), Err(Errno::ECHILD));
+        assert_eq!(child.wait(), Err(Errno::ECHILD));
+        process::kill(other, Signal::SIGUSR1).unwrap();
+        let ended = process::wait_any().map(|(pid, status)| (pid, status.signal()));
+        assert_eq!(ended, Ok((other, Some(k::SIGUSR1))));
+        sys::exit_group(0);
+    }
+    match rt0_tests::wait_a_minute_for(first) {
+        Ended::Exit(NO_PIDFD) => skip("no descriptors of processes here"),
+        ended => assert_eq!(ended, Ended::Exit(0)),
+    }
 }
 
 fn a_poller_sees_the_child_end(env: Env) {
