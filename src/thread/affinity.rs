@@ -22,6 +22,8 @@
 //! 4. *A thread that ends without an answer keeps its parent a tenth of a second:* a filter may
 //!    kill it, and in a forked child it does not exist. The parent looks at its tid word after each
 //!    such step without an answer.
+//!
+//! `models` runs [`Answer`], on which 2 and 3 rest.
 
 use core::sync::atomic::Ordering::{Acquire, Release};
 
@@ -51,17 +53,12 @@ pub(super) struct Request<'a> {
     affinity: Affinity<'a>,
     run: Option<unsafe fn(&Block)>,
     launch: *mut u8,
-    /// [`NO_ANSWER`], [`PLACED`] or an error's number.
-    answer: AtomicU32,
+    answer: Answer,
 }
-
-const NO_ANSWER: u32 = 0;
-/// Above each error's number.
-const PLACED: u32 = 1 << 16;
 
 impl<'a> Request<'a> {
     pub(super) fn new(affinity: Affinity<'a>, block: &Block) -> Request<'a> {
-        Request { affinity, run: block.run.get(), launch: block.launch.get(), answer: AtomicU32::new(NO_ANSWER) }
+        Request { affinity, run: block.run.get(), launch: block.launch.get(), answer: Answer::new() }
     }
 
     /// Puts the request where the thread finds it. It stays there until [`Request::wait`] returned.
@@ -71,32 +68,21 @@ impl<'a> Request<'a> {
     }
 
     /// Waits for the answer of the thread, which was cloned; the error is the kernel's, or
-    /// `ECANCELED` if the thread ended without one.
+    /// `ECANCELED` if the thread ended without one. After an error the thread has ended.
     pub(super) fn wait(&self, block: &Block) -> Result<()> {
         (self.affinity.wait)(self, block)
     }
 }
 
 fn wait(request: &Request, block: &Block) -> Result<()> {
-    loop {
-        // Acquire pairs with the release in `answer`: the thread is done with the request, and with
-        // the closure if it was refused.
-        match request.answer.load(Acquire) {
-            NO_ANSWER => {}
-            PLACED => return Ok(()),
-            refused => {
-                block.wait_for_end();
-                return Err(Errno::from_raw(refused as u16).unwrap_or(Errno::EINVAL));
-            }
-        }
-        if base::wait_a_while(&request.answer, NO_ANSWER, ANY) {
-            list::notice_fork();
-            // The end comes first: an answer precedes it.
-            if block.tid() == 0 && request.answer.load(Acquire) == NO_ANSWER {
-                return Err(Errno::ECANCELED);
-            }
-        }
+    let answer = request.answer.wait(|| {
+        list::notice_fork();
+        block.tid() == 0
+    });
+    if answer.is_err() {
+        block.wait_for_end();
     }
+    answer
 }
 
 /// The thread's side: in place of its `run`.
@@ -108,30 +94,64 @@ fn wait(request: &Request, block: &Block) -> Result<()> {
 unsafe fn run_placed(this: &Block) {
     let request = this.launch.get().cast::<Request>().cast_const();
     // SAFETY: 1. It is not answered.
-    let &Request { ref affinity, run, launch, .. } = unsafe { &*request };
-    let placed = cpu::set_affinity(affinity.set);
+    let &Request { ref affinity, run, launch, ref answer } = unsafe { &*request };
+    let (placed, answer) = (cpu::set_affinity(affinity.set), &raw const *answer);
     this.run.set(run);
     this.launch.set(launch);
     if placed.is_err() {
         scope::leave(this);
     }
-    // SAFETY: 1. It is not answered.
-    unsafe { answer(request, placed) };
+    // SAFETY: 1. It is not given yet, and the request is not accessed after this.
+    unsafe { Answer::give(answer, placed) };
     if let (Ok(()), Some(run)) = (placed, run) {
         // SAFETY: `launch` holds what `run` expects, and `run` is called once.
         unsafe { run(this) };
     }
 }
 
-/// # Safety
-///
-/// 1. The request is there and not answered. The caller does not access it after this.
-unsafe fn answer(request: *const Request, placed: Result<()>) {
-    // SAFETY: 1. It is there.
-    let word = unsafe { &raw const (*request).answer };
-    let answer = placed.map_or_else(|errno| errno.raw().into(), |()| PLACED);
-    // Release pairs with the acquire in `wait`.
-    // SAFETY: 1. It is there.
-    unsafe { &*word }.store(answer, Release);
-    base::wake(word, 1, ANY);
+/// [`NO_ANSWER`], [`PLACED`] or an error's number.
+pub(super) struct Answer(AtomicU32);
+
+const NO_ANSWER: u32 = 0;
+/// Above each error's number.
+const PLACED: u32 = 1 << 16;
+
+impl Answer {
+    pub(super) fn new() -> Answer {
+        Answer(AtomicU32::new(NO_ANSWER))
+    }
+
+    /// The parent's side: the answer, or `ECANCELED` if the thread `has_ended` without one. That is
+    /// asked after each step of the wait.
+    pub(super) fn wait(&self, has_ended: impl Fn() -> bool) -> Result<()> {
+        loop {
+            // Acquire pairs with the release in `give`: the thread is done with the request, and
+            // with the closure if it was refused.
+            match self.0.load(Acquire) {
+                NO_ANSWER => {}
+                PLACED => return Ok(()),
+                refused => return Err(Errno::from_raw(refused as u16).unwrap_or(Errno::EINVAL)),
+            }
+            // The end is looked at first: an answer precedes it.
+            if base::wait_a_while(&self.0, NO_ANSWER, ANY) && has_ended() && self.0.load(Acquire) == NO_ANSWER {
+                return Err(Errno::ECANCELED);
+            }
+        }
+    }
+
+    /// The thread's side. The answer may be gone when this returns (3).
+    ///
+    /// # Safety
+    ///
+    /// 1. `answer` is there, and was not given before.
+    pub(super) unsafe fn give(answer: *const Answer, placed: Result<()>) {
+        // SAFETY: 1. It is there.
+        let word = unsafe { &raw const (*answer).0 };
+        let value = placed.map_or_else(|errno| errno.raw().into(), |()| PLACED);
+        // Release pairs with the acquire in `wait`. An exchange, because loom orders no store with
+        // what the waiter's kernel reads.
+        // SAFETY: 1. It is there.
+        unsafe { &*word }.swap(value, Release);
+        base::wake(word, 1, ANY);
+    }
 }

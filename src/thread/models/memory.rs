@@ -1,11 +1,14 @@
-//! A thread's lifecycle, and the cache of stacks. The cache has two slots.
+//! A thread's lifecycle, its answer about its processors, and the cache of stacks. The cache has
+//! two slots.
 
 use core::ptr::NonNull;
 use std::sync::Arc;
 
 use loom::thread;
 
+use crate::errno::Errno;
 use crate::futex::fake_kernel::{Watched, interrupt, model};
+use crate::thread::affinity::Answer;
 use crate::thread::cache::{Cache, Keep};
 use crate::thread::lifecycle::Lifecycle;
 
@@ -97,6 +100,32 @@ fn loom_a_join_sees_the_result_and_has_the_stack() {
         memory.free();
         thread.join().unwrap();
         assert_eq!((memory.stack.add(0), memory.freed.add(0)), (13, 1));
+    });
+}
+
+#[test]
+fn loom_a_refused_thread_leaves_its_closure_and_then_its_stack() {
+    model(10, || {
+        let memory = Memory::new(1);
+        memory.lifecycle.kernel_starts(7);
+        let answer = Arc::new(Answer::new());
+        let thread = thread::spawn({
+            let (memory, answer) = (memory.clone(), answer.clone());
+            move || {
+                memory.stack.add(1);
+                memory.result.add(1); // The closure, which it leaves.
+                // SAFETY: 1. It is there, and is given here only.
+                unsafe { Answer::give(&raw const *answer, Err(Errno::EPERM)) };
+                memory.stack.add(1); // It runs on to its exit(2).
+                memory.lifecycle.kernel_clears();
+            }
+        });
+        interrupt();
+        assert_eq!(answer.wait(|| memory.lifecycle.tid() == 0), Err(Errno::EPERM));
+        assert_eq!(memory.result.add(1), 2);
+        memory.lifecycle.wait_for_end(|| false);
+        assert_eq!(memory.stack.add(1), 3);
+        thread.join().unwrap();
     });
 }
 
