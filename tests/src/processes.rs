@@ -115,6 +115,12 @@ pub fn wait_a_minute_for(pid: u32) -> Ended {
 /// Runs `child` in a process of its own. Returns the start of what it writes to standard error, as
 /// much as fits in `buf`, and how it ended. An emulator's own message about the end is removed.
 pub fn stderr_of(child: impl FnOnce(), buf: &mut [u8]) -> (&str, Ended) {
+    let mut child = Some(child);
+    written_by(&mut || child.take().expect("one call")(), buf)
+}
+
+/// [`stderr_of`], compiled once: dozens of tests call it with a closure of their own.
+fn written_by<'a>(child: &mut dyn FnMut(), buf: &'a mut [u8]) -> (&'a str, Ended) {
     let [read, write] = pipe();
     let pid = fork().expect("fork");
     if pid == 0 {
