@@ -5,7 +5,8 @@ use core::ffi::CStr;
 use rt0::{sys, thread};
 
 use crate::files::read_file;
-use crate::runner::under_valgrind;
+use crate::runner::{emulated, under_valgrind};
+use crate::waiting::wait_until;
 
 /// The number of bytes that each thread has beside its block: thread-locals, and what rt0's modules
 /// keep of each thread.
@@ -16,6 +17,13 @@ pub fn bytes_of_each_thread() -> usize {
         static __rt0_tls_end: [u8; 0];
     }
     (&raw const __rt0_tls_end).addr() - (&raw const __rt0_tls_start).addr()
+}
+
+/// Waits until there are at most `before` mappings: nothing is left of what a test made since then.
+/// An emulator has mappings of its own among the program's, which come and go with its threads.
+pub fn wait_for_mappings_to_go(before: usize) {
+    let of_the_emulator = if emulated() { 4 } else { 0 };
+    wait_until("every mapping to be gone", || mappings() <= before + of_the_emulator);
 }
 
 /// The number of mappings of this process, without the cached stacks. Each 512 KiB of a mapping

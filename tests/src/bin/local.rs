@@ -17,7 +17,7 @@ use rt0::sync::Mutex;
 use rt0::test::Expect;
 use rt0::thread::{AccessError, LocalKey, scope, spawn};
 use rt0::{thread, thread_local};
-use rt0_tests::{mappings, often, prints, wait_until};
+use rt0_tests::{mappings, often, prints, wait_for_mappings_to_go, wait_until};
 
 thread_local! {
     /// Every kind of value, with sizes and alignments that need padding.
@@ -399,7 +399,7 @@ fn values_of_many_threads_leave_nothing() {
     }
     wait_until("every thread to end", || GONE.load(Relaxed) == threads);
     assert_eq!(MADE.load(Relaxed), threads);
-    wait_until("every mapping to be gone", || mappings() <= before + 2);
+    wait_for_mappings_to_go(before + 2);
 }
 
 // A test is a function of this type, even with a key among its statics.

@@ -13,16 +13,9 @@ use rt0::sync::{
 use rt0::sys;
 use rt0::thread::{self, Builder, JoinHandle, spawn};
 use rt0::time::Instant;
-use rt0_tests::{emulated, mappings, often, prints, wait_until};
+use rt0_tests::{mappings, often, prints, wait_for_mappings_to_go};
 
 const TICK: Duration = Duration::from_millis(20);
-
-/// Waits until there are no more mappings than `before`. An emulator may keep two of its own for
-/// threads that ran at once.
-fn wait_for_mappings_to_go(before: usize) {
-    let own = if emulated() { 2 } else { 0 };
-    wait_until("every mapping to be gone", || mappings() <= before + own);
-}
 
 rt0::test_module! {
     values_come_out_in_the_order_they_went_in,

@@ -10,7 +10,7 @@ use rt0::test::Expect;
 use rt0::thread::{scope, spawn};
 use rt0::{all_threads, profile, signal, sys, thread};
 use rt0_tests::seccomp::{FUTEX, filter_calls};
-use rt0_tests::{is_gone, mappings, skip, wait_until, wait_until_asleep};
+use rt0_tests::{is_gone, mappings, skip, wait_for_mappings_to_go, wait_until, wait_until_asleep};
 
 /// `SECCOMP_RET_KILL_THREAD`.
 const KILL: u32 = 0;
@@ -127,7 +127,7 @@ fn a_thread_killed_in_clone_keeps_no_other_out_and_its_child_leaves_nothing() {
     });
     nothing_waits();
     // The killed thread's mapping goes too.
-    wait_until("the mappings to be gone", || mappings() <= before);
+    wait_for_mappings_to_go(before);
 }
 
 fn a_thread_killed_while_it_signals_another_is_not_waited_for_by_that() {

@@ -10,7 +10,7 @@ use rt0::thread::{Thread, spawn};
 use rt0::time::Instant;
 use rt0::{Errno, all_threads, sys, thread};
 use rt0_tests::files::pipe;
-use rt0_tests::{mappings, often, wait_until};
+use rt0_tests::{mappings, often, wait_for_mappings_to_go, wait_until};
 
 /// Interrupts until `done`, as documented.
 fn until(done: impl Fn() -> bool, thread: &Thread) {
@@ -267,7 +267,7 @@ fn threads_that_end_while_they_are_interrupted_lose_nothing() {
         ending.join();
         interrupting.join();
     }
-    wait_until("every mapping to be gone", || mappings() <= before + 2);
+    wait_for_mappings_to_go(before + 2);
 }
 
 fn interrupts_and_calls_on_all_threads_do_not_mix() {

@@ -18,7 +18,8 @@ use rt0::{Env, Errno, all_threads, println, sys, vdso};
 use rt0_tests::files::{mount, own_mounts, pipe};
 use rt0_tests::seccomp::{Verdict, filter, need_filters};
 use rt0_tests::{
-    Ended, SKIPPED, alarm_every, fork, mappings, often, skip, vdso_image, vm_size_kib, wait_for, wait_until,
+    Ended, SKIPPED, alarm_every, fork, mappings, often, skip, vdso_image, vm_size_kib, wait_for,
+    wait_for_mappings_to_go, wait_until,
 };
 
 type Bytes = [u8; 16];
@@ -197,7 +198,7 @@ fn a_thousand_threads_use_the_states_of_those_that_ended() {
     wait_until("every stack to be gone", || sleep_and_count() == sleep_and_count());
     let before = mappings();
     round(often(1000));
-    wait_until("every mapping to be gone", || mappings() <= before + 2);
+    wait_for_mappings_to_go(before + 2);
 }
 
 fn threads_that_end_by_a_call_of_their_own_leave_their_states_to_others() {

@@ -12,7 +12,7 @@ use rt0::test::Expect;
 use rt0::thread::{Builder, Scope, ScopedJoinHandle, scope, spawn};
 use rt0::time::Instant;
 use rt0::{Errno, all_threads, sys, thread};
-use rt0_tests::{mappings, often, wait_until};
+use rt0_tests::{mappings, often, wait_for_mappings_to_go, wait_until};
 
 const TICK: Duration = Duration::from_millis(20);
 
@@ -233,7 +233,7 @@ fn many_scopes_that_end_just_as_their_threads_do_lose_nothing() {
         });
         assert_eq!(sum.into_inner(), 10);
     }
-    wait_until("every mapping to be gone", || mappings() <= before + 2);
+    wait_for_mappings_to_go(before + 2);
 }
 
 fn a_panic_in_a_thread_of_a_scope_ends_the_process_with_101() {

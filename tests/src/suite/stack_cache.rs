@@ -17,7 +17,8 @@ use rt0::thread::{self, Builder, JoinHandle, limit_stack_cache, scope, spawn, tr
 use rt0_tests::memory::status_kib;
 use rt0_tests::seccomp::{Verdict, filter};
 use rt0_tests::{
-    Ended, emulated, fork, mappings, often, read_file, skip, thousands, vm_size_kib, wait_for, wait_until,
+    Ended, emulated, fork, mappings, often, read_file, skip, thousands, vm_size_kib, wait_for, wait_for_mappings_to_go,
+    wait_until,
 };
 
 /// An address in the calling thread's mapping.
@@ -418,7 +419,7 @@ fn thousands_of_threads_without_the_cache_leave_nothing() {
         let handle = spawn(|| ()).unwrap();
         if round % 8 == 0 { drop(handle) } else { handle.join() }
     }
-    wait_until("every mapping to be gone", || mappings() <= maps + 2);
+    wait_for_mappings_to_go(maps + 2);
     if !emulated() {
         wait_until("VmSize to be flat", || vm_size_kib() <= size + 2 * 2052);
     }
@@ -464,5 +465,5 @@ fn threads_that_come_and_go_while_limits_change_lose_nothing() {
         trims.unwrap().join();
     });
     wait_until("every thread to end", || ENDED.load(Relaxed) == 3 * rounds);
-    wait_until("every mapping to be gone", || mappings() <= before + 2);
+    wait_for_mappings_to_go(before + 2);
 }

@@ -12,7 +12,7 @@ use rt0::test::Expect;
 use rt0::thread::{self, Builder, JoinHandle, spawn};
 use rt0::{Env, Errno, all_threads, println, sys};
 use rt0_tests::files::pipe;
-use rt0_tests::{mappings, often, slow, stress_time, wait_until};
+use rt0_tests::{mappings, often, slow, stress_time, wait_for_mappings_to_go, wait_until};
 
 use super::{Sleepers, count_all, counted, counter, flag, set_flag_on_all};
 
@@ -209,5 +209,5 @@ fn everything_at_once_loses_nothing_and_leaves_nothing(env: Env) {
     readers.into_iter().for_each(|reader| reader.join());
     println!("calls, interrupts, signals, threads: {counts:?}");
     assert_eq!(count_all(COUNTER.load(Relaxed)).unwrap(), 8);
-    wait_until("every mapping to be gone", || mappings() <= before + 2);
+    wait_for_mappings_to_go(before + 2);
 }
