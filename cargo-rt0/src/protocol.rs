@@ -87,7 +87,13 @@ pub fn tests_of<'a>(
                 (verdict, _) => verdict,
             }
         };
-        tests.push(Test { machine: machine.target.name, name, alone, run: Box::new(run) });
+        tests.push(Test {
+            machine: machine.target.name,
+            name,
+            alone,
+            emulated: machine.qemu().is_some(),
+            run: Box::new(run),
+        });
     }
     tests
 }

@@ -22,6 +22,8 @@ pub enum Verdict {
     Failed(String),
     /// It was not run, or could not prove anything here.
     Skipped(String),
+    /// It failed, and passed when it ran again; what was seen first.
+    PassedAgain(String),
 }
 
 impl From<()> for Verdict {
@@ -45,6 +47,8 @@ pub struct Test<'a> {
     pub name: String,
     /// Whether it has the machine for itself.
     pub alone: bool,
+    /// Whether it runs under an emulator.
+    pub emulated: bool,
     /// Runs it.
     pub run: Box<dyn Fn() -> Verdict + Send + Sync + 'a>,
 }
@@ -56,7 +60,7 @@ impl<'a> Test<'a> {
         name: impl Into<String>,
         run: impl Fn() -> V + Send + Sync + 'a,
     ) -> Self {
-        Test { machine, name: name.into(), alone: false, run: Box::new(move || run().into()) }
+        Test { machine, name: name.into(), alone: false, emulated: false, run: Box::new(move || run().into()) }
     }
 
     /// `machine::bin::name`.
@@ -78,7 +82,13 @@ fn run_all(tests: &[Test], alone: bool, report: &Mutex<Report>) {
                 while let Some(test) = take() {
                     let started = Instant::now();
                     process::take_cpu_time(); // What came before was no test's.
-                    let verdict = (test.run)();
+                    let mut verdict = (test.run)();
+                    if let (Verdict::Failed(why), true) = (&verdict, test.emulated)
+                        && report.lock().expect("no worker panics with the report").take_retry()
+                        && (test.run)() == Verdict::Passed
+                    {
+                        verdict = Verdict::PassedAgain(why.clone());
+                    }
                     let spent = Spent { time: started.elapsed(), cpu: process::take_cpu_time() };
                     let mut report = report.lock().expect("no worker panics with the report");
                     report.add(&test.full_name(), verdict, Some(spent));
@@ -96,6 +106,13 @@ pub struct Report {
     /// What each machine's programs run on.
     pub runners: BTreeMap<String, String>,
     failures: Vec<(String, String)>,
+    /// The tests that failed first and then passed.
+    unsteady: Vec<(String, String)>,
+    /// So many tests that fail under an emulator may still run a second time.
+    ///
+    /// Of many thousands one or two meet a race of the emulator itself: its own mappings and
+    /// threads are seen by the program. Natively and on real kernels a failure is a failure.
+    pub retries: usize,
     skips: BTreeMap<String, Vec<String>>,
     /// The words that run tests, before a filter.
     command: &'static str,
@@ -138,6 +155,8 @@ impl Report {
             spent: Vec::new(),
             runners: BTreeMap::new(),
             failures: Vec::new(),
+            unsteady: Vec::new(),
+            retries: 0,
             skips: BTreeMap::new(),
             command,
             filter: filter.map(str::to_string),
@@ -182,6 +201,13 @@ impl Report {
         self.bar.inc_length(count as u64);
     }
 
+    /// Whether one more test may run again.
+    fn take_retry(&mut self) -> bool {
+        let left = self.retries.checked_sub(1);
+        self.retries = left.unwrap_or(0);
+        left.is_some()
+    }
+
     /// Counts a test and prints its line.
     pub fn add(&mut self, name: &str, verdict: Verdict, spent: Option<Spent>) {
         let machine = name.split("::").next().unwrap_or(name);
@@ -201,6 +227,11 @@ impl Report {
                 count.failed += 1;
                 line.push_str("FAILED");
                 self.failures.push((name.to_string(), why));
+            }
+            Verdict::PassedAgain(why) => {
+                count.passed += 1;
+                line.push_str("ok, but only when it ran again");
+                self.unsteady.push((name.to_string(), why));
             }
             Verdict::Skipped(reason) => {
                 count.skipped += 1;
@@ -226,11 +257,13 @@ impl Report {
 
     fn write(&self, out: &mut impl Write, times: &[(&str, Duration)]) -> io::Result<()> {
         let again = |name: &str| format!("{} {name}", self.command);
-        if !self.failures.is_empty() {
-            writeln!(out, "\nfailures:")?;
-        }
-        for (name, why) in &self.failures {
-            writeln!(out, "\n---- {name} ----\n{why}\nagain: {}", again(name))?;
+        for (title, tests) in [("passed only when they ran again", &self.unsteady), ("failures", &self.failures)] {
+            if !tests.is_empty() {
+                writeln!(out, "\n{title}:")?;
+            }
+            for (name, why) in tests {
+                writeln!(out, "\n---- {name} ----\n{why}\nagain: {}", again(name))?;
+            }
         }
         if !self.skips.is_empty() {
             writeln!(out, "\nskipped:")?;
@@ -271,5 +304,46 @@ impl Report {
             )?;
         }
         writeln!(out, "{passed} passed, {failed} failed, {skipped} skipped")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use super::*;
+
+    /// Runs a test that passes from its second run on, and says whether the run as a whole passed.
+    fn passes(retries: usize, emulated: bool) -> bool {
+        let runs = AtomicUsize::new(0);
+        let run = || match runs.fetch_add(1, Ordering::Relaxed) {
+            0 => Verdict::Failed("the first run".to_string()),
+            _ => Verdict::Passed,
+        };
+        let test = Test { emulated, ..Test::new("mips", "some::test", run) };
+        let steady = Test::new("mips", "another::test", || Verdict::Passed);
+        let mut report = Report::new("again", None);
+        report.retries = retries;
+        let status = report.run(vec![steady, test], |_| (), &[], Instant::now());
+        format!("{status:?}") == format!("{:?}", ExitCode::SUCCESS)
+    }
+
+    #[test]
+    fn only_under_an_emulator_and_only_if_asked_a_failed_test_runs_again() {
+        assert!(passes(1, true));
+        assert!(!passes(0, true));
+        assert!(!passes(1, false));
+    }
+
+    #[test]
+    fn what_fails_twice_has_failed() {
+        let fails = || Verdict::Failed("always".to_string());
+        let test = Test { emulated: true, ..Test::new("mips", "some::test", fails) };
+        let mut report = Report::new("again", None);
+        report.retries = 5;
+        let report = Mutex::new(report);
+        run_all(&[test], false, &report);
+        let report = report.into_inner().unwrap();
+        assert_eq!((report.failures.len(), report.unsteady.len(), report.retries), (1, 0, 4));
     }
 }
