@@ -14,7 +14,7 @@ use rt0::time::Instant;
 use rt0::{Env, Errno, all_threads, io, sys, thread};
 use rt0_tests::children::{self, role};
 use rt0_tests::processes::state_of_process;
-use rt0_tests::{Ended, emulated, skip, wait_a_minute_for, wait_until};
+use rt0_tests::{Ended, emulated, seccomp, skip, wait_a_minute_for, wait_until};
 
 rt0::test_module! {
     a_child_that_is_stopped_holds_up_its_spawn_until_it_continues,
@@ -113,10 +113,11 @@ impl Held {
         let end = Instant::now() + time;
         loop {
             let at = (&raw mut fds).expose_provenance();
-            // Without a mask. A zero time is the same in either width.
+            // Without a mask. A zero time is the same in each of the call's forms.
             let zero = [0u64; 2];
             let args = [at, 1, (&raw const zero).expose_provenance(), 0, 0, 0];
-            if call(k::__NR_ppoll, args).unwrap() == 1 {
+            let form = *seccomp::PPOLL.last().unwrap();
+            if call(form, args).unwrap() == 1 {
                 return io::read(&self.spawned, &mut [0]) == Ok(1);
             }
             if Instant::now() >= end {
