@@ -10,6 +10,7 @@ use object::{Object, ObjectSection, ObjectSymbol};
 
 use crate::build::{Built, Kind, SUITE};
 use crate::setup::{Machine, Setup};
+use crate::targets::Profile;
 use crate::test::{Test, Verdict, scratch, seen};
 use crate::{process, root};
 
@@ -110,7 +111,7 @@ pub fn of_programs<'a>(setup: &Setup, machine: &'a Machine, built: &'a Built) ->
             let find_way_out = Box::new(move |gdb: &Command| gdb_finds_the_way_out(gdb, machine, suite));
             tests.push(with_gdb("debuggers::gdb_finds_the_way_out_of_a_call", find_way_out));
             if let Some(hello) = built.program(machine, "hello") {
-                let stop_at_main = Box::new(move |gdb: &Command| gdb_stops_at_main(gdb, hello));
+                let stop_at_main = Box::new(move |gdb: &Command| gdb_stops_at_main(gdb, machine, hello));
                 tests.push(with_gdb("debuggers::gdb_stops_at_main", stop_at_main));
             }
             let pass = Box::new(move |gdb: &Command| gdb_passes_reserved_signals(gdb, suite));
@@ -181,14 +182,20 @@ fn gdb_finds_the_way_out(gdb: &Command, machine: &Machine, program: &Path) -> Ve
 
 /// Stops at main by its name, with and without debug information. The program is an example,
 /// because the suite has no debug information of its own.
-fn gdb_stops_at_main(gdb: &Command, program: &Path) -> Verdict {
+fn gdb_stops_at_main(gdb: &Command, machine: &Machine, program: &Path) -> Verdict {
+    const OTHER_NAME: &[&str] = &["__rt0_entry_is_missing"];
+    // Complete debug information has the name in Rust, and gdb shows no frame behind main.
+    let frames: &[&str] = match machine.target.profile {
+        Profile::Release => &["main ()", "_start"],
+        Profile::Dev => OTHER_NAME,
+    };
     // Without debug information it does not know how to get out.
-    const WAYS: [(&[&str], &[&str], &[&str]); 3] = [
-        (&["start"], &[], &["main ()", "_start"]),
-        (&["break main", "run"], &[], &["main ()", "_start"]),
-        (&["break main", "run"], &["-readnever"], &["__rt0_entry_is_missing"]),
+    let ways: [(&[&str], &[&str], &[&str]); 3] = [
+        (&["start"], &[], frames),
+        (&["break main", "run"], &[], frames),
+        (&["break main", "run"], &["-readnever"], OTHER_NAME),
     ];
-    all_pass(WAYS.map(|(steps, options, expected)| {
+    all_pass(ways.map(|(steps, options, expected)| {
         let steps = [steps, &["backtrace"]].concat();
         in_gdb(gdb, options, &steps, program, "unread", |said| {
             let stops = said.contains("reakpoint 1, ").then_some(()).ok_or("reakpoint 1, ");
