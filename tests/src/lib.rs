@@ -15,7 +15,7 @@ pub mod waiting;
 
 // What most areas use.
 pub use files::{numbered, read_file};
-pub use memory::{bytes_of_each_thread, mappings, vm_size_kib, wait_for_mappings_to_go};
+pub use memory::{assert_mappings, bytes_of_each_thread, mappings, vm_size_kib, wait_for_mappings_to_go};
 pub use processes::{Ended, fork, in_raw_child, stderr_of, stopped_or_ended, wait_a_minute_for, wait_for};
 pub use rt0::test::{SKIPPED, skip};
 pub use runner::{emulated, machine, make_secure, often, slow, stress_time, thousands, under_valgrind, vdso_image};

@@ -1,6 +1,7 @@
 //! How much memory this process has, and in how many mappings.
 
 use core::ffi::CStr;
+use core::ops::RangeInclusive;
 
 use rt0::{sys, thread};
 
@@ -19,11 +20,22 @@ pub fn bytes_of_each_thread() -> usize {
     (&raw const __rt0_tls_end).addr() - (&raw const __rt0_tls_start).addr()
 }
 
-/// Waits until there are at most `before` mappings: nothing is left of what a test made since then.
 /// An emulator has mappings of its own among the program's, which come and go with its threads.
+fn of_the_emulator() -> usize {
+    if emulated() { 4 } else { 0 }
+}
+
+/// Waits until there are at most `before` mappings: nothing is left of what a test made since then.
 pub fn wait_for_mappings_to_go(before: usize) {
-    let of_the_emulator = if emulated() { 4 } else { 0 };
-    wait_until("every mapping to be gone", || mappings() <= before + of_the_emulator);
+    wait_until("every mapping to be gone", || mappings() <= before + of_the_emulator());
+}
+
+/// Checks the number of mappings, without waiting.
+#[track_caller]
+pub fn assert_mappings(expected: RangeInclusive<usize>) {
+    let (now, own) = (mappings(), of_the_emulator());
+    let allowed = expected.start().saturating_sub(own)..=expected.end() + own;
+    assert!(allowed.contains(&now), "{now} mappings, not {allowed:?}");
 }
 
 /// The number of mappings of this process, without the cached stacks. Each 512 KiB of a mapping

@@ -19,7 +19,7 @@ use rt0::test::Expect;
 use rt0::thread::spawn;
 use rt0::time::Instant;
 use rt0_tests::seccomp::{Verdict, filter};
-use rt0_tests::{mappings, often, wait_for_mappings_to_go};
+use rt0_tests::{assert_mappings, mappings, often};
 
 const TICK: Duration = Duration::from_millis(20);
 
@@ -144,7 +144,7 @@ fn pages_are_allocations_of_every_size_and_alignment() {
         // SAFETY: of this allocator, with this layout, and not used again.
         unsafe { Pages.deallocate(shrunk.cast(), small) };
     }
-    wait_for_mappings_to_go(before);
+    assert_mappings(before..=before);
 }
 
 fn an_allocation_without_bytes_has_no_pages() {
@@ -158,7 +158,7 @@ fn an_allocation_without_bytes_has_no_pages() {
     let block = unsafe { Pages.shrink(block.cast(), some, none) }.unwrap();
     // SAFETY: of this allocator, with this layout, and not used again.
     unsafe { Pages.deallocate(block.cast(), none) };
-    wait_for_mappings_to_go(before);
+    assert_mappings(before..=before);
 }
 
 fn an_allocation_that_no_memory_can_hold_is_refused() {

@@ -10,7 +10,7 @@ use rt0::{Env, Errno, sys, thread};
 use rt0_tests::files::{empty, make_folder, mount, own_mounts, remove_folder, write};
 use rt0_tests::seccomp::{self, Verdict};
 use rt0_tests::text::Text;
-use rt0_tests::{Ended, fork, mappings, read_file, skip, wait_for, wait_for_mappings_to_go, wait_until};
+use rt0_tests::{Ended, assert_mappings, fork, mappings, read_file, skip, wait_for, wait_until};
 
 /// The number of open descriptors.
 fn open_files() -> usize {
@@ -229,7 +229,7 @@ fn counting_again_opens_nothing_and_keeps_nothing() {
         assert_eq!(cpu::count(), first);
     }
     assert_eq!(open_files(), files);
-    wait_for_mappings_to_go(before);
+    assert_mappings(before..=before);
 }
 
 fn threads_that_count_at_once_agree_and_keep_one_set_of_descriptors() {

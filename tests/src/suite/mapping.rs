@@ -10,7 +10,7 @@ use rt0::test::Expect;
 use rt0::{Errno, cpu, sys, thread};
 use rt0_tests::files::pipe;
 use rt0_tests::seccomp::{self, Verdict};
-use rt0_tests::{mappings, read_file, skip, wait_for_mappings_to_go};
+use rt0_tests::{assert_mappings, mappings, read_file, skip};
 
 /// Writes a byte, and reads it back.
 fn touch(mapping: &Mapping, offset: usize) {
@@ -180,7 +180,7 @@ fn a_reservation_is_aligned_as_asked() {
     for bad in [0, 3, 4095, usize::MAX] {
         assert_eq!(Mapping::reserve_aligned(1, bad).err(), Some(Errno::EINVAL));
     }
-    wait_for_mappings_to_go(before);
+    assert_mappings(0..=before);
 }
 
 fn a_reservation_at_an_address_replaces_nothing() {
@@ -196,7 +196,7 @@ fn a_reservation_at_an_address_replaces_nothing() {
     assert_eq!(Mapping::reserve_at(inside, page).err(), Some(Errno::EINVAL));
     assert_eq!(Mapping::reserve_at(start, 0).err(), Some(Errno::EINVAL));
     assert_eq!(get(&taken, 0), 0xA5);
-    wait_for_mappings_to_go(before);
+    assert_mappings(before..=before);
     // A hole can be reserved.
     let mut hole = taken.split_off(page).unwrap();
     let rest = hole.split_off(page).unwrap();
@@ -258,7 +258,7 @@ fn nothing_is_left_of_a_thousand_mappings() {
             mapping.free().unwrap();
         }
     }
-    wait_for_mappings_to_go(before + 1);
+    assert_mappings(0..=before + 1);
 }
 
 fn advice_is_followed_or_refused() {
@@ -365,7 +365,7 @@ fn the_page_source_gives_takes_and_resizes() {
     bytes(NonNull::slice_from_raw_parts(second, page)).fill(8);
     // SAFETY: 1. Owned, and not used again.
     unsafe { Pages.free(NonNull::slice_from_raw_parts(second, page)) }.unwrap();
-    wait_for_mappings_to_go(before);
+    assert_mappings(0..=before);
     let odd = NonNull::slice_from_raw_parts(NonNull::<u8>::dangling(), page);
     // SAFETY: 1. Not a page's start, so nothing is freed.
     assert_eq!(unsafe { Pages.free(odd) }, Err(Errno::EINVAL));

@@ -17,7 +17,10 @@ use rt0::test::Expect;
 use rt0::thread::{self, Builder, report_overflows};
 use rt0::{Errno, rseq, signal, sys};
 use rt0_tests::seccomp::{self, Verdict};
-use rt0_tests::{Ended, emulated, in_raw_child, mappings, often, skip, wait_for, wait_for_mappings_to_go, wait_until};
+use rt0_tests::{
+    Ended, assert_mappings, emulated, in_raw_child, mappings, often, skip, wait_for, wait_for_mappings_to_go,
+    wait_until,
+};
 
 rt0::test_module! {
     written_instructions_run_and_rewritten_ones_too,
@@ -198,7 +201,7 @@ fn a_refused_thread_leaves_nothing() {
     (0..times).for_each(|_| refused());
     assert_eq!(DROPPED.load(Relaxed), times + 1);
     assert_eq!(thread::running(&mut []), 1);
-    wait_for_mappings_to_go(before);
+    assert_mappings(before..=before);
     // Afterwards others run as always.
     assert_eq!(thread::spawn(|| 5).unwrap().join(), 5);
 }
@@ -311,7 +314,7 @@ fn a_stack_can_be_used_again_once_its_thread_is_joined() {
         // SAFETY: joined, so that no thread runs on it.
         unsafe { stack.usable().cast::<u8>().write_bytes(0xA5, stack.usable().len()) };
     }
-    wait_for_mappings_to_go(before);
+    assert_mappings(0..=before);
     // Threads with stacks of rt0's use what those left.
     assert!(!stack.contains(thread::spawn(address_of_a_local).unwrap().join()));
 }

@@ -15,7 +15,9 @@ use rt0::test::Expect;
 use rt0::thread::{self, Builder, spawn};
 use rt0::time::Instant;
 use rt0::{Errno, sys};
-use rt0_tests::{emulated, mappings, often, thousands, vm_size_kib, wait_for_mappings_to_go, wait_until};
+use rt0_tests::{
+    assert_mappings, emulated, mappings, often, thousands, vm_size_kib, wait_for_mappings_to_go, wait_until,
+};
 
 const TICK: Duration = Duration::from_millis(20);
 
@@ -219,7 +221,7 @@ fn a_process_limit_makes_spawn_fail_with_eagain_and_leaves_nothing() {
     (0..4).for_each(|_| refused());
     assert_eq!(CLOSURES.load(Relaxed), 5);
     // Four leaked threads would be eight more mappings.
-    wait_for_mappings_to_go(before);
+    assert_mappings(0..=before);
     set_process_limit(1000);
     spawn(|| ()).unwrap().join();
 }
@@ -238,7 +240,7 @@ fn a_limit_on_memory_makes_spawn_fail_with_enomem() {
         assert_eq!(Builder::new().stack_size(size).spawn(move || drop(captured)).err(), Some(Errno::ENOMEM));
     }
     assert_eq!(CLOSURES.load(Relaxed), 3);
-    wait_for_mappings_to_go(before);
+    assert_mappings(before..=before);
 }
 
 fn threads_start_and_end_under_a_storm_of_signals() {

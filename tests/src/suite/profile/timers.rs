@@ -6,7 +6,7 @@ use core::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use linux_raw_sys::general as k;
 use rt0::profile::{drain, start, stop};
 use rt0::{Errno, println, sys, thread};
-use rt0_tests::{emulated, mappings, often, slow, wait_for_mappings_to_go, wait_until};
+use rt0_tests::{assert_mappings, emulated, mappings, often, slow, wait_until};
 
 use super::{HZ, PERIOD, burn, compute, cpu_time, filter, lost, thread_time, timers, total};
 
@@ -88,7 +88,7 @@ fn a_thousand_starts_and_stops_leave_nothing() {
         compute();
         stop();
     }
-    wait_for_mappings_to_go(before);
+    assert_mappings(before..=before);
     DONE.store(true, Relaxed);
     busy.into_iter().for_each(|handle| handle.join());
     assert_eq!(timers(), 0);

@@ -11,7 +11,7 @@ use rt0::sync::Parker;
 use rt0::thread::{self, Builder, Thread, spawn};
 use rt0::time::Instant;
 use rt0::{Errno, sys};
-use rt0_tests::{mappings, often, read_file, wait_for_mappings_to_go, wait_until};
+use rt0_tests::{assert_mappings, mappings, often, read_file, wait_until};
 
 use super::TICK;
 
@@ -138,7 +138,7 @@ fn a_thread_value_outlives_its_thread() {
     drop(kept);
     assert_eq!(copy.name(), Some("gone"));
     drop(copy);
-    wait_for_mappings_to_go(before + 1);
+    assert_mappings(0..=before + 1);
 }
 
 fn unpark_before_park_is_not_lost() {
