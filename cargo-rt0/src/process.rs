@@ -7,6 +7,7 @@
 mod talk;
 
 use std::cell::Cell;
+use std::ffi::OsStr;
 use std::io::{self, Read, Write};
 use std::ops::{Deref, DerefMut};
 use std::os::unix::process::CommandExt;
@@ -229,6 +230,18 @@ fn collect(receiver: mpsc::Receiver<Vec<u8>>) -> String {
         Ok(bytes) => String::from_utf8_lossy(&bytes).into_owned(),
         Err(_) => "[a process outside the test's group keeps this stream open]".to_string(),
     }
+}
+
+/// The variables that are set for a command.
+pub fn variables(command: &Command) -> impl Iterator<Item = (&OsStr, &OsStr)> {
+    command.get_envs().filter_map(|(name, value)| Some((name, value?)))
+}
+
+/// A copy of a command, with its variables, to which arguments can be added.
+pub fn copy(command: &Command) -> Command {
+    let mut copy = Command::new(command.get_program());
+    copy.envs(variables(command));
+    copy
 }
 
 /// The command as one would type it, with the variables set for it; PATH is the typist's own.

@@ -150,8 +150,7 @@ const NOT_TRACED: &str = "this machine forbids tracing";
 /// The system calls of a program, from strace, without the execve that starts it.
 pub fn traced_calls(strace: &Command, program: &Path) -> Result<Vec<String>> {
     let log = scratch("traced")?.join("calls");
-    let mut command = Command::new(strace.get_program());
-    command.envs(strace.get_envs().filter_map(|(name, value)| Some((name, value?))));
+    let mut command = process::copy(strace);
     command.args(["-f", "-o"]).arg(&log).arg(program);
     let outcome = process::run(&mut command, LIMIT)?;
     ensure!(!outcome.stderr.contains("PTRACE") && !outcome.stderr.contains("ptrace"), NOT_TRACED);

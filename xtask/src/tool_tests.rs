@@ -97,7 +97,7 @@ pub fn of_programs<'a>(setup: &Setup, machine: &'a Machine, built: &'a Built) ->
     if let (Some(suite), false) = (suite, restorers.is_empty()) {
         let name = "debuggers::the_restorers_are_the_bytes_that_they_know";
         let check = move || restorers.iter().try_for_each(|(_, symbol, bytes)| has_code(suite, symbol, bytes));
-        tests.push(Test::new(row, name, move || verdict(check())));
+        tests.push(Test::new(row, name, check));
         if machine.qemu().is_none() {
             let with_gdb = |name: &'static str, test: Box<dyn Fn(&Command) -> Verdict + Send + Sync + 'a>| {
                 let gdb = setup.gdb().map_err(|e| format!("no gdb: {e:#}"));
@@ -123,21 +123,15 @@ pub fn of_programs<'a>(setup: &Setup, machine: &'a Machine, built: &'a Built) ->
         let go = setup.go();
         let name = "profiles::go_tool_pprof_names_the_functions_and_their_shares";
         tests.push(Test::new(row, name, move || match &go {
-            Some(go) => verdict(pprof_names(go, machine, profile)),
+            Some(go) => pprof_names(go, machine, profile).into(),
             None => Verdict::Skipped("no Go here: put one on PATH, or set RT0_GO to it".to_string()),
         }));
         let name = "profiles::folded_stacks_name_the_functions_and_their_shares";
-        tests.push(Test::new(row, name, move || verdict(folded_names(machine, profile))));
+        tests.push(Test::new(row, name, move || folded_names(machine, profile)));
     } else {
-        tests.push(Test::new(row, "examples::profile", move || {
-            verdict(profiled(machine, profile, "profile").map(drop))
-        }));
+        tests.push(Test::new(row, "examples::profile", move || profiled(machine, profile, "profile").map(drop)));
     }
     tests
-}
-
-fn verdict(result: Result<()>) -> Verdict {
-    result.map_or_else(|error| Verdict::Failed(format!("{error:#}")), |()| Verdict::Passed)
 }
 
 /// Checks the bytes at a symbol.
@@ -236,8 +230,7 @@ fn in_gdb<'a>(
     test: &str,
     check: impl Fn(&str) -> Result<(), &'a str>,
 ) -> Verdict {
-    let mut command = Command::new(gdb.get_program());
-    command.envs(gdb.get_envs().filter_map(|(name, value)| Some((name, value?))));
+    let mut command = process::copy(gdb);
     command.env_remove("DEBUGINFOD_URLS").env("LC_ALL", "C").args(["-batch", "-nx", "-ex", "set width 0"]);
     command.args(["-ex", "set backtrace past-main on"]);
     command.args(options).args(steps.iter().flat_map(|step| ["-ex", step]));

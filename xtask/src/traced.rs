@@ -50,13 +50,6 @@ pub fn of_programs<'a>(setup: &Setup, machine: &'a Machine, built: &'a Built) ->
     ]
 }
 
-/// A copy of a command, with its variables, to which arguments can be added.
-fn copy(command: &Command) -> Command {
-    let mut copy = Command::new(command.get_program());
-    copy.envs(command.get_envs().filter_map(|(name, value)| Some((name, value?))));
-    copy
-}
-
 /// The messages of tools that may not trace.
 fn forbidden(stderr: &str) -> bool {
     ["ptrace", "Could not trace", "PTRACE"].iter().any(|said| stderr.contains(said))
@@ -68,7 +61,7 @@ fn under_strace(strace: &Command, program: &Path) -> Verdict {
         Ok(folder) => folder.join(format!("log-{}", std::process::id())),
         Err(error) => return Verdict::Failed(format!("no folder for the log: {error}")),
     };
-    let mut command = copy(strace);
+    let mut command = process::copy(strace);
     command.args(["-f", "-o"]).arg(&log).arg(program).args([WORKS, WAITS]);
     let line = process::shell_line(&command);
     match process::run(&mut command, LIMIT) {
@@ -84,7 +77,7 @@ fn under_strace(strace: &Command, program: &Path) -> Verdict {
 /// timeout.
 fn attached(gdb: &Command, program: &Path) -> Verdict {
     let mut command = Command::new("sh");
-    command.envs(gdb.get_envs().filter_map(|(name, value)| Some((name, value?))));
+    command.envs(process::variables(gdb));
     command.env_remove("DEBUGINFOD_URLS").env("LC_ALL", "C");
     command.args(["-c", ATTACH]).arg(program).args([WORKS, WAITS]).arg(gdb.get_program());
     let line = process::shell_line(&command);

@@ -92,10 +92,11 @@ pub fn of_programs<'a>(setup: &Setup, machine: &'a Machine, built: &'a Built) ->
     let programs = built.programs.iter().filter(|p| p.kind == Kind::Bin && p.machine == row && has_some(&p.name));
     let valgrind = setup.valgrind().map(Arc::new).map_err(|error| format!("no valgrind: {error:#}"));
     let mut tests = Vec::new();
-    if let (Some(fault), Ok(valgrind)) = (built.program(machine, "fault"), valgrind.clone()) {
-        tests.push(Test::new(row, "valgrind::a_death_that_explains_itself_is_the_only_thing_reported", move || {
-            only_the_fault(&valgrind, fault)
-                .map_or_else(|error| Verdict::Failed(format!("{error:#}")), |()| Verdict::Passed)
+    if let Some(fault) = built.program(machine, "fault") {
+        let (name, valgrind) = ("valgrind::a_death_that_explains_itself_is_the_only_thing_reported", valgrind.clone());
+        tests.push(Test::new(row, name, move || match &valgrind {
+            Ok(valgrind) => only_the_fault(valgrind, fault).into(),
+            Err(reason) => Verdict::Skipped(reason.clone()),
         }));
     }
     for program in programs {
@@ -126,8 +127,7 @@ fn only_the_fault(valgrind: &Command, program: &Path) -> Result<()> {
     for (word, status, complaints) in [(None, Some(0), 0), (Some("fault"), None, 1), (Some("panic"), Some(101), 0)] {
         let log = scratch("valgrind-fault")?.join("log");
         let mut command = under(valgrind, &log, program);
-        command.args(word).envs(valgrind.get_envs().filter_map(|(name, value)| Some((name, value?))));
-        let outcome = process::run(&mut command, LIMIT)?;
+        let outcome = process::run(command.args(word), LIMIT)?;
         let said = fs::read_to_string(&log)?;
         let lines: Vec<_> = said.lines().collect();
         let found = lines.windows(2).filter(|pair| complaint(pair[0]).is_some());
@@ -144,7 +144,7 @@ fn only_the_fault(valgrind: &Command, program: &Path) -> Result<()> {
 
 /// A command for a program under memcheck, which writes to `log`.
 fn under(valgrind: &Command, log: &Path, program: &Path) -> Command {
-    let mut command = Command::new(valgrind.get_program());
+    let mut command = process::copy(valgrind);
     command.args(["--quiet", "--vgdb=no", &format!("--error-exitcode={REPORTED}")]);
     command.arg(format!("--suppressions={}", root().join("tests/valgrind.supp").display()));
     command.arg(format!("--log-file={}", log.display())).arg(program);
@@ -159,7 +159,7 @@ fn memcheck(valgrind: &Command, program: &Path, name: &str, test: &Expectation) 
     };
     let inner = under(valgrind, &log, program);
     let mut command = guest_command(inner, test, root());
-    command.env("RT0_VDSO", "0").envs(valgrind.get_envs().filter_map(|(name, value)| Some((name, value?))));
+    command.env("RT0_VDSO", "0").envs(process::variables(valgrind));
     let line = process::shell_line(&command);
     let outcome = match process::run(&mut command, LIMIT) {
         Ok(outcome) => outcome,

@@ -24,7 +24,7 @@ use nix::unistd::Pid;
 use super::{LIMIT, Machine, programs};
 use crate::process::Running;
 use crate::setup::{Setup, on_path};
-use crate::test::{Test, Verdict, scratch, seen};
+use crate::test::{Test, scratch, seen};
 use crate::{build_example, pinned, process, sandbox_tests, say, serve_tests, tell};
 
 /// Threads of each server. Go decides for itself.
@@ -164,8 +164,7 @@ fn load_all(wrk: &Command, servers: &mut [Contestant], folder: &Path, rounds: u3
     for round in 1..=rounds {
         say!("round {round} of {rounds}");
         for ((_, address), rates) in running.iter().zip(&mut rates) {
-            let mut command = Command::new(wrk.get_program());
-            command.envs(wrk.get_envs().filter_map(|(name, value)| Some((name, value?))));
+            let mut command = process::copy(wrk);
             let outcome = process::run(command.args(LOAD).arg(format!("http://{address}/")), LIMIT)?;
             let rate = outcome.stdout.lines().find_map(|line| line.strip_prefix("Requests/sec:")?.trim().parse().ok());
             let is_clean = ["Socket errors", "Non-2xx"].iter().all(|word| !outcome.stdout.contains(word));
@@ -265,7 +264,5 @@ pub fn test(setup: &Setup) -> Test<'static> {
         ensure!(serve_tests::get(address, "/")? == FILE, "it serves something else");
         Ok(())
     };
-    Test::new("host", "bench::the_server_on_std_serves_as_the_example_does", move || {
-        serves().map_or_else(|error| Verdict::Failed(format!("{error:#}")), |()| Verdict::Passed)
-    })
+    Test::new("host", "bench::the_server_on_std_serves_as_the_example_does", serves)
 }
