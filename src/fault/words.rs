@@ -13,7 +13,7 @@ pub(super) fn of(signal: u32, code: i32) -> Option<(&'static str, &'static str)>
         };
     }
     if code == k::SI_KERNEL as i32 {
-        let is_fault = matches!(signal, k::SIGSEGV | k::SIGBUS | k::SIGILL | k::SIGFPE | k::SIGTRAP);
+        let is_fault = super::SIGNALS.iter().any(|fault| fault.raw() == signal);
         let words = if is_fault { "the kernel gives no reason" } else { "sent by the kernel, as for a terminal's key" };
         return Some((words, "SI_KERNEL"));
     }
