@@ -92,14 +92,19 @@ fn dies_and_is_read(machine: &Machine, program: &Path) -> Result<()> {
     Ok(())
 }
 
-/// In a terminal of its own, which script(1) makes: Ctrl-\ is SIGQUIT to the program.
+/// In a terminal of its own, which script(1) makes: Ctrl-\ is SIGQUIT to the program. script(1) may
+/// drop output that has not reached it by the end of its child, so its child stays until the
+/// report is there, for up to 20 s.
 fn quits(machine: &Machine, program: &Path) -> Result<()> {
     const SHELL: &str = r#"{ until grep -q waiting "$OUT"; do sleep 0.05; done; printf '\034'; } |
-        script -qec "'$PROGRAM' wait" /dev/null > "$OUT"; echo "status $?"; cat "$OUT""#;
+        script -qec "$CHILD" /dev/null > "$OUT"; echo "status $?"; cat "$OUT""#;
+    const CHILD: &str = r#"trap : QUIT; "$PROGRAM" wait; status=$?; looks=0
+        until grep -q "first worker" "$OUT" || [ $looks = 400 ]; do looks=$((looks + 1)); sleep 0.05; done
+        exit $status"#;
     let out = scratch(&format!("quit-{}", machine.target.name))?.join("out");
     fs::write(&out, "")?;
     let mut command = Command::new("sh");
-    command.args(["-c", SHELL]).env("PROGRAM", program).env("OUT", out);
+    command.args(["-c", SHELL]).env("SHELL", "/bin/sh").env("CHILD", CHILD).env("PROGRAM", program).env("OUT", out);
     let outcome = process::run(&mut command, LIMIT)?;
     let expected = [
         "status 131\n",

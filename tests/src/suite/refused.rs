@@ -15,7 +15,7 @@ use rt0::{Errno, futex, profile, random, sys, vdso};
 use rt0_tests::seccomp::{
     CLOCK_GETTIME, CLOCK_NANOSLEEP, FUTEX, PPOLL, SIGTIMEDWAIT, TIMER_SETTIME, Verdict, filter, need_filters,
 };
-use rt0_tests::{Ended, fork, stderr_of, wait_for, wait_until, wait_until_asleep};
+use rt0_tests::{Ended, fork, is_gone, stderr_of, wait_for, wait_until, wait_until_asleep};
 
 /// All calls with a time.
 const TIMED: [&[u32]; 6] = [FUTEX, CLOCK_GETTIME, CLOCK_NANOSLEEP, TIMER_SETTIME, PPOLL, SIGTIMEDWAIT];
@@ -112,31 +112,40 @@ fn processor_time() -> Duration {
     Duration::new(tv_sec as u64, tv_nsec as u32)
 }
 
-/// Starts threads that wait without a limit, refused by a filter of their own, and wakes them. They
-/// wake no other thread, because the filter would refuse that too.
+/// Starts threads that wait without a limit, refused by a filter of their own, and wakes them. The
+/// filter refuses their wakes too, so no thread sleeps by futex(2), and they end one at a time: at
+/// its end a thread may wait for the end of another and be woken by it.
 fn untimed_waits(errno: Errno) {
-    let (mutex, semaphore, started) = (Mutex::new(0), Semaphore::new(0), AtomicU32::new(0));
-    let (once, lock, parker) = (Once::new(), RwLock::new(0), Parker::new());
+    let (mutex, semaphore, once) = (Mutex::new(0), Semaphore::new(0), Once::new());
+    let (lock, parker) = (RwLock::new(0), Parker::new());
     let waits: [&(dyn Fn() + Sync); 5] =
         [&|| semaphore.acquire(), &|| *mutex.lock() += 1, &|| *lock.write() += 1, &|| once.wait(), &|| parker.park()];
     let held = (mutex.lock(), lock.write());
+    let (tids, may_end) = ([const { AtomicU32::new(0) }; 5], AtomicU32::new(0));
     scope(|s| {
-        let started = &started;
+        let (mut places, may_end) = (tids.iter(), &may_end);
         let threads = waits.map(|wait| {
+            let place = places.next().expect("a place for each thread");
             s.spawn(move || {
+                let tid = sys::gettid();
                 refuse(FUTEX, errno);
-                started.fetch_add(1, Relaxed);
+                place.store(tid, Relaxed);
                 wait();
+                wait_until("this thread's turn to end", || may_end.load(Relaxed) == tid);
             })
             .unwrap()
         });
-        wait_until("the threads", || started.load(Relaxed) == 5);
+        wait_until("the threads", || tids.iter().all(|tid| tid.load(Relaxed) != 0));
         thread::sleep(Duration::from_millis(5));
         drop(held);
         semaphore.release(1).unwrap();
         once.call_once(|| ());
         parker.unpark();
-        threads.into_iter().for_each(|thread| thread.join());
+        for (tid, thread) in tids.iter().map(|tid| tid.load(Relaxed)).zip(threads) {
+            may_end.store(tid, Relaxed);
+            wait_until("the end of a thread", || thread.is_finished() && is_gone(tid));
+            thread.join();
+        }
     });
     assert_eq!((*mutex.lock(), *lock.read()), (1, 1));
 }
