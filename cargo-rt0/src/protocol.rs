@@ -91,7 +91,7 @@ pub fn tests_of<'a>(
             machine: machine.target.name,
             name,
             alone,
-            emulated: machine.qemu().is_some(),
+            repeats: if machine.qemu().is_some() { 1 } else { 3 },
             run: Box::new(run),
         });
     }

@@ -45,8 +45,8 @@ pub struct Choices {
     /// Also run the daily set of real kernels, after all others
     #[arg(long, conflicts_with = "kernel")]
     daily: bool,
-    /// How many tests that fail under an emulator may run once more; those that then pass are
-    /// listed with what was seen, and do not fail the run
+    /// How many tests that fail may run again: once under an emulator, three times natively; those
+    /// that then pass each time are listed with what was seen, and do not fail the run
     #[arg(long, value_name = "N", default_value_t = 0)]
     retries: usize,
     /// Only tests whose full name (`mips::futex::wake_wakes_one`) contains this
