@@ -125,6 +125,9 @@ fn skip_without(errno: Errno, reason: &str) {
     }
 }
 
+/// A test of a thread that rt0 did not start.
+const NATIVE: Expect = Expect::success().native("qemu-user makes no such thread");
+
 rt0::test_module! {
     alone_it_is_a_plain_call,
     every_thread_makes_the_call_once,
@@ -136,8 +139,8 @@ rt0::test_module! {
     a_thread_that_was_killed_has_no_result_to_join =>
         Expect::panic("a thread ended without a result"),
     a_thread_of_the_kernels_own_is_no_thread_of_the_program,
-    a_thread_that_rt0_did_not_start_is_reported_at_once =>
-        Expect::success().native("qemu-user makes no such thread"),
+    a_thread_that_rt0_did_not_start_is_reported_at_once => NATIVE,
+    a_thread_that_rt0_did_not_start_is_reported_by_a_process_of_many_groups => NATIVE,
     a_signal_33_from_other_code_changes_nothing,
     a_change_of_the_mask_is_the_callers_alone,
     refused::*,
@@ -311,11 +314,26 @@ fn a_thread_of_the_kernels_own_is_no_thread_of_the_program() {
     assert_eq!(sleepers.end(), [1; 2]);
 }
 
+fn a_thread_that_rt0_did_not_start_is_reported_at_once() {
+    spawn(|| ()).unwrap().join();
+    is_reported_at_once();
+}
+
+/// The kernel shows a process's groups before the mask, in more than a page.
+fn a_thread_that_rt0_did_not_start_is_reported_by_a_process_of_many_groups() {
+    spawn(|| ()).unwrap().join();
+    let groups: [u32; 2000] = core::array::from_fn(|n| 100_000 + n as u32);
+    if let Err(error) = all_threads::setgroups(&groups) {
+        assert!(matches!(error, Error::Refused(Errno::EPERM | Errno::EINVAL)), "{error}");
+        skip("only root, outside of small namespaces of users, has many groups");
+    }
+    is_reported_at_once();
+}
+
 /// The child of a clone(2) that bypasses rt0 and shares everything. Its parent waits until it
 /// ends, as with vfork(2), so the parent is a thread that the child does not know and that
 /// answers nothing.
-fn a_thread_that_rt0_did_not_start_is_reported_at_once() {
-    spawn(|| ()).unwrap().join();
+fn is_reported_at_once() {
     static PARENT: AtomicU32 = AtomicU32::new(0);
     PARENT.store(sys::gettid(), Relaxed);
     let flags = k::CLONE_VM | k::CLONE_SIGHAND | k::CLONE_THREAD | k::CLONE_VFORK;
