@@ -25,9 +25,10 @@
 //!
 //! `models` runs [`Answer`], on which 2 and 3 rest.
 
+use core::ptr::NonNull;
 use core::sync::atomic::Ordering::{Acquire, Release};
 
-use super::block::Block;
+use super::block::{Block, release};
 use super::{list, scope};
 use crate::cpu::{self, CpuSet};
 use crate::errno::{Errno, Result};
@@ -39,7 +40,7 @@ use crate::futex::base::{self, ANY, AtomicU32};
 pub(super) struct Affinity<'a> {
     set: &'a CpuSet,
     run: unsafe fn(&Block),
-    wait: fn(&Request, &Block) -> Result<()>,
+    wait: unsafe fn(&Request, NonNull<Block>) -> Result<()>,
 }
 
 impl<'a> Affinity<'a> {
@@ -68,19 +69,34 @@ impl<'a> Request<'a> {
     }
 
     /// Waits for the answer of the thread, which was cloned; the error is the kernel's, or
-    /// `ECANCELED` if the thread ended without one. After an error the thread has ended.
-    pub(super) fn wait(&self, block: &Block) -> Result<()> {
-        (self.affinity.wait)(self, block)
+    /// `ECANCELED` if the thread ended without one. After an error the thread has ended, and the
+    /// caller's reference to it is released.
+    ///
+    /// # Safety
+    ///
+    /// 1. The caller owns a reference to the block, and after an error does not use it any more.
+    pub(super) unsafe fn wait(&self, block: NonNull<Block>) -> Result<()> {
+        // SAFETY: 1. The caller guarantees the same (1).
+        unsafe { (self.affinity.wait)(self, block) }
     }
 }
 
-fn wait(request: &Request, block: &Block) -> Result<()> {
+/// [`Request::wait`].
+///
+/// # Safety
+///
+/// As there.
+unsafe fn wait(request: &Request, block: NonNull<Block>) -> Result<()> {
+    // SAFETY: the caller's reference keeps it (1).
+    let thread = unsafe { block.as_ref() };
     let answer = request.answer.wait(|| {
         list::notice_fork();
-        block.tid() == 0
+        thread.tid() == 0
     });
     if answer.is_err() {
-        block.wait_for_end();
+        thread.wait_for_end();
+        // SAFETY: 1. The caller's, which does not use it any more (1).
+        unsafe { release(block) };
     }
     answer
 }

@@ -33,7 +33,9 @@ where
     F: FnOnce() -> T + Send + 'static,
     T: Send + 'static,
 {
-    Builder::new().spawn(f)
+    // SAFETY: 1. `run` is for these types. 2. Closure and result are `'static`. 3. There is no
+    // scope. 4. No stack is given.
+    unsafe { const { &Builder::new() }.launch(f, run::<F, T>, null(), None) }
 }
 
 /// A thread's properties, before it starts.
@@ -212,7 +214,10 @@ impl<'a> Builder<'a> {
     }
 
     /// Starts a thread that calls `run`, which finds `content` at [`Block::launch`]. The thread is
-    /// counted in `scope`, unless that is null.
+    /// counted in `scope`, unless that is null. After an error `content` was dropped.
+    ///
+    /// Every closure of a program has a copy of this function, so [`Builder::launch_bytes`] does
+    /// the work.
     ///
     /// # Safety
     ///
@@ -222,16 +227,49 @@ impl<'a> Builder<'a> {
     /// 3. The scope, if it is not null, was opened by the caller or counts it.
     /// 4. A `stack` that is given meets the conditions of [`Builder::spawn_on`].
     pub(super) unsafe fn launch<C, T>(
-        self,
+        &self,
         content: C,
         run: unsafe fn(&Block),
         scope: *const scope::Running,
         stack: Option<NonNull<[u8]>>,
     ) -> Result<JoinHandle<T>> {
-        let ready = self.prepare(size_of::<Launch<C, T>>(), align_of::<Launch<C, T>>(), run, stack)?;
+        let shape = const { &Shape::of::<C, T>() };
+        let content = ManuallyDrop::new(content); // Not accessed below if the thread has it.
+        // SAFETY: 1. `content` has this shape. 2. The caller guarantees it (1, 2). 3, 4. The caller
+        // guarantees the same (3, 4).
+        match unsafe { self.launch_bytes(shape, (&raw const content).cast(), run, scope, stack) } {
+            // SAFETY: 1. The thread has a reference of its own. 2. `run` leaves it there.
+            Ok((block, launch)) => Ok(unsafe { JoinHandle::new(block, launch.cast()) }),
+            Err(errno) => {
+                drop(ManuallyDrop::into_inner(content));
+                Err(errno)
+            }
+        }
+    }
+
+    /// Starts a thread that calls `run`, which finds the bytes of `content` at [`Block::launch`].
+    /// Returns the block, with a reference for the caller, and that address. After an error no
+    /// thread has used the content.
+    ///
+    /// # Safety
+    ///
+    /// 1. `content` has the size in `shape`. After success the caller does not use it any more.
+    /// 2. `run` takes such a value from there, and puts a result of the shape in its place. Both
+    ///    may be sent to another thread, and what they borrow outlives `run`.
+    /// 3. The scope, if it is not null, was opened by the caller or counts it.
+    /// 4. A `stack` that is given meets the conditions of [`Builder::spawn_on`].
+    unsafe fn launch_bytes(
+        &self,
+        shape: &Shape,
+        content: *const u8,
+        run: unsafe fn(&Block),
+        scope: *const scope::Running,
+        stack: Option<NonNull<[u8]>>,
+    ) -> Result<(NonNull<Block>, *mut u8)> {
+        let ready = self.prepare(shape, run, stack)?;
         let (block, launch) = (ready.block, ready.launch);
-        // SAFETY: fresh memory, of the size and alignment of the union that has a `C`.
-        unsafe { launch.cast::<C>().write(content) };
+        // SAFETY: fresh memory, which has room for the content; the caller has that (1).
+        unsafe { launch.copy_from_nonoverlapping(content, shape.content) };
         // SAFETY: no other thread has the block until it is linked.
         let fields = unsafe { block.as_ref() };
         fields.scope.set(scope);
@@ -239,25 +277,25 @@ impl<'a> Builder<'a> {
         if let Some(request) = &request {
             request.put(fields);
         }
-        // SAFETY: only for content that no thread takes: it is there, and the caller's.
-        let drop_content = || unsafe { launch.cast::<C>().drop_in_place() };
-        if let Err(errno) = start(&ready) {
-            drop_content();
-            return Err(errno);
-        }
+        start(&ready)?;
         core::mem::forget(ready.mapping); // The block's references own it now.
-        // SAFETY: 1. The thread has a reference of its own. 2. `run` leaves it there.
-        let handle = unsafe { JoinHandle::new(block, launch.cast()) };
-        if let Some(Err(errno)) = request.as_ref().map(|request| request.wait(fields)) {
-            drop_content(); // Before the handle, which keeps the memory that it lies in.
-            return Err(errno);
+        // Asked once more, so that a program that never asks for processors does not link the wait.
+        if self.affinity.is_some()
+            && let Some(request) = &request
+        {
+            // SAFETY: 1. The caller of this function gets the reference after success only.
+            unsafe { request.wait(block) }?;
         }
-        Ok(handle)
+        Ok((block, launch))
     }
 
-    /// Lays out everything that a thread needs. Its content, which takes `size` bytes, is not
-    /// written yet.
-    fn prepare(self, size: usize, align: usize, run: unsafe fn(&Block), stack: Option<NonNull<[u8]>>) -> Result<Ready> {
+    /// Lays out everything that a thread needs. Its content is not written yet.
+    fn prepare(
+        &self,
+        &Shape { size, align, .. }: &Shape,
+        run: unsafe fn(&Block),
+        stack: Option<NonNull<[u8]>>,
+    ) -> Result<Ready> {
         let name = self.name.unwrap_or_default();
         if name.contains('\0') {
             return Err(Errno::EINVAL);
@@ -332,9 +370,21 @@ impl Default for Builder<'_> {
     }
 }
 
-/// Space for the closure, and after it returned, for its result. Both begin at offset 0.
-#[repr(C)]
-union Launch<C, T> {
-    _content: ManuallyDrop<C>,
-    _result: ManuallyDrop<T>,
+/// The sizes, in bytes, of what lies at [`Block::launch`]: first the content, and after the closure
+/// returned its result. Both begin at offset 0.
+struct Shape {
+    content: usize,
+    size: usize,
+    align: usize,
+}
+
+impl Shape {
+    const fn of<C, T>() -> Shape {
+        #[repr(C)]
+        union Launch<C, T> {
+            _content: ManuallyDrop<C>,
+            _result: ManuallyDrop<T>,
+        }
+        Shape { content: size_of::<C>(), size: size_of::<Launch<C, T>>(), align: align_of::<Launch<C, T>>() }
+    }
 }
