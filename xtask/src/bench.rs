@@ -20,12 +20,15 @@ use std::process::{Command, ExitCode, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Error, Result, bail, ensure};
+use cargo_rt0::protocol::seen;
+use cargo_rt0::report::{Test, Verdict};
+use cargo_rt0::setup::Setup;
+use cargo_rt0::{Options, process, say, tell};
 use nix::sched::{CpuSet, sched_getaffinity};
 use nix::unistd::Pid;
 
-use crate::setup::Setup;
-use crate::test::{Test, Verdict, seen};
-use crate::{Options, host_tests, process, say, set_up, tell};
+use crate::repository::set_up;
+use crate::strace;
 use programs::{Contestant, RT0, Tools};
 use results::Results;
 
@@ -194,7 +197,7 @@ fn sizes_and_calls(
         let strace = setup.strace();
         for contestant in contestants {
             match strace.as_ref().map_err(|error| format!("no strace: {error:#}")).and_then(|strace| {
-                host_tests::traced_calls(strace, &contestant.nothing).map_err(|error| format!("strace: {error:#}"))
+                strace::calls(strace, &contestant.nothing).map_err(|error| format!("strace: {error:#}"))
             }) {
                 Ok(calls) => {
                     let before = calls.iter().filter(|call| *call != "exit_group").count();

@@ -5,16 +5,15 @@ use std::io::BufReader;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use cargo_metadata::Message;
+use cargo_rt0::build::{self, Built, Kind, Request};
+use cargo_rt0::setup::{Core, Machine, Setup};
+use cargo_rt0::targets::{self, Profile, Target};
+use cargo_rt0::{process, say};
 
-use crate::kernel::INIT;
-use crate::setup::{Core, Machine, Setup};
-use crate::targets::{Profile, Target};
-use crate::{pinned, process, root, say};
-
-use cargo_rt0::build::{self, Request};
-pub use cargo_rt0::build::{Built, Kind};
+use crate::calls;
+use crate::repository::{pinned, root};
 
 /// What to build.
 #[derive(Clone, Copy)]
@@ -91,6 +90,21 @@ fn request(words: Vec<String>, expected: Vec<(Kind, String)>, target_dir: &Path)
     }
 }
 
+/// Builds one example for one machine and checks its ELF facts.
+pub fn example(setup: &Setup, example: &str, target: &str) -> Result<(Machine, PathBuf)> {
+    let examples = sources(&root().join("examples"));
+    if !examples.iter().any(|name| name == example) {
+        bail!("no example is called `{example}`; these are: {}", examples.join(", "));
+    }
+    let targets = targets::select(&[target.to_string()], &setup.rust.host)?;
+    let [target] = targets[..] else { bail!("`{target}` names several machines; one is needed here") };
+    let machine = setup.machines(&[target]).pop().context("one machine in, one out")?.1?;
+    let built = build(setup, std::slice::from_ref(&machine), What::Example(example))?;
+    let program = built.program(&machine, example).context("the build failed; cargo's messages above say why")?;
+    calls::check_program(program, target)?;
+    Ok((machine, program.to_path_buf()))
+}
+
 /// Lints the library for machines with the same kind of `core`. It uses the flags and the folder of
 /// the builds, so that each reuses the other's compiled crates.
 pub fn lints(setup: &Setup, core: &Core, targets: &[&Target]) -> Result<Command> {
@@ -120,6 +134,9 @@ pub fn unstable_programs() -> String {
 
 /// The program with the tests of every area that needs no program of its own.
 pub const SUITE: &str = "suite";
+
+/// The program that is a guest's first process: a test program that has no tests.
+pub const INIT: &str = "init";
 
 /// The names of all test programs, and of the program that starts them in a guest.
 pub fn test_programs() -> Vec<String> {

@@ -26,10 +26,9 @@ use std::ops::Range;
 use std::path::Path;
 
 use anyhow::{Result, bail};
+use cargo_rt0::elf as facts;
+use cargo_rt0::targets::{self, Elf};
 use object::{Object, ObjectSection, ObjectSymbol, SectionKind, SymbolKind, elf};
-
-use crate::targets::Elf;
-use crate::{elf as facts, targets};
 
 pub mod decode;
 #[cfg(test)]

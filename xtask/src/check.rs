@@ -19,8 +19,9 @@ use std::fs;
 use std::process::ExitCode;
 
 use anyhow::{Context, Result};
+use cargo_rt0::{Options, process, say, tell};
 
-use crate::{Options, process, root, say, set_up, tell};
+use crate::repository::{root, set_up};
 use source::Source;
 
 /// A place where a rule is broken.

@@ -20,15 +20,12 @@ mod source;
 use std::collections::BTreeMap;
 
 use anyhow::Result;
+use cargo_rt0::setup::{Machine, Setup};
 
 pub use guest::{Guest, Job};
 pub use rows::{Choice, ROWS};
 
-use crate::setup::{Machine, Setup};
 use rows::{Row, TELLING};
-
-/// The program that is a guest's first process: a test program that has no tests.
-pub const INIT: &str = "init";
 
 /// The rows that a run is to have, before anything is set up for them.
 pub struct Plan {

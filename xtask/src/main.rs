@@ -5,51 +5,40 @@
 //! down:
 //!
 //! - `main.rs`: the command line.
-//! - `test.rs`: the test run: list, run, report; `host_tests.rs`: tests of whole programs from
-//!   outside, `tool_tests.rs`: tests that use external tools, `fixture.rs`: a crate of its own, as
-//!   `cargo rt0` builds and tests it.
+//! - `test.rs`: the test run: list, run, report; `test/`: the tests that this tool makes itself, of
+//!   whole programs from outside.
 //! - `kernel.rs`, `kernel/`: tests on real kernels under qemu-system.
 //! - `syscalls.rs`, `syscalls/`: the list of system calls, as a table and as a filter.
 //! - `bench.rs`, `bench/`: the cost of rt0, compared with others.
 //! - `check.rs`: the rules of this repository that a command can hold.
 //! - `build.rs`: builds this repository; `calls.rs`, `orders.rs`: checks of the machine code of the
-//!   built programs.
+//!   built programs; `strace.rs`: the system calls of one run.
+//! - `repository.rs`: the folder of the repository, and the toolchain that it pins.
 //!
-//! The package cargo-rt0 sets up, builds and runs for a machine; its modules are re-exported here.
+//! The package cargo-rt0 sets up, builds and runs for a machine: what is the same for every crate.
 
 mod bench;
 mod build;
 mod calls;
 mod check;
-mod crate_tests;
-mod fault_tests;
-mod fixture;
-mod host_tests;
-mod init_tests;
 mod kernel;
-mod linker_tests;
 mod orders;
-mod sandbox_tests;
-mod serve_tests;
-mod shell;
+mod repository;
+mod strace;
 mod symbolize;
 mod syscalls;
 mod test;
-mod tool_tests;
-mod traced;
-mod valgrind;
 
 use std::ffi::OsString;
 use std::os::unix::process::CommandExt;
-use std::path::{Path, PathBuf};
-use std::process::{Command, ExitCode};
+use std::path::PathBuf;
+use std::process::ExitCode;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
+use cargo_rt0::{Options, say, setup, targets, tell};
 use clap::{Parser, Subcommand};
 
-pub use cargo_rt0::{Options, elf, packages, process, say, setup, targets, tell};
-
-use crate::setup::{Machine, Setup, Toolchain};
+use crate::repository::set_up;
 
 /// Builds, boots and checks rt0. Everything that a command needs is set up in target/setup, never
 /// in the system.
@@ -128,25 +117,25 @@ fn main() -> ExitCode {
 fn execute(cli: Cli) -> Result<ExitCode> {
     match cli.command {
         Task::Run { example, target, args } => {
-            let (machine, program) = build_example(&set_up(cli.options)?, &example, &target)?;
+            let (machine, program) = build::example(&set_up(cli.options)?, &example, &target)?;
             let mut command = machine.command(&program);
             command.args(args);
             // Replaces this process: streams, signals and the exit status are the program's own.
             Err(command.exec()).with_context(|| format!("cannot start {}", program.display()))
         }
         Task::Build { example, target } => {
-            let (_, program) = build_example(&set_up(cli.options)?, &example, &target)?;
+            let (_, program) = build::example(&set_up(cli.options)?, &example, &target)?;
             tell!("{}", program.display());
             Ok(ExitCode::SUCCESS)
         }
         Task::Boot { example, target } => {
             let setup = set_up(cli.options)?;
             let guest = kernel::boot::guest(&setup, &target)?;
-            let (machine, program) = build_example(&setup, &example, guest.row.machine)?;
-            let init = [kernel::INIT.to_string()];
+            let (machine, program) = build::example(&setup, &example, guest.row.machine)?;
+            let init = [build::INIT.to_string()];
             let built = build::build(&setup, std::slice::from_ref(&machine), build::What::Programs(&init))?;
             let init =
-                built.program(&machine, kernel::INIT).context("the build failed; cargo's messages above say why")?;
+                built.program(&machine, build::INIT).context("the build failed; cargo's messages above say why")?;
             kernel::boot::run(&setup, &guest, init, &program)
         }
         Task::Test(choices) => test::run(cli.options, &choices),
@@ -161,21 +150,6 @@ fn execute(cli: Cli) -> Result<ExitCode> {
     }
 }
 
-/// Builds one example for one machine and checks its ELF facts.
-pub fn build_example(setup: &Setup, example: &str, target: &str) -> Result<(Machine, PathBuf)> {
-    let examples = build::sources(&root().join("examples"));
-    if !examples.iter().any(|name| name == example) {
-        bail!("no example is called `{example}`; these are: {}", examples.join(", "));
-    }
-    let targets = targets::select(&[target.to_string()], &setup.rust.host)?;
-    let [target] = targets[..] else { bail!("`{target}` names several machines; one is needed here") };
-    let machine = setup.machines(&[target]).pop().context("one machine in, one out")?.1?;
-    let built = build::build(setup, std::slice::from_ref(&machine), build::What::Example(example))?;
-    let program = built.program(&machine, example).context("the build failed; cargo's messages above say why")?;
-    calls::check_program(program, target)?;
-    Ok((machine, program.to_path_buf()))
-}
-
 /// Tools that only some tests need, and the message if one is missing.
 const TOOLS: &[(&str, &str)] = &[
     ("strace", "would be unpacked from Debian's package, for one test"),
@@ -183,40 +157,3 @@ const TOOLS: &[(&str, &str)] = &[
     ("valgrind", "would be unpacked from Debian's package, for the tests under memcheck"),
     ("go", "missing: the tests of profiles leave `go tool pprof` out"),
 ];
-
-/// Finds the toolchain that this repository pins; everything else is set up in target/setup.
-pub fn set_up(options: Options) -> Result<Setup> {
-    Setup::new(options, Toolchain::pinned(root()), &root().join("target/setup"))
-}
-
-/// A command for the toolchain that this repository pins, without influence of the user's
-/// environment.
-pub fn pinned(program: &str) -> Command {
-    Toolchain::pinned(root()).command(program)
-}
-
-/// The repository's folder.
-pub fn root() -> &'static Path {
-    // Set by cargo when it built this program; cargo rebuilds it when the repository moves.
-    Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("xtask/ lies in the repository")
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn stack_probes_are_as_the_compiler_has_them() {
-        for target in targets::TARGETS {
-            let mut rustc = pinned("rustc");
-            rustc.args(["-Zunstable-options", "--print", "target-spec-json", "--target", target.triple]);
-            let spec = rustc.env("RUSTC_BOOTSTRAP", "1").output().expect("rustc").stdout;
-            let spec: serde_json::Value = serde_json::from_slice(&spec).expect("a specification");
-            let arch = spec["arch"].as_str().expect("its processor");
-            let file = if arch.starts_with("riscv") { "riscv" } else { arch };
-            let text = std::fs::read_to_string(root().join(format!("arch/{file}.rs"))).expect("its file");
-            let probes = spec.get("stack-probes").is_some();
-            assert!(text.contains(&format!("const STACK_PROBES: bool = {probes};")), "{}", target.name);
-        }
-    }
-}

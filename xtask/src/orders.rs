@@ -24,9 +24,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use cargo_rt0::targets::Elf;
+
 use crate::calls::decode::Target;
 use crate::calls::{Function, Functions, functions};
-use crate::targets::Elf;
 
 mod access;
 #[cfg(test)]

@@ -143,7 +143,7 @@ mod tests {
     fn what_is_wrong_with_a_file_is_said() {
         let error = run(Path::new("/nowhere"), &b""[..], Vec::new()).expect_err("no such file");
         assert!(format!("{error:#}").starts_with("cannot read /nowhere: No such file"), "{error:#}");
-        let source = crate::root().join("xtask/src/symbolize.rs");
+        let source = crate::repository::root().join("xtask/src/symbolize.rs");
         let error = run(&source, &b""[..], Vec::new()).expect_err("no program");
         assert!(format!("{error:#}").contains("it is no ELF file"), "{error:#}");
     }

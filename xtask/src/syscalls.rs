@@ -17,9 +17,10 @@ use std::io::Write;
 use std::process::ExitCode;
 
 use anyhow::{Context, Result, bail, ensure};
+use cargo_rt0::targets::{self, Target};
+use cargo_rt0::{Options, process, tell};
 
-use crate::targets::{self, Target};
-use crate::{Options, process, root, tell};
+use crate::repository::{root, set_up};
 
 pub mod confined;
 mod filter;
@@ -163,7 +164,7 @@ fn read_library(graph: &mut Graph, cfg: Cfg) -> Result<()> {
 
 /// Prints what is asked for.
 pub fn run(options: Options, choices: &Choices) -> Result<ExitCode> {
-    let setup = crate::set_up(options)?;
+    let setup = set_up(options)?;
     let targets = targets::select(std::slice::from_ref(&choices.target), &setup.rust.host)?;
     let [target] = targets[..] else { bail!("`{}` names several machines; one is needed here", choices.target) };
     let lists = Lists::of(target)?;
@@ -233,7 +234,7 @@ fn why(lists: &Lists, modules: &[&str], call: &str) -> Result<ExitCode> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::targets::TARGETS;
+    use cargo_rt0::targets::TARGETS;
 
     #[test]
     fn every_listed_call_is_one_of_its_machine() {

@@ -4,6 +4,28 @@
 //! All tests of all machines go into one queue, from which two workers for each processor take,
 //! since many tests wait. Native tests marked `alone` follow, one at a time. Under an emulator they
 //! run with the others, because everything is slow there anyway.
+//!
+//! Tests that this tool makes itself, of whole programs from outside (`test/programs.rs`, which
+//! lists the other files):
+//!
+//! - `test/faults.rs`, `test/init.rs`, `test/sandbox.rs`, `test/serve.rs`: of one example each;
+//!   `test/shell.rs`: cases in which a program starts the host's shell.
+//! - `test/tools.rs`, `test/traced.rs`, `test/valgrind.rs`: with debuggers, profilers and tracers.
+//! - `test/fixture.rs`, `test/crates.rs`: crates outside of this repository's workspace, as
+//!   `cargo rt0` builds and tests them; `test/linker.rs`: links that are refused.
+
+mod crates;
+mod faults;
+mod fixture;
+mod init;
+mod linker;
+mod programs;
+pub mod sandbox;
+pub mod serve;
+mod shell;
+mod tools;
+mod traced;
+mod valgrind;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::path::{Path, PathBuf};
@@ -13,18 +35,17 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
-use cargo_rt0::build::Kind;
-use cargo_rt0::protocol::{LIMIT_NATIVE, LIMIT_QEMU, tests_of};
-use cargo_rt0::report::Report;
+use cargo_rt0::build::{Built, Kind};
+use cargo_rt0::protocol::{LIMIT_NATIVE, LIMIT_QEMU, list, seen, tests_of};
+use cargo_rt0::report::{Report, Spent, Test, Verdict};
+use cargo_rt0::setup::{Machine, Rust};
+use cargo_rt0::{Options, process, say, targets};
 
-pub use cargo_rt0::protocol::{Expectation, guest_command, judge, list, seen};
-pub use cargo_rt0::report::{Spent, Test, Verdict};
-
-use crate::build::SUITE;
-use crate::kernel::{self, Guest, INIT, Job};
-use crate::setup::{Machine, Rust};
+use crate::build::{self, INIT, SUITE};
+use crate::calls;
+use crate::kernel::{self, Guest, Job};
+use crate::repository::{root, set_up};
 use crate::syscalls::confined;
-use crate::{Options, build, calls, fixture, host_tests, process, root, say, set_up, targets};
 
 const LIMIT_MODEL: Duration = Duration::from_secs(600);
 
@@ -156,7 +177,7 @@ pub fn run(options: Options, choices: &Choices) -> Result<ExitCode> {
         for (_, path) in &models.binaries {
             tests.extend(unit_tests("models", path, "::loom_", LIMIT_MODEL).unwrap_or_else(|failed| vec![failed]));
         }
-        tests.extend(host_tests::of_the_repository(&setup));
+        tests.extend(programs::of_the_repository(&setup));
     }
     for machine in &machines {
         for program in built.programs.iter().filter(|p| p.machine == machine.target.name) {
@@ -177,7 +198,7 @@ pub fn run(options: Options, choices: &Choices) -> Result<ExitCode> {
             }
         }
         if !kernels_only {
-            tests.extend(host_tests::of_programs(&setup, machine, &built));
+            tests.extend(programs::of_programs(&setup, machine, &built));
             tests.extend(fixture::tests(machine, &fixture));
         }
     }
@@ -223,7 +244,7 @@ const GUESTS: usize = 2;
 fn run_guests(
     rust: &Rust,
     machines: &[Machine],
-    built: &build::Built,
+    built: &Built,
     guests: &[Guest],
     filter: Option<&str>,
     report: &Mutex<Report>,
@@ -265,7 +286,7 @@ fn run_guests(
 /// The tests for a guest to run, and the programs of its machine.
 fn jobs(
     machine: &Machine,
-    built: &build::Built,
+    built: &Built,
     guest: &Guest,
     filter: Option<&str>,
     tell: &dyn Fn(&str, Verdict, Option<Spent>),
@@ -335,20 +356,9 @@ fn unit_tests<'a>(name: &str, binary: &'a Path, part: &str, limit: Duration) -> 
     Ok(all.into_iter().filter(|name| name.contains(part)).map(test).collect())
 }
 
-/// Makes an empty folder for the files of one test.
-pub fn scratch(name: &str) -> std::io::Result<PathBuf> {
-    let folder = root().join("target/test-tmp").join(name);
-    if folder.exists() {
-        std::fs::remove_dir_all(&folder)?;
-    }
-    std::fs::create_dir_all(&folder)?;
-    Ok(folder)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::valgrind;
 
     /// Else an exception would outlive the test that it was made for, and its reason.
     #[test]

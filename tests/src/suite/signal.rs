@@ -21,7 +21,7 @@ extern "C" fn note(signal: i32) {
     COUNT.fetch_add(1, Relaxed);
 }
 
-/// A debugger stops here; see xtask/src/tool_tests.rs.
+/// A debugger stops here; see xtask/src/test/tools.rs.
 #[unsafe(no_mangle)]
 #[inline(never)]
 extern "C" fn rt0_debuggers_stop_here() {

@@ -11,15 +11,16 @@ use std::process::{Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
+use cargo_rt0::process::{self, Next, Talk};
+use cargo_rt0::report::Verdict;
+use cargo_rt0::say;
+use cargo_rt0::setup::Setup;
 use nix::sched::{CloneFlags, unshare};
 use nix::unistd::{chroot, close};
 
 use super::STARTS;
 use super::programs::{self, RT0, STD, Tools};
-use crate::process::{Next, Talk};
-use crate::setup::Setup;
-use crate::test::{Verdict, scratch};
-use crate::{process, root, say};
+use crate::repository::{root, scratch};
 
 /// The first column of the table.
 const ROWS: [&str; 6] = [

@@ -6,10 +6,10 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use anyhow::{Context, Result};
+use cargo_rt0::tell;
 use object::{Object, ObjectSection, ObjectSymbol, SectionKind, SymbolKind};
 
 use super::programs::{self, EMITTED, Tools};
-use crate::tell;
 
 /// Prints a table for each program that does something.
 pub fn run(tools: &Tools) -> Result<ExitCode> {

@@ -18,14 +18,18 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
+use cargo_rt0::process::{self, Running};
+use cargo_rt0::protocol::seen;
+use cargo_rt0::report::Test;
+use cargo_rt0::setup::{Setup, on_path};
+use cargo_rt0::{say, tell};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
 use super::{LIMIT, Machine, programs};
-use crate::process::Running;
-use crate::setup::{Setup, on_path};
-use crate::test::{Test, scratch, seen};
-use crate::{build_example, pinned, process, sandbox_tests, say, serve_tests, tell};
+use crate::build;
+use crate::repository::{pinned, root, scratch};
+use crate::test::{sandbox, serve};
 
 /// Threads of each server. Go decides for itself.
 const THREADS: &str = "2";
@@ -114,7 +118,7 @@ const ON_STD: &str = "the same on std, glibc, static";
 fn servers(setup: &Setup, folder: &Path) -> Result<Field> {
     let host = &setup.rust.host;
     let mut field = Field::default();
-    let rt0 = serve_tests::Programs::default().find("serve").map_err(anyhow::Error::msg)?;
+    let rt0 = serve::Programs::default().find("serve").map_err(anyhow::Error::msg)?;
     field.contestants.push(Contestant::new("serve, on rt0", rt0, &["--threads", THREADS, "127.0.0.1:0"]));
     let on_std = |name, target: &str| Ok(Contestant::new(name, programs::server_on_std(target)?, &[THREADS]));
     field.add(ON_STD, on_std(ON_STD, host));
@@ -144,9 +148,9 @@ fn server_on_go(setup: &Setup, folder: &Path) -> Result<PathBuf> {
     let program = folder.join("go-serve");
     let mut command = Command::new(go);
     command.env("GOTOOLCHAIN", "local").env("GOPROXY", "off").env("GOFLAGS", "").env("CGO_ENABLED", "0");
-    command.env("GOCACHE", crate::root().join("target/go-cache"));
+    command.env("GOCACHE", root().join("target/go-cache"));
     command.args(["build", "-ldflags=-s -w", "-o"]).arg(&program).arg("bench/src/go/serve.go");
-    let outcome = process::run(command.current_dir(crate::root()), LIMIT)?;
+    let outcome = process::run(command.current_dir(root()), LIMIT)?;
     ensure!(outcome.status.success(), seen(&outcome, &process::shell_line(&command)));
     Ok(program)
 }
@@ -158,7 +162,7 @@ fn load_all(wrk: &Command, servers: &mut [Contestant], folder: &Path, rounds: u3
     fs::write(www.join("index.html"), FILE)?;
     let mut running = Vec::new();
     for server in &mut *servers {
-        running.push(serve_tests::start(server.command.arg(&www))?);
+        running.push(serve::start(server.command.arg(&www))?);
     }
     let mut rates = vec![Vec::new(); servers.len()];
     for round in 1..=rounds {
@@ -181,7 +185,7 @@ fn load_all(wrk: &Command, servers: &mut [Contestant], folder: &Path, rounds: u3
 /// The programs that start another and wait.
 fn starters(setup: &Setup, folder: &Path) -> Result<Field> {
     let mut field = Field::default();
-    let (_, init) = build_example(setup, "init", "native")?;
+    let (_, init) = build::example(setup, "init", "native")?;
     let stripped = folder.join("init");
     let mut strip = Command::new("strip");
     let outcome = process::run(strip.arg("-o").arg(&stripped).arg(&init), LIMIT).context("no strip(1)")?;
@@ -190,8 +194,8 @@ fn starters(setup: &Setup, folder: &Path) -> Result<Field> {
     for (name, file) in [("tini, glibc", "tini"), ("tini, glibc, static", "tini-static")] {
         field.add(name, debian(setup, name, file, "tini", &["-s", "--"]));
     }
-    let sandbox = serve_tests::Programs::default().find("sandbox").map_err(anyhow::Error::msg)?;
-    let command = sandbox_tests::with_shell(&sandbox);
+    let sandbox = serve::Programs::default().find("sandbox").map_err(anyhow::Error::msg)?;
+    let command = sandbox::with_shell(&sandbox);
     field.contestants.push(Contestant { name: "sandbox, on rt0", program: sandbox, command });
     let name = "bubblewrap, glibc";
     let args = ["--unshare-all", "--ro-bind", "/", "/", "--proc", "/proc", "--dev", "/dev", "--"];
@@ -260,8 +264,8 @@ pub fn test(setup: &Setup) -> Test<'static> {
         let www = scratch("bench-std-serve")?;
         fs::write(www.join("index.html"), FILE)?;
         let program = programs::server_on_std(&host)?;
-        let (_server, address) = serve_tests::start(Command::new(program).arg(THREADS).arg(&www))?;
-        ensure!(serve_tests::get(address, "/")? == FILE, "it serves something else");
+        let (_server, address) = serve::start(Command::new(program).arg(THREADS).arg(&www))?;
+        ensure!(serve::get(address, "/")? == FILE, "it serves something else");
         Ok(())
     };
     Test::new("host", "bench::the_server_on_std_serves_as_the_example_does", serves)

@@ -16,14 +16,17 @@ use std::thread;
 use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow, bail, ensure};
+use cargo_rt0::build::{Built, Kind};
+use cargo_rt0::packages::{Apt, Stamp};
+use cargo_rt0::protocol::seen;
+use cargo_rt0::report::{Test, Verdict};
+use cargo_rt0::setup::{Machine, Runner, Setup, Version};
+use cargo_rt0::{process, say, targets, tell};
 use nix::sched::{CpuSet, sched_getaffinity, sched_setaffinity};
 use nix::unistd::Pid;
 
-use crate::build::{self, Built, Kind, What};
-use crate::packages::{Apt, Stamp};
-use crate::setup::{Machine, Runner, Setup, Version};
-use crate::test::{Test, Verdict, scratch, seen};
-use crate::{process, say, set_up, targets, tell};
+use crate::build::{self, What};
+use crate::repository::{scratch, set_up};
 
 /// A machine, and the Debian whose musl it is compared with.
 struct Row {

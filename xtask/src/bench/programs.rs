@@ -6,10 +6,11 @@ use std::process::Stdio;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
+use cargo_rt0::protocol::seen;
+use cargo_rt0::setup::Setup;
+use cargo_rt0::{process, say, targets};
 
-use crate::setup::Setup;
-use crate::test::seen;
-use crate::{pinned, process, root, say, targets};
+use crate::repository::{pinned, root};
 
 /// A runtime, and how to build its programs.
 pub struct Recipe {

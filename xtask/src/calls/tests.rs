@@ -241,7 +241,11 @@ fn what_cannot_be_decoded_is_an_error() {
     let elf = |machine| Elf { machine, bits: 64, big_endian: false, flags: (0, 0), page: 0x1000 };
     assert!(violations(b"", &elf(object::elf::EM_ALPHA)).is_err_and(|error| error.contains("no decoder")));
     assert!(violations(b"", &elf(object::elf::EM_AARCH64)).is_err());
-    let empty =
-        crate::elf::Image { elf: &elf(object::elf::EM_AARCH64), kind: object::elf::ET_EXEC, segments: &[], code: &[] };
+    let empty = cargo_rt0::elf::Image {
+        elf: &elf(object::elf::EM_AARCH64),
+        kind: object::elf::ET_EXEC,
+        segments: &[],
+        code: &[],
+    };
     assert_eq!(violations(&empty.bytes(), &elf(object::elf::EM_AARCH64)), Ok(vec![NONE.to_string()]));
 }

@@ -4,11 +4,13 @@ use std::collections::BTreeMap;
 use std::process::Command;
 
 use anyhow::Result;
+use cargo_rt0::say;
+use cargo_rt0::setup::{Core, Setup};
+use cargo_rt0::targets::{TARGETS, Target};
 
 use super::source::Source;
-use crate::setup::{Core, Setup};
-use crate::targets::{TARGETS, Target};
-use crate::{build, pinned, say};
+use crate::build;
+use crate::repository::pinned;
 
 /// Each with what it checks.
 pub(super) fn commands(setup: &Setup, sources: &[Source]) -> Result<Vec<(String, Command)>> {

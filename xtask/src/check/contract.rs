@@ -91,8 +91,11 @@ pub(super) fn member_users(contract: &Source, sources: &[Source]) -> Vec<Finding
 
 #[cfg(test)]
 mod tests {
+    use cargo_rt0::targets;
+
     use super::super::tests::said;
     use super::*;
+    use crate::repository::{pinned, root};
 
     #[test]
     fn every_member_says_which_file_uses_it() {
@@ -118,5 +121,20 @@ mod tests {
         let found = said(member_order(&Source::new("arch/x.rs", bad), &order));
         assert_eq!(found.len(), 2, "{found:?}");
         assert!(found[0].starts_with("arch/x.rs:4: `call0` stands after `last`"), "{found:?}");
+    }
+
+    #[test]
+    fn stack_probes_are_as_the_compiler_has_them() {
+        for target in targets::TARGETS {
+            let mut rustc = pinned("rustc");
+            rustc.args(["-Zunstable-options", "--print", "target-spec-json", "--target", target.triple]);
+            let spec = rustc.env("RUSTC_BOOTSTRAP", "1").output().expect("rustc").stdout;
+            let spec: serde_json::Value = serde_json::from_slice(&spec).expect("a specification");
+            let arch = spec["arch"].as_str().expect("its processor");
+            let file = if arch.starts_with("riscv") { "riscv" } else { arch };
+            let text = std::fs::read_to_string(root().join(format!("arch/{file}.rs"))).expect("its file");
+            let probes = spec.get("stack-probes").is_some();
+            assert!(text.contains(&format!("const STACK_PROBES: bool = {probes};")), "{}", target.name);
+        }
     }
 }

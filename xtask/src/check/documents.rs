@@ -1,7 +1,7 @@
 //! What the repository's documents must list.
 
 use super::Finding;
-use crate::targets;
+use cargo_rt0::targets;
 
 /// The guide to a port.
 pub(super) const GUIDE: &str = "arch/README.md";

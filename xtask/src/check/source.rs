@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result};
 use rustc_lexer::{FrontmatterAllowed, TokenKind, tokenize};
 
-use crate::root;
+use crate::repository::root;
 
 /// The folders that have sources.
 const FOLDERS: [&str; 10] =

@@ -11,12 +11,13 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
+use cargo_rt0::say;
+use cargo_rt0::setup::Setup;
 
 use super::Plan;
 use super::console::{Console, Event};
 use super::guest::{Folder, Guest, skeleton, stripped};
-use crate::setup::Setup;
-use crate::{calls, say};
+use crate::calls;
 
 /// A machine turns itself off, which ends the emulator, within this time. Some never do.
 const POWER_OFF: Duration = Duration::from_secs(3);
@@ -35,7 +36,7 @@ pub fn guest(setup: &Setup, word: &str) -> Result<Guest> {
 
 /// Boots the program and passes on what it prints; the exit status is the program's own.
 pub fn run(setup: &Setup, guest: &Guest, init: &Path, program: &Path) -> Result<ExitCode> {
-    let target = crate::targets::TARGETS.iter().find(|target| target.name == guest.row.machine);
+    let target = cargo_rt0::targets::TARGETS.iter().find(|target| target.name == guest.row.machine);
     calls::check_program(program, target.context("rows are of machines of the table")?)?;
     let folder = Folder::new(&format!("boot-{}", guest.name))?;
     let mut archive = skeleton();

@@ -13,15 +13,17 @@ use std::process::{Command, ExitStatus};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
+use cargo_rt0::process::{Next, Outcome, Talk, shell_line};
+use cargo_rt0::protocol::{Expectation, judge};
+use cargo_rt0::report::{Spent, Verdict};
+use cargo_rt0::setup::Rust;
+use cargo_rt0::{packages, say};
 
 use super::console::{Console, End, Event, is_emergency};
 use super::images::{Emulator, Kernel};
 use super::initramfs::{Archive, Entry};
 use super::rows::Row;
-use crate::process::{Next, Outcome, Talk, shell_line};
-use crate::setup::Rust;
-use crate::test::{Expectation, Spent, Verdict, judge};
-use crate::{packages, root, say};
+use crate::repository::root;
 
 /// How long a kernel may take until its first process speaks. That is ten seconds of a processor,
 /// which a host with much else to do gives in minutes.
@@ -451,8 +453,8 @@ mod tests {
     use super::super::rows::ROWS;
     use super::*;
     use crate::kernel::console::signed;
-    use crate::setup::Rust;
     use cargo_rt0::protocol::expectation;
+    use cargo_rt0::setup::Rust;
 
     /// What is told of three tests, by a guest that a shell script plays; `$starts` is how often it
     /// was started before.

@@ -12,11 +12,11 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow, bail, ensure};
+use cargo_rt0::packages::{Apt, Stamp, checked, numbers, upstream};
+use cargo_rt0::say;
+use cargo_rt0::setup::{QEMU_GOOD, Setup, Version, on_path};
 
 use super::rows::{Format, Image, Origin, QEMU_PACKAGES, qemus};
-use crate::packages::{Apt, Stamp, checked, numbers, upstream};
-use crate::say;
-use crate::setup::{QEMU_GOOD, Setup, Version, on_path};
 
 /// A command of apt's for a kernel takes some seconds.
 const ONE_COMMAND: Duration = Duration::from_secs(120);

@@ -6,9 +6,9 @@
 use std::collections::BTreeSet;
 
 use anyhow::{Result, bail};
+use cargo_rt0::targets::Gap;
 
 use super::source::Source;
-use crate::targets::Gap;
 
 /// One guest: a kernel on a machine, and the programs that it is to run.
 #[derive(Debug)]
@@ -437,7 +437,7 @@ fn may_have(origin: Origin, version: &str) -> bool {
 mod tests {
     use super::super::source;
     use super::*;
-    use crate::targets::TARGETS;
+    use cargo_rt0::targets::TARGETS;
 
     fn chosen(word: &str) -> Vec<String> {
         let choice = Choice::parse(word).expect("a good word");

@@ -10,10 +10,11 @@ use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
+use cargo_rt0::packages::{Stamp, checked_within};
+use cargo_rt0::say;
+use cargo_rt0::setup::{Setup, on_path};
 
-use crate::packages::{Stamp, checked_within};
-use crate::setup::{Setup, on_path};
-use crate::{root, say};
+use crate::repository::root;
 
 /// A kernel to build.
 #[derive(Debug, PartialEq, Eq)]

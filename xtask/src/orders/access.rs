@@ -6,10 +6,10 @@
 //! encodings is [`Kind::Unknown`], and a function with one is refused. The source is the machines'
 //! manuals.
 
+use cargo_rt0::targets::Elf;
 use object::elf;
 
 use super::Order;
-use crate::targets::Elf;
 
 /// What an instruction does to memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

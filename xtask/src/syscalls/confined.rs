@@ -11,17 +11,18 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
-use cargo_rt0::protocol::{Prepare, as_it_is};
+use cargo_rt0::build::Built;
+use cargo_rt0::process;
+use cargo_rt0::protocol::{Prepare, as_it_is, seen};
+use cargo_rt0::report::{Test, Verdict};
+use cargo_rt0::setup::Machine;
+use cargo_rt0::targets::Target;
 use nix::errno::Errno;
 use nix::libc;
 
 use super::Lists;
 use super::filter::{Step, for_a_test};
-use crate::build::{Built, area_of};
-use crate::process;
-use crate::setup::Machine;
-use crate::targets::Target;
-use crate::test::{Test, Verdict, seen};
+use crate::build::area_of;
 
 /// The machines whose tests run so, natively, and the areas; all other machines and areas run
 /// without, `x86_64` among them, which has the same tests as `x86_64-dev`.

@@ -4,11 +4,11 @@
 use std::fmt::Write;
 
 use anyhow::{Context, Result, ensure};
+use cargo_rt0::targets::Target;
 use clap::ValueEnum;
 use serde_json::json;
 
 use super::numbers::{Numbers, audit_arch, oci_arch};
-use crate::targets::Target;
 
 /// How a filter is written down.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -166,7 +166,7 @@ fn profile(target: &Target, calls: &[&str], refusal: Refusal) -> Result<String> 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::targets::TARGETS;
+    use cargo_rt0::targets::TARGETS;
 
     /// What the kernel makes of a call.
     fn run(steps: &[Step], machine: u32, number: u32) -> u32 {

@@ -6,11 +6,11 @@ use std::sync::OnceLock;
 
 use anyhow::{Context, Result, ensure};
 use cargo_metadata::MetadataCommand;
+use cargo_rt0::packages::checked;
+use cargo_rt0::targets::Target;
 use object::elf;
 
-use crate::packages::checked;
-use crate::pinned;
-use crate::targets::Target;
+use crate::repository::pinned;
 
 /// The number of each call on a machine, by its name without `__NR_`.
 pub struct Numbers(BTreeMap<String, u32>);
@@ -112,7 +112,7 @@ pub fn oci_arch(target: &Target) -> Option<&'static str> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::targets::TARGETS;
+    use cargo_rt0::targets::TARGETS;
 
     fn target(name: &str) -> &'static Target {
         TARGETS.iter().find(|target| target.name == name).expect("a machine")

@@ -6,10 +6,13 @@ use std::process::Command;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::build::{Built, Kind};
-use crate::process;
-use crate::setup::{Machine, Setup};
-use crate::test::{Test, Verdict, scratch, seen};
+use cargo_rt0::build::{Built, Kind};
+use cargo_rt0::process;
+use cargo_rt0::protocol::seen;
+use cargo_rt0::report::{Test, Verdict};
+use cargo_rt0::setup::{Machine, Setup};
+
+use crate::repository::scratch;
 
 /// The time limit of a test.
 const LIMIT: Duration = Duration::from_secs(240);

@@ -11,12 +11,13 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Error, Result, ensure};
+use cargo_rt0::process::{self, Running};
+use cargo_rt0::protocol::seen;
+use cargo_rt0::report::Test;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-use crate::process::Running;
-use crate::test::{Test, scratch, seen};
-use crate::{pinned, process, root};
+use crate::repository::{pinned, root, scratch};
 
 /// For an answer, and for the end of the server.
 const LIMIT: Duration = Duration::from_secs(60);

@@ -13,11 +13,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
+use cargo_rt0::build::{Built, Kind};
+use cargo_rt0::process;
+use cargo_rt0::protocol::{Expectation, guest_command, judge, list, seen};
+use cargo_rt0::report::{Test, Verdict};
+use cargo_rt0::setup::{Machine, Setup};
 
-use crate::build::{Built, Kind, SUITE, area_of, full_name};
-use crate::setup::{Machine, Setup};
-use crate::test::{Expectation, Test, Verdict, guest_command, judge, list, scratch, seen};
-use crate::{process, root};
+use crate::build::{SUITE, area_of, full_name};
+use crate::repository::{root, scratch};
 
 /// The machines whose programs valgrind runs where they run natively.
 const MACHINES: [&str; 1] = ["x86_64"];

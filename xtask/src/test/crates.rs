@@ -10,10 +10,12 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
+use cargo_rt0::protocol::seen;
+use cargo_rt0::report::{Test, Verdict};
+use cargo_rt0::setup::{Core, Machine};
+use cargo_rt0::{elf, process};
 
-use crate::setup::{Core, Machine};
-use crate::test::{Test, Verdict, scratch, seen};
-use crate::{elf, pinned, process, root};
+use crate::repository::{pinned, root, scratch};
 
 /// A crate may take so long to build, on a machine that has much else to do.
 const LIMIT: Duration = Duration::from_secs(600);

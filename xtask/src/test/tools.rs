@@ -6,13 +6,16 @@ use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
+use cargo_rt0::build::{Built, Kind};
+use cargo_rt0::process;
+use cargo_rt0::protocol::seen;
+use cargo_rt0::report::{Test, Verdict};
+use cargo_rt0::setup::{Machine, Setup};
+use cargo_rt0::targets::Profile;
 use object::{Object, ObjectSection, ObjectSymbol};
 
-use crate::build::{Built, Kind, SUITE};
-use crate::setup::{Machine, Setup};
-use crate::targets::Profile;
-use crate::test::{Test, Verdict, scratch, seen};
-use crate::{process, root};
+use crate::build::SUITE;
+use crate::repository::{root, scratch};
 
 /// The time limit of a tool, even under load: Go compiles pprof at its first use, in a minute and a
 /// half on a quiet machine.

@@ -5,11 +5,13 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
+use cargo_rt0::process;
+use cargo_rt0::protocol::seen;
+use cargo_rt0::report::{Test, Verdict};
 
-use crate::process;
-use crate::serve_tests::Programs;
-use crate::shell::{self, CASE, Case, LIMIT};
-use crate::test::{Test, Verdict, scratch, seen};
+use super::serve::Programs;
+use super::shell::{self, CASE, Case, LIMIT};
+use crate::repository::scratch;
 
 const CASES: &[Case] = &[
     Case { name: "the_status_is_the_programs", script: "echo out; exit 3", status: 3, stdout: "out\n", ..CASE },

@@ -5,12 +5,13 @@ use std::path::Path;
 use std::process::Command;
 
 use anyhow::Result;
+use cargo_rt0::build::Built;
+use cargo_rt0::process;
+use cargo_rt0::protocol::seen;
+use cargo_rt0::report::{Test, Verdict};
+use cargo_rt0::setup::Machine;
 
-use crate::build::Built;
-use crate::process;
-use crate::setup::Machine;
-use crate::shell::{self, CASE, Case, LIMIT, check};
-use crate::test::{Test, Verdict, seen};
+use super::shell::{self, CASE, Case, LIMIT, check};
 
 /// tini 0.19 was seen to give these statuses and this standard output; its messages differ.
 const CASES: &[Case] = &[

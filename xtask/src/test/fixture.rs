@@ -5,13 +5,13 @@ use std::path::PathBuf;
 
 use anyhow::{Context, Result, ensure};
 use cargo_rt0::build::{Built, Kind};
-use cargo_rt0::elf;
 use cargo_rt0::project::{Project, Selection};
-use cargo_rt0::protocol::{as_it_is, tests_of};
+use cargo_rt0::protocol::{as_it_is, seen, tests_of};
+use cargo_rt0::report::Test;
+use cargo_rt0::setup::{Machine, Setup};
+use cargo_rt0::{elf, process, targets};
 
-use crate::setup::{Machine, Setup};
-use crate::test::{Test, seen};
-use crate::{process, root, targets};
+use crate::repository::root;
 
 /// The crate's name, and that of its program.
 pub const NAME: &str = "standalone";

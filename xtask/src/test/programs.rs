@@ -11,15 +11,17 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use anyhow::{Context, Error, Result, bail, ensure};
+use cargo_rt0::build::{Built, Kind};
+use cargo_rt0::process;
+use cargo_rt0::protocol::seen;
+use cargo_rt0::report::{Test, Verdict};
+use cargo_rt0::setup::{Machine, Setup};
 use object::{Object, ObjectSymbol, SymbolKind};
 
-use crate::build::{Built, Kind, SUITE};
-use crate::setup::{Machine, Setup};
-use crate::test::{Test, Verdict, scratch, seen};
-use crate::{
-    bench, crate_tests, fault_tests, init_tests, linker_tests, orders, process, root, sandbox_tests, serve_tests,
-    syscalls, tool_tests, traced, valgrind,
-};
+use super::{crates, faults, init, linker, sandbox, serve, tools, traced, valgrind};
+use crate::build::SUITE;
+use crate::repository::{root, scratch};
+use crate::{bench, orders, strace, syscalls};
 
 /// The system calls of a program that does nothing, on x86_64: rt0's calls before `main`, and the
 /// exit.
@@ -36,12 +38,12 @@ const LIMIT: Duration = Duration::from_secs(180);
 pub fn of_the_repository(setup: &Setup) -> Vec<Test<'static>> {
     let name = "repository::the_program_in_the_readme_is_examples_hello";
     let mut tests = vec![Test::new("host", name, readme_shows_hello)];
-    tests.extend(linker_tests::all(setup));
-    tests.extend(crate_tests::of_others());
+    tests.extend(linker::all(setup));
+    tests.extend(crates::of_others());
     if std::env::consts::ARCH == "x86_64" {
-        let programs = serve_tests::Programs::default();
-        tests.extend(sandbox_tests::all(&programs));
-        tests.extend(serve_tests::all(&programs));
+        let programs = serve::Programs::default();
+        tests.extend(sandbox::all(&programs));
+        tests.extend(serve::all(&programs));
     }
     tests.push(bench::smoke_test(setup));
     tests.push(bench::sizes_test(setup));
@@ -98,10 +100,10 @@ pub fn of_programs<'a>(setup: &Setup, machine: &'a Machine, built: &'a Built) ->
             Err(error) => Verdict::Failed(format!("no strace: {error}")),
         }));
     }
-    tests.extend(fault_tests::of_programs(machine, built));
-    tests.extend(crate_tests::of_programs(machine));
-    tests.extend(init_tests::of_init(machine, built));
-    tests.extend(tool_tests::of_programs(setup, machine, built));
+    tests.extend(faults::of_programs(machine, built));
+    tests.extend(crates::of_programs(machine));
+    tests.extend(init::of_init(machine, built));
+    tests.extend(tools::of_programs(setup, machine, built));
     tests.extend(traced::of_programs(setup, machine, built));
     tests.extend(syscalls::confined::of_programs(machine, built));
     tests.extend(valgrind::of_programs(setup, machine, built));
@@ -137,35 +139,12 @@ const LEAST_FAST_PATHS: usize = 11;
 
 /// Compares the calls with the list above.
 fn calls_of_nothing(strace: &Command, nothing: &Path) -> Verdict {
-    match traced_calls(strace, nothing) {
+    match strace::calls(strace, nothing) {
         Ok(calls) if calls == CALLS_OF_NOTHING => Verdict::Passed,
         Ok(calls) => Verdict::Failed(format!("calls are {calls:?}, expected {CALLS_OF_NOTHING:?}")),
-        Err(error) if error.to_string() == NOT_TRACED => Verdict::Skipped(NOT_TRACED.to_string()),
+        Err(error) if error.to_string() == strace::FORBIDDEN => Verdict::Skipped(strace::FORBIDDEN.to_string()),
         Err(error) => Verdict::Failed(format!("{error:#}")),
     }
-}
-
-const NOT_TRACED: &str = "this machine forbids tracing";
-
-/// The system calls of a program, from strace, without the execve that starts it.
-pub fn traced_calls(strace: &Command, program: &Path) -> Result<Vec<String>> {
-    let log = scratch("traced")?.join("calls");
-    let mut command = process::copy(strace);
-    command.args(["-f", "-o"]).arg(&log).arg(program);
-    let outcome = process::run(&mut command, LIMIT)?;
-    ensure!(!outcome.stderr.contains("PTRACE") && !outcome.stderr.contains("ptrace"), NOT_TRACED);
-    ensure!(outcome.status.success(), seen(&outcome, &process::shell_line(&command)));
-    Ok(calls(&fs::read_to_string(&log)?).into_iter().map(str::to_string).collect())
-}
-
-/// The names of the calls in strace's log, without the execve that started the program.
-fn calls(log: &str) -> Vec<&str> {
-    let call = |line: &'_ str| -> Option<usize> { line.find('(') };
-    let names = log.lines().filter(|l| !l.contains("+++ exited")).filter_map(|line| {
-        let name = &line[..call(line)?];
-        Some(name.rsplit(' ').next().unwrap_or(name)) // `-f` puts the thread's id in front.
-    });
-    names.skip_while(|name| *name == "execve").collect()
 }
 
 /// Runs examples/wc and coreutils' wc on the same files.
@@ -299,13 +278,6 @@ fn first_program(markdown: &str) -> Option<&str> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn the_calls_are_read_from_straces_log() {
-        let log = "12 execve(\"x\", [\"x\"], 0x7ffe /* 1 var */) = 0\n12 arch_prctl(ARCH_SET_FS, 0x1) = 0\n\
-                   12 exit_group(0)     = ?\n12 +++ exited with 0 +++\n";
-        assert_eq!(calls(log), ["arch_prctl", "exit_group"]);
-    }
 
     #[test]
     fn the_readmes_program_is_the_first_with_an_entry() {

@@ -8,12 +8,15 @@ use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
+use cargo_rt0::build::Built;
+use cargo_rt0::process;
+use cargo_rt0::protocol::seen;
+use cargo_rt0::report::{Test, Verdict};
+use cargo_rt0::setup::Machine;
 use nix::sys::signal::Signal;
 
-use crate::build::Built;
-use crate::setup::Machine;
-use crate::test::{Test, Verdict, scratch, seen};
-use crate::{process, symbolize};
+use crate::repository::scratch;
+use crate::symbolize;
 
 const LIMIT: Duration = Duration::from_secs(180);
 

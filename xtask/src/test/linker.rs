@@ -7,10 +7,12 @@ use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Error, Result, ensure};
+use cargo_rt0::process;
+use cargo_rt0::protocol::seen;
+use cargo_rt0::report::Test;
+use cargo_rt0::setup::Setup;
 
-use crate::setup::Setup;
-use crate::test::{Test, scratch, seen};
-use crate::{pinned, process, root};
+use crate::repository::{pinned, root, scratch};
 
 /// A program is compiled in this time, and linked.
 const LIMIT: Duration = Duration::from_secs(300);

@@ -5,9 +5,8 @@ use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
-
-use crate::process;
-use crate::test::seen;
+use cargo_rt0::process;
+use cargo_rt0::protocol::seen;
 
 /// The time limit of one case; none waits for long.
 pub const LIMIT: Duration = Duration::from_secs(120);
