@@ -112,6 +112,7 @@ mod tests {
         ("src/thread.rs", "\n<Cpu as Arch>::fork();", ":2: what starts, ends or moves a thread"),
         ("src/thread.rs", "\nmap(Cpu :: unmap_and_exit);", ":2: what starts, ends or moves a thread"),
         ("arch/mips.rs", "\n#[cfg(feature = \"x\")]", ":2: an arch file has no features"),
+        ("xtask/src/main.rs", "\npub use cargo_rt0::say;", ":2: main.rs is the command line"),
         ("src/x.rs", "\n// TO\u{44}O later", ":2: TO\u{44}O: finish it"),
         ("src/x.rs", "\nlet s = 1; /* a\n FIX\u{4d}E */", ":3: FIX\u{4d}E: finish it"),
         ("src/x.rs", "\ntodo !();", ":2: todo! is for work in progress"),
