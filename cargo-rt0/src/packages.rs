@@ -221,7 +221,7 @@ impl Apt {
 }
 
 /// Refuses before something half-done is left on a disk that is too full for it.
-fn check_room(folder: &Path, megabytes: u64) -> Result<()> {
+pub fn check_room(folder: &Path, megabytes: u64) -> Result<()> {
     let room = statvfs(folder).map(|fs| (fs.blocks_available() * fs.fragment_size()) >> 20).unwrap_or(u64::MAX);
     if room < megabytes {
         let at = folder.display();

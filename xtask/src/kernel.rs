@@ -19,11 +19,12 @@ mod source;
 
 use std::collections::BTreeMap;
 
-use anyhow::Result;
+use anyhow::{Error, Result, anyhow};
 use cargo_rt0::setup::{Machine, Setup};
 
 pub use guest::{Guest, Job};
 pub use rows::{Choice, ROWS};
+pub use source::Broken;
 
 use rows::{Row, TELLING};
 
@@ -70,7 +71,7 @@ impl Plan {
     }
 
     /// Gets kernels and emulators; for each row that cannot be had, its name and why.
-    pub fn set_up(self, setup: &Setup) -> (Vec<Guest>, BTreeMap<String, String>) {
+    pub fn set_up(self, setup: &Setup) -> (Vec<Guest>, BTreeMap<String, Error>) {
         let mut missing = BTreeMap::new();
         if self.rows.is_empty() {
             return (Vec::new(), missing);
@@ -96,7 +97,7 @@ impl Plan {
             let kernel = match kernel {
                 Ok(kernel) => kernel,
                 Err(error) => {
-                    missing.insert(row.nickname(), format!("no kernel: {error:#}"));
+                    missing.insert(row.nickname(), error.context("no kernel"));
                     continue;
                 }
             };
@@ -110,12 +111,12 @@ impl Plan {
                     guests.push(Guest { name, row, areas, kernel, emulator });
                 }
                 Err(error) => {
-                    missing.insert(name, format!("no emulator: {error:#}"));
+                    missing.insert(name, error.context("no emulator"));
                 }
             }
         }
         if guests.is_empty() && missing.is_empty() {
-            missing.insert("kernel".to_string(), "no kernel of this version can be had".to_string());
+            missing.insert("kernel".to_string(), anyhow!("no kernel of this version can be had"));
         }
         (guests, missing)
     }

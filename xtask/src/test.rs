@@ -110,8 +110,10 @@ pub fn run(options: Options, choices: &Choices) -> Result<ExitCode> {
     let (guests, missing) = plan.set_up(&setup);
     for (name, why) in missing {
         // One kernel may be gone from the mirror. A run that wanted kernels and had none proved
-        // nothing.
-        let verdict = if guests.is_empty() { Verdict::Failed(why) } else { Verdict::Skipped(why) };
+        // nothing, and what is wrong with the way a kernel is built is to be mended here.
+        let fails = guests.is_empty() || why.is::<kernel::Broken>();
+        let why = format!("{why:#}");
+        let verdict = if fails { Verdict::Failed(why) } else { Verdict::Skipped(why) };
         report.add(&format!("{name}::setup"), verdict, None);
     }
     let mut machines = Vec::new();

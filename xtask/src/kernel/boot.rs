@@ -28,7 +28,7 @@ pub fn guest(setup: &Setup, word: &str) -> Result<Guest> {
     match guests.into_iter().next() {
         Some(guest) => Ok(guest),
         None => {
-            let reasons: Vec<_> = missing.into_iter().map(|(name, why)| format!("{name}: {why}")).collect();
+            let reasons: Vec<_> = missing.into_iter().map(|(name, why)| format!("{name}: {why:#}")).collect();
             bail!("{word} cannot be booted: {}", reasons.join("; "))
         }
     }
