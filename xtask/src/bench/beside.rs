@@ -83,9 +83,8 @@ pub fn run(setup: &Setup) -> Result<()> {
 
 /// Go's, without its tables for debuggers.
 fn go(setup: &Setup) -> Result<PathBuf> {
-    let go = setup.go().context("there is no Go on the path or in target/setup/go")?;
+    let mut command = setup.go().context("there is no Go on the path or in target/setup/go")?;
     let program = scratch("beside-go")?.join("greet");
-    let mut command = Command::new(go);
     command.args(["build", "-trimpath", "-ldflags=-s -w", "-o"]).arg(&program);
     command.arg(root().join("bench/src/go/greet.go")).env("CGO_ENABLED", "0");
     say!("building Go's");

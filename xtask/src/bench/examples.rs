@@ -144,12 +144,9 @@ fn musl(setup: &Setup) -> Result<String> {
 }
 
 fn server_on_go(setup: &Setup, folder: &Path) -> Result<PathBuf> {
-    let go = setup.go().context("no Go here: put one on PATH, or set RT0_GO to it")?;
+    let mut command = setup.go().context("no Go here: put one on PATH, or set RT0_GO to it")?;
     let program = folder.join("go-serve");
-    let mut command = Command::new(go);
-    command.env("GOTOOLCHAIN", "local").env("GOPROXY", "off").env("GOFLAGS", "").env("CGO_ENABLED", "0");
-    command.env("GOCACHE", root().join("target/go-cache"));
-    command.args(["build", "-ldflags=-s -w", "-o"]).arg(&program).arg("bench/src/go/serve.go");
+    command.env("CGO_ENABLED", "0").args(["build", "-ldflags=-s -w", "-o"]).arg(&program).arg("bench/src/go/serve.go");
     let outcome = process::run(command.current_dir(root()), LIMIT)?;
     ensure!(outcome.status.success(), seen(&outcome, &process::shell_line(&command)));
     Ok(program)

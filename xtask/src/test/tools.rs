@@ -15,7 +15,7 @@ use cargo_rt0::targets::Profile;
 use object::{Object, ObjectSection, ObjectSymbol};
 
 use crate::build::SUITE;
-use crate::repository::{root, scratch};
+use crate::repository::scratch;
 
 /// The time limit of a tool, even under load: Go compiles pprof at its first use, in a minute and a
 /// half on a quiet machine.
@@ -281,13 +281,9 @@ fn profiled(machine: &Machine, profile: &Path, folder: &str) -> Result<[PathBuf;
     Ok(files)
 }
 
-fn pprof_names(go: &Path, machine: &Machine, profile: &Path) -> Result<()> {
+fn pprof_names(go: &Command, machine: &Machine, profile: &Path) -> Result<()> {
     let [written, _] = profiled(machine, profile, "pprof")?;
-    let mut command = Command::new(go);
-    // It must not download another Go or modules.
-    command.env("GOTOOLCHAIN", "local").env("GOPROXY", "off").env("GOFLAGS", "");
-    // Since 1.25 Go compiles the tool at its first use.
-    command.env("GOCACHE", root().join("target/go-cache"));
+    let mut command = process::copy(go);
     command.env("PPROF_TMPDIR", written.parent().context("a file in a folder")?);
     command.args(["tool", "pprof", "-symbolize=local", "-top"]).arg(profile).arg(&written);
     let outcome = process::run(&mut command, LIMIT)?;
