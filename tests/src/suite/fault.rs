@@ -168,14 +168,15 @@ fn a_fault_within_a_report_ends_the_process_by_that_fault() {
             fault::explain().unwrap();
             spawn(move || {
                 const GUARD: usize = 64 << 10;
-                // What sigaltstack(2) accepts: on aarch64 that is more than 4 KiB.
-                const ACCEPTED: u32 = if cfg!(target_arch = "aarch64") { k::MINSIGSTKSZ } else { 4096 };
-                let least = least_signal_stack().max(ACCEPTED as usize);
-                let stack = Mapping::new(GUARD + least).unwrap();
-                stack.protect(..GUARD, Protection::NONE).unwrap();
-                let base = stack.into_raw().as_ptr().cast::<u8>().wrapping_add(GUARD);
+                let least = least_signal_stack().max(4096);
+                let memory = Mapping::new(GUARD + least).unwrap();
+                memory.protect(..GUARD, Protection::NONE).unwrap();
+                // sigaltstack(2) looks at the size alone, and some machines' kernels refuse 4 KiB:
+                // the lower part of the stack may be in the guard.
+                let size = least.max(k::MINSIGSTKSZ as usize);
+                let base = memory.into_raw().as_ptr().cast::<u8>().wrapping_add(GUARD + least - size);
                 // SAFETY: 1. It stays, and is for nothing else.
-                unsafe { sigaltstack(Some(SignalStack { base, size: least })) }.unwrap();
+                unsafe { sigaltstack(Some(SignalStack { base, size })) }.unwrap();
                 outer(NOWHERE);
             })
             .unwrap()
