@@ -36,6 +36,9 @@ pub struct Request<'a> {
     /// Whether `panic = "abort"` is set here, whatever the profile says and in tests and
     /// benchmarks, for which cargo ignores the profile.
     pub abort: bool,
+    /// Whether the flags name the linker and its script, and that code is for one address; else the
+    /// programs' build script does what it can of that, as with plain cargo.
+    pub configured: bool,
     /// Whether rt0.ld is the linker script of all programs; else a build script can replace it by
     /// the one for small programs.
     pub fixed_script: bool,
@@ -202,10 +205,14 @@ pub fn flags(
             continue;
         }
         command.args(["--target", triple]);
-        let mut flags = vec![format!("-Clinker={}", linking.linker.display())];
-        flags.push(format!("-Clink-arg=-L{}", linking.empty_libraries.display()));
-        flags.extend(["-Clinker-flavor=ld.lld", "-Crelocation-model=static"].map(str::to_string));
-        flags.push(format!("-Clink-arg={}", if request.fixed_script { "-Trt0.ld" } else { "--default-script=rt0.ld" }));
+        let mut flags = Vec::new();
+        if request.configured {
+            flags.push(format!("-Clinker={}", linking.linker.display()));
+            flags.push(format!("-Clink-arg=-L{}", linking.empty_libraries.display()));
+            flags.extend(["-Clinker-flavor=ld.lld", "-Crelocation-model=static"].map(str::to_string));
+            let script = if request.fixed_script { "-Trt0.ld" } else { "--default-script=rt0.ld" };
+            flags.push(format!("-Clink-arg={script}"));
+        }
         if request.frame_pointers {
             flags.push("-Cforce-frame-pointers=yes".to_string());
         }

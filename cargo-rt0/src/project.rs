@@ -176,6 +176,7 @@ impl Project {
             profile: Some(if self.selection.dev { Profile::Dev } else { Profile::Release }),
             unstable: None,
             abort: true,
+            configured: true,
             fixed_script: self.selection.fixed_script,
             frame_pointers: true,
             advice: advice::of,

@@ -84,6 +84,7 @@ fn request(words: Vec<String>, expected: Vec<(Kind, String)>, target_dir: &Path)
         profile: None,
         unstable: Some(unstable_programs()),
         abort: false,
+        configured: true,
         fixed_script: true,
         frame_pointers: true,
         advice: cargo_rt0::advice::of,

@@ -161,7 +161,8 @@ pub fn run(options: Options, choices: &Choices) -> Result<ExitCode> {
         (built, fixture, host.join().expect("building does not panic"))
     });
     let (built, fixture, (units, models)) = (built?, fixture?, host?);
-    for (name, error) in built.failed.iter().chain(&fixture.built.failed) {
+    let all_built = [&built, &fixture.built].into_iter().chain(&fixture.plain);
+    for (name, error) in all_built.flat_map(|built| &built.failed) {
         report.add(&format!("{name}::build"), Verdict::Failed(error.clone()), None);
     }
     for line in [&units, &models].into_iter().filter_map(|units| units.failed.as_ref()) {
