@@ -168,8 +168,10 @@ pub(super) unsafe fn keep_or_free(block: NonNull<Block>) {
 /// One word in `STRIDE` is read. Frames of one size put the same word, such as the return address,
 /// at equal distances. `STRIDE` is odd and `STRIDE` words are more than 64 bytes, so the words that
 /// are read lie at different places in these frames. What is not noticed: frames that left zeros at
-/// all these words, such as a frame larger than the page that wrote nothing there. Asking the
-/// kernel for each thread which pages are in memory would cost more than it saves.
+/// all these words, such as a frame larger than the page that wrote nothing there. Reading all
+/// words would take more instructions than the rest of a start and a join where no vectors are
+/// (docs/figures.md). Asking the kernel for each thread which pages are in memory would cost more
+/// than it saves.
 fn release_deep_pages(block: &Block) {
     const STRIDE: usize = 64 / size_of::<usize>() + 1;
     let (base, len) = block.mapping;
