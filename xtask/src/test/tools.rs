@@ -3,6 +3,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::Mutex;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
@@ -286,7 +287,13 @@ fn pprof_names(go: &Command, machine: &Machine, profile: &Path) -> Result<()> {
     let mut command = process::copy(go);
     command.env("PPROF_TMPDIR", written.parent().context("a file in a folder")?);
     command.args(["tool", "pprof", "-symbolize=local", "-top"]).arg(profile).arg(&written);
-    let outcome = process::run(&mut command, LIMIT)?;
+    let outcome = {
+        // At pprof's first use one compiles it, and the others find it: Go itself would compile it
+        // for each.
+        static COMPILES: Mutex<()> = Mutex::new(());
+        let _first = COMPILES.lock().expect("no test panics with it");
+        process::run(&mut command, LIMIT)?
+    };
     let line = process::shell_line(&command);
     ensure!(outcome.status.success() && !outcome.timed_out, seen(&outcome, &line));
     check_shares(machine, |function| top_share(&outcome.stdout, function)).with_context(|| seen(&outcome, &line))
