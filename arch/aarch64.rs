@@ -3,8 +3,8 @@
 //! - System call: `svc 0`; number in x8; arguments in x0 to x5; result in x0, a failure is
 //!   -4095..=-1. A call that is restarted through its restart block leaves `restart_syscall` in x8.
 //!   Source: do_signal and setup_restart_syscall in arch/arm64/kernel/signal.c. The kernel keeps
-//!   all other registers, except that SVE's vectors keep only their low 128 bits: the rest of them,
-//!   the predicates and FFR are lost. Source: syscall(2), Documentation/arch/arm64/sve.rst.
+//!   all other registers, except those of SVE: its vectors keep only their low 128 bits, and the
+//!   predicates and FFR are lost. Source: syscall(2), Documentation/arch/arm64/sve.rst.
 //! - Entry: sp is 16-aligned and points at argc; all other registers are 0. Source:
 //!   arch/arm64/include/asm/processor.h.
 //! - Thread pointer: tpidr_el0, which the program writes itself; TLS variant I, a control block of
@@ -265,13 +265,13 @@ struct Sigcontext {
 }
 
 /// A signal handler returns here, because the vDSO's own restorer may not be mapped. gdb and libgcc
-/// recognises the frame by exactly these two instructions.
+/// recognise the frame by exactly these two instructions.
 #[unsafe(naked)]
 unsafe extern "C" fn sigaction_return() {
     naked_asm!(
         "mov x8, {nr}",
         "svc 0",
-        "udf 0", // It fails only by a filter, and then nothing can continue.
+        "udf 0", // Fails only by a seccomp filter; then the thread cannot go on.
         nr = const k::__NR_rt_sigreturn,
     )
 }

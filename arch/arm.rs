@@ -63,7 +63,8 @@ impl Arch for Cpu {
     const TLS: Tls = Tls::Above { tcb: 8, bias: 0 };
     const GUARD: Guard = Guard::Variable;
     const UNALIGNED_WORDS: bool = false;
-    // Eight words a round, which the compiler does not make of eight loads and stores.
+    // `ldm` and `stm` move eight words at once; the compiler does not make them of single loads and
+    // stores.
     const BULK: Option<Bulk> = Some(Bulk { copy_from: 32, set_from: 32, apart: 0, copy: copy_words, set: set_words });
     integer!(Pair, pair, xor, or, is_zero);
     const STRLEN: Option<Strlen> = None;
@@ -215,13 +216,13 @@ impl Arch for Cpu {
     type Sigaction = WithRestorer;
 }
 
-/// [`Bulk::copy`]; both are aligned.
+/// [`Bulk::copy`]. Both addresses are aligned, because `UNALIGNED_WORDS` is false.
 unsafe fn copy_words(dest: *mut u8, src: *const u8, words: usize) {
-    // SAFETY: 1, 2. The caller guarantees both.
+    // SAFETY: 1. and 2. The caller guarantees them.
     unsafe { copy_aligned(dest, src, words) };
 }
 
-/// [`Bulk::set`]; `dest` is aligned.
+/// [`Bulk::set`]. `dest` is aligned, because `UNALIGNED_WORDS` is false.
 unsafe fn set_words(dest: *mut u8, word: usize, words: usize) {
     // SAFETY: 1. The caller guarantees it.
     unsafe { set_aligned(dest, word, words) };
@@ -231,7 +232,7 @@ unsafe fn set_words(dest: *mut u8, word: usize, words: usize) {
 ///
 /// # Safety
 ///
-/// 1. They are readable at `src` and writable at `dest`, and both are aligned.
+/// 1. `words` words are readable at `src` and writable at `dest`, and both are aligned.
 /// 2. `dest` is not strictly inside the source.
 #[unsafe(naked)]
 unsafe extern "C" fn copy_aligned(dest: *mut u8, src: *const u8, words: usize) {
@@ -254,11 +255,11 @@ unsafe extern "C" fn copy_aligned(dest: *mut u8, src: *const u8, words: usize) {
     )
 }
 
-/// Stores a word again and again: eight times a round, the last few one by one.
+/// Stores a word `words` times: eight at a time, the last few one by one.
 ///
 /// # Safety
 ///
-/// 1. As many words are writable at `dest`, which is aligned.
+/// 1. `words` words are writable at `dest`, which is aligned.
 #[unsafe(naked)]
 unsafe extern "C" fn set_aligned(dest: *mut u8, word: usize, words: usize) {
     naked_asm!(
@@ -301,31 +302,7 @@ struct Ucontext {
     pc: u32,
 }
 
-/// A handler that was installed with `SA_SIGINFO` returns here. gdb recognises the frame by exactly
-/// these two instructions.
-#[unsafe(naked)]
-unsafe extern "C" fn rt_sigaction_return() {
-    naked_asm!(
-        "mov r7, #{nr}",
-        "svc #0",
-        "udf #0", // It fails only by a filter, and then nothing can continue.
-        nr = const k::__NR_rt_sigreturn,
-    )
-}
-
-/// All other handlers return here: the kernel builds the older frame for them. gdb recognises these
-/// two instructions too.
-#[unsafe(naked)]
-unsafe extern "C" fn sigaction_return() {
-    naked_asm!(
-        "mov r7, #{nr}",
-        "svc #0",
-        "udf #0", // It fails only by a filter.
-        nr = const k::__NR_sigreturn,
-    )
-}
-
-/// The thread pointer if the program is compiled for processors that all have the register.
+/// The thread pointer of a program that is compiled for processors with the register.
 #[cfg(target_feature = "v6k")]
 mod tls_register {
     use core::arch::{asm, naked_asm};
@@ -341,7 +318,7 @@ mod tls_register {
         tp
     }
 
-    /// Compiled code calls this to find its thread-local variables; RTABI32, 4.3.5.
+    /// Compiled code calls this to find its thread-local variables. Source: RTABI32, 4.3.5.
     #[unsafe(naked)]
     #[unsafe(export_name = "__rt0_aeabi_read_tp")]
     unsafe extern "C" fn __aeabi_read_tp() -> *mut u8 {
@@ -349,8 +326,8 @@ mod tls_register {
     }
 }
 
-/// The thread pointer if the program may run on processors with and without the register. Where the
-/// register exists it is preferred: kernels for v7 and v8 may lack the function.
+/// The thread pointer of a program that also runs on processors without the register. It uses the
+/// register where that exists, because kernels for v7 and v8 may lack the function.
 #[cfg(not(target_feature = "v6k"))]
 mod tls_register {
     use core::arch::{asm, naked_asm};
@@ -413,8 +390,8 @@ mod tls_register {
         let tp;
         // Relaxed: only `start` writes it, before there is a second thread.
         let read = READ.load(Relaxed);
-        // SAFETY: reading it is always allowed, and the function is one of the two. `readonly`
-        // instead of `nomem` keeps it after `set_thread_pointer`.
+        // SAFETY: reading the thread pointer is always allowed, and `read` is one of the two
+        // functions. `readonly` instead of `nomem` keeps it after `set_thread_pointer`.
         unsafe {
             asm!(
                 "blx r0",
@@ -426,8 +403,8 @@ mod tls_register {
         tp
     }
 
-    /// Compiled code calls this to find its thread-local variables; it may change ip besides r0;
-    /// RTABI32, 4.3.5.
+    /// Compiled code calls this to find its thread-local variables. It may change ip besides r0.
+    /// Source: RTABI32, 4.3.5.
     #[unsafe(naked)]
     #[unsafe(export_name = "__rt0_aeabi_read_tp")]
     unsafe extern "C" fn __aeabi_read_tp() -> *mut u8 {
@@ -440,4 +417,28 @@ mod tls_register {
             read = sym READ,
         )
     }
+}
+
+/// A handler that was installed with `SA_SIGINFO` returns here. gdb recognises the frame by exactly
+/// these two instructions.
+#[unsafe(naked)]
+unsafe extern "C" fn rt_sigaction_return() {
+    naked_asm!(
+        "mov r7, #{nr}",
+        "svc #0",
+        "udf #0", // Fails only by a seccomp filter; then the thread cannot go on.
+        nr = const k::__NR_rt_sigreturn,
+    )
+}
+
+/// All other handlers return here: the kernel builds the older frame for them. gdb recognises these
+/// two instructions too.
+#[unsafe(naked)]
+unsafe extern "C" fn sigaction_return() {
+    naked_asm!(
+        "mov r7, #{nr}",
+        "svc #0",
+        "udf #0", // Fails only by a seccomp filter; then the thread cannot go on.
+        nr = const k::__NR_sigreturn,
+    )
 }

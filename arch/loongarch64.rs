@@ -2,10 +2,9 @@
 //!
 //! - System call: `syscall 0`; number in $a7; arguments in $a0 to $a5; result in $a0, a failure is
 //!   -4095..=-1. A call that is restarted through its restart block leaves `restart_syscall` in
-//!   $a7.
-//!   Source: arch_do_signal_or_restart in arch/loongarch/kernel/signal.c. The kernel destroys $t0
-//!   to $t8 (it saves them only for exceptions) and keeps everything else, $fcc0 to $fcc7 included.
-//!   Source: handle_syscall in arch/loongarch/kernel/entry.S.
+//!   $a7. Source: arch_do_signal_or_restart in arch/loongarch/kernel/signal.c. The kernel destroys
+//!   $t0 to $t8 (it saves them only for exceptions) and keeps everything else, $fcc0 to $fcc7
+//!   included. Source: handle_syscall in arch/loongarch/kernel/entry.S.
 //! - Entry: $sp is 16-aligned and points at argc; no other register is promised. Source:
 //!   start_thread in arch/loongarch/kernel/process.c.
 //! - Thread pointer: $tp ($r2), an ordinary register to the kernel; TLS variant I, $tp at the image
@@ -182,8 +181,8 @@ impl Arch for Cpu {
     }
 
     unsafe fn flush_instructions(_code: Range<usize>) -> isize {
-        // The caches are coherent; this drops what was fetched. Source: local_flush_icache_range in
-        // arch/loongarch/mm/cache.c.
+        // The caches are coherent; this makes the processor drop what it has prefetched. Source:
+        // local_flush_icache_range in arch/loongarch/mm/cache.c.
         // SAFETY: a barrier is always allowed.
         unsafe { asm!("ibar 0", options(nostack, preserves_flags)) };
         0

@@ -3,9 +3,9 @@
 //! - System call: `syscall`; number in $v0; arguments in $a0-$a5, which are $4-$9; result in $v0.
 //!   After a failure $a3 is not 0, and $v0 is the positive error number. The kernel destroys $at,
 //!   $10-$15, $24, hi and lo; whether $8 and $9 survive differs by kernel. Source:
-//!   arch/mips/kernel/scall64-n64.S, asm/stackframe.h. A restarted call has another number in $v0
-//!   meanwhile, which the result overwrites, and its old $a3. Source: do_signal in
-//!   arch/mips/kernel/signal.c.
+//!   arch/mips/kernel/scall64-n64.S, asm/stackframe.h. When the kernel restarts a call, it may put
+//!   another number into $v0, which the result overwrites, and it puts the old $a3 back. Source:
+//!   do_signal in arch/mips/kernel/signal.c.
 //! - Delay slots: the instruction after a branch or jump runs before the branch takes effect. Under
 //!   `.set noreorder` this code fills them.
 //! - Functions: position-independent ones expect their own address in $t9 and make their $gp of it,
@@ -13,11 +13,11 @@
 //!   the stack. Source: *MIPSpro N32 ABI Handbook*.
 //! - Entry: $sp is aligned and points at argc; the other registers are 0, $gp and $t9 among them.
 //! - Thread pointer: the UserLocal register, set by set_thread_area(2), read by `rdhwr`; TLS
-//!   variant I, 0x7000 beyond.
+//!   variant I, biased by 0x7000.
 //! - clone(2): flags, stack, ptid, tls, ctid.
 //! - Signals: flags come first in struct sigaction; there are 128; no restorer, the kernel returns
 //!   through its vDSO.
-//! - Stack: 16-aligned, nothing below $sp is safe.
+//! - Stack: 16-aligned, no red zone.
 
 use core::arch::{asm, naked_asm};
 use core::ffi::{c_int, c_void};
@@ -33,12 +33,12 @@ use crate::arch::{
 
 pub(crate) struct Cpu;
 
-/// A stub is a function, not inline: rustc has no way to say that an `asm!` destroys $at, hi and
-/// lo, where the compiler may keep values (half of a product that it reads later). A call does so,
-/// by the ABI.
+/// A stub is a function, not inline: in an `asm!` rustc cannot declare that $at, hi and lo are
+/// destroyed, and the compiler may keep values there (half of a product that it reads later). By
+/// the ABI every call of a function destroys them.
 ///
-/// The cost is a jump to it and back: the kernel destroys the registers that a call makes the
-/// caller save anyway. No argument moves: with the number last, the C arguments are where the
+/// The cost is a jump to it and back: the registers that the kernel destroys are ones that a caller
+/// saves at every call. No argument moves: with the number last, the C arguments are where the
 /// kernel wants its own.
 macro_rules! syscall {
     ($name:ident($($arg:ident),*), $number:literal) => {
@@ -98,7 +98,7 @@ impl Arch for Cpu {
             Registers { at: offset_of!(Ucontext, pc), apart: 8, names: "pc" },
         ],
     };
-    // The ABI has none.
+    // The ABI has no frame chain.
     const FRAMES: Option<Frames> = None;
     const STACK_PROBES: bool = false;
     const CREDENTIALS: Credentials = Credentials::PLAIN;
@@ -123,7 +123,7 @@ impl Arch for Cpu {
             "bal 3f",        // The address is unknown; $ra will point to the two doublewords.
             "move $a0, $sp", // Delay slot: address of argc, argv, envp and auxv.
             "2:",
-            ".gpdword 2b", // Here and target, relative to _gp: needs no relocation.
+            ".gpdword 2b", // This place and the target, relative to _gp: needs no relocation.
             ".gpdword {start}",
             "3:",
             "ld $v0, 0($ra)",
@@ -191,7 +191,7 @@ impl Arch for Cpu {
                 "ld $a0, {flags}($a0)",
                 "li $v0, {nr}",
                 "syscall",
-                "beqz $v0, 2f",   // The child: a failure's number is not 0.
+                "beqz $v0, 2f",   // The child: the number of an error is not 0.
                 "dnegu $v1, $v0", // Delay slot, and of no use to the child.
                 "jr $ra",
                 "movn $v0, $v1, $a3", // Delay slot: a failure becomes negative.

@@ -15,13 +15,11 @@
 //!   Power Architecture 32-bit ABI Supplement, "Thread Local Storage".
 //! - clone(2): flags, stack, ptid, tls, ctid.
 //! - Signals: a restorer is ignored: the return goes through the vDSO, or a trampoline of the
-//!   kernel's on the stack.
-//!   Source: arch/powerpc/kernel/signal_32.c.
+//!   kernel's on the stack. Source: arch/powerpc/kernel/signal_32.c.
 //! - vDSO: as a system call, a failure sets cr0.SO, with the error number positive. Source:
 //!   `cvdso_call` in arch/powerpc/include/asm/vdso/gettimeofday.h.
 //! - Stack: 16-aligned at any time. A frame begins with the back chain and the callee's room for
-//!   lr. No red zone.
-//!   Source: System V ABI, PowerPC Processor Supplement, "The Stack Frame".
+//!   lr. No red zone. Source: System V ABI, PowerPC Processor Supplement, "The Stack Frame".
 
 use core::arch::{asm, naked_asm};
 use core::ffi::{c_int, c_void};
@@ -50,7 +48,7 @@ macro_rules! syscall {
                 asm!(
                     "sc",
                     "bns+ 2f",  // cr0.SO clear: r3 is a value.
-                    "neg 3, 3", // Set: r3 is an error number, which the seam wants negative.
+                    "neg 3, 3", // Set: r3 is an error number, and the trait has it negative.
                     "2:",
                     inlateout("r0") nr => _,
                     $(in($reg) $arg,)*
@@ -71,9 +69,9 @@ impl Arch for Cpu {
     timed!(both FUTEX, CLOCK_GETTIME, CLOCK_NANOSLEEP, PPOLL, SIGTIMEDWAIT, TIMER_SETTIME);
     const EVEN_PAIRS: bool = true;
     const TLS: Tls = Tls::Above { tcb: 0, bias: 0x7000 };
-    // r2 - 0x7008. Below it lie, among others, the words of __builtin_cpu_supports, down to
-    // -0x7044; it needs glibc's __parse_hwcap_3_4_and_convert_at_platform, so code with it does not
-    // link.
+    // The guard is at r2 - 0x7008. Below it are, among others, the words that
+    // __builtin_cpu_supports reads, down to r2 - 0x7044. They may be 0: code with it needs glibc's
+    // __parse_hwcap_3_4_and_convert_at_platform, and so does not link.
     const GUARD: Guard = Guard::Word { at: -8, reserved: 0x50 };
     const UNALIGNED_WORDS: bool = true;
     const BULK: Option<Bulk> = None;
@@ -251,8 +249,9 @@ struct Ucontext {
 
 const _: () = assert!(offset_of!(Ucontext, r0) % 16 == 0, "struct mcontext is 16-aligned, for its vector registers");
 
-/// Calls a function of the vDSO. It reports a failure by cr0.SO, as a system call does, and C
-/// cannot read that. It also stores lr in its caller's frame, so there must be a frame.
+/// Calls a function of the vDSO. It reports a failure by cr0.SO, as a system call does, and a call
+/// from Rust cannot read that bit. It also stores lr in its caller's frame, so this function makes
+/// a frame.
 ///
 /// # Safety
 ///

@@ -5,14 +5,14 @@
 //!   destroy r0, r4 to r12, cr0, ctr and xer; it keeps lr, the other condition fields and all
 //!   floating-point and vector registers. Source: the kernel's
 //!   Documentation/arch/powerpc/syscall64-abi.rst. What it leaves in r0 may be `restart_syscall`:
-//!   check_syscall_restart in arch/powerpc/kernel/signal.c. (`scv 0` needs no such bit, but a
-//!   POWER9 and AT_HWCAP2.)
+//!   check_syscall_restart in arch/powerpc/kernel/signal.c. (`scv 0` returns a failure without that
+//!   bit, but exists only from POWER9 on, and AT_HWCAP2 must report it.)
 //! - Entry: r1 is 16-aligned and points at argc; r12 holds the entry's own address. Source:
 //!   `start_thread` in arch/powerpc/kernel/process.c.
 //! - Calls: code finds its data through r2, the TOC pointer. A function's global entry computes it
-//!   from r12, its local entry expects it. `bl` reaches the local one, and the `nop` behind it is
-//!   the linker's, to put r2 back where the callee does not keep it (POWER10 code); without it such
-//!   a link fails. Source: ELFv2 ABI, "Function Calls".
+//!   from r12, its local entry expects it. `bl` calls the local entry. If the callee does not keep
+//!   r2 (code for POWER10), the linker replaces the `nop` after the `bl` by a load of r2, and fails
+//!   without the `nop`. Source: ELFv2 ABI, "Function Calls".
 //! - Thread pointer: r13, which the compiler leaves alone; TLS variant I, biased by 0x7000. Source:
 //!   ELFv2 ABI, "Thread Local Storage ABI".
 //! - clone(2): flags, stack, ptid, tls, ctid.
@@ -52,7 +52,7 @@ macro_rules! syscall {
                 asm!(
                     "sc",
                     "bns+ 2f",  // cr0.SO clear: r3 is a value.
-                    "neg 3, 3", // Set: r3 is an error number, which the seam wants negative.
+                    "neg 3, 3", // Set: r3 is an error number, and the trait has it negative.
                     "2:",
                     inlateout("r0") nr => _,
                     $(in($reg) $arg,)*
@@ -73,9 +73,9 @@ impl Arch for Cpu {
     timed!(plain FUTEX, CLOCK_GETTIME, CLOCK_NANOSLEEP, PPOLL, SIGTIMEDWAIT, TIMER_SETTIME);
     const EVEN_PAIRS: bool = false;
     const TLS: Tls = Tls::Above { tcb: 0, bias: 0x7000 };
-    // r13 - 0x7010. Below it lie, among others, the words of __builtin_cpu_supports, at -0x7068 and
-    // -0x7070; it needs glibc's __parse_hwcap_3_4_and_convert_at_platform, so code with it does not
-    // link.
+    // The guard is at r13 - 0x7010. Below it are, among others, the words that
+    // __builtin_cpu_supports reads, at r13 - 0x7068 and r13 - 0x7070. They may be 0: code with it
+    // needs glibc's __parse_hwcap_3_4_and_convert_at_platform, and so does not link.
     const GUARD: Guard = Guard::Word { at: -0x10, reserved: 0x80 };
     const UNALIGNED_WORDS: bool = true;
     const BULK: Option<Bulk> = None;
@@ -256,8 +256,9 @@ struct Ucontext {
     nip: u64,
 }
 
-/// Calls a function of the vDSO. It reports a failure by cr0.SO, as a system call does, and C
-/// cannot read that. It also stores lr in its caller's frame, so there must be a frame.
+/// Calls a function of the vDSO. It reports a failure by cr0.SO, as a system call does, and a call
+/// from Rust cannot read that bit. It also stores lr in its caller's frame, so this function makes
+/// a frame.
 ///
 /// # Safety
 ///

@@ -228,8 +228,8 @@ impl Arch for Cpu {
         if done != MISSING {
             return done;
         }
-        // Every kernel for this machine has the call. qemu-user has not: it watches the pages of
-        // code that it has translated, and ends its translation here.
+        // Every kernel for this machine has the call. qemu-user lacks it: it notices a store to a
+        // page whose code it has translated, and here it starts a new translation.
         // SAFETY: a barrier is always allowed.
         unsafe { asm!("fence.i", options(nostack, preserves_flags)) };
         0

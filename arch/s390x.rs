@@ -2,9 +2,10 @@
 //!
 //! - System call: `svc 0`; number in r1; arguments in r2 to r7; result in r2, a failure is
 //!   -4095..=-1. The kernel changes nothing else: it restarts a call by a number of its own
-//!   (do_signal and arch_do_signal_or_restart in arch/s390/kernel/signal.c). r1 is declared changed
-//!   nevertheless, as on all machines: a tracer that replaces a call may leave it so. (`svc n`
-//!   would carry a number below 256 by itself.) Source: __do_syscall in arch/s390/kernel/syscall.c.
+//!   (do_signal and arch_do_signal_or_restart in arch/s390/kernel/signal.c). r1 is declared as
+//!   changed nevertheless, as on all machines: a tracer that replaces a call may leave another
+//!   number there. (`svc n` would carry a number below 256 by itself.) Source: __do_syscall in
+//!   arch/s390/kernel/syscall.c.
 //! - mmap(2) takes one argument, the address of its six. Source: `sys_old_mmap`,
 //!   arch/s390/kernel/syscall.c.
 //! - Entry: r15 is 8-aligned at least and points at argc. Source: ELF ABI s390x Supplement,
@@ -13,12 +14,10 @@
 //! - clone(2): stack, flags, ptid, ctid, tls.
 //! - Signals: a restorer is optional, else the vDSO has one, or an older kernel puts one on the
 //!   stack; debuggers recognise it by its instruction. Two forms of frame, with and without
-//!   `SA_SIGINFO`, and each has its own call to return.
-//!   Source: arch/s390/kernel/signal.c.
+//!   `SA_SIGINFO`, and each has its own call to return. Source: arch/s390/kernel/signal.c.
 //! - Stack: 8-aligned. A caller provides 160 bytes at r15 where the callee saves registers: the
-//!   back
-//!   chain at 0, r6 at 48. A function keeps r6 to r13 and r15. No red zone. Source: ELF ABI s390x
-//!   Supplement, "The Stack Frame".
+//!   back chain at 0, r6 at 48. A function keeps r6 to r13 and r15. No red zone. Source: ELF ABI
+//!   s390x Supplement, "The Stack Frame".
 
 use core::arch::{asm, naked_asm};
 use core::ffi::{c_int, c_void};
@@ -35,7 +34,7 @@ use crate::arch::{
 
 pub(crate) struct Cpu;
 
-/// Bytes at a caller's stack pointer that the callee may use.
+/// The bytes at a caller's stack pointer where the callee saves registers.
 const FRAME: usize = 160;
 
 macro_rules! syscall {
@@ -43,7 +42,7 @@ macro_rules! syscall {
         #[inline(always)]
         unsafe fn $name(nr: usize $(, $arg: usize)*) -> isize {
             let ret;
-            // SAFETY: 1. The caller guarantees it. The kernel changes only r2, a tracer r1.
+            // SAFETY: 1. The caller guarantees it. The kernel changes only r2, and a tracer r1.
             unsafe {
                 asm!(
                     "svc 0",
@@ -63,7 +62,8 @@ impl Arch for Cpu {
     timed!(plain FUTEX, CLOCK_GETTIME, CLOCK_NANOSLEEP, PPOLL, SIGTIMEDWAIT, TIMER_SETTIME);
     const EVEN_PAIRS: bool = false;
     const TLS: Tls = Tls::Below;
-    // 0x28; and 0x38, where GCC's -fsplit-stack looks for the stack's end.
+    // The guard is at 0x28. At 0x38 code compiled by GCC with -fsplit-stack reads the end of the
+    // stack.
     const GUARD: Guard = Guard::Word { at: 0x28, reserved: 0x40 };
     const UNALIGNED_WORDS: bool = true;
     const BULK: Option<Bulk> = None;
@@ -214,9 +214,9 @@ impl Arch for Cpu {
     }
 
     unsafe fn flush_instructions(_code: Range<usize>) -> isize {
-        // The processor watches what it has fetched; it drops what it prefetched by a
-        // serialization, which this fence is. Source: Principles of Operation, "Instruction
-        // fetching".
+        // The processor itself notices a store to instructions that it has fetched. A serialization
+        // makes it drop what it has prefetched, and this fence is one. Source: Principles of
+        // Operation, "Instruction fetching".
         fence(SeqCst);
         0
     }
@@ -233,13 +233,13 @@ impl Arch for Cpu {
 #[inline(always)]
 unsafe fn strlen(s: *const u8) -> usize {
     let end: usize;
-    // SAFETY: it reads no byte after the NUL that the caller guarantees.
+    // SAFETY: 1. It reads no byte after the NUL.
     unsafe {
         asm!(
             "lghi %r0, 0",
             "lghi {end}, 0", // No end: the NUL is found before.
             "2: srst {end}, {at}",
-            "jo 2b", // A processor may stop after some bytes; `at` is then where to go on.
+            "jo 2b", // The processor may stop early; `at` is then where to continue.
             at = inout(reg_addr) s => _,
             end = out(reg_addr) end,
             out("r0") _,
@@ -256,7 +256,7 @@ unsafe fn compare(a: *const u8, b: *const u8, n: usize) -> c_int {
         return 0;
     }
     let order: u64;
-    // SAFETY: it reads `n` bytes at both, which the caller guarantees.
+    // SAFETY: 1. It reads `n` bytes at `a` and at `b`.
     unsafe {
         asm!(
             "cgije {rounds}, 0, 3f",
@@ -265,7 +265,7 @@ unsafe fn compare(a: *const u8, b: *const u8, n: usize) -> c_int {
             "la {a}, 256({a})",
             "la {b}, 256({b})",
             "brctg {rounds}, 2b",
-            "3: exrl {last}, 5f", // With the low byte of `last` for the length less one.
+            "3: exrl {last}, 5f", // Runs 5 with the low byte of `last` as its length less one.
             "4: ipm {order}",
             ".subsection 1",
             "5: clc 0(1, {a}), 0({b})",
@@ -278,8 +278,8 @@ unsafe fn compare(a: *const u8, b: *const u8, n: usize) -> c_int {
             options(pure, readonly, nostack),
         );
     }
-    // The condition code, in bits 28 and 29: 0 equal, 1 `a` is less, 2 `a` is greater. As a number
-    // with a sign it is 0, 1 or -2.
+    // Bits 28 and 29 hold the condition code: 0 for equal, 1 if `a` is less, 2 if `a` is greater.
+    // As a signed number of two bits it is 0, 1 or -2.
     -((order as i32) << 2 >> 30)
 }
 
@@ -299,14 +299,15 @@ struct Ucontext {
 }
 
 /// A handler that was installed with `SA_SIGINFO` returns here. libgcc recognises the frame by this
-/// one instruction, which carries the number.
+/// one instruction, which contains the number of the call.
 #[unsafe(naked)]
 unsafe extern "C" fn rt_sigaction_return() {
-    // It fails only by a filter, and then nothing can continue. 0 is no instruction.
+    // Fails only by a seccomp filter; then the thread cannot go on. 0 is no instruction.
     naked_asm!("svc {nr}", ".short 0", nr = const k::__NR_rt_sigreturn)
 }
 
-/// A handler that was installed without it returns here. Unwinders recognise this instruction too.
+/// All other handlers return here: the kernel builds the older frame for them. libgcc recognises
+/// this instruction too.
 #[unsafe(naked)]
 unsafe extern "C" fn sigaction_return() {
     naked_asm!("svc {nr}", ".short 0", nr = const k::__NR_sigreturn)

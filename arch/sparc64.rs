@@ -12,7 +12,7 @@
 //!   its %i; `restore` undoes this. The processor has a few windows. At any instruction the kernel
 //!   may store the %l and %i of a window at that window's %sp, and it loads them from there when
 //!   the function continues.
-//! - Entry: %sp is biased, see Stack; argc lies right above the 128 bytes of the window. Source:
+//! - Entry: %sp is biased (see Stack); argc is directly above the 128 bytes of the window. Source:
 //!   start_thread in arch/sparc/include/asm/processor_64.h.
 //! - Thread pointer: %g7, an ordinary register to the kernel; TLS variant II.
 //! - clone(2): flags, stack, ptid, tls, ctid. The child starts on a copy of the caller's frame. Its
@@ -40,16 +40,16 @@ use crate::arch::{
 
 pub(crate) struct Cpu;
 
-/// Address minus stack or frame pointer.
+/// The address of a frame, minus the stack or frame pointer that stands for it.
 const BIAS: usize = 2047;
-/// Bytes for a window's %l and %i.
+/// The bytes where the kernel stores the %l and %i of a window.
 const WINDOW: usize = 128;
-/// Bytes at the stack pointer of a function that calls others: the window, and room for six
+/// The bytes at the stack pointer of a function that calls others: the window, and room for six
 /// arguments.
 const FRAME: usize = WINDOW + 48;
 
-/// A stub is a function, not inline: rustc has no way yet to say that an `asm!` destroys the
-/// floating-point registers. A call does so, by the ABI.
+/// A stub is a function, not inline: in an `asm!` rustc cannot yet declare that the floating-point
+/// registers are destroyed. By the ABI every call of a function destroys them.
 ///
 /// The cost is a jump to it and back. No argument moves: with the number last, the C arguments are
 /// where the kernel wants its own.
@@ -106,7 +106,7 @@ impl Arch for Cpu {
             names: "g0 g1 g2 g3 g4 g5 g6 g7 o0 o1 o2 o3 o4 o5 o6 o7 tstate tpc tnpc",
         }],
     };
-    // %i6 and %i7 of a window, after %l0-%l7 and %i0-%i5. The latter is the address of the call.
+    // %i6 and %i7 of a window, which follow %l0-%l7 and %i0-%i5. %i7 is the address of the call.
     const FRAMES: Option<Frames> = Some(Frames {
         caller: BIAS as isize + 112,
         return_address: BIAS as isize + 120,
@@ -260,7 +260,7 @@ impl Arch for Cpu {
                 "mov 0, %o0",
                 "mov {exit}, %g1",
                 "ta 0x6d",
-                "ta 5", // A trap that is no call: a signal that ends the process.
+                "ta 5", // No system call: this trap ends the process by a signal.
                 munmap = const k::__NR_munmap,
                 exit = const k::__NR_exit,
                 last_window = in(reg) LAST_WINDOW.0.get().wrapping_byte_sub(BIAS),
@@ -311,7 +311,7 @@ unsafe extern "C" fn sigaction_return() {
         "nop",
         "mov {nr}, %g1",
         "ta 0x6d",
-        "ta 5", // It fails only by a filter, and then nothing can continue.
+        "ta 5", // Fails only by a seccomp filter; then the thread cannot go on.
         nr = const k::__NR_rt_sigreturn,
     )
 }

@@ -2,10 +2,10 @@
 //!
 //! - System call: `int 0x80`; number in eax; arguments in ebx ecx edx esi edi ebp; result in eax, a
 //!   failure is -4095..=-1. The kernel keeps all other registers. Source: syscall(2),
-//!   arch/x86/entry/entry_32.S and entry_64_compat.S; a restarted call has another number in eax
-//!   meanwhile, which the result overwrites (arch_do_signal_or_restart in
-//!   arch/x86/kernel/signal.c). The compiler reserves esi and ebp: it may address the stack by
-//!   them.
+//!   arch/x86/entry/entry_32.S and entry_64_compat.S. When the kernel restarts a call, it may put
+//!   another number into eax; the result overwrites it. Source: arch_do_signal_or_restart in
+//!   arch/x86/kernel/signal.c. The compiler reserves esi and ebp, by which it may address the
+//!   stack: an `asm!` cannot have them as operands.
 //! - Entry: esp is 16-aligned and points at argc. Source: System V psABI for the Intel386, 2.3.
 //! - Thread pointer: gs base, through a descriptor that set_thread_area(2) puts into the thread's
 //!   part of the GDT; TLS variant II; the word at gs:0 holds its own address.
@@ -54,10 +54,11 @@ impl Arch for Cpu {
     timed!(both FUTEX, CLOCK_GETTIME, CLOCK_NANOSLEEP, PPOLL, SIGTIMEDWAIT, TIMER_SETTIME);
     const EVEN_PAIRS: bool = false;
     const TLS: Tls = Tls::Below;
-    // gs:0x14; and gs:0x30, where GCC's -fsplit-stack looks for the stack's end.
+    // The guard is at gs:0x14. At gs:0x30 code compiled by GCC with -fsplit-stack reads the end of
+    // the stack.
     const GUARD: Guard = Guard::Word { at: 0x14, reserved: 0x34 };
     const UNALIGNED_WORDS: bool = true;
-    // As on x86_64.
+    // The lengths are those of x86_64, whose processors execute this code too.
     const BULK: Option<Bulk> =
         Some(Bulk { copy_from: 2048, set_from: 3072, apart: 64, copy: copy_words, set: set_words });
     integer!(Pair, pair, xor, or, is_zero);
@@ -148,12 +149,12 @@ impl Arch for Cpu {
     unsafe fn set_thread_pointer(tp: *mut u8) -> isize {
         let mut descriptor = descriptor(ANY_ENTRY, tp);
         let at = (&raw mut descriptor).expose_provenance();
-        // SAFETY: 1. It fills one free entry of this thread's part of the GDT and writes that
-        // entry's number to `descriptor`.
+        // SAFETY: 1. The kernel fills a free entry of this thread's part of the GDT, and writes its
+        // number to `descriptor`.
         let done = unsafe { Self::syscall1(k::__NR_set_thread_area as usize, at) };
         if done == 0 {
             let selector = descriptor.entry_number << 3 | 3; // In the GDT, for privilege level 3.
-            // SAFETY: the entry is filled, and the caller guarantees its value.
+            // SAFETY: the entry is filled, with the value that the caller guarantees.
             unsafe { asm!("mov gs, {:x}", in(reg) selector, options(nostack, preserves_flags)) };
         }
         done
@@ -260,8 +261,8 @@ impl Arch for Cpu {
     }
 
     unsafe fn flush_instructions(_code: Range<usize>) -> isize {
-        // The processor watches what it has fetched. Source: Intel's manual, volume 3,
-        // "Self-modifying code".
+        // The processor itself notices a store to instructions that it has fetched. Source: Intel's
+        // manual, volume 3, "Self-modifying code".
         compiler_fence(SeqCst);
         0
     }
@@ -274,8 +275,57 @@ impl Arch for Cpu {
     type Sigaction = WithRestorer;
 }
 
-/// A system call of five arguments, or fewer. A function, not inline: the compiler reserves esi,
-/// and a debugger must know where the caller's esi is meanwhile.
+/// [`Bulk::copy`].
+#[inline(always)]
+unsafe fn copy_words(dest: *mut u8, src: *const u8, words: usize) {
+    // SAFETY: 1. and 2. The caller guarantees them. esi is restored, and the ABI keeps the
+    // direction flag clear.
+    unsafe {
+        asm!(
+            "xchg esi, eax", // The source belongs in esi, which the compiler reserves.
+            "rep movsd",
+            "mov esi, eax",
+            inout("ecx") words => _,
+            inout("edi") dest => _,
+            inout("eax") src => _,
+            options(nostack, preserves_flags),
+        )
+    }
+}
+
+/// [`Bulk::set`].
+#[inline(always)]
+unsafe fn set_words(dest: *mut u8, word: usize, words: usize) {
+    // SAFETY: 1. The caller guarantees it. The ABI keeps the direction flag clear.
+    unsafe {
+        asm!(
+            "rep stosd",
+            inout("ecx") words => _,
+            inout("edi") dest => _,
+            in("eax") word,
+            options(nostack, preserves_flags),
+        )
+    }
+}
+
+/// A handler's third argument, as far as [`Arch::CONTEXT`] needs it: asm-generic/ucontext.h, then
+/// `struct sigcontext` of asm/sigcontext.h.
+#[repr(C)]
+#[allow(dead_code)] // Only its offsets are used.
+struct Ucontext {
+    flags_and_link: [usize; 2],
+    stack: k::sigaltstack,
+    gs_fs_es_ds: [u32; 4],
+    edi_esi: [u32; 2],
+    ebp: u32,
+    esp: u32,
+    ebx_edx_ecx_eax: [u32; 4],
+    trapno_err: [u32; 2],
+    eip: u32,
+}
+
+/// A system call with at most five arguments. It is not inline: the compiler gives esi to no
+/// `asm!`, and a debugger must learn where the caller's esi is during the call.
 ///
 /// # Safety
 ///
@@ -319,8 +369,8 @@ unsafe extern "C" fn call5(nr: usize, a: usize, b: usize, c: usize, d: usize, e:
     )
 }
 
-/// A system call of six arguments, of which the last takes the frame pointer's register. Meanwhile
-/// [`frame_in_call6`] gives the place of the frame.
+/// A system call with six arguments. The last one goes into ebp, the register of the frame pointer;
+/// during the call [`frame_in_call6`] tells the place of the frame.
 ///
 /// # Safety
 ///
@@ -375,93 +425,19 @@ unsafe extern "C" fn call6(nr: usize, a: usize, b: usize, c: usize, d: usize, e:
     )
 }
 
-/// The bytes that `call6` keeps between its frame and the stack pointer.
+/// The bytes between the stack pointer and the frame of `call6`: three saved registers.
 const CALL6_REGISTERS: usize = 3 * size_of::<usize>();
 
 /// [`Frames::elsewhere`].
 fn frame_in_call6(pc: usize) -> Option<usize> {
     unsafe extern "C" {
-        /// The first instruction that runs with the argument in ebp, and the first after these.
+        /// The first instruction that runs with the argument in ebp, and the first one that runs
+        /// with the frame pointer there again.
         static __rt0_call6_ebp_is_an_argument: [u8; 0];
         static __rt0_call6_ebp_is_a_frame: [u8; 0];
     }
     let without = (&raw const __rt0_call6_ebp_is_an_argument).addr()..(&raw const __rt0_call6_ebp_is_a_frame).addr();
     without.contains(&pc).then_some(CALL6_REGISTERS)
-}
-
-/// [`Bulk::copy`].
-#[inline(always)]
-unsafe fn copy_words(dest: *mut u8, src: *const u8, words: usize) {
-    // SAFETY: 1. and 2. The caller guarantees them. esi is restored, and the ABI keeps the
-    // direction flag clear.
-    unsafe {
-        asm!(
-            "xchg esi, eax", // The source belongs in esi, which the compiler reserves.
-            "rep movsd",
-            "mov esi, eax",
-            inout("ecx") words => _,
-            inout("edi") dest => _,
-            inout("eax") src => _,
-            options(nostack, preserves_flags),
-        )
-    }
-}
-
-/// [`Bulk::set`].
-#[inline(always)]
-unsafe fn set_words(dest: *mut u8, word: usize, words: usize) {
-    // SAFETY: 1. The caller guarantees it. The ABI keeps the direction flag clear.
-    unsafe {
-        asm!(
-            "rep stosd",
-            inout("ecx") words => _,
-            inout("edi") dest => _,
-            in("eax") word,
-            options(nostack, preserves_flags),
-        )
-    }
-}
-
-/// A handler's third argument, as far as [`Arch::CONTEXT`] needs it: asm-generic/ucontext.h, then
-/// `struct sigcontext` of asm/sigcontext.h.
-#[repr(C)]
-#[allow(dead_code)] // Only its offsets are used.
-struct Ucontext {
-    flags_and_link: [usize; 2],
-    stack: k::sigaltstack,
-    gs_fs_es_ds: [u32; 4],
-    edi_esi: [u32; 2],
-    ebp: u32,
-    esp: u32,
-    ebx_edx_ecx_eax: [u32; 4],
-    trapno_err: [u32; 2],
-    eip: u32,
-}
-
-/// A handler that was installed with `SA_SIGINFO` returns here. libgcc recognises the frame by
-/// exactly these seven bytes; gdb also requires that the function's name contains `sigaction`.
-#[unsafe(naked)]
-unsafe extern "C" fn rt_sigaction_return() {
-    naked_asm!(
-        "mov eax, {nr}",
-        "int 0x80",
-        "ud2", // It fails only by a filter, and then nothing can continue.
-        nr = const k::__NR_rt_sigreturn,
-    )
-}
-
-/// All other handlers return here. The kernel builds the older frame for them, and the signal's
-/// number is still on the stack. libgcc recognises the frame by exactly these eight bytes; gdb also
-/// requires that the function's name contains `sigaction`.
-#[unsafe(naked)]
-unsafe extern "C" fn sigaction_return() {
-    naked_asm!(
-        "pop eax",
-        "mov eax, {nr}",
-        "int 0x80",
-        "ud2", // It fails only by a filter, and then nothing can continue.
-        nr = const k::__NR_sigreturn,
-    )
 }
 
 /// Makes set_thread_area(2) choose an entry.
@@ -479,4 +455,30 @@ fn descriptor(entry_number: u32, base: *mut u8) -> k::user_desc {
         _bitfield_1: k::user_desc::new_bitfield_1(1, 0, 0, 1, 0, 1),
         __bindgen_padding_0: [0; 3],
     }
+}
+
+/// A handler that was installed with `SA_SIGINFO` returns here. libgcc recognises the frame by
+/// exactly these seven bytes; gdb also requires that the function's name contains `sigaction`.
+#[unsafe(naked)]
+unsafe extern "C" fn rt_sigaction_return() {
+    naked_asm!(
+        "mov eax, {nr}",
+        "int 0x80",
+        "ud2", // Fails only by a seccomp filter; then the thread cannot go on.
+        nr = const k::__NR_rt_sigreturn,
+    )
+}
+
+/// All other handlers return here. The kernel builds the older frame for them, and the signal's
+/// number is still on the stack. libgcc recognises the frame by exactly these eight bytes; gdb also
+/// requires that the function's name contains `sigaction`.
+#[unsafe(naked)]
+unsafe extern "C" fn sigaction_return() {
+    naked_asm!(
+        "pop eax",
+        "mov eax, {nr}",
+        "int 0x80",
+        "ud2", // Fails only by a seccomp filter; then the thread cannot go on.
+        nr = const k::__NR_sigreturn,
+    )
 }

@@ -2,8 +2,8 @@
 //!
 //! - System call: `syscall`; number in rax; arguments in rdi rsi rdx r10 r8 r9; result in rax, a
 //!   failure is -4095..=-1. The instruction destroys rcx and r11, nothing else. Source: syscall(2),
-//!   arch/x86/entry/entry_64.S. A restarted call has another number in rax meanwhile, which the
-//!   result overwrites. Source: arch_do_signal_or_restart in arch/x86/kernel/signal.c.
+//!   arch/x86/entry/entry_64.S. When the kernel restarts a call, it may put another number into
+//!   rax; the result overwrites it. Source: arch_do_signal_or_restart in arch/x86/kernel/signal.c.
 //! - Entry: rsp is 16-aligned and points at argc; rdx is 0. Source: System V psABI, 3.4.
 //! - Thread pointer: fs base, set by arch_prctl(2); TLS variant II; the word at fs:0 holds its own
 //!   address.
@@ -58,32 +58,33 @@ impl Arch for Cpu {
     timed!(plain FUTEX, CLOCK_GETTIME, CLOCK_NANOSLEEP, PPOLL, SIGTIMEDWAIT, TIMER_SETTIME);
     const EVEN_PAIRS: bool = false;
     const TLS: Tls = Tls::Below;
-    // fs:0x28; and fs:0x70, where GCC's -fsplit-stack looks for the stack's end.
+    // The guard is at fs:0x28. At fs:0x70 code compiled by GCC with -fsplit-stack reads the end of
+    // the stack.
     const GUARD: Guard = Guard::Word { at: 0x28, reserved: 0x78 };
     const UNALIGNED_WORDS: bool = true;
-    // From these lengths on they are faster than SSE2 loops on Zen 3. By words instead of `movsb`
-    // and `stosb`, which old processors execute byte by byte. A copy to an address slightly above
-    // the source, modulo 4096, takes three to six times as long.
+    // From these lengths on, `rep movsq` and `rep stosq` are faster than SSE2 loops on Zen 3. They
+    // move words: old processors execute `rep movsb` and `rep stosb` byte by byte. A copy takes
+    // three to six times as long if the destination is slightly above the source, modulo 4096.
     const BULK: Option<Bulk> =
         Some(Bulk { copy_from: 2048, set_from: 3072, apart: 64, copy: copy_words, set: set_words });
-    // The compiler would keep an integer of two words in two registers.
+    // A vector: the compiler would keep an integer of two words in two registers.
     type Pair = __m128i;
 
     #[inline(always)]
     fn pair(word: usize) -> __m128i {
-        // SAFETY: it needs SSE2, which every machine of this kind has.
+        // SAFETY: it needs SSE2, which every x86_64 processor has.
         unsafe { _mm_set1_epi64x(word as i64) }
     }
 
     #[inline(always)]
     fn xor(x: __m128i, y: __m128i) -> __m128i {
-        // SAFETY: it needs SSE2, which every machine of this kind has.
+        // SAFETY: it needs SSE2, which every x86_64 processor has.
         unsafe { _mm_xor_si128(x, y) }
     }
 
     #[inline(always)]
     fn or(x: __m128i, y: __m128i) -> __m128i {
-        // SAFETY: it needs SSE2, which every machine of this kind has.
+        // SAFETY: it needs SSE2, which every x86_64 processor has.
         unsafe { _mm_or_si128(x, y) }
     }
 
@@ -94,7 +95,6 @@ impl Arch for Cpu {
 
     const STRLEN: Option<Strlen> = Some(strlen);
     const COMPARE: Option<Compare> = None;
-
     const VDSO: Vdso = Vdso {
         versions: &["LINUX_2.6"],
         clock_gettime: "__vdso_clock_gettime",
@@ -158,7 +158,7 @@ impl Arch for Cpu {
     fn any_thread_pointer() -> *mut u8 {
         const ARCH_GET_FS: usize = 0x1003; // asm/prctl.h
         let mut base = 0usize;
-        // SAFETY: 1. The kernel writes the word.
+        // SAFETY: 1. The kernel writes `base` and nothing else.
         let _ =
             unsafe { Self::syscall2(k::__NR_arch_prctl as usize, ARCH_GET_FS, (&raw mut base).expose_provenance()) };
         core::ptr::with_exposed_provenance_mut(base)
@@ -220,8 +220,8 @@ impl Arch for Cpu {
     }
 
     unsafe fn flush_instructions(_code: Range<usize>) -> isize {
-        // The processor watches what it has fetched. Source: Intel's manual, volume 3,
-        // "Self-modifying code".
+        // The processor itself notices a store to instructions that it has fetched. Source: Intel's
+        // manual, volume 3, "Self-modifying code".
         compiler_fence(SeqCst);
         0
     }
@@ -264,24 +264,24 @@ unsafe fn set_words(dest: *mut u8, word: usize, words: usize) {
     }
 }
 
-/// The bytes of `x` that are 0: one bit each, the lowest for the first byte.
+/// Which bytes of `x` are 0: a bit for each, the lowest for the first byte.
 #[inline(always)]
 fn zeros(x: __m128i) -> u32 {
-    // SAFETY: it needs SSE2, which every machine of this kind has.
+    // SAFETY: it needs SSE2, which every x86_64 processor has.
     let zero = unsafe { _mm_setzero_si128() };
-    // SAFETY: it needs SSE2, which every machine of this kind has.
+    // SAFETY: it needs SSE2, which every x86_64 processor has.
     let equal = unsafe { _mm_cmpeq_epi8(x, zero) };
-    // SAFETY: it needs SSE2, which every machine of this kind has.
+    // SAFETY: it needs SSE2, which every x86_64 processor has.
     unsafe { _mm_movemask_epi8(equal) as u32 }
 }
 
-/// Loads the vector at `p + OFFSET`, which may contain bytes outside any Rust object: hence
-/// assembly.
+/// Loads the vector at `p + OFFSET`. It is assembly because the vector may contain bytes outside
+/// any Rust object.
 ///
 /// # Safety
 ///
-/// 1. At least one byte in its page is readable.
-/// 2. It is aligned.
+/// 1. At least one byte in the page of the vector is readable.
+/// 2. `p + OFFSET` is a multiple of 16.
 #[inline(always)]
 unsafe fn load_around<const OFFSET: usize>(p: *const u8) -> __m128i {
     let loaded;
@@ -299,26 +299,26 @@ unsafe fn load_around<const OFFSET: usize>(p: *const u8) -> __m128i {
 }
 
 /// [`Arch::STRLEN`] by aligned vectors: the one in which the string begins, then the aligned 64
-/// bytes in which it begins, then 64 bytes a round. Each lies within a page that contains part of
-/// the string.
+/// bytes in which it begins, then 64 bytes a round. Each of these lies in one page, which contains
+/// a byte of the string.
 #[inline(always)]
 unsafe fn strlen(s: *const u8) -> usize {
     const VECTOR: usize = 16;
     let vector = s.map_addr(|address| address & !(VECTOR - 1));
-    // SAFETY: 1. The byte at `s` is in the page, by 1. 2. By the mask.
+    // SAFETY: 1. The byte at `s` is in that page, and readable by 1. 2. By the mask.
     let found = zeros(unsafe { load_around::<0>(vector) }) >> (s.addr() % VECTOR);
     if found != 0 {
         return found.trailing_zeros() as usize;
     }
     let mut at = s.map_addr(|address| address & !(ROUND - 1));
-    // SAFETY: 1. The byte at `s` is in the page, by 1. 2. By the mask.
+    // SAFETY: 1. The byte at `s` is in that page, and readable by 1. 2. By the mask.
     let found = unsafe { zeros_in_round(at) } >> (s.addr() % ROUND);
     if found != 0 {
         return found.trailing_zeros() as usize;
     }
-    // SAFETY: 1. There was no NUL before. 2. A round on.
+    // SAFETY: 1. By 1: there is no NUL before. 2. `at` is a multiple of ROUND.
     at = unsafe { first_round_with_nul(at.wrapping_add(ROUND)) };
-    // SAFETY: 1. There is a NUL of the string in it, by 1. 2. It is a round.
+    // SAFETY: 1. It contains the NUL, which is readable by 1. 2. `at` is a multiple of ROUND.
     let found = unsafe { zeros_in_round(at) };
     at.addr() - s.addr() + found.trailing_zeros() as usize
 }
@@ -326,21 +326,21 @@ unsafe fn strlen(s: *const u8) -> usize {
 /// The bytes that [`strlen`] examines at a time.
 const ROUND: usize = 64;
 
-/// The bytes of a round that are 0: one bit each, the lowest for the first byte.
+/// Which bytes of a round are 0: a bit for each, the lowest for the first byte.
 ///
 /// # Safety
 ///
-/// 1. At least one byte in its page is readable.
+/// 1. At least one byte in the page of the round is readable.
 /// 2. `at` is a multiple of [`ROUND`].
 #[inline(always)]
 unsafe fn zeros_in_round(at: *const u8) -> u64 {
     // SAFETY: 1. By 1. 2. By 2.
     let first = zeros(unsafe { load_around::<0>(at) });
-    // SAFETY: 1. By 1. 2. A vector on.
+    // SAFETY: 1. By 1. 2. By 2, 16 bytes further.
     let second = zeros(unsafe { load_around::<16>(at) });
-    // SAFETY: 1. By 1. 2. Two vectors on.
+    // SAFETY: 1. By 1. 2. By 2, 32 bytes further.
     let third = zeros(unsafe { load_around::<32>(at) });
-    // SAFETY: 1. By 1. 2. Three vectors on.
+    // SAFETY: 1. By 1. 2. By 2, 48 bytes further.
     let fourth = zeros(unsafe { load_around::<48>(at) });
     u64::from(first | second << 16) | u64::from(third | fourth << 16) << 32
 }
@@ -397,16 +397,16 @@ struct Ucontext {
     rip: u64,
 }
 
-/// A signal handler returns here. libgcc recognises the frame by exactly these nine bytes, so the
-/// move is the seven-byte form, which the assembler would not choose; gdb also requires that the
-/// function's name contains `sigaction`.
+/// A signal handler returns here. libgcc recognises the frame by exactly these nine bytes. Seven of
+/// them are the long form of the move, which the assembler would not choose: hence `.byte`. gdb
+/// also requires that the function's name contains `sigaction`.
 #[unsafe(naked)]
 unsafe extern "C" fn sigaction_return() {
     naked_asm!(
         ".byte 0x48, 0xc7, 0xc0", // mov rax, sign-extended imm32
         ".long {nr}",
         "syscall",
-        "ud2", // It fails only by a filter, and then nothing can continue.
+        "ud2", // Fails only by a seccomp filter; then the thread cannot go on.
         nr = const k::__NR_rt_sigreturn,
     )
 }
