@@ -61,9 +61,10 @@ impl fmt::Debug for InfoHandler {
     }
 }
 
-/// Flags of an [`Action`], as sigaction(2) names them. Two of sigaction's flags are fields instead:
-/// `restart` (`SA_RESTART`) and `handler` (`SA_SIGINFO`). Flags of the kernel that have no name
-/// here are kept.
+/// Flags of an [`Action`], as sigaction(2) names them: all that have an effect on every machine.
+/// Two of sigaction's flags are fields instead: `restart` (`SA_RESTART`) and `handler`
+/// (`SA_SIGINFO`). rt0 sets `SA_RESTORER` itself. Flags of the kernel that have no name here
+/// (`SA_EXPOSE_TAGBITS`) are kept.
 ///
 /// ```no_run
 /// use rt0::signal::{self, Action, Flags, Handler, Signal};

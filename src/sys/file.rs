@@ -84,7 +84,8 @@ const AT_FDCWD: usize = k::AT_FDCWD as isize as usize;
 /// Without it a 32-bit kernel refuses files of 2 GiB and more; a 64-bit one needs no flag.
 const LARGE: u32 = if usize::BITS == 32 { k::O_LARGEFILE } else { 0 };
 
-/// The `O_*` flags of openat(2) that differ by machine.
+/// All `O_*` flags that openat(2) takes, with this machine's values, but two: [`open`] adds
+/// `O_LARGEFILE` where it is needed, and `O_ASYNC` has an effect in fcntl(2) only.
 pub mod flags {
     use linux_raw_sys::general as k;
 
@@ -94,16 +95,41 @@ pub mod flags {
     pub const O_WRONLY: u32 = k::O_WRONLY;
     /// Open for both.
     pub const O_RDWR: u32 = k::O_RDWR;
+    /// Only name a file: neither read nor write it, but pass the descriptor to calls that take one
+    /// for a place.
+    pub const O_PATH: u32 = k::O_PATH;
+
     /// Create the file if it does not exist.
     pub const O_CREAT: u32 = k::O_CREAT;
-    /// Fail if the file exists.
+    /// With `O_CREAT`: fail if the file exists.
     pub const O_EXCL: u32 = k::O_EXCL;
+    /// Create a file without a name in the folder that is named; with `O_WRONLY` or `O_RDWR`.
+    pub const O_TMPFILE: u32 = k::O_TMPFILE;
     /// Truncate the file to length 0.
     pub const O_TRUNC: u32 = k::O_TRUNC;
-    /// Write always at the end of the file.
-    pub const O_APPEND: u32 = k::O_APPEND;
+
+    /// Fail unless it is a folder.
+    pub const O_DIRECTORY: u32 = k::O_DIRECTORY;
+    /// Fail if the last part of the path is a symbolic link.
+    pub const O_NOFOLLOW: u32 = k::O_NOFOLLOW;
+    /// A terminal does not become the controlling terminal of the process.
+    pub const O_NOCTTY: u32 = k::O_NOCTTY;
     /// Close the descriptor on execve(2).
     pub const O_CLOEXEC: u32 = k::O_CLOEXEC;
+
+    /// Write always at the end of the file.
+    pub const O_APPEND: u32 = k::O_APPEND;
+    /// Neither opening nor reading and writing waits: `EAGAIN` instead.
+    pub const O_NONBLOCK: u32 = k::O_NONBLOCK;
+    /// A write returns when the data is on the device, with the metadata that reading it needs.
+    pub const O_DSYNC: u32 = k::O_DSYNC;
+    /// A write returns when data and metadata are on the device.
+    pub const O_SYNC: u32 = k::O_SYNC;
+    /// Read and write past the page cache; open(2) says what must be aligned.
+    pub const O_DIRECT: u32 = k::O_DIRECT;
+    /// Reading does not change the time of the last access. `EPERM` unless the process owns the
+    /// file.
+    pub const O_NOATIME: u32 = k::O_NOATIME;
 }
 
 /// getdents64(2): entries of a folder, for [`dirents`]; 0 bytes at the end. `EINVAL` if not one

@@ -223,7 +223,7 @@ fn full_pipe() -> (sys::OwnedFd, sys::OwnedFd) {
     let (read, write) = sys::pipe().unwrap();
     // /proc opens the pipe once more, for a writer that does not wait.
     let path = Text::of(format_args!("/proc/self/fd/{}", write.as_raw_fd()));
-    let flags = sys::flags::O_WRONLY | k::O_NONBLOCK | sys::flags::O_CLOEXEC;
+    let flags = sys::flags::O_WRONLY | sys::flags::O_NONBLOCK | sys::flags::O_CLOEXEC;
     let filler = sys::open(path.as_c(), flags, 0).unwrap();
     let mut written = 0;
     loop {

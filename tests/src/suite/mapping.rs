@@ -10,7 +10,7 @@ use rt0::test::Expect;
 use rt0::{Errno, cpu, sys, thread};
 use rt0_tests::files::pipe;
 use rt0_tests::seccomp::{self, Verdict};
-use rt0_tests::{assert_mappings, mappings, read_file, skip};
+use rt0_tests::{Ended, assert_mappings, emulated, fork, mappings, read_file, skip, wait_for};
 
 /// Writes a byte, and reads it back.
 fn touch(mapping: &Mapping, offset: usize) {
@@ -65,6 +65,7 @@ rt0::test_module! {
     parts_live_on_by_themselves,
     nothing_is_left_of_a_thousand_mappings,
     advice_is_followed_or_refused,
+    a_child_finds_what_the_last_advice_leaves_it,
     what_is_not_needed_turns_to_zeros,
     names_show_or_are_refused_for_good,
     a_kernel_without_names_is_no_error_of_the_memory,
@@ -269,13 +270,49 @@ fn advice_is_followed_or_refused() {
     assert_eq!(get(&mapping, 0), 0xA5);
     let (huge, dump) =
         ([Advice::HUGE_PAGE, Advice::NO_HUGE_PAGE, Advice::COLLAPSE], [Advice::DONT_DUMP, Advice::DO_DUMP]);
-    let others = [Advice::FREE, Advice::WIPE_ON_FORK, Advice::DONT_FORK, Advice::POPULATE_WRITE];
-    for advice in huge.into_iter().chain(dump).chain(others) {
-        let done = mapping.advise(.., advice);
-        let known = [Ok(()), Err(Errno::EINVAL), Err(Errno::EAGAIN), Err(Errno::EBUSY), Err(Errno::ENOMEM)];
-        assert!(known.contains(&done), "{advice:?}: {done:?}");
+    let access = [Advice::RANDOM, Advice::SEQUENTIAL, Advice::POPULATE_READ, Advice::POPULATE_WRITE];
+    let keeping = [Advice::COLD, Advice::PAGE_OUT, Advice::MERGEABLE, Advice::UNMERGEABLE];
+    for advice in huge.into_iter().chain(dump).chain(access).chain(keeping) {
+        follow(&mapping, advice);
+        assert_eq!(get(&mapping, 0), 0xA5, "{advice:?}");
+    }
+    for advice in [Advice::FREE, Advice::DONT_NEED_LOCKED] {
+        follow(&mapping, advice);
     }
     touch(&mapping, 0);
+}
+
+/// Gives advice that a kernel may not know, or may not be able to follow now.
+fn follow(mapping: &Mapping, advice: Advice) {
+    let done = mapping.advise(.., advice);
+    let known = [Ok(()), Err(Errno::EINVAL), Err(Errno::EAGAIN), Err(Errno::EBUSY), Err(Errno::ENOMEM)];
+    assert!(known.contains(&done), "{advice:?}: {done:?}");
+}
+
+fn a_child_finds_what_the_last_advice_leaves_it() {
+    const UNMAPPED: Ended = Ended::Exit(1);
+    const ALL: Ended = Ended::Exit(0xA5);
+    let mapping = Mapping::new(1).unwrap();
+    touch(&mapping, 0);
+    let found = || {
+        let pid = fork().expect("fork");
+        if pid == 0 {
+            sys::exit_group(if readable(mapping.as_ptr()) { get(&mapping, 0).into() } else { 1 });
+        }
+        wait_for(pid)
+    };
+    let wiped = (Advice::WIPE_ON_FORK, Advice::KEEP_ON_FORK, Ended::Exit(0));
+    for (takes, gives, left) in [(Advice::DONT_FORK, Advice::DO_FORK, UNMAPPED), wiped] {
+        match mapping.advise(.., takes) {
+            Err(Errno::EINVAL) if takes == Advice::WIPE_ON_FORK => continue, // Before Linux 4.14.
+            done => done.unwrap(),
+        }
+        // qemu-user takes this advice for a hint.
+        let taken = found();
+        assert!(taken == left || emulated() && taken == ALL, "{takes:?}: {taken:?}");
+        mapping.advise(.., gives).unwrap();
+        assert_eq!(found(), ALL, "{gives:?}");
+    }
 }
 
 fn what_is_not_needed_turns_to_zeros() {
@@ -283,7 +320,7 @@ fn what_is_not_needed_turns_to_zeros() {
     touch(&mapping, 0);
     mapping.advise(.., Advice::DONT_NEED).unwrap();
     if get(&mapping, 0) != 0 {
-        assert!(rt0_tests::emulated(), "it is still there");
+        assert!(emulated(), "it is still there");
         skip("qemu-user before 8 takes MADV_DONTNEED for a hint");
     }
     touch(&mapping, 0);
@@ -304,7 +341,7 @@ fn names_show_or_are_refused_for_good() {
             let mut buf = [0; 64 << 10];
             let maps = read_file(c"/proc/self/maps", &mut buf).unwrap();
             let shown = core::str::from_utf8(maps).unwrap().contains("[anon:rt0: a test's (own) memory]");
-            assert!(shown || rt0_tests::emulated());
+            assert!(shown || emulated());
         }
         Err(errno) => assert_eq!(errno, Errno::EOPNOTSUPP),
     }
