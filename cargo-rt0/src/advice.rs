@@ -1,6 +1,7 @@
-//! What helps when a program on rt0 does not compile or link: said before the compiler's own words.
+//! Advice for programs on rt0 that do not compile or link. It is printed before the compiler's own
+//! message.
 
-/// A part of a message of the compiler or the linker, and what helps.
+/// A part of a message of the compiler or the linker, and the advice for it.
 const ADVICE: &[(&str, &str)] = &[
     ("cannot find linker script rt0.ld", NOT_BELOW),
     ("can't find crate for `rt0`", NOT_BELOW),
@@ -13,7 +14,7 @@ const ADVICE: &[(&str, &str)] = &[
     ("`#[panic_handler]` function required, but not found", NO_ENTRY),
     ("undefined symbol: __rt0_entry_is_missing", NO_ENTRY),
     ("`main` function not found in crate", NO_ENTRY),
-    ("undefined symbol: ", LIBC), // Whatever else it is called.
+    ("undefined symbol: ", LIBC), // Of any other name.
     ("unwinding panics are not supported without std", UNWINDS),
     ("no global memory allocator found", NO_ALLOCATOR),
     ("can't find crate for `test`", HARNESS),
@@ -39,7 +40,7 @@ const NO_ALLOCATOR: &str = "the crate `alloc` is used and there is no #[global_a
 const HARNESS: &str = "Rust's own test harness needs std: on rt0 a file of tests/ has `harness = false` in its \
                        section [[test]] of Cargo.toml, and `rt0::tests!` for its main";
 
-/// What helps with this message, if it is one of those that the tool knows.
+/// The advice for this message, if the tool knows the message.
 pub fn of(message: &str) -> Option<&'static str> {
     let found = ADVICE.iter().find(|(part, _)| message.contains(part));
     found.map(|(_, advice)| *advice)

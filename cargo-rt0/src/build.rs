@@ -24,17 +24,17 @@ use crate::targets::{Profile, Target};
 pub struct Request<'a> {
     /// The words of the cargo command, from `build` on: which packages and which of their programs.
     pub words: Vec<String>,
-    /// The programs that must come out.
+    /// The programs that must be built.
     pub expected: Vec<(Kind, String)>,
     /// The folder that cargo writes to.
     pub target_dir: &'a Path,
-    /// The profile; else each machine's own.
+    /// The profile. If `None`, each machine has its own.
     pub profile: Option<Profile>,
-    /// Where rustup has a `core`: the crates that may use unstable features, as `RUSTC_BOOTSTRAP`
-    /// wants them.
+    /// The crates that may use unstable features, as a value of `RUSTC_BOOTSTRAP`, for machines
+    /// with rustup's `core`.
     pub unstable: Option<String>,
-    /// Whether `panic = "abort"` is set here, whatever the profile says and in tests and
-    /// benchmarks, for which cargo ignores the profile.
+    /// Whether `panic = "abort"` is set by this tool. Then it also holds if the profile says
+    /// otherwise, and in tests and benchmarks, for which cargo ignores the profile.
     pub abort: bool,
     /// Whether the flags name the linker and its script, and that code is for one address; else the
     /// programs' build script does what it can of that, as with plain cargo.
@@ -42,13 +42,14 @@ pub struct Request<'a> {
     /// Whether rt0.ld is the linker script of all programs; else a build script can replace it by
     /// the one for small programs.
     pub fixed_script: bool,
-    /// Whether functions keep a frame pointer, which the profiler's stacks are chains of.
+    /// Whether functions keep a frame pointer: the profiler follows the chain of these.
     pub frame_pointers: bool,
-    /// What helps with a compiler's message, said once and before the first of its kind.
+    /// The advice for a message of the compiler, which is printed once, before the first such
+    /// message.
     pub advice: fn(&str) -> Option<&'static str>,
 }
 
-/// What a program is to cargo.
+/// How cargo calls a program of this kind.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Kind {
     /// Of src/main.rs, src/bin/ or `[[bin]]`.
@@ -68,20 +69,20 @@ pub struct Program {
     pub machine: &'static str,
     /// Its name: that of its source's file without `.rs`, unless the manifest says otherwise.
     pub name: String,
-    /// What it is to cargo.
+    /// How cargo calls it.
     pub kind: Kind,
     /// The binary.
     pub path: PathBuf,
 }
 
-/// What came out.
+/// The result of a build.
 #[derive(Default)]
 pub struct Built {
-    /// Everything that was built or was still good.
+    /// All programs that were built or were up to date.
     pub programs: Vec<Program>,
-    /// The command that failed, per machine that lacks a program because of that.
+    /// For each machine that lacks a program, the command that failed.
     pub failed: BTreeMap<&'static str, String>,
-    /// The time until the last `core` was there.
+    /// The time until the last `core` was built.
     pub core: Duration,
 }
 
@@ -122,12 +123,12 @@ impl Kind {
     }
 }
 
-/// A value of `RUSTC_BOOTSTRAP` that lets no crate use what is unstable; an empty one would let
-/// all.
+/// A value of `RUSTC_BOOTSTRAP` that allows no crate to use unstable features; an empty value would
+/// allow all.
 pub const NO_CRATE: &str = "none";
 
-/// Builds for all machines. A failure is in the result: what could be built for the others is of
-/// use.
+/// Builds for all machines. A failure is part of the result, because the other machines' programs
+/// are still useful.
 pub fn build(setup: &Setup, machines: &[Machine], request: &Request) -> Result<Built> {
     let linking = Linking { linker: setup.linker()?, empty_libraries: setup.empty_libraries()? };
     let mut calls: BTreeMap<(&Core, Profile), Vec<&Machine>> = BTreeMap::new();
@@ -153,7 +154,7 @@ pub fn build(setup: &Setup, machines: &[Machine], request: &Request) -> Result<B
     Ok(built)
 }
 
-/// What programs are linked by and with.
+/// The linker, and what programs are linked with.
 pub struct Linking {
     /// The toolchain's LLD.
     pub linker: PathBuf,
@@ -182,7 +183,7 @@ pub fn flags(
     if *core == Core::Prebuilt {
         let crates = request.unstable.as_deref().unwrap_or(NO_CRATE);
         if request.abort {
-            // Cargo may use what is unstable, the compiler it starts may not.
+            // Cargo may use unstable options, the compiler that it starts may not.
             command.args(["--config", &format!("env.RUSTC_BOOTSTRAP.value={crates:?}")]);
             command.args(["--config", "env.RUSTC_BOOTSTRAP.force=true"]);
         } else {
@@ -223,8 +224,8 @@ pub fn flags(
     }
 }
 
-/// Runs cargo, which writes its progress to our stderr, and notes what it made. `alone` is the
-/// command for one machine.
+/// Runs cargo, which writes its progress to this process's stderr, and collects what it built.
+/// `alone` is the command for one machine.
 fn call<'a>(
     mut command: Command,
     machines: &[&'a Machine],
@@ -246,14 +247,15 @@ fn call<'a>(
         match message? {
             Message::CompilerMessage(message) => {
                 let rendered = message.message.rendered.unwrap_or_default();
-                // What the linker says stands in a note.
+                // The linker's message is in a note.
                 let children = message.message.children.iter().map(|child| child.message.as_str());
                 let all: Vec<_> = std::iter::once(message.message.message.as_str()).chain(children).collect();
                 let advice = (request.advice)(&all.join("\n"));
                 if let Some(advice) = advice.filter(|advice| said.insert(*advice)) {
                     say!("{}: {advice}", message.target.name);
                 }
-                let _ = std::io::stderr().write_all(rendered.as_bytes()); // Not said, like a step.
+                // A failure does not matter, as for `say!`.
+                let _ = std::io::stderr().write_all(rendered.as_bytes());
             }
             Message::CompilerArtifact(artifact) => {
                 for machine in machines.iter().filter(|m| is_of(&artifact, m.target.triple, request.target_dir)) {

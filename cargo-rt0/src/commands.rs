@@ -60,7 +60,7 @@ impl Session {
         Ok(Session { project, setup, targets })
     }
 
-    /// The machines that are ready; what keeps the others back is said by `failed`.
+    /// The machines that are ready. `failed` says why the others are not.
     fn ready(&self, mut failed: impl FnMut(&'static Target, String)) -> Vec<Machine> {
         let mut machines = Vec::new();
         for (target, ready) in self.setup.machines(&self.targets) {
@@ -75,8 +75,8 @@ impl Session {
         machines
     }
 
-    /// Builds programs for all machines, checks what came out, and calls `each` with it; the status
-    /// says whether all went well.
+    /// Builds programs for all machines, checks the programs, and calls `each` with them. The
+    /// status says whether nothing failed.
     fn for_each(
         &self,
         programs: &[(Kind, String)],
@@ -179,7 +179,7 @@ impl Session {
         })
     }
 
-    /// `cargo rt0 test`: every test in a process of its own, on every machine, and one account.
+    /// `cargo rt0 test`: every test in a process of its own, on every machine, and one report.
     pub fn test(mut self, filter: Option<&str>) -> Result<ExitCode> {
         process::prepare();
         let started = Instant::now();
@@ -220,7 +220,7 @@ impl Session {
         Ok(report.run(tests, |_| (), &before, started))
     }
 
-    /// The tests of what was built.
+    /// The tests of the programs that were built.
     fn tests<'a>(&'a self, machines: &'a [Machine], built: &'a Built, programs: &[(Kind, String)]) -> Vec<Test<'a>> {
         let mut tests = Vec::new();
         for machine in machines {

@@ -1,7 +1,7 @@
 //! The facts that must hold for every program before it is started: what "static, no libc, no
 //! surprises" means.
 //!
-//! They also catch a mix-up: a program for one machine is never handed to the emulator of another.
+//! They also prevent that the emulator of one machine starts a program for another one.
 
 use std::path::Path;
 
@@ -18,7 +18,7 @@ pub fn check(path: &Path, target: &Target) -> Result<()> {
     let data = std::fs::read(path).with_context(|| format!("cannot read {}", path.display()))?;
     let broken = violations(&data, &target.elf);
     if !broken.is_empty() {
-        // Cargo does not look again at a file that it wrote.
+        // Cargo does not notice if a file that it wrote has changed.
         let replaced = [WRONG_MACHINE, NO_ELF, MALFORMED].iter().any(|fact| broken[0].starts_with(fact));
         let mend = if replaced { "; something else wrote to this folder: remove it and build again" } else { "" };
         bail!("{} ({}): {}{mend}", path.display(), target.name, broken.join("; "));
@@ -26,18 +26,18 @@ pub fn check(path: &Path, target: &Target) -> Result<()> {
     Ok(())
 }
 
-/// How the facts begin that show that the file is not the one that cargo wrote.
+/// The beginning of the messages that say that the file is not as cargo wrote it.
 const WRONG_MACHINE: &str = "it is a program for";
 const NO_ELF: &str = "not an ELF file";
 const MALFORMED: &str = "malformed";
 
-/// The machine that a number stands for, as far as the table has it.
+/// The machine with this number, if the table has it.
 fn machine_name(number: u16) -> String {
     let row = TARGETS.iter().find(|t| t.elf.machine == number);
     row.map_or(format!("machine {number}"), |t| format!("{} (machine {number})", t.name))
 }
 
-/// What is wrong with this ELF file; nothing, one hopes.
+/// Everything that is wrong with this ELF file.
 fn violations(data: &[u8], expected: &Elf) -> Vec<String> {
     let found = match FileKind::parse(data) {
         Ok(FileKind::Elf32) => violations_of::<elf::FileHeader32<Endianness>>(data, expected, 32),

@@ -4,9 +4,9 @@
 //! built on the same parts. From the top down:
 //!
 //! - [`commands`]: what `cargo rt0` does; [`new`]: the crate that it makes; [`project`]: the crate
-//!   that it finds; [`advice`]: what it says about mistakes.
-//! - [`report`]: a queue of tests, and one account of them all; [`protocol`]: how a test program
-//!   says what it has.
+//!   that it finds; [`advice`]: the advice that it prints about mistakes.
+//! - [`report`]: a queue of tests, and the report on all of them; [`protocol`]: how a test program
+//!   lists and runs its tests.
 //! - [`build`]: one cargo call for many machines; [`elf`]: the facts that must hold for what was
 //!   built.
 //! - [`setup`]: where `core` and the emulator come from; [`packages`]: Debian's packages without
@@ -26,8 +26,8 @@ pub mod report;
 pub mod setup;
 pub mod targets;
 
-/// Says one step on stderr, so that stdout stays for results. It is not said where stderr cannot be
-/// written.
+/// Prints one step to stderr, because stdout is for results. If stderr cannot be written, the step
+/// is not printed.
 #[macro_export]
 macro_rules! say {
     ($($arg:tt)*) => {{

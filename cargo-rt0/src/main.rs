@@ -114,7 +114,7 @@ fn main() -> ExitCode {
 }
 
 fn execute(cli: Cli) -> Result<ExitCode> {
-    let here = std::env::current_dir().context("this folder is gone")?;
+    let here = std::env::current_dir().context("the current folder does not exist any more")?;
     let session =
         |common: &Common| Session::new(cli.options.clone(), &common.selection, &common.machines, &here, &cache()?);
     match &cli.command {

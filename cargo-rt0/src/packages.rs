@@ -1,11 +1,9 @@
-//! Debian's packages without root and without touching the system: an apt of our own, and `dpkg
-//! -x`.
+//! Debian's packages without root and without changing the system: a private apt, and `dpkg -x`.
 //!
-//! "Of our own" means own package lists, own cache and own sources, all in the folder `apt` of the
-//! cache. The sources are the machine's (so its mirror and its keys are used, whatever they are),
-//! reduced to the distribution itself, plus the backports suite of the same mirror. The machine's
-//! list of installed packages stays in force: apt then fetches what is missing and nothing that is
-//! there.
+//! "Private" means that its package lists, its cache and its sources are in the folder `apt` of the
+//! cache. The sources are those of the machine, so its mirror and its keys are used, but only for
+//! the distribution itself and for the backports suite of the same mirror. It reads the machine's
+//! list of installed packages, so it fetches only packages that are missing.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -21,7 +19,7 @@ use sources::{foreign_source, machine_sources, private_sources};
 
 mod sources;
 
-/// Bumped when the way of unpacking changes, so that caches of older days are made anew.
+/// Changes when packages are unpacked in another way, so that older caches are made again.
 const FORMAT: u32 = 1;
 
 /// The time limit of a download: downloads are quick, or they hang.
@@ -91,10 +89,10 @@ impl Apt {
         fs::write(&config, configuration(folder) + more)?;
         let folder = folder.to_path_buf();
         let mut apt = Apt { folder, config, codename: codename.to_string(), complete: true, limit };
-        // A source without backports, or one that is down, is an error for apt; what counts is what
-        // can be had then.
+        // For apt, a source without backports or a server that does not answer is an error. The
+        // packages of the other sources are used nevertheless.
         if let Err(error) = apt.run("apt-get", &["update", "-q", "--error-on=any"]) {
-            say!("going on without some package lists: {error:#}");
+            say!("some package lists cannot be fetched, so they are left out: {error:#}");
             apt.complete = false;
         }
         Ok(apt)
@@ -144,10 +142,10 @@ impl Apt {
         Ok(fs::remove_dir_all(&archives)?)
     }
 
-    /// Removes the lists and whatever else it has. The next [`Apt::foreign`] fetches them anew.
+    /// Removes its folder, the lists included. The next [`Apt::foreign`] fetches them again.
     pub fn remove(self) {
         if let Err(error) = fs::remove_dir_all(&self.folder) {
-            say!("{} is left: {error}", self.folder.display());
+            say!("cannot remove {}: {error}", self.folder.display());
         }
     }
 
@@ -182,7 +180,7 @@ impl Apt {
         let _ = fs::remove_dir_all(&archives);
         fs::create_dir_all(archives.join("partial"))?;
         let mut words = vec!["install", "--download-only", "--reinstall", "-y", "-q"];
-        // What a package of the backports needs is to come from there too, where it must.
+        // The packages that one of the backports needs come from there too, if necessary.
         let backports =
             packages.iter().any(|package| package.contains("~bpo")).then(|| format!("{}-backports", self.codename));
         words.extend(backports.iter().flat_map(|suite| ["-t", suite]));
@@ -220,7 +218,7 @@ impl Apt {
     }
 }
 
-/// Refuses before something half-done is left on a disk that is too full for it.
+/// An error if the disk has too little room, before anything is written.
 pub fn check_room(folder: &Path, megabytes: u64) -> Result<()> {
     let room = statvfs(folder).map(|fs| (fs.blocks_available() * fs.fragment_size()) >> 20).unwrap_or(u64::MAX);
     if room < megabytes {
@@ -286,7 +284,7 @@ pub fn checked_within(command: &mut Command, limit: Duration) -> Result<String> 
     Ok(outcome.stdout)
 }
 
-/// As much of a line as one wants to read in a message.
+/// The beginning of a line, short enough for a message.
 fn shortened(line: &str) -> String {
     let (mut line, more) = (line.to_string(), line.chars().count() > 160);
     if more {
@@ -299,7 +297,7 @@ fn no_room(folder: &Path) -> String {
     format!("cannot write to {} (is the disk full, or the folder another user's?)", folder.display())
 }
 
-/// Everything that our apt does differently from the machine's.
+/// The settings in which the private apt differs from the machine's.
 fn configuration(folder: &Path) -> String {
     let at = folder.display();
     format!(

@@ -31,7 +31,7 @@ const CAPTURE_BYTES: u64 = 1 << 20;
 
 /// What became of a child.
 pub struct Outcome {
-    /// How it ended; after an expired limit, by the signal that we sent.
+    /// How it ended. If the limit expired, by SIGKILL.
     pub status: ExitStatus,
     /// Whether the limit expired.
     pub timed_out: bool,
@@ -48,7 +48,7 @@ pub fn run(command: &mut Command, limit: Duration) -> io::Result<Outcome> {
     run_shown(command.stdout(Stdio::piped()).stderr(Stdio::piped()), limit)
 }
 
-/// The same with the output going where ours goes; the result has none of it.
+/// The same, but the output goes to this process's own stdout and stderr, and is not in the result.
 pub fn run_shown(command: &mut Command, limit: Duration) -> io::Result<Outcome> {
     let started = Instant::now();
     let mut child = Running::leader(command.stdin(Stdio::null()))?;
@@ -81,8 +81,8 @@ impl Running {
     }
 
     fn start(command: &mut Command, what_is_killed: fn(i32) -> i32) -> io::Result<Running> {
-        // Held over the spawn: an interrupt either finds the child in the list or comes before it
-        // exists.
+        // Locked during the spawn: an interrupt either finds the child in the list, or comes before
+        // the child exists.
         let mut children = children();
         let child = command.spawn()?;
         let id = Pid::from_raw(what_is_killed(child.id() as i32));
@@ -144,24 +144,25 @@ fn wait_unreaped(child: Pid, limit: Duration) -> io::Result<bool> {
 }
 
 thread_local! {
-    /// What the children that this thread ran have computed since it was last asked.
+    /// The processor time of the children that this thread ran, since the last call of
+    /// [`take_cpu_time`].
     static CPU: Cell<Duration> = const { Cell::new(Duration::ZERO) };
 }
 
-/// The processors' time that the children took which this thread ran since it last asked.
+/// The processor time of the children that this thread ran, since its last call.
 pub fn take_cpu_time() -> Duration {
     CPU.take()
 }
 
-/// The processors' time of all children that have ended and been waited for, and of theirs: builds
-/// and tests. getrusage(2)
+/// The processor time of all children that have been waited for, and of their children: builds and
+/// tests. getrusage(2)
 pub fn cpu_time_of_all() -> Duration {
     let Ok(usage) = getrusage(UsageWho::RUSAGE_CHILDREN) else { return Duration::ZERO };
     let times = [usage.user_time(), usage.system_time()];
     times.iter().map(|time| Duration::from_micros(time.num_microseconds().max(0) as u64)).sum()
 }
 
-/// The processors' time of a process that is not reaped yet, and of those that it waited for.
+/// The processor time of a process that is not reaped yet, and of the children that it waited for.
 /// proc_pid_stat(5)
 fn cpu_time(process: Pid) -> Duration {
     // Clock ticks are hundredths of a second for every program.
@@ -169,16 +170,17 @@ fn cpu_time(process: Pid) -> Duration {
     Duration::from_millis(10 * ticks(&text))
 }
 
-/// The sum of fields 14 to 17. The second one is the program's name, and may have anything in it
-/// but ends at the last parenthesis.
+/// The sum of fields 14 to 17. The second field is the program's name, which may contain any
+/// character; it ends at the last parenthesis.
 fn ticks(stat: &str) -> u64 {
     let fields = stat.rsplit_once(')').map_or("", |(_, rest)| rest).split_whitespace();
     fields.skip(11).take(4).filter_map(|field| field.parse::<u64>().ok()).sum()
 }
 
-/// Makes Ctrl-C and SIGTERM end the running children before us, and children write no core files.
+/// From now on Ctrl-C and SIGTERM end the running children before this process, and children write
+/// no core files.
 pub fn prepare() {
-    // Only tidiness: a test that dies by a signal is no surprise.
+    // Core files are only litter: some tests die by a signal on purpose.
     let _ = setrlimit(Resource::RLIMIT_CORE, 0, 0);
     let installed = ctrlc::set_handler(|| end_with_children(130));
     installed.expect("no other handler for SIGINT");
@@ -192,8 +194,9 @@ fn end_with_children(status: i32) -> ! {
     std::process::exit(status)
 }
 
-/// Writes to stdout. If that fails, the run cannot tell its result: it ends with its children. The
-/// reader may be gone, as `head` is at the end of its lines; for all else there is a message.
+/// Writes to stdout. If that fails, this process cannot report its result, so it ends, and its
+/// children with it. It prints a message, unless the reader has closed the pipe, as `head` does
+/// after its last line.
 pub fn tell(write: impl FnOnce(&mut io::StdoutLock) -> io::Result<()>) {
     let mut out = io::stdout().lock();
     if let Err(error) = write(&mut out).and_then(|()| out.flush()) {
@@ -224,7 +227,7 @@ fn capture(stream: Option<impl Read + Send + 'static>) -> mpsc::Receiver<Vec<u8>
     receiver
 }
 
-/// Waits for the reader; not for ever, since a process that left the group may keep the pipe open.
+/// Waits for the reader, up to a limit: a process that has left the group may keep the pipe open.
 fn collect(receiver: mpsc::Receiver<Vec<u8>>) -> String {
     match receiver.recv_timeout(Duration::from_secs(5)) {
         Ok(bytes) => String::from_utf8_lossy(&bytes).into_owned(),
@@ -244,7 +247,7 @@ pub fn copy(command: &Command) -> Command {
     copy
 }
 
-/// The command as one would type it, with the variables set for it; PATH is the typist's own.
+/// The command as a line for a shell, with the variables that are set for it, except PATH.
 pub fn shell_line(command: &Command) -> String {
     let variables = command.get_envs().filter_map(|(name, value)| {
         let value = value.filter(|_| name != "PATH")?.to_string_lossy();
@@ -306,7 +309,7 @@ mod tests {
         assert!(id.as_raw() < 0 && is_listed(id));
         drop(running);
         assert!(!is_listed(id) && kill(id, None) == Err(Errno::ESRCH));
-        // Also where the leader has ended, and not what it started.
+        // Also if the leader has ended, but a process that it started has not.
         let mut running = Running::leader(Command::new("sh").args(["-c", "sleep 60 & echo"]).stdout(Stdio::piped()));
         let running = running.as_mut().expect("sh exists");
         running.stdout.take().expect("a pipe").read_exact(&mut [0]).expect("a line");

@@ -55,14 +55,14 @@ pub struct Project {
     pub default_run: Option<String>,
     /// The folder that cargo writes to.
     pub target_dir: PathBuf,
-    /// The profile's `panic` is not rt0's, explicitly.
+    /// Whether the profile sets `panic` to another value than rt0's.
     pub unwinds: bool,
     manifest: PathBuf,
     selection: Selection,
 }
 
 impl Project {
-    /// Finds the crate that the user means, from the folder `here`.
+    /// Finds the crate that the selection names, from the folder `here`.
     pub fn find(selection: &Selection, here: &Path) -> Result<Project> {
         nameable(here)?;
         let toolchain = Toolchain::chosen(here);
@@ -78,7 +78,7 @@ impl Project {
         };
         let mut cargo = toolchain.command("cargo");
         cargo.args(["metadata", "--no-deps", "--format-version", "1", "--manifest-path"]).arg(&manifest);
-        let described = checked(&mut cargo).context("cargo does not understand the crate")?;
+        let described = checked(&mut cargo).context("cargo cannot read the crate")?;
         let metadata = MetadataCommand::parse(described)?;
         let package = package(&metadata, selection.package.as_deref(), &manifest)?;
 
@@ -134,8 +134,8 @@ impl Project {
         self.programs.iter().filter(|p| p.0 == kind).map(|p| p.1.as_str()).collect()
     }
 
-    /// The one program to run: that of this name, or else the crate's only binary, or the one that
-    /// the manifest names as `default-run`.
+    /// The program to run: the one with this name; without a name the crate's only binary, or the
+    /// manifest's `default-run`.
     pub fn program(&self, bin: Option<&str>, example: Option<&str>) -> Result<(Kind, String)> {
         let (kind, what) = if example.is_some() { (Kind::Example, "example") } else { (Kind::Bin, "binary") };
         let names = self.names(kind);
@@ -198,7 +198,7 @@ impl Project {
     }
 }
 
-/// The package that the user means.
+/// The package that the selection names.
 fn package<'a>(metadata: &'a Metadata, name: Option<&str>, manifest: &Path) -> Result<&'a Package> {
     let members = metadata.workspace_packages();
     let names = || members.iter().map(|p| p.name.as_str()).collect::<Vec<_>>().join(", ");

@@ -1,5 +1,4 @@
-//! Test programs: how one says which tests it has, how one of them is run, and how its end is
-//! judged.
+//! Test programs: how one lists its tests, how a test is run, and how its end is judged.
 //!
 //! `PROGRAM --list` prints a line per test, its name and what it expects of its process:
 //! `NAME[\tKEY=VALUE]…`. `PROGRAM NAME` runs one, in a process of its own; exit status 0 is a pass,
@@ -22,14 +21,14 @@ use crate::{process, say};
 /// Exit status of a test program that says `skipped: <reason>`.
 pub const SKIPPED: i32 = 77;
 
-/// How long a test may take if it does not say otherwise.
-/// On a quiet machine it takes seconds; this is for one that has much else to do.
+/// How long a test may take if it does not say otherwise. On an idle machine a test takes seconds;
+/// the limit is for a machine under heavy load.
 pub const LIMIT_NATIVE: Duration = Duration::from_secs(240);
 /// The same under an emulator.
 pub const LIMIT_QEMU: Duration = Duration::from_secs(300);
 
-/// What is done to the command of a test, by its full name (`bin::name`), before it starts; a
-/// remark for the report if it fails.
+/// A function that changes the command of a test before it starts. It gets the full name
+/// (`bin::name`), and returns a remark for the report of a failure.
 pub type Prepare = Arc<dyn Fn(&mut Command, &str, &Expectation) -> Option<&'static str> + Send + Sync>;
 
 /// Nothing is done.
@@ -37,7 +36,7 @@ pub fn as_it_is() -> Prepare {
     Arc::new(|_, _, _| None)
 }
 
-/// All tests of one program; a program that cannot list them is one failed test.
+/// All tests of one program. If the program cannot list them, one failed test.
 ///
 /// The tests' names begin with `bin`, unless it is empty. The tests run in `folder`; natively and
 /// in release they see the variables `env`.
@@ -98,7 +97,7 @@ pub fn tests_of<'a>(
     tests
 }
 
-/// The tests that a program says it has.
+/// The tests that a program lists.
 pub fn list(machine: &Machine, program: &Path) -> Result<Vec<Expectation>, String> {
     let mut command = machine.command(program);
     let line = process::shell_line(command.arg("--list"));
@@ -122,7 +121,7 @@ pub struct Expectation {
     signal: Option<i32>,
     stdout: Option<String>,
     stderr: Option<String>,
-    /// Arguments behind its name.
+    /// Arguments after its name.
     pub args: Vec<String>,
     /// Variables of its environment.
     pub env: Vec<(String, String)>,
@@ -133,7 +132,7 @@ pub struct Expectation {
     /// Why it proves nothing under an emulator.
     pub native: Option<String>,
     alone: bool,
-    /// How long it may take, if it says so.
+    /// How long it may take, if the line says it.
     pub limit: Option<Duration>,
 }
 
@@ -193,15 +192,15 @@ fn unescape(value: &str) -> String {
     out
 }
 
-/// The command for a test in this folder, with nothing of our environment but PATH: what it sees is
-/// the same everywhere. `inner` starts the test program.
+/// The command for a test in this folder. Of this process's environment it has only PATH, so that a
+/// test sees the same everywhere. `inner` starts the test program.
 pub fn guest_command(mut inner: Command, test: &Expectation, folder: &Path) -> Command {
     inner.arg(&test.name).args(&test.args);
     let mut command = if test.stack.is_none() && test.close.is_empty() {
         inner
     } else {
-        // The shell sets the limit and closes the descriptors, so that the line can be typed as it
-        // is.
+        // A shell sets the limit and closes the descriptors, so that a user can repeat the line as
+        // it is printed.
         let stack = test.stack.as_ref().map(|bytes| match bytes.parse::<u64>() {
             Ok(bytes) => format!("ulimit -S -s {}; ", bytes.div_ceil(1024)),
             Err(_) => format!("ulimit -S -s {bytes}; "),

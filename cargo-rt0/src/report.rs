@@ -1,4 +1,4 @@
-//! A queue of tests, and one account of them all.
+//! A queue of tests, and the report on all of them.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, VecDeque};
@@ -16,9 +16,9 @@ use crate::process;
 /// How a test ended.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Verdict {
-    /// As it should.
+    /// As expected.
     Passed,
-    /// Otherwise; what was seen, and how to repeat it.
+    /// Not as expected: what was seen, and how to repeat it.
     Failed(String),
     /// It was not run, or could not prove anything here.
     Skipped(String),
@@ -45,7 +45,7 @@ pub struct Test<'a> {
     pub machine: &'static str,
     /// `bin::name`.
     pub name: String,
-    /// Whether it has the machine for itself.
+    /// Whether no other test runs at the same time.
     pub alone: bool,
     /// How often it must pass if it has failed and may run again ([`Report::retries`]).
     pub repeats: u32,
@@ -69,7 +69,7 @@ impl<'a> Test<'a> {
     }
 }
 
-/// Takes the tests from a queue: those that run beside each other, or those that are alone.
+/// Runs the tests of a queue: those that may run together, or those that run alone.
 fn run_all(tests: &[Test], alone: bool, report: &Mutex<Report>) {
     let workers = thread::available_parallelism().map_or(1, usize::from);
     let workers = if alone { 1 } else { 2 * workers };
@@ -81,7 +81,7 @@ fn run_all(tests: &[Test], alone: bool, report: &Mutex<Report>) {
             scope.spawn(|| {
                 while let Some(test) = take() {
                     let started = Instant::now();
-                    process::take_cpu_time(); // What came before was no test's.
+                    process::take_cpu_time(); // The time before is no test's.
                     let mut verdict = (test.run)();
                     if let Verdict::Failed(why) = &verdict
                         && report.lock().expect("no worker panics with the report").take_retry()
@@ -101,9 +101,9 @@ fn run_all(tests: &[Test], alone: bool, report: &Mutex<Report>) {
 /// Collects verdicts, prints each as it comes, and all of them at the end.
 pub struct Report {
     counts: BTreeMap<String, Count>,
-    /// What each test took.
+    /// The time that each test took.
     spent: Vec<(String, Spent)>,
-    /// What each machine's programs run on.
+    /// What starts each machine's programs.
     pub runners: BTreeMap<String, String>,
     failures: Vec<(String, String)>,
     /// The tests that failed first and then passed.
@@ -115,18 +115,18 @@ pub struct Report {
     /// test runs again.
     pub retries: usize,
     skips: BTreeMap<String, Vec<String>>,
-    /// The words that run tests, before a filter.
+    /// The command that runs tests, before a filter.
     command: &'static str,
     filter: Option<String>,
     bar: ProgressBar,
 }
 
-/// What a test took: from start to end, and of the processors.
+/// The time of a test: from start to end, and on the processors.
 #[derive(Clone, Copy, Default)]
 pub struct Spent {
     /// From start to end; in a guest, by its own clock.
     pub time: Duration,
-    /// Of the host's processors.
+    /// On the host's processors.
     pub cpu: Duration,
 }
 
@@ -136,7 +136,7 @@ impl fmt::Display for Spent {
     }
 }
 
-/// The slowest of so many tests, or fewer, are not listed.
+/// If there are no more tests than this, the slowest are not listed.
 const MANY: usize = 20;
 
 /// The sums of one machine.
@@ -197,7 +197,7 @@ impl Report {
         }
     }
 
-    /// More tests turned up.
+    /// Counts tests that were found later.
     pub fn expect_more(&mut self, count: usize) {
         self.bar.inc_length(count as u64);
     }

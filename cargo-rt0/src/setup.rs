@@ -44,7 +44,7 @@ pub const QEMU_GOOD: Version = Version::new(10, 0, 0);
 /// The oldest rustc that rt0 compiles with.
 const RUSTC_OLDEST: Version = Version::new(1, 95, 0);
 
-/// A machine that is ready: its `core` can be linked and its programs can be started.
+/// A machine that is ready: programs can be built for it and started.
 #[derive(Debug)]
 pub struct Machine {
     /// Its row in the table.
@@ -115,7 +115,8 @@ impl Machine {
         }
     }
 
-    /// Why nothing is run for it, if the emulator does what nearly every program needs wrongly.
+    /// The reason why no test is run, if the emulator is wrong in something that nearly every
+    /// program needs.
     pub fn unfit(&self) -> Option<&'static str> {
         self.target.unfit(self.qemu()?)
     }
@@ -132,11 +133,11 @@ pub struct Rust {
     pub host: String,
     /// `1.95.0`.
     pub release: String,
-    /// Where it lives.
+    /// Its folder.
     pub sysroot: PathBuf,
 }
 
-/// What was found and fetched so far; each way is tried once per run.
+/// What was found and fetched so far. Each source is tried once in a run.
 pub struct Setup {
     options: Options,
     /// The pinned toolchain.
@@ -153,7 +154,7 @@ pub struct Setup {
 }
 
 impl Setup {
-    /// Looks at the toolchain; `cache` is where things are unpacked.
+    /// Finds the toolchain. Packages are unpacked in `cache`.
     pub fn new(options: Options, toolchain: Toolchain, cache: &Path) -> Result<Setup> {
         let version = checked(toolchain.command("rustc").arg("-vV"))
             .context("no compiler can be started in this folder: install rustup, which chooses it")?;
@@ -212,16 +213,16 @@ impl Setup {
         Ok(linker)
     }
 
-    /// A folder of libraries that crates over libc name: each is there and empty, so that what only
-    /// names them links. It has those of rt0's build script but for gcc_s: that one is missing
-    /// where std is linked, and the message about it has its advice.
+    /// A folder with empty libraries of the names that crates over libc link: so a crate links that
+    /// only names them. It has the libraries of rt0's build script except gcc_s: if std is linked,
+    /// that one is missing, and the linker's message about it has advice.
     pub fn empty_libraries(&self) -> Result<PathBuf> {
         let folder = self.folder.join("no-libc");
         nameable(&folder)?;
         std::fs::create_dir_all(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
         for name in ["c", "m", "rt", "pthread", "dl", "util", "gcc", "gcc_eh", "unwind"] {
             let archive = folder.join(format!("lib{name}.a"));
-            // An earlier run may have written less of it, to a full disk.
+            // An earlier run may have written a part of it, to a full disk.
             if std::fs::read(&archive).ok().as_deref() != Some(b"!<arch>\n") {
                 std::fs::write(&archive, "!<arch>\n").with_context(|| format!("cannot write {}", archive.display()))?;
             }
@@ -229,8 +230,8 @@ impl Setup {
         Ok(folder)
     }
 
-    /// Gets the machines ready. One that cannot be is an error of its own and does not keep the
-    /// others back.
+    /// Makes the machines ready. A machine for which that fails is an error in the list; the others
+    /// are made ready nevertheless.
     pub fn machines(&self, targets: &[&'static Target]) -> Vec<(&'static Target, Result<Machine>)> {
         let _lock = self.lock();
         self.rustup_targets(targets);
@@ -242,13 +243,14 @@ impl Setup {
         targets.iter().map(|&target| (target, ready(target))).collect()
     }
 
-    /// Held while something is unpacked: two runs at once would do it into each other's folders. A
-    /// caller that holds it may acquire it again.
+    /// The lock for unpacking, without which two runs would write to the same folders. A caller
+    /// that holds it may acquire it again.
     pub fn lock(&self) -> Option<Rc<File>> {
         self.locks.lock()
     }
 
-    /// The same for what takes long, and goes on beside other runs. Not to be acquired again.
+    /// A lock for work that takes long, while other runs continue. A caller that holds it must not
+    /// acquire it again.
     pub fn lock_of(&self, name: &str) -> Option<File> {
         self.locks.lock_of(name)
     }
@@ -260,7 +262,7 @@ impl Setup {
     }
 }
 
-/// Refuses a path that cargo cannot name in its settings and its messages: these are text.
+/// An error for a path that is not UTF-8: cargo cannot have it in its settings and messages.
 pub(crate) fn nameable(path: &Path) -> Result<&str> {
     path.to_str().with_context(|| format!("{} is not UTF-8, and cargo needs that: use another folder", path.display()))
 }

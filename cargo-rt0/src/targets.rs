@@ -1,8 +1,7 @@
-//! The table of machines: one row each, and everything about a machine that the tool must know is
-//! in its row.
+//! The table of machines: a row for each, with everything that the tool must know about it.
 //!
-//! To add a machine, add its row here (and `arch/README.md` says what else it needs). The facts of
-//! the ELF column are checked on every binary before it is started, so a wrong row shows at once.
+//! `arch/README.md` says how to add a machine. The facts of the ELF column are checked on every
+//! binary before it is started, so a wrong row is found at once.
 
 use anyhow::{Result, bail};
 use object::elf;
@@ -13,7 +12,7 @@ use semver::Version;
 pub struct Target {
     /// The short name: what the user types, and the first part of every test's name.
     pub name: &'static str,
-    /// The name that rustc knows.
+    /// rustc's name.
     pub triple: &'static str,
     /// The profile that its programs are built in.
     pub profile: Profile,
@@ -32,8 +31,8 @@ pub struct Target {
     pub elf: Elf,
     /// Up to when the emulator is no good for it at all: then no test is run.
     pub unfit: Option<Unfit>,
-    /// What the emulator is known to do wrong. A test listed here may fail there; if it passes, the
-    /// summary says so.
+    /// What the emulator is known to do wrong. A test that is listed here may fail under it; if it
+    /// passes, the summary says so.
     pub gaps: &'static [Gap],
 }
 
@@ -55,19 +54,19 @@ pub struct Elf {
     pub bits: u8,
     /// Byte order.
     pub big_endian: bool,
-    /// The bits of `e_flags` that tell ABIs apart, and what they must be.
+    /// The bits of `e_flags` that distinguish ABIs, and their value.
     pub flags: (u32, u32),
     /// The largest page size that a kernel for this machine uses; LOAD segments must be aligned to
     /// it.
     pub page: u64,
 }
 
-/// An emulator that does what nearly every program needs wrongly.
+/// An emulator that is wrong in something that nearly every program needs.
 #[derive(Debug)]
 pub struct Unfit {
-    /// The first version of qemu that does it right.
+    /// The first version of qemu that is right.
     pub before: (u64, u64),
-    /// What it does; shown in the summary.
+    /// What it does wrong; shown in the summary.
     pub reason: &'static str,
 }
 
@@ -110,7 +109,7 @@ const K4: u64 = 0x1000;
 const K8: u64 = 0x2000;
 const K64: u64 = 0x1_0000;
 
-/// What most rows have in common; not a machine.
+/// The values that most rows have in common; not a machine.
 const ROW: Target = Target {
     name: "",
     triple: "",
@@ -144,7 +143,7 @@ const X86: Target = Target {
     native_on: &["x86_64", "x86"],
     qemu: "qemu-i386",
     elf: Elf { machine: elf::EM_386, bits: 32, big_endian: false, flags: (0, 0), page: K4 },
-    // Threads that got each other's thread pointer ran into anything.
+    // Threads got each other's thread pointer, and then crashed in many ways.
     unfit: Some(Unfit {
         before: (10, 0),
         reason: "all threads share one GDT: after a signal, a thread that started another has that one's thread \
@@ -176,7 +175,7 @@ pub const TARGETS: &[Target] = &[
     X86_64,
     Target { name: "x86_64-dev", profile: Profile::Dev, ..X86_64 },
     X86,
-    // The native machines once more under the emulator, which has ways of its own.
+    // The native machines again under the emulator, which behaves differently in some calls.
     Target { name: "x86_64-qemu", native_on: &[], ..X86_64 },
     Target { name: "x86-qemu", native_on: &[], ..X86 },
     Target {
@@ -329,7 +328,7 @@ pub const TARGETS: &[Target] = &[
 ];
 
 impl Target {
-    /// Why nothing is run for it under this version of qemu.
+    /// The reason why no test is run under this version of qemu, if there is one.
     pub fn unfit(&self, qemu: &Version) -> Option<&'static str> {
         self.unfit.as_ref().filter(|unfit| (qemu.major, qemu.minor) < unfit.before).map(|unfit| unfit.reason)
     }

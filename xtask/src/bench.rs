@@ -1,8 +1,8 @@
 //! `cargo xtask bench`: the cost of rt0, compared with std, parking_lot and the bare kernel.
 //!
-//! The loops are in the package bench/. Here the programs are built (`bench/programs.rs`) and run
-//! in turns for some rounds, metric by metric, so that the machine's other work affects all alike.
-//! Their lines become a table (`bench/results.rs`).
+//! The loops are in the package bench/. This module builds the programs (`bench/programs.rs`) and
+//! runs them in turns for some rounds, metric by metric, so that other work on the machine affects
+//! all programs alike. Their lines become a table (`bench/results.rs`).
 //!
 //! `bench/examples.rs` measures three of the programs of examples/ beside others of their kind.
 
@@ -76,7 +76,8 @@ const LIMIT: Duration = Duration::from_secs(300);
 /// How often each program is started in a round.
 const STARTS: usize = 100;
 
-/// More runnable threads than this at the start spoil metrics between processors.
+/// With more runnable threads than this at the start, metrics that use two processors are
+/// unreliable.
 const QUIET: f64 = 0.3;
 
 /// Runs the command.
@@ -239,7 +240,7 @@ fn startup(
     Ok(())
 }
 
-/// The machine, and conditions that spoil numbers.
+/// The machine, and conditions that make numbers unreliable.
 struct Machine {
     kernel: String,
     cpu: String,
@@ -275,7 +276,7 @@ impl Machine {
         let mut warnings = Vec::new();
         if self.load > QUIET {
             warnings.push(format!(
-                "the load was {:.2} at the start: whatever else runs here spoils what crosses processors most",
+                "the load was {:.2} at the start: other programs make metrics between processors unreliable most",
                 self.load
             ));
         }

@@ -153,8 +153,8 @@ pub fn modules_of_suite() -> Vec<String> {
     names
 }
 
-/// What the names of a program's tests begin with: nothing in the suite, where each name begins
-/// with its area.
+/// The first part of the names of a program's tests. In the suite it is empty, because each name
+/// there begins with its area.
 pub fn prefix(program: &str) -> &str {
     if program == SUITE { "" } else { program }
 }

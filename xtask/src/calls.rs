@@ -36,8 +36,8 @@ mod tests;
 
 use decode::{Decoder, Instruction, Target};
 
-/// The state of the register on some path: not set since the function's entry, left by a system
-/// call, or set.
+/// The state of the number's register on a path: not set since the function's entry, left by a
+/// system call, or set.
 const UNSET: u8 = 1;
 const LEFT_BY_A_CALL: u8 = 2;
 const SET: u8 = 4;

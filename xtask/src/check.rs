@@ -52,12 +52,12 @@ pub fn run(options: Options) -> Result<ExitCode> {
         tell!("all rules hold");
         return Ok(ExitCode::SUCCESS);
     }
-    // Again: what the commands say in between is long.
+    // Printed again, because the output of the commands is long.
     tell!("\nbroken:\n{}", broken.join("\n"));
     Ok(ExitCode::FAILURE)
 }
 
-/// Every rule that is checked on the text. `guide` is that to a port.
+/// Every rule that is checked on the text. `guide` is the text of arch/README.md.
 fn rules(sources: &[Source], readme: &str, guide: &str) -> Vec<Finding> {
     let mut findings = Vec::new();
     for source in sources {
@@ -99,7 +99,7 @@ mod tests {
     }
 
     /// For each rule about one file: a path, a text that breaks the rule once, and the beginning of
-    /// what is said.
+    /// the finding.
     const BROKEN: &[(&str, &str, &str)] = &[
         ("src/thread.rs", "//! asm!\nasm!(\"nop\");\n", ":2: assembly belongs in arch/"),
         ("src/thread.rs", "\nuse core::arch::naked_asm;\n", ":2: assembly belongs in arch/"),
@@ -124,7 +124,7 @@ mod tests {
         ("src/x.rs", "\n/// Nobody waits.", ":2: `nobody` in a comment"),
     ];
 
-    /// What looks like a broken rule and is none.
+    /// Texts that look as if they broke a rule, but do not.
     const WHOLE: &[(&str, &str)] = &[
         ("arch/mips.rs", "asm!(\"nop\"); #[cfg(target_arch = \"mips\")] Cpu::syscall3(1); Cpu::clone(&args);"),
         ("src/intrinsics.rs", "use core::arch::asm; asm!(\"\");"),

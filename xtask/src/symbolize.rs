@@ -14,7 +14,7 @@ use addr2line::gimli::{DwarfSections, EndianSlice, RunTimeEndian, SectionId};
 use anyhow::{Context as _, Result, bail, ensure};
 use object::{Object, ObjectSection, ObjectSegment, ObjectSymbol, SymbolKind};
 
-/// Copies `from` to `to`, and adds what `program` tells about each frame.
+/// Copies `from` to `to`, and adds names, files and lines of `program` to each frame.
 pub fn run(program: &Path, from: impl BufRead, mut to: impl Write) -> Result<()> {
     let data = fs::read(program).with_context(|| format!("cannot read {}", program.display()))?;
     let symbols = Symbols::of(&data).with_context(|| format!("{} has no names to tell", program.display()))?;
@@ -36,7 +36,7 @@ fn address_of(line: &[u8]) -> Option<u64> {
     u64::from_str_radix(digits, 16).ok()
 }
 
-/// What a program's file tells about its addresses.
+/// What is known of a program's addresses from its file.
 struct Symbols<'a> {
     lines: Context<EndianSlice<'a, RunTimeEndian>>,
     /// Address, size and name of each function, by address.
@@ -82,8 +82,8 @@ impl<'a> Symbols<'a> {
             let place = frame.location.as_ref().and_then(|place| Some(format!(" at {}:{}", place.file?, place.line?)));
             frames.push((name, place.unwrap_or_default()));
         }
-        // The last one is a function of its own. Its symbol has the whole path, the debug
-        // information may have less.
+        // The last one is not inlined. Its symbol has the whole path; the debug information may
+        // have only a part.
         let symbol = self.function(address).map(Cow::into_owned);
         match frames.last_mut() {
             Some((name, _)) => *name = symbol.or(name.take()),

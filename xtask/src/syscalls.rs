@@ -1,16 +1,16 @@
 //! `cargo xtask syscalls`: which system calls rt0 makes, by module and machine, as a table and as a
 //! seccomp filter.
 //!
-//! The list is read off the source, so it is there for machines that are not set up; `graph.rs`
-//! says in which way it may name too much. Natively the tests of a machine run under a filter that
+//! The list is read from the source, so it can be made for machines that are not set up. `graph.rs`
+//! says why it may have too many calls. Natively the tests of a machine run under a filter that
 //! allows only what is listed for the modules that they use, and what they call themselves.
 //!
-//! What holds of a list:
+//! Properties of a list:
 //!
-//! 1. *It has the calls of every path*, those on which a kernel lacks something or a filter refuses
-//!    something included.
-//! 2. *It has what the kernel makes of a call*: the return from a handler, the restart of a wait.
-//! 3. *What the program calls by itself is not in it*, by `sys::syscall` or by other crates.
+//! 1. *It has the calls of every path*, including the paths for a kernel that lacks a call and for
+//!    a filter that refuses one.
+//! 2. *It has the calls that the kernel causes*: the return from a handler, the restart of a wait.
+//! 3. *It has no calls that the program makes itself*, by `sys::syscall` or by other crates.
 
 use std::collections::BTreeSet;
 use std::io::Write;
@@ -54,17 +54,17 @@ pub struct Choices {
     why: Option<String>,
 }
 
-/// The modules that no program is without: the start, the end, and a panic's message.
+/// The modules that every program has: the start, the end, and a panic's message.
 const OF_EVERY_PROGRAM: [&str; 2] = ["start", "panic"];
 
-/// The row of these.
+/// The name of their row.
 const EVERY_PROGRAM: &str = "every program";
 
-/// The raw layer: a program that uses it knows which calls it makes.
+/// The raw layer. A program that uses it knows which calls it makes.
 const RAW: &str = "sys";
 
-/// What the kernel makes of a call, where the machine has it: the return from a handler, which is
-/// in the vDSO of some machines; the call that goes on with a wait when the process was stopped.
+/// Calls that the kernel causes, if the machine has them: the return from a handler, which is in
+/// the vDSO of some machines, and the call that continues a wait after the process was stopped.
 const IMPLIED: &[(&[&str], &[&str])] = &[
     (&["rt_sigaction"], &["rt_sigreturn", "sigreturn"]),
     (&["futex", "futex_time64", "clock_nanosleep", "clock_nanosleep_time64", "nanosleep"], &["restart_syscall"]),
@@ -106,7 +106,7 @@ impl Lists {
         self.complete(calls.collect())
     }
 
-    /// Adds what the kernel makes of calls, and looks the numbers up.
+    /// Adds the calls that the kernel causes, and looks up the numbers.
     fn complete(&self, mut calls: BTreeSet<String>) -> Result<Calls> {
         for (some, implied) in IMPLIED {
             if some.iter().any(|call| calls.contains(*call)) {
@@ -138,7 +138,8 @@ impl Lists {
         let modules = own.modules.iter().map(String::as_str).filter(|module| !entered.contains(module));
         let mut calls = self.names_of(&modules.collect::<Vec<_>>())?;
         calls.extend(own.calls);
-        calls.insert("execve".to_string()); // What starts it does so under the filter.
+        // The filter is already installed when the program is executed.
+        calls.insert("execve".to_string());
         // The tests name calls of other machines too.
         calls.retain(|call| self.numbers.get(call).is_some());
         Ok(self.complete(calls)?.into_iter().map(|(_, number)| number).collect())
@@ -218,7 +219,7 @@ fn table(lists: &Lists, wanted: &[&str]) -> Result<String> {
     Ok(out)
 }
 
-/// Prints by which functions each module comes to make a call.
+/// Prints the functions through which each module makes a call.
 fn why(lists: &Lists, modules: &[&str], call: &str) -> Result<ExitCode> {
     let mut found = false;
     for module in OF_EVERY_PROGRAM.iter().chain(modules) {
@@ -265,7 +266,7 @@ mod tests {
         let has = |call: &str| numbers.contains(&lists.numbers.get(call).expect("a number"));
         assert!(has("clock_nanosleep") && has("exit_group"));
         assert!(!has("setresuid") && !has("mremap"));
-        // By a helper that the root of the tests' library passes on.
+        // Through a helper that the root of the tests' library re-exports.
         assert!(
             lists
                 .of_test_module("thread")

@@ -109,8 +109,9 @@ pub fn run(options: Options, choices: &Choices) -> Result<ExitCode> {
     let plan_areas = plan.areas();
     let (guests, missing) = plan.set_up(&setup);
     for (name, why) in missing {
-        // One kernel may be gone from the mirror. A run that wanted kernels and had none proved
-        // nothing, and what is wrong with the way a kernel is built is to be mended here.
+        // A kernel may be gone from the mirror: it is skipped. A run for kernels that has none
+        // fails, because it proves nothing. So does one whose kernel cannot be built: the way it is
+        // built must be mended.
         let fails = guests.is_empty() || why.is::<kernel::Broken>();
         let why = format!("{why:#}");
         let verdict = if fails { Verdict::Failed(why) } else { Verdict::Skipped(why) };
@@ -136,7 +137,7 @@ pub fn run(options: Options, choices: &Choices) -> Result<ExitCode> {
     let set_up = started.elapsed();
 
     let build_started = Instant::now();
-    // They take long to build: skip them if the filter names none.
+    // Models take long to build, so they are built only if the filter names one.
     let with_models = with_host && filter.is_none_or(|part| part.contains("model") || part.contains("loom"));
     // In parallel: each uses only one processor for a while, when it links a program or compiles a
     // library of one unit.
@@ -210,8 +211,8 @@ pub fn run(options: Options, choices: &Choices) -> Result<ExitCode> {
     Ok(report.run(tests, guests, &before, started))
 }
 
-/// The test programs with the areas that a filter names, if any: then no other is needed, nor an
-/// example. For example `futex::wait`, also with a machine's name in front.
+/// The test programs with the areas that a filter names, as `futex::wait` does, also after a
+/// machine's name. If it names any, no other program and no example is needed.
 fn programs_of(filter: &str, with_init: bool) -> Option<Vec<String>> {
     let parts: Vec<_> = filter.split("::").collect();
     let (_, names) = parts.split_last()?;
@@ -326,8 +327,8 @@ fn jobs(
 
 // ---- unit tests of the host ----
 
-/// The tests of a binary made by `cargo test` with `part` in their names, each in its own process,
-/// as all others.
+/// The tests with `part` in their names of a binary that `cargo test` built, each in a process of
+/// its own, like all other tests.
 fn unit_tests<'a>(name: &str, binary: &'a Path, part: &str, limit: Duration) -> Result<Vec<Test<'a>>, Test<'a>> {
     let list = |more: &[&str]| {
         let mut command = Command::new(binary);
@@ -363,7 +364,7 @@ fn unit_tests<'a>(name: &str, binary: &'a Path, part: &str, limit: Duration) -> 
 mod tests {
     use super::*;
 
-    /// Else an exception would outlive the test that it was made for, and its reason.
+    /// Otherwise an exception would remain after its test is gone.
     #[test]
     fn every_exception_names_a_test_that_is_there() {
         let of_emulators = targets::TARGETS.iter().flat_map(|target| target.gaps).map(|gap| gap.test);

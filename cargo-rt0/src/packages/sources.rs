@@ -14,7 +14,7 @@ pub(super) fn machine_sources() -> Result<String> {
     match fs::read_dir("/etc/apt/sources.list.d") {
         Ok(folder) => files.extend(folder.flatten().map(|entry| entry.path())),
         Err(error) if error.kind() == ErrorKind::NotFound => {}
-        Err(error) => say!("without the sources in /etc/apt/sources.list.d: {error}"),
+        Err(error) => say!("cannot read the sources in /etc/apt/sources.list.d, so they are left out: {error}"),
     }
     let mut stanzas = String::new();
     for file in files {
@@ -22,7 +22,7 @@ pub(super) fn machine_sources() -> Result<String> {
             Ok(text) => text,
             Err(error) if error.kind() == ErrorKind::NotFound => continue,
             Err(error) => {
-                say!("without the sources in {}: {error}", file.display());
+                say!("cannot read the sources in {}, so they are left out: {error}", file.display());
                 continue;
             }
         };

@@ -1,4 +1,4 @@
-//! A child that is listened to while it runs.
+//! A child whose output is read while it runs.
 
 use std::io::{self, BufRead, BufReader, Read};
 use std::process::{Command, Stdio};
@@ -16,17 +16,17 @@ pub struct Talk {
     seen: Duration,
 }
 
-/// What came next.
+/// What happened next.
 pub enum Next {
-    /// A line, without its end or as much as is kept of one.
+    /// A line without its end; a very long one is cut.
     Line(Vec<u8>),
-    /// Nothing, in time.
+    /// The time limit passed.
     Silence,
-    /// It has ended, or closed its output.
+    /// The child has ended, or has closed its output.
     End,
 }
 
-/// No line is longer.
+/// Longer lines are cut.
 const LINE_BYTES: u64 = 8 << 10;
 
 impl Talk {
@@ -37,7 +37,7 @@ impl Talk {
         // The command keeps its copies of the pipe's end, and with them open there would be no end
         // of the output.
         command.stdout(Stdio::null()).stderr(Stdio::null());
-        // Bounded: a child that says more than is listened to waits.
+        // Bounded: a child that writes faster than its lines are read waits.
         let (sender, lines) = mpsc::sync_channel(256);
         thread::spawn(move || {
             let mut reader = BufReader::new(reader);
@@ -67,7 +67,7 @@ impl Talk {
         }
     }
 
-    /// The processors' time that it took since this was last asked.
+    /// The processor time that it used since the last call.
     pub fn take_cpu_time(&mut self) -> Duration {
         let all = cpu_time(self.child.process());
         let since = all.saturating_sub(self.seen);

@@ -18,12 +18,12 @@ use crate::{Place, say};
 const RUSTUP_ANSWERS: Duration = Duration::from_secs(20);
 
 impl Setup {
-    /// Whether the pinned toolchain has the target's core now.
+    /// Whether the pinned toolchain now has the target's core.
     pub fn has_prebuilt(&self, target: &Target) -> bool {
         target.prebuilt && self.rust.sysroot.join("lib/rustlib").join(target.triple).join("lib").exists()
     }
 
-    /// Whether the pinned toolchain has the source of core now.
+    /// Whether the pinned toolchain now has the source of core.
     pub fn has_rust_src(&self) -> bool {
         self.rust.sysroot.join("lib/rustlib/src/rust/library/core/Cargo.toml").exists()
     }
@@ -32,8 +32,8 @@ impl Setup {
         self.options.core.is_none_or(|only| only == place)
     }
 
-    /// Way 2, one call for each that lacks a prebuilt core: a call for several ends at the first
-    /// that the server has not.
+    /// Way 2, with one call for each target that lacks a prebuilt core: a call for several ends at
+    /// the first one that the server lacks.
     pub(super) fn rustup_targets(&self, targets: &[&'static Target]) {
         let lacking = targets.iter().filter(|t| t.prebuilt && !self.has_prebuilt(t)).map(|t| t.triple);
         let missing: BTreeSet<_> = lacking.filter(|_| self.allowed(Place::Rustup)).collect();
@@ -41,9 +41,9 @@ impl Setup {
             say!("prebuilt core: rustup target add {triple}");
             let started = Instant::now();
             if let Err(error) = checked(self.pinned("rustup").args(["target", "add", triple])) {
-                say!("rustup cannot ({error:#}); going on to the source of core");
+                say!("rustup failed ({error:#}); trying the source of core");
                 if started.elapsed() > RUSTUP_ANSWERS {
-                    break; // It would be the same with the others.
+                    break; // The others would fail in the same way.
                 }
             }
         }
@@ -80,15 +80,15 @@ impl Setup {
         if !self.has_rust_src() {
             say!("source of core: rustup component add rust-src");
             if let Err(error) = checked(self.pinned("rustup").args(["component", "add", "rust-src"])) {
-                say!("rustup cannot ({error:#}); going on to Debian's packages");
+                say!("rustup failed ({error:#}); trying Debian's packages");
                 return Err(error);
             }
         }
         Ok(())
     }
 
-    /// Debian's rustc in the cache, unpacked now if it is not there; the result is the script that
-    /// starts it.
+    /// Debian's rustc in the cache, where it is unpacked if it is missing. The result is the script
+    /// that starts it.
     fn debian_rustc(&self) -> Result<PathBuf> {
         let folder = self.folder.join("rustc-web");
         let script = folder.join("rustc");
@@ -97,8 +97,8 @@ impl Setup {
             let runs = checked(Command::new(&script).arg("-V"));
             match (stamped, runs) {
                 (Some(_), Ok(_)) => return Ok(script),
-                (None, _) => say!("{} is from another release or tool: made anew", folder.display()),
-                (_, Err(error)) => say!("{} does not run here ({error:#}): made anew", folder.display()),
+                (None, _) => say!("{} is from another release or tool, so it is made again", folder.display()),
+                (_, Err(error)) => say!("{} does not run here ({error:#}), so it is made again", folder.display()),
             }
         }
         let apt = self.apt()?;
@@ -122,7 +122,7 @@ impl Setup {
     }
 }
 
-/// Starts Debian's rustc with its libraries, which nothing else may see.
+/// Starts Debian's rustc with its own libraries, which no other program may load.
 const RUSTC_SCRIPT: &str = r#"#!/bin/sh
 # Written by cargo-rt0.
 here=${0%/*}

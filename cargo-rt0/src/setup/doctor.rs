@@ -8,8 +8,8 @@ use crate::packages::Stamp;
 use crate::targets::{Profile, Target};
 use crate::tell;
 
-/// What is there, and what other commands would fetch. `tools` are further programs, with what is
-/// said if one is missing.
+/// Prints what is installed, and what other commands would fetch. `tools` are further programs,
+/// each with the text for the case that it is missing.
 pub fn doctor(setup: &Setup, targets: &[&Target], tools: &[(&str, &str)]) -> ExitCode {
     let state = |there: bool, otherwise: &str| {
         if there { "there".to_string() } else { otherwise.to_string() }

@@ -17,7 +17,7 @@ use crate::{elf, process, say};
 /// The oldest qemu that rt0's tests are known to pass under.
 const QEMU_OLDEST: Version = Version::new(7, 2, 0);
 
-/// What helps when no emulator can be had.
+/// The advice if there is no emulator.
 pub(super) const QEMU_MEND: &str = "a qemu-user of 7.2 or newer on PATH, or in the folder that `--qemu` names, mends it \
                          (on Debian: `apt-get install qemu-user` as root)";
 
@@ -38,9 +38,9 @@ impl Setup {
     }
 
     pub(super) fn runs_natively(&self, target: &Target) -> bool {
-        // Of one kind, there are processors with less than the table's (32-bit Arm) and of the
-        // other byte order (POWER). And a 64-bit x86 kernel may be built without support for 32-bit
-        // programs: ask it.
+        // A processor of the right kind may have fewer instructions than the table's (32-bit Arm),
+        // or the other byte order (POWER). A 64-bit x86 kernel may be built without support for
+        // 32-bit programs: so start one.
         let asked = || target.name == "x86" && *self.runs_x86.get_or_init(|| self.probe_x86());
         target.native_on.contains(&std::env::consts::ARCH) && (one_processor(target.triple, &self.rust.host) || asked())
     }
@@ -80,7 +80,7 @@ impl Setup {
             match self.qemu_package.get_or_init(unpacked) {
                 Ok(folder) => found.extend(qemus_in(&folder.join("usr/bin"), target.qemu)),
                 Err(error) if found.is_empty() => bail!("{error}\n{QEMU_MEND}"),
-                Err(_) => {} // Said once, by unpack_qemu; an older one is there.
+                Err(_) => {} // unpack_qemu has printed it; there is an older one.
             }
         }
         new_enough(newest(found).with_context(|| format!("no {} in the package", target.qemu))?)

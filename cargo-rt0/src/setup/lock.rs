@@ -18,7 +18,7 @@ impl Locks {
         Locks { folder: folder.to_path_buf(), held: RefCell::default() }
     }
 
-    /// The one for short work. It may be acquired again while this process holds it.
+    /// The lock for short work. It may be acquired again while this process holds it.
     pub(super) fn lock(&self) -> Option<Rc<File>> {
         if let Some(held) = self.held.borrow().upgrade() {
             return Some(held);
@@ -28,7 +28,7 @@ impl Locks {
         Some(lock)
     }
 
-    /// Another one.
+    /// Another lock.
     pub(super) fn lock_of(&self, name: &str) -> Option<File> {
         let lock = File::create(self.folder.join(name)).and_then(|file| {
             if file.try_lock().is_err() {

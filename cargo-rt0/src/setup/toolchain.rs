@@ -1,4 +1,4 @@
-//! Which toolchain is used, and what its commands see of the user's environment.
+//! Which toolchain is used, and which of the user's variables its commands get.
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
@@ -7,17 +7,18 @@ use std::process::Command;
 /// Which toolchain is used: rustup's choice in a folder.
 pub struct Toolchain {
     folder: PathBuf,
-    /// The one that the command line or the environment names instead.
+    /// The toolchain that the command line or the environment names instead.
     named: Option<OsString>,
 }
 
 impl Toolchain {
-    /// The one that this folder pins, whatever the user's environment says.
+    /// The toolchain that this folder pins, even if the environment names another one.
     pub fn pinned(folder: &Path) -> Toolchain {
         Toolchain { folder: folder.to_path_buf(), named: None }
     }
 
-    /// The one that cargo itself would use here: `cargo +TOOLCHAIN` names it in the environment.
+    /// The toolchain that cargo itself would use here: `cargo +TOOLCHAIN` names it in the
+    /// environment.
     pub fn chosen(folder: &Path) -> Toolchain {
         Toolchain { folder: folder.to_path_buf(), named: std::env::var_os(RUSTUP_TOOLCHAIN) }
     }

@@ -1,4 +1,4 @@
-//! Programs of the host that only some tests need: those on PATH, else Debian's.
+//! Programs of the host that only some tests need: from PATH, else from Debian's packages.
 
 use std::path::PathBuf;
 use std::process::Command;

@@ -1,8 +1,9 @@
-//! `cargo xtask bench --beside`: one small program on rt0, beside the same one on std and of Go's.
+//! `cargo xtask bench --beside`: one small program on rt0, compared with the same program on std
+//! and in Go.
 //!
-//! It prints a line, and sleeps if it is asked to. What is compared is what a user of a static tool
-//! notices: the file's size, its memory, the time from start to end, and whether it runs where
-//! there is nothing beside it.
+//! The program prints a line, and sleeps if an argument says so. The table compares what a user of
+//! a static tool notices: the size of the file, the memory, the time from start to end, and whether
+//! the program runs in an empty folder.
 
 use std::fs;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
@@ -37,7 +38,7 @@ const GREETING: &[u8] = b"hello, world\n";
 /// The triple of std with a C library that is linked statically by itself.
 const MUSL: &str = "x86_64-unknown-linux-musl";
 
-/// A program may take so long until it has greeted, and until it has ended.
+/// The time limit until a program has greeted, and until it has ended.
 const LIMIT: Duration = Duration::from_secs(60);
 
 /// One column.
@@ -81,7 +82,7 @@ pub fn run(setup: &Setup) -> Result<()> {
     Ok(())
 }
 
-/// Go's, without its tables for debuggers.
+/// The program in Go, without its tables for debuggers.
 fn go(setup: &Setup) -> Result<PathBuf> {
     let mut command = setup.go().context("there is no Go on the path or in target/setup/go")?;
     let program = scratch("beside-go")?.join("greet");
@@ -123,7 +124,7 @@ fn starts(programs: &[Program]) -> Result<Vec<[f64; 2]>> {
     Ok(times.into_iter().map(sorted).collect())
 }
 
-/// How it ends where the root folder has the program and nothing else, and no descriptor is open.
+/// How the program ends if the root folder has nothing but the program, and no descriptor is open.
 fn with_nothing(program: &Path) -> Result<ExitStatus> {
     let folder = scratch("beside-root")?;
     fs::copy(program, folder.join("greet"))?;
@@ -131,7 +132,7 @@ fn with_nothing(program: &Path) -> Result<ExitStatus> {
     let mut command = Command::new("/greet");
     let enter = move || {
         if chroot(&root).is_err() {
-            unshare(CloneFlags::CLONE_NEWUSER)?; // Gives the right to it.
+            unshare(CloneFlags::CLONE_NEWUSER)?; // Gives the right to chroot(2).
             chroot(&root)?;
         }
         (0..3).try_for_each(close)?;
@@ -152,7 +153,7 @@ fn words(status: ExitStatus) -> String {
     }
 }
 
-/// rt0's program does what the table says of it.
+/// A test that rt0's program does what the table says.
 pub fn verdict(tools: &Tools) -> Result<Verdict> {
     let program = programs::small(tools, &RT0, &tools.host, "greet")?;
     ensure!(resident(&program)? > 0, "a program without memory");

@@ -23,8 +23,8 @@ pub fn run(tools: &Tools) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// The parts of the file `measured`, the largest first: the functions are those of the same program
-/// with symbols, `named`.
+/// The parts of the file `measured`, the largest first. The names of the functions come from the
+/// same program with symbols, `named`.
 fn rows(measured: &Path, named: &Path) -> Result<Vec<(u64, String)>> {
     let data = fs::read(named)?;
     let file = object::File::parse(&*data)?;

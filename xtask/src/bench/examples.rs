@@ -1,14 +1,15 @@
-//! `cargo xtask bench --examples`: the examples `serve`, `init` and `sandbox` beside others of
-//! their kind.
+//! `cargo xtask bench --examples`: the examples `serve`, `init` and `sandbox`, compared with other
+//! programs of their kind.
 //!
-//! 1. *Servers* take turns, round by round, on the same file and under the same load, wrk's. The
-//!    server on std is the same source as `serve`, with std and libc in rt0's place. Go's is its
-//!    net/http.
+//! 1. *Servers* take turns, round by round. Each serves the same file under the same load, which
+//!    wrk makes. The server on std is compiled from the source of `serve`, with std and libc in the
+//!    place of rt0. The server in Go is net/http.
 //! 2. *Memory* is the sum of what is resident (`Rss` of proc_pid_smaps(5)): for a server after all
 //!    its rounds, for the others while the program that they started sleeps, without that program.
-//! 3. *Sizes* are those of files without symbols. A program with libc needs that file besides.
+//! 3. *Sizes* are those of files without symbols. A dynamically linked program also needs the file
+//!    of libc.
 //!
-//! What cannot be had on a machine is left out, with its reason.
+//! A program that is not available on a machine is left out, and the reason is printed.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -59,7 +60,7 @@ impl Contestant {
     }
 }
 
-/// Contestants, and why others are missing.
+/// The programs to compare, and the reasons why others are missing.
 #[derive(Default)]
 struct Field {
     contestants: Vec<Contestant>,
@@ -200,7 +201,7 @@ fn starters(setup: &Setup, folder: &Path) -> Result<Field> {
     Ok(field)
 }
 
-/// A program of a package of Debian's.
+/// A program of one of Debian's packages.
 fn debian(setup: &Setup, name: &'static str, file: &str, package: &str, args: &[&str]) -> Result<Contestant> {
     let mut command = setup.tool(file, package, 50)?;
     command.args(args);
@@ -208,7 +209,7 @@ fn debian(setup: &Setup, name: &'static str, file: &str, package: &str, args: &[
     Ok(Contestant { name, program, command })
 }
 
-/// What is resident of each process of the program's, in KiB, while the program that it started
+/// The resident memory of the program's processes, in KiB each, while the program that they started
 /// sleeps.
 fn resident_while_asleep(starter: &mut Contestant) -> Result<Vec<u64>> {
     starter.command.args(["sleep", "100"]).stdin(Stdio::null()).stdout(Stdio::null());
@@ -246,7 +247,7 @@ fn with_descendants(pid: u32) -> BTreeSet<u32> {
     all
 }
 
-/// What is resident of a process, in KiB.
+/// The resident memory of a process, in KiB.
 fn resident(pid: u32) -> Result<u64> {
     let file = format!("/proc/{pid}/smaps_rollup");
     let text = fs::read_to_string(&file).with_context(|| file.clone())?;

@@ -1,5 +1,5 @@
 //! `cargo xtask bench --instructions`: the instructions that rt0 and musl need for the same
-//! operation, counted by qemu-user on machines that are not there.
+//! operation, counted by qemu-user for other machines.
 //!
 //! The loops are in bench/counted: a program on rt0, and a library that is linked here with
 //! Debian's musl. qemu translates each instruction by itself and writes a line for each that it
@@ -36,8 +36,8 @@ struct Row {
     suite: &'static str,
 }
 
-/// Suites that do not change any more: the figures of musl stay what they are. (x86_64 is not among
-/// them: there an instruction may copy any number of bytes, and clocks tell more.)
+/// The suites do not change any more, so the figures of musl stay the same. (x86_64 is not in the
+/// table: there one instruction may copy any number of bytes, and the time tells more.)
 const ROWS: [Row; 6] = [
     Row { machine: "aarch64", architecture: "arm64", suite: "trixie" },
     Row { machine: "armv7", architecture: "armhf", suite: "trixie" },
@@ -68,16 +68,16 @@ const METRICS: [(&str, usize); 16] = [
     ("strlen_4096", 2),
 ];
 
-/// The loop with threads, and how often it is run: how often one waits for another depends on the
-/// kernel.
+/// The loop with threads, and how often it is run. It is run several times, because the kernel
+/// decides how often one thread waits for another.
 const THREADS: &str = "spawn_join";
 const RUNS_WITH_THREADS: usize = 5;
 
-/// The most that rt0 may take of what musl takes.
+/// The largest ratio of rt0's count to musl's.
 const MOST: f64 = 1.1;
 
-/// Operations that take more, and how much more they may take. docs/figures.md says which
-/// instructions these are.
+/// Operations with a larger ratio, and their bound. docs/figures.md says which instructions are the
+/// reason.
 const TRAILING: [(&str, &str, f64); 10] = [
     ("armv7", "clock", 1.2),
     ("mipsel", "clock", 2.2),
@@ -91,7 +91,7 @@ const TRAILING: [(&str, &str, f64); 10] = [
     ("s390x", "strlen_4096", 1.15),
 ];
 
-/// What the counter needs of qemu: `-one-insn-per-tb`.
+/// The oldest qemu that can count: it has `-one-insn-per-tb`.
 const QEMU: Version = Version::new(8, 1, 0);
 
 /// The time limit of one run.
@@ -228,7 +228,7 @@ fn musl(setup: &Setup, row: &Row) -> Result<PathBuf> {
     let version = apt.versions("musl-dev")?.remove(0);
     say!("musl {version} for {}: Debian's musl-dev, into {}", row.architecture, folder.display());
     let partial = folder.with_extension("partial");
-    let _ = fs::remove_dir_all(&partial); // What an interrupted run left.
+    let _ = fs::remove_dir_all(&partial); // An interrupted run may have left it.
     apt.extract("musl-dev", &["./usr/lib/*/crt[1in].o", "./usr/lib/*/libc.a"], &partial, 20)?;
     let lib = fs::read_dir(partial.join("usr/lib"))?.next().context("musl-dev has no folder of libraries")??.path();
     for file in fs::read_dir(lib)? {
@@ -279,8 +279,8 @@ fn executed(machine: &Machine, program: &Path, name: &str, times: usize) -> Resu
     Ok(executed)
 }
 
-/// Runs all of qemu's threads on one processor: then a thread that waits rarely spins, and the
-/// counts differ little.
+/// Runs all of qemu's threads on one processor: then a thread that waits spins only rarely, and the
+/// counts of two runs are close.
 fn on_one_processor(command: &mut Command) -> Result<process::Outcome> {
     let here = Pid::from_raw(0);
     let allowed = sched_getaffinity(here)?;

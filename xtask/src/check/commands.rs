@@ -12,7 +12,7 @@ use super::source::Source;
 use crate::build;
 use crate::repository::pinned;
 
-/// Each with what it checks.
+/// The commands, each with what it checks.
 pub(super) fn commands(setup: &Setup, sources: &[Source]) -> Result<Vec<(String, Command)>> {
     let cargo = |words: &str| {
         let mut command = pinned("cargo");

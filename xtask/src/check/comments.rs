@@ -10,7 +10,7 @@ const COLUMNS: usize = 100;
 const PEOPLE: [&str; 9] =
     ["who", "whoever", "whom", "nobody", "somebody", "anybody", "everybody", "anyone", "everyone"];
 
-/// What stands in place of a condition.
+/// Phrases that refer to a condition without naming it.
 const HIDING: [&str; 2] = ["as above", "is our caller's"];
 
 /// Comments end at column 100, name things, not people, and state each condition where it is met.

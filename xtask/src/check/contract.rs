@@ -11,8 +11,8 @@ pub(super) fn order<'a>(contract: &Source<'a>) -> Vec<&'a str> {
     members(contract, &["trait", "Arch"], &[]).into_iter().map(|(_, name)| name).collect()
 }
 
-/// The members of the block after `head`, with their lines: fn, const and type, and the names in
-/// `known` that a macro call in the place of a member mentions.
+/// The members of the block after `head`, with their lines: fn, const and type. A macro call in the
+/// place of a member stands for the names in `known` that it mentions.
 fn members<'a>(source: &Source<'a>, head: &[&str], known: &[&str]) -> Vec<(usize, &'a str)> {
     let mut members: Vec<(usize, &str)> = Vec::new();
     let start = source.find(head).and_then(|head| (head..source.code.len()).find(|&at| source.text(at) == "{"));

@@ -3,7 +3,7 @@
 use super::Finding;
 use cargo_rt0::targets;
 
-/// The guide to a port.
+/// The guide to a new port.
 pub(super) const GUIDE: &str = "arch/README.md";
 
 /// The README's table contains every tested triple, under the name of its first row.
@@ -17,8 +17,8 @@ pub(super) fn machine_rows(readme: &str) -> Vec<Finding> {
     missing.map(finding).collect()
 }
 
-/// The guide to a port gives the source of each member of the trait: a row of its table starts with
-/// the member.
+/// The guide to a new port gives the source of each member of the trait: a row of its table starts
+/// with the member.
 pub(super) fn member_sources(guide: &str, order: &[&str]) -> Vec<Finding> {
     let cells: Vec<_> = guide.lines().filter_map(|line| line.strip_prefix("| ")?.split(" | ").next()).collect();
     let missing = |name: &&&str| {

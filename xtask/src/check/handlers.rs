@@ -1,5 +1,5 @@
-//! Whether a signal handler may call a function: each public one says it. (The compiler checks that
-//! public items have comments.)
+//! Each public function says whether a signal handler may call it. (The compiler checks that public
+//! items have comments.)
 
 use super::source::Source;
 use super::{Finding, finding, items};
@@ -9,8 +9,8 @@ const MARK: &str = "In handlers: ";
 /// Files whose public items are public only within the library.
 const PRIVATE: [&str; 3] = ["src/arch.rs", "src/arch/", "src/cpu/parse"];
 
-/// The documented public functions of a file that do not say it. One that the docs hide need not,
-/// nor one of a test.
+/// The documented public functions of a file that do not say it. Functions of tests need not say
+/// it, nor those that the docs hide.
 pub(super) fn handlers(source: &Source) -> Vec<Finding> {
     if !source.path.starts_with("src/") || PRIVATE.iter().any(|private| source.path.starts_with(private)) {
         return Vec::new();

@@ -1,4 +1,4 @@
-//! The modules of the library: which may name which.
+//! Which module of the library may name which.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -218,8 +218,9 @@ fn picture(source: &Source) -> Vec<Finding> {
     findings
 }
 
-/// The paths in a file that begin at the crate's root, without `crate`, each with its line: by
-/// `crate::`, or by as many `super::` as lead there. `$crate` in a macro is the user's view.
+/// The paths in a file that begin at the crate's root, without `crate`, each with its line. They
+/// begin with `crate::`, or with as many `super::` as lead to the root. `$crate` in a macro is not
+/// one of them: it is the path that a user of the macro needs.
 fn paths_from_root<'a>(source: &Source<'a>) -> Vec<(usize, Vec<&'a str>)> {
     let depth = match source.path {
         "src/lib.rs" => 0,

@@ -1,9 +1,9 @@
-//! What is allowed only in certain places, and what nowhere.
+//! Code that is allowed only in certain files, and code that is allowed in none.
 
 use super::source::{Source, has_word};
 use super::{Finding, finding};
 
-/// The members of the machine's that start, end or move a thread.
+/// The members of `Arch` that start or end a thread, or set its thread pointer.
 const CHANGES_THREAD: [&str; 4] = ["clone", "fork", "unmap_and_exit", "set_thread_pointer"];
 
 /// Code that is allowed only in certain places.
@@ -62,7 +62,7 @@ pub(super) fn unfinished(source: &Source) -> Vec<Finding> {
     }
     for (at, token) in source.code.iter().enumerate() {
         let mark = token.text;
-        // By another path it is rt0's own macro, in its definition or a test of it.
+        // With another path it is rt0's own macro, in its definition or in a test.
         let is_by_path = source.has_before(at, &[":", ":"]);
         let is_std = ["core", "std"].iter().any(|of| source.has_before(at, &[of, ":", ":"]));
         if ["todo", "unimplemented", "dbg"].contains(&mark) && source.text(at + 1) == "!" && (!is_by_path || is_std) {

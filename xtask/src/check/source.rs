@@ -1,4 +1,4 @@
-//! A source file as the compiler's lexer splits it: code and comments.
+//! A source file, split into code and comments by the compiler's lexer.
 //!
 //! Literals are code of one token each, so no rule finds a word in a string.
 
@@ -10,11 +10,11 @@ use rustc_lexer::{FrontmatterAllowed, TokenKind, tokenize};
 
 use crate::repository::root;
 
-/// The folders that have sources.
+/// The folders with sources.
 const FOLDERS: [&str; 10] =
     ["src", "arch", "tests", "examples", "bench", "cargo-rt0", "crates", "rt0-build", "xtask", "fuzz"];
 
-/// Files beside them. Comments of linker scripts have the form of Rust's.
+/// Further files. Comments in linker scripts have the same form as in Rust.
 const FILES: [&str; 4] = ["build.rs", "common.ld", "link.ld", "small.ld"];
 
 /// A word, a mark or a literal.
@@ -42,7 +42,7 @@ pub struct Comment<'a> {
 pub struct Source<'a> {
     /// The path, relative to the repository.
     pub path: &'a str,
-    /// All but comments and white space.
+    /// All tokens except comments and white space.
     pub code: Vec<Token<'a>>,
     /// The comments, line by line.
     pub comments: Vec<Comment<'a>>,
@@ -75,7 +75,7 @@ impl<'a> Source<'a> {
         source
     }
 
-    /// The text of a token; behind the last there are empty ones.
+    /// The text of a token; empty after the last token.
     pub fn text(&self, at: usize) -> &'a str {
         self.code.get(at).map_or("", |token| token.text)
     }
@@ -133,8 +133,8 @@ pub fn read_all() -> Result<Vec<(String, String)>> {
     files.into_iter().map(read).collect()
 }
 
-/// The Rust files of a folder and of those in it. A folder that cannot be read is an error: what is
-/// in it would go unchecked.
+/// The Rust files of a folder and of its folders. A folder that cannot be read is an error, because
+/// its files would not be checked.
 fn find_in(folder: &Path, files: &mut Vec<PathBuf>) -> Result<()> {
     for entry in fs::read_dir(folder).with_context(|| format!("cannot read {}", folder.display()))? {
         let path = entry?.path();

@@ -1,5 +1,5 @@
-//! Programs under a filter that allows what the lists say: a call that is missing there ends them
-//! by SIGSYS.
+//! Programs under a filter that allows only the listed calls: a call that is missing from the list
+//! ends the program by SIGSYS.
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -24,21 +24,21 @@ use super::Lists;
 use super::filter::{Step, for_a_test};
 use crate::build::area_of;
 
-/// The machines whose tests run so, natively, and the areas; all other machines and areas run
-/// without, `x86_64` among them, which has the same tests as `x86_64-dev`.
+/// The machines and areas whose tests run under the filter, natively. All others run without it,
+/// `x86_64` too: it has the same tests as `x86_64-dev`.
 const MACHINES: [&str; 2] = ["x86_64-dev", "x86"];
 pub const AREAS: [&str; 7] = ["all_threads", "process", "profile", "signal", "sync", "thread", "time"];
 
-/// Tests that run without.
+/// Tests that run without the filter.
 pub const FREE: &[&str] = &[
-    // It looks at what a filter needs: `no_new_privs`.
+    // It tests `no_new_privs`, which installing a filter sets.
     "process::inheritance::a_child_has_the_group_session_rights_and_folder_that_were_asked_for",
 ];
 
-/// What starting and ending may take.
+/// The time limit of a program.
 const LIMIT: Duration = Duration::from_secs(60);
 
-/// What puts a test under the filter of its area, where that is done.
+/// Puts each test under the filter of its area, on the machines where that is done.
 pub fn prepare(machine: &Machine) -> Result<Prepare> {
     const REMARK: &str = "under a filter that allows only what `cargo xtask syscalls` lists for its modules";
     let target = machine.target;
@@ -51,7 +51,7 @@ pub fn prepare(machine: &Machine) -> Result<Prepare> {
     let filters = AREAS.into_iter().map(filter).collect::<Result<BTreeMap<_, _>>>()?;
     Ok(Arc::new(move |command, name, test| {
         let filter = filters.get(area_of(name))?;
-        // Not the shell that sets a limit first.
+        // A shell that sets a limit first makes other calls.
         let is_direct = test.stack.is_none() && test.close.is_empty() && !FREE.contains(&name);
         is_direct.then(|| confine(command, filter.clone()))?;
         Some(REMARK)
@@ -93,7 +93,7 @@ pub fn confine(command: &mut Command, steps: Vec<Step>) {
     unsafe { command.pre_exec(install) };
 }
 
-/// Whether this process may install filters; else why not.
+/// Whether this process may install filters; an error says why not.
 fn filters_work() -> &'static Result<(), String> {
     static FOUND: OnceLock<Result<(), String>> = OnceLock::new();
     FOUND.get_or_init(|| {
@@ -107,7 +107,7 @@ fn filters_work() -> &'static Result<(), String> {
     })
 }
 
-/// The lists by module, tried on an example that starts a thread and prints.
+/// Tests the lists by module, with an example that starts a thread and prints.
 pub fn of_programs<'a>(machine: &'a Machine, built: &'a Built) -> Vec<Test<'a>> {
     let Some(hello) = built.program(machine, "hello").filter(|_| machine.qemu().is_none()) else { return Vec::new() };
     let name = "syscalls::a_program_needs_the_calls_of_its_modules_and_no_others";

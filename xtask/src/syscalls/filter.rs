@@ -70,12 +70,12 @@ const LOAD_WORD: u16 = 0x20; // BPF_LD | BPF_W | BPF_ABS
 const JUMP_IF_EQUAL: u16 = 0x15; // BPF_JMP | BPF_JEQ | BPF_K
 const RETURN: u16 = 0x06; // BPF_RET | BPF_K
 
-/// Where `struct seccomp_data` has the call's number and the machine.
+/// The offsets of the call's number and of the machine in `struct seccomp_data`.
 const NUMBER: u32 = 0;
 const MACHINE: u32 = 4;
 
-/// The instructions that allow these numbers and give `others` to all others; `foreign` is for
-/// calls with another machine's numbers, which an equal number would mean something else to.
+/// The instructions that allow these numbers, and return `others` for all other numbers. They
+/// return `foreign` for calls of another machine, where a number means another call.
 pub fn steps(machine: u32, numbers: &[u32], others: u32, foreign: u32) -> Result<Vec<Step>> {
     let step = |code, jt, jf, k| Step { code, jt, jf, k };
     let mut steps = vec![
@@ -93,13 +93,13 @@ pub fn steps(machine: u32, numbers: &[u32], others: u32, foreign: u32) -> Result
     Ok(steps)
 }
 
-/// A filter that ends a process of this machine for every other call; for the tests. Processes of
-/// other machines (what starts a 32-bit program) may do anything.
+/// A filter for the tests: it ends a process of this machine at every other call. Processes of
+/// other machines (a 32-bit program that a test starts) may make any call.
 pub fn for_a_test(target: &Target, numbers: &[u32]) -> Result<Vec<Step>> {
     steps(audit_arch(target), numbers, KILL_PROCESS, ALLOW)
 }
 
-/// A filter that allows everything: whether there can be one.
+/// A filter that allows everything, to find out whether a filter can be installed.
 pub fn allow_all() -> Vec<Step> {
     vec![Step { code: RETURN, jt: 0, jf: 0, k: ALLOW }]
 }

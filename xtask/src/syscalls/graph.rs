@@ -1,7 +1,7 @@
-//! Which functions of rt0 lead to which, and which numbers of system calls they name, read off the
-//! source.
+//! Which functions of rt0 call which, and which system calls they make, as read from the source.
 //!
-//! It is read as text: types are not known. So the graph says too much rather than too little:
+//! Only names are read, and types are not known. So the graph has calls too many rather than too
+//! few:
 //!
 //! 1. *A name that may mean several functions means all of them.* A method's name means every
 //!    method of that name, and of its kind (with or without arguments), of the types in the modules
@@ -25,7 +25,7 @@ mod reader;
 
 use reader::Reader;
 
-/// What `cfg` asks of a machine.
+/// The properties of a machine that `cfg` tests.
 #[derive(Clone, Copy, Debug)]
 pub struct Cfg {
     pub arch: &'static str,
@@ -33,7 +33,7 @@ pub struct Cfg {
     pub big_endian: bool,
 }
 
-/// A piece of text that matters.
+/// A token that the graph needs.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Token {
     Word(String),
@@ -70,7 +70,7 @@ struct Type {
     contains: Vec<String>,
 }
 
-/// What a function names: others, and numbers of calls.
+/// What a function names: other functions, and numbers of system calls.
 #[derive(Clone)]
 struct Edges {
     ids: BTreeSet<usize>,
@@ -92,7 +92,7 @@ pub struct Graph {
     edges: Vec<OnceCell<Edges>>,
 }
 
-/// What some functions lead to.
+/// The system calls and modules that some functions lead to.
 #[derive(Debug, Default)]
 pub struct Reached {
     /// The names of calls, without `__NR_`.
@@ -126,7 +126,7 @@ impl Graph {
         reader.items(parsed.items, &module).expect("no other file is needed");
     }
 
-    /// To be called when all is read, and again when more is.
+    /// Must be called when all files are read, and again after further ones.
     pub fn finish(&mut self) {
         self.by_name.clear();
         for (id, node) in self.nodes.iter().enumerate() {
@@ -214,7 +214,7 @@ impl Graph {
     }
 }
 
-/// Whether a path that begins so begins at a crate's root.
+/// Whether a path with this first word begins at a crate's root.
 fn is_root(word: &str) -> bool {
     matches!(word, "crate" | "rt0" | "rt0_tests")
 }

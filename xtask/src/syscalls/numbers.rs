@@ -1,4 +1,4 @@
-//! What a machine calls a system call: numbers, as the crate linux-raw-sys has them.
+//! The numbers of a machine's system calls, from the crate linux-raw-sys.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -42,7 +42,7 @@ fn parse(text: &str) -> BTreeMap<String, u32> {
     text.lines().filter_map(number).collect()
 }
 
-/// Where cargo has unpacked linux-raw-sys; cargo is asked once.
+/// The folder into which cargo has unpacked linux-raw-sys. cargo is asked once.
 fn crate_folder() -> Result<PathBuf> {
     static FOUND: OnceLock<PathBuf> = OnceLock::new();
     if let Some(folder) = FOUND.get() {
@@ -76,7 +76,7 @@ pub fn arch(target: &Target) -> &'static str {
     }
 }
 
-/// `AUDIT_ARCH_…` of linux/audit.h: how a filter tells which machine's numbers a call has.
+/// `AUDIT_ARCH_…` of linux/audit.h, by which a filter knows the machine of a call.
 pub fn audit_arch(target: &Target) -> u32 {
     const IS_64_BIT: u32 = 0x8000_0000;
     const IS_LITTLE_ENDIAN: u32 = 0x4000_0000;

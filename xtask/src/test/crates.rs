@@ -1,5 +1,5 @@
-//! Tests of crates outside this workspace: that they build on rt0 as the README says, beside crates
-//! on std, and that what is forgotten is said first.
+//! Tests of crates outside this workspace: they build on rt0 as the README says, together with
+//! crates on std, and the first message about a mistake says what is missing.
 //!
 //! All of them are built by the user's cargo in one folder of target/, so that rt0 is compiled
 //! there once for each profile.
@@ -17,7 +17,7 @@ use cargo_rt0::{elf, process};
 
 use crate::repository::{pinned, root, scratch};
 
-/// A crate may take so long to build, on a machine that has much else to do.
+/// The time limit for building a crate, on a machine under heavy load.
 const LIMIT: Duration = Duration::from_secs(600);
 
 /// The workspace that the README describes: a program and a library on rt0, and a program on std.
@@ -26,7 +26,7 @@ const STANDALONE: &str = "examples/standalone";
 /// All of them.
 pub fn of_others() -> Vec<Test<'static>> {
     if !root().join(STANDALONE).exists() {
-        return Vec::new(); // A package as it is published.
+        return Vec::new(); // The published package lacks this folder.
     }
     let test = |name: &str, check: fn() -> Result<()>| Test::new("host", format!("crates::{name}"), check);
     vec![
@@ -39,7 +39,8 @@ pub fn of_others() -> Vec<Test<'static>> {
 /// Programs of others' crates, in a workspace that has a lock file of its own.
 const CRATES: &str = "crates";
 
-/// One of them: its package, its name, and the machines that it runs on. They have a prebuilt core.
+/// One of these programs: its package, its name, and the machines that it runs on, which have a
+/// prebuilt core.
 struct Others {
     package: &'static str,
     program: &'static str,
@@ -49,7 +50,7 @@ struct Others {
 const OTHERS: &[Others] = &[
     // Both byte orders, and a machine whose cpufeatures is over libc.
     Others { package: "rt0-crates", program: "others", runs_on: &["x86_64", "aarch64", "s390x"] },
-    // It takes long to compile, and a C compiler for the machine.
+    // It takes long to compile, and needs a C compiler for the machine.
     Others { package: "rt0-large-crates", program: "large", runs_on: &["x86_64"] },
 ];
 
@@ -79,7 +80,7 @@ impl Others {
         let mut fetch = cargo(&folder, "fetch --locked --target");
         let fetched = process::run(fetch.arg(triple), LIMIT)?;
         if !fetched.status.success() {
-            // What is wrong with the lock file is no lack of a network.
+            // An error about the lock file does not come from a missing network.
             ensure!(!fetched.stderr.contains("--locked"), seen(&fetched, &process::shell_line(&fetch)));
             let why = fetched.stderr.lines().last().unwrap_or_default().trim().to_string();
             let line = process::shell_line(&fetch);
@@ -121,8 +122,8 @@ fn standalone() -> Result<()> {
     let printed = succeed(cargo(&folder, "run --quiet --package report"))?;
     ensure!(printed == report, "report prints {printed:?}, not {report:?}");
 
-    // From elsewhere, where no configuration of the folder's would be found, and with flags of the
-    // user's.
+    // From another folder, where cargo does not find the configuration of the crate's, and with
+    // flags of the user.
     let manifest = folder.join("Cargo.toml");
     let mut release = cargo(&root().join("target"), "run --quiet --release --manifest-path");
     release.arg(&manifest).args(["--", "one"]).env("RUSTFLAGS", "-Cdebuginfo=0");
@@ -145,15 +146,15 @@ fn library() -> Result<()> {
     Ok(())
 }
 
-/// A way to go wrong.
+/// A mistake in a crate.
 struct Mistake {
-    /// For the folder, and for messages.
+    /// The name of the folder, which is also in messages.
     name: &'static str,
-    /// What is done to the crate, which is right before.
+    /// The change that makes the mistake in a correct crate.
     make: fn(&Path) -> Result<()>,
-    /// What cargo is asked.
+    /// The cargo command.
     words: &'static str,
-    /// What is said before anything else.
+    /// The first message.
     said: &'static str,
 }
 
@@ -262,7 +263,7 @@ const MISTAKES: &[Mistake] = &[
     },
 ];
 
-/// Builds a crate that is right, and then one for each mistake.
+/// Builds a correct crate, and then one for each mistake.
 fn mistakes() -> Result<()> {
     let all = scratch("mistakes")?;
     for mistake in MISTAKES {
@@ -282,8 +283,8 @@ fn mistakes() -> Result<()> {
     Ok(())
 }
 
-/// Whether the compiler, a linker or rt0 says something in this line: not cargo, which says that
-/// something failed, nor rustc that the linker did.
+/// Whether this line is a message of the compiler, a linker or rt0. It is not, if cargo says that
+/// something failed, or rustc that the linker did.
 fn is_message(line: &str) -> bool {
     ["error[", "undefined symbol", "unable to find library", "error: unwinding", "error: `#[", "rt0: "]
         .iter()
@@ -304,7 +305,7 @@ fn right(krate: &Path) -> Result<()> {
     write(krate, "build.rs", "fn main() {\n    rt0_build::program();\n}\n")?;
     let program = "#![no_std]\n#![no_main]\n\nrt0::entry!(main);\n\nfn main(_: rt0::Env) -> i32 {\n    0\n}\n";
     write(krate, "src/main.rs", program)?;
-    // The versions that everything here is built with: nothing is looked up.
+    // The same versions as in this repository, so that nothing is looked up.
     fs::copy(root().join(STANDALONE).join("Cargo.lock"), krate.join("Cargo.lock"))?;
     Ok(())
 }
@@ -315,7 +316,7 @@ fn write(krate: &Path, file: &str, text: &str) -> Result<()> {
     fs::write(&path, text).with_context(|| path.display().to_string())
 }
 
-/// Replaces what is there once at least.
+/// Replaces a text that must occur.
 fn edit(krate: &Path, file: &str, from: &str, to: &str) -> Result<()> {
     let text = fs::read_to_string(krate.join(file))?;
     ensure!(text.contains(from), "{file} has no {from:?}");

@@ -20,8 +20,8 @@ use crate::symbolize;
 
 const LIMIT: Duration = Duration::from_secs(180);
 
-/// The ways to die: the argument, the signal (`None`: it exits with status 101), and the start of
-/// the report.
+/// The ways in which the example dies: the argument, the signal (`None`: it exits with status 101),
+/// and the start of the report.
 const DEATHS: [(&str, Option<Signal>, &str); 3] = [
     ("fault", Some(Signal::SIGSEGV), " got SIGSEGV: address not mapped to object (SEGV_MAPERR)"),
     ("panic", None, " panicked at examples/fault.rs:"),
@@ -68,7 +68,7 @@ fn report(machine: &Machine, program: &Path, (word, signal, start): (&str, Optio
 
 fn dies_and_is_read(machine: &Machine, program: &Path) -> Result<()> {
     let row = machine.target.name;
-    // Where compilers lay no chain of frames, or the emulator keeps none.
+    // Where compilers make no frame chain, or the emulator does not keep it.
     let has_frames = !(row.starts_with("mips") || row == "s390x" || row == "sparc64");
     for death in DEATHS {
         let report = report(machine, program, death)?;

@@ -18,9 +18,9 @@ use crate::repository::root;
 /// The crate's name, and that of its program.
 pub const NAME: &str = "standalone";
 
-/// With these, and with the same linker script, the core that this repository's programs have is
-/// one for the fixture too. rt0 is compiled again, without optimisation: that saves time, and no
-/// other test has it so on every machine.
+/// With these settings, and the same linker script, the fixture can use the core that was built for
+/// this repository's programs. rt0 is compiled again, without optimisation: that saves time, and no
+/// other test has rt0 unoptimised on every machine.
 const PROFILE: &[&str] = &[
     "profile.release.codegen-units=1",
     "profile.release.lto=\"off\"",
@@ -29,7 +29,7 @@ const PROFILE: &[&str] = &[
     "profile.release.package.rt0.opt-level=0",
 ];
 
-/// What was built of it.
+/// The built programs of the fixture.
 #[derive(Default)]
 pub struct Fixture {
     /// Its program and its tests, for each machine.

@@ -1,5 +1,5 @@
-//! Tests of rt0's linker scripts: what would not run is refused with a sentence, and every section
-//! has a place.
+//! Tests of rt0's linker scripts: a program that would not run is refused with a sentence, and
+//! every section has a place.
 
 use std::fs;
 use std::path::PathBuf;
@@ -14,7 +14,7 @@ use cargo_rt0::setup::Setup;
 
 use crate::repository::{pinned, root, scratch};
 
-/// A program is compiled in this time, and linked.
+/// The time limit for compiling and linking a program.
 const LIMIT: Duration = Duration::from_secs(300);
 
 /// The tests.

@@ -115,7 +115,7 @@ pub fn of_programs<'a>(setup: &Setup, machine: &'a Machine, built: &'a Built) ->
 fn nothing_unused(program: &Path) -> Result<()> {
     let data = fs::read(program)?;
     let file = object::File::parse(&*data)?;
-    // Only functions: PowerPC's TOC keeps a word or two of unused data.
+    // Only functions, because PowerPC's TOC keeps a word or two for unused data.
     let functions = file.symbols().filter(|symbol| symbol.kind() == SymbolKind::Text);
     let names: Vec<_> = functions.filter_map(|symbol| symbol.name().ok()).collect();
     ensure!(names.iter().any(|name| name.contains("rust_thread")), "{} has no symbols", program.display());
@@ -134,7 +134,7 @@ fn ordered(program: &Path, machine: &Machine) -> Result<()> {
     Ok(())
 }
 
-/// As many functions of tests/src/suite/sync/ordered.rs are looked at, at least.
+/// The least number of functions of tests/src/suite/sync/ordered.rs that are examined.
 const LEAST_FAST_PATHS: usize = 11;
 
 /// Compares the calls with the list above.

@@ -113,7 +113,7 @@ pub fn all(programs: &Programs) -> Vec<Test<'static>> {
     tests
 }
 
-/// The sandbox with what a shell needs.
+/// The sandbox with the folders that a shell needs.
 pub fn with_shell(sandbox: &Path) -> Command {
     let mut command = Command::new(sandbox);
     for folder in ["/bin", "/lib", "/lib64", "/usr"] {

@@ -19,10 +19,10 @@ use nix::unistd::Pid;
 
 use crate::repository::{pinned, root, scratch};
 
-/// For an answer, and for the end of the server.
+/// The time limit for an answer, and for the end of the server.
 const LIMIT: Duration = Duration::from_secs(60);
 
-/// With two crates to compile.
+/// The time limit for the build, with two crates to compile.
 const BUILD_LIMIT: Duration = Duration::from_secs(600);
 
 /// The programs of examples/with-rustix, built when the first test needs one.
@@ -131,7 +131,7 @@ impl Server {
         Answer::read(&mut stream)
     }
 
-    /// SIGTERM, and the status.
+    /// Sends SIGTERM; returns the exit status.
     fn end(mut self) -> Result<()> {
         kill(Pid::from_raw(self.child.id() as i32), Signal::SIGTERM)?;
         let end = Instant::now() + LIMIT;

@@ -23,7 +23,7 @@ pub struct Case {
     pub stderr: &'static str,
 }
 
-/// A case of nothing, for the rest of others.
+/// An empty case, from which others take their remaining fields.
 pub const CASE: Case = Case { name: "", options: &[], script: "", status: 0, stdout: "", stderr: "" };
 
 /// Runs one case by `command`, which starts the program.

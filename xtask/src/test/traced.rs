@@ -53,7 +53,7 @@ pub fn of_programs<'a>(setup: &Setup, machine: &'a Machine, built: &'a Built) ->
     ]
 }
 
-/// The messages of tools that may not trace.
+/// Whether a tool says that it may not trace.
 fn forbidden(stderr: &str) -> bool {
     ["ptrace", "Could not trace", "PTRACE"].iter().any(|said| stderr.contains(said))
 }
