@@ -1,12 +1,12 @@
-//! One more fact of the locks: the machine code of their fast paths orders memory as the source
-//! says.
+//! An additional check of the locks: the machine code of their fast paths orders memory as the
+//! source says.
 //!
-//! An emulator on a processor that orders strongly cannot show a missing barrier, so this checks
-//! the machine code itself. `tests/src/suite/sync/ordered.rs` has one function per fast path, whose
-//! name says what it must do: `acquires_…` returns only after it acquired, `releases_…` only after
-//! it released.
+//! An emulator on a processor with a strong memory order cannot show a missing barrier, so the
+//! machine code itself is checked. `tests/src/suite/sync/ordered.rs` has one function per fast
+//! path, whose name says what it must do: `acquires_…` returns only after it acquired, `releases_…`
+//! only after it released.
 //!
-//! How it is decided, for each of these functions:
+//! The rules, for each of these functions:
 //!
 //! 1. Each path from its entry to a return must contain the order: an access that orders by itself
 //!    (`ldar`, `lr.aq`), or a barrier at the right place. To acquire, the barrier follows an
@@ -19,8 +19,8 @@
 //! 4. The compiler may keep in a condition bit whether an exchange was made. A path remembers what
 //!    it last learned about that bit, and takes no branch that contradicts it.
 //! 5. A function in which no path counts has no fast path: that is reported too.
-//! 6. A function with an instruction that is perhaps an atomic access, and not known here, does not
-//!    have the order: else a plain access might count in its place.
+//! 6. A function with an unknown instruction that may be an atomic access does not have the order:
+//!    otherwise a plain access might count in its place.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -60,8 +60,9 @@ pub fn knows(elf: &Elf) -> bool {
     access::machine(elf).is_some()
 }
 
-/// The functions of this ELF file that lack the order that their name asks for, and how many there
-/// are with such a name. `Err`: the file or the machine cannot be read.
+/// The functions of this ELF file that lack the order that their name asks for, and the number of
+/// functions with such a name. `Err`: the file cannot be read, or the machine's instructions are
+/// not known.
 pub fn violations(data: &[u8], elf: &Elf) -> Result<(Vec<String>, usize), String> {
     let machine = access::machine(elf).ok_or_else(|| format!("no accesses of machine {} are known", elf.machine))?;
     let (mut found, mut count) = (Vec::new(), 0);
@@ -237,7 +238,7 @@ impl Fact {
 /// How much of the order a path has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum State {
-    /// Nothing that matters.
+    /// No part of it.
     Nothing,
     /// The first half: to acquire, the access; to release, the barrier.
     Half,

@@ -1,16 +1,18 @@
 //! Which functions of rt0 call which, and which system calls they make, as read from the source.
 //!
-//! Only names are read, and types are not known. So the graph has calls too many rather than too
+//! Only names are read, and types are not known. So the graph has too many calls rather than too
 //! few:
 //!
 //! 1. *A name that may mean several functions means all of them.* A method's name means every
 //!    method of that name, and of its kind (with or without arguments), of the types in the modules
 //!    that the caller's module names.
 //! 2. *A function that is named is called*: a handler, a closure's body, a constant's initializer.
-//! 3. *A value is dropped where its type is named*, but behind a reference, with all that is in it.
-//! 4. *A macro is all that its definition says*; if its first word chooses an arm, that arm.
-//! 5. *What another machine has is not read*: `cfg` on items is evaluated. Within a function it is
-//!    not; then a number that the machine lacks is left out later.
+//! 3. *A value is dropped where its type is named*, with everything in it; not if the type is
+//!    behind a reference.
+//! 4. *A call of a macro names all that its definition names*; if its first word chooses an arm,
+//!    only what that arm names.
+//! 5. *Items of other machines are not read*: `cfg` on items is evaluated. `cfg` within a function
+//!    is not; a number that the machine lacks is left out later.
 
 use std::cell::OnceCell;
 use std::collections::btree_map::Entry;
@@ -86,9 +88,9 @@ pub struct Graph {
     macros: HashMap<String, Vec<TokenStream>>,
     /// By a module's path: the names that it imports, and what they stand for.
     imports: HashMap<Vec<String>, HashMap<String, Vec<String>>>,
-    /// By a top module: those that it names.
+    /// By a top module: the top modules that it names.
     named: BTreeMap<String, BTreeSet<String>>,
-    /// By a node: what it names, once that was asked for.
+    /// By a node: what it names. Filled in at the first use.
     edges: Vec<OnceCell<Edges>>,
 }
 
@@ -97,7 +99,7 @@ pub struct Graph {
 pub struct Reached {
     /// The names of calls, without `__NR_`.
     pub calls: BTreeSet<String>,
-    /// The top modules on the way.
+    /// The top modules of the functions on the way.
     pub modules: BTreeSet<String>,
 }
 
@@ -161,19 +163,19 @@ impl Graph {
         })
     }
 
-    /// What all functions of the modules lead to whose path begins so. A module of `opaque` is
-    /// noted and not entered.
+    /// What the functions lead to of all modules whose path begins with this one. A module in
+    /// `opaque` is noted, but its functions are not followed.
     pub fn reached_by(&self, path: &[&str], opaque: &dyn Fn(&str) -> bool) -> Reached {
         self.reach(self.within(path).collect(), opaque)
     }
 
-    /// The functions of the modules whose path begins so.
+    /// The functions of all modules whose path begins with this one.
     fn within(&self, path: &[&str]) -> impl Iterator<Item = usize> {
         let begins_so = |module: &[String]| module.len() >= path.len() && path.iter().zip(module).all(|(p, m)| p == m);
         (0..self.nodes.len()).filter(move |id| begins_so(&self.nodes[*id].module))
     }
 
-    /// The way from a module to a call: functions, each named by the one before it.
+    /// The way from a module to a call: functions, each of which names the next one.
     pub fn way(&self, path: &[&str], call: &str) -> Option<Vec<String>> {
         let mut from: BTreeMap<usize, Option<usize>> = self.within(path).map(|id| (id, None)).collect();
         let mut todo: VecDeque<usize> = from.keys().copied().collect();

@@ -1,4 +1,4 @@
-//! Tests by external tools: debuggers unwind signal frames, pprof reads profiles.
+//! Tests with external tools: debuggers unwind signal frames, pprof reads profiles.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -210,7 +210,7 @@ fn gdb_passes_reserved_signals(gdb: &Command, program: &Path) -> Verdict {
             let is_silent = said.contains("exited normally") && !said.contains(signal);
             is_silent.then_some(()).ok_or("exited normally")
         });
-        // Else the test would not show that the line is needed.
+        // Otherwise the test would not show that the line is needed.
         let stopped = in_gdb(gdb, &[], &["run"], program, test, |said| {
             said.contains(&stops).then_some(()).ok_or("received signal")
         });
@@ -254,7 +254,7 @@ fn in_gdb<'a>(
     }
 }
 
-/// The first verdict that is not [`Verdict::Passed`], or that.
+/// The first verdict that is not [`Verdict::Passed`]; `Passed` if there is none.
 fn all_pass(verdicts: impl IntoIterator<Item = Verdict>) -> Verdict {
     verdicts.into_iter().find(|verdict| !matches!(verdict, Verdict::Passed)).unwrap_or(Verdict::Passed)
 }
@@ -288,8 +288,8 @@ fn pprof_names(go: &Command, machine: &Machine, profile: &Path) -> Result<()> {
     command.env("PPROF_TMPDIR", written.parent().context("a file in a folder")?);
     command.args(["tool", "pprof", "-symbolize=local", "-top"]).arg(profile).arg(&written);
     let outcome = {
-        // At pprof's first use one compiles it, and the others find it: Go itself would compile it
-        // for each.
+        // The first test that uses pprof compiles it, and the others use that program: Go itself
+        // would compile it for each.
         static COMPILES: Mutex<()> = Mutex::new(());
         let _first = COMPILES.lock().expect("no test panics with it");
         process::run(&mut command, LIMIT)?
@@ -324,8 +324,8 @@ fn folded_share(text: &str, function: &str) -> Option<f64> {
     (all > 0).then(|| with as f64 * 100.0 / all as f64)
 }
 
-/// Each function is named and has its share. An emulator on a busy machine delivers ticks late, so
-/// there the share must only not be 0.
+/// Checks that each function is named and has its share. An emulator on a busy machine delivers
+/// ticks late, so there the share must only be above 0.
 fn check_shares(machine: &Machine, share: impl Fn(&str) -> Option<f64>) -> Result<()> {
     for (function, mut least, mut most) in SHARES {
         if machine.qemu().is_some() {

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 
 use super::{Graph, Node, Token, is_root};
 
-/// Fields of tables of call numbers that are compared with, and not called.
+/// Fields of tables of call numbers that the program only compares with.
 const NOT_CALLED: &[&str] = &["ids"];
 
 /// Prefixes of the constants that hold a call's number.
@@ -98,7 +98,8 @@ impl Graph {
         found
     }
 
-    /// The initializer of a constant's field; if the constant is another, of that one's.
+    /// The initializer of a constant's field. If the constant's value is another constant, of that
+    /// one's field.
     fn field(&self, id: usize, field: &str, calls: &mut BTreeSet<String>, found: &mut BTreeSet<usize>, depth: u8) {
         const CONSTANTS_OF_CONSTANTS: u8 = 4;
         if NOT_CALLED.contains(&field) {
@@ -128,7 +129,7 @@ impl Graph {
         if no_calls.is_empty() && constants.clone().count() > 0 {
             constants.for_each(|next| self.field(*next, field, calls, found, depth + 1));
         } else {
-            found.insert(id); // No table: all of it.
+            found.insert(id); // It is no table: the whole constant.
         }
     }
 
@@ -155,7 +156,7 @@ impl Graph {
         self.named(name).filter(fits).collect()
     }
 
-    /// What a path may mean; `called` says whether arguments follow.
+    /// The functions that a path may mean; `called` says whether arguments follow.
     fn path(&self, caller: &Node, path: &[String], called: bool) -> Vec<usize> {
         let imported = self.imports.get(&caller.module).and_then(|names| names.get(&path[0]));
         let path: Vec<&str> = match imported {
@@ -181,7 +182,7 @@ impl Graph {
                 self.named(last).filter(|id| self.nodes[*id].owners.iter().any(|name| name == owner)).collect()
             };
             let mut own = owned_by(of);
-            // What a machine does not override is the trait's.
+            // A function that the machine does not override is the trait's.
             if own.is_empty() && of == "Cpu" {
                 own = owned_by("Arch");
             }
@@ -246,7 +247,7 @@ impl Graph {
     }
 }
 
-/// The place behind `<…>`, which begins at `at`.
+/// The place after `<…>`, which begins at `at`.
 fn behind_parameters(tokens: &[Token], at: usize) -> usize {
     let mut depth = 0;
     for (offset, token) in tokens[at..].iter().enumerate() {

@@ -1,4 +1,4 @@
-//! From a crate's files to the functions, constants and types of a graph.
+//! Reads the functions, constants and types of a graph from a crate's files.
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -163,7 +163,7 @@ impl Reader<'_> {
         self.graph.types.entry(name.to_string()).or_default().push(Type { module: module.to_vec(), contains });
     }
 
-    /// Whether an item is there on this machine, in a program.
+    /// Whether an item exists on this machine, in a program.
     fn applies(&self, attributes: &[Attribute]) -> bool {
         attributes
             .iter()
