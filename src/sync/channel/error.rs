@@ -63,6 +63,12 @@ impl<T> From<SendError<T>> for TrySendError<T> {
     }
 }
 
+impl<T> From<SendError<T>> for SendTimeoutError<T> {
+    fn from(SendError(value): SendError<T>) -> SendTimeoutError<T> {
+        SendTimeoutError::Disconnected(value)
+    }
+}
+
 impl From<RecvError> for TryRecvError {
     fn from(RecvError: RecvError) -> TryRecvError {
         TryRecvError::Disconnected
@@ -96,8 +102,8 @@ messages! {
         TrySendError::Disconnected(_) => "sending on a closed channel",
     }
     [T] SendTimeoutError<T> {
-        SendTimeoutError::Timeout(_) => "timed out waiting on channel",
-        SendTimeoutError::Disconnected(_) => "sending on a closed channel",
+        SendTimeoutError::Timeout(_) => "timed out waiting on send operation",
+        SendTimeoutError::Disconnected(_) => "sending on a disconnected channel",
     }
     [] RecvError {
         RecvError => "receiving on a closed channel",
@@ -131,7 +137,6 @@ debug! {
         TrySendError::Disconnected(_) => "TrySendError::Disconnected(..)",
     }
     SendTimeoutError {
-        SendTimeoutError::Timeout(_) => "SendTimeoutError::Timeout(..)",
-        SendTimeoutError::Disconnected(_) => "SendTimeoutError::Disconnected(..)",
+        _ => "SendTimeoutError(..)",
     }
 }

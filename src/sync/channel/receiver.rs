@@ -86,6 +86,13 @@ impl<T, const N: usize> Receiver<'_, T, N> {
         N
     }
 
+    /// Whether the other receiver belongs to the same channel.
+    ///
+    /// In handlers: yes.
+    pub fn same_channel(&self, other: &Receiver<'_, T, N>) -> bool {
+        self.channel == other.channel
+    }
+
     /// Takes the oldest value; waits while there is none. Fails if there is neither a value nor a
     /// sender.
     ///

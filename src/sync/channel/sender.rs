@@ -85,6 +85,21 @@ impl<T, const N: usize> Sender<'_, T, N> {
         N
     }
 
+    /// Whether the other sender belongs to the same channel.
+    ///
+    /// ```
+    /// use rt0::sync::Channel;
+    ///
+    /// let channels = [const { Channel::<u32, 1>::new() }; 2];
+    /// let [(sender, _), (other, _)] = channels.each_ref().map(|channel| channel.split());
+    /// assert!(sender.same_channel(&sender.clone()) && !sender.same_channel(&other));
+    /// ```
+    ///
+    /// In handlers: yes.
+    pub fn same_channel(&self, other: &Sender<'_, T, N>) -> bool {
+        self.channel == other.channel
+    }
+
     /// Sends a value; waits while the queue is full. Fails if there is no receiver. Success does
     /// not mean that the value will be received.
     ///

@@ -25,6 +25,7 @@ rt0::test_module! {
     without_a_receiver_sending_fails_and_gives_the_value_back,
     without_a_sender_receiving_takes_what_is_left_and_then_fails,
     a_receiver_becomes_the_values_it_receives,
+    ends_know_whether_they_belong_to_the_same_channel,
     the_errors_of_a_channel_say_what_stds_say,
     a_channel_drops_what_was_not_received_once,
     a_channel_says_how_many_values_it_has_and_has_room_for,
@@ -147,12 +148,27 @@ fn a_receiver_becomes_the_values_it_receives() {
     assert!(receiver.into_iter().eq([5]));
 }
 
+fn ends_know_whether_they_belong_to_the_same_channel() {
+    let (static_end, _receiver) = channel::<u32, 1>().unwrap();
+    let channels = [const { Channel::<u32, 1>::new() }; 2];
+    let [(sender, receiver), (other_sender, other_receiver)] = channels.each_ref().map(|channel| channel.split());
+    let (again_sender, again_receiver) = channels[0].split();
+    assert!(sender.same_channel(&again_sender) && receiver.same_channel(&again_receiver));
+    assert!(sender.same_channel(&sender.clone()) && receiver.same_channel(&receiver.clone()));
+    assert!(!sender.same_channel(&other_sender) && !receiver.same_channel(&other_receiver));
+    assert!(static_end.same_channel(&static_end.clone()) && !static_end.same_channel(&sender));
+}
+
 fn the_errors_of_a_channel_say_what_stds_say() {
     assert!(prints(format_args!("{:?}: {0}", SendError(1)), "SendError { .. }: sending on a closed channel"));
     let error = TrySendError::Full(1);
     assert!(prints(format_args!("{error:?}: {error}"), "TrySendError::Full(..): sending on a full channel"));
     let error = TrySendError::from(SendError(1));
     assert!(prints(format_args!("{error:?}: {error}"), "TrySendError::Disconnected(..): sending on a closed channel"));
+    let error = SendTimeoutError::Timeout(1);
+    assert!(prints(format_args!("{error:?}: {error}"), "SendTimeoutError(..): timed out waiting on send operation"));
+    let error = SendTimeoutError::from(SendError(1));
+    assert!(prints(format_args!("{error:?}: {error}"), "SendTimeoutError(..): sending on a disconnected channel"));
     assert!(prints(format_args!("{:?}: {0}", RecvError), "RecvError: receiving on a closed channel"));
     assert!(prints(format_args!("{:?}: {0}", TryRecvError::Empty), "Empty: receiving on an empty channel"));
     let error = TryRecvError::from(RecvError);

@@ -231,6 +231,15 @@ const MISTAKES: &[Mistake] = &[
         said: "rt0: `getppid` is called (below) and not defined: a program on rt0 has no libc",
     },
     Mistake {
+        name: "random bytes of libc",
+        make: |krate| {
+            let call = "    unsafe extern \"C\" {\n        safe fn dlsym() -> i32;\n    }\n    dlsym()";
+            edit(krate, "src/main.rs", "    0", call)
+        },
+        words: "build",
+        said: "rt0: `dlsym` is called (below) and not defined: a program on rt0 has no libc; if the crate getrandom calls",
+    },
+    Mistake {
         name: "a library that is not there",
         make: |krate| {
             let call = "    #[link(name = \"rt0_none\")]\n    unsafe extern \"C\" {\n        safe fn rt0_none() -> i32;\n    }\n    \
