@@ -236,7 +236,9 @@ static RASPI: Board = Board {
     append: "initcall_blacklist=bcm2835_power_driver_init",
     ..ARM64_LIKE
 };
-static RISCV: Board = Board { qemu: "qemu-system-riscv64", args: &["-M", "virt"], console: "ttyS0", ..BOARD };
+/// With vectors, which this processor has only if it is told so.
+static RISCV: Board =
+    Board { qemu: "qemu-system-riscv64", args: &["-M", "virt", "-cpu", "rv64,v=true"], console: "ttyS0", ..BOARD };
 static LOONGARCH: Board = Board {
     qemu: "qemu-system-loongarch64",
     args: &["-M", "virt", "-cpu", "la464"],

@@ -9,16 +9,19 @@ use core::time::Duration;
 use linux_raw_sys::general as k;
 use rt0::signal::{Action, Info, Signal, SignalStack, raise, sigaltstack, signal_stack};
 use rt0::sync::Mutex;
-use rt0::{Env, Errno, println, sys, thread};
+use rt0::{Env, Errno, fault, println, sys, thread};
 use rt0_tests::files::pipe;
-use rt0_tests::{alarm_after, often};
+use rt0_tests::reports::{ROOM, Report, has_frames};
+use rt0_tests::{Ended, alarm_after, often, skip, stderr_of};
 
 use super::{install, note};
-use vectors::{Numbers, Registers, widest, work};
+use vectors::{COUNT, Number, Numbers, Registers, vectors, widest, work};
 
 rt0::test_module! {
     a_signal_stack_has_room_for_the_processors_registers_and_a_handler,
+    a_handler_that_computes_leaves_the_numbers_of_the_interrupted_code_alone,
     a_handler_that_uses_vectors_leaves_those_of_the_interrupted_code_alone,
+    a_fault_of_code_with_vectors_in_use_has_its_frames,
     a_handler_has_16_kib_beside_the_frames_of_two_signals,
     handlers_run_on_the_signal_stack_of_their_thread,
     a_signal_stack_takes_no_memory_until_it_is_used,
@@ -34,19 +37,73 @@ fn a_signal_stack_has_room_for_the_processors_registers_and_a_handler(env: Env) 
     assert!(threads >= least && mains >= least, "{threads} {mains} {least}");
 }
 
+fn a_handler_that_computes_leaves_the_numbers_of_the_interrupted_code_alone() {
+    handlers_leave_alone(Registers::Ordinary);
+}
+
 fn a_handler_that_uses_vectors_leaves_those_of_the_interrupted_code_alone(env: Env) {
+    for_each_vectors(env, handlers_leave_alone);
+}
+
+fn a_fault_of_code_with_vectors_in_use_has_its_frames(env: Env) {
+    /// Not by a system call, which may forget the vectors.
+    #[inline(never)]
+    fn fault_with(registers: Registers) -> Numbers {
+        const NOWHERE: *const u8 = core::ptr::without_provenance(0x5008);
+        let mut numbers = work(registers, start(0));
+        // SAFETY: none; the test wants the fault.
+        numbers.0[0] += Number::from(unsafe { NOWHERE.read_volatile() });
+        numbers
+    }
+    #[inline(never)]
+    fn outer(registers: Registers) -> Numbers {
+        black_box(fault_with(black_box(registers)))
+    }
+    if !has_frames() {
+        skip("no chain of frames on this machine, or the emulator keeps none");
+    }
+    for_each_vectors(env, |registers| {
+        let mut buf = [0; ROOM];
+        let child = || {
+            fault::explain().unwrap();
+            black_box(outer(registers));
+        };
+        let (text, ended) = stderr_of(child, &mut buf);
+        assert_eq!(ended, Ended::Signal(k::SIGSEGV), "{text}");
+        assert!(Report { text }.is_called_by(outer as *const () as usize), "{text}");
+    });
+}
+
+/// What the work starts from: small integers, each another.
+fn start(which: usize) -> Numbers {
+    Numbers(core::array::from_fn(|at| (which * COUNT + at) as Number))
+}
+
+fn for_each_vectors(env: Env, check: impl Fn(Registers)) {
+    if vectors::NAMES.is_empty() {
+        skip("no vectors on this machine but the registers that every program uses");
+    }
+    if vectors(env).next().is_none() {
+        skip("this processor, or its kernel, has no vectors but the registers that every program uses");
+    }
+    for registers in vectors(env) {
+        println!("{registers:?}");
+        check(registers);
+    }
+}
+
+/// Asserts that signals change no number in these registers, although their handler uses them too.
+fn handlers_leave_alone(registers: Registers) {
     static HANDLED: AtomicUsize = AtomicUsize::new(0);
     static WRONG: AtomicUsize = AtomicUsize::new(0);
-    static WIDEST: Mutex<Registers> = Mutex::new(Registers::Ordinary);
-    const START: [Numbers; 2] = [[1.0; 64], [-1e6; 64]];
-    static RIGHT: Mutex<[Numbers; 2]> = Mutex::new(START);
+    static HANDLERS: Mutex<Option<(Registers, Numbers)>> = Mutex::new(None);
     fn check(which: usize, registers: Registers, right: &Numbers) {
-        let same = work(registers, black_box(START[which])) == *right;
+        let same = work(registers, black_box(start(which))) == *right;
         WRONG.fetch_add(usize::from(!same), Relaxed);
     }
     fn interrupt(info: &Info) {
-        // Nothing else has these two while signals come.
-        let (registers, right) = (*WIDEST.try_lock().unwrap(), RIGHT.try_lock().unwrap()[1]);
+        // Nothing else has it while signals come.
+        let (registers, right) = HANDLERS.try_lock().unwrap().unwrap();
         check(1, registers, &right);
         assert!(info.pc() != 0 && info.sp() != 0);
         HANDLED.fetch_add(1, Relaxed);
@@ -54,20 +111,19 @@ fn a_handler_that_uses_vectors_leaves_those_of_the_interrupted_code_alone(env: E
         alarm_after(PERIOD);
     }
     const PERIOD: Duration = Duration::from_micros(200);
-    let registers = widest(env);
-    println!("{registers:?}");
     // The same whichever registers they are in.
-    let right = START.map(|start| work(Registers::Ordinary, start));
-    assert_eq!(START.map(|start| work(registers, start)), right);
-    (*WIDEST.lock(), *RIGHT.lock()) = (registers, right);
+    let [right, handlers] = [0, 1].map(|which| work(Registers::Ordinary, start(which)));
+    assert_eq!([0, 1].map(|which| work(registers, start(which))), [right, handlers]);
+    *HANDLERS.lock() = Some((registers, handlers));
     install(Signal::SIGALRM, Action::info(interrupt));
     let enough = often(400);
+    HANDLED.store(0, Relaxed);
     alarm_after(PERIOD);
     while HANDLED.load(Relaxed) < enough {
-        check(0, registers, &right[0]);
+        check(0, registers, &right);
     }
     alarm_after(Duration::ZERO);
-    assert_eq!(WRONG.load(Relaxed), 0);
+    assert_eq!(WRONG.load(Relaxed), 0, "{registers:?}");
 }
 
 fn a_handler_has_16_kib_beside_the_frames_of_two_signals(env: Env) {
@@ -84,7 +140,7 @@ fn a_handler_has_16_kib_beside_the_frames_of_two_signals(env: Env) {
     install(Signal::SIGUSR1, Action::call(look));
     let here = move || {
         // In use, and so part of what is saved.
-        black_box(work(registers, [1.0; 64]));
+        black_box(work(registers, start(0)));
         raise(Signal::SIGUSR1).unwrap();
         (LEFT.load(Relaxed), USED.load(Relaxed))
     };
