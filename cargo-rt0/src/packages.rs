@@ -366,6 +366,21 @@ mod tests {
     }
 
     #[test]
+    fn of_a_mirror_that_fails_the_message_says_that_lists_are_missing() {
+        let folder = std::env::temp_dir().join(format!("rt0-mirror-{}", std::process::id()));
+        fs::create_dir_all(&folder).expect("a folder");
+        let sources = "Types: deb\nURIs: file:/no-such-mirror\nSuites: sid\nComponents: main\n";
+        let apt = Apt::with(&folder, &folder.join("apt"), "sid", sources, "", LIMIT).expect("it goes on");
+        assert!(!apt.complete);
+        let said = format!("{:#}", apt.versions("no-such-package").expect_err("there are no lists"));
+        let expected =
+            "apt knows no package no-such-package for lack of package lists (see above): is there a network?";
+        // Where there is no apt, that is what is said.
+        assert!(said == expected || said == "apt-cache is not on this machine", "{said}");
+        fs::remove_dir_all(&folder).expect("ours");
+    }
+
+    #[test]
     fn a_program_that_is_missing_and_one_that_fails_are_told_apart() {
         let missing = checked(&mut Command::new("/nonexistent/apt-get")).expect_err("missing").to_string();
         assert_eq!(missing, "/nonexistent/apt-get is not on this machine");
