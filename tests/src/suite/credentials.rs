@@ -65,8 +65,27 @@ fn need_users() {
     }
 }
 
+/// Whether a thread is in exit(2), or past it: it makes no more calls. Its state is that of a
+/// thread that runs until the kernel is nearly done with it. proc_pid_stat(5), field 9
+fn is_exiting(tid: u32) -> bool {
+    const PF_EXITING: u32 = 0x4; // include/linux/sched.h
+    let mut buf = [0; 512];
+    let Ok(stat) = read_file(Text::of(format_args!("/proc/self/task/{tid}/stat")).as_c(), &mut buf) else {
+        return true;
+    };
+    // The name may contain any byte.
+    let end_of_name = stat.iter().rposition(|byte| *byte == b')').expect("a name");
+    let flags = core::str::from_utf8(&stat[end_of_name + 1..]).unwrap().split_whitespace().nth(6).unwrap();
+    flags.parse::<u32>().unwrap() & PF_EXITING != 0
+}
+
 /// Checks a thread's line; returns whether the thread still exists.
 fn has_line(tid: u32, expected: &str) -> bool {
+    // This comes first: a thread that is not exiting after the call made it, or descends from one
+    // that did.
+    if is_exiting(tid) {
+        return false;
+    }
     let path = Text::of(format_args!("/proc/self/task/{tid}/status"));
     let mut buf = [0; 4096];
     let status = match read_file(path.as_c(), &mut buf) {
