@@ -129,7 +129,7 @@ pub const NO_CRATE: &str = "none";
 
 /// Builds for all machines. A failure is part of the result, because the other machines' programs
 /// are still useful.
-pub fn build(setup: &Setup, machines: &[Machine], request: &Request) -> Result<Built> {
+pub fn build<'a>(setup: &Setup, machines: impl IntoIterator<Item = &'a Machine>, request: &Request) -> Result<Built> {
     let linking = Linking { linker: setup.linker()?, empty_libraries: setup.empty_libraries()? };
     let mut calls: BTreeMap<(&Core, Profile), Vec<&Machine>> = BTreeMap::new();
     for machine in machines {
