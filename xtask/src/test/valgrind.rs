@@ -63,6 +63,10 @@ pub const GAPS: &[(&str, &str)] = &[
         "all_threads::a_thread_that_rt0_did_not_start_is_reported",
         "a thread that blocks all signals and runs valgrind's file is taken for the emulator's",
     ),
+    (
+        "signal::stack::a_fault_of_code_with_vectors_in_use_has_its_frames",
+        "memcheck reports the wrong address, which is there to fault",
+    ),
     ("all_threads::rights::no_new_privs_and_filters_are_the_processs", "valgrind does not know seccomp(2)"),
     ("all_threads::rights::landlock_is_the_processs", "valgrind does not know landlock_create_ruleset(2)"),
     ("start::variables_are_those_of_proc_environ", "valgrind adds variables of its own"),
