@@ -146,15 +146,19 @@ fn written_by<'a>(child: &mut dyn FnMut(), buf: &'a mut [u8]) -> (&'a str, Ended
 /// proc_pid_stat(5)
 pub fn state_of(stat: &Text) -> Option<u8> {
     let mut buf = [0; 512];
-    let stat = read_file(stat.as_c(), &mut buf).ok()?;
-    // The name before it may contain any byte.
-    let end = stat.iter().rposition(|byte| *byte == b')')?;
-    stat.get(end + 2).copied()
+    from_state_on(read_file(stat.as_c(), &mut buf).ok()?)?.first().copied()
 }
 
 /// [`state_of`] a process.
 pub fn state_of_process(pid: u32) -> Option<u8> {
     state_of(&Text::of(format_args!("/proc/{pid}/stat")))
+}
+
+/// A process's or thread's `stat` from the field of its state on, the third. proc_pid_stat(5)
+pub fn from_state_on(stat: &[u8]) -> Option<&[u8]> {
+    // The name before it may contain any byte.
+    let end = stat.iter().rposition(|byte| *byte == b')')?;
+    stat.get(end + 2..)
 }
 
 /// Whether this process's user is root. geteuid(2)

@@ -14,7 +14,7 @@ use rt0::all_threads::{
 };
 use rt0::thread::{Builder, spawn};
 use rt0::{Errno, sys, thread};
-use rt0_tests::processes::is_root;
+use rt0_tests::processes::{from_state_on, is_root};
 use rt0_tests::text::Text;
 use rt0_tests::{emulated, often, read_file, skip, wait_until};
 
@@ -73,9 +73,8 @@ fn is_exiting(tid: u32) -> bool {
     let Ok(stat) = read_file(Text::of(format_args!("/proc/self/task/{tid}/stat")).as_c(), &mut buf) else {
         return true;
     };
-    // The name may contain any byte.
-    let end_of_name = stat.iter().rposition(|byte| *byte == b')').expect("a name");
-    let flags = core::str::from_utf8(&stat[end_of_name + 1..]).unwrap().split_whitespace().nth(6).unwrap();
+    let fields = core::str::from_utf8(from_state_on(stat).expect("a state")).unwrap();
+    let flags = fields.split_whitespace().nth(6).unwrap();
     flags.parse::<u32>().unwrap() & PF_EXITING != 0
 }
 

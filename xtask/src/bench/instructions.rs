@@ -109,7 +109,12 @@ type Counts = BTreeMap<&'static str, f64>;
 
 /// Prints the table.
 pub fn run(setup: &Setup, filter: Option<&str>) -> Result<ExitCode> {
-    let columns = count_on_all(setup, &needed(setup)?, |name| filter.is_none_or(|part| name.contains(part)))?;
+    let is_wanted = |name: &str| filter.is_none_or(|part| name.contains(part));
+    if let Some(part) = filter {
+        let is_known = METRICS.iter().any(|(name, _)| is_wanted(name));
+        ensure!(is_known, "no operation is called anything with `{part}`");
+    }
+    let columns = count_on_all(setup, &needed(setup)?, is_wanted)?;
     tell!("Instructions of rt0, of musl, and their ratio\n");
     let line = |first: &str, cells: Vec<String>| {
         tell!("{first:<18}{}", cells.iter().map(|cell| format!("{cell:>16}")).collect::<String>());
@@ -180,7 +185,6 @@ fn needed(setup: &Setup) -> Result<Needed> {
 /// The figures of the operations that are wanted by their names, on all machines.
 fn count_on_all(setup: &Setup, needed: &Needed, is_wanted: impl Fn(&str) -> bool) -> Result<Vec<Column>> {
     let wanted: Vec<_> = METRICS.into_iter().filter(|(name, _)| is_wanted(name)).collect();
-    ensure!(!wanted.is_empty(), "no operation has such a name");
     let built = build::build(setup, &needed.machines, What::Counted)?;
     let programs = needed.machines.iter().zip(&needed.musl).map(|(machine, (row, musl))| {
         let rt0 = program(&built, machine)?;

@@ -17,6 +17,7 @@ use object::{Object, ObjectSection, ObjectSymbol};
 
 use crate::build::SUITE;
 use crate::repository::scratch;
+use crate::strace;
 
 /// The time limit of a tool, even under load: Go compiles pprof at its first use, in a minute and a
 /// half on a quiet machine.
@@ -246,7 +247,7 @@ fn in_gdb<'a>(
     };
     let forbidden = ["ptrace", "Could not trace", "Cannot PTRACE"];
     if forbidden.iter().any(|said| outcome.stderr.contains(said)) {
-        return Verdict::Skipped("this machine forbids tracing".to_string());
+        return Verdict::Skipped(strace::FORBIDDEN.to_string());
     }
     match check(&outcome.stdout) {
         Ok(()) => Verdict::Passed,
